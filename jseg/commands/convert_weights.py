@@ -1,0 +1,82 @@
+"""Bring weights of other programs into a file of ours, with the network's configuration in it.
+
+IN may be a PyTorch SDM UNet, a VQ-GAN of taming-transformers, a VQ autoencoder of latent-diffusion (alone or inside of a
+whole model), a file of the release, or one of ours; as .pkl, .pth, .pt, .ckpt, .safetensors or .npz. What is not the
+network (discriminators, optimisers, other networks) is left out and counted. OUT: .safetensors, .npz or .pkl, in float32.
+
+examples:
+  python scripts/convert_weights.py vq-f4/model.ckpt autoencoder.safetensors
+  python scripts/convert_weights.py sdm/ema_0.9999_best.pt unet.safetensors --head_channels 64 --dry_run
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from typing import List, Optional
+
+from jseg.commands import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.make_parser("convert_weights", __doc__)
+    result.add_argument("input", metavar="IN", help="the file to convert")
+    result.add_argument("output", metavar="OUT", help="the file to write: .safetensors, .npz or .pkl")
+    result.add_argument("--to", choices=("unet", "autoencoder"), help="the network to take, where the file holds both")
+    result.add_argument("--weights", choices=("ema", "model"), default="ema",
+                        help="which weights of a file that has both: the moving average (default) or the model")
+    result.add_argument("--head_channels", type=int, help="UNet: channels per attention head, which the weights do not tell (default 64)")
+    result.add_argument("--width", type=int, help="UNet: the latent's width that it was trained at (default 128)")
+    result.add_argument("--height", type=int, help="UNet: the latent's height that it was trained at (default 96)")
+    result.add_argument("--dry_run", action="store_true", help="print what would be written, and write nothing")
+    return result
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    args = parser().parse_args(argv)
+    from jseg import checkpoint
+    from jseg.ldm import conversion, layout
+
+    checkpoint.check_target(args.output, [args.input])
+    given = {name: getattr(args, name) for name in ("head_channels", "width", "height") if getattr(args, name)}
+    with checkpoint.opened_state(args.input, args.weights) as selection:
+        shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
+        found = conversion.extract(shapes, args.to, checkpoint.load_config(args.input), layout.Unreadable(**given))
+        given_shapes = {name: found.shapes[name] if name in found.reshaped else shapes[source] for name, source in found.sources.items()}
+        problem = checkpoint.mismatch(found.shapes, given_shapes, "expected the layout of SDM's UNet or of latent-diffusion's vq-f4")
+        if problem:
+            raise checkpoint.CheckpointError(problem)
+        state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape) for name, shape in found.shapes.items()}
+        if args.dry_run:
+            for array in state.values():
+                array.numpy()
+        else:
+            checkpoint.save(args.output, state, found.config, converted_from=os.path.basename(args.input))
+        _report(args, selection, found)
+    if not args.dry_run:
+        print("wrote       %s (%d bytes)" % (args.output, os.path.getsize(args.output)))
+        print("sha256      %s" % checkpoint.sha256(args.output))
+    return 0
+
+
+def _report(args, selection, found) -> None:
+    values = sum(math.prod(shape) for shape in found.shapes.values())
+    print("network     %s" % found.config)
+    print("weights     %s" % ("moving average" if selection.averaged else "the model's own"))
+    print("arrays      %d, %s values, float32" % (len(found.shapes), format(values, ",")))
+    for old, new in found.renamed:
+        print("renamed     %s -> %s" % (old, new))
+    if found.reshaped:
+        print("reshaped    %d arrays by trailing dimensions of 1" % len(found.reshaped))
+    for group, count in sorted((found.dropped + selection.dropped).items()):
+        print("left out    %d of %s" % (count, group))
+    if hasattr(found.config, "head_channels"):
+        print("assumed     head_channels %d, latent %dx%d: the weights do not tell; see --head_channels, --width, --height"
+              % (found.config.head_channels, found.config.width, found.config.height))
+    if args.dry_run:
+        print("dry run     nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,113 @@
+"""Show on one screen whether jseg can compute on this machine, how fast, and what to do where it cannot.
+
+examples:
+  python -m jseg doctor            exit code 0 if jseg can compute here, 1 if it cannot
+  nvcc_path= python -m jseg doctor     the same with the GPU switched off
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from typing import Dict, List, Optional, Tuple
+
+from jseg.commands import cli
+
+SLOW = 5.0  # GFLOP/s: plain loops reach about 0.7, oneDNN 30 and more on two cores
+
+
+def parser() -> argparse.ArgumentParser:
+    """No options."""
+    return cli.make_parser("doctor", __doc__)
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Print the screen; 1 if jseg cannot compute here, else 0."""
+    parser().parse_args(argv)
+    rows, problems = examine()
+    for name, text in rows:
+        print(f"{name:<9} {text}")
+    for problem in problems:
+        print(f"PROBLEM   {problem}")
+    print("verdict  ", "jseg cannot compute here" if problems else "jseg can compute here")
+    return 1 if problems else 0
+
+
+def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
+    """(rows of the screen, problems that keep jseg from computing). Jittor runs in a child process, which may crash."""
+    import os
+
+    from jseg import __version__, machine, onednn
+
+    home = os.environ.get("JITTOR_HOME") or os.path.expanduser("~")
+    facts = {"Python": machine.python(), "NumPy": machine.numpy(), "compiler": machine.compiler(), "Jittor": machine.jittor(),
+             "oneDNN": onednn.fact(home), "jseg": machine.other_jseg(), "MPI": machine.mpi()}
+    problems = [fact.problem for fact in facts.values() if fact.problem]
+    rows = {name: fact.text for name, fact in facts.items()}
+    rows["jseg"] = f"{__version__}, {rows['jseg']}"
+    measured = {} if problems else measure()
+    if measured.get("problem"):
+        problems.append(measured["problem"])
+    elif measured:
+        rows["Jittor"] += f", cache {measured['cache']} ({measured['megabytes']} MB)"
+        rows["oneDNN"] = onednn.fact(measured["home"]).text + f"; conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
+        if measured["gflops"] < SLOW and not measured["onednn_off"]:
+            problems.append(f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were not used: "
+                            f"delete {measured['cache']} and run doctor again")
+    cuda = machine.cuda()
+    rows["CUDA"] = measured.get("cuda") or ("" if cuda.nvcc else "not used: ") + cuda.reason
+    return list(rows.items()), problems
+
+
+def measure() -> Dict:
+    """What the child process found: {"problem"} or the facts of `_measure`."""
+    code = "import os\ntry:\n    from jseg.commands.doctor import _measure\n    _measure()\nexcept KeyboardInterrupt:\n    os._exit(130)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, universal_newlines=True)
+    try:
+        lines = child.communicate()[0].splitlines()
+    except KeyboardInterrupt:
+        child.wait()
+        raise
+    try:
+        return json.loads(lines[-1])
+    except (IndexError, ValueError):
+        how = f"ended by {signal.Signals(-child.returncode).name}" if child.returncode < 0 else f"exit code {child.returncode}"
+        return {"problem": f"Jittor crashed while it was imported or computed ({how}): delete ~/.cache/jittor, then run doctor again; "
+                           "if nvcc_path is set, unset it"}
+
+
+def _measure() -> None:
+    """Import Jittor, time one convolution of the UNet's kind, and print what was found as one line of JSON."""
+    import os
+    import time
+
+    from jseg.machine import RuntimeProblem, cuda
+
+    try:
+        from jseg.runtime import device, jt
+    except RuntimeProblem as problem:
+        print(json.dumps({"problem": str(problem)}))
+        return
+    import numpy as np
+
+    chosen = device("auto")
+    channels, height, width = 128, 96, 128
+    x = jt.array(np.ones((1, channels, height, width), np.float32))
+    w = jt.array(np.ones((channels, channels, 3, 3), np.float32))
+    times: List[float] = []
+    while len(times) < 3 or len(times) < 10 and sum(times) < 1:
+        start = time.perf_counter()
+        jt.nn.conv2d(x, w, padding=1).sync()
+        jt.sync_all(True)
+        times.append(time.perf_counter() - start)
+    cache = jt.flags.cache_path
+    size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(cache) for name in names)
+    print(json.dumps({
+        "cache": cache, "home": cache.partition("/.cache/jittor/")[0], "megabytes": round(size / 2**20),
+        "gflops": 2 * 9 * channels**2 * height * width / min(times) / 1e9,
+        "size": f"{channels} to {channels} channels, 3x3, {width}x{height}",
+        "onednn_off": os.environ.get("use_mkl", "1") != "1",
+        "cuda": f"used: {cuda().reason}" if chosen == "cuda" else ""}))

@@ -1,0 +1,168 @@
+"""What a pickle may ask for: a table of names, each with the array or plain container that we build in its place.
+
+No name is ever imported: the interpreter in pickles.py looks it up here and refuses, by name, what is not here. The entries
+cover what Jittor, NumPy 1 and 2 and the standard library's containers write; pytorch.py adds PyTorch's.
+"""
+from __future__ import annotations
+
+import re
+from typing import Callable, Dict, Sequence
+
+import numpy as np
+
+from jseg.formats.tensor import CheckpointError, Memory, Tensor, checked_sizes, dtype_of
+
+# Shorter strings are kept as bytes or str, because they may be names; arrays of any interest are longer.
+SHORT = 4096
+
+
+class Global:
+    """A name that a pickle asked for: never imported, only compared with the table."""
+    __slots__ = ("path",)
+
+    def __init__(self, path: str):
+        self.path = path
+
+
+class Record(dict):
+    """The attributes of a plain record such as argparse.Namespace, as a dict."""
+
+
+class Dtype:
+    """A NumPy dtype under construction: the code, then (BUILD) the byte order."""
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str):
+        self.code, self.order = code, "|"
+        dtype_of(code)
+
+    def numpy(self) -> np.dtype:
+        return dtype_of(self.code, self.order)
+
+
+class Unbuilt(Tensor):
+    """An ndarray between `_reconstruct` and BUILD, which fills it in place because the pickle may refer to it already."""
+
+    def __init__(self):
+        self.blob = None
+
+
+class LongText:
+    """A long text, left undecoded: pickle protocols up to 2 store arrays so."""
+    __slots__ = ("blob",)
+
+    def __init__(self, blob):
+        self.blob = blob
+
+
+def blob_of(data):
+    """The blob for the raw bytes of an array, in any of the forms in which pickles hold them."""
+    if isinstance(data, str):
+        data = data.encode("latin-1")
+    if isinstance(data, bytes):
+        return Memory(data)
+    if not (hasattr(data, "read") and hasattr(data, "size")):
+        raise CheckpointError("an array's contents are not bytes (an object array?); expected numbers, export the weights alone")
+    return data
+
+
+def strides_of(shape: Sequence[int], fortran: bool):
+    """Strides in elements for Fortran order; None, the default, for C order."""
+    if not fortran:
+        return None
+    strides, shape = [1], checked_sizes(shape)
+    for n in shape[:-1]:
+        strides.append(strides[-1] * n)
+    return strides[:len(shape)]
+
+
+def _reconstruct(subtype, shape, code):
+    if not (isinstance(subtype, Global) and subtype.path == "numpy.ndarray"):
+        raise CheckpointError("the pickle builds an array of another class than numpy.ndarray; export the weights alone")
+    return Unbuilt()
+
+
+def _scalar(dtype, data):
+    return _frombuffer(data, dtype, (), "C")
+
+
+def _frombuffer(data, dtype, shape, order):
+    if not isinstance(dtype, Dtype):
+        raise ValueError("no dtype")
+    return Tensor(blob_of(data), dtype.numpy(), shape, strides_of(shape, order == "F"))
+
+
+def _encode(text, codec):
+    if codec not in ("latin1", "latin-1"):
+        raise ValueError("another codec")
+    if isinstance(text, LongText):
+        text = bytes(text.blob.read(0, text.blob.size)).decode("utf-8", "surrogatepass")
+    data = text.encode("latin-1")
+    return data if len(data) < SHORT else Memory(data)
+
+
+def _variable(value):
+    if not isinstance(value, Tensor):
+        raise ValueError("no array")
+    return value
+
+
+def _dict(*args):
+    result = {}
+    for arg in args:
+        if not isinstance(arg, Global):                                   # a defaultdict's factory
+            for key, value in arg.items() if isinstance(arg, dict) else arg:
+                result[checked_key(key)] = value
+    return result
+
+
+# What a pickle may call. Each entry builds an array or a plain container from the pickle's own values.
+BUILDERS: Dict[str, Callable] = {
+    # Containers of the standard library, kept as what they contain: state dicts and optimiser states are made of them.
+    "collections.OrderedDict": _dict, "collections.defaultdict": _dict, "collections.Counter": _dict, "builtins.dict": _dict,
+    "builtins.list": lambda items=(): list(items), "builtins.tuple": lambda items=(): tuple(items),
+    "builtins.set": lambda items=(): list(items), "builtins.frozenset": lambda items=(): list(items),
+    # The command line that many training programs store beside the weights: attributes only, kept as a dict.
+    "argparse.Namespace": lambda: Record(),
+    # Protocols up to 2 have no byte strings: they store text to be encoded as Latin-1, or call bytes() for an empty one.
+    "_codecs.encode": _encode, "builtins.bytes": lambda: b"", "builtins.bytearray": lambda data=b"", *codec: blob_of(data),
+    "builtins.complex": complex,
+    # NumPy arrays, scalars and dtypes; NumPy 2 moved its modules from core to _core.
+    "numpy.dtype": lambda code, *flags: Dtype(code),
+    "numpy.core.multiarray._reconstruct": _reconstruct, "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _frombuffer,
+    # Jittor's variable: a wrapper around one ndarray.
+    "jittor.jittor_core.Var": _variable, "jittor.Var": _variable, "jittor_core.Var": _variable, "jittor_core.jittor_core.Var": _variable,
+}
+# What a pickle may mention (as an argument, a key or a value) but not call.
+MENTIONS = {"numpy.ndarray", "builtins.int", "builtins.float", "builtins.str", "builtins.bool"}
+# Lightning before 1.5 files the state of each callback under its class. A class as a dictionary key does nothing here.
+MENTIONED_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
+
+
+def canonical(module: str, name: str) -> str:
+    """`module.name`, with the renamed modules of Python 2 and NumPy 2 brought to one name."""
+    module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+    if module.startswith("numpy._core."):
+        module = "numpy.core." + module[len("numpy._core."):]
+    return module + "." + name
+
+
+def refusal(path: str) -> CheckpointError:
+    """The error for a pickle that asks for `path`."""
+    if not re.match(r"^[\w.<>]{1,120}$", path):
+        path = ascii(path[:120])
+    return CheckpointError("the pickle asks for %s, which is no array; nothing was run; expected arrays and plain containers; if you trust "
+                           "the file, export its weights alone (state_dict of tensors, or .safetensors) where it was made" % path)
+
+
+def checked_key(key):
+    """The key, if it may be one of a dict; raises ValueError."""
+    # Hashing deeply nested tuples overflows the interpreter's own stack.
+    if isinstance(key, tuple):
+        if any(isinstance(item, tuple) for item in key):
+            raise ValueError("nested key")
+        hash(key)
+    elif not (isinstance(key, (str, bytes, int, float, Global)) or key is None):
+        raise ValueError("key")
+    return key

@@ -1,0 +1,99 @@
+"""Inference pipelines by name or from a small JSON file (`--stages`), checked against their schedules before any work.
+
+    {"base": "fine",
+     "stages": [{"guidance": 3.5, "respacing": "ddim50", "start_index": 30},
+                {"guidance": 3.7, "respacing": "ddim50", "start_index": 20, "color_transfer": true}]}
+
+Any field of `presets.Pipeline` may stand beside "stages"; what is left out is the base preset's.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+from jseg.ldm.presets import PIPELINES, Pipeline, Stage
+from jseg.ldm.schedule import Schedule
+
+_TYPES = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
+
+
+def pipeline_named(preset) -> Pipeline:
+    """The Pipeline of that name in PIPELINES, or `preset` itself if it is one; raises ValueError naming those that exist."""
+    if isinstance(preset, Pipeline):
+        return preset
+    if preset not in PIPELINES:
+        raise ValueError(f"preset {preset!r}: expected one of {', '.join(PIPELINES)}")
+    return PIPELINES[preset]
+
+
+def stage_steps(pipeline: Pipeline, number: int) -> int:
+    """Guided steps of a stage: start_index of them, or one more where denoising is aligned with the noise."""
+    return pipeline.stages[number].start_index + int(pipeline.aligned)
+
+
+def check_pipeline(pipeline: Pipeline) -> Pipeline:
+    """The pipeline itself; raises ValueError, naming the stage, if a respacing does not exist or a start index is not in it."""
+    for number, stage in enumerate(pipeline.stages):
+        try:
+            # release: a start index past the end reads uninitialised memory; here: an error before any work.
+            Schedule(stage.respacing).check_index(stage.start_index)
+        except ValueError as error:
+            raise ValueError(f"stage {number}: {error}") from None
+        if stage_steps(pipeline, number) < 1:
+            raise ValueError(f"stage {number}: start index 0 leaves nothing to denoise; expected 1 or more")
+        if not stage.eta >= 0:
+            raise ValueError(f"stage {number}: eta is {stage.eta}; expected 0 (deterministic) to 1 (ancestral)")
+    return pipeline
+
+
+def load_pipeline(path, base: str = "release") -> Pipeline:
+    """The Pipeline that the JSON file describes; raises ValueError or FileNotFoundError in one line naming the file and the field."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"stages file {path} does not exist; expected a JSON file with a list \"stages\"")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"stages file {path} is not JSON ({error}); see --help for an example") from None
+    if isinstance(table, list):
+        table = {"stages": table}
+    if not isinstance(table, dict) or not isinstance(table.get("stages"), list) or not table["stages"]:
+        raise ValueError(f"stages file {path}: expected an object with a list \"stages\" of at least one stage")
+    table = dict(table)
+    name = table.pop("base", base)
+    if name not in PIPELINES:
+        raise ValueError(f"stages file {path}: base {name!r} is no preset; expected one of {', '.join(PIPELINES)}")
+    stages = tuple(_record(Stage, entry, f"stages file {path}, stage {i}") for i, entry in enumerate(table.pop("stages")))
+    pipeline = replace(PIPELINES[name], stages=stages, **_checked(Pipeline, table, f"stages file {path}"))
+    try:
+        return check_pipeline(pipeline)
+    except ValueError as error:
+        raise ValueError(f"stages file {path}, {error}") from None
+
+
+def _record(kind, entry, where: str):
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: expected an object such as {{\"guidance\": 3.5, \"respacing\": \"ddim50\", \"start_index\": 30}}")
+    values = _checked(kind, entry, where)
+    missing = [name for name in ("guidance", "respacing", "start_index") if name not in values]
+    if missing:
+        raise ValueError(f"{where}: {', '.join(missing)} missing; expected guidance, respacing and start_index")
+    return kind(**values)
+
+
+def _checked(kind, entry: dict, where: str) -> dict:
+    known = {field.name: str(getattr(field.type, "__name__", field.type)) for field in fields(kind) if field.name != "stages"}
+    for name, value in entry.items():
+        if name not in known:
+            raise ValueError(f"{where}: unknown field {name!r}; expected {', '.join(known)}")
+        accepted = _TYPES[known[name]]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            raise ValueError(f"{where}: {name} is {value!r}; expected {known[name]}")
+    allowed = {"rounding": ("round", "truncate"), "jpeg_subsampling": ("4:4:4", "4:2:2", "4:2:0")}
+    for name, choices in allowed.items():
+        if name in entry and entry[name] not in choices:
+            raise ValueError(f"{where}: {name} is {entry[name]!r}; expected one of {', '.join(choices)}")
+    if not 1 <= entry.get("jpeg_quality", 95) <= 100:
+        raise ValueError(f"{where}: jpeg_quality is {entry['jpeg_quality']}; expected 1 to 100")
+    return entry

@@ -1,0 +1,87 @@
+"""The tables of the latent-diffusion branch: networks and inference pipelines, one row per published or shipped model.
+
+Rows are frozen dataclasses; `dataclasses.replace(UNETS["release"], channels=32, head_channels=16)` makes a variant.
+Mirrors `create_argparser` of the official image_sample.py, config/config-jittor.yaml and the three commands of test.py.
+"""
+from dataclasses import dataclass
+from typing import Tuple
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The SPADE-conditioned UNet. `width` and `height` are the latent's, the size that the weights were trained at."""
+    channels: int = 256                                  # base width; level widths are channels * channel_mult
+    channel_mult: Tuple[int, ...] = (1, 1, 2, 3, 4)
+    blocks: int = 2                                      # residual blocks per level (one more in the decoder half)
+    attention_downsampling: Tuple[int, ...] = (4, 8, 16)  # levels with attention, by their downsampling factor
+    head_channels: int = 64                              # channels per attention head
+    classes: int = 29                                    # columns of the one-hot label map
+    spade_channels: int = 128                            # hidden width of every SPADE norm
+    latent_channels: int = 3
+    dropout: float = 0.0
+    width: int = 128
+    height: int = 96
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The VQ autoencoder; its downsampling factor is 2 ** (levels - 1)."""
+    channels: int = 128
+    channel_mult: Tuple[int, ...] = (1, 2, 4)
+    blocks: int = 2                                      # residual blocks per level (one more in the decoder)
+    latent_channels: int = 3
+    codebook_size: int = 8192
+    picture_channels: int = 3
+
+    @property
+    def downsampling(self) -> int:
+        return 2 ** (len(self.channel_mult) - 1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One round of encode, noise, denoise, decode; every round after the first starts from the picture before it."""
+    guidance: float                                      # classifier-free guidance scale; <= 1 runs unguided
+    respacing: str                                       # "ddim500", "ddim50", ... or "" for all 1000 steps
+    start_index: int                                     # index into the respaced steps at which noise is added
+    color_transfer: bool = False                         # give the picture the reference's colours before encoding
+    eta: float = 0.0                                     # 0: deterministic DDIM, 1: ancestral noise
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages and how they hand over to each other."""
+    stages: Tuple[Stage, ...]
+    aligned: bool                                        # True: denoise from the index noised at; False: one below it
+    float_handoff: bool                                  # True: float pictures between stages; False: JPEG, as the release
+    rounding: str                                        # "round", or "truncate" as the release
+    jpeg_quality: int = 95                               # of the written result
+    jpeg_subsampling: str = "4:4:4"
+
+
+UNETS = {
+    "release": UNetConfig(),                             # 501,540,358 parameters; average-176k-266k.pkl
+    "small": UNetConfig(channels=32, head_channels=16),
+    "tiny": UNetConfig(channels=32, channel_mult=(1, 2), blocks=1, attention_downsampling=(2,), head_channels=16,
+                       spade_channels=16, width=16, height=12),
+}
+
+AUTOENCODERS = {
+    "release": AutoencoderConfig(),                      # 55,317,507 parameters; VQ-f4, autoencoder.pkl
+    "small": AutoencoderConfig(channels=32, codebook_size=256),
+    "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),
+}
+
+_STAGES = (
+    Stage(guidance=3.5, respacing="ddim500", start_index=300),
+    Stage(guidance=3.7, respacing="ddim500", start_index=320, color_transfer=True),
+    Stage(guidance=3.7, respacing="ddim50", start_index=20, color_transfer=True),
+)
+
+PIPELINES = {
+    # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards a picture.
+    "release": Pipeline(_STAGES, aligned=False, float_handoff=False, rounding="truncate",
+                        jpeg_quality=75, jpeg_subsampling="4:2:0"),
+    # The same stages with the noise level that the denoiser expects and nothing lost between them.
+    "fine": Pipeline(_STAGES, aligned=True, float_handoff=True, rounding="round"),
+}

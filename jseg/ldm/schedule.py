@@ -1,0 +1,100 @@
+"""Noise schedule of the latent-diffusion branch: alpha_bar, respaced steps and posterior coefficients, in float64 NumPy.
+
+The clock of this branch: integer t grows towards noise, t = 0 is the cleanest of the 1000 training steps. An *index* counts
+respaced steps (index 300 of "ddim500" is t = 600). Mirrors guided_diffusion/{gaussian_diffusion,respace}.py of the release:
+beta_t linear from 1e-4 to 0.02 (Ho et al. 2020, section 4), respacing after Nichol and Dhariwal 2021 and Song et al. 2021.
+"""
+from __future__ import annotations
+
+from typing import List
+
+import numpy as np
+
+TIMESTEPS = 1000
+BETA_FIRST, BETA_LAST = 1e-4, 0.02
+
+
+def ddim_counts(timesteps: int = TIMESTEPS) -> List[int]:
+    """Step counts N for which "ddimN" exists: those reached by an integer stride over `timesteps` (62 of them for 1000)."""
+    return sorted({len(range(0, timesteps, stride)) for stride in range(1, timesteps)})
+
+
+def respaced_steps(respacing: str, timesteps: int = TIMESTEPS) -> np.ndarray:
+    """Original timesteps kept by `respacing`, ascending int array.
+
+    `respacing`: "" keeps all; "ddimN" takes an integer stride; "a,b,c" splits the steps into equal sections and keeps a, b, c
+    of them. Raises ValueError for anything else, naming the nearest N that "ddimN" can have.
+    """
+    if respacing == "":
+        return np.arange(timesteps)
+    if respacing.startswith("ddim"):
+        return _strided(respacing, timesteps)
+    return _sections(respacing, timesteps)
+
+
+def _strided(respacing: str, timesteps: int) -> np.ndarray:
+    count = int(respacing[4:]) if respacing[4:].isdigit() else 0
+    for stride in range(1, timesteps):
+        if len(range(0, timesteps, stride)) == count:
+            return np.arange(0, timesteps, stride)
+    counts = ddim_counts(timesteps)
+    nearest = sorted(sorted(counts, key=lambda n: abs(n - count))[:4])
+    raise ValueError(f"respacing {respacing!r}: no integer stride over {timesteps} steps keeps exactly {count}; "
+                     f"the nearest that exist are {', '.join(f'ddim{n}' for n in nearest)}")
+
+
+def _sections(respacing: str, timesteps: int) -> np.ndarray:
+    parts = respacing.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(f"respacing {respacing!r}: expected '' (all steps), 'ddimN' or positive numbers of steps per section such as '250,50'")
+    counts = [int(part) for part in parts]
+    steps: List[int] = []
+    size, extra = divmod(timesteps, len(counts))
+    start = 0
+    for i, count in enumerate(counts):
+        section = size + (i < extra)
+        if count > section:
+            raise ValueError(f"respacing {respacing!r}: section {i + 1} has {section} steps and cannot keep {count} of them; ask for fewer")
+        stride = (section - 1) / (count - 1) if count > 1 else 1
+        steps += [start + round(stride * k) for k in range(count)]
+        start += section
+    return np.array(sorted(set(steps)))
+
+
+class Schedule:
+    """The (respaced) diffusion process: Schedule("ddim500"), or Schedule() for all 1000 steps.
+
+    timesteps: int64 [N], ascending, what the network is given as t.  alpha_bar: float64 [N], alpha_bar of those steps, ascending
+    in index (so falling in value).  Everything else follows from the betas of the respaced process.
+    """
+
+    def __init__(self, respacing: str = ""):
+        self.respacing = respacing
+        self.timesteps = respaced_steps(respacing)
+        self.alpha_bar = np.cumprod(1.0 - np.linspace(BETA_FIRST, BETA_LAST, TIMESTEPS, dtype=np.float64))[self.timesteps]
+        self.alpha_bar_previous = np.append(1.0, self.alpha_bar[:-1])
+        self.beta = 1.0 - self.alpha_bar / self.alpha_bar_previous
+        self.posterior_variance = self.beta * (1.0 - self.alpha_bar_previous) / (1.0 - self.alpha_bar)
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def posterior_log_variance(self) -> np.ndarray:
+        """log of the posterior variance, float64 [N]; entry 0, whose variance is 0, repeats entry 1 (as the release clips it)."""
+        return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
+
+    @property
+    def posterior_mean_coefficients(self):
+        """(of x_0, of x_t) in the mean of q(x_{t-1} | x_t, x_0), two float64 [N] arrays (Ho et al. 2020, eq. 7)."""
+        of_x_0 = self.beta * np.sqrt(self.alpha_bar_previous) / (1.0 - self.alpha_bar)
+        of_x_t = (1.0 - self.alpha_bar_previous) * np.sqrt(1.0 - self.beta) / (1.0 - self.alpha_bar)
+        return of_x_0, of_x_t
+
+    def check_index(self, index, what: str = "start index") -> None:
+        """Raise ValueError unless every entry of `index` (int or int array) is an index of this schedule."""
+        array = np.asarray(index)
+        # release: an index past the end reads uninitialised memory; here: an error.
+        if array.dtype.kind not in "iu" or array.size == 0 or array.min() < 0 or array.max() >= len(self):
+            raise ValueError(f"{what} {index}: expected an integer from 0 to {len(self) - 1}, an index into the {len(self)} steps of "
+                             f"{self.respacing or 'the full schedule'} (not an original timestep)")

@@ -1,0 +1,129 @@
+"""Exact convolution and normalisation of large feature maps in horizontal strips.
+
+A map [B, C, H, W] is held as a list of strips [B, C, h_i, W] (one strip when it is small, or when gradients are wanted).
+A 3x3 convolution borrows one row from each neighbour and a group norm gathers its statistics over all strips, so the numbers
+are those of the whole map; only the memory differs: no whole-map copy exists for a layer's input, output and oneDNN's own
+reordered buffers at once. Lists are consumed: entries become None as soon as nobody needs them.
+"""
+from __future__ import annotations
+
+from typing import Callable, List
+
+from jseg.layers import nn, silu, upsample
+from jseg.runtime import jt
+
+STRIP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
+
+
+def split(x, channels: int, multiple: int = 1) -> List:
+    """x [B, c, H, W] as strips whose [B, channels, h, W] float32 version is about STRIP_BYTES, h a multiple of `multiple`."""
+    batch, _, height, width = x.shape
+    budget = STRIP_BYTES["cuda" if jt.flags.use_cuda else "cpu"]
+    rows = max(1, budget // (4 * batch * channels * width * multiple)) * multiple
+    if rows >= height or not jt.flags.no_grad:
+        return [x]
+    return [settle(x[:, :, start:min(start + rows, height)]) for start in range(0, height, rows)]
+
+
+def join(strips: List):
+    """The whole map [B, C, H, W] of `strips`."""
+    return strips[0] if len(strips) == 1 else jt.concat(strips, dim=2)
+
+
+def settle(x):
+    """Compute x now if no gradient will be asked for: a lazy graph would keep every strip's intermediates alive."""
+    if jt.flags.no_grad:
+        x.sync()
+    return x
+
+
+def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: int = 1):
+    """activate(strip i) with one more row from each neighbour; rows beyond the map are zero, after the activation."""
+    x = strips[i]
+    first, last = i == 0, i == len(strips) - 1
+    parts = [] if first or not above else [strips[i - 1][:, :, -1:]]
+    parts += [x] + ([] if last or not below else [strips[i + 1][:, :, :1]])
+    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else x)                     # [B, C, h + halo, W]
+    missing_above, missing_below = int(first and above), int(last and below)
+    if missing_above or missing_below:
+        batch, channels, height, width = y.shape
+        y = y.reindex([batch, channels, height + missing_above + missing_below, width],
+                      ["i0", "i1", f"i2-{missing_above}", "i3"], overflow_value=0)
+    return y
+
+
+def convolve(conv, strips: List, activate: Callable = None, finish: Callable = None, release: bool = True) -> List:
+    """3x3 convolution (padding 1) of activate(map), strip by strip; `finish(i, y)` may turn output strip i into something else."""
+    activate = activate or (lambda x: x)
+    finish = finish or (lambda i, y: y)
+    if len(strips) == 1:
+        return [settle(finish(0, conv(activate(strips[0]))))]
+    out = []
+    for i in range(len(strips)):
+        y = nn.conv2d(with_halo(strips, i, activate), conv.weight, conv.bias, padding=(0, 1))
+        out.append(settle(finish(i, y)))
+        if release and i > 0:
+            strips[i - 1] = None
+    if release:
+        strips[-1] = None
+    return out
+
+
+def downsample(conv, strips: List) -> List:
+    """Stride-2 3x3 convolution of a map padded by one zero row below and one zero column on the right (the VQ-GAN rule)."""
+    out = []
+    for i in range(len(strips)):
+        x = with_halo(strips, i, lambda x: x, above=0)
+        batch, channels, height, width = x.shape
+        x = x.reindex([batch, channels, height, width + 1], ["i0", "i1", "i2", "i3"], overflow_value=0)
+        out.append(settle(nn.conv2d(x, conv.weight, conv.bias, stride=2)))
+        strips[i] = None
+    return out
+
+
+def double(conv, strips: List) -> List:
+    """Nearest-neighbour doubling, then a 3x3 convolution; strips are cut first so that those that come out keep to the budget."""
+    channels = strips[0].shape[1]
+    pieces = []
+    for i, strip in enumerate(strips):
+        pieces += split(strip, 4 * channels)                                           # four times the pixels come out
+        strips[i] = strip = None
+    if len(pieces) == 1:
+        return [settle(conv(upsample(pieces[0])))]
+    out = []
+    for i in range(len(pieces)):
+        x = upsample(with_halo(pieces, i, lambda x: x))[:, :, 1:-1]                    # [B, C, 2h + 2, 2W]
+        out.append(settle(nn.conv2d(x, conv.weight, conv.bias, padding=(0, 1))))       # [B, C, 2h, 2W]
+        if i > 0:
+            pieces[i - 1] = None
+    return out
+
+
+def normalizer(norm, strips: List) -> Callable:
+    """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all strips.
+
+    Corrected two-pass statistics, as layers.GroupNorm: exact up to the order of summation.
+    """
+    if len(strips) == 1:
+        return lambda x: silu(norm(x))
+    batch, channels, _, width = strips[0].shape
+    groups = norm.groups
+    count = float(channels // groups * width * sum(strip.shape[2] for strip in strips))
+
+    def totals(*moments):
+        """Sums over all strips of each moment of x [B, G, n] -> [B, G, 1] each, divided by the count."""
+        parts = []
+        for strip in strips:
+            x = strip.reshape(batch, groups, -1)
+            parts.append([moment(x).sum(-1, keepdims=True) for moment in moments])
+            jt.sync(parts[-1])                     # together: one pass over the strip
+        return [sum(part[1:], part[0]) / count for part in zip(*parts)]
+
+    mean, = totals(lambda x: x)
+    rest, square = totals(lambda x: x - mean, lambda x: (x - mean) * (x - mean))
+    variance = square - rest * rest
+    scale = (1.0 / jt.sqrt(variance + norm.eps)).expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
+    shift = (mean + rest).expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
+    scale, shift = settle(scale * norm.weight.reshape(1, channels, 1, 1)), settle(shift)
+    bias = norm.bias.reshape(1, channels, 1, 1)
+    return lambda x: silu((x - shift) * scale + bias)

@@ -1,0 +1,228 @@
+"""The one door to Jittor: `from jseg.runtime import jt`.
+
+Importing this module prepares the environment, refuses in one line what would break or silently spoil Jittor, compiles Jittor on its
+first use, imports it, undoes what its import does to the process, and checks that it computes. Variables the user has set win.
+A refusal is a `RuntimeProblem`. Facts about Jittor 1.3.11 behind each step: jittor_utils/__init__.py, compiler.py, compile_extern.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import random
+import shlex
+import signal
+import ssl
+import sys
+import sysconfig
+import tempfile
+import threading
+from types import ModuleType
+from typing import Iterator
+
+from jseg import compilation, machine, onednn
+from jseg.machine import RuntimeProblem
+
+__all__ = ["jt", "device", "seed", "RuntimeProblem"]
+
+SWITCHES = {
+    "gdb_path": "",            # else Jittor attaches gdb to a crashing process and hangs
+    "FIX_TORCH_ERROR": "0",    # else an installed torch is imported
+    "cache_name": "default",   # else the git branch around the virtual environment: every new branch would compile all again
+    "use_cutlass": "0",        # a download that nothing in Jittor includes
+    "use_cutt": "0",           # one more CUDA library to compile, for transposes that Jittor has itself
+}
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was."""
+    before = dict(os.environ)
+    chosen = dict(SWITCHES)
+    chosen["nvcc_path"] = machine.cuda().nvcc
+    chosen["use_parallel_op_compiler"] = str(compilation.workers())
+    if not machine.inside_mpirun():
+        chosen["use_mpi"] = "0"
+    if sys.platform == "linux":
+        chosen["python_config_path"] = _python_config()
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+    if os.environ["nvcc_path"] and machine.driver() is None:
+        _tell(f"nvcc_path={os.environ['nvcc_path']}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to use the CPU")
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+
+
+def _python_config() -> str:
+    """A python-config that answers for the running Python.
+
+    A virtual environment has none, and the one in /usr/bin may belong to another Python of the same version.
+    """
+    paths = [machine.python_headers(), sysconfig.get_path("platinclude") or ""]
+    includes = " ".join("-I" + shlex.quote(path) for path in paths if os.path.isdir(path))
+    text = ('#!/bin/sh\nfor option; do case "$option" in\n'
+            f"--includes) echo {shlex.quote(includes)};;\n"
+            f"--extension-suffix) echo {shlex.quote(sysconfig.get_config_var('EXT_SUFFIX'))};;\nesac; done\n")
+    folder = os.path.join(os.path.expanduser("~"), ".cache", "jseg")
+    path = os.path.join(folder, "python-config-" + hashlib.md5(text.encode()).hexdigest()[:12])
+    if os.path.isfile(path) and os.access(path, os.X_OK):
+        return path
+    with _cache_errors(folder):
+        os.makedirs(folder, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, path)
+    return path
+
+
+@contextlib.contextmanager
+def _cache_errors(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a library that cannot be loaded
+            raise
+        raise RuntimeProblem(f"{folder}, where compiled code is kept, cannot be written ({error.strerror or error}): "
+                             "set HOME to a folder that can") from None
+
+
+@contextlib.contextmanager
+def _process_kept() -> Iterator[None]:
+    """Undo what importing Jittor does to the process: standard output, signals, random generators, TLS checks."""
+    import numpy as np
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
+    states = random.getstate(), np.random.get_state()
+    context = ssl._create_default_https_context
+    try:
+        with _stdout_to_stderr():
+            yield
+    finally:
+        # Jittor seeds both generators from the clock, ends the process at Ctrl-C without a chance to finish a file, ends it
+        # when any child process is killed, and switches certificate checks off for every download in the process.
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        ssl._create_default_https_context = context
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Jittor and the compilers it starts print to standard output, where our results go."""
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # a daemon without standard streams
+        saved = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if saved is not None:
+            os.dup2(saved, 1)
+            os.close(saved)
+
+
+def _open() -> ModuleType:
+    """Import Jittor, or raise RuntimeProblem."""
+    for check in (machine.python, machine.other_jseg, machine.numpy, machine.jittor):
+        _refuse(check())
+    if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
+        import jittor
+    else:
+        _refuse(machine.compiler())
+        if machine.inside_mpirun():
+            _refuse(machine.mpi())
+        with _environment(), _process_kept():
+            jittor = _import_jittor()
+    if jittor.compile_extern.mkl_ops is None and onednn.wanted():
+        raise RuntimeProblem("Jittor runs without oneDNN, so that convolutions are about 50 times slower: "
+                             "import jseg.runtime before jittor, or set use_mkl=0 to accept it")
+    _canary(jittor)
+    return jittor
+
+
+def _import_jittor() -> ModuleType:
+    quiet = "log_silent" not in os.environ
+    os.environ.setdefault("log_silent", "1")
+    try:
+        with _cache_errors(os.path.join(os.path.expanduser("~"), ".cache", "jittor")):
+            import jittor_utils
+
+            onednn.prepare(jittor_utils.home())
+            compilation.ensure(jittor_utils.cache_path, _tell)
+            if quiet:
+                # log_silent drops errors too on Jittor's Python side; its C++ side, through which they pass, drops only the rest.
+                jittor_utils.LOG.log_silent = 0
+            import jittor
+    except RuntimeProblem:
+        raise
+    except Exception as error:
+        raise RuntimeProblem(f"Jittor cannot be imported ({machine.first_line(error)}){compilation.without_cuda()}") from error
+    if quiet:
+        jittor.flags.log_silent = 0  # the import's chatter is over; warnings from here on are about our own doings
+    _end_pool(jittor_utils)
+    return jittor
+
+
+def _end_pool(jittor_utils: ModuleType) -> None:
+    """End the compiling processes that Jittor's import starts and keeps: each would answer Ctrl-C with a traceback of its own."""
+    if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_cleanup()
+        jittor_utils.pool_size = 0
+
+
+def _canary(jittor: ModuleType) -> None:
+    """Three sums of small integers, exact in any precision: a cache broken by an interrupted compilation computes them wrong."""
+    import numpy as np
+
+    a = (np.arange(12, dtype=np.float32) % 5 - 2).reshape(3, 4)
+    b = (np.arange(20, dtype=np.float32) % 7 - 3).reshape(4, 5)
+    image = (np.arange(48, dtype=np.float32) % 5 - 2).reshape(1, 3, 4, 4)
+    weight = (np.arange(54, dtype=np.float32) % 3 - 1).reshape(2, 3, 3, 3)
+    windows = np.stack([image[0, :, i:i + 2, j:j + 2] for i in range(3) for j in range(3)], 1)
+    expected = [np.float32(3), a @ b, np.einsum("ockl,cklhw->ohw", weight, windows.reshape(3, 3, 3, 2, 2))]
+    found = jittor.fetch_sync([jittor.ones(3).sum(), jittor.matmul(jittor.array(a), jittor.array(b)),
+                               jittor.nn.conv2d(jittor.array(image), jittor.array(weight))])
+    if not all(np.array_equal(np.squeeze(x), np.squeeze(y)) for x, y in zip(found, expected)):
+        cache = jittor.flags.cache_path
+        raise RuntimeProblem(f"Jittor computes wrong numbers, its compiled code is broken: delete {cache} and start again")
+
+
+def _refuse(fact: machine.Fact) -> None:
+    if fact.problem:
+        raise RuntimeProblem(fact.problem)
+
+
+def _tell(line: str) -> None:
+    print(f"jseg: {line}", file=sys.stderr, flush=True)
+
+
+jt = _open()
+
+
+def device(name: str = "auto") -> str:
+    """Compute on `cpu`, on `cuda`, or (`auto`) on CUDA if it is there; returns the device chosen. Raises RuntimeProblem, ValueError."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {name!r}: expected auto, cpu or cuda")
+    if name == "cuda" and not jt.has_cuda:
+        raise RuntimeProblem(f"device cuda: {machine.cuda().reason}; or use --device cpu")
+    jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu")
+    return "cuda" if jt.flags.use_cuda else "cpu"
+
+
+def seed(value: int) -> None:
+    """Seed Python's, NumPy's and Jittor's generators, each with `value` on every process."""
+    jt.sync_all()  # draws already asked for, but not yet made, belong to the old seed
+    jt.set_global_seed(value, different_seed_for_mpi=False)

@@ -1,0 +1,198 @@
+"""Colour and light of the ground: albedo by surface, sun with cast shadows, sky light, and the air in between."""
+from typing import Tuple
+
+import numpy as np
+
+from jseg.scenery import ids
+from jseg.scenery.fractal import Grid, carried, fbm, perlin, smoothstep, world_noise
+from jseg.scenery.relief import Ground, Plan
+from jseg.scenery.style import SANDS, STONES, Style, linear
+from jseg.scenery.terrain import normals, sunlit
+
+
+def _mix(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
+    return low + (high - low) * part[..., None]
+
+
+def _between(colours: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Colours of a palette at positions 0..1 along it, interpolated."""
+    place = np.clip(part, 0, 1) * (len(colours) - 1)
+    return np.stack([np.interp(place, np.arange(len(colours)), colours[:, channel]) for channel in range(3)], axis=-1).astype(np.float32)
+
+
+def albedo(plan: Plan, style: Style, ground: Ground, normal: np.ndarray) -> np.ndarray:
+    """Reflectance of every terrain sample, [rows, columns, 3] linear."""
+    grid, surface = ground.grid, ground.surface
+    key = plan.seed * 31 + 7
+    fine = world_noise(key, grid, 3.0, 0.03, 1.0) * 0.8
+    blades = _blades(key + 3, grid)
+    broad = fbm(key + 1, grid, 5.0, 5, 0.55)
+    result = np.zeros(grid.shape + (3,), np.float32)
+    stone = np.stack([linear(code) for code in style.pick(STONES, 1)])
+    sand = linear(style.pick(SANDS, 2))
+    mottled = np.clip(0.5 + 0.35 * fine + 0.3 * broad, 0, 1)
+    grass = style.palette("grass")
+
+    def fill(label: int, colour) -> None:
+        where = surface == label
+        if where.any():
+            result[where] = colour(where)
+
+    fill(ids.GRASS, lambda at: _between(grass, 0.5 + 0.3 * fine[at] + 0.45 * broad[at]) * (0.62 + 0.24 * blades[at] + 0.1 * broad[at])[:, None])
+    fill(ids.PLANT, lambda at: _between(style.palette("plant")[:1] * 0.8, mottled[at]) * (0.5 + 0.35 * blades[at])[:, None])
+    fill(ids.HILL, lambda at: _between(np.vstack((grass * 0.75, stone[1:] * 0.7)), 0.35 * broad[at] + 0.35 + 0.15 * fine[at] + 0.25 * (1 - normal[..., 1][at]) * 3))
+    fill(ids.SAND, lambda at: sand * (0.74 + 0.07 * fine[at] + 0.06 * broad[at] + 0.07 * _sand_ripples(plan, grid)[at])[:, None])
+    fill(ids.EARTH, lambda at: _between(np.stack((linear("6b5440"), linear("8d7355"), linear("9c8a66"))), mottled[at]))
+    fill(ids.PATH, lambda at: _between(np.stack((linear("a08a68"), linear("b8a482"), linear("8d7a5c"))), mottled[at]))
+    fill(ids.ROCK, lambda at: _between(stone[::-1], mottled[at]) * (0.75 + 0.4 * mottled[at])[:, None])
+    fill(ids.ROAD, lambda at: linear("77767a") * (0.9 + 0.15 * fine[at])[:, None])
+    fill(ids.LAND, lambda at: _land(plan, style, fine[at], broad[at]))
+    fill(ids.MOUNTAIN, lambda at: _mountain(plan, style, ground, normal, stone, broad, at))
+    fill(ids.TREE, lambda at: _canopy(plan, style, ground, at))
+    if plan.fields:
+        fill(ids.FIELD, lambda at: _fields(plan, style, ground, fine, at))
+    if plan.waterfall is not None:
+        fill(ids.WATERFALL, lambda at: _falling_water(plan, grid)[at])
+    for label in ids.OPEN_WATER:
+        fill(label, lambda at: np.broadcast_to(stone[1] * 0.6, (at.sum(), 3)))
+    if ids.ROAD in [ribbon.label for ribbon in plan.ribbons]:
+        _lane_marks(ground, result)
+    _winter(plan, style, ground, normal, broad, result)
+    return result
+
+
+def _blades(key: int, grid: Grid) -> np.ndarray:
+    """Upright texture of grass and crops: world-sized octaves drawn out along the view, about [-1, 1]."""
+    total = np.zeros(grid.shape, np.float32)
+    z = np.exp(grid.v)
+    for octave in range(4, 11):
+        frequency = 2.0 ** octave * 1.13
+        length = z / frequency
+        weight = np.clip(np.log2(length / 0.02), 0, 1) * np.clip(np.log2(1.6 / length), 0, 1) * carried(grid, frequency * 0.55)[:, 0]
+        active = np.flatnonzero(weight > 0.02)
+        if len(active):
+            part = slice(active[0], active[-1] + 1)
+            total[part] += perlin(key + octave * 7919, grid.rows(part.start, part.stop), (frequency * 0.4, frequency)) * weight[part, None]
+    return np.clip(total, -1.5, 1.5)
+
+
+def _sand_ripples(plan: Plan, grid: Grid) -> np.ndarray:
+    """Wind ripples a hand wide, where the picture can show them, about [-1, 1]."""
+    z = np.exp(grid.v)[:, None]
+    wave = 0.45 + 0.03 * z
+    phase = (z + 0.35 * z * grid.x) / wave * 2 * np.pi + 4.0 * perlin(plan.seed + 61, grid, 5.0) + 1.5 * perlin(plan.seed + 62, grid, 17.0)
+    return np.sin(phase) * carried(grid, 0.3) * np.clip(1.5 - 3.0 * grid.pitch()[:, None] * z / wave, 0, 1)
+
+
+def _land(plan: Plan, style: Style, fine: np.ndarray, broad: np.ndarray) -> np.ndarray:
+    """Snowy ground in wintry scenes, steppe elsewhere."""
+    if plan.wintry:
+        return np.float32([0.86, 0.88, 0.92]) * (1 + 0.03 * fine + 0.03 * broad)[:, None]
+    dry = np.stack((linear("9c8a5c"), linear("b49c6a"), linear("857a50")))
+    return _between(dry, 0.5 + 0.3 * fine + 0.35 * broad)
+
+
+def _mountain(plan: Plan, style: Style, ground: Ground, normal: np.ndarray, stone: np.ndarray, broad: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rock in strata, scree and meadows below, snow above where it can lie."""
+    grid = ground.grid
+    angle = (ground.height / np.exp(grid.v)[:, None])[at]
+    top = max((item.height for item in plan.ranges if item.kind in ("alpine", "mesa")), default=0.2)
+    relative = angle / top
+    steep = 1 - normal[..., 1][at]
+    rough = fbm(plan.seed * 31 + 77, grid, 40.0, 4, 0.6)[at]
+    noise = broad[at]
+    strata = np.sin(relative * 46 + 5 * noise + 2.0 * rough) * 0.5 + 0.5
+    mesa = any(item.kind == "mesa" for item in plan.ranges)
+    colour = _between(stone[::-1], 0.5 + 0.42 * rough + 0.25 * noise + (0.5 if mesa else 0.2) * (strata - 0.5))
+    if mesa:
+        colour = colour * _mix(linear("b06a48") * 1.6, linear("d8a878") * 1.5, strata)
+    else:
+        green = style.palette("grass").mean(axis=0) * 0.62 + style.palette("conifer").mean(axis=0) * 0.3
+        lush = smoothstep(0.62, 0.25, relative + 0.25 * noise + 0.12 * rough) * smoothstep(0.62, 0.3, steep)
+        colour = _mix(colour, green, lush * (0.0 if plan.kind == "desert" else 0.85))
+        line = 1.15 - 0.85 * style.snow
+        lying = smoothstep(line - 0.1, line + 0.12, relative + 0.22 * noise + 0.1 * rough) * smoothstep(0.66, 0.42, steep + 0.16 * rough)
+        colour = _mix(colour, np.float32([0.88, 0.9, 0.95]), lying * (0.0 if plan.kind == "desert" else 1.0))
+    return colour
+
+
+def _canopy(plan: Plan, style: Style, ground: Ground, at: np.ndarray) -> np.ndarray:
+    """Crowns: a palette colour each, dark between them."""
+    kinds = [forest.kind for forest in plan.forests]
+    crown, within = ground.crown[at], ground.canopy[at]
+    conifer, leaf = _between(style.palette("conifer"), crown), _between(style.palette("leaf"), (crown * 7.3) % 1)
+    if all(kind == "conifer" for kind in kinds):
+        colour = conifer
+    elif "conifer" in kinds or "mixed" in kinds:
+        colour = np.where((crown * 13.7 % 1 < 0.6)[:, None], conifer, leaf)
+    else:
+        colour = leaf
+    return colour * (0.28 + 0.62 * within * (0.75 + 0.5 * crown))[:, None]
+
+
+def _fields(plan: Plan, style: Style, ground: Ground, fine: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Crops: each field its colour, with furrows where the picture can show them."""
+    number, phase, _ = (layer[at] for layer in ground.masks["cells"])
+    z = np.broadcast_to(np.exp(ground.grid.v)[:, None], ground.grid.shape)[at]
+    palette = style.palette("field")
+    colour = palette[(number * len(palette) * 7).astype(int) % len(palette)]
+    furrow = np.sin(phase * (2 * np.pi / 2.6)) * np.clip(1.6 - z / 240.0, 0, 1) * 0.16
+    return colour * (0.78 + furrow + 0.1 * fine[at] + 0.15 * (number * 31 % 1 - 0.5))[:, None]
+
+
+def _falling_water(plan: Plan, grid: Grid) -> np.ndarray:
+    """White strands."""
+    strands = perlin(plan.seed + 95, grid, (6.0, 220.0)) + 0.7 * perlin(plan.seed + 96, grid, (12.0, 110.0))
+    return np.float32([0.78, 0.84, 0.88]) * np.clip(0.8 + 0.3 * strands, 0.35, 1.1)[..., None]
+
+
+def _lane_marks(ground: Ground, colour: np.ndarray) -> None:
+    """A dashed centre line and pale edges on the road, in place."""
+    room = ground.masks.get(("ribbon", ids.ROAD))
+    if room is None:
+        return
+    z = np.exp(ground.grid.v)[:, None]
+    paint = np.maximum(smoothstep(0.95, 0.965, room) * ((z / 6.0) % 1 < 0.55), 0.0)
+    colour += (linear("d8d4c8") - colour) * (paint * (ground.surface == ids.ROAD))[:, :, None]
+
+
+def _winter(plan: Plan, style: Style, ground: Ground, normal: np.ndarray, broad: np.ndarray, colour: np.ndarray) -> None:
+    """Snow on crowns, hills and fields in winter, in place; grass only gets a dusting, so that its class can still be seen."""
+    if style.season != "winter":
+        return
+    deep = 1.0 if plan.wintry else 0.7 if style.weather == "snowfall" else 0.35
+    amount = np.zeros(ground.grid.shape, np.float32)
+    for label, share in ((ids.TREE, 0.45), (ids.HILL, 0.9), (ids.GRASS, 0.35), (ids.FIELD, 0.55), (ids.ROCK, 0.6), (ids.EARTH, 0.45),
+                         (ids.PATH, 0.35), (ids.ROAD, 0.2), (ids.SAND, 0.25)):
+        amount[ground.surface == label] = share * deep
+    lying = amount * smoothstep(-0.5, 0.3, broad + 0.5 * deep) * smoothstep(0.45, 0.8, normal[..., 1])
+    colour += (np.float32([0.84, 0.87, 0.92]) - colour) * lying[:, :, None]
+
+
+def light(style: Style, ground: Ground, normal: np.ndarray, colour: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """(radiance [rows, columns, 3], sunshine [rows, columns]): albedo under sun, sky and a little light from the ground."""
+    shine = sunlit(ground.height, ground.grid, style.azimuth, style.elevation)
+    sun = style.direction()
+    facing = np.clip(normal @ sun, 0, None) * shine
+    open_sky = 0.55 + 0.45 * normal[..., 1]
+    hollow = _occlusion(ground)
+    bounce = (1 - normal[..., 1]) * 0.12
+    lamp = facing[..., None] * style.sun + (open_sky * hollow)[..., None] * style.ambient + (bounce * facing.mean())[..., None] * style.sun
+    return colour * lamp, shine
+
+
+def _occlusion(ground: Ground) -> np.ndarray:
+    """Valleys and gaps get less sky: height against its surroundings on the picture's scale."""
+    import cv2
+    angle = ground.height / np.exp(ground.grid.v)[:, None]
+    wide = cv2.blur(angle, (max(len(ground.grid.x) // 24, 3),) * 2)
+    return np.clip(1 + (angle - wide) * 9, 0.55, 1.15)
+
+
+def through_air(style: Style, colour: np.ndarray, haze: np.ndarray, z: np.ndarray, height: np.ndarray, mist_top: float = 45.0) -> np.ndarray:
+    """Aerial perspective: `colour` [..., 3] seen from `z` metres with `haze` [..., 3] in between; low ground lies in the mist."""
+    low = np.exp(-np.clip(height, 0, None) / mist_top)
+    depth = (style.haze * (0.35 + 0.65 * np.exp(-np.clip(height, 0, None) / 900.0)) + style.mist * low) * z * 1e-3
+    blue = np.float32([0.86, 1.0, 1.18])                                     # blue light scatters first
+    kept = np.exp(-depth[..., None] * blue)
+    return colour * kept + haze * (1 - kept)

@@ -1,0 +1,57 @@
+"""Settings of the suite: Jittor opened once and checked, fixed seeds, warnings of our modules as errors, slow and CUDA tests apart."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--run-cuda", action="store_true", help="also run the tests marked cuda, on a machine with a GPU")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; off without --run-slow")
+    config.addinivalue_line("markers", "cuda: needs a CUDA device; off without --run-cuda")
+    config.addinivalue_line("filterwarnings", r"error:::jseg(\.|$)")
+    if not config.getoption("--run-cuda"):
+        os.environ.setdefault("nvcc_path", "")
+
+
+def pytest_sessionstart(session):
+    """Open Jittor (its import compiles it on first use, shown live, and runs the canary); without it no number below means anything."""
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        from jseg.machine import RuntimeProblem
+
+        try:
+            import jseg.runtime  # noqa: F401
+        except RuntimeProblem as problem:
+            pytest.exit(f"jseg: {problem}", returncode=2)
+
+
+def pytest_collection_modifyitems(config, items):
+    for mark in ("slow", "cuda"):
+        if not config.getoption(f"--run-{mark}"):
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=f"needs --run-{mark}"))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """Every test starts from the same state of Python's and NumPy's generators."""
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _cpu():
+    """Every test starts on the CPU; a CUDA test asks for `device("cuda")` itself."""
+    from jseg.runtime import jt
+
+    jt.flags.use_cuda = 0
+    yield
+    jt.flags.use_cuda = 0

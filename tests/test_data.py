@@ -1,0 +1,315 @@
+"""Finding, pairing and checking the challenge's files: sorted, complete, and every fault told in one line before any work."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jseg import data, images
+from jseg.data import DataError, Pair, batches, check_pairs, find_label_folder, find_pairs, load_pair, same_aspect
+
+
+def label_map(width=512, height=384, seed=0):
+    blocks = np.random.default_rng(seed).integers(0, 29, (6, 8), dtype=np.uint8)
+    return np.asarray(Image.fromarray(blocks).resize((width, height), Image.NEAREST))
+
+
+def photograph(width=512, height=384):
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 255 // height, columns * 255 // width, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def challenge(tmp_path):
+    """A small challenge folder: three labels out of order, B board, references under train/imgs."""
+    labels, references = tmp_path / "test" / "val_B_labels_resized", tmp_path / "train" / "imgs"
+    labels.mkdir(parents=True)
+    references.mkdir(parents=True)
+    for number, stem in enumerate(["c", "a", "b.1"]):
+        images.save_picture(labels / (stem + ".png"), label_map(seed=number))
+        images.save_picture(references / ("ref_%s.jpg" % stem), photograph())
+    write_table(tmp_path, {"c.png": "ref_c.jpg", "a.png": "ref_a.jpg", "b.1.png": "ref_b.1.jpg"})
+    return tmp_path
+
+
+def write_table(root, table, folder="test"):
+    text = table if isinstance(table, str) else json.dumps(table)
+    (root / folder / "label_to_img.json").write_text(text, encoding="utf-8")
+
+
+def pairs_of(root, notes=None):
+    return find_pairs(root / "test", root / "train", notes)
+
+
+def labels_of(root):
+    return root / "test" / "val_B_labels_resized"
+
+
+def listing(root):
+    return sorted((str(path), path.lstat().st_size) for path in root.rglob("*"))
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------
+
+def test_pairs_are_complete_sorted_and_named_by_their_whole_stem(challenge):
+    notes = []
+    pairs = pairs_of(challenge, notes)
+    # release: `name.split('.')[0]`, so b.1.png and b.2.png would both be written to b.jpg; here: the whole stem.
+    assert [pair.stem for pair in pairs] == ["a", "b.1", "c"]
+    assert [pair.label.name for pair in pairs] == ["a.png", "b.1.png", "c.png"]
+    assert [pair.reference.name for pair in pairs] == ["ref_a.jpg", "ref_b.1.jpg", "ref_c.jpg"]
+    assert notes == [] and check_pairs(pairs) == []
+
+
+def test_order_does_not_depend_on_the_file_system(challenge, monkeypatch):
+    expected = pairs_of(challenge)
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=True)))
+    assert pairs_of(challenge) == expected
+
+
+@pytest.mark.parametrize("clutter", [".DS_Store", "Thumbs.db", "._a.png", ".hidden.png", "notes.txt", "a.jpg"])
+def test_clutter_is_skipped(challenge, clutter):
+    (labels_of(challenge) / clutter).write_bytes(b"x")
+    (labels_of(challenge) / "folder.png").mkdir()
+    assert len(pairs_of(challenge)) == 3
+
+
+def test_label_folder_may_be_given_itself_or_be_the_a_board(challenge):
+    assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train")] == ["a", "b.1", "c"]
+    assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train" / "imgs")] == ["a", "b.1", "c"]
+    a_board = challenge / "test" / "val_A_labels_resized"
+    labels_of(challenge).rename(a_board)
+    assert find_label_folder(challenge / "test") == a_board
+    labels_of(challenge).mkdir()
+    assert find_label_folder(challenge / "test") == a_board  # an empty B folder does not count
+
+
+def test_both_boards_mean_b_and_it_is_said_once(challenge):
+    a_board = challenge / "test" / "val_A_labels_resized"
+    a_board.mkdir()
+    images.save_picture(a_board / "z.png", label_map())
+    notes = []
+    assert len(pairs_of(challenge, notes)) == 3
+    assert len(notes) == 1 and "val_B_labels_resized" in notes[0] and "val_A_labels_resized" in notes[0]
+
+
+def test_table_beside_or_inside_the_label_folder(challenge):
+    table = challenge / "test" / "label_to_img.json"
+    inside = labels_of(challenge) / "label_to_img.json"
+    table.rename(inside)
+    assert len(pairs_of(challenge)) == 3 and len(find_pairs(labels_of(challenge), challenge / "train")) == 3
+    table.write_text("{}")
+    notes = []
+    with pytest.raises(DataError):  # the one in input_path counts
+        pairs_of(challenge, notes)
+    assert len(notes) == 1 and str(inside) in notes[0]
+
+
+def test_table_keys_with_or_without_suffix_and_with_byte_order_mark(challenge):
+    text = json.dumps({"c": "ref_c.jpg", "a.PNG": "ref_a.jpg", "b.1": "ref_b.1.jpg", "unused.png": "x.jpg"})
+    (challenge / "test" / "label_to_img.json").write_text(text, encoding="utf-8-sig")
+    notes = []
+    assert [pair.reference.name for pair in pairs_of(challenge, notes)] == ["ref_a.jpg", "ref_b.1.jpg", "ref_c.jpg"]
+    assert len(notes) == 1 and "1 of 4 entries" in notes[0]
+
+
+def test_composed_and_decomposed_names_are_the_same(challenge):
+    images.save_picture(labels_of(challenge) / "fe\u0301e.png", label_map())
+    images.save_picture(challenge / "train" / "imgs" / "e\u0301.png", photograph())
+    write_table(challenge, {"c": "ref_c.jpg", "a": "ref_a.jpg", "b.1": "ref_b.1.jpg", "f\u00e9e.png": "\u00e9.png"})
+    assert pairs_of(challenge)[-1].reference.name == "e\u0301.png"
+
+
+def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
+    write_table(challenge, {"c": "ref_c.jpg", "a": "ref_c.jpg", "b.1": "ref_c.jpg"})
+    pairs = pairs_of(challenge)
+    read = []
+    original = images.read_picture
+    monkeypatch.setattr(images, "read_picture", lambda path: read.append(path) or original(path))
+    check_pairs(pairs)
+    assert len(read) == 1
+
+
+# -- checking and loading --------------------------------------------------------------------------------------------
+
+def test_other_sizes_and_modes_are_told_once_each(challenge):
+    references = challenge / "train" / "imgs"
+    images.save_picture(labels_of(challenge) / "a.png", label_map(128, 96))
+    images.save_picture(labels_of(challenge) / "c.png", label_map(1024, 768))
+    Image.fromarray(photograph(1024, 768)).convert("L").save(references / "ref_a.jpg")
+    Image.fromarray(photograph(683, 512)).convert("CMYK").save(references / "ref_c.jpg")
+    seen = []
+    notes = check_pairs(pairs_of(challenge), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert len(notes) == 3 and all(note.startswith("2 ") and "\n" not in note for note in notes)
+    assert any("label maps of another size" in note and "a.png, c.png" in note for note in notes)
+    assert any("converted" in note for note in notes)
+
+
+def test_loading_resizes_labels_straight_to_the_latent(challenge):
+    label = label_map(1024, 768) // 2
+    label[:2, :2] = 28
+    images.save_picture(labels_of(challenge) / "a.png", label)
+    pair = pairs_of(challenge)[0]
+    loaded, reference = load_pair(pair, 512, 384, 128, 96, ignore=(3, 5))
+    expected = np.array(Image.fromarray(label).resize((128, 96), Image.NEAREST))
+    assert loaded.dtype == np.uint8 and loaded.shape == (96, 128)
+    assert np.array_equal(loaded == 255, (expected == 3) | (expected == 5)) and (loaded == 255).any()
+    assert np.array_equal(loaded[loaded != 255], expected[loaded != 255])
+    assert np.array_equal(reference, images.read_picture(pair.reference))
+    small = load_pair(pair, 256, 192, 64, 48)
+    assert small[0].shape == (48, 64) and small[1].shape == (192, 256, 3) and 255 not in small[0]
+
+
+def test_ignored_ids_are_allowed_and_told(challenge):
+    label = label_map().copy()
+    label[:10] = 255
+    images.save_picture(labels_of(challenge) / "a.png", label)
+    notes = check_pairs(pairs_of(challenge), ignore=(255, 200))
+    assert len(notes) == 1 and "ignored ids" in notes[0] and "a.png" in notes[0]
+
+
+def test_palette_labels_are_read_by_index_and_told(challenge):
+    label = Image.fromarray(label_map())
+    label.putpalette(list(range(255, -1, -1)) * 3)
+    label.save(labels_of(challenge) / "a.png")
+    notes = check_pairs(pairs_of(challenge))
+    assert len(notes) == 1 and "palette" in notes[0] and "a.png" in notes[0]
+    assert np.array_equal(load_pair(pairs_of(challenge)[0], 512, 384, 512, 384)[0], label_map())
+
+
+def test_histogram_reads_as_a_sentence():
+    counts = np.bincount([0] * 41 + [3] * 20 + [255] * 2 + [7] * 37, minlength=256)
+    assert data.histogram(counts) == "0 (41 %), 7 (37 %), 3 (20 %), 255 (2 %)"
+    many = np.ones(256, int)
+    many[4] = 100000
+    assert data.histogram(many).startswith("4 (100 %), 0 (<1 %)") and data.histogram(many).endswith("and 244 more")
+
+
+@pytest.mark.parametrize("size, same", [
+    ((512, 384), True), ((128, 96), True), ((1024, 768), True), ((430, 318), False), ((430, 322), True), ((430, 323), True),
+    ((683, 512), True), ((384, 512), False), ((512, 383), False), ((512, 512), False), ((4, 4), False),
+    ((1, 1), True), ((1920, 1080), False)])
+def test_aspect_ratio_up_to_rounding(size, same):
+    assert same_aspect(*size, 512, 384) == same
+
+
+def test_batches_cover_every_item_once():
+    # release: exact count, drop_last and endless loops for these numbers; here: every item once, in order.
+    for count in (0, 1, 4, 5, 6, 999, 1000, 1001):
+        parts = batches(list(range(count)), 5)
+        assert sum(parts, []) == list(range(count)) and all(len(part) == 5 for part in parts[:-1])
+    with pytest.raises(ValueError, match="1 or more"):
+        batches([1], 0)
+
+
+# -- malformed inputs ------------------------------------------------------------------------------------------------
+
+def label_with(root, change, name="b.1.png"):
+    label = label_map().copy()
+    change(label)
+    images.save_picture(labels_of(root) / name, label)
+
+
+def truncate(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def remove_all(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def sixteen_bit(root):
+    Image.fromarray(label_map().astype(np.int32)).convert("I;16").save(labels_of(root) / "a.png")
+
+
+def dangling(root):
+    (labels_of(root) / "a.png").unlink()
+    os.symlink(str(root / "nowhere.png"), str(labels_of(root) / "a.png"))
+
+
+MALFORMED = {
+    "id 29": (lambda r: label_with(r, lambda l: l.__setitem__(0, 29)), ["b.1.png", "outside 0..28: 29 (<1 %); ids found: "]),
+    "ids 29 and 255": (lambda r: label_with(r, lambda l: l.__setitem__(slice(0, 96), np.repeat([29, 255], 256))),
+                       ["b.1.png", "outside 0..28: 29 (12 %), 255 (12 %); ids found"]),
+    "all ids": (lambda r: images.save_picture(labels_of(r) / "a.png", (np.arange(384 * 512) % 256).astype(np.uint8).reshape(384, 512)),
+                ["a.png", "outside 0..28: 29 (<1 %), 30", "and 215 more; ids found: 0 (<1 %)", "and 244 more;"]),
+    "colour label": (lambda r: images.save_picture(labels_of(r) / "a.png", photograph()),
+                     ["a.png", "colour-coded", "8-bit single-channel"]),
+    "16-bit label": (sixteen_bit, ["a.png", "16-bit", "8-bit single-channel"]),
+    "truncated label": (lambda r: truncate(labels_of(r) / "a.png", 200), ["a.png", "truncated"]),
+    "empty label": (lambda r: truncate(labels_of(r) / "a.png", 0), ["a.png", "0 bytes"]),
+    "dangling label": (dangling, ["a.png", "does not exist"]),
+    "label of another shape": (lambda r: images.save_picture(labels_of(r) / "a.png", label_map(512, 512)),
+                               ["a.png", "512x512", "512x384", "crop"]),
+    "reference of another shape": (lambda r: images.save_picture(r / "train/imgs/ref_a.jpg", photograph(300, 400)),
+                                   ["ref_a.jpg", "300x400", "512x384"]),
+    "truncated reference": (lambda r: truncate(r / "train/imgs/ref_c.jpg", 3000), ["ref_c.jpg", "truncated", "copy"]),
+    "reference no picture": (lambda r: (r / "train/imgs/ref_c.jpg").write_text("<html>"), ["ref_c.jpg", "not a picture"]),
+    "two faults": (lambda r: [truncate(r / "train/imgs/ref_c.jpg", 3000), truncate(labels_of(r) / "a.png", 200)],
+                   ["a.png", "1 more file", "ref_c.jpg"]),
+    "label without entry": (lambda r: write_table(r, {"c": "ref_c.jpg", "b.1": "ref_c.jpg"}), ["label_to_img.json", "no entry for a.png"]),
+    "labels without entries": (lambda r: write_table(r, {}), ["3 files (a.png, b.1.png, c.png)"]),
+    "reference missing": (lambda r: (r / "train/imgs/ref_a.jpg").unlink(), ["lacks ref_a.jpg", "label_to_img.json"]),
+    "reference with another suffix": (lambda r: (r / "train/imgs/ref_a.jpg").rename(r / "train/imgs/ref_a.png"),
+                                      ["lacks ref_a.jpg", "there is ref_a.png"]),
+    "reference in other case": (lambda r: (r / "train/imgs/ref_a.jpg").rename(r / "train/imgs/Ref_a.JPG"), ["there is Ref_a.JPG"]),
+    "all references missing": (lambda r: remove_all(r / "train/imgs"), ["lacks 3 files", "ref_a.jpg, ref_b.1.jpg, ref_c.jpg"]),
+    "no table": (lambda r: (r / "test/label_to_img.json").unlink(), ["no label_to_img.json", "test"]),
+    "table no JSON": (lambda r: write_table(r, '{"a": "b"\n "c"}'), ["label_to_img.json", "not valid JSON", "line 2"]),
+    "table of bytes": (lambda r: (r / "test/label_to_img.json").write_bytes(b"\xff\xfe{}"), ["not valid JSON"]),
+    "table too deep": (lambda r: write_table(r, "[" * 100000), ["not valid JSON"]),
+    "table a list": (lambda r: write_table(r, ["a.png"]), ["holds a list", "expected"]),
+    "entry a number": (lambda r: write_table(r, {"a.png": 3}), ["'a.png' is 3", "file name"]),
+    "entry an object": (lambda r: write_table(r, {"a.png": {"x": 1}}), ["'a.png' is a list or object"]),
+    "entry empty": (lambda r: write_table(r, {"a.png": ""}), ["'a.png' is \"\""]),
+    "entry a path": (lambda r: write_table(r, {"a.png": "../x.jpg"}), ["../x.jpg", "file name"]),
+    "entry of two lines": (lambda r: write_table(r, {"a.png": "x\ny.jpg"}), ['"x\\ny.jpg"', "file name"]),
+    "entry doubled": (lambda r: write_table(r, '{"a.png": "ref_a.jpg", "a.png": "ref_c.jpg"}'), ["two entries for a"]),
+    "entry doubled by stem": (lambda r: write_table(r, {"a": "ref_a.jpg", "a.png": "ref_a.jpg"}), ["two entries for a"]),
+    "label doubled by stem": (lambda r: images.save_picture(labels_of(r) / "a.PNG", label_map()), ["a.PNG", "a.png", "one result"]),
+    "labels empty": (lambda r: remove_all(labels_of(r)), ["val_B_labels_resized", "no PNG"]),
+    "labels elsewhere": (lambda r: labels_of(r).rename(r / "test" / "labels"), ["val_B_labels_resized", "neither"]),
+    "input missing": (lambda r: (r / "test").rename(r / "other"), ["label folder", "does not exist"]),
+    "input a file": (lambda r: [(r / "test").rename(r / "other"), (r / "test").write_text("x")], ["label folder", "is a file"]),
+    "references folder missing": (lambda r: (r / "train").rename(r / "other"), ["reference folder", "does not exist"]),
+    "references folder a file": (lambda r: [(r / "train").rename(r / "other"), (r / "train").write_text("x")],
+                                 ["reference folder", "is a file"]),
+}
+
+
+@pytest.mark.parametrize("case", sorted(MALFORMED))
+def test_malformed_inputs_give_one_line_and_touch_nothing(challenge, case):
+    spoil, words = MALFORMED[case]
+    spoil(challenge)
+    before = listing(challenge)
+    with pytest.raises(DataError) as error:
+        check_pairs(pairs_of(challenge))
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 900
+    for word in words:
+        assert word in message, message
+    assert listing(challenge) == before
+
+
+def test_many_faults_name_five_and_count_all(challenge):
+    write_table(challenge, {"x%d" % i: "y.jpg" for i in range(3)})
+    for number in range(20):
+        images.save_picture(labels_of(challenge) / ("n%02d.png" % number), label_map(8, 6))
+    with pytest.raises(DataError) as error:
+        pairs_of(challenge)
+    assert "23 files (a.png, b.1.png, c.png, n00.png, n01.png, ...)" in str(error.value)
+
+
+def test_parent_folder_gets_a_hint(challenge):
+    with pytest.raises(DataError, match="did you mean .*test"):
+        find_label_folder(challenge)
+
+
+def test_pair_is_a_plain_value():
+    assert Pair("a", Path("a.png"), Path("r.jpg")) == Pair("a", Path("a.png"), Path("r.jpg"))

@@ -1,0 +1,269 @@
+"""Reading any picture, refusing bad ones in one line, exact conversions, and files that are whole or absent."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jseg import images
+
+
+def gradient(height=12, width=16):
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 255 // (height - 1), columns * 255 // (width - 1), (rows + columns) * 9 % 256], axis=-1).astype(np.uint8)
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def png(width, height, depth, colour_type, raw):
+    """A PNG file written by hand, for bit depths that Pillow does not write."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+# -- reading pictures ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.fromarray(gradient()).convert(mode).save(path)
+    picture = images.read_picture(path)
+    assert picture.dtype == np.uint8 and picture.shape == (12, 16, 3) and picture.flags.writeable
+    expected = np.asarray(Image.fromarray(gradient()).convert(mode).convert("RGB")).astype(int)
+    assert np.abs(picture - expected).max() <= 2
+
+
+def test_alpha_is_composited_over_white(tmp_path):
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[..., 0], rgba[..., 3] = 100, [[0, 128, 255]] * 2
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    picture = images.read_picture(tmp_path / "a.png")
+    alpha = rgba[..., 3:] / 255.0
+    expected = rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)
+    assert np.abs(picture - expected).max() <= 1
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 100, 50] + [0] * 762)
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert images.read_picture(tmp_path / "p.png").tolist() == [[[255, 255, 255], [200, 100, 50]]]
+
+
+@pytest.mark.parametrize("orientation, turn", [
+    (1, lambda a: a), (2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (4, lambda a: a[::-1]),
+    (5, lambda a: a.swapaxes(0, 1)), (6, lambda a: np.rot90(a, -1)),
+    (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)), (8, lambda a: np.rot90(a))])
+def test_exif_orientation(tmp_path, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :8], stored[:8, 24:] = 255, 128
+    Image.fromarray(stored).save(tmp_path / "x.jpg", quality=100, exif=exif)
+    seen, header = images.read_picture(tmp_path / "x.jpg"), images.read_header(tmp_path / "x.jpg")
+    assert np.abs(seen.astype(int) - turn(stored)).max() < 20
+    assert (header.height, header.width) == seen.shape[:2] and header.turned == (orientation != 1)
+
+
+def test_orientation_of_a_png(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient()).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(images.read_picture(tmp_path / "x.png"), np.rot90(gradient(), -1))
+    assert images.read_header(tmp_path / "x.png") == images.Header("PNG", "RGB", 12, 16, True)
+
+
+def test_damaged_exif_does_not_spoil_a_good_picture(tmp_path):
+    Image.fromarray(gradient()).save(tmp_path / "x.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\x00\x09")
+    assert images.read_picture(tmp_path / "x.jpg").shape == (12, 16, 3)
+
+
+def test_sixteen_bit_gray_is_scaled(tmp_path):
+    values = np.array([[0, 1, 128, 129, 257, 32768, 65535]], np.uint16)
+    (tmp_path / "x.png").write_bytes(png(7, 1, 16, 0, b"\0" + values.astype(">u2").tobytes()))
+    picture = images.read_picture(tmp_path / "x.png")
+    assert (picture == picture[..., :1]).all()
+    assert picture[0, :, 0].tolist() == np.rint(values[0] / 257.0).astype(int).tolist()
+
+
+def test_first_frame_of_several(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert (images.read_picture(tmp_path / "x.gif") == [255, 0, 0]).all()
+
+
+def jpeg_bytes(**options):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def png_bytes():
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 29, (64, 64), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def flipped(data, position):
+    return data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1:]
+
+
+@pytest.mark.parametrize("content, word", [
+    (b"", "0 bytes"), (b"hello", "not a picture"), (jpeg_bytes()[:20], "damaged"), (jpeg_bytes()[:1500], "truncated"),
+    (jpeg_bytes(progressive=True)[:1500], "truncated"), (png_bytes()[:600], "truncated"), (png_bytes()[:-12], "truncated"),
+    (flipped(png_bytes(), 300), "damaged"), (flipped(png_bytes(), 20), "damaged")])
+@pytest.mark.parametrize("read", [images.read_picture, images.read_label])
+def test_unreadable_files_are_named(tmp_path, read, content, word):
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(images.ImageError) as error:
+        read(path)
+    assert str(path) in one_line(error) and word in str(error.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path, word in ((tmp_path / "no.png", "does not exist"), (tmp_path, "folder")):
+        with pytest.raises(images.ImageError) as error:
+            images.read_picture(path)
+        assert str(path) in one_line(error) and word in str(error.value)
+
+
+def test_decompression_bomb(tmp_path, monkeypatch):
+    images.save_picture(tmp_path / "x.png", gradient())
+    for limit in (100, 50):  # Pillow warns above the limit and raises above twice the limit; the picture has 192 pixels.
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(images.ImageError) as error:
+            images.read_picture(tmp_path / "x.png")
+        assert "pixels" in one_line(error)
+
+
+def test_float_and_32_bit_pictures_are_refused(tmp_path):
+    for mode, value in (("F", 0.5), ("I", 70000)):
+        Image.new(mode, (4, 4), value).save(tmp_path / "x.tif")
+        with pytest.raises(images.ImageError) as error:
+            images.read_picture(tmp_path / "x.tif")
+        assert "x.tif" in one_line(error) and "expected" in str(error.value)
+
+
+# -- reading labels --------------------------------------------------------------------------------------------------
+
+def test_gray_and_palette_labels_give_stored_values(tmp_path):
+    ids = np.arange(29, dtype=np.uint8).reshape(1, 29).repeat(3, axis=0)
+    images.save_picture(tmp_path / "l.png", ids)
+    palette = Image.fromarray(ids).copy()
+    palette.putpalette(list(range(255, -1, -1)) * 3)
+    assert palette.mode == "P"
+    palette.save(tmp_path / "p.png")
+    assert np.array_equal(images.read_label(tmp_path / "l.png"), ids)
+    assert np.array_equal(images.read_label(tmp_path / "p.png"), ids)
+
+
+@pytest.mark.parametrize("depth, raw, ids", [(2, b"\0\x1b", [0, 1, 2, 3]), (4, b"\0\x0f\x5c", [0, 15, 5, 12])])
+def test_low_bit_depth_labels_are_not_stretched(tmp_path, depth, raw, ids):
+    (tmp_path / "x.png").write_bytes(png(4, 1, depth, 0, raw))
+    assert np.asarray(Image.open(tmp_path / "x.png")).tolist() != [ids]  # what Pillow alone makes of it
+    assert images.read_label(tmp_path / "x.png").tolist() == [ids]
+
+
+@pytest.mark.parametrize("mode, words", [
+    ("RGB", "colour-coded"), ("RGBA", "colour-coded"), ("equal", "equal channels"), ("LA", "LA"), ("1", "1-bit"),
+    ("16", "16-bit picture with values 0..300"), ("F", "floating-point"), ("jpeg", "lossy")])
+def test_labels_of_other_kinds_are_refused_with_remedy(tmp_path, mode, words):
+    path = tmp_path / ("x.tif" if mode == "F" else "x.png")
+    if mode == "16":
+        path.write_bytes(png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 0, 300)))
+    elif mode == "jpeg":
+        Image.fromarray(gradient()[..., 0]).save(path, "JPEG")
+    else:
+        picture = gradient() if mode != "equal" else gradient()[..., :1].repeat(3, axis=2)
+        Image.fromarray(picture).convert("RGB" if mode == "equal" else mode).save(path)
+    with pytest.raises(images.ImageError) as error:
+        images.read_label(path)
+    message = one_line(error)
+    assert str(path) in message and words in message and "8-bit single-channel" in message
+
+
+# -- sizes and ranges ------------------------------------------------------------------------------------------------
+
+def test_resize_label_is_the_release_nearest():
+    label = np.random.default_rng(0).integers(0, 29, (384, 512), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(label).resize((128, 96), Image.NEAREST))
+    assert np.array_equal(images.resize_label(label, 128, 96), expected)
+    assert np.array_equal(expected, label[2::4, 2::4])
+    assert images.resize_label(label, 512, 384) is label
+
+
+def test_resize_picture_averages_what_it_shrinks():
+    checks = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    small = images.resize_picture(checks, 16, 8)
+    assert small.shape == (8, 16, 3) and np.abs(small.astype(int) - 128).max() <= 3
+    assert images.resize_picture(checks, 64, 64) is checks
+
+
+def test_signed_round_trip_is_exact():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, axis=2)
+    signed = images.to_signed(levels)
+    assert signed.shape == (3, 16, 16) and signed.dtype == np.float32
+    assert (signed.min(), signed.max()) == (-1.0, 1.0)
+    assert np.array_equal(signed, (levels.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1))
+    assert np.array_equal(images.from_signed(signed), levels)
+
+
+def test_truncation_is_the_release_and_half_a_level_darker():
+    x = np.random.default_rng(1).uniform(-1.1, 1.1, (3, 40, 50)).astype(np.float32)
+    release = np.clip((x + np.float32(1.0)) / np.float32(2.0) * np.float32(255.0), 0, 255).transpose(1, 2, 0).astype(np.uint8)
+    assert np.array_equal(images.from_signed(x, "truncate"), release)
+    bias = images.from_signed(x, "round").astype(float).mean() - release.astype(float).mean()
+    assert 0.4 < bias < 0.5
+
+
+def test_from_signed_refuses_nan_and_unknown_rounding():
+    with pytest.raises(ValueError, match="NaN"):
+        images.from_signed(np.full((3, 2, 2), np.nan, np.float32))
+    with pytest.raises(ValueError, match="rounding"):
+        images.from_signed(np.zeros((3, 2, 2), np.float32), "up")
+
+
+def test_jpeg_round_trip_equals_pillow_defaults(tmp_path):
+    picture = gradient(48, 64)
+    Image.fromarray(picture).save(tmp_path / "x.jpg")
+    assert np.array_equal(images.jpeg_round_trip(picture), np.asarray(Image.open(tmp_path / "x.jpg")))
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+def test_saved_bytes_are_equal_and_faithful(tmp_path):
+    picture = gradient(48, 64)
+    for name in ("a.jpg", "b.jpg", "c.png", "d.PNG"):
+        images.save_picture(tmp_path / name, picture)
+    assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
+    assert np.array_equal(images.read_picture(tmp_path / "d.PNG"), picture)
+    assert np.abs(images.read_picture(tmp_path / "a.jpg").astype(int) - picture).mean() < 2
+    assert sorted(os.listdir(tmp_path)) == ["a.jpg", "b.jpg", "c.png", "d.PNG"]
+    with pytest.raises(images.ImageError, match="x.gif"):
+        images.save_picture(tmp_path / "x.gif", picture)
+
+
+def test_disk_full_while_saving_a_picture(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        images.save_picture(tmp_path / "x.jpg", gradient())
+    assert os.listdir(tmp_path) == []
+
+
+def test_target_without_folder_or_being_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="create it"):
+        images.save_picture(tmp_path / "no" / "x.jpg", gradient())
+    (tmp_path / "x.jpg").mkdir()
+    with pytest.raises(OSError):
+        images.save_picture(tmp_path / "x.jpg", gradient())
+    assert os.listdir(tmp_path) == ["x.jpg"]

@@ -1,0 +1,412 @@
+"""jseg/runtime.py, machine.py, onednn.py, compilation.py: what they refuse, set, undo and repair, under faked conditions.
+
+Most tests run a child process with fake packages first on its path or fake programs on PATH. The refusals come before Jittor is
+imported, so those children are quick; the few that import Jittor use the cache that is warm by then.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jseg import compilation, machine, onednn, runtime
+from jseg.machine import RuntimeProblem
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+JITTOR_VARIABLES = ("nvcc_path", "use_mpi", "gdb_path", "FIX_TORCH_ERROR", "cache_name", "use_cutlass", "use_cutt", "python_config_path",
+                    "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME")
+REFUSED = """
+import sys
+from jseg.machine import RuntimeProblem
+try:
+    import jseg.runtime
+except RuntimeProblem as problem:
+    assert "jittor" not in sys.modules, "refused too late"
+    print(problem)
+"""
+
+
+def environment(fakes=None, **variables):
+    """A clean environment whose Python finds `fakes` first, then this clone."""
+    clean = {name: value for name, value in os.environ.items() if name not in JITTOR_VARIABLES}
+    clean["PYTHONPATH"] = os.pathsep.join([str(fakes), ROOT] if fakes else [ROOT])
+    clean.update({name: str(value) for name, value in variables.items()})
+    return clean
+
+
+def child(code, fakes=None, **variables):
+    return subprocess.run([sys.executable, "-c", code], env=environment(fakes, **variables), cwd=os.sep, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
+
+
+def refusal(fakes=None, **variables):
+    """The one line with which `import jseg.runtime` is refused."""
+    done = child(REFUSED, fakes, **variables)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip().splitlines()) == 1, done.stdout
+    return done.stdout.strip()
+
+
+def write(path, text="", executable=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    if executable:
+        path.chmod(0o755)
+    return path
+
+
+def program(path, text):
+    return write(path, "#!/bin/sh\n" + text, executable=True)
+
+
+# --- what is refused before Jittor is imported -----------------------------------------------------------------------------------
+
+def test_numpy_2_is_refused(tmp_path):
+    write(tmp_path / "numpy/__init__.py", "__version__ = '2.1.0'")
+    assert "NumPy 2.1.0" in refusal(tmp_path) and "install 'numpy<2'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("metadata, author", [("Author: Jittor Group", "Jittor/JSeg"), ("Author: Someone", "not this project")])
+def test_the_other_distributions_called_jseg_are_refused(tmp_path, metadata, author):
+    write(tmp_path / "jseg-0.0.4.dist-info/METADATA", f"Metadata-Version: 2.1\nName: jseg\nVersion: 0.0.4\n{metadata}\n")
+    line = refusal(tmp_path)
+    assert "jseg 0.0.4" in line and author in line and "uninstall jseg" in line
+
+
+def test_a_package_that_shadows_ours_is_refused(tmp_path):
+    write(tmp_path / "jseg/__init__.py", f"__path__.append({os.path.join(ROOT, 'jseg')!r})")
+    assert str(tmp_path) in refusal(tmp_path) and "uninstall jseg" in refusal(tmp_path)
+
+
+def test_files_of_another_jseg_among_ours_are_found(tmp_path, monkeypatch):
+    write(tmp_path / "jseg/runner/runner.py")
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "jseg/machine.py"))
+    monkeypatch.setitem(sys.modules, "jseg", SimpleNamespace(__file__=str(tmp_path / "jseg/__init__.py")))
+    assert "runner belongs to another package" in machine.other_jseg().problem
+
+
+def test_an_old_jittor_is_refused(tmp_path):
+    write(tmp_path / "jittor/__init__.py", "__version__ = '1.3.7.16'")
+    write(tmp_path / "jittor_utils/__init__.py")
+    assert "Jittor 1.3.7.16 is older" in refusal(tmp_path)
+
+
+def test_a_missing_jittor_is_refused(monkeypatch):
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    assert "Jittor is not installed" in machine.jittor().problem and "jittor_offline" in machine.jittor().problem
+
+
+def test_a_missing_compiler_is_refused(tmp_path):
+    assert "sudo apt install g++" in refusal(PATH=tmp_path)
+    assert "cc_path=/no/such/g++" in refusal(cc_path="/no/such/g++")
+
+
+def test_missing_headers_are_named_with_the_package_that_has_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "python_headers", lambda: str(tmp_path))
+    assert f"apt install python3.{sys.version_info[1]}-dev" in machine.compiler().problem
+
+
+def test_missing_openmp_and_venv_are_named(monkeypatch):
+    monkeypatch.setattr(machine.ctypes.util, "find_library", lambda name: None)
+    assert "apt install libgomp1" in machine.compiler().problem
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    assert f"apt install python3.{sys.version_info[1]}-venv" in machine.virtual_environments().problem
+
+
+@pytest.mark.parametrize("version", [(3, 7, 9), (3, 13, 0)])
+def test_unsupported_pythons_are_refused(monkeypatch, version):
+    assert machine.python().problem == ""
+    monkeypatch.setattr(machine, "sys", SimpleNamespace(version_info=version, platform="linux", executable="python"))
+    assert "3.8 to 3.12" in machine.python().problem
+
+
+def test_windows_and_pypy_are_refused(monkeypatch):
+    monkeypatch.setattr(machine, "sys", SimpleNamespace(version_info=(3, 11, 0), platform="win32", executable="python"))
+    assert "WSL" in machine.python().problem
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine.platform, "python_implementation", lambda: "PyPy")
+    assert "64-bit CPython" in machine.python().problem
+
+
+def test_a_home_that_cannot_be_written_is_refused(tmp_path):
+    file = write(tmp_path / "file")
+    assert "cannot be written" in refusal(HOME=file) and "set HOME" in refusal(HOME=file)
+
+
+def test_mpirun_without_open_mpi_is_refused(tmp_path):
+    mpich = program(tmp_path / "mpicc", "echo 'mpicc: unknown option' >&2; exit 1")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert "is not Open MPI's" in refusal(PATH=path, OMPI_COMM_WORLD_SIZE=2)
+    assert str(mpich) in refusal(mpicc_path=mpich, OMPI_COMM_WORLD_SIZE=2)
+
+
+# --- oneDNN ----------------------------------------------------------------------------------------------------------------------
+
+def test_no_onednn_is_refused_unless_the_user_said_so(tmp_path, monkeypatch):
+    write(tmp_path / "fakes/jittor_offline/__init__.py")
+    line = refusal(tmp_path / "fakes", HOME=tmp_path / "home")
+    assert "install jittor_offline" in line and "use_mkl=0" in line
+    monkeypatch.setenv("use_mkl", "0")
+    monkeypatch.setattr(onednn, "archive", lambda: None)
+    onednn.prepare(str(tmp_path))
+
+
+def test_onednn_is_unpacked_whole_and_a_broken_folder_is_healed(tmp_path):
+    home, place = str(tmp_path), onednn.folder(str(tmp_path))
+    onednn.prepare(home)
+    assert onednn.is_whole(place) and os.listdir(os.path.dirname(place)) == [os.path.basename(place)]
+    library = os.path.realpath(os.path.join(place, "lib", "libmkldnn.so"))
+    os.truncate(library, os.path.getsize(library) - 1)
+    assert not onednn.is_whole(place)
+    onednn.prepare(home)
+    assert onednn.is_whole(place)
+    shutil.rmtree(os.path.join(place, "include", "oneapi"))
+    assert not onednn.is_whole(place)
+    onednn.prepare(home)
+    assert onednn.is_whole(place) and len(os.listdir(os.path.dirname(place))) == 1
+
+
+def test_a_broken_onednn_that_cannot_be_healed_is_named(tmp_path, monkeypatch):
+    place = onednn.folder(str(tmp_path))
+    write(tmp_path / os.path.relpath(place, tmp_path) / "lib/libmkldnn.so", "half")
+    monkeypatch.setattr(onednn, "archive", lambda: None)
+    with pytest.raises(RuntimeProblem, match="incomplete: delete that folder"):
+        onednn.prepare(str(tmp_path))
+    damaged = write(tmp_path / "damaged.tgz", "not an archive")
+    monkeypatch.setattr(onednn, "archive", lambda: str(damaged))
+    with pytest.raises(RuntimeProblem, match="is damaged: .*force-reinstall"):
+        onednn.prepare(str(tmp_path))
+
+
+# --- the environment Jittor sees -------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def fake_jittor(tmp_path):
+    """Packages that stand for Jittor, write down the environment they are imported in, and stop there."""
+    cache = tmp_path / "cache"
+    write(cache / "jseg_ready_1.3.11.0_cpu")
+    write(tmp_path / "jittor_utils/__init__.py",
+          f"LOG, cache_path, home = type('L', (), {{}})(), {str(cache)!r}, lambda: {str(tmp_path)!r}")
+    write(tmp_path / "jittor/__init__.py", "__version__ = '1.3.11.0'\nimport json, os\n"
+          f"json.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))\nraise RuntimeError('stop here')")
+
+    def seen(**variables):
+        done = child("import jseg.runtime", tmp_path, use_mkl=0, HOME=tmp_path, **variables)
+        assert "Jittor cannot be imported (stop here)" in done.stderr.splitlines()[-1], done.stderr
+        return json.loads((tmp_path / "seen").read_text())
+    return seen
+
+
+def test_the_environment_is_prepared(fake_jittor):
+    seen = fake_jittor(CUDA_VISIBLE_DEVICES="")
+    expected = dict(runtime.SWITCHES, nvcc_path="", use_mpi="0", log_silent="1")
+    assert {name: seen[name] for name in expected} == expected
+
+
+def test_the_user_s_variables_win(fake_jittor):
+    mine = dict(nvcc_path="", use_mpi="1", gdb_path="/gdb", FIX_TORCH_ERROR="1", cache_name="mine", python_config_path="/mine",
+                log_silent="0", use_cutt="1")
+    seen = fake_jittor(**mine)
+    assert {name: seen[name] for name in mine} == mine
+
+
+def test_a_library_that_cannot_be_loaded_is_not_taken_for_a_full_disk(fake_jittor, tmp_path):
+    (tmp_path / "jittor/__init__.py").write_text("__version__ = '1.3.11.0'\nraise OSError('libcudart.so: cannot open shared object file')")
+    done = child("import jseg.runtime", tmp_path, use_mkl=0, HOME=tmp_path)
+    assert "Jittor cannot be imported (libcudart.so: cannot open shared object file)" in done.stderr.splitlines()[-1]
+
+
+def test_mpi_is_left_on_inside_mpirun(fake_jittor, tmp_path):
+    mpicc = program(tmp_path / "bin/mpicc", "echo -I/mpi")
+    assert "use_mpi" not in fake_jittor(OMPI_COMM_WORLD_SIZE=2, mpicc_path=mpicc)
+
+
+def test_the_python_config_answers_for_the_running_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = runtime._python_config()
+    includes = subprocess.check_output([path, "--includes"], universal_newlines=True).split()
+    assert os.path.isfile(os.path.join(includes[0][2:], "Python.h"))
+    assert subprocess.check_output([path, "--extension-suffix"], universal_newlines=True).strip() == sysconfig.get_config_var("EXT_SUFFIX")
+    assert runtime._python_config() == path and len(os.listdir(os.path.dirname(path))) == 1
+
+
+# --- CUDA ------------------------------------------------------------------------------------------------------------------------
+
+DRIVER = """
+#include <stdlib.h>
+int cuInit(unsigned flags) { %s; return 0; }
+int cuDeviceGetCount(int* n) { *n = 2; return 0; }
+int cuDriverGetVersion(int* v) { *v = 12040; return 0; }
+int cuDeviceGet(int* d, int i) { *d = i; return 0; }
+int cuDeviceGetAttribute(int* v, int what, int d) { *v = what == 75 ? 8 : d * 6; return 0; }
+"""
+
+
+def fake_driver(folder, monkeypatch, body=""):
+    source = write(folder / "driver.c", DRIVER % body)
+    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(source)], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+    monkeypatch.delenv("nvcc_path", raising=False)
+
+
+def fake_nvcc(folder, monkeypatch, release):
+    nvcc = program(folder / f"cuda{release}/bin/nvcc", f"echo 'Cuda compilation tools, release {release}, V{release}.99'")
+    monkeypatch.setenv("PATH", f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}")
+    return nvcc
+
+
+def test_nvcc_without_a_driver_means_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.delenv("nvcc_path", raising=False)
+    nvcc = fake_nvcc(tmp_path, monkeypatch, "12.4")
+    monkeypatch.setattr(machine, "driver", lambda: None)
+    assert machine.cuda().nvcc == "" and str(nvcc) in machine.cuda().reason and "no NVIDIA driver answers" in machine.cuda().reason
+
+
+def test_a_driver_that_aborts_does_not_answer(tmp_path, monkeypatch):
+    fake_driver(tmp_path, monkeypatch, "abort()")
+    assert machine.driver() is None
+
+
+def test_a_driver_with_a_cuda_that_jittor_builds_on_is_used(tmp_path, monkeypatch):
+    fake_driver(tmp_path, monkeypatch)
+    assert machine.driver() == (12, [80, 86])
+    nvcc = fake_nvcc(tmp_path, monkeypatch, "12.4")
+    monkeypatch.setattr(machine.os.path, "isfile", lambda path: path.startswith(str(tmp_path)) and os.path.lexists(path))
+    assert machine.cuda().nvcc == "" and "cuDNN 8" in machine.cuda().reason
+    write(nvcc.parent.parent / "include/cudnn.h")
+    write(nvcc.parent.parent / "lib64/libcudnn_ops_infer.so.8")
+    assert machine._cudnn_8(str(nvcc), 11) and not machine._cudnn_8(str(nvcc), 12)
+    write(nvcc.parent.parent / "lib64/libcudnn_ops_infer.so")
+    assert machine.cuda().nvcc == str(nvcc) and "2 device(s) of compute capability 8.6" in machine.cuda().reason
+    fake_nvcc(tmp_path, monkeypatch, "13.0")
+    assert machine.cuda().nvcc == "" and "newer than the driver" in machine.cuda().reason
+
+
+# --- a true import, on the warm cache --------------------------------------------------------------------------------------------
+
+IMPORT = """
+import os, random, signal, ssl, subprocess, sys
+import numpy as np
+random.seed(5)
+np.random.seed(5)
+
+def state():
+    return random.getstate(), np.random.get_state()[1].tolist(), dict(os.environ), ssl._create_default_https_context
+before = state()
+from jseg.runtime import RuntimeProblem, device, jt
+assert state() == before
+assert "torch" not in sys.modules and jt.compile_extern.mkl_ops is not None and not jt.has_cuda and not jt.in_mpi
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+victim = subprocess.Popen(["sleep", "60"]); victim.kill(); victim.wait()
+with open(f"/proc/self/task/{os.getpid()}/children") as file:
+    assert not file.read().split(), "the import left processes running"
+assert device() == device("auto") == device("cpu") == "cpu"
+try:
+    device("cuda")
+except RuntimeProblem as problem:
+    print(problem)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_the_import_leaves_the_process_as_it_was(tmp_path):
+    """With nvcc but no driver, MPICH, and torch installed; then Ctrl-C is Python's again."""
+    write(tmp_path / "torch/__init__.py", "raise SystemExit('torch was imported')")
+    program(tmp_path / "bin/nvcc", "echo 'release 12.4, V12.4.99'")
+    program(tmp_path / "bin/mpicc", "exit 1")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = child(IMPORT, tmp_path, PATH=path, LD_LIBRARY_PATH="", CUDA_VISIBLE_DEVICES="")
+    assert done.stderr.strip().splitlines()[-1:] == ["KeyboardInterrupt"], done.stderr
+    assert done.stdout.startswith("device cuda: nvcc 12.4 at ") and len(done.stdout.splitlines()) == 1, done.stdout
+
+
+def test_a_program_that_imported_jittor_first_is_checked_all_the_same():
+    code = "import jittor\nfrom jseg.runtime import jt\nimport jseg.runtime, importlib\nassert jt is jittor\nimportlib.reload(jseg.runtime)"
+    settings = dict(runtime.SWITCHES, nvcc_path="", use_mpi="0", log_silent="1", python_config_path=runtime._python_config())
+    done = child(code, **settings)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_canary_names_the_cache_to_delete(monkeypatch):
+    class Wrong:
+        def __getattr__(self, name):
+            return getattr(runtime.jt, name)
+
+        def fetch_sync(self, values):  # what a cache broken by an interrupted compilation gives
+            return [value + 1 for value in runtime.jt.fetch_sync(values)]
+
+    runtime._canary(runtime.jt)
+    with pytest.raises(RuntimeProblem, match="computes wrong numbers.*: delete " + re.escape(runtime.jt.flags.cache_path)):
+        runtime._canary(Wrong())
+
+
+def test_device_names_are_checked():
+    with pytest.raises(ValueError, match="'gpu': expected auto, cpu or cuda"):
+        runtime.device("gpu")
+    assert runtime.device("cpu") == "cpu" and runtime.jt.flags.use_cuda == 0
+
+
+def test_seed_repeats_all_three_generators_even_for_draws_not_yet_made():
+    runtime.seed(11)
+    first = runtime.jt.rand(4), random.random(), np.random.rand()
+    runtime.seed(11)
+    second = runtime.jt.rand(4), random.random(), np.random.rand()
+    assert first[1:] == second[1:]
+    np.testing.assert_array_equal(first[0].numpy(), second[0].numpy())
+
+
+# --- compiling Jittor ------------------------------------------------------------------------------------------------------------
+
+def broken_compiler(folder, body):
+    return program(folder / "g++", f'case "$1" in --version) echo "g++ (Fake) 12.2.0";; *) {body};; esac')
+
+
+def test_a_compilation_that_fails_is_one_line_and_a_log(tmp_path):
+    compiler = broken_compiler(tmp_path, "echo 'x.cc:1: fatal error: disk quota exceeded' >&2; exit 1")
+    line = refusal(cc_path=compiler, HOME=tmp_path / "home")
+    assert "cannot be compiled here (x.cc:1: fatal error: disk quota exceeded)" in line
+    with open(line.rpartition(" is in ")[2]) as log:
+        assert "disk quota exceeded" in log.read()
+
+
+def test_ctrl_c_while_jittor_compiles_is_one_line_and_leaves_no_compiler_running(tmp_path):
+    compiler = broken_compiler(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 300")
+    doctor = subprocess.Popen([sys.executable, "-m", "jseg", "doctor"], env=environment(cc_path=compiler, HOME=tmp_path / "home"),
+                              cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                              start_new_session=True)
+    deadline = time.time() + 60
+    while not (tmp_path / "pid").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    os.killpg(doctor.pid, signal.SIGINT)
+    _, errors = doctor.communicate(timeout=30)
+    assert doctor.returncode == 130 and errors.splitlines()[-1] == "jseg doctor: interrupted", errors
+    assert "Traceback" not in errors
+    try:
+        with open(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat") as file:
+            assert file.read().rpartition(")")[2].split()[0] == "Z", "a compiler was left running"  # Z: ended, not yet collected
+    except FileNotFoundError:
+        pass
+
+
+def test_a_full_disk_is_refused_before_compiling(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    with pytest.raises(RuntimeProblem, match="10 MB left on its disk"):
+        compilation.ensure(str(tmp_path), print)
+
+
+def test_compilers_at_once_follow_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(compilation.os, "sched_getaffinity", lambda process: range(64), raising=False)
+    monkeypatch.setattr(compilation.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (3 << 30) // 4096}[name])
+    assert compilation.workers() <= 3
+    monkeypatch.setattr(compilation.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}[name])
+    assert compilation.workers() == 1
