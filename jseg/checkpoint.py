@@ -120,9 +120,10 @@ def average(parts: Iterable[Tuple[Source, float]], weights: str = "ema") -> Dict
         for number, ((source, _), share) in enumerate(zip(parts, shares), 1):
             label = "part %d" % number if isinstance(source, Mapping) else str(source)
             members.append((label, share / total, stack.enter_context(opened_state(source, weights)).tensors))
-            problem = mismatch(*({name: tensor.shape for name, tensor in tensors.items()} for _, _, tensors in (members[0], members[-1])))
+            shapes = [{name: tensor.shape for name, tensor in tensors.items()} for _, _, tensors in (members[0], members[-1])]
+            problem = mismatch(*shapes, "expected files of one network")
             if problem:
-                raise CheckpointError.at(label, "cannot be averaged with %s: %s" % (members[0][0], problem))
+                raise CheckpointError.at(label, "cannot be averaged with %s: it %s" % (members[0][0], problem))
         return {name: _mean(name, members) for name in members[0][2]}
 
 

@@ -14,15 +14,15 @@ import numpy as np
 from jseg.scenery import ids, props, scatter
 from jseg.scenery.canvas import Canvas
 from jseg.scenery.finish import develop, smooth_edges
-from jseg.scenery.paint import albedo, light, through_air
+from jseg.scenery.paint import albedo, foliage, light, through_air
 from jseg.scenery.relief import build
 from jseg.scenery.scenes import make_plan
 from jseg.scenery.sky import paint_sky
 from jseg.scenery.style import make_style
-from jseg.scenery.terrain import View, depth_grid, look, normals
+from jseg.scenery.terrain import View, depth_grid, look, normals, survey_grid
 from jseg.scenery.water import paint_water
 
-RELIEF_ROWS = ((60.0, 0.12), (300.0, 0.25), (1200.0, 0.5))   # terrain rows per focal length and unit of ln z, from these distances on
+DEBUG = 0
 
 
 def landscape(seed: int, width: int = 512, height: int = 384, style_seed: Optional[int] = None, kind: str = "") -> Tuple[np.ndarray, np.ndarray]:
@@ -30,8 +30,10 @@ def landscape(seed: int, width: int = 512, height: int = 384, style_seed: Option
     plan = make_plan(seed, kind)
     style = make_style(seed if style_seed is None else style_seed, plan.wintry)
     view = View(width, height, plan.tan_half, plan.horizon, plan.eye)
-    grid = depth_grid(view, RELIEF_ROWS)
+    survey = survey_grid(view)
+    grid = depth_grid(view, survey, build(plan, survey).base)
     ground = build(plan, grid)
+    if DEBUG: print(grid.shape)
     sight = look(view, grid, np.maximum(ground.height, ground.level))
     normal = normals(ground.height, grid)
     radiance, _ = light(style, ground, normal, albedo(plan, style, ground, normal))
@@ -45,6 +47,7 @@ def landscape(seed: int, width: int = 512, height: int = 384, style_seed: Option
 
     seen = sight.read(radiance)
     label = np.where(sight.sky, ids.SKY, sight.read_nearest(ground.surface)).astype(np.uint8)
+    seen = foliage(plan, view, label, seen)
     wet = np.isin(label, ids.OPEN_WATER)
     depth = np.where(wet, sight.read(ground.water), 0)
     picture = np.where(sight.sky[..., None], sky, air(seen, haze, z, up))

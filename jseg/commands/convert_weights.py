@@ -11,12 +11,16 @@ examples:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import sys
 from typing import List, Optional
 
 from jseg.commands import cli
+
+# What a UNet's weights do not tell; options of the same names.
+UNREADABLE = ("head_channels", "width", "height")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,13 +40,17 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
-    from jseg.ldm import conversion, layout
+    from jseg.formats import conversion
+    from jseg.ldm.layout import Unreadable
 
     checkpoint.check_target(args.output, [args.input])
-    given = {name: getattr(args, name) for name in ("head_channels", "width", "height") if getattr(args, name)}
+    given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
+    stored = checkpoint.load_config(args.input)
+    if hasattr(stored, "head_channels"):
+        stored = dataclasses.replace(stored, **given)
     with checkpoint.opened_state(args.input, args.weights) as selection:
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
-        found = conversion.extract(shapes, args.to, checkpoint.load_config(args.input), layout.Unreadable(**given))
+        found = conversion.extract(shapes, args.to, stored, Unreadable(**given))
         given_shapes = {name: found.shapes[name] if name in found.reshaped else shapes[source] for name, source in found.sources.items()}
         problem = checkpoint.mismatch(found.shapes, given_shapes, "expected the layout of SDM's UNet or of latent-diffusion's vq-f4")
         if problem:
@@ -53,14 +61,16 @@ def main(argv: Optional[List[str]] = None) -> int:
                 array.numpy()
         else:
             checkpoint.save(args.output, state, found.config, converted_from=os.path.basename(args.input))
-        _report(args, selection, found)
-    if not args.dry_run:
+        _report(selection, found, stored is None)
+    if args.dry_run:
+        print("dry run     nothing was written")
+    else:
         print("wrote       %s (%d bytes)" % (args.output, os.path.getsize(args.output)))
         print("sha256      %s" % checkpoint.sha256(args.output))
     return 0
 
 
-def _report(args, selection, found) -> None:
+def _report(selection, found, inferred: bool) -> None:
     values = sum(math.prod(shape) for shape in found.shapes.values())
     print("network     %s" % found.config)
     print("weights     %s" % ("moving average" if selection.averaged else "the model's own"))
@@ -71,11 +81,9 @@ def _report(args, selection, found) -> None:
         print("reshaped    %d arrays by trailing dimensions of 1" % len(found.reshaped))
     for group, count in sorted((found.dropped + selection.dropped).items()):
         print("left out    %d of %s" % (count, group))
-    if hasattr(found.config, "head_channels"):
+    if inferred and hasattr(found.config, "head_channels"):
         print("assumed     head_channels %d, latent %dx%d: the weights do not tell; see --head_channels, --width, --height"
               % (found.config.head_channels, found.config.width, found.config.height))
-    if args.dry_run:
-        print("dry run     nothing was written")
 
 
 if __name__ == "__main__":

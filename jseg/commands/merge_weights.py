@@ -65,9 +65,16 @@ def _common_config(checkpoint, paths: List[str]):
     stored = [(path, config) for path, config in zip(paths, configs) if config is not None]
     for path, config in stored:
         if config != stored[0][1]:
-            raise ValueError("--ckpts: %s was trained as %s, %s as %s; expected files of one network"
-                             % (stored[0][0], stored[0][1], path, config))
+            raise ValueError("--ckpts: %s and %s are of different networks (%s); expected files of one network"
+                             % (stored[0][0], path, _difference(stored[0][1], config)))
     return configs[0] if len(stored) == len(configs) else None
+
+
+def _difference(one, other) -> str:
+    if type(one) is not type(other):
+        return "%s, %s" % (type(one).__name__, type(other).__name__)
+    ours, theirs = vars(one), vars(other)
+    return ", ".join("%s %s and %s" % (name, ours[name], theirs[name]) for name in ours if ours[name] != theirs[name])
 
 
 if __name__ == "__main__":

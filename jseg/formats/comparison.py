@@ -23,7 +23,8 @@ def mismatch(expected: Mapping[str, Tuple[int, ...]], given: Mapping[str, Tuple[
     found = [(missing, "missing"), (unexpected, "unexpected"), (misshaped, "of another shape")]
     if not any(names for names, _ in found):
         return None
-    text = "does not fit the network: " + "; ".join("%d %s (%s)" % (len(names), what, some(names)) for names, what in found if names)
+    differences = "; ".join("%d %s (%s)" % (len(names), what, some(names)) for names, what in found if names)
+    text = ("differs: " if remedy else "does not fit the network: ") + differences
     if remedy:
         return text + "; " + remedy
     wanted, looks = describe(expected), describe(given)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from jseg.formats.tensor import CheckpointError
 from jseg.ldm.presets import AutoencoderConfig, UNetConfig
 
 Shapes = Dict[str, Tuple[int, ...]]
@@ -17,7 +16,7 @@ SPADE_MARK = "middle_block.0.in_norm.mlp_shared.0.weight"
 TIME_FACTOR = 4
 
 
-class LayoutError(CheckpointError):
+class LayoutError(ValueError):
     """Shapes from which no configuration can be read; one line."""
 
 
@@ -144,7 +143,7 @@ def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
     if UNET_MARK in shapes:
         return "a UNet without SPADE norms (unconditional, or of another project)"
     if AUTOENCODER_MARK in shapes:
-        codes = shapes.get("quantize.embedding.weight")
+        codes = shapes.get("quantize.embedding.weight") or shapes.get("quantize.embed.weight")
         return "an autoencoder with %d base channels and %s" % (
             (*shapes[AUTOENCODER_MARK], 0)[0], "%d codes" % codes[0] if codes else "no codebook (a KL autoencoder?)")
     if any(name.startswith("model.diffusion_model.") for name in shapes):

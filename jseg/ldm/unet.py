@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import List, NamedTuple, Tuple
 
+import numpy as np
+
 from jseg.layers import GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample, zero
 from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
@@ -216,11 +218,15 @@ class UNet(nn.Module):
         return modulations
 
     def encode(self, x, t) -> Features:
-        """The half that does not see the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999."""
+        """The half that does not see the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an array is checked, a Var is not)."""
         smallest = 2 ** (len(self.config.channel_mult) - 1)
         if x.shape[1] != self.config.latent_channels or x.shape[2] % smallest or x.shape[3] % smallest:
             raise ValueError(f"UNet: got a latent of shape {list(x.shape)}; expected [B, {self.config.latent_channels}, h, w] "
                              f"with h and w multiples of {smallest}")
+        if not isinstance(t, jt.Var):
+            if np.min(t) < 0 or np.max(t) >= TIMESTEPS:
+                raise ValueError(f"UNet: got timesteps {t}; expected original timesteps 0 to {TIMESTEPS - 1}")
+            t = jt.array(np.asarray(t, np.int32))
         embedding = silu(self.time_embed(self._table[t]))                                              # [B, E]
         h, skips = self.input_blocks[0][0](x), []
         skips.append(h)

@@ -7,7 +7,7 @@ from jseg.scenery import ids
 from jseg.scenery.fractal import Grid, carried, fbm, perlin, smoothstep, world_noise
 from jseg.scenery.relief import Ground, Plan
 from jseg.scenery.style import SANDS, STONES, Style, linear
-from jseg.scenery.terrain import normals, sunlit
+from jseg.scenery.terrain import View, sunlit
 
 
 def _mix(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def _sand_ripples(plan: Plan, grid: Grid) -> np.ndarray:
     z = np.exp(grid.v)[:, None]
     wave = 0.45 + 0.03 * z
     phase = (z + 0.35 * z * grid.x) / wave * 2 * np.pi + 4.0 * perlin(plan.seed + 61, grid, 5.0) + 1.5 * perlin(plan.seed + 62, grid, 17.0)
-    return np.sin(phase) * carried(grid, 0.3) * np.clip(1.5 - 3.0 * grid.pitch()[:, None] * z / wave, 0, 1)
+    return np.sin(phase) * np.clip(2.0 - 8.0 * grid.pitch()[:, None] * z / wave, 0, 1)
 
 
 def _land(plan: Plan, style: Style, fine: np.ndarray, broad: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def _mountain(plan: Plan, style: Style, ground: Ground, normal: np.ndarray, ston
     strata = np.sin(relative * 46 + 5 * noise + 2.0 * rough) * 0.5 + 0.5
     mesa = any(item.kind == "mesa" for item in plan.ranges)
     colour = _between(stone[::-1], 0.5 + 0.42 * rough + 0.25 * noise + (0.5 if mesa else 0.2) * (strata - 0.5))
-    if mesa:
+    if plan.kind == "desert" and mesa:
         colour = colour * _mix(linear("b06a48") * 1.6, linear("d8a878") * 1.5, strata)
     else:
         green = style.palette("grass").mean(axis=0) * 0.62 + style.palette("conifer").mean(axis=0) * 0.3
@@ -189,10 +189,24 @@ def _occlusion(ground: Ground) -> np.ndarray:
     return np.clip(1 + (angle - wide) * 9, 0.55, 1.15)
 
 
+def foliage(plan: Plan, view: View, label: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Leaf texture on the distant canopy, in the picture plane, where crowns are too steep for the terrain's samples."""
+    trees = label == ids.TREE
+    if not trees.any():
+        return seen
+    rows = np.flatnonzero(trees.any(axis=1))
+    part = slice(int(rows[0]), int(rows[-1]) + 1)
+    grid = Grid(-view.tangents()[part], view.columns())
+    leaves = fbm(plan.seed * 31 + 99, grid, 60.0, 3, 0.8)
+    seen[part] *= np.where(trees[part], np.clip(0.92 + 0.5 * leaves, 0.4, 1.5), 1)[..., None]
+    return seen
+
+
 def through_air(style: Style, colour: np.ndarray, haze: np.ndarray, z: np.ndarray, height: np.ndarray, mist_top: float = 45.0) -> np.ndarray:
     """Aerial perspective: `colour` [..., 3] seen from `z` metres with `haze` [..., 3] in between; low ground lies in the mist."""
     low = np.exp(-np.clip(height, 0, None) / mist_top)
-    depth = (style.haze * (0.35 + 0.65 * np.exp(-np.clip(height, 0, None) / 900.0)) + style.mist * low) * z * 1e-3
+    veil = 2.4 * (1 - np.exp(-style.mist * low * z * (1e-3 / 2.4)))            # mist thins out before it hides everything
+    depth = style.haze * (0.35 + 0.65 * np.exp(-np.clip(height, 0, None) / 900.0)) * z * 1e-3 + veil
     blue = np.float32([0.86, 1.0, 1.18])                                     # blue light scatters first
     kept = np.exp(-depth[..., None] * blue)
     return colour * kept + haze * (1 - kept)

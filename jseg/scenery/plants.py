@@ -49,7 +49,7 @@ class _Points:
         position = start + (stop - start) * along[:, None]
         position[:, 0] += around * radius
         normal = np.stack((around, np.full(count, 0.15), np.sqrt(1 - around ** 2)), axis=1)
-        self.add(position, normal, 0.75, rng.random(count), material, min(0.0046, max(0.0024, thick_stop)))
+        self.add(position, normal, 0.75, 0.35 + 0.3 * rng.random(count), material, min(0.0046, max(0.0024, thick_stop)))
 
     def draw(self, half_width: float) -> Shape:
         position, normal, shade, tone, material, size = (np.concatenate(column) for column in zip(*self.parts))
@@ -272,7 +272,8 @@ def lit(kind: str, variant: int, halvings: int, style: Style, tint: int = 0, win
             mixed = first + (second - first) * (plant.tone * (0.35 if material == LEAF else 1.0))[..., None]
             colour += mixed * (share * (0.55 + 0.4 * plant.tone))[..., None]
     if style.season == "winter" and kind not in ("tuft", "flower", "reed"):
-        white = np.clip(plant.normal[..., 1] * 2.2 - 0.85, 0, 1) * plant.shade * (0.85 if wintry else 0.3)
+        upward = cv2.blur(plant.normal[..., 1] * plant.shade, (5, 5))
+        white = np.clip(upward * 3.0 - 0.55, 0, 1) * (0.8 if wintry else 0.3)
         colour += (np.float32([0.82, 0.85, 0.9]) - colour) * white[..., None]
     facing = plant.normal @ sun
     through = 0.25 * np.clip(-facing, 0, 1) * (plant.material[..., LEAF])      # leaves let some light through

@@ -1,4 +1,5 @@
 """Built and floating things as flat-shaded faces: houses, towers, bridges, piers, boats, ships, fences, walls, people and a few others."""
+from dataclasses import replace
 from typing import Callable, Dict, List, Tuple
 
 import numpy as np
@@ -352,5 +353,7 @@ def draw(plan: Plan, canvas: Canvas, ground: Ground) -> None:
         elif prop.kind in MODELS:
             if not foot.dry(prop.x, prop.distance) and prop.kind not in AFLOAT + OVER_WATER:
                 continue
+            if prop.kind == "pier":
+                prop = replace(prop, distance=foot.shore(prop.x, prop.distance) - 1.5 * prop.size)
             base = ground.level if prop.kind in AFLOAT else max(foot.height(prop.x, prop.distance), ground.level)
             MODELS[prop.kind](canvas.style, prop, rng).draw(canvas, base)

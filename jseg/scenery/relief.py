@@ -19,7 +19,7 @@ REFERENCE_FOCAL = 430.0                                      # pixels; sets the 
 @dataclass(frozen=True)
 class Range:
     """A mountain range, hill chain, row of mesas or dunes across the picture."""
-    kind: str                                                # "alpine", "hill", "mesa", "dune"
+    kind: str                                                # "alpine", "massif", "hill", "mesa", "dune"
     distance: float                                          # metres to the crest
     height: float                                            # elevation tangent of the highest part
     peaks: Tuple[Tuple[float, float, float], ...]            # (X', height factor, half width in X')
@@ -157,10 +157,12 @@ def _range_height(plan: Plan, item: Range, grid: Grid) -> np.ndarray:
     crest = ridged(key, grid, item.frequency, 9)
     crest = displaced(crest, push_v * 0.07 * pixels_v, push_x * 0.07 * pixels_x)
     broad = fbm(key + 51, grid, item.frequency * 0.6, 3)
+    if item.kind == "massif":
+        return top * (0.75 * envelope * (0.45 + 0.55 * lateral) * (0.25 + 0.85 * crest) + 0.35 * shape * crest + 0.16 * envelope * broad)
     return top * shape * (0.28 + 0.66 * crest + 0.22 * broad)
 
 
-def _centre(ribbon: Ribbon, v: np.ndarray) -> np.ndarray:
+def centre_of(ribbon: Ribbon, v: np.ndarray) -> np.ndarray:
     """X' of the ribbon's middle at each v."""
     start, stop = np.log(ribbon.near[0]), np.log(ribbon.far[0])
     place = np.clip((v - start) / (stop - start), -0.5, 1.2)
@@ -173,7 +175,7 @@ def _ribbon_mask(plan: Plan, ribbon: Ribbon, grid: Grid, edge: np.ndarray) -> np
     """Signed room inside the ribbon in half widths: 1 at the middle, 0 at the edge, negative outside."""
     v = grid.v[:, None]
     half = ribbon.width / 2 * np.exp(-v)
-    distance = np.abs(grid.x - _centre(ribbon, v)) / half
+    distance = np.abs(grid.x - centre_of(ribbon, v)) / half
     inside = 1 - distance + {ids.ROAD: 0.05, ids.PATH: 0.25}.get(ribbon.label, 0.4) * edge
     ends = (v > np.log(ribbon.far[0])) | (v < np.log(ribbon.near[0]))
     return np.where(ends, -9.0, inside).astype(np.float32)
@@ -184,7 +186,7 @@ def _cells(plan: Plan, grid: Grid) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     z = np.exp(grid.v)[:, None]
     turn = 0.35 + 0.5 * float(hash_unit(plan.seed, np.array([3]), np.array([4]))[0])
     east, north = z * grid.x, z + 0 * grid.x
-    bend = 14 * perlin(plan.seed + 5, grid, 1.3)
+    bend = (3 + 0.03 * z) * perlin(plan.seed + 5, grid, 1.3)
     across = (east * np.cos(turn) - north * np.sin(turn)) + bend
     along = (east * np.sin(turn) + north * np.cos(turn)) + bend
     strip = np.floor(along / 95.0)
@@ -263,7 +265,7 @@ def _surfaces(plan: Plan, grid: Grid, height: np.ndarray, seed: int) -> Ground:
         rise = _range_height(plan, item, part)
         low = height[start:]
         belongs = smoothstep(0.008, 0.03, rise / np.exp(part.v)[:, None] + 0.012 * patch_noise[start:])
-        height[start:] = np.maximum(low, low * 0.4 + rise)
+        height[start:] = np.maximum(low, low * (1 - 0.6 * belongs) + rise)
         np.maximum(risen[start:], rise, out=risen[start:])
         label = {"hill": ids.HILL, "dune": ids.SAND}.get(item.kind, ids.MOUNTAIN)
         taken = (belongs > 0.5) & (rise > low * 0.6)
@@ -317,7 +319,7 @@ def _fill_basin(plan: Plan, basin: Basin, grid: Grid, height: np.ndarray, surfac
     if basin.far is not None:
         room = np.minimum(room, (np.log(basin.far) - v) + 0.5 * bays)
     if basin.islands > 0:
-        isle = fbm(seed + 23, grid, 5.0, 5, 0.5) - np.interp(basin.islands, (0, 1), (0.75, 0.35))
+        isle = fbm(seed + 23, grid, 2.6, 6, 0.48) - np.interp(basin.islands, (0, 1), (0.6, 0.3))
         room = np.where(v > np.log(max(basin.near, 20.0) * 2.2), np.minimum(room, -isle * 2), room)
     dip = smoothstep(-0.12, 0.16, room)
     bottom = level - basin.depth * np.clip(room * 1.6, 0, 1) - 0.05

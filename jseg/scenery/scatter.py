@@ -48,6 +48,12 @@ class Foothold:
         row, column = self.at(np.array([slope]), np.array([z]))
         return float(self.ground.base[row[0], column[0]])
 
+    def shore(self, slope: float, z: float) -> float:
+        """Distance at which the water begins, going away from the camera; `z` if there is none."""
+        row, column = self.at(np.array([slope]), np.array([z]))
+        wet = np.flatnonzero(self.ground.water[:, column[0]] > 0)
+        return float(np.exp(self.ground.grid.v[wet[0]])) if len(wet) else z
+
     def dry(self, slope: float, z: float) -> bool:
         """Whether there is land at the point."""
         row, column = self.at(np.array([slope]), np.array([z]))

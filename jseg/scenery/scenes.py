@@ -5,7 +5,7 @@ import numpy as np
 
 from jseg.scenery import ids
 from jseg.scenery.fractal import generator
-from jseg.scenery.relief import Basin, Forest, Plan, Prop, Range, Ribbon
+from jseg.scenery.relief import Basin, Forest, Plan, Prop, Range, Ribbon, centre_of
 
 
 class Draw:
@@ -36,8 +36,11 @@ class Draw:
         summit = (self.focus, 1.0, self.between(0.12, 0.26))
         others = [(self.focus - self.side * self.between(0.35, 0.75), self.between(0.45, 0.8), self.between(0.1, 0.25)),
                   (self.focus + self.side * self.between(0.2, 0.4), self.between(0.35, 0.65), self.between(0.1, 0.2))]
-        ranges = [Range("alpine", distance, height, (summit, *others), floor, front=self.between(0.32, 0.5), back=0.4,
-                        frequency=self.between(2.4, 3.8), key=self.key())]
+        many = self.chance(0.45)                                # a long crest of many peaks, or one mountain
+        if many:
+            others += [(self.between(-0.7, 0.7), self.between(0.6, 0.95), self.between(0.06, 0.16)) for _ in range(4)]
+        ranges = [Range("massif" if many else "alpine", distance, height * (0.9 if many else 1.0), (summit, *others), self.between(0.5, 0.7) if many else floor,
+                        front=self.between(0.32, 0.5), back=0.4, frequency=self.between(2.4, 4.2), key=self.key())]
         for layer in range(1, layers):
             near = distance * 0.5 ** layer
             peaks = ((-self.side * self.between(0.4, 0.75), 1.0, self.between(0.2, 0.35)), (self.side * self.between(0.5, 0.8), self.between(0.5, 1.0), 0.2))
@@ -127,12 +130,12 @@ def _open_sea(d: Draw) -> Plan:
 def _river_valley(d: Draw) -> Plan:
     eye = d.between(5, 26)
     wood = d.one("conifer", "mixed", "broad", "birch")
-    river = Ribbon(ids.RIVER, eye * d.between(1.3, 2.4), (eye * 0.9, -d.side * d.between(0.05, 0.3)), (d.between(1500, 3000), d.focus), d.between(0.06, 0.2),
-                   d.between(1.2, 2.2), d.between(0, 6.28))
+    river = Ribbon(ids.RIVER, eye * d.between(0.9, 2.3), (eye * 0.9, -d.side * d.between(0.05, 0.3)), (d.between(1500, 3000), d.focus), d.between(0.12, 0.3),
+                   d.between(1.4, 2.8), d.between(0, 6.28))
     props = []
     if d.chance(0.4):
         at = d.between(9, 16) * eye
-        props.append(d.prop("bridge", at, 0.0, river.width * d.between(1.5, 2.0)))
+        props.append(d.prop("bridge", at, float(centre_of(river, np.log(at))), river.width * d.between(1.3, 1.7)))
     if d.chance(0.35):
         props.append(d.prop("person", eye * 3.2, d.side * 0.2, 1.3))
     if d.chance(0.4):
@@ -263,7 +266,7 @@ def _forest_path(d: Draw) -> Plan:
                   d.between(0, 6.28))
     return Plan("forest", d.seed, d.between(0.5, 0.6), d.between(0.46, 0.58), eye, near_cover=d.one(ids.GRASS, ids.EARTH), patches=((ids.PLANT, 0.14, 0.2), (ids.EARTH, 0.15, 0.15)),
                 bumps=0.3, banks=(d.between(0, 0.3), d.between(0, 0.3)), ranges=d.hills(1800, 0.1, 1) if d.chance(0.5) else d.alps(7000, 0.18, 1), ribbons=(path,),
-                forests=(d.wood(wood, 9, 2500, 0.78, 0.12, 190, 17),), plants=int(d.between(50, 120)), rocks=int(d.between(0, 20)),
+                forests=(d.wood(wood, 21, 2500, 0.68, 0.15, 210, 14),), plants=int(d.between(50, 120)), rocks=int(d.between(0, 20)),
                 props=(d.prop("person", d.between(12, 25), d.focus * 0.1, 1.0),) if d.chance(0.3) else ())
 
 
@@ -274,7 +277,7 @@ def _ridges(d: Draw) -> Plan:
         distance = 22000 * 0.62 ** layer
         peaks = tuple((d.between(-0.65, 0.65), d.between(0.7, 1.0), d.between(0.12, 0.3)) for _ in range(3))
         below = eye / distance
-        ranges.append(Range("alpine", distance, (below + d.between(0.03, 0.1) - 0.035 * layer) * 1.5, peaks, d.between(0.5, 0.7), front=0.2, back=0.2,
+        ranges.append(Range("alpine", distance, (below + d.between(0.03, 0.1) - 0.03 * layer) * 1.9, peaks, d.between(0.5, 0.7), front=0.2, back=0.2,
                             frequency=d.between(2.6, 4.0), key=d.key()))
     return Plan("ridges", d.seed, d.between(0.45, 0.6), d.between(0.36, 0.5), eye, near_cover=ids.ROCK, far_cover=d.one(ids.GRASS, ids.LAND), far_from=300, ranges=tuple(ranges),
                 forests=(Forest("conifer", 900, 6000, d.between(0.5, 0.75), (0.0, 0.0), 24.0, 0, d.key()),))
@@ -306,7 +309,7 @@ def _headland(d: Draw) -> Plan:
 
 
 KINDS: Dict[str, Tuple[float, Callable[[Draw], Plan]]] = {
-    "lake": (1.7, _alpine_lake), "shore": (1.3, _seashore), "sea": (0.8, _open_sea), "river": (1.4, _river_valley), "meadow": (1.3, _meadow), "farm": (1.0, _farmland),
+    "lake": (1.7, _alpine_lake), "shore": (1.3, _seashore), "sea": (0.8, _open_sea), "river": (1.2, _river_valley), "meadow": (1.3, _meadow), "farm": (1.0, _farmland),
     "desert": (1.0, _desert), "pass": (0.8, _pass_road), "snow": (1.0, _snow), "waterfront": (0.7, _waterfront), "forest": (0.9, _forest_path),
     "ridges": (0.7, _ridges), "waterfall": (0.45, _waterfall), "headland": (0.7, _headland),
 }

@@ -108,8 +108,8 @@ def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.
     up = np.clip(view.tangents()[:rows, None], 0, None)
     side = np.clip((1 + cosine) / 2, 0, 1)
     forward = (0.62 + 0.55 * side ** 5 + 1.1 * side ** 60 * style.sun_seen)[:, :, None]
-    lit = style.sun * 0.34 * forward + style.ambient * 0.62
-    dark = (style.ambient * 0.34 + style.middle * 0.24 + style.horizon * 0.12) * (0.6 if style.cloud == "storm" else 1.0)
+    lit = style.sun * 0.46 * forward + style.ambient * 0.66
+    dark = (style.ambient * 0.36 + style.middle * 0.22 + style.horizon * 0.18) * (0.6 if style.cloud == "storm" else 1.0)
     colour = dark + (lit - dark) * light
     far = np.exp(-up / 0.07)[:, :, None] * 0.75
     colour = colour + (sky_part - colour) * far

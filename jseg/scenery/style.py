@@ -76,7 +76,7 @@ SEASONS: Dict[str, Dict[str, Tuple[str, ...]]] = {
                "field": ("8fb24a", "c8c24e", "6f9b45", "9c8458"), "plant": ("6d9440", "e4c84e", "d88ab0")},
     "summer": {"leaf": ("44702c", "557f33", "3b6630", "678a3c"), "conifer": ("2c4a30", "27442e"), "grass": ("6c8d3a", "7f9544", "5d8238"),
                "field": ("d0b562", "b9a558", "7f9a45", "97a552"), "plant": ("55783a", "c9a84e", "a878b8")},
-    "autumn": {"leaf": ("c8862c", "b85a28", "d9a83a", "8f7a34", "a84428"), "conifer": ("38502f", "304a30"), "grass": ("9a8c48", "a8924c", "868444"),
+    "autumn": {"leaf": ("bf8534", "a85c30", "cfa444", "8a7a3a", "984a32"), "conifer": ("38502f", "304a30"), "grass": ("9a8c48", "a8924c", "868444"),
                "field": ("a8824c", "c4a25c", "8a6a48", "9a9450"), "plant": ("a07c3c", "b4582e", "8a7a40")},
     "winter": {"leaf": ("a8a49e", "8c8276", "b8b8b8", "7d7264"), "conifer": ("3a4f42", "33483e"), "grass": ("9a9068", "8c8660", "a89c74"),
                "field": ("a89878", "8f8064", "b4a888"), "plant": ("8a7c5c", "9a8a68", "7a7054")},
@@ -85,6 +85,7 @@ SEASONS: Dict[str, Dict[str, Tuple[str, ...]]] = {
 STONES: Tuple[Tuple[str, str], ...] = (("8c8a88", "5f5d5c"), ("9a8c7c", "6e6053"), ("a09084", "75665c"), ("7f848c", "565b64"), ("a88a70", "7a5c48"))
 SANDS: Tuple[str, ...] = ("d8c49a", "cbb084", "e2d4b4", "c8a878")
 WATERS: Tuple[Tuple[str, str], ...] = (("12384a", "3f8a86"), ("0f3352", "3c7f96"), ("1b3d38", "5a8468"), ("14424f", "58b0a8"), ("20343f", "5f7a74"))
+FRESH_WATERS: Tuple[Tuple[str, str], ...] = (("14303a", "4c7a74"), ("1c3832", "5e7a5c"), ("22343a", "6a7e78"), ("123a46", "4fa09a"), ("2a2e26", "6e6a4c"))
 
 
 @dataclass(frozen=True)

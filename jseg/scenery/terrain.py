@@ -13,6 +13,7 @@ import numpy as np
 
 from jseg.scenery.fractal import Grid
 
+SURVEY_ROWS, SURVEY_COLUMNS = 360, 40
 FAR = 30000.0                                                # metres; beyond it there is sky only
 
 
@@ -51,18 +52,23 @@ class View:
         return max(self.eye, 0.5) / max((1 - self.horizon) * self.height / self.focal, 0.05)
 
 
-def depth_grid(view: View, relief_rows: Tuple[Tuple[float, float], ...]) -> Grid:
-    """Rows so dense that level ground gets one per pixel row, and relief as much as it says.
+def survey_grid(view: View) -> Grid:
+    """A coarse grid, the same for every picture size, on which to learn how steep the ground is."""
+    columns = (np.arange(SURVEY_COLUMNS) + 0.5) / SURVEY_COLUMNS * 2 - 1
+    return Grid(np.linspace(np.log(view.nearest * 0.6), np.log(FAR), SURVEY_ROWS).astype(np.float32), (columns * view.tan_half).astype(np.float32))
 
-    `relief_rows`: (distance from which, samples per focal length and unit of ln z), ascending in distance.
+
+def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
+    """Rows so dense that level ground gets about one per pixel row and slopes that face the camera nearly as many.
+
+    `height` [rows, columns] in metres on the survey grid.
     """
-    v = np.linspace(np.log(view.nearest * 0.6), np.log(FAR), 600)
-    density = view.focal * view.eye * np.exp(-v)
-    relief = np.zeros_like(v)
-    for start, rows in relief_rows:
-        relief = np.where(v >= np.log(start), rows, relief)
-    relief = np.convolve(np.pad(relief, 10, mode="edge"), np.ones(21) / 21, mode="valid")
-    density = np.minimum(np.maximum(density, relief * view.focal), 1.1 * view.focal)
+    v = survey.v.astype(np.float64)
+    angle = height / np.exp(v)[:, None]
+    rise = np.clip(np.gradient(angle, v, axis=0), 0, None)
+    rise = np.sort(rise, axis=1)[:, -SURVEY_COLUMNS // 6]                   # steeper than most, not the one worst column
+    rise = np.convolve(np.pad(np.maximum(rise, 0.04), 6, mode="edge"), np.ones(13) / 13, mode="valid")
+    density = view.focal * np.clip(view.eye * np.exp(-v) + 0.8 * rise, 0.05, 1.1)
     count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(v))])
     places = np.interp(np.arange(0, count[-1], 1.0), count, v)
     return Grid(places.astype(np.float32), view.columns())

@@ -12,7 +12,7 @@ from jseg.scenery import ids
 from jseg.scenery.canvas import Canvas
 from jseg.scenery.fractal import Grid, fbm, perlin, smoothstep, world_noise
 from jseg.scenery.relief import Ground, Plan
-from jseg.scenery.style import WATERS, Style, linear
+from jseg.scenery.style import FRESH_WATERS, WATERS, Style, linear
 from jseg.scenery.terrain import first_reaching
 
 
@@ -99,7 +99,7 @@ def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth:
     fresnel = (0.03 + 0.97 * (1 - facing) ** 5)[..., None]
     if label in (ids.LAKE, ids.WATER):
         fresnel = fresnel ** 0.8
-    deep, shallow = (linear(code) for code in style.pick(WATERS, 3))
+    deep, shallow = (linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3))
     lamp = style.ambient * 0.9 + style.sun * (0.25 + 0.45 * max(np.sin(style.elevation), 0))
     body = deep + (shallow - deep) * np.exp(-depth[start:, :, None] / 2.2)
     body = body * lamp * (1 + 0.25 * along[..., None])
@@ -135,7 +135,9 @@ def _foam(plan: Plan, style: Style, canvas: Canvas, label: int, start: int, dept
         caps = smoothstep(1.0, 1.5, along + 0.7 * crests) * smoothstep(0.55, 1.2, rough)
         amount = np.maximum(np.maximum(swash, rolls * min(0.3 + rough, 1.0)), caps)
     elif label == ids.RIVER:
-        amount = smoothstep(0.35, 1.0, lace + 0.5 * along) * 0.5 * rough + smoothstep(0.12, 0.0, d + 0.08 * lace) * 0.25
+        riffle = world_noise(key + 7, Grid(grid.v, grid.x * 0.5), 1.6, 0.08, 1.0)[::-1]
+        where = smoothstep(0.0, 0.6, fbm(key + 8, grid, 3.0, 3)[::-1]) * 0.8 + smoothstep(0.5, 0.05, d)
+        amount = smoothstep(0.5, 1.7, riffle + 0.4 * along) * where * (0.25 + 0.6 * rough) + smoothstep(0.1, 0.0, d + 0.08 * lace) * 0.25
     else:
         amount = smoothstep(0.06, 0.0, d + 0.04 * lace) * 0.15
     return water + (white - water) * np.clip(amount, 0, 1)[..., None]

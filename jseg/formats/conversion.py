@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Tuple, Union
 
+from jseg.formats.tensor import CheckpointError
 from jseg.ldm.layout import (AUTOENCODER_MARK, SPADE_MARK, UNET_MARK, LayoutError, Shapes, Unreadable, autoencoder_config,
                              autoencoder_shapes, describe, unet_config, unet_shapes)
 from jseg.ldm.presets import AutoencoderConfig, UNetConfig
@@ -37,8 +38,15 @@ def extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str] = None
             unreadable: Unreadable = Unreadable()) -> Extraction:
     """Find a "unet" or "autoencoder" among the names and shapes of a file; `config` if the file tells it.
 
-    The layout is that of the configuration; the caller compares it with what was found. Raises LayoutError.
+    The layout is that of the configuration; the caller compares it with what was found. Raises CheckpointError.
     """
+    try:
+        return _extract(shapes, network, config, unreadable)
+    except LayoutError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str], config: Optional[Config], unreadable: Unreadable) -> Extraction:
     network, scope = _located(shapes, network)
     result = Extraction(config, {}, {})
     for name in shapes:

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from jseg import layers
+from jseg.runtime import jt
+
+nn = jt.nn
+
+
+def rng():
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("mean, tolerance", [(0.0, 1e-5), (1e3, 2e-3)])
+def test_group_norm_keeps_its_digits_where_jittors_loses_them(mean, tolerance):
+    x = (rng().standard_normal((2, 64, 12, 16)) + mean).astype(np.float32)
+    exact = x.astype(np.float64).reshape(2, 32, -1)
+    exact = ((exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)).reshape(x.shape)
+    norm = layers.GroupNorm(32, 64)
+    norm.weight.assign(jt.full((64,), 2.0))
+    norm.bias.assign(jt.full((64,), 0.5))
+    np.testing.assert_allclose(norm(jt.array(x)).numpy(), 2 * exact + 0.5, atol=tolerance)
+    if mean:
+        assert np.abs(nn.GroupNorm(32, 64)(jt.array(x)).numpy() - exact).max() > 0.1       # why this class exists
+
+
+def test_group_norm_refuses_channels_that_do_not_divide():
+    with pytest.raises(ValueError, match="40 channels do not divide into 32 groups"):
+        layers.GroupNorm(32, 40)
+
+
+@pytest.mark.parametrize("chunk", [32 << 20, 4 * 40 * 7])
+def test_attention_is_the_textbook_formula_whatever_the_chunk(chunk, monkeypatch):
+    monkeypatch.setattr(layers, "ATTENTION_CHUNK_BYTES", chunk)
+    q, k, v = (rng().standard_normal((3, n, 8)) for n in (24, 40, 40))
+    scores = np.einsum("nid,njd->nij", q, k) * 0.35
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = np.einsum("nij,njd->nid", weights / weights.sum(-1, keepdims=True), v)
+    with jt.no_grad():
+        ours = layers.attention(*(jt.array(a.astype(np.float32)) for a in (q, k, v)), 0.35)
+    np.testing.assert_allclose(ours.numpy(), expected, atol=2e-6)
+
+
+def test_attention_survives_scores_that_would_overflow():
+    q = jt.array(np.full((1, 4, 8), 30.0, np.float32))
+    v = jt.array(rng().standard_normal((1, 4, 8)).astype(np.float32))
+    np.testing.assert_allclose(layers.attention(q, q, v, 1.0).numpy()[0], np.tile(v.numpy()[0].mean(0), (4, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pointwise_is_a_1x1_convolution(batch):
+    layer = layers.Pointwise(8, 12)
+    x = rng().standard_normal((batch, 8, 6, 10)).astype(np.float32)
+    expected = np.einsum("oc,bchw->bohw", layer.weight.numpy()[:, :, 0, 0], x) + layer.bias.numpy().reshape(1, -1, 1, 1)
+    np.testing.assert_allclose(layer(jt.array(x)).numpy(), expected, atol=1e-5)
+    assert list(layers.Pointwise(8, 12, ndim=3).weight.shape) == [12, 8, 1]
+
+
+def test_timestep_table_is_cosines_then_sines_of_geometric_frequencies():
+    table = layers.timestep_table(1000, 8)
+    for t in (0, 1, 999):
+        for i in range(4):
+            frequency = 10000.0 ** (-i / 4)
+            np.testing.assert_allclose(table[t, [i, 4 + i]], [np.cos(t * frequency), np.sin(t * frequency)], atol=1e-7)
+
+
+def test_one_hot_gives_unknown_ids_an_empty_column():
+    maps = layers.one_hot(np.array([[[0, 2], [255, 1]]]), 3).numpy()
+    assert maps.shape == (1, 3, 2, 2) and maps.sum() == 3
+    assert maps[0, :, 0, 1].tolist() == [0, 0, 1] and maps[0, :, 1, 0].tolist() == [0, 0, 0]
+
+
+def test_zero_really_zeroes():
+    """The release's zero_module (detach().zero_()) leaves Jittor parameters as they were; `zero` does not."""
+    assert np.abs(layers.zero(nn.Linear(4, 3)).weight.numpy()).max() == 0
+    linear = nn.Linear(4, 3)
+    for parameter in linear.parameters():
+        parameter.detach().zero_()
+    assert np.abs(linear.weight.numpy()).max() > 0
+
+
+def test_upsample_repeats_rows_and_columns():
+    x = rng().standard_normal((1, 2, 3, 4)).astype(np.float32)
+    assert (layers.upsample(jt.array(x)).numpy() == x.repeat(2, 2).repeat(2, 3)).all()

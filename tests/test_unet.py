@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from golden_networks import difference, golden, layout_of, release_layout, small_unet
+from jseg.layers import one_hot
+from jseg.ldm.presets import UNETS
+from jseg.ldm.samplers import guided
+from jseg.ldm.unet import AttentionBlock, SpadeNorm, UNet
+from jseg.runtime import jt
+
+
+def inputs():
+    arrays = golden("unet_small.npz")
+    return arrays, jt.array(arrays["x"]), jt.array(arrays["t"]), one_hot(arrays["label"][:, 0], 29)
+
+
+def test_full_size_layout_is_the_releases():
+    ours, theirs = layout_of(UNet(UNETS["release"])), release_layout("unet")
+    assert ours == theirs and len(ours) == 660
+    assert sum(int(np.prod(shape)) for shape in ours.values()) == 501540358
+
+
+def test_output_is_the_releases_with_and_without_a_map():
+    arrays, x, t, y = inputs()
+    with jt.no_grad():
+        assert difference(small_unet()(x, t, y), arrays["out"]) < 1e-4
+        assert difference(small_unet()(x, t, jt.zeros(y.shape)), arrays["out_null"]) < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.5])
+def test_guidance_with_shared_work_equals_two_plain_forwards(scale):
+    arrays, x, t, y = inputs()
+    conditional, null = arrays["out"][:, :3], arrays["out_null"][:, :3]
+    ours = guided(small_unet(), y, scale)(x, t)
+    assert difference(ours, null + scale * (conditional - null)) < 1e-4
+
+
+def test_guidance_shares_the_encoder_and_computes_no_modulations_or_variance(monkeypatch):
+    _, x, t, y = inputs()
+    unet, calls = small_unet(), {"condition": 0, "encode": [], "decode": []}
+    condition, encode, decode = SpadeNorm.condition, UNet.encode, UNet.decode
+    monkeypatch.setattr(SpadeNorm, "condition", lambda self, y: (calls.__setitem__("condition", calls["condition"] + 1), condition(self, y))[1])
+    monkeypatch.setattr(UNet, "encode", lambda self, x, t: (calls["encode"].append(x.shape[0]), encode(self, x, t))[1])
+
+    def counted(self, *args, **options):
+        out = decode(self, *args, **options)
+        calls["decode"].append(tuple(out.shape[:2]))
+        return out
+
+    monkeypatch.setattr(UNet, "decode", counted)
+    predictor = guided(unet, y, 3.5)
+    assert calls["condition"] == 2 * 42                       # 42 SPADE norms, for the maps and for the null map
+    predictor(x, t).sync()
+    predictor(x, t).sync()
+    assert calls == {"condition": 84, "encode": [2, 2], "decode": [(4, 3), (4, 3)]}
+
+
+def test_a_new_network_predicts_zero_as_sdm_does_not_as_the_release():
+    unet = UNet(UNETS["tiny"])
+    unet.eval()
+    rng = np.random.default_rng(0)
+    x, y = jt.array(rng.standard_normal((1, 3, 12, 16)).astype(np.float32)), one_hot(rng.integers(0, 29, (1, 12, 16)), 29)
+    with jt.no_grad():
+        assert np.abs(unet(x, np.array([5], np.int32), y).numpy()).max() == 0
+
+
+def test_ignored_pixels_condition_on_nothing():
+    arrays, x, t, _ = inputs()
+    with jt.no_grad():
+        ours = small_unet()(x, t, one_hot(np.full((2, 32, 48), 255), 29))
+    assert difference(ours, arrays["out_null"]) < 1e-4
+
+
+def test_wrong_inputs_are_refused():
+    _, x, t, y = inputs()
+    with pytest.raises(ValueError, match="multiples of 16"):
+        small_unet()(x[:, :, :20], t, y[:, :, :20])
+    with pytest.raises(ValueError, match="29 classes"):
+        small_unet().condition(y[:, :20])
+    with pytest.raises(ValueError, match="do not divide into heads"):
+        AttentionBlock(96, 64)
+    with pytest.raises(ValueError, match="timestep"):
+        small_unet().encode(x, np.array([3, 1000]))
