@@ -36,7 +36,6 @@ setup(
     extras_require={"plots": ["matplotlib>=3.5"]},
     entry_points={"console_scripts": ["jseg = jseg.__main__:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
     ],

@@ -97,7 +97,7 @@ def save(path: PathLike, state: Mapping[str, object], config=None, **extra) -> N
     groups = {name: value for name, value in extra.items() if own.is_state(value)}
     try:
         arrays = own.flattened(state, groups)
-        record = own.record_text(_encoded(config), list(groups), {name: value for name, value in extra.items() if name not in groups})
+        record = own.record_text(_encoded(config), {"": state, **groups}, {key: value for key, value in extra.items() if key not in groups})
         write_atomic(path, lambda file: own.write(file, suffix, arrays, record))
     except CheckpointError as error:
         raise error if error.located else CheckpointError("cannot save %s: %s" % (path, error)) from None

@@ -5,6 +5,7 @@ In this process a failure might abort it, and Ctrl-C would be answered by every 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -30,7 +31,7 @@ import jittor_utils
 jittor_utils.get_total_mem = lambda: 3 * 2**30 * int(sys.argv[2])
 import jittor
 """
-_PROGRESS = re.compile(rb"(Compiling \S+)\((\d+)/(\d+)\)|\S+\((\d+)/(\d+)\) used:")
+_PROGRESS = re.compile(rb"\((\d+)/(\d+)\) used:")
 
 
 def workers() -> int:
@@ -57,7 +58,7 @@ def ensure(cache: str, tell: Callable[[str], None]) -> None:
         free = shutil.disk_usage(cache).free
         if free < DISK:
             raise RuntimeProblem(f"{cache} has {free >> 20} MB left on its disk, compiling Jittor needs {DISK >> 20}: make room")
-        tell(f"the first use of Jittor here compiles it, for 2 to 10 minutes, once (into {cache})")
+        tell(f"the first use of Jittor here compiles it, for 1 to 10 minutes, once (into {cache})")
     start = time.time()
     _run(cache, cold)
     with open(done, "w") as file:
@@ -81,14 +82,13 @@ def _run(cache: str, cold: bool) -> None:
         try:
             _watch(child, file, cold and sys.stderr.isatty())
             status = child.wait()
-        except BaseException:
-            os.remove(log)
-            raise
         finally:
             _end(child)
     if status:
         raise RuntimeProblem(f"Jittor cannot be compiled here ({_cause(log, status)}){without_cuda()}; all of it is in {log}")
-    os.remove(log)
+    for old in glob.glob(os.path.join(glob.escape(cache), "jseg_compile_*.log")):
+        with contextlib.suppress(OSError):
+            os.remove(old)
 
 
 def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:
@@ -106,8 +106,8 @@ def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:
         log.write(chunk)
         steps = _PROGRESS.findall(chunk)
         if show and steps:
-            _, i, n, j, m = (part.decode() for part in steps[-1])
-            sys.stderr.write(f"\rjseg: compiling, {i or j} of {n or m} files, {time.time() - start:.0f} s ")
+            done, total = (int(number) for number in steps[-1])
+            sys.stderr.write(f"\rjseg: compiling, {done} of {total} files, {time.time() - start:.0f} s ")
             sys.stderr.flush()
     if show:
         sys.stderr.write("\r" + " " * 60 + "\r")
@@ -125,10 +125,14 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _cause(log: str, status: int) -> str:
-    """The line of the output that names the cause, as far as one can tell."""
     if status < 0:
         return f"ended by {signal.Signals(-status).name}" + (", probably for want of memory" if status == -signal.SIGKILL else "")
     with open(log, errors="replace") as file:
-        lines: List[str] = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line).strip() for line in re.split(r"[\r\n]+", file.read())]
-    marked = [line for line in lines if re.search(r"\berror:|\bError\b|Exception:|cannot |out of memory", line)]
+        return telling_line(file.read())
+
+
+def telling_line(output: str) -> str:
+    """The line of a compilation's output that names the cause, as far as one can tell."""
+    lines: List[str] = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line).strip() for line in re.split(r"[\r\n]+", output)]
+    marked = [line for line in lines if re.search(r"\berror:|\bError\b|Exception:|failed:|cannot |out of memory", line)]
     return ((marked or [line for line in lines if line] or ["no output"])[0])[:200]

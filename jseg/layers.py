@@ -151,3 +151,28 @@ def upsample(x):
     """Nearest-neighbour doubling of height and width: [B, C, H, W] -> [B, C, 2H, 2W]."""
     batch, channels, height, width = x.shape
     return x.reindex([batch, channels, 2 * height, 2 * width], ["i0", "i1", "i2/2", "i3/2"])
+
+
+# Row p of _TAPS: which of a 3-tap kernel's entries fall on the earlier and on the later of the two source pixels that an output
+# pixel of parity p sees after nearest doubling.
+_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)          # [parity, source, tap]
+
+
+def upsampled_conv(conv, x, padding: int = 1):
+    """conv(upsample(x)) for a 3x3 convolution of padding 1: [B, C, H, W] -> [B, O, 2H, 2W], at 4/9 of its multiply-adds on the CPU.
+
+    Doubled pixels are equal, so each output parity is a 2x2 convolution of x whose weights are sums of the nine.
+    padding: zero rows added above and below here; 0 if x already carries one more row at each end (and H counts those in between).
+    """
+    if jt.flags.use_cuda:
+        doubled = upsample(x)
+        return nn.conv2d(doubled if padding else doubled[:, :, 1:-1], conv.weight, conv.bias, padding=(padding, 1))
+    channels_out, channels = conv.weight.shape[:2]
+    taps = np.einsum("pay,qbx->yxpqab", _TAPS, _TAPS).reshape(9, 16)
+    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps)).reshape(channels_out, channels, 4, 2, 2)
+    weight = weight.permute(2, 0, 1, 3, 4).reshape(4 * channels_out, channels, 2, 2)
+    y = nn.conv2d(x, weight, padding=(padding, 1))                                       # [B, 4 O, H + 1, W + 1]
+    batch, _, height, width = y.shape
+    y = y.reshape(batch, 4, channels_out, height, width)
+    y = y.reindex([batch, channels_out, 2 * height - 2, 2 * width - 2], ["i0", "i2%2*2+i3%2", "i1", "i2/2+i2%2", "i3/2+i3%2"])
+    return y + conv.bias.reshape(1, -1, 1, 1)

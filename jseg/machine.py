@@ -72,12 +72,22 @@ def python() -> Fact:
     return Fact(text)
 
 
+def paths(*more: str) -> Fact:
+    """Jittor names its own folder, Python and its cache to the shell without quotation marks."""
+    spec = importlib.util.find_spec("jittor")
+    used = [sys.executable, os.path.expanduser("~"), *(spec.submodule_search_locations or [] if spec else []), *more]
+    for path in used:
+        if re.search(r"[^\w@%+:,./~-]", path):
+            return Fact(path, f"Jittor cannot compile in a folder whose path has a space or other shell character, {path!r}: move it")
+    return Fact("plain")
+
+
 def numpy() -> Fact:
     """NumPy 1: with 2, Jittor 1.3.11 computes wrong numbers in silence, for it has NumPy 1's array descriptor built in."""
     try:
         from numpy import __version__ as version
     except ImportError as error:
-        return Fact("missing", f"NumPy cannot be imported ({first_line(error)}): {_pip()} install 'numpy<2'")
+        return Fact("missing", f"NumPy cannot be imported ({' '.join(str(error).split())[:200]}): {_pip()} install 'numpy<2'")
     if _numbers(version) >= (2,):
         return Fact(version, f"NumPy {version} makes Jittor compute wrong numbers: {_pip()} install 'numpy<2'")
     return Fact(version)
@@ -221,10 +231,6 @@ def other_jseg() -> Fact:
     return Fact(here, f"the distribution jseg {other.version} ({author}) takes the import name jseg from jseg-diffusion: {remedy}")
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _minor() -> str:
     return f"3.{sys.version_info[1]}"
 
@@ -235,7 +241,7 @@ def _pip() -> str:
 
 def main() -> int:
     """Print what is missing to make a virtual environment and to compile Jittor in it, one line each; exit 2 if anything is."""
-    problems = [fact.problem for fact in (python(), compiler(), virtual_environments()) if fact.problem]
+    problems = [fact.problem for fact in (python(), paths(os.getcwd()), compiler(), virtual_environments()) if fact.problem]
     for problem in problems:
         print(f"jseg: {problem}", file=sys.stderr)
     return 2 if problems else 0

@@ -135,7 +135,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 def _open() -> ModuleType:
     """Import Jittor, or raise RuntimeProblem."""
-    for check in (machine.python, machine.other_jseg, machine.numpy, machine.jittor):
+    for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor):
         _refuse(check())
     if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
         import jittor
@@ -148,7 +148,13 @@ def _open() -> ModuleType:
     if jittor.compile_extern.mkl_ops is None and onednn.wanted():
         raise RuntimeProblem("Jittor runs without oneDNN, so that convolutions are about 50 times slower: "
                              "import jseg.runtime before jittor, or set use_mkl=0 to accept it")
-    _canary(jittor)
+    try:
+        _canary(jittor)
+    except RuntimeError as error:
+        if isinstance(error, RuntimeProblem):
+            raise
+        cause = compilation.telling_line(str(error))
+        raise RuntimeProblem(f"Jittor cannot compile its operators ({cause}){compilation.without_cuda()}") from error
     return jittor
 
 
@@ -168,7 +174,7 @@ def _import_jittor() -> ModuleType:
     except RuntimeProblem:
         raise
     except Exception as error:
-        raise RuntimeProblem(f"Jittor cannot be imported ({machine.first_line(error)}){compilation.without_cuda()}") from error
+        raise RuntimeProblem(f"Jittor cannot be imported ({compilation.telling_line(str(error))}){compilation.without_cuda()}") from error
     if quiet:
         jittor.flags.log_silent = 0  # the import's chatter is over; warnings from here on are about our own doings
     _end_pool(jittor_utils)

@@ -1,6 +1,7 @@
-"""The challenge's reviewer command: `python scripts/test.py --help`."""
+"""`python -m jseg test`: the challenge's reviewer command."""
 import sys
 
-from jseg.commands import cli, test
+from jseg.commands.cli import run
+from jseg.commands.test import main
 
-sys.exit(cli.run(test.main))
+sys.exit(run(main))

@@ -1,9 +1,13 @@
-"""The house of README's tree: levels without circles, one door to Jittor, names and habits that hold everywhere."""
+"""The house as README.md draws it: levels without circles, one door to Jittor, names and habits that hold everywhere.
+
+A module imports from lower levels, or from its own where that makes no circle.
+"""
 
 import ast
 import os
 import re
 import sys
+import warnings
 
 import pytest
 
@@ -11,22 +15,6 @@ from jseg import __version__
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# A module imports from lower levels, or from its own where that makes no circle. The entry of FOLDERS holds for each file in one.
-LEVELS = {
-    "jseg": 0, "jseg.machine": 0, "jseg.onednn": 0, "jseg.compilation": 0, "jseg.atomic": 0,
-    "jseg.images": 0, "jseg.sheet": 0, "jseg.classes": 0, "jseg.data": 0, "jseg.procedural": 0, "jseg.scenery": 0, "jseg.noise": 0,
-    "jseg.metrics": 0, "jseg.ldm": 0, "jseg.ldm.presets": 0, "jseg.ldm.schedule": 0, "jseg.ldm.color": 0, "jseg.ldm.layout": 0,
-    "jseg.ldm.pipeline_file": 0, "jseg.ldm.recipe": 0, "jseg.flowseg": 0, "jseg.flowseg.presets": 0,
-    "jseg.flowseg.encoding": 0, "jseg.flowseg.augment": 0, "jseg.commands": 0, "jseg.commands.cli": 0,
-    "jseg.runtime": 1,
-    "jseg.kernels": 2, "jseg.layers": 2, "jseg.checkpoint": 2, "jseg.training": 2, "jseg.formats": 2,
-    "jseg.features": 3, "jseg.ldm.strips": 3, "jseg.ldm.manifest": 3, "jseg.ldm.autoencoder": 3, "jseg.ldm.critic": 3, "jseg.ldm.unet": 3, "jseg.ldm.weights": 3,
-    "jseg.flowseg.pixnerd": 3,
-    "jseg.ldm.loss": 4, "jseg.ldm.samplers": 4, "jseg.flowseg.field": 4, "jseg.flowseg.repa": 4, "jseg.flowseg.ode": 4,
-    "jseg.ldm.latents": 5, "jseg.ldm.refine": 5, "jseg.ldm.folder": 5, "jseg.flowseg.predict": 5,
-    "jseg.__main__": 7,
-}
-FOLDERS = {"jseg.scenery": 0, "jseg.formats": 2, "jseg.features": 3, "jseg.commands": 6}
 HEAVY = {"jittor", "jittor_utils", "numpy", "cv2", "scipy", "PIL", "tqdm", "matplotlib"}
 
 
@@ -74,12 +62,35 @@ def roots(names):
 IMPORTS = {name: {target for target in imports(path) if target in MODULES} - {"jseg", name} for name, path in MODULES.items()}
 
 
+def drawn(readme):
+    """The tree in a README: {module or folder: level, or None where the tree gives none}."""
+    with open(os.path.join(ROOT, readme), encoding="utf-8") as file:
+        block = re.search(r"^```\w*\n(README\.md .*?)^```", file.read(), re.M | re.S).group(1)
+    found, parents = {}, []
+    for line in block.splitlines():
+        indent, name, place = re.match(r"( *)(\S+)\s*(?:L(\d))?", line).groups()
+        parents = parents[:len(indent) // 2] + [name.rstrip("/")]
+        if parents[0] == "jseg":
+            found[re.sub(r"(\.__init__)?\.py$", "", ".".join(parents))] = int(place) if place else None
+    return found
+
+
+MAP = drawn("README.md")
+
+
 def level(name):
-    return LEVELS.get(name, FOLDERS.get(name.rpartition(".")[0]))
+    """A module's level: its own line's or its folder's; None if the tree has neither. A folder's __init__ and cli.py are 0."""
+    if name == "jseg.commands.cli" or os.path.basename(MODULES[name]) == "__init__.py":
+        return 0
+    own = MAP.get(name)
+    return MAP.get(name.rpartition(".")[0]) if own is None else own
 
 
-def test_every_module_has_its_place():
-    assert [name for name in MODULES if level(name) is None] == []
+def test_the_readme_s_tree_is_the_house():
+    assert [name for name in MODULES if level(name) is None] == [], "not in README.md's tree, or without a level"
+    there = set(MODULES) | {name.rpartition(".")[0] for name in MODULES}
+    assert [name for name in MAP if name not in there] == [], "drawn, but not there"
+    assert drawn("README.zh-CN.md") == MAP
 
 
 def test_imports_go_down_the_levels():
@@ -150,7 +161,7 @@ def test_every_file_is_python_3_8_and_has_a_docstring(path):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     parsed = ast.parse(text, path, feature_version=(3, 8))
-    assert not text.strip() or ast.get_docstring(parsed), "no module docstring"
+    assert not text.strip() or ast.get_docstring(parsed) or os.sep + "tests" + os.sep in path, "no module docstring"
     attributes = {node.attr for node in ast.walk(parsed) if isinstance(node, ast.Attribute)}
     assert not attributes & {"removeprefix", "removesuffix", "bit_count"}
     assert not re.search(r"\bzip\([^()]*strict=|functools\.cache\b|\bfrom functools import cache\b", text)
@@ -189,6 +200,17 @@ def test_no_machine_s_paths_and_no_unfinished_business():
         with open(path, encoding="utf-8") as file:
             found += [f"{path}:{n}: {line.strip()}" for n, line in enumerate(file, 1) if paths.search(line) or notes.search(line)]
     assert found == []
+
+
+def test_warnings_of_our_modules_are_errors_in_the_suite():
+    for module_name, raised in (("jseg.images", True), ("jseg", True), ("jsegment", False), ("numpy", False)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="jsegment|numpy")
+            try:
+                warnings.warn_explicit("sample", UserWarning, "file.py", 1, module=module_name, registry={})
+                assert not raised, module_name
+            except UserWarning:
+                assert raised, module_name
 
 
 def test_the_versions_agree():

@@ -130,6 +130,14 @@ def test_unsupported_pythons_are_refused(monkeypatch, version):
     assert "3.8 to 3.12" in machine.python().problem
 
 
+def test_paths_that_jittor_cannot_name_to_the_shell_are_refused(tmp_path):
+    home = tmp_path / "my home"
+    home.mkdir()
+    assert "path has a space" in refusal(HOME=home) and str(home) in refusal(HOME=home)
+    assert machine.paths().problem == "" and machine.paths("/home/\u7528\u6237/jseg-1.0").problem == ""
+    assert "'/a b'" in machine.paths("/a b").problem
+
+
 def test_windows_and_pypy_are_refused(monkeypatch):
     monkeypatch.setattr(machine, "sys", SimpleNamespace(version_info=(3, 11, 0), platform="win32", executable="python"))
     assert "WSL" in machine.python().problem
@@ -350,6 +358,15 @@ def test_the_canary_names_the_cache_to_delete(monkeypatch):
         runtime._canary(Wrong())
 
 
+def test_operators_that_do_not_compile_are_one_line(monkeypatch):
+    def broken(jittor):
+        raise RuntimeError("Wrong inputs arguments\n\nFailed reason:\x1b[38m[f x.cc:1]\n x.cc:3: fatal error: no such header\n")
+
+    monkeypatch.setattr(runtime, "_canary", broken)
+    with pytest.raises(RuntimeProblem, match=r"^Jittor cannot compile its operators \(x.cc:3: fatal error: no such header\)$"):
+        runtime._open()
+
+
 def test_device_names_are_checked():
     with pytest.raises(ValueError, match="'gpu': expected auto, cpu or cuda"):
         runtime.device("gpu")
@@ -396,6 +413,17 @@ def test_ctrl_c_while_jittor_compiles_is_one_line_and_leaves_no_compiler_running
             assert file.read().rpartition(")")[2].split()[0] == "Z", "a compiler was left running"  # Z: ended, not yet collected
     except FileNotFoundError:
         pass
+
+
+def test_progress_is_shown_on_one_line_and_the_output_kept(tmp_path, capfd):
+    code = "import sys; sys.stdout.write('[i] Found g++\\nCompiling jittor_core(37/150) used: 20.1s eta: 60s\\r')"
+    speaker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    with open(tmp_path / "log", "wb") as log:
+        compilation._watch(speaker, log, show=True)
+    speaker.wait()
+    speaker.stdout.close()
+    assert "\rjseg: compiling, 37 of 150 files, " in capfd.readouterr().err
+    assert "Found g++" in (tmp_path / "log").read_text()
 
 
 def test_a_full_disk_is_refused_before_compiling(tmp_path, monkeypatch):

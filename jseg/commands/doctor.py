@@ -1,22 +1,28 @@
 """Show on one screen whether jseg can compute on this machine, how fast, and what to do where it cannot.
 
+Exit code 0 if it can, 1 if it cannot.
+
 examples:
-  python -m jseg doctor            exit code 0 if jseg can compute here, 1 if it cannot
-  nvcc_path= python -m jseg doctor     the same with the GPU switched off
+  python -m jseg doctor
+  nvcc_path= python -m jseg doctor     as if there were no GPU
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Dict, List, Optional, Tuple
 
 from jseg.commands import cli
 
-SLOW = 5.0  # GFLOP/s: plain loops reach about 0.7, oneDNN 30 and more on two cores
+CHANNELS, HEIGHT, WIDTH = 128, 96, 128
+SIZE = f"{CHANNELS} to {CHANNELS} channels, 3x3, {WIDTH}x{HEIGHT}"
+SLOW = 5.0  # GFLOP/s: plain loops reach about 0.7, oneDNN 35 and more on two busy cores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,14 +44,12 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
     """(rows of the screen, problems that keep jseg from computing). Jittor runs in a child process, which may crash."""
-    import os
-
     from jseg import __version__, machine, onednn
 
     home = os.environ.get("JITTOR_HOME") or os.path.expanduser("~")
     facts = {"Python": machine.python(), "NumPy": machine.numpy(), "compiler": machine.compiler(), "Jittor": machine.jittor(),
              "oneDNN": onednn.fact(home), "jseg": machine.other_jseg(), "MPI": machine.mpi()}
-    problems = [fact.problem for fact in facts.values() if fact.problem]
+    problems = [fact.problem for fact in (*facts.values(), machine.paths()) if fact.problem]
     rows = {name: fact.text for name, fact in facts.items()}
     rows["jseg"] = f"{__version__}, {rows['jseg']}"
     measured = {} if problems else measure()
@@ -75,15 +79,12 @@ def measure() -> Dict:
         return json.loads(lines[-1])
     except (IndexError, ValueError):
         how = f"ended by {signal.Signals(-child.returncode).name}" if child.returncode < 0 else f"exit code {child.returncode}"
-        return {"problem": f"Jittor crashed while it was imported or computed ({how}): delete ~/.cache/jittor, then run doctor again; "
-                           "if nvcc_path is set, unset it"}
+        return {"problem": f"Jittor crashed while it was imported or computed ({how}): delete ~/.cache/jittor, "
+                           "unset nvcc_path if it is set, and run doctor again"}
 
 
 def _measure() -> None:
-    """Import Jittor, time one convolution of the UNet's kind, and print what was found as one line of JSON."""
-    import os
-    import time
-
+    """Import Jittor, time it, and print what was found as one line of JSON."""
     from jseg.machine import RuntimeProblem, cuda
 
     try:
@@ -91,23 +92,27 @@ def _measure() -> None:
     except RuntimeProblem as problem:
         print(json.dumps({"problem": str(problem)}))
         return
+    device("cpu")
+    found = {"gflops": _rate(jt), "size": SIZE, "onednn_off": os.environ.get("use_mkl", "1") != "1", "cuda": ""}
+    if jt.has_cuda:
+        device("cuda")
+        found["cuda"] = f"used: {cuda().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"
+    cache = found["cache"] = jt.flags.cache_path
+    found["home"] = cache.partition("/.cache/jittor/")[0]
+    size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(cache) for name in names)
+    print(json.dumps(dict(found, megabytes=round(size / 2**20))))
+
+
+def _rate(jt) -> float:
+    """GFLOP/s of one convolution of the UNet's kind, the best of a few."""
     import numpy as np
 
-    chosen = device("auto")
-    channels, height, width = 128, 96, 128
-    x = jt.array(np.ones((1, channels, height, width), np.float32))
-    w = jt.array(np.ones((channels, channels, 3, 3), np.float32))
+    x = jt.array(np.ones((1, CHANNELS, HEIGHT, WIDTH), np.float32))
+    weight = jt.array(np.ones((CHANNELS, CHANNELS, 3, 3), np.float32))
     times: List[float] = []
     while len(times) < 3 or len(times) < 10 and sum(times) < 1:
         start = time.perf_counter()
-        jt.nn.conv2d(x, w, padding=1).sync()
+        jt.nn.conv2d(x, weight, padding=1).sync()
         jt.sync_all(True)
         times.append(time.perf_counter() - start)
-    cache = jt.flags.cache_path
-    size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(cache) for name in names)
-    print(json.dumps({
-        "cache": cache, "home": cache.partition("/.cache/jittor/")[0], "megabytes": round(size / 2**20),
-        "gflops": 2 * 9 * channels**2 * height * width / min(times) / 1e9,
-        "size": f"{channels} to {channels} channels, 3x3, {width}x{height}",
-        "onednn_off": os.environ.get("use_mkl", "1") != "1",
-        "cuda": f"used: {cuda().reason}" if chosen == "cuda" else ""}))
+    return 2 * 9 * CHANNELS**2 * HEIGHT * WIDTH / min(times) / 1e9

@@ -56,15 +56,15 @@ def main(argv: Optional[List[str]] = None) -> int:
     run["notes"] = notes
     todo = folder.unfinished_batches(limited, settings["batch_size"], output)
     kept = len(limited) - sum(map(len, todo))
-    if kept:
-        _tell(f"{kept} of {len(limited)} pictures are in {output} already and are kept")
-    synthesizer = Synthesizer.from_files(args.model_path, args.ae_path, pipeline, device)
+    synthesizer = Synthesizer.from_files(args.model_path, args.ae_path, pipeline, device) if todo else None
+    for note in notes + [f"{kept} of {len(limited)} pictures are in {output} already and are kept"] * bool(kept):
+        _tell(note)                              # only now: an error is one line
     stages = {pair.stem: [] for pair in limited[:GRID_ROWS]} if args.grid else {}
     with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-        for report in folder.synthesize_folder(synthesizer, limited, output, run, stages):
+        for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, stages):
             bars.show(report.progress.stage, report.progress.step, report.progress.pictures is not None, report.seconds)
     if args.grid:
-        _write_grid(output / "grid.png", limited[:GRID_ROWS], stages, synthesizer, args.ignore)
+        _write_grid(output / "grid.png", limited[:GRID_ROWS], stages, len(pipeline.stages), size, args.ignore)
     _tell(f"{len(limited)} pictures in {output}, settings and timings in {output / manifest.NAME}")
     return 0
 
@@ -86,9 +86,7 @@ def _checked_inputs(args):
     unet, autoencoder = expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     notes += data.check_pairs(pairs, unet.classes, args.ignore, *size)
-    for note in notes:
-        _tell(note)
-    check_output(Path(args.output_path), len(pairs[:args.limit]), *size)
+    check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size)
     args.model_path, args.ae_path = find_weights(args.model_path, args.ae_path)
     return pipeline, pairs, notes, size
 
@@ -97,16 +95,15 @@ def _tell(message: str) -> None:
     print(f"jseg test: {message}", file=sys.stderr)
 
 
-def _write_grid(path: Path, pairs, stages, synthesizer, ignore) -> None:
+def _write_grid(path: Path, pairs, stages, count, size, ignore) -> None:
     from jseg import classes, data, images
     landscape = classes.CLASS_SETS["landscape-29"]
-    width, height = synthesizer.size
     rows = []
     for pair in pairs:
-        label, reference = data.load_pair(pair, width, height, width, height, ignore)
-        made = stages[pair.stem][:-1] or [None] * (len(synthesizer.pipeline.stages) - 1)
+        label, reference = data.load_pair(pair, *size, *size, ignore=ignore)
+        made = stages[pair.stem][:-1] or [None] * (count - 1)        # a picture that was kept has only its result
         rows.append([classes.colorize(label, landscape), reference] + made + [images.read_picture(path.parent / f"{pair.stem}.jpg")])
-    headings = ["label", "reference"] + [f"stage {i}" for i in range(len(synthesizer.pipeline.stages) - 1)] + ["result"]
+    headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]
     images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
 
 

@@ -21,12 +21,15 @@ class Archive:
     """The entries of the zip archive in `file`, by name; `size` is the sum of their declared sizes. Raises CheckpointError."""
 
     def __init__(self, file: BinaryIO, file_size: int):
-        self.file = file
+        self.file, self.file_size = file, file_size
         try:
             with zipfile.ZipFile(file) as archive:
-                self._entries: Dict[str, zipfile.ZipInfo] = {entry.filename: entry for entry in archive.infolist()}
+                entries = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, IndexError, OverflowError):
             raise CheckpointError(DAMAGED) from None
+        self._entries: Dict[str, zipfile.ZipInfo] = {entry.filename: entry for entry in entries}
+        if len(self._entries) != len(entries):
+            raise CheckpointError("the zip archive has two entries of one name; the file is corrupt or hostile")
         self._unpacked = ("", None)
         self.size = sum(entry.file_size for entry in self._entries.values())
         if sum(entry.compress_size for entry in self._entries.values()) > file_size:
@@ -46,11 +49,15 @@ class Archive:
         entry = self._entries.get(name)
         if entry is None:
             raise CheckpointError("the zip archive lacks %.80r; the file is incomplete, copy or download it again" % name)
-        self.file.seek(entry.header_offset)
+        # The entry's own header must agree with the directory, or a damaged directory could give one entry for another.
+        self.file.seek(max(0, entry.header_offset))
         header = self.file.read(LOCAL_HEADER.size)
-        if len(header) != LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+        if entry.header_offset < 0 or len(header) != LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
             raise CheckpointError(DAMAGED)
-        start = entry.header_offset + LOCAL_HEADER.size + sum(LOCAL_HEADER.unpack(header)[-2:])
+        name_length, extra_length = LOCAL_HEADER.unpack(header)[-2:]
+        start = entry.header_offset + LOCAL_HEADER.size + name_length + extra_length
+        if self.file.read(name_length).decode("utf-8", "replace") != name or start + entry.compress_size > self.file_size:
+            raise CheckpointError(DAMAGED)
         data = Region(self.file, start, entry.compress_size, entry.CRC or None)
         return data if entry.compress_type == zipfile.ZIP_STORED else Deflated(self, entry, data)
 

@@ -6,7 +6,7 @@ The model's arrays have their plain names; further sets (moving averages, an opt
 from __future__ import annotations
 
 import json
-from typing import BinaryIO, Dict, List, Mapping
+from typing import BinaryIO, Dict, Mapping
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from jseg import __version__
 from jseg.formats import jittor_pickle, npz, safetensors
 from jseg.formats.comparison import shape_of, some
 from jseg.formats.conventions import Selection
-from jseg.formats.reader import RECORD, RECORD_ENTRY, Contents
+from jseg.formats.reader import RECORD, RECORD_ENTRY, Contents, sealed
 from jseg.formats.tensor import DTYPES, CheckpointError, Tensor
 
 FORMAT = 1
@@ -55,9 +55,10 @@ def flattened(state: Mapping[str, object], groups: Mapping[str, Mapping[str, obj
     return arrays
 
 
-def record_text(config: object, groups: List[str], extra: Mapping[str, object]) -> str:
+def record_text(config: object, groups: Mapping[str, Mapping], extra: Mapping[str, object]) -> str:
     """The JSON record; raises CheckpointError when `extra` holds anything else than JSON can."""
-    record = {"format": FORMAT, "writer": "jseg-diffusion " + __version__, "config": config, "groups": groups, "extra": extra}
+    record = {"format": FORMAT, "writer": "jseg-diffusion " + __version__, "config": config, "extra": extra,
+              "groups": {name: len(members) for name, members in groups.items()}}
     try:
         return json.dumps(record)
     except (TypeError, ValueError, RecursionError) as error:
@@ -68,19 +69,19 @@ def write(file: BinaryIO, suffix: str, arrays: Mapping[str, Held], record: str) 
     """Write arrays and record to an open file in the container that goes with the suffix; one array is in memory at a time."""
     makers = {name: held.read for name, held in arrays.items()}
     if suffix == ".pkl":
-        jittor_pickle.write(file, makers, record)
+        jittor_pickle.write(file, makers, sealed(record))
     elif suffix == ".npz":
-        npz.write(file, {RECORD_ENTRY: lambda: np.frombuffer(record.encode("utf-8"), np.uint8), **makers})
+        npz.write(file, {RECORD_ENTRY: lambda: np.frombuffer(sealed(record).encode("utf-8"), np.uint8), **makers})
     else:
         def metadata(checksums: Dict[str, int]) -> Dict[str, str]:
-            return {"format": "pt", RECORD: record[:-1] + ', "crc32": %s}' % json.dumps(checksums)}
+            return {"format": "pt", RECORD: sealed(record[:-1] + ', "crc32": %s}' % json.dumps(checksums))}
 
         safetensors.write(file, makers, metadata)
 
 
 def checked(record: dict) -> dict:
     """The record, if it is of the format that this version reads; raises CheckpointError."""
-    if record.get("format") != FORMAT or not isinstance(record.get("groups"), list) or not isinstance(record.get("extra"), dict):
+    if record.get("format") != FORMAT or not isinstance(record.get("groups"), dict) or not isinstance(record.get("extra"), dict):
         raise CheckpointError("was written in format %.20r; this is jseg-diffusion %s, which reads format %d; update the package"
                               % (record.get("format"), __version__, FORMAT))
     return record
@@ -88,7 +89,7 @@ def checked(record: dict) -> dict:
 
 def sets(contents: Contents) -> Dict[str, Dict[str, Tensor]]:
     """The arrays of every set under their own names; the model's under ""."""
-    groups = [str(name) for name in checked(contents.record)["groups"]]
+    groups = checked(contents.record)["groups"]
     result: Dict[str, Dict[str, Tensor]] = {name: {} for name in ["", *groups]}
     for key, tensor in contents.tree.items() if isinstance(contents.tree, dict) else ():
         group, separator, name = str(key).partition(SEPARATOR)
@@ -98,8 +99,8 @@ def sets(contents: Contents) -> Dict[str, Dict[str, Tensor]]:
             result[group][name] = tensor
         else:
             result[""][key] = tensor
-    if not result[""]:
-        raise CheckpointError("holds no arrays of the model; the file is corrupt, copy or download it again")
+    if any(len(result[group]) != count for group, count in groups.items()):
+        raise CheckpointError("holds other arrays than its record tells; the file is damaged or was edited, copy it again")
     return result
 
 

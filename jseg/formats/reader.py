@@ -9,6 +9,7 @@ import contextlib
 import json
 import mmap
 import os
+import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, Iterator, Optional, Tuple
 
@@ -20,6 +21,7 @@ from jseg.formats.tensor import CheckpointError, Tensor
 RECORD = "jseg"
 RECORD_ENTRY = "__jseg__"
 MAX_RECORD = 1 << 26
+CHECK_LENGTH = len(', "check": "00000000"}')
 EXPECTED = "expected weights as .pkl, .pth, .pt, .ckpt, .safetensors or .npz"
 
 # What people save by mistake under the name of a weight file: first bytes -> what it is and what to do.
@@ -117,8 +119,9 @@ def _contents(file: BinaryIO, data, size: int) -> Contents:
         tensors, metadata = safetensors.read(file, size)
         record = _parse(metadata.get(RECORD))
         for name, crc in (record or {}).get("crc32", {}).items():
-            if name in tensors:
-                tensors[name].crc = crc
+            if name not in tensors:
+                raise CheckpointError("lacks the array %.80r that its record tells of; the file is damaged, copy it again" % name)
+            tensors[name].crc = crc
         return Contents(tensors, record, size)
     if kind == "zip":
         return _zip_contents(Archive(file, size))
@@ -147,13 +150,21 @@ def _npz_record(tensors) -> Optional[dict]:
     return _parse(entry.read().tobytes() if isinstance(entry, Tensor) and entry.count <= MAX_RECORD else b"")
 
 
+def sealed(record: str) -> str:
+    """The JSON record with its own CRC-32 as the last member, which `_parse` checks where it is there."""
+    return '%s, "check": "%08x"}' % (record[:-1], zlib.crc32(record.encode("utf-8")))
+
+
 def _parse(text) -> Optional[dict]:
     if text is None:
         return None
     try:
-        record = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        record = json.loads(text)
+        if "check" in record and sealed(text[:-CHECK_LENGTH] + "}") != text:
+            raise ValueError("checksum")
     except (ValueError, TypeError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("crc32", {}), dict):
-        raise CheckpointError("the record of this package in the file is corrupt; copy or download the file again")
+        raise CheckpointError("the record of this package in the file is damaged or was edited; copy or download the file again")
     return record

@@ -6,6 +6,7 @@ interruption, wherever it comes, changes no byte of any picture. Mirrors the loo
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
@@ -46,18 +47,21 @@ def unfinished_batches(pairs: Sequence[Pair], batch_size: int, output: Path) -> 
     return [batch for batch in batches(pairs, batch_size) if not all(finished(pair, output) for pair in batch)]
 
 
-def synthesize_folder(synthesizer: Synthesizer, pairs: Sequence[Pair], output: Path, manifest: dict, stages_of: Optional[Dict] = None) -> Iterator[Report]:
-    """Make what is missing, yielding a `Report` after every denoising step and stage.
+def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair], output: Path, manifest: dict,
+                      limit: Optional[int] = None, stages_of: Optional[Dict] = None) -> Iterator[Report]:
+    """Make what is missing of the first `limit` pairs (None: of all), yielding a `Report` after every denoising step and stage.
 
-    manifest: as `manifest.opened` gives it; its settings rule (seed, batch_size, ignore). Pictures are saved, and run.json is
-    brought up to date, at the end of every batch. stages_of: a dict to be filled with stem -> pictures of all stages, for the
-    stems that are its keys.
+    synthesizer: may be None where nothing is missing. manifest: as `manifest.opened` gives it; its settings rule (seed,
+    batch_size, ignore). Pictures are saved, and run.json is brought up to date, at the end of every batch. stages_of: a dict to
+    be filled with stem -> pictures of all stages, for the stems that are its keys. Raises OSError in one line when the disk is
+    full; what is finished stays.
     """
-    settings, pipeline = manifest["settings"], synthesizer.pipeline
+    settings = manifest["settings"]
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(output)
-    run_file.write(output, manifest)
-    for batch in unfinished_batches(pairs, settings["batch_size"], output):
+    done = {pair.stem for pair in pairs if finished(pair, output)}
+    _record(output, manifest, len(done))
+    for batch in unfinished_batches(pairs[:limit], settings["batch_size"], output):
         for report in _synthesize_batch(synthesizer, batch, settings):
             stage = f"stage {report.progress.stage}"
             manifest["seconds"][stage] = round(manifest["seconds"].get(stage, 0.0) + report.seconds, 3)
@@ -66,13 +70,30 @@ def synthesize_folder(synthesizer: Synthesizer, pairs: Sequence[Pair], output: P
             for pair, picture in zip(batch, pictures or []):
                 if stages_of is not None and pair.stem in stages_of:
                     stages_of[pair.stem].append(picture)
-            last = report.progress.stage == len(pipeline.stages) - 1
-            if pictures and last:
+            pipeline = synthesizer.pipeline
+            if pictures and report.progress.stage == len(pipeline.stages) - 1:
                 for pair, picture in zip(batch, pictures):
-                    save_picture(output / f"{pair.stem}.jpg", picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
-                manifest["pictures"] = {"total": manifest["pictures"]["total"], "finished": sum(finished(pair, output) for pair in pairs)}
-                run_file.write(output, manifest)
+                    with _told(output / f"{pair.stem}.jpg") as path:
+                        save_picture(path, picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
+                    done.add(pair.stem)
+                _record(output, manifest, len(done))
             yield report
+
+
+def _record(output: Path, manifest: dict, count: int) -> None:
+    manifest["pictures"] = {"total": manifest["pictures"]["total"], "finished": count}
+    with _told(output / run_file.NAME):
+        run_file.write(output, manifest)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[Path]:
+    """The path; an OSError inside gets a message that names it and says how to go on."""
+    try:
+        yield path
+    except OSError as error:
+        raise OSError(f"cannot write {path} ({error.strerror or error}); what is finished stays, make room or mend the folder "
+                      f"and give the same command again") from error
 
 
 def _synthesize_batch(synthesizer: Synthesizer, batch: List[Pair], settings: dict) -> Iterator[Report]:

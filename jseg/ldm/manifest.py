@@ -38,16 +38,20 @@ def inputs_digest(pairs: Sequence[Pair]) -> str:
 def versions() -> Dict[str, str]:
     """Versions of everything that the pixels may depend on."""
     found = {"jseg": __version__, "python": platform.python_version()}
-    for name in ("jittor", "numpy", "opencv-python", "pillow", "scipy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed under this name"
+    for names in (("jittor",), ("numpy",), ("opencv-python-headless", "opencv-python"), ("pillow",), ("scipy",)):
+        for name in names:
+            try:
+                found[name] = metadata.version(name)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+        else:
+            found[names[0]] = "not installed under this name"
     return found
 
 
-def check_output(output: Path, count: int, width: int, height: int) -> None:
-    """Raise DataError unless `output` is, or can become, a folder with room for `count` pictures; writes nothing.
+def check_output(output: Path, stems: Sequence[str], width: int, height: int) -> None:
+    """Raise DataError unless `output` is, or can become, a folder with room for the pictures it lacks; writes nothing.
 
     Room is taken as 1.5 bytes per pixel, the size of a noisy JPEG at quality 95.
     """
@@ -58,6 +62,7 @@ def check_output(output: Path, count: int, width: int, height: int) -> None:
         raise DataError(f"output path {output}: {existing} is a file; expected a folder, which is created if missing")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(f"output path {output}: {existing} cannot be written; give a folder that can")
+    count = sum(not (output / f"{stem}.jpg").exists() for stem in stems)
     needed, free = int(count * width * height * 1.5), shutil.disk_usage(existing).free
     if needed > free:
         raise DataError(f"output path {output} has {free / 1e6:.0f} MB free; {count} pictures of {width}x{height} may need "
@@ -79,9 +84,9 @@ def opened(output: Path, settings: dict, stems: Sequence[str]) -> dict:
         return {"format": FORMAT, "settings": settings, "versions": versions(), "pictures": {"total": len(stems), "finished": 0},
                 "seconds": {"total": 0.0}, "notes": []}
     manifest = read(path)
-    differing = sorted(key for key in set(settings) | set(manifest["settings"]) if settings.get(key) != manifest["settings"].get(key))
-    if differing:
-        shown = "; ".join(f"{key} was {_short(manifest['settings'].get(key))}, now {_short(settings.get(key))}" for key in differing[:4])
+    differences = list(_differences(manifest["settings"], settings))
+    if differences:
+        shown = "; ".join(f"{name} was {_short(old)}, now {_short(new)}" for name, old, new in differences[:4])
         raise DataError(f"{output} holds the results of another run ({shown}); give another --output_path, "
                         f"or the same settings to go on with that run")
     manifest["versions"] = versions()
@@ -92,17 +97,33 @@ def read(path: Path) -> dict:
     """A manifest from its file; raises DataError if the file is not one."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT or not isinstance(manifest["settings"], dict) or not isinstance(manifest["seconds"], dict):
-            raise KeyError("format")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a jseg run file ({type(error).__name__}: {error}); move it away or give another --output_path") from None
+        if manifest["format"] != FORMAT or not isinstance(manifest["settings"], dict):
+            raise ValueError("another format")
+        counts = [manifest["pictures"]["total"], manifest["seconds"]["total"], *manifest["seconds"].values()]
+        if not all(type(count) in (int, float) for count in counts):
+            raise ValueError("counts that are no numbers")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is not a jseg run file, or is damaged ({type(error).__name__}: {error}); move it away or give another --output_path") from None
     return manifest
 
 
 def write(output: Path, manifest: dict) -> None:
     """Write `manifest` as output/run.json, whole or not at all."""
     text = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    write_atomic(output / NAME, lambda file: file.write(text.encode("utf-8")))
+    # A file name that is no text becomes the escape that JSON has for it.
+    write_atomic(output / NAME, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def _differences(old, new, name: str = ""):
+    """(dotted name, old value, new value) wherever two settings differ, as deep as they have the same form."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) | set(new)):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, (one, other) in enumerate(zip(old, new)):
+            yield from _differences(one, other, f"{name}[{number}]")
+    elif old != new:
+        yield name, old, new
 
 
 def _short(value) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from jseg.ldm.presets import PIPELINES, Pipeline, Stage
 from jseg.ldm.schedule import Schedule
 
+MAX_GUIDANCE = 1000              # far beyond any use; NaN, Infinity and typing errors are beyond it, too
 _TYPES = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
 
 
@@ -34,6 +35,8 @@ def stage_steps(pipeline: Pipeline, number: int) -> int:
 
 def check_pipeline(pipeline: Pipeline) -> Pipeline:
     """The pipeline itself; raises ValueError, naming the stage, if a respacing does not exist or a start index is not in it."""
+    if not pipeline.stages:
+        raise ValueError("the pipeline has no stages; expected one or more")
     for number, stage in enumerate(pipeline.stages):
         try:
             # release: a start index past the end reads uninitialised memory; here: an error before any work.
@@ -42,7 +45,9 @@ def check_pipeline(pipeline: Pipeline) -> Pipeline:
             raise ValueError(f"stage {number}: {error}") from None
         if stage_steps(pipeline, number) < 1:
             raise ValueError(f"stage {number}: start index 0 leaves nothing to denoise; expected 1 or more")
-        if not stage.eta >= 0:
+        if not abs(stage.guidance) <= MAX_GUIDANCE:
+            raise ValueError(f"stage {number}: guidance is {stage.guidance}; expected a number such as 3.5, at most {MAX_GUIDANCE}")
+        if not 0 <= stage.eta <= 1:
             raise ValueError(f"stage {number}: eta is {stage.eta}; expected 0 (deterministic) to 1 (ancestral)")
     return pipeline
 
@@ -53,8 +58,8 @@ def load_pipeline(path, base: str = "release") -> Pipeline:
     if not path.is_file():
         raise FileNotFoundError(f"stages file {path} does not exist; expected a JSON file with a list \"stages\"")
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"stages file {path} is not JSON ({error}); see --help for an example") from None
     if isinstance(table, list):
         table = {"stages": table}
@@ -62,7 +67,7 @@ def load_pipeline(path, base: str = "release") -> Pipeline:
         raise ValueError(f"stages file {path}: expected an object with a list \"stages\" of at least one stage")
     table = dict(table)
     name = table.pop("base", base)
-    if name not in PIPELINES:
+    if not isinstance(name, str) or name not in PIPELINES:
         raise ValueError(f"stages file {path}: base {name!r} is no preset; expected one of {', '.join(PIPELINES)}")
     stages = tuple(_record(Stage, entry, f"stages file {path}, stage {i}") for i, entry in enumerate(table.pop("stages")))
     pipeline = replace(PIPELINES[name], stages=stages, **_checked(Pipeline, table, f"stages file {path}"))

@@ -24,7 +24,7 @@ from jseg.ldm.samplers import add_noise, ddim, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.weights import find_weights, network_config
-from jseg.noise import normal
+from jseg.noise import check_seed, normal
 from jseg.runtime import jt
 
 
@@ -45,6 +45,13 @@ class Synthesizer:
 
     def __init__(self, unet: UNet, autoencoder: Autoencoder, pipeline: Pipeline):
         self.unet, self.autoencoder, self.pipeline = unet, autoencoder, check_pipeline(pipeline)
+        latent, halvings = unet.config.latent_channels, len(unet.config.channel_mult) - 1
+        if autoencoder.config.latent_channels != latent or autoencoder.config.picture_channels != 3:
+            raise ValueError(f"the UNet works on latents of {latent} channels, the autoencoder makes {autoencoder.config.latent_channels} of pictures "
+                             f"with {autoencoder.config.picture_channels}; expected equal numbers and 3; give two networks trained together")
+        if any(side < 1 or side % 2 ** halvings for side in self.latent_size):
+            raise ValueError(f"the UNet's latent size is {self.latent_size[0]}x{self.latent_size[1]}; expected multiples of {2 ** halvings}, "
+                             f"for its {halvings} halvings; give the size that it was trained at")
         unet.eval()
         autoencoder.eval()
 
@@ -81,10 +88,15 @@ class Synthesizer:
         Both are resized when their aspect ratio is the picture's (labels by nearest). `seed` and `stem` fix the noise: the
         command uses the label file's stem. Raises ValueError for other aspect ratios, ids beyond the classes (255 is ignored).
         """
+        check_seed(seed)
         width, height = self.size
-        if getattr(label, "ndim", 0) != 2 or getattr(reference, "ndim", 0) != 3 or reference.shape[2] != 3:
+        label, reference = np.asarray(label), np.asarray(reference)
+        if label.ndim != 2 or reference.ndim != 3 or reference.shape[2] != 3 or not label.size or not reference.size:
             raise ValueError(f"synthesize: got a label of shape {np.shape(label)} and a reference of shape {np.shape(reference)}; "
                              f"expected [h, w] class ids and [h, w, 3] RGB")
+        if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
+            raise ValueError(f"synthesize: got a label of type {label.dtype} and a reference of type {reference.dtype}; expected integers, and "
+                             f"uint8 from 0 to 255")
         for name, array in (("label", label), ("reference", reference)):
             if not same_aspect(array.shape[1], array.shape[0], width, height):
                 raise ValueError(f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the aspect ratio of "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Callable, List
 
-from jseg.layers import nn, silu, upsample
+from jseg.layers import nn, silu, upsampled_conv
 from jseg.runtime import jt
 
 STRIP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
@@ -89,11 +89,10 @@ def double(conv, strips: List) -> List:
         pieces += split(strip, 4 * channels)                                           # four times the pixels come out
         strips[i] = strip = None
     if len(pieces) == 1:
-        return [settle(conv(upsample(pieces[0])))]
+        return [settle(upsampled_conv(conv, pieces[0]))]
     out = []
     for i in range(len(pieces)):
-        x = upsample(with_halo(pieces, i, lambda x: x))[:, :, 1:-1]                    # [B, C, 2h + 2, 2W]
-        out.append(settle(nn.conv2d(x, conv.weight, conv.bias, padding=(0, 1))))       # [B, C, 2h, 2W]
+        out.append(settle(upsampled_conv(conv, with_halo(pieces, i, lambda x: x), padding=0)))     # [B, C, 2h, 2W]
         if i > 0:
             pieces[i - 1] = None
     return out
@@ -102,7 +101,7 @@ def double(conv, strips: List) -> List:
 def normalizer(norm, strips: List) -> Callable:
     """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all strips.
 
-    Corrected two-pass statistics, as layers.GroupNorm: exact up to the order of summation.
+    Two passes; each strip's sum is taken apart, so that the mean needs no second correction as in layers.GroupNorm.
     """
     if len(strips) == 1:
         return lambda x: silu(norm(x))
@@ -110,20 +109,15 @@ def normalizer(norm, strips: List) -> Callable:
     groups = norm.groups
     count = float(channels // groups * width * sum(strip.shape[2] for strip in strips))
 
-    def totals(*moments):
-        """Sums over all strips of each moment of x [B, G, n] -> [B, G, 1] each, divided by the count."""
-        parts = []
-        for strip in strips:
-            x = strip.reshape(batch, groups, -1)
-            parts.append([moment(x).sum(-1, keepdims=True) for moment in moments])
-            jt.sync(parts[-1])                     # together: one pass over the strip
-        return [sum(part[1:], part[0]) / count for part in zip(*parts)]
+    def average(moment):
+        """Mean over all strips of moment(x), x [B, G, n] -> [B, G, 1]."""
+        parts = [settle(moment(strip.reshape(batch, groups, -1)).sum(-1, keepdims=True)) for strip in strips]
+        return settle(sum(parts[1:], parts[0]) / count)
 
-    mean, = totals(lambda x: x)
-    rest, square = totals(lambda x: x - mean, lambda x: (x - mean) * (x - mean))
-    variance = square - rest * rest
+    mean = average(lambda x: x)
+    variance = average(lambda x: (x - mean) * (x - mean))
     scale = (1.0 / jt.sqrt(variance + norm.eps)).expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
-    shift = (mean + rest).expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
+    shift = mean.expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
     scale, shift = settle(scale * norm.weight.reshape(1, channels, 1, 1)), settle(shift)
     bias = norm.bias.reshape(1, channels, 1, 1)
     return lambda x: silu((x - shift) * scale + bias)

@@ -13,7 +13,7 @@ from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
-from jseg.layers import GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample, zero
+from jseg.layers import GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample, upsampled_conv, zero
 from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.runtime import jt
@@ -92,10 +92,11 @@ class SpadeResBlock(nn.Module):
         return self.in_norm.condition(maps(0)), self.out_norm.condition(maps(-1 if self.up else 0))
 
     def execute(self, x, modulations, embedding):
-        h = silu(self.in_norm(x, modulations[0]))                                                      # [B, C, h, w]
+        h, conv = silu(self.in_norm(x, modulations[0])), self.in_layers[1]                             # [B, C, h, w]
         if self.up:
-            h, x = upsample(h), upsample(x)                                                            # [B, C, 2h, 2w]
-        h = self.in_layers[1](h)                                                                       # [B, C_out, h, w]
+            h, x = upsampled_conv(conv, h), upsample(x)                                                # [B, C_out, 2h, 2w]
+        else:
+            h = conv(h)                                                                                # [B, C_out, h, w]
         scale, shift = scale_and_shift(self.emb_layers, embedding)
         h = silu(self.out_norm(h, modulations[1]) * scale + shift)                                     # [B, C_out, h, w]
         h = self.out_layers[2](self.out_layers[1](h))                                                  # [B, C_out, h, w]

@@ -1,23 +1,45 @@
 """The picture being painted: radiance, distance and label of every pixel, and the ways to put things into it."""
+
+from __future__ import annotations
+
 from typing import Sequence, Tuple
 
 import cv2
 import numpy as np
 
+from jseg.scenery import ids
+from jseg.scenery.fractal import Grid
+from jseg.scenery.paint import transmission
 from jseg.scenery.style import Style
-from jseg.scenery.terrain import View
+from jseg.scenery.terrain import FAR, Sight, View
 
-SUBPIXELS = 4                                                # polygon edges are measured on a grid this much finer
+SUBPIXELS = 4  # polygon edges are measured on a grid this much finer
 
 
 class Canvas:
-    """`picture` [H, W, 3] linear light, `z` [H, W] metres (infinite for sky), `label` [H, W] uint8, `cover` [H, W] opacity of things."""
+    """`picture` [H, W, 3] linear light, `z` [H, W] metres (infinite for sky), `label` [H, W] uint8, `cover` [H, W] opacity of things.
 
-    def __init__(self, view: View, style: Style, picture: np.ndarray, z: np.ndarray, label: np.ndarray, haze: np.ndarray, air) -> None:
-        self.view, self.style = view, style
-        self.picture, self.z, self.label, self.haze, self._air = picture, z, label, haze, air
+    `z_ground` and `label_ground` are those of the bare terrain, before anything stands on it.
+    """
+
+    def __init__(self, view: View, style: Style, sight: Sight, grid: Grid, surface: np.ndarray, sky: np.ndarray, haze: np.ndarray) -> None:
+        self.view, self.style, self.haze = view, style, haze
+        self.mist_top = max(45.0, 0.35 * view.eye)
+        z = np.exp(np.interp(sight.place, np.arange(len(grid.v)), grid.v)).astype(np.float32)
+        self.height = view.eye + z * view.tangents()[:, None]  # of the ground seen, metres
+        self.z_ground = np.where(sight.sky, np.float32(np.inf), z)
+        self.label_ground = np.where(sight.sky, ids.SKY, sight.read_nearest(surface)).astype(np.uint8)
+        self.z, self.label = self.z_ground.copy(), self.label_ground.copy()
         self.cover = np.zeros(z.shape, np.float32)
-        self.label_ground, self.z_ground = label.copy(), z.copy()            # before anything stands on it
+        self.picture = sky.copy()
+
+    def lay_ground(self, seen: np.ndarray) -> None:
+        """Paint the ground [H, W, 3] with the air before it; water stays black until paint_water adds its light."""
+        z = np.minimum(self.z_ground, FAR)
+        ground = self.through_air(seen, 0, z, self.height)
+        ground[np.isin(self.label_ground, ids.OPEN_WATER)] = 0
+        land = self.label_ground != ids.SKY
+        self.picture[land] = ground[land]
 
     def place(self, x: float, z: float, height: float) -> Tuple[float, float]:
         """(column, row) of the world point (x metres, height, z metres)."""
@@ -26,8 +48,13 @@ class Canvas:
     def hazed(self, colour: np.ndarray, row: int, column: int, z: float, height: float) -> np.ndarray:
         """`colour` [..., 3] as it looks from `z` metres at this place of the picture."""
         row, column = min(max(row, 0), self.view.height - 1), min(max(column, 0), self.view.width - 1)
-        shape = colour.shape[:-1]
-        return self._air(colour, self.haze[row, column], np.full(shape, z, np.float32), np.full(shape, height, np.float32))
+        kept = transmission(self.style, z, height, self.mist_top)
+        return colour * kept + self.haze[row, column] * (1 - kept)
+
+    def through_air(self, colour: np.ndarray, start: int, z: np.ndarray, height: np.ndarray) -> np.ndarray:
+        """Rows of colour [h, W, 3] from row `start` on, as they look through the air; `z` and `height` [h, W] metres."""
+        kept = transmission(self.style, z, height, self.mist_top)
+        return self.haze[start:] + (colour - self.haze[start:]) * kept
 
     def blit(self, row: int, column: int, colour: np.ndarray, alpha: np.ndarray, z: float, label: int, height: float = 5.0) -> None:
         """Lay a patch (colour [h, w, 3] not premultiplied, alpha [h, w]) at its upper left pixel, behind everything nearer than `z`."""
@@ -53,7 +80,9 @@ class Canvas:
         """Fill a polygon given as (column, row) points with one colour [3], antialiased."""
         self.polygon_set([points], colour, z, label, height)
 
-    def polygon_set(self, contours: Sequence[Sequence[Tuple[float, float]]], colour: np.ndarray, z: float, label: int, height: float = 5.0) -> None:
+    def polygon_set(
+        self, contours: Sequence[Sequence[Tuple[float, float]]], colour: np.ndarray, z: float, label: int, height: float = 5.0
+    ) -> None:
         """Fill the even-odd inside of several outlines, so that later ones can be holes in the first."""
         outlines = [np.asarray(contour, np.float64) for contour in contours]
         every = np.concatenate(outlines)

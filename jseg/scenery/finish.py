@@ -1,4 +1,7 @@
 """From light to a photograph: falling rain or snow, exposure, colour grade, tone curve, 8 bits."""
+
+from __future__ import annotations
+
 import cv2
 import numpy as np
 
@@ -32,12 +35,14 @@ def _falling(view: View, style: Style, picture: np.ndarray) -> np.ndarray:
             stop = start + np.array([slant, 1.0]) * reach
             cv2.line(layer, tuple(int(c * 16) for c in start), tuple(int(c * 16) for c in stop), 255, 1, cv2.LINE_AA, 4)
         layer = cv2.GaussianBlur(layer, (0, 0), max(view.width / 700, 0.3))
-        return picture + (style.horizon * 1.1 - picture) * (layer[..., None] / np.float32(255) * 0.16)
+        return picture + (style.horizon * 1.1 - picture) * (layer[..., None] / np.float32(255) * (0.16 * min(view.width / 400, 1)))
     for x, y, size in rng.random((420, 3)):
-        radius = (0.0012 + 0.0042 * size ** 4) * view.width
-        cv2.circle(layer, (int(x * view.width * 16), int(y * view.height * 16)), max(int(radius * 16), 8), int(120 + 135 * size), -1, cv2.LINE_AA, 4)
+        radius = (0.0009 + 0.0034 * size**6) * view.width
+        cv2.circle(
+            layer, (int(x * view.width * 16), int(y * view.height * 16)), max(int(radius * 16), 8), int(90 + 110 * size), -1, cv2.LINE_AA, 4
+        )
     layer = cv2.GaussianBlur(layer, (0, 0), max(view.width / 600, 0.3))
-    return picture + (np.float32(0.92) - picture) * (layer[..., None] / np.float32(255) * 0.75)
+    return picture + (np.float32(0.92) - picture) * (layer[..., None] / np.float32(255) * (0.75 * min(view.width / 300, 1)))
 
 
 def smooth_edges(picture: np.ndarray, label: np.ndarray, z: np.ndarray) -> np.ndarray:

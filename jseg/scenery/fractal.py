@@ -5,18 +5,22 @@ interpolations, so an octave costs two small matrix products instead of four gat
 (key, row, column): the same scene point has the same value at any size, and an octave that the grid cannot carry fades out.
 Sources: Perlin, "Improving noise" (2002); Musgrave, "Texturing and Modeling", chapter 16 (ridged multifractal).
 """
+
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 
-PERLIN_GAIN = 2.2                                            # brings the standard deviation of one octave to about 0.5
+PERLIN_GAIN = 2.2  # brings the standard deviation of one octave to about 0.5
 
 
 @dataclass(frozen=True)
 class Grid:
     """Sample positions: `v` [rows] and `x` [columns], float32, each monotonic, in the same scene unit."""
+
     v: np.ndarray
     x: np.ndarray
 
@@ -53,7 +57,7 @@ def hash_bits(key: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def hash_unit(key: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Uniform float32 in [0, 1) for each (row, column)."""
-    return (hash_bits(key, rows, columns) >> np.uint32(8)).astype(np.float32) * np.float32(2.0 ** -24)
+    return (hash_bits(key, rows, columns) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def _cells(positions: np.ndarray, frequency: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,16 +93,16 @@ def perlin(key: int, grid: Grid, frequency: Union[float, Tuple[float, float]]) -
     return noise
 
 
-def carried(grid: Grid, frequency: float) -> np.ndarray:
-    """How much of an octave the grid can carry, 1 well below the sampling limit to 0 at it, [rows, 1]."""
-    return np.clip(2.0 - 3.2 * frequency * grid.pitch(), 0, 1)[:, None].astype(np.float32)
+def carried(pitch: np.ndarray, frequency: float) -> np.ndarray:
+    """How much of an octave a grid of this pitch [rows] can carry, 1 well below the sampling limit to 0 at it, [rows, 1]."""
+    return np.clip(2.0 - 3.2 * frequency * pitch, 0, 1)[:, None].astype(np.float32)
 
 
 def spectrum(key: int, grid: Grid, frequencies: Sequence[float], amplitudes: Sequence[Union[float, np.ndarray]]) -> np.ndarray:
     """Sum of octaves; an amplitude is a number or one value per row, so that a world-sized pattern can shrink with distance."""
-    total = np.zeros(grid.shape, np.float32)
+    total, pitch = np.zeros(grid.shape, np.float32), grid.pitch()
     for octave, (frequency, amplitude) in enumerate(zip(frequencies, amplitudes)):
-        weight = carried(grid, frequency) * np.reshape(np.asarray(amplitude, np.float32), (-1, 1))
+        weight = carried(pitch, frequency) * np.reshape(np.asarray(amplitude, np.float32), (-1, 1))
         active = np.flatnonzero(weight[:, 0] > 1e-3)
         if len(active):
             start, stop = active[0], active[-1] + 1
@@ -109,7 +113,7 @@ def spectrum(key: int, grid: Grid, frequencies: Sequence[float], amplitudes: Seq
 def fbm(key: int, grid: Grid, frequency: float, octaves: int, gain: float = 0.5, lacunarity: float = 2.03) -> np.ndarray:
     """Fractional Brownian motion, about [-1, 1]."""
     powers = range(octaves)
-    return spectrum(key, grid, [frequency * lacunarity ** k for k in powers], [gain ** k for k in powers])
+    return spectrum(key, grid, [frequency * lacunarity**k for k in powers], [gain**k for k in powers])
 
 
 def world_noise(key: int, grid: Grid, longest: float, shortest: float, gain: float = 0.8, rows: np.ndarray = None) -> np.ndarray:
@@ -122,10 +126,10 @@ def world_noise(key: int, grid: Grid, longest: float, shortest: float, gain: flo
     first = 2.0 ** np.floor(np.log2(max(low, 0.5)))
     limit = min(high, 1.0 / max(float(grid.pitch().min()), 1e-6))
     count = max(int(np.ceil(np.log2(max(limit / first, 1.0)))) + 1, 1)
-    frequencies = [first * 2.0 ** k * 1.07 for k in range(count)]
+    frequencies = [first * 2.0**k * 1.07 for k in range(count)]
     amplitudes = []
     for frequency in frequencies:
-        depth = np.log2(longest * frequency / np.exp(v))                      # octaves below the longest wavelength
+        depth = np.log2(longest * frequency / np.exp(v))  # octaves below the longest wavelength
         last = np.log2(longest / shortest)
         inside = np.clip(depth + 1, 0, 1) * np.clip(last + 1 - depth, 0, 1)
         amplitudes.append(inside * gain ** np.clip(depth, 0, None))
@@ -136,9 +140,10 @@ def world_noise(key: int, grid: Grid, longest: float, shortest: float, gain: flo
 def ridged(key: int, grid: Grid, frequency: float, octaves: int, sharpness: float = 2.0, decay: float = 0.52) -> np.ndarray:
     """Ridged multifractal noise, about [0, 1]: sharp crests, and roughness only where the octave before was high."""
     total, weight, scale, norm = np.zeros(grid.shape, np.float32), 1.0, 1.0, 0.0
+    pitch = grid.pitch()
     for octave in range(octaves):
-        here = frequency * 2.07 ** octave
-        carry = carried(grid, here)
+        here = frequency * 2.07**octave
+        carry = carried(pitch, here)
         if not carry.any():
             break
         signal = 1 - np.abs(np.clip(perlin(key + 7919 * octave, grid, here), -1, 1))

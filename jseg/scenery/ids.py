@@ -1,5 +1,34 @@
 """The challenge's 29 label ids by name (the order of jseg.classes' landscape-29)."""
 
-(MOUNTAIN, SKY, WATER, SEA, ROCK, TREE, EARTH, HILL, RIVER, SAND, LAND, BUILDING, GRASS, PLANT, PERSON, BOAT, WATERFALL, WALL, PIER, PATH,
- LAKE, BRIDGE, FIELD, ROAD, RAILING, FENCE, SHIP, HOUSE, OTHER) = range(29)
+(
+    MOUNTAIN,
+    SKY,
+    WATER,
+    SEA,
+    ROCK,
+    TREE,
+    EARTH,
+    HILL,
+    RIVER,
+    SAND,
+    LAND,
+    BUILDING,
+    GRASS,
+    PLANT,
+    PERSON,
+    BOAT,
+    WATERFALL,
+    WALL,
+    PIER,
+    PATH,
+    LAKE,
+    BRIDGE,
+    FIELD,
+    ROAD,
+    RAILING,
+    FENCE,
+    SHIP,
+    HOUSE,
+    OTHER,
+) = range(29)
 OPEN_WATER = (WATER, SEA, RIVER, LAKE)

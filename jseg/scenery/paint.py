@@ -1,13 +1,19 @@
 """Colour and light of the ground: albedo by surface, sun with cast shadows, sky light, and the air in between."""
-from typing import Tuple
 
+from __future__ import annotations
+
+
+import cv2
 import numpy as np
 
 from jseg.scenery import ids
 from jseg.scenery.fractal import Grid, carried, fbm, perlin, smoothstep, world_noise
-from jseg.scenery.relief import Ground, Plan
-from jseg.scenery.style import SANDS, STONES, Style, linear
+from jseg.scenery.plan import Ground, Plan
+from jseg.scenery.style import SANDS, STONES, Style, colours, linear
 from jseg.scenery.terrain import View, sunlit
+
+VEIL = 2.4  # optical depth that mist never exceeds
+BLUE_FIRST = np.float32([0.86, 1.0, 1.18])  # air scatters blue light most
 
 
 def _mix(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -22,53 +28,70 @@ def _between(colours: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 def albedo(plan: Plan, style: Style, ground: Ground, normal: np.ndarray) -> np.ndarray:
     """Reflectance of every terrain sample, [rows, columns, 3] linear."""
-    grid, surface = ground.grid, ground.surface
-    key = plan.seed * 31 + 7
-    fine = world_noise(key, grid, 3.0, 0.03, 1.0) * 0.8
-    blades = _blades(key + 3, grid)
-    broad = fbm(key + 1, grid, 5.0, 5, 0.55)
-    result = np.zeros(grid.shape + (3,), np.float32)
-    stone = np.stack([linear(code) for code in style.pick(STONES, 1)])
-    sand = linear(style.pick(SANDS, 2))
+    grid, surface, key = ground.grid, ground.surface, plan.seed * 31 + 7
+    fine, broad = world_noise(key, grid, 3.0, 0.03, 1.0) * 0.8, fbm(key + 1, grid, 5.0, 5, 0.55)
     mottled = np.clip(0.5 + 0.35 * fine + 0.3 * broad, 0, 1)
-    grass = style.palette("grass")
-
-    def fill(label: int, colour) -> None:
-        where = surface == label
-        if where.any():
-            result[where] = colour(where)
-
-    fill(ids.GRASS, lambda at: _between(grass, 0.5 + 0.3 * fine[at] + 0.45 * broad[at]) * (0.62 + 0.24 * blades[at] + 0.1 * broad[at])[:, None])
-    fill(ids.PLANT, lambda at: _between(style.palette("plant")[:1] * 0.8, mottled[at]) * (0.5 + 0.35 * blades[at])[:, None])
-    fill(ids.HILL, lambda at: _between(np.vstack((grass * 0.75, stone[1:] * 0.7)), 0.35 * broad[at] + 0.35 + 0.15 * fine[at] + 0.25 * (1 - normal[..., 1][at]) * 3))
-    fill(ids.SAND, lambda at: sand * (0.74 + 0.07 * fine[at] + 0.06 * broad[at] + 0.07 * _sand_ripples(plan, grid)[at])[:, None])
-    fill(ids.EARTH, lambda at: _between(np.stack((linear("6b5440"), linear("8d7355"), linear("9c8a66"))), mottled[at]))
-    fill(ids.PATH, lambda at: _between(np.stack((linear("a08a68"), linear("b8a482"), linear("8d7a5c"))), mottled[at]))
-    fill(ids.ROCK, lambda at: _between(stone[::-1], mottled[at]) * (0.75 + 0.4 * mottled[at])[:, None])
-    fill(ids.ROAD, lambda at: linear("77767a") * (0.9 + 0.15 * fine[at])[:, None])
-    fill(ids.LAND, lambda at: _land(plan, style, fine[at], broad[at]))
-    fill(ids.MOUNTAIN, lambda at: _mountain(plan, style, ground, normal, stone, broad, at))
-    fill(ids.TREE, lambda at: _canopy(plan, style, ground, at))
-    if plan.fields:
-        fill(ids.FIELD, lambda at: _fields(plan, style, ground, fine, at))
-    if plan.waterfall is not None:
-        fill(ids.WATERFALL, lambda at: _falling_water(plan, grid)[at])
-    for label in ids.OPEN_WATER:
-        fill(label, lambda at: np.broadcast_to(stone[1] * 0.6, (at.sum(), 3)))
-    if ids.ROAD in [ribbon.label for ribbon in plan.ribbons]:
+    stone = colours(style.pick(STONES, 1))
+    result = np.zeros(grid.shape + (3,), np.float32)
+    for label in np.unique(surface):
+        at = surface == label
+        if label in ids.OPEN_WATER:
+            result[at] = stone[1] * 0.6
+        elif label == ids.MOUNTAIN:
+            result[at] = _mountain(plan, style, ground, normal, stone, broad, at)
+        elif label == ids.TREE:
+            result[at] = _canopy(plan, style, ground, at)
+        elif label == ids.FIELD:
+            result[at] = _fields(style, ground, fine, at)
+        elif label == ids.WATERFALL:
+            result[at] = _falling_water(plan, grid)[at]
+        elif label in (ids.GRASS, ids.HILL, ids.PLANT):
+            result[at] = _green(int(label), style, _blades(key + 3, grid)[at], fine[at], broad[at], normal[..., 1][at])
+        elif label == ids.SAND:
+            result[at] = linear(style.pick(SANDS, 2)) * (0.74 + 0.045 * fine + 0.06 * broad + 0.06 * _sand_ripples(plan, grid))[at][:, None]
+        else:
+            result[at] = _bare(int(label), plan, stone, mottled[at], fine[at], broad[at])
+    if plan.basin is not None:
+        damp = smoothstep(0.55, 0.1, ground.base - ground.level + 0.15 * broad) * np.isin(surface, (ids.SAND, ids.EARTH))
+        result *= (1 - 0.42 * damp)[..., None]
+    if ground.road_middle is not None:
         _lane_marks(ground, result)
     _winter(plan, style, ground, normal, broad, result)
     return result
 
 
+def _green(label: int, style: Style, blades: np.ndarray, fine: np.ndarray, broad: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Grass, hills with bare places where they are steep, low plants."""
+    grass = style.palette("grass")
+    if label == ids.HILL:
+        bare = colours(style.pick(STONES, 1))[1:]
+        return _between(np.vstack((grass * 0.75, bare * 0.7)), 0.35 + 0.35 * broad + 0.15 * fine + 0.75 * (1 - up))
+    if label == ids.PLANT:
+        return _between(style.palette("plant")[:1] * 0.8, fine) * (0.5 + 0.35 * blades)[:, None]
+    return _between(grass, 0.5 + 0.3 * fine + 0.45 * broad) * (0.62 + 0.24 * blades + 0.1 * broad)[:, None]
+
+
+def _bare(label: int, plan: Plan, stone: np.ndarray, mottled: np.ndarray, fine: np.ndarray, broad: np.ndarray) -> np.ndarray:
+    """Rock, roads, open land (snow in wintry scenes, dry steppe elsewhere), paths and earth."""
+    if label == ids.ROCK:
+        return _between(stone[::-1], mottled) * (0.75 + 0.4 * mottled)[:, None]
+    if label == ids.ROAD:
+        return linear("77767a") * (0.9 + 0.15 * fine)[:, None]
+    if label == ids.LAND and plan.wintry:
+        return np.float32([0.86, 0.88, 0.92]) * (1 + 0.03 * fine + 0.03 * broad)[:, None]
+    if label == ids.LAND:
+        return _between(colours(("9c8a5c", "b49c6a", "857a50")), 0.5 + 0.3 * fine + 0.35 * broad)
+    return _between(colours(("a08a68", "b8a482", "8d7a5c") if label == ids.PATH else ("6b5440", "8d7355", "9c8a66")), mottled)
+
+
 def _blades(key: int, grid: Grid) -> np.ndarray:
     """Upright texture of grass and crops: world-sized octaves drawn out along the view, about [-1, 1]."""
     total = np.zeros(grid.shape, np.float32)
-    z = np.exp(grid.v)
+    z, pitch = np.exp(grid.v), grid.pitch()
     for octave in range(4, 11):
-        frequency = 2.0 ** octave * 1.13
+        frequency = 2.0**octave * 1.13
         length = z / frequency
-        weight = np.clip(np.log2(length / 0.02), 0, 1) * np.clip(np.log2(1.6 / length), 0, 1) * carried(grid, frequency * 0.55)[:, 0]
+        weight = np.clip(np.log2(length / 0.02), 0, 1) * np.clip(np.log2(1.6 / length), 0, 1) * carried(pitch, frequency * 0.55)[:, 0]
         active = np.flatnonzero(weight > 0.02)
         if len(active):
             part = slice(active[0], active[-1] + 1)
@@ -84,19 +107,13 @@ def _sand_ripples(plan: Plan, grid: Grid) -> np.ndarray:
     return np.sin(phase) * np.clip(2.0 - 8.0 * grid.pitch()[:, None] * z / wave, 0, 1)
 
 
-def _land(plan: Plan, style: Style, fine: np.ndarray, broad: np.ndarray) -> np.ndarray:
-    """Snowy ground in wintry scenes, steppe elsewhere."""
-    if plan.wintry:
-        return np.float32([0.86, 0.88, 0.92]) * (1 + 0.03 * fine + 0.03 * broad)[:, None]
-    dry = np.stack((linear("9c8a5c"), linear("b49c6a"), linear("857a50")))
-    return _between(dry, 0.5 + 0.3 * fine + 0.35 * broad)
-
-
-def _mountain(plan: Plan, style: Style, ground: Ground, normal: np.ndarray, stone: np.ndarray, broad: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _mountain(
+    plan: Plan, style: Style, ground: Ground, normal: np.ndarray, stone: np.ndarray, broad: np.ndarray, at: np.ndarray
+) -> np.ndarray:
     """Rock in strata, scree and meadows below, snow above where it can lie."""
     grid = ground.grid
     angle = (ground.height / np.exp(grid.v)[:, None])[at]
-    top = max((item.height for item in plan.ranges if item.kind in ("alpine", "mesa")), default=0.2)
+    top = max((item.height for item in plan.ranges if item.kind in ("alpine", "massif", "mesa")), default=0.2)
     relative = angle / top
     steep = 1 - normal[..., 1][at]
     rough = fbm(plan.seed * 31 + 77, grid, 40.0, 4, 0.6)[at]
@@ -130,9 +147,9 @@ def _canopy(plan: Plan, style: Style, ground: Ground, at: np.ndarray) -> np.ndar
     return colour * (0.28 + 0.62 * within * (0.75 + 0.5 * crown))[:, None]
 
 
-def _fields(plan: Plan, style: Style, ground: Ground, fine: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _fields(style: Style, ground: Ground, fine: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Crops: each field its colour, with furrows where the picture can show them."""
-    number, phase, _ = (layer[at] for layer in ground.masks["cells"])
+    number, phase, _ = (layer[at] for layer in ground.fields)
     z = np.broadcast_to(np.exp(ground.grid.v)[:, None], ground.grid.shape)[at]
     palette = style.palette("field")
     colour = palette[(number * len(palette) * 7).astype(int) % len(palette)]
@@ -148,11 +165,10 @@ def _falling_water(plan: Plan, grid: Grid) -> np.ndarray:
 
 def _lane_marks(ground: Ground, colour: np.ndarray) -> None:
     """A dashed centre line and pale edges on the road, in place."""
-    room = ground.masks.get(("ribbon", ids.ROAD))
-    if room is None:
-        return
+    middle = ground.road_middle
     z = np.exp(ground.grid.v)[:, None]
-    paint = np.maximum(smoothstep(0.95, 0.965, room) * ((z / 6.0) % 1 < 0.55), 0.0)
+    half = np.maximum(0.09, 0.7 * z * (ground.grid.x[1] - ground.grid.x[0]))  # never thinner than the picture can show
+    paint = np.clip(1.5 - middle / half, 0, 1) * (0.09 / half) ** 0.5 * ((z / 9.0) % 1 < 0.5)
     colour += (linear("d8d4c8") - colour) * (paint * (ground.surface == ids.ROAD))[:, :, None]
 
 
@@ -162,15 +178,24 @@ def _winter(plan: Plan, style: Style, ground: Ground, normal: np.ndarray, broad:
         return
     deep = 1.0 if plan.wintry else 0.7 if style.weather == "snowfall" else 0.35
     amount = np.zeros(ground.grid.shape, np.float32)
-    for label, share in ((ids.TREE, 0.45), (ids.HILL, 0.9), (ids.GRASS, 0.35), (ids.FIELD, 0.55), (ids.ROCK, 0.6), (ids.EARTH, 0.45),
-                         (ids.PATH, 0.35), (ids.ROAD, 0.2), (ids.SAND, 0.25)):
+    for label, share in (
+        (ids.TREE, 0.45),
+        (ids.HILL, 0.9),
+        (ids.GRASS, 0.35),
+        (ids.FIELD, 0.55),
+        (ids.ROCK, 0.6),
+        (ids.EARTH, 0.45),
+        (ids.PATH, 0.35),
+        (ids.ROAD, 0.2),
+        (ids.SAND, 0.25),
+    ):
         amount[ground.surface == label] = share * deep
     lying = amount * smoothstep(-0.5, 0.3, broad + 0.5 * deep) * smoothstep(0.45, 0.8, normal[..., 1])
     colour += (np.float32([0.84, 0.87, 0.92]) - colour) * lying[:, :, None]
 
 
-def light(style: Style, ground: Ground, normal: np.ndarray, colour: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """(radiance [rows, columns, 3], sunshine [rows, columns]): albedo under sun, sky and a little light from the ground."""
+def light(style: Style, ground: Ground, normal: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Radiance [rows, columns, 3]: albedo under sun, sky and a little light from the ground."""
     shine = sunlit(ground.height, ground.grid, style.azimuth, style.elevation)
     sun = style.direction()
     facing = np.clip(normal @ sun, 0, None) * shine
@@ -178,12 +203,11 @@ def light(style: Style, ground: Ground, normal: np.ndarray, colour: np.ndarray) 
     hollow = _occlusion(ground)
     bounce = (1 - normal[..., 1]) * 0.12
     lamp = facing[..., None] * style.sun + (open_sky * hollow)[..., None] * style.ambient + (bounce * facing.mean())[..., None] * style.sun
-    return colour * lamp, shine
+    return colour * lamp
 
 
 def _occlusion(ground: Ground) -> np.ndarray:
     """Valleys and gaps get less sky: height against its surroundings on the picture's scale."""
-    import cv2
     angle = ground.height / np.exp(ground.grid.v)[:, None]
     wide = cv2.blur(angle, (max(len(ground.grid.x) // 24, 3),) * 2)
     return np.clip(1 + (angle - wide) * 9, 0.55, 1.15)
@@ -202,11 +226,10 @@ def foliage(plan: Plan, view: View, label: np.ndarray, seen: np.ndarray) -> np.n
     return seen
 
 
-def through_air(style: Style, colour: np.ndarray, haze: np.ndarray, z: np.ndarray, height: np.ndarray, mist_top: float = 45.0) -> np.ndarray:
-    """Aerial perspective: `colour` [..., 3] seen from `z` metres with `haze` [..., 3] in between; low ground lies in the mist."""
-    low = np.exp(-np.clip(height, 0, None) / mist_top)
-    veil = 2.4 * (1 - np.exp(-style.mist * low * z * (1e-3 / 2.4)))            # mist thins out before it hides everything
-    depth = style.haze * (0.35 + 0.65 * np.exp(-np.clip(height, 0, None) / 900.0)) * z * 1e-3 + veil
-    blue = np.float32([0.86, 1.0, 1.18])                                     # blue light scatters first
-    kept = np.exp(-depth[..., None] * blue)
-    return colour * kept + haze * (1 - kept)
+def transmission(style: Style, z, height, mist_top: float) -> np.ndarray:
+    """Share of each colour's light, [..., 3], that comes through `z` metres of air from `height`; low ground lies in the mist."""
+    height = np.maximum(height, 0)
+    low = np.exp(-height / mist_top)
+    veil = VEIL * (1 - np.exp(-style.mist * low * z * (1e-3 / VEIL)))  # mist thins out before it hides everything
+    depth = style.haze * (0.35 + 0.65 * np.exp(-height / 900.0)) * z * 1e-3 + veil
+    return np.exp(-np.asarray(depth, np.float32)[..., None] * BLUE_FIRST)

@@ -1,8 +1,12 @@
 """The sky: a three-stop gradient that warms towards the sun, sun or moon, stars, and clouds lit from the sun's side.
 
 Clouds are fractal densities in coordinates that shrink towards the horizon. Light inside a cloud falls off with the density met on the way
-to the sun, measured by a few affine pulls of the picture towards the sun's place in it; thin edges near the sun scatter forward (silver lining).
+to the sun, measured by a few affine pulls of the picture towards the sun's place in it; thin edges near the sun scatter forward (a silver
+lining).
 """
+
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
@@ -17,14 +21,15 @@ from jseg.scenery.terrain import View
 @dataclass(frozen=True)
 class CloudKind:
     """Shape of one kind of cloud; `flatten` small = seen as a flat layer, large = upright heaps."""
+
     frequency: float
-    stretch: float                                           # longer along x by this factor
+    stretch: float  # longer along x by this factor
     flatten: float
     octaves: int
     gain: float
     warp: float
-    edge: float                                              # density range from nothing to full
-    thickness: float                                         # optical depth of the full density
+    edge: float  # density range from nothing to full
+    thickness: float  # optical depth of the full density
 
 
 CLOUDS: Dict[str, CloudKind] = {
@@ -51,7 +56,7 @@ def gradient(view: View, style: Style, cosine: np.ndarray, up: np.ndarray) -> np
     weights = [low * (1 - high), (1 - low) * (1 - high), np.ones_like(low) * high]
     base = sum(weight[:, :, None] * colour for weight, colour in zip(weights, (style.horizon, style.middle, style.zenith)))
     side = np.clip((1 + cosine) / 2, 0, 1)
-    near = side ** 8
+    near = side**8
     warm = near * (0.35 + 0.65 * low) * (0.75 * style.sun_seen)
     sky = base * (0.86 + 0.2 * side[:, :, None] ** 2)
     return sky + (style.glow - sky) * np.clip(warm, 0, 0.9)[:, :, None]
@@ -72,16 +77,20 @@ def _density(view: View, style: Style, kind: CloudKind, scale: int) -> np.ndarra
     up = np.clip((view.horizon * view.height - (np.arange(rows) + 0.5) * scale) / view.focal, 0.0, None)
     x = ((np.arange(int(np.ceil(view.width / scale))) + 0.5) * scale / view.width * 2 - 1) * view.tan_half
     shift = generator(style.seed, 21).uniform(0, 50, 2)
-    grid = Grid((shift[0] - np.log(up + kind.flatten) * (0.55 + kind.flatten)).astype(np.float32), (shift[1] + x / kind.stretch).astype(np.float32))
+    grid = Grid(
+        (shift[0] - np.log(up + kind.flatten) * (0.55 + kind.flatten)).astype(np.float32), (shift[1] + x / kind.stretch).astype(np.float32)
+    )
     key = 1000 + style.seed * 13
     shape = fbm(key, grid, kind.frequency, kind.octaves, kind.gain)
     pixels = kind.warp * view.focal / scale
-    shape = displaced(shape, fbm(key + 5, grid, kind.frequency * 1.3, 4) * pixels * 0.5, fbm(key + 9, grid, kind.frequency * 1.3, 4) * pixels)
-    if kind.flatten >= 0.3:                                                 # heaps: billows on top of the shape
+    shape = displaced(
+        shape, fbm(key + 5, grid, kind.frequency * 1.3, 4) * pixels * 0.5, fbm(key + 9, grid, kind.frequency * 1.3, 4) * pixels
+    )
+    if kind.flatten >= 0.3:  # heaps: billows on top of the shape
         shape = shape + 0.35 * (0.5 - np.abs(fbm(key + 17, grid, kind.frequency * 3.1, 4, 0.55)))
     threshold = np.interp(style.cover, (0, 0.25, 0.5, 0.75, 1), (1.2, 0.42, 0.12, -0.25, -0.9))
     rise = np.clip((shape - threshold) / kind.edge, 0, 2.5)
-    return rise * rise * (3 - 2 * np.minimum(rise, 1)) / np.maximum(rise, 1)   # smooth at the edge, linear in the thick
+    return rise * rise * (3 - 2 * np.minimum(rise, 1)) / np.maximum(rise, 1)  # smooth at the edge, linear in the thick
 
 
 def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.ndarray:
@@ -98,16 +107,20 @@ def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.
     for step in (0.008, 0.02, 0.04, 0.07):
         pull = min(step * view.focal / scale / distance * 1.2, 0.5)
         matrix = np.float32([[1 - pull, 0, pull * sun_column], [0, 1 - pull, pull * sun_row]])
-        path += cv2.warpAffine(density, matrix, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+        path += cv2.warpAffine(
+            density, matrix, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
     path = cv2.GaussianBlur(path * 0.25, (0, 0), max(columns / 200, 0.6))
     light = np.exp(-kind.thickness * (0.3 * path + 0.4 * path * np.minimum(density, 1)))
-    light, density = (cv2.resize(layer, (columns * scale, rows * scale), interpolation=cv2.INTER_LINEAR)[:, :view.width] if scale > 1 else layer
-                      for layer in (light, density))
+    light, density = (
+        cv2.resize(layer, (columns * scale, rows * scale), interpolation=cv2.INTER_LINEAR)[:, : view.width] if scale > 1 else layer
+        for layer in (light, density)
+    )
     rows = min(len(density), view.height)
     light, density, cosine, sky_part = light[:rows, :, None], density[:rows], cosine[:rows], sky[:rows]
     up = np.clip(view.tangents()[:rows, None], 0, None)
     side = np.clip((1 + cosine) / 2, 0, 1)
-    forward = (0.62 + 0.55 * side ** 5 + 1.1 * side ** 60 * style.sun_seen)[:, :, None]
+    forward = (0.62 + 0.55 * side**5 + 1.1 * side**60 * style.sun_seen)[:, :, None]
     lit = style.sun * 0.46 * forward + style.ambient * 0.66
     dark = (style.ambient * 0.36 + style.middle * 0.22 + style.horizon * 0.18) * (0.6 if style.cloud == "storm" else 1.0)
     colour = dark + (lit - dark) * light
@@ -126,7 +139,11 @@ def _disc(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.n
     halo = np.exp(-angle / 0.05) * 0.55 + np.exp(-angle / 0.18) * 0.22
     disc = np.clip((size - angle) * view.focal / 2 + 0.5, 0, 1)
     strength = style.sun_seen * (0.25 if style.hour == "night" else 1.0)
-    return sky + (style.glow * (halo * strength)[:, :, None]) + np.float32(1.6) * style.glow * (disc * min(style.sun_seen * 1.3, 1))[:, :, None]
+    return (
+        sky
+        + (style.glow * (halo * strength)[:, :, None])
+        + np.float32(1.6) * style.glow * (disc * min(style.sun_seen * 1.3, 1))[:, :, None]
+    )
 
 
 def _stars(view: View, style: Style, sky: np.ndarray) -> np.ndarray:
@@ -140,7 +157,7 @@ def _stars(view: View, style: Style, sky: np.ndarray) -> np.ndarray:
     np.maximum.at(layer, (rows[keep], columns[keep]), (0.2 + 0.8 * power[keep]).astype(np.float32))
     if view.width > 600:
         layer = cv2.GaussianBlur(layer, (0, 0), view.width / 900) * 3
-    return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * style.stars
+    return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * (style.stars * min((view.width / 512) ** 1.2, 1))
 
 
 def paint_sky(view: View, style: Style) -> Tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,9 @@ A terrain grid has columns X' = x / z (one per picture column) and rows v = ln z
 as far. Along one picture column visibility is a running maximum of the elevation tangent (height - eye) / z, as in the "voxel space"
 renderers of the 1990s, here for all columns at once.
 """
+
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -14,12 +17,13 @@ import numpy as np
 from jseg.scenery.fractal import Grid
 
 SURVEY_ROWS, SURVEY_COLUMNS = 360, 40
-FAR = 30000.0                                                # metres; beyond it there is sky only
+FAR = 30000.0  # metres; beyond it there is sky only
 
 
 @dataclass(frozen=True)
 class View:
     """The camera: `tan_half` is the tangent of half the horizontal angle, `horizon` the fraction of the height at which eye level lies."""
+
     width: int
     height: int
     tan_half: float
@@ -55,7 +59,9 @@ class View:
 def survey_grid(view: View) -> Grid:
     """A coarse grid, the same for every picture size, on which to learn how steep the ground is."""
     columns = (np.arange(SURVEY_COLUMNS) + 0.5) / SURVEY_COLUMNS * 2 - 1
-    return Grid(np.linspace(np.log(view.nearest * 0.6), np.log(FAR), SURVEY_ROWS).astype(np.float32), (columns * view.tan_half).astype(np.float32))
+    return Grid(
+        np.linspace(np.log(view.nearest * 0.6), np.log(FAR), SURVEY_ROWS).astype(np.float32), (columns * view.tan_half).astype(np.float32)
+    )
 
 
 def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
@@ -66,7 +72,7 @@ def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
     v = survey.v.astype(np.float64)
     angle = height / np.exp(v)[:, None]
     rise = np.clip(np.gradient(angle, v, axis=0), 0, None)
-    rise = np.sort(rise, axis=1)[:, -SURVEY_COLUMNS // 6]                   # steeper than most, not the one worst column
+    rise = np.sort(rise, axis=1)[:, -SURVEY_COLUMNS // 6]  # steeper than most, not the one worst column
     rise = np.convolve(np.pad(np.maximum(rise, 0.04), 6, mode="edge"), np.ones(13) / 13, mode="valid")
     density = view.focal * np.clip(view.eye * np.exp(-v) + 0.8 * rise, 0.05, 1.1)
     count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(v))])
@@ -81,7 +87,7 @@ def first_reaching(levels: np.ndarray, rows: int) -> np.ndarray:
     """
     samples, columns = levels.shape
     top = np.minimum.accumulate(levels, axis=0)
-    above = np.clip(np.ceil(top - 0.5), 0, rows).astype(np.int32)            # rows that are still open
+    above = np.clip(np.ceil(top - 0.5), 0, rows).astype(np.int32)  # rows that are still open
     flat = above * np.int32(columns) + np.arange(columns, dtype=np.int32)
     histogram = np.bincount(flat.ravel(), minlength=(rows + 1) * columns).reshape(rows + 1, columns)
     return samples - np.cumsum(histogram, axis=0)[:rows]
@@ -90,6 +96,7 @@ def first_reaching(levels: np.ndarray, rows: int) -> np.ndarray:
 @dataclass(frozen=True)
 class Sight:
     """What each pixel sees: `sky` [H, W] bool, and the terrain sample (column = pixel column) as a fractional row `place` [H, W]."""
+
     sky: np.ndarray
     place: np.ndarray
 

@@ -3,6 +3,9 @@
 What a water pixel mirrors is found in the finished picture: seen from the mirrored camera, a point at distance z moves up by
 2 (eye - level) / z in elevation tangent, so the first pixel of the column that reaches the mirrored ray is its reflection.
 """
+
+from __future__ import annotations
+
 from typing import Tuple
 
 import cv2
@@ -10,17 +13,19 @@ import numpy as np
 
 from jseg.scenery import ids
 from jseg.scenery.canvas import Canvas
-from jseg.scenery.fractal import Grid, fbm, perlin, smoothstep, world_noise
-from jseg.scenery.relief import Ground, Plan
+from jseg.scenery.fractal import Grid, fbm, smoothstep, world_noise
+from jseg.scenery.plan import Ground, Plan
 from jseg.scenery.style import FRESH_WATERS, WATERS, Style, linear
-from jseg.scenery.terrain import first_reaching
+from jseg.scenery.terrain import FAR, first_reaching
+
+ROUGHNESS = {ids.SEA: (1.0, 0.25), ids.RIVER: (0.8, 0.15), ids.LAKE: (0.5, 0.02), ids.WATER: (0.35, 0.02)}  # share of the wind, least
 
 
 def _main_run(wet: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """First and last row of each column's longest unbroken stretch of water, [W] each (0, -1 where there is none)."""
     rows, columns = wet.shape
     numbers = np.arange(rows, dtype=np.int32)[:, None]
-    begin = np.maximum.accumulate(np.where(wet, -1, numbers), axis=0) + 1       # where the stretch that holds this row began
+    begin = np.maximum.accumulate(np.where(wet, -1, numbers), axis=0) + 1  # where the stretch that holds this row began
     length = np.where(wet, numbers - begin + 1, 0)
     last = length.argmax(axis=0)
     first = begin[last, np.arange(columns)]
@@ -43,7 +48,7 @@ def _mirrored(canvas: Canvas, wet: np.ndarray, level: float) -> np.ndarray:
     index = rows - 1 - first_reaching(levels.astype(np.float32), rows)
     target = np.clip(np.rint(rows - numbers[:, 0] - 1 + view.horizon * rows), 0, rows - 1).astype(np.int64)
     index = np.take(index, target, axis=0)
-    plain = np.rint(2 * view.horizon * rows - 1 - numbers).astype(np.int64)     # the same height above the horizon
+    plain = np.rint(2 * view.horizon * rows - 1 - numbers).astype(np.int64)  # the same height above the horizon
     index = np.clip(np.where(index < np.minimum(numbers, rows), index, plain), 0, rows - 1)
     return np.take_along_axis(canvas.picture, index[..., None], axis=0)
 
@@ -72,18 +77,20 @@ def _glitter(style: Style, view, start: int, along: np.ndarray, sideways: np.nda
     return np.exp(-miss / (2 * (spread * 1.6 + 0.012) ** 2))
 
 
-def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth: np.ndarray, bed: np.ndarray, haze: np.ndarray, air) -> None:
-    """Colour every water pixel of the canvas, in place. `depth` [H, W] metres of water, `bed` [H, W, 3] light of the ground below."""
+def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth: np.ndarray, bed: np.ndarray) -> None:
+    """Colour every water pixel of the canvas, in place. `depth` [H, W] metres of water (0 on land), `bed` [H, W, 3] what
+    is seen of the ground below."""
     view, level = canvas.view, ground.level
     wet = np.isin(canvas.label_ground, ids.OPEN_WATER)
     if not wet.any():
         return
     start = int(wet.any(axis=1).argmax())
     label = int(np.bincount(canvas.label_ground[wet], minlength=29).argmax())
-    rough = style.wind * {ids.SEA: 1.0, ids.RIVER: 0.8, ids.LAKE: 0.5, ids.WATER: 0.35}[label] + {ids.SEA: 0.25, ids.RIVER: 0.15}.get(label, 0.02)
+    share, least = ROUGHNESS[label]
+    rough = least + share * style.wind
     slope = 0.012 + 0.05 * rough
     along, sideways, wind = _ripples(plan, canvas, level, start, rough)
-    calm = 0.55 + 0.45 * smoothstep(-0.25, 0.35, wind)                          # cat's paws: ruffled and smooth patches
+    calm = 0.55 + 0.45 * smoothstep(-0.25, 0.35, wind)  # cat's paws: ruffled and smooth patches
     along, sideways = along * calm, sideways * calm
     mirrored = _mirrored(canvas, wet, level)
     if rough > 0.05:
@@ -92,31 +99,40 @@ def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth:
     shift = 2 * slope * view.focal
     map_x = np.arange(columns, dtype=np.float32) + sideways * shift * 0.6
     map_y = np.arange(start, rows, dtype=np.float32)[:, None] + np.abs(along) * shift * 0.8 + along * shift * 0.5
-    reflected = cv2.remap(mirrored, map_x.astype(np.float32), np.clip(map_y, start, rows - 1).astype(np.float32), cv2.INTER_LINEAR,
-                          borderMode=cv2.BORDER_REPLICATE)
+    reflected = cv2.remap(
+        mirrored,
+        map_x.astype(np.float32),
+        np.clip(map_y, start, rows - 1).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     up = -view.tangents()[start:, None]
     facing = np.clip(up / np.sqrt(1 + up * up) + along * slope * 1.2 + slope, 0, 1)
     fresnel = (0.03 + 0.97 * (1 - facing) ** 5)[..., None]
     if label in (ids.LAKE, ids.WATER):
-        fresnel = fresnel ** 0.8
-    deep, shallow = (linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3))
-    lamp = style.ambient * 0.9 + style.sun * (0.25 + 0.45 * max(np.sin(style.elevation), 0))
-    body = deep + (shallow - deep) * np.exp(-depth[start:, :, None] / 2.2)
-    body = body * lamp * (1 + 0.25 * along[..., None])
-    clear = np.exp(-np.clip(depth[start:, :, None], 0, None) * np.float32([2.2, 1.3, 1.0]))
-    body = body + (bed[start:] * np.float32([0.8, 0.9, 0.85]) - body) * clear * 0.85
+        fresnel = fresnel**0.8
+    body = _body(style, label, depth[start:, :, None], bed[start:], along)
     water = body + (reflected - body) * fresnel
     glint = _glitter(style, view, start, along, sideways, slope * 2.2 + 0.02)
     water = water + (glint * (0.25 + 0.75 * fresnel[..., 0]) * 1.5 * min(style.sun_seen * 1.2, 1.0))[..., None] * style.sun
     water = _foam(plan, style, canvas, label, start, depth, along, water, rough)
-    z = canvas.z_ground[start:]
-    water = air(water, haze[start:], z, np.zeros_like(z))
+    z = np.minimum(canvas.z_ground[start:], FAR)
+    water = canvas.through_air(water, start, z, np.zeros_like(z))
     open_part = (wet[start:] * (1 - canvas.cover[start:]))[..., None]
     canvas.picture[start:] += water * open_part
 
 
-def _foam(plan: Plan, style: Style, canvas: Canvas, label: int, start: int, depth: np.ndarray, along: np.ndarray, water: np.ndarray,
-          rough: float) -> np.ndarray:
+def _body(style: Style, label: int, depth: np.ndarray, bed: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Light from below the surface, [rows, W, 3]: the water's own colour, and the bed where it is shallow."""
+    deep, shallow = (linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3))
+    lamp = style.ambient * 0.9 + style.sun * (0.25 + 0.45 * max(np.sin(style.elevation), 0))
+    body = (deep + (shallow - deep) * np.exp(-depth / 2.2)) * lamp * (1 + 0.25 * along[..., None])
+    return body + (bed * np.float32([0.8, 0.9, 0.85]) - body) * np.exp(-depth * np.float32([2.2, 1.3, 1.0])) * 0.85
+
+
+def _foam(
+    plan: Plan, style: Style, canvas: Canvas, label: int, start: int, depth: np.ndarray, along: np.ndarray, water: np.ndarray, rough: float
+) -> np.ndarray:
     """Surf along the sea's shore, white caps in wind, riffles in rivers."""
     view = canvas.view
     v = np.log(view.eye / np.maximum(-view.tangents()[start:], 1e-4)).astype(np.float32)[::-1].copy()
@@ -130,7 +146,9 @@ def _foam(plan: Plan, style: Style, canvas: Canvas, label: int, start: int, dept
         rolls = np.zeros_like(d)
         for number, place in enumerate((0.45, 0.85, 1.35)):
             wobble = 0.16 * fbm(key + 3 + number, grid, 3.0, 4)[::-1]
-            rolls = np.maximum(rolls, smoothstep(0.11, 0.02, np.abs(d - place - wobble)) * smoothstep(-0.1, 0.7, lace + 0.1) * (0.85 - 0.2 * number))
+            rolls = np.maximum(
+                rolls, smoothstep(0.11, 0.02, np.abs(d - place - wobble)) * smoothstep(-0.1, 0.7, lace + 0.1) * (0.85 - 0.2 * number)
+            )
         crests = world_noise(key + 9, grid, 1.5, 0.1, 0.95)[::-1]
         caps = smoothstep(1.0, 1.5, along + 0.7 * crests) * smoothstep(0.55, 1.2, rough)
         amount = np.maximum(np.maximum(swash, rolls * min(0.3 + rough, 1.0)), caps)
