@@ -83,7 +83,7 @@ def write_challenge(
     strangers = sorted({path.name for path in labels.glob("*.png")} - {"scene_%04d.png" % number for number in range(count)})
     if strangers:
         raise ValueError(
-            "%s already holds other label maps (%d, such as %s); give an empty folder or remove them" % (labels, len(strangers), strangers[0])
+            "%s already holds %d other label maps, such as %s; give an empty folder or remove them" % (labels, len(strangers), strangers[0])
         )
     pairs = {}
     for number in range(count):

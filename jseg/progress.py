@@ -104,7 +104,8 @@ class Bars:
         if self.quiet:
             self._tell(stage, step, text)
             return
-        self.inner.set_description_str(f"  stage {stage}" + (", decoding" if step == self.steps[stage] and not decoded else ""), refresh=False)
+        decoding = ", decoding" if step == self.steps[stage] and not decoded else ""
+        self.inner.set_description_str(f"  stage {stage}{decoding}", refresh=False)
         self.inner.n = 0 if finished else sum(self.steps[:stage]) + step
         self.inner.refresh()
         self.pictures.set_postfix_str(text, refresh=False)

@@ -98,6 +98,8 @@ def _process_kept() -> Iterator[None]:
     """Undo what importing Jittor does to the process: standard output, signals, random generators, TLS checks."""
     import numpy as np
 
+    for kind in (np.float16, np.float32, np.float64):
+        np.finfo(kind)  # remembered by NumPy, which would warn later: Jittor's fast code rounds denormals to zero in the whole process
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
     states = random.getstate(), np.random.get_state()
     context = ssl._create_default_https_context

@@ -60,14 +60,15 @@ class Network:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_saved_is_loaded(suffix, tmp_path):
     path, ema = tmp_path / ("weights" + suffix), {"net.0.bias": np.full(3, 9, np.float32)}
-    save(path, state(), UNETS["small"], step=120, note='"é"', betas=[0.9, 0.999], ema=ema, optimizer={"net.0.bias/m": np.ones(3)}, nothing={})
+    optimizer = {"net.0.bias/m": np.ones(3)}
+    save(path, state(), UNETS["small"], step=120, note='"é"', betas=[0.9, 0.999], ema=ema, optimizer=optimizer, nothing={})
     assert_same(load(path, "model"), state())
     assert_same(load(path, "ema"), {**state(), **ema})
     assert_same(load(path), {**state(), **ema})
     assert load_config(path) == UNETS["small"] and type(load_config(path)) is UNetConfig
     extra = load_extra(path)
     assert_same(extra.pop("ema"), ema)
-    assert_same(extra.pop("optimizer"), {"net.0.bias/m": np.ones(3)})
+    assert_same(extra.pop("optimizer"), optimizer)
     assert extra == {"step": 120, "note": '"é"', "betas": [0.9, 0.999], "nothing": {}}
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -143,7 +144,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("error", (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), RuntimeError("the device is gone")))
+@pytest.mark.parametrize("error", (OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), RuntimeError("the device is gone")))
 def test_a_failure_leaves_the_old_file(suffix, error, tmp_path):
     path = tmp_path / ("w" + suffix)
     save(path, state())
@@ -181,13 +182,14 @@ def with_config(tmp_path, config, **record):
 
 def test_fields_that_a_file_lacks_have_their_defaults(tmp_path):
     assert load_config(with_config(tmp_path, {"network": "UNetConfig", "channels": 64})) == UNetConfig(channels=64)
-    assert load_config(with_config(tmp_path, {"network": "AutoencoderConfig", "channel_mult": [1, 2]})) == AutoencoderConfig(channel_mult=(1, 2))
+    older = with_config(tmp_path, {"network": "AutoencoderConfig", "channel_mult": [1, 2]})
+    assert load_config(older) == AutoencoderConfig(channel_mult=(1, 2))
     assert load_config(with_config(tmp_path, {"network": "UNetConfig", "dropout": 0})) == UNetConfig()
     assert load_config(with_config(tmp_path, None)) is None
 
 
 @pytest.mark.parametrize("config, word", (
-    ({"network": "UNetConfig", "flash": 1}, "flash"), ({"network": "Transformer"}, "Transformer"), ({"network": ["UNetConfig"]}, "configuration"),
+    ({"network": "UNetConfig", "flash": 1}, "flash"), ({"network": "Transformer"}, "Transformer"), ({"network": ["x"]}, "configuration"),
     ({"network": "UNetConfig", "channels": "64"}, "channels"), ({"network": "UNetConfig", "channels": True}, "channels"),
     ({"network": "UNetConfig", "channel_mult": [1, "2"]}, "channel_mult"), ({"network": "UNetConfig", "channel_mult": 2}, "channel_mult"),
     ("UNetConfig", "configuration"), ([1], "configuration")))
@@ -232,10 +234,10 @@ def test_long_lists_are_cut_and_counted():
 def test_the_wrong_network_is_called_by_its_name():
     unet, autoencoder = unet_shapes(UNETS["tiny"]), autoencoder_shapes(AUTOENCODERS["tiny"])
     arrays = {name: np.zeros(shape, np.float32) for name, shape in autoencoder.items()}
-    with pytest.raises(CheckpointError, match="looks like an autoencoder with 32 base channels and 64 codes, the network is a UNet with 32"):
+    with pytest.raises(CheckpointError, match="like an autoencoder with 32 base channels and 64 codes, the network is a UNet with 32"):
         load_into(Network(unet), arrays)
     wider = {name: np.zeros(shape, np.float32) for name, shape in autoencoder_shapes(AutoencoderConfig(64, (1, 1, 1), 1, 3, 64)).items()}
-    with pytest.raises(CheckpointError, match="an autoencoder with 64 base channels .* the network is an autoencoder with 32 base channels"):
+    with pytest.raises(CheckpointError, match="an autoencoder with 64 base channels .* the network is an autoencoder with 32 base"):
         load_into(Network(autoencoder), wider)
     prefixed = {"first_stage_model." + name: array for name, array in arrays.items()}
     with pytest.raises(CheckpointError, match="convert_weights.py"):
@@ -352,7 +354,8 @@ def test_release_averages_of_two_equal_weights(tmp_path):
 @pytest.mark.parametrize("parts, word", (
     ([], "at least one"), ([(1, 1.0), (2, -1.0)], "sum is not 0"), ([(1, float("nan"))], "sum is not 0"),
     ([(1, 1.0), ({"v": np.ones(2)}, 1.0)], r"1 missing \(w\); 1 unexpected \(v\)"),
-    ([(1, 1.0), ({"w": np.ones(3)}, 1.0)], r"w is \[3\], expected \[2\]"), ([(1, 1.0), ({"w": np.array([1, np.nan])}, 1.0)], "part 2: w holds NaN"),
+    ([(1, 1.0), ({"w": np.ones(3)}, 1.0)], r"w is \[3\], expected \[2\]"),
+    ([(1, 1.0), ({"w": np.array([1, np.nan])}, 1.0)], "part 2: w holds NaN"),
     ([({"n": np.array([1])}, 1.0), ({"n": np.array([2])}, 1.0)], "part 2: n holds integers that differ")))
 def test_what_cannot_be_averaged(parts, word):
     with pytest.raises(CheckpointError, match=word) as caught:

@@ -68,7 +68,8 @@ def test_the_layouts_are_the_release_s():
 def test_the_configuration_is_read_from_the_shapes():
     assert unet_config(release_layout()["unet"]) == UNETS["release"]
     assert autoencoder_config(release_layout()["autoencoder"]) == AUTOENCODERS["release"]
-    variants = [*UNETS.values(), dataclasses.replace(TINY_UNET, channel_mult=(2, 3), blocks=3, attention_downsampling=(1,), head_channels=32),
+    variants = [*UNETS.values(),
+                dataclasses.replace(TINY_UNET, channel_mult=(2, 3), blocks=3, attention_downsampling=(1,), head_channels=32),
                 dataclasses.replace(TINY_UNET, channel_mult=(1,), attention_downsampling=(), classes=151)]
     for config in variants:
         unreadable = Unreadable(config.head_channels, config.width, config.height)
@@ -101,7 +102,8 @@ def test_an_sdm_unet(folder, capsys):
     code, out, _ = convert(capsys, "ema.npz", "unet.safetensors", "--head_channels", 16, "--width", 16, "--height", 12)
     assert code == 0 and load_config("unet.safetensors") == TINY_UNET
     given = load("unet.safetensors")
-    assert list(given) == list(arrays) and all(given[name].dtype == np.float32 and np.array_equal(given[name], arrays[name]) for name in arrays)
+    assert list(given) == list(arrays) and {array.dtype for array in given.values()} == {np.dtype(np.float32)}
+    assert all(np.array_equal(given[name], arrays[name]) for name in arrays)
     assert "head_channels 16, latent 16x12" in out and sha256("unet.safetensors") in out and str(len(arrays)) in out
     assert load_extra("unet.safetensors")["converted_from"] == "ema.npz"
 
@@ -141,11 +143,13 @@ def test_a_vq_autoencoder_of_latent_diffusion_with_its_average(folder, capsys):
 def test_the_first_stage_of_a_whole_latent_diffusion_model(folder, capsys):
     arrays = filled(autoencoder_shapes(TINY_VQ))
     tree = {"first_stage_model." + name: array for name, array in arrays.items()}
-    tree.update({"model.diffusion_model.input_blocks.0.0.weight": np.ones((2, 2)), "model_ema.diffusion_modelinput_blocks00weight": np.zeros((2, 2)),
-                 "betas": np.ones(3), "cond_stage_model.encoder.conv_in.weight": np.ones((1, 1, 3, 3)), "first_stage_model.loss.logvar": np.ones(1)})
+    tree.update({"model.diffusion_model.input_blocks.0.0.weight": np.ones((2, 2)), "betas": np.ones(3),
+                 "model_ema.diffusion_modelinput_blocks00weight": np.zeros((2, 2)), "first_stage_model.loss.logvar": np.ones(1),
+                 "cond_stage_model.encoder.conv_in.weight": np.ones((1, 1, 3, 3))})
     code, out, _ = convert(capsys, pickled("model.ckpt", {"state_dict": tree}), "autoencoder.safetensors")
     given = load("autoencoder.safetensors")
-    assert code == 0 and load_config("autoencoder.safetensors") == TINY_VQ and all(np.array_equal(given[name], arrays[name]) for name in arrays)
+    assert code == 0 and load_config("autoencoder.safetensors") == TINY_VQ
+    assert all(np.array_equal(given[name], arrays[name]) for name in arrays)
     assert "first_stage_model.* -> *" in out and "1 of cond_stage_model.*" in out and "1 of first_stage_model.loss.*" in out
 
 
@@ -227,5 +231,6 @@ def test_help_and_the_script_run_at_once_and_without_jittor(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL).returncode == 0
     for name in ("convert_weights", "merge_weights"):
-        result = subprocess.run([sys.executable, str(ROOT / "scripts" / (name + ".py")), "--help"], env=environment, capture_output=True, text=True)
+        command = [sys.executable, str(ROOT / "scripts" / (name + ".py")), "--help"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert result.returncode == 0 and "examples:" in result.stdout

@@ -133,11 +133,18 @@ def test_options_in_the_readme_exist():
         assert [option for option in re.findall(r"`(--\w+)", text(page)) if option not in known] == []
 
 
-def test_output_in_the_readme_is_what_the_commands_print():
-    source = text("jseg/commands/test.py") + text("jseg/commands/demo.py")
-    for line in [line for body in fences(READMES[0], "text") for line in body.splitlines() if line.startswith("jseg ")]:
-        words = [part for part in re.split(r"\d+|\S*/\S*|\bresults\b|\bdemo\b|: |--\w+", line.partition(": ")[2]) if len(part) > 12]
-        assert words and all(part.strip(" ,;") in re.sub(r'"\s+f?"', "", source) for part in words), line
+def test_the_default_output_is_the_one_on_the_page():
+    default = importlib.import_module("jseg.commands.test").parser().get_default("output_path")
+    row, = [line for line in text("docs/differences.md").splitlines() if line.startswith("| 17 |")]
+    assert default == "./results" and "`./results`" in row.split("|")[3]
+
+
+@pytest.mark.parametrize("name, words", [("test", "settings and timings in"), ("demo", "the networks are untrained, so the pictures are noise")])
+def test_output_in_the_readme_is_what_the_commands_print(name, words):
+    printed = re.sub(r'"\s+f?"', "", text("jseg/commands/%s.py" % name))
+    for page in READMES:
+        shown = [line for body in fences(page, "text") for line in body.splitlines() if line.startswith("jseg %s: " % name)]
+        assert shown and all(words in line for line in shown) and words in printed
 
 
 def test_the_tree_is_the_house():

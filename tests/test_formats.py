@@ -311,8 +311,8 @@ BOMBS = {
     "huge memo index": b"K\x01r\xff\xff\xff\xff.",
     "huge length": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
     "huge integer": b"I" + b"9" * 100000 + b"\n.",
-    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07" + b"\xff" * 6 + b"\x01X"
-                  + b"\x01\x00\x00\x00x\x86cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R\x89C\x00tb.",
+    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07" + b"\xff" * 6
+                  + b"\x01X\x01\x00\x00\x00x\x86cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R\x89C\x00tb.",
     "negative length": b"T\xff\xff\xff\xff.",
 }
 
@@ -342,7 +342,8 @@ def test_torch_archives_that_do_not_add_up(tmp_path):
     assert "big-endian" in refusal(written(tmp_path, replaced("byteorder", b"big")))
     assert "storage" in refusal(written(tmp_path, replaced("data/0", bytes(92))))
     assert "lacks" in refusal(written(tmp_path, rezipped(lambda name, data: None if name.endswith("data/0") else (name, data))))
-    assert "behind its end" in refusal(written(tmp_path, rezipped(lambda name, data: (name, data + b"." if name.endswith("data.pkl") else data))))
+    more = rezipped(lambda name, data: (name, data + b"." if name.endswith("data.pkl") else data))
+    assert "behind its end" in refusal(written(tmp_path, more))
     legacy = (GOLDEN / "torch_legacy.pth").read_bytes()
     assert "behind its last storage" in refusal(written(tmp_path, legacy + b"\0"))
     position = legacy.index(b"little_endian")

@@ -73,12 +73,14 @@ def test_moving_averages_or_the_models(folder, capsys):
     save("trained.safetensors", arrays(0), TINY, ema=arrays(1))
     assert merge(capsys, "ema.npz", "trained.safetensors")[0] == 0
     assert merge(capsys, "model.npz", "trained.safetensors", options=("--weights", "model"))[0] == 0
-    assert np.array_equal(load("ema.npz")["a.bias"], arrays(1)["a.bias"]) and np.array_equal(load("model.npz")["a.bias"], arrays(0)["a.bias"])
+    assert np.array_equal(load("ema.npz")["a.bias"], arrays(1)["a.bias"])
+    assert np.array_equal(load("model.npz")["a.bias"], arrays(0)["a.bias"])
 
 
 @pytest.mark.parametrize("part, expected", (
     ("a.pkl", ("a.pkl", 1.0)), ("a.pkl:0.25", ("a.pkl", 0.25)), ("a.pkl:-1", ("a.pkl", -1.0)), ("a.pkl:1e-3", ("a.pkl", 1e-3)),
-    ("dir:x/a.pkl", ("dir:x/a.pkl", 1.0)), ("dir:x/a.pkl:2", ("dir:x/a.pkl", 2.0)), ("step:7", ("step:7", 1.0)), ("step:7:3", ("step:7", 3.0))))
+    ("dir:x/a.pkl", ("dir:x/a.pkl", 1.0)), ("dir:x/a.pkl:2", ("dir:x/a.pkl", 2.0)),
+    ("step:7", ("step:7", 1.0)), ("step:7:3", ("step:7", 3.0))))
 def test_colons(folder, part, expected):
     save("step.npz", arrays(0))
     os.rename("step.npz", "step:7")

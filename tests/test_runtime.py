@@ -318,6 +318,8 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 victim = subprocess.Popen(["sleep", "60"]); victim.kill(); victim.wait()
 with open(f"/proc/self/task/{os.getpid()}/children") as file:
     assert not file.read().split(), "the import left processes running"
+jt.rand(8).exp().numpy()
+assert np.finfo(np.float32).smallest_subnormal > 0 and np.finfo(np.float64).smallest_subnormal > 0
 assert device() == device("auto") == device("cpu") == "cpu"
 try:
     device("cuda")

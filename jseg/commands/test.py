@@ -27,14 +27,16 @@ def parser():
     p.add_argument("--output_path", default="./results", help="folder for the pictures and run.json (default ./results)")
     p.add_argument("--model_path", help="weights of the UNet (default: the official file under ./checkpoints)")
     p.add_argument("--ae_path", help="weights of the autoencoder (default: the official file under ./checkpoints)")
-    p.add_argument("--preset", default="release", help="release: the official three stages, number by number; fine: aligned, nothing lost between")
+    p.add_argument("--preset", default="release",
+                   help="release: the official three stages, number by number; fine: aligned, nothing lost between")
     p.add_argument("--stages", metavar="FILE", help="JSON file with other stages")
     p.add_argument("--seed", type=int, default=0, help="a picture's noise is a function of this, its stem and the stage (default 0)")
     p.add_argument("--batch_size", type=int, help="pictures at a time (default 1 on the CPU, 5 on a GPU)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known, such as 255")
     p.add_argument("--limit", type=int, metavar="N", help="only the first N label maps")
-    p.add_argument("--grid", action="store_true", help=f"also write grid.png: label, reference, stages, result of the first {GRID_ROWS} pictures")
+    p.add_argument("--grid", action="store_true",
+                   help=f"also write grid.png: label, reference, stages, result of the first {GRID_ROWS} pictures")
     return p
 
 

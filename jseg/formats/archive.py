@@ -5,6 +5,7 @@ deflate stream of that length can reach, or entries that overlap, are refused be
 """
 from __future__ import annotations
 
+import errno
 import struct
 import zipfile
 import zlib
@@ -26,6 +27,11 @@ class Archive:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, IndexError, OverflowError):
+            raise CheckpointError(DAMAGED) from None
+        except OSError as error:
+            # Older Pythons seek to whatever a damaged directory says.
+            if error.errno != errno.EINVAL:
+                raise
             raise CheckpointError(DAMAGED) from None
         self._entries: Dict[str, zipfile.ZipInfo] = {entry.filename: entry for entry in entries}
         if len(self._entries) != len(entries):

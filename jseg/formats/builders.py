@@ -150,7 +150,7 @@ def canonical(module: str, name: str) -> str:
 
 def refusal(path: str) -> CheckpointError:
     """The error for a pickle that asks for `path`."""
-    if not re.match(r"^[\w.<>]{1,120}$", path):
+    if not re.fullmatch(r"[\w.<>]{1,120}", path):
         path = ascii(path[:120])
     return CheckpointError("the pickle asks for %s, which is no array; nothing was run; expected arrays and plain containers; if you trust "
                            "the file, export its weights alone (state_dict of tensors, or .safetensors) where it was made" % path)

@@ -14,8 +14,8 @@ from jseg.formats.archive import Archive
 from jseg.formats.builders import strides_of
 from jseg.formats.tensor import CheckpointError, Tensor, dtype_of, raw
 
-HEADER = re.compile(rb"^\{'descr': '([<>|=])([a-zA-Z]+\d*)', 'fortran_order': (True|False), "
-                    rb"'shape': \(((?:\d+, ?)*(?:\d+,?)?)\), *\} *\n?$")
+HEADER = re.compile(rb"\{'descr': '([<>|=])([a-zA-Z]+\d*)', 'fortran_order': (True|False), "
+                    rb"'shape': \(((?:\d+, ?)*(?:\d+,?)?)\), *\} *\n?")
 MAX_HEADER = 1 << 16
 
 
@@ -44,7 +44,7 @@ def _read_entry(archive: Archive, name: str) -> Tensor:
     begin = 8 + width + length
     if length > MAX_HEADER or begin > blob.size:
         raise CheckpointError("entry %.80r is truncated or corrupt; copy or download the file again" % name)
-    match = HEADER.match(bytes(blob.read(8 + width, length)))
+    match = HEADER.fullmatch(bytes(blob.read(8 + width, length)))
     if match is None:
         raise CheckpointError("entry %.80r is not an array of plain numbers; expected numpy.savez of numbers" % name)
     order, code, fortran, sizes = match.groups()

@@ -25,10 +25,10 @@ class CheckpointError(ValueError):
 
     @classmethod
     def at(cls, place: object, error: object) -> "CheckpointError":
-        """The error with the file in front."""
+        """The error with the file in front, in one printable line whatever names the file holds."""
         if getattr(error, "located", False):
             return error
-        located = cls("%s: %s" % (place, error))
+        located = cls("".join(letter if letter.isprintable() else "?" for letter in "%s: %s" % (place, error)))
         located.located = True
         return located
 

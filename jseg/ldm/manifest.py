@@ -103,7 +103,8 @@ def read(path: Path) -> dict:
         if not all(type(count) in (int, float) for count in counts):
             raise ValueError("counts that are no numbers")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not a jseg run file, or is damaged ({type(error).__name__}: {error}); move it away or give another --output_path") from None
+        raise DataError(f"{path} is not a jseg run file, or is damaged ({type(error).__name__}: {error}); "
+                        f"move it away or give another --output_path") from None
     return manifest
 
 

@@ -47,11 +47,12 @@ class Synthesizer:
         self.unet, self.autoencoder, self.pipeline = unet, autoencoder, check_pipeline(pipeline)
         latent, halvings = unet.config.latent_channels, len(unet.config.channel_mult) - 1
         if autoencoder.config.latent_channels != latent or autoencoder.config.picture_channels != 3:
-            raise ValueError(f"the UNet works on latents of {latent} channels, the autoencoder makes {autoencoder.config.latent_channels} of pictures "
-                             f"with {autoencoder.config.picture_channels}; expected equal numbers and 3; give two networks trained together")
+            raise ValueError(f"the UNet works on latents of {latent} channels, the autoencoder makes {autoencoder.config.latent_channels} "
+                             f"of pictures with {autoencoder.config.picture_channels}; expected equal numbers and 3; "
+                             f"give two networks trained together")
         if any(side < 1 or side % 2 ** halvings for side in self.latent_size):
-            raise ValueError(f"the UNet's latent size is {self.latent_size[0]}x{self.latent_size[1]}; expected multiples of {2 ** halvings}, "
-                             f"for its {halvings} halvings; give the size that it was trained at")
+            raise ValueError(f"the UNet's latent size is {self.latent_size[0]}x{self.latent_size[1]}; expected multiples of "
+                             f"{2 ** halvings}, for its {halvings} halvings; give the size that it was trained at")
         unet.eval()
         autoencoder.eval()
 
@@ -95,8 +96,8 @@ class Synthesizer:
             raise ValueError(f"synthesize: got a label of shape {np.shape(label)} and a reference of shape {np.shape(reference)}; "
                              f"expected [h, w] class ids and [h, w, 3] RGB")
         if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
-            raise ValueError(f"synthesize: got a label of type {label.dtype} and a reference of type {reference.dtype}; expected integers, and "
-                             f"uint8 from 0 to 255")
+            raise ValueError(f"synthesize: got a label of type {label.dtype} and a reference of type {reference.dtype}; "
+                             f"expected integers, and uint8 from 0 to 255")
         for name, array in (("label", label), ("reference", reference)):
             if not same_aspect(array.shape[1], array.shape[0], width, height):
                 raise ValueError(f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the aspect ratio of "
@@ -138,7 +139,8 @@ class Synthesizer:
             decoded = self._decoded(x)
             finished = [from_signed(picture, self.pipeline.rounding) for picture in decoded]
             yield Progress(number, steps, steps, finished)
-            pictures = self._handed_over(decoded, finished)
+            if number + 1 < len(self.pipeline.stages):
+                pictures = self._handed_over(decoded, finished)
 
     def _encoded(self, pictures):
         with jt.no_grad():                       # one at a time: the autoencoder's memory does not grow with the batch

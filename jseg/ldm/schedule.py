@@ -46,7 +46,7 @@ def _strided(respacing: str, timesteps: int) -> np.ndarray:
 def _sections(respacing: str, timesteps: int) -> np.ndarray:
     parts = respacing.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise ValueError(f"respacing {respacing!r}: expected '' (all steps), 'ddimN' or positive numbers of steps per section such as '250,50'")
+        raise ValueError(f"respacing {respacing!r}: expected '' (all steps), 'ddimN' or positive numbers of steps per section, as '250,50'")
     counts = [int(part) for part in parts]
     steps: List[int] = []
     size, extra = divmod(timesteps, len(counts))

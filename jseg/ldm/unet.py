@@ -13,7 +13,8 @@ from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
-from jseg.layers import GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample, upsampled_conv, zero
+from jseg.layers import (GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample,
+                         upsampled_conv, zero)
 from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.runtime import jt
@@ -82,13 +83,14 @@ class SpadeResBlock(nn.Module):
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
         self.out_norm = SpadeNorm(channels_out, config.classes, config.spade_channels)
-        self.out_layers = nn.Sequential(SiLU(), nn.Dropout(config.dropout), zero(nn.Conv2d(channels_out, channels_out, 3, padding=1)))
+        self.out_layers = nn.Sequential(SiLU(), nn.Dropout(config.dropout),
+                                        zero(nn.Conv2d(channels_out, channels_out, 3, padding=1)))
         self.projects = channels != channels_out
         if self.projects:
             self.skip_connection = Pointwise(channels, channels_out)
 
     def condition(self, maps) -> Tuple[Modulation, Modulation]:
-        """Modulations of both norms; `maps(level)` is the label map at `level` halvings from here (the second norm is past the doubling)."""
+        """Modulations of both norms; `maps(level)` is the label map at `level` halvings from here (the second is past the doubling)."""
         return self.in_norm.condition(maps(0)), self.out_norm.condition(maps(-1 if self.up else 0))
 
     def execute(self, x, modulations, embedding):
@@ -104,11 +106,11 @@ class SpadeResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Multi-head self-attention over positions; qkv channels are ordered head by head (q, k, v within each), the legacy order."""
+    """Multi-head self-attention over positions; qkv channels go head by head (q, k, v within each), the legacy order."""
 
     def __init__(self, channels: int, head_channels: int):
         if channels % head_channels:
-            raise ValueError(f"attention: {channels} channels do not divide into heads of {head_channels}; choose head_channels that divides")
+            raise ValueError(f"attention: {channels} channels do not divide into heads of {head_channels}; choose another")
         self.heads = channels // head_channels
         self.norm = GroupNorm(GROUPS, channels)
         self.qkv = Pointwise(channels, 3 * channels, ndim=3)
@@ -129,7 +131,7 @@ def halve(x):
     """2x2 average pooling: [B, C, h, w] -> [B, C, h/2, w/2]."""
     batch, channels, height, width = x.shape
     if height % 2 or width % 2:
-        raise ValueError(f"UNet: a map of {width}x{height} cannot be halved; latent width and height must be multiples of 2 ** (levels - 1)")
+        raise ValueError(f"UNet: a map of {width}x{height} cannot be halved; its sides must be multiples of 2 ** (levels - 1)")
     return x.reshape(batch, channels, height // 2, 2, width // 2, 2).mean((3, 5))
 
 
@@ -148,7 +150,8 @@ class UNet(nn.Module):
         base, embedding = config.channels, 4 * config.channels
         self._table = jt.array(timestep_table(TIMESTEPS, base)).stop_grad()       # underscore: not part of the state dict
         self.time_embed = nn.Sequential(nn.Linear(base, embedding), SiLU(), nn.Linear(embedding, embedding))
-        self.input_blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(config.latent_channels, base * config.channel_mult[0], 3, padding=1))])
+        first = nn.Conv2d(config.latent_channels, base * config.channel_mult[0], 3, padding=1)
+        self.input_blocks = nn.ModuleList([nn.Sequential(first)])
         widths = self._build_encoder(embedding)
         channels = widths[-1]
         self.middle_block = nn.Sequential(SpadeResBlock(channels, channels, embedding, config),
@@ -219,7 +222,7 @@ class UNet(nn.Module):
         return modulations
 
     def encode(self, x, t) -> Features:
-        """The half that does not see the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an array is checked, a Var is not)."""
+        """The half without the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an array is checked, a Var is not)."""
         smallest = 2 ** (len(self.config.channel_mult) - 1)
         if x.shape[1] != self.config.latent_channels or x.shape[2] % smallest or x.shape[3] % smallest:
             raise ValueError(f"UNet: got a latent of shape {list(x.shape)}; expected [B, {self.config.latent_channels}, h, w] "

@@ -23,7 +23,8 @@ def find_weights(model_path=None, ae_path=None) -> Tuple[Path, Path]:
                                           (ae_path, "--ae_path", OFFICIAL_AUTOENCODER, "autoencoder")):
         path = Path(given) if given else official
         if not path.is_file():
-            wanted = f"{option} {path} does not exist" if given else f"no weights of the {what}: {option} is not given and ./{official} does not exist"
+            absent = f"no weights of the {what}: {option} is not given and ./{official} does not exist"
+            wanted = f"{option} {path} does not exist" if given else absent
             raise FileNotFoundError(f"{wanted}; put the official weights (README, \"Weights\") at ./{OFFICIAL_MODEL} and "
                                     f"./{OFFICIAL_AUTOENCODER}, or name your files with --model_path and --ae_path")
         found.append(path)

@@ -13,7 +13,7 @@ from jseg.scenery.paint import transmission
 from jseg.scenery.style import Style
 from jseg.scenery.terrain import FAR, Sight, View
 
-SUBPIXELS = 4  # polygon edges are measured on a grid this much finer
+SUBPIXELS = 8  # polygon edges are measured on a grid this much finer
 
 
 class Canvas:
@@ -22,8 +22,10 @@ class Canvas:
     `z_ground` and `label_ground` are those of the bare terrain, before anything stands on it.
     """
 
-    def __init__(self, view: View, style: Style, sight: Sight, grid: Grid, surface: np.ndarray, sky: np.ndarray, haze: np.ndarray) -> None:
-        self.view, self.style, self.haze = view, style, haze
+    def __init__(
+        self, view: View, style: Style, sight: Sight, grid: Grid, surface: np.ndarray, sky: np.ndarray, haze: np.ndarray, glare: np.ndarray
+    ) -> None:
+        self.view, self.style, self.haze, self.glare = view, style, haze, glare
         self.mist_top = max(45.0, 0.35 * view.eye)
         z = np.exp(np.interp(sight.place, np.arange(len(grid.v)), grid.v)).astype(np.float32)
         self.height = view.eye + z * view.tangents()[:, None]  # of the ground seen, metres
@@ -48,12 +50,12 @@ class Canvas:
     def hazed(self, colour: np.ndarray, row: int, column: int, z: float, height: float) -> np.ndarray:
         """`colour` [..., 3] as it looks from `z` metres at this place of the picture."""
         row, column = min(max(row, 0), self.view.height - 1), min(max(column, 0), self.view.width - 1)
-        kept = transmission(self.style, z, height, self.mist_top)
+        kept = transmission(self.style, z, height, self.mist_top, self.glare[row, column])
         return colour * kept + self.haze[row, column] * (1 - kept)
 
     def through_air(self, colour: np.ndarray, start: int, z: np.ndarray, height: np.ndarray) -> np.ndarray:
         """Rows of colour [h, W, 3] from row `start` on, as they look through the air; `z` and `height` [h, W] metres."""
-        kept = transmission(self.style, z, height, self.mist_top)
+        kept = transmission(self.style, z, height, self.mist_top, self.glare[start:])
         return self.haze[start:] + (colour - self.haze[start:]) * kept
 
     def blit(self, row: int, column: int, colour: np.ndarray, alpha: np.ndarray, z: float, label: int, height: float = 5.0) -> None:

@@ -78,7 +78,7 @@ def _bare(label: int, plan: Plan, stone: np.ndarray, mottled: np.ndarray, fine: 
     if label == ids.ROAD:
         return linear("77767a") * (0.9 + 0.15 * fine)[:, None]
     if label == ids.LAND and plan.wintry:
-        return np.float32([0.86, 0.88, 0.92]) * (1 + 0.03 * fine + 0.03 * broad)[:, None]
+        return np.float32([0.66, 0.68, 0.72]) * (1 + 0.04 * fine + 0.07 * broad)[:, None]
     if label == ids.LAND:
         return _between(colours(("9c8a5c", "b49c6a", "857a50")), 0.5 + 0.3 * fine + 0.35 * broad)
     return _between(colours(("a08a68", "b8a482", "8d7a5c") if label == ids.PATH else ("6b5440", "8d7355", "9c8a66")), mottled)
@@ -129,7 +129,7 @@ def _mountain(
         colour = _mix(colour, green, lush * (0.0 if plan.kind == "desert" else 0.85))
         line = 1.15 - 0.85 * style.snow
         lying = smoothstep(line - 0.1, line + 0.12, relative + 0.22 * noise + 0.1 * rough) * smoothstep(0.66, 0.42, steep + 0.16 * rough)
-        colour = _mix(colour, np.float32([0.88, 0.9, 0.95]), lying * (0.0 if plan.kind == "desert" else 1.0))
+        colour = _mix(colour, np.float32([0.76, 0.78, 0.83]), lying * (0.0 if plan.kind == "desert" else 1.0))
     return colour
 
 
@@ -226,10 +226,13 @@ def foliage(plan: Plan, view: View, label: np.ndarray, seen: np.ndarray) -> np.n
     return seen
 
 
-def transmission(style: Style, z, height, mist_top: float) -> np.ndarray:
-    """Share of each colour's light, [..., 3], that comes through `z` metres of air from `height`; low ground lies in the mist."""
+def transmission(style: Style, z, height, mist_top: float, glare=1.0) -> np.ndarray:
+    """Share of each colour's light, [..., 3], that comes through `z` metres of air from `height`; low ground lies in the mist.
+
+    `glare` multiplies the haze: towards the sun the air is brighter than its thickness.
+    """
     height = np.maximum(height, 0)
     low = np.exp(-height / mist_top)
     veil = VEIL * (1 - np.exp(-style.mist * low * z * (1e-3 / VEIL)))  # mist thins out before it hides everything
-    depth = style.haze * (0.35 + 0.65 * np.exp(-height / 900.0)) * z * 1e-3 + veil
+    depth = style.haze * glare * (0.35 + 0.65 * np.exp(-height / 900.0)) * z * 1e-3 + veil
     return np.exp(-np.asarray(depth, np.float32)[..., None] * BLUE_FIRST)

@@ -160,12 +160,13 @@ def _stars(view: View, style: Style, sky: np.ndarray) -> np.ndarray:
     return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * (style.stars * min((view.width / 512) ** 1.2, 1))
 
 
-def paint_sky(view: View, style: Style) -> Tuple[np.ndarray, np.ndarray]:
-    """(sky, haze), both [H, W, 3] linear: the visible sky for every pixel, and the colour that distant things fade into."""
+def paint_sky(view: View, style: Style) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(sky, haze, glare): the visible sky [H, W, 3] linear, what distant things fade into, and how much faster they do towards the sun."""
     cosine = toward_sun(view, style)
     up = view.tangents()[:, None]
     clear = gradient(view, style, cosine, up)
     haze = gradient(view, style, cosine, np.full_like(up, 0.015)) if style.weather not in ("rain", "storm") else clear * 0.92
     sky = _stars(view, style, clear) if style.stars > 0 else clear
     sky = clouds(view, style, _disc(view, style, sky, cosine), cosine)
-    return sky, haze
+    low_sun = np.exp(-style.elevation / 0.35)
+    return sky, haze, 1 + 3.0 * style.sun_seen * low_sun * np.clip((1 + cosine) / 2, 0, 1) ** 7

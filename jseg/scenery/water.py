@@ -77,6 +77,18 @@ def _glitter(style: Style, view, start: int, along: np.ndarray, sideways: np.nda
     return np.exp(-miss / (2 * (spread * 1.6 + 0.012) ** 2))
 
 
+def _sun_in_sight(canvas: Canvas) -> float:
+    """Share of sky about the sun's place in the picture, 1 where the sun is outside of it: what hides the sun also hides its glitter."""
+    view, sun = canvas.view, canvas.style.direction()
+    if sun[2] < 0.1:
+        return 1.0
+    column, row, reach = view.column_of(sun[0] / sun[2]), view.row_of(sun[1] / sun[2]), max(view.width / 60, 1.0)
+    window = canvas.label[
+        max(int(row - reach), 0) : max(int(row + reach) + 1, 0), max(int(column - reach), 0) : max(int(column + reach) + 1, 0)
+    ]
+    return float((window == ids.SKY).mean()) if window.size else 1.0
+
+
 def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth: np.ndarray, bed: np.ndarray) -> None:
     """Colour every water pixel of the canvas, in place. `depth` [H, W] metres of water (0 on land), `bed` [H, W, 3] what
     is seen of the ground below."""
@@ -114,7 +126,8 @@ def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth:
     body = _body(style, label, depth[start:, :, None], bed[start:], along)
     water = body + (reflected - body) * fresnel
     glint = _glitter(style, view, start, along, sideways, slope * 2.2 + 0.02)
-    water = water + (glint * (0.25 + 0.75 * fresnel[..., 0]) * 1.5 * min(style.sun_seen * 1.2, 1.0))[..., None] * style.sun
+    strength = 1.5 * min(style.sun_seen * 1.2, 1.0) * _sun_in_sight(canvas)
+    water = water + (glint * (0.25 + 0.75 * fresnel[..., 0]) * strength)[..., None] * style.sun
     water = _foam(plan, style, canvas, label, start, depth, along, water, rough)
     z = np.minimum(canvas.z_ground[start:], FAR)
     water = canvas.through_air(water, start, z, np.zeros_like(z))

@@ -58,7 +58,7 @@ def seashore(d: Draw) -> Plan:
     if d.chance(0.55):
         props.append(d.prop("boat", d.between(10, 28) * eye, d.focus * d.between(0.2, 1.2), 1.2 + eye / 12, d.between(-0.9, 0.9)))
     if d.chance(0.5):
-        props.append(d.prop("ship", d.between(1500, 3200), -d.focus * d.between(0.3, 1.4), 1.0, d.one(-1, 1) * d.between(0.0, 0.6)))
+        props.append(d.prop("ship", d.between(700, 2200), -d.focus * d.between(0.3, 1.4), 1.0, d.one(-1, 1) * d.between(0.0, 0.6)))
     if d.chance(0.4):
         props.append(d.prop("person", eye * d.between(2.6, 3.4), d.between(-0.3, 0.3), 1.05, d.between(-1, 1)))
     ranges: Tuple[Range, ...] = ()
@@ -103,7 +103,7 @@ def open_sea(d: Draw) -> Plan:
     eye = d.between(5, 30)
     peaks = tuple((d.between(-0.6, 0.6), d.between(0.5, 1), d.between(0.06, 0.2)) for _ in range(int(d.between(1, 4))))
     if d.chance(0.5):
-        vessel = d.prop("ship", d.between(900, 2700), d.focus, 1.0, d.between(-0.7, 0.7))
+        vessel = d.prop("ship", d.between(450, 1500), d.focus, 1.0, d.between(-0.7, 0.7))
     else:
         vessel = d.prop("boat", d.between(150, 400), d.focus, 3.0, d.between(-0.7, 0.7))
     railing = (d.railing(),) if d.chance(0.35) else ()

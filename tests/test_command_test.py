@@ -1,0 +1,175 @@
+"""The inference command on sound inputs: which pictures are made, in which order and batches, the contact sheet, the same from Python."""
+# ruff: noqa: F401, F811  fixtures are imported from tiny.py and then named as arguments
+import io
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jseg import images, noise, sheet
+from jseg.ldm import refine
+from jseg.ldm.refine import Synthesizer
+from tiny import FINE, HEIGHT, RELEASE, STAGES, WIDTH, challenge, label_map, photograph, stubbed, weights
+
+STEMS = ["03", "1", "10", "2", "b.1", "b.2"]                 # sorted as the command sorts: by name, digit by digit
+
+
+@pytest.mark.parametrize("count, batches", [(1, [1]), (4, [4]), (5, [5]), (6, [5, 1])])
+def test_every_label_gets_its_picture_in_order_once(challenge, stubbed, count, batches):
+    shutil.rmtree(str(challenge.labels))
+    challenge.labels.mkdir()
+    challenge.fill(*reversed(STEMS[:count]))
+    code, lines = challenge.run(batch_size=5)
+    assert code == 0 and list(challenge.results()) == sorted(f"{stem}.jpg" for stem in STEMS[:count])
+    # release: drops the partial batch, sorts as os.listdir does and cuts names at the first dot; here: none of these.
+    assert [len(batch) for batch in stubbed] == batches and sum(stubbed, []) == STEMS[:count]
+    assert f"{count} of {count} pictures" in lines[-2] and lines[-1].startswith(f"jseg test: {count} pictures in {challenge.output}")
+
+
+def test_1000_and_1001_inputs(challenge, stubbed, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)       # a thousand of them would take long, and no power cut is expected
+    stems = [f"{number:04d}" for number in range(998)]
+    for stem in stems:
+        shutil.copy(str(challenge.labels / "a.png"), str(challenge.labels / f"{stem}.png"))
+    challenge.table.write_text(json.dumps({f"{stem}.png": "ref_a.jpg" for stem in stems + ["a", "b", "c"]}))
+    assert challenge.run(batch_size=5, limit=1000)[0] == 0
+    first = challenge.results()
+    assert len(first) == 1000 and [len(batch) for batch in stubbed] == [5] * 200
+    code, lines = challenge.run(batch_size=5)
+    assert code == 0 and len(challenge.results()) == 1001 and stubbed[200:] == [["c"]]
+    assert lines[0] == f"jseg test: 1000 of 1001 pictures are in {challenge.output} already and are kept"
+    assert {name: data for name, data in challenge.results().items() if name != "c.jpg"} == first
+
+
+def test_the_real_thing_makes_pictures_of_the_right_size_and_records_how(challenge):
+    code, lines = challenge.run()
+    assert code == 0 and [len(batch) for batch in (["a", "b"], ["c"])] == [2, 1]
+    for data in challenge.results().values():
+        picture = Image.open(io.BytesIO(data))
+        assert picture.size == (WIDTH, HEIGHT) and picture.mode == "RGB" and np.asarray(picture).std() > 5
+    run = json.loads((challenge.output / "run.json").read_text())
+    assert run["pictures"] == {"total": 3, "finished": 3} and sorted(run["seconds"]) == ["stage 0", "stage 1", "total"]
+    assert run["seconds"]["total"] == pytest.approx(run["seconds"]["stage 0"] + run["seconds"]["stage 1"], abs=0.02)
+    assert run["settings"]["pipeline"]["stages"][1]["color_transfer"] is True and run["settings"]["seed"] == 0
+    assert {path.name for path in challenge.output.iterdir()} == {"a.jpg", "b.jpg", "c.jpg", "run.json"}
+    assert challenge.everything().keys() >= {"results/run.json"} and not list(challenge.root.rglob(".jseg-*"))
+
+
+@pytest.mark.parametrize("pipeline", ["release", "fine"])
+def test_the_same_from_python_is_the_same_picture(challenge, pipeline):
+    challenge.stages.write_text(json.dumps({**STAGES, "base": pipeline}))
+    assert challenge.run(batch_size=1, seed=5, limit=2)[0] == 0
+    expected = {"release": RELEASE, "fine": FINE}[pipeline]
+    synthesizer = Synthesizer.from_files(challenge.model, challenge.autoencoder, preset=expected)
+    label, reference = np.array(Image.open(challenge.labels / "b.png")), np.array(Image.open(challenge.references / "ref_b.jpg"))
+    picture = synthesizer.synthesize(label, reference, seed=5, stem="b")
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=expected.jpeg_quality, subsampling=expected.jpeg_subsampling)
+    assert challenge.results()["b.jpg"] == buffer.getvalue()
+
+
+def test_another_batch_size_gives_the_same_pictures(challenge, monkeypatch):
+    drawn = {}
+
+    def recorded(*key):
+        values = noise.normal(*key)
+        assert np.array_equal(drawn.setdefault(key[:3], values), values)
+        return values
+
+    monkeypatch.setattr(refine, "normal", recorded)
+    pictures = []
+    for batch_size in (1, 2):
+        output = challenge.root / f"by{batch_size}"
+        assert challenge.run(batch_size=batch_size, output_path=output)[0] == 0
+        pictures.append(np.stack([np.array(Image.open(io.BytesIO(data))).astype(int) for data in challenge.results(output).values()]))
+    assert sorted(drawn) == [(0, stem, stage) for stem in "abc" for stage in (0, 1)]
+    assert (np.abs(pictures[0] - pictures[1]) <= 1).mean() >= 0.999
+
+
+def moved_to_a(c):
+    c.labels.rename(c.root / "test" / "val_A_labels_resized")
+
+
+def beside_and_below(c):
+    c.labels.rename(c.root / "labels")
+    c.table.rename(c.root / "labels" / "label_to_img.json")
+    return {"input_path": c.root / "labels"}
+
+
+@pytest.mark.parametrize("arrange", [
+    lambda c: None, moved_to_a, beside_and_below, lambda c: {"input_path": c.labels}, lambda c: {"img_path": c.references},
+    lambda c: c.table.rename(c.labels / "label_to_img.json") and None], ids=["B", "A", "itself", "labels", "imgs", "table_inside"])
+def test_every_layout_gives_the_same_pictures(challenge, stubbed, arrange):
+    assert challenge.run(output_path=challenge.root / "expected")[0] == 0
+    changed = arrange(challenge)
+    assert challenge.run(**(changed or {}))[0] == 0
+    assert challenge.results() == challenge.results(challenge.root / "expected") and len(challenge.results()) == 3
+
+
+def test_what_is_resized_converted_or_ignored_is_told_once(challenge, stubbed):
+    for stem in "ab":
+        images.save_picture(challenge.labels / f"{stem}.png", label_map(1, 128, 96))
+    label = label_map(2)
+    label[:12] = 255
+    images.save_picture(challenge.labels / "c.png", label)
+    Image.fromarray(photograph(3)).convert("L").save(challenge.references / "ref_c.jpg")
+    code, lines = challenge.run(ignore=255)
+    assert code == 0
+    told = [line for line in lines if "(" in line]
+    assert len(told) == 3
+    assert any("2 label maps of another size than 64x48 are resized with nearest (a.png, b.png)" in line for line in told)
+    assert any("1 references are not plain RGB" in line for line in told) and any("ignored ids" in line for line in told)
+    assert json.loads((challenge.output / "run.json").read_text())["notes"] == [line[len("jseg test: "):] for line in told]
+
+
+@pytest.fixture
+def sheets(monkeypatch):
+    """The (rows, headings, row names) of every contact sheet that is made."""
+    made = []
+
+    def recorded(*given):
+        made.append(given)
+        return sheet.contact_sheet(*given)
+
+    monkeypatch.setattr(images, "contact_sheet", recorded)
+    return made
+
+
+def test_the_contact_sheet_shows_label_reference_stages_and_result(challenge, sheets):
+    assert challenge.run(grid=True, limit=2)[0] == 0
+    picture = Image.open(challenge.output / "grid.png")
+    picture.load()
+    (rows, headings, names), = sheets
+    assert headings == ["label", "reference", "stage 0", "result"] and names == ["a", "b"]
+    width, margin, gutter = 256, 16, 6
+    assert picture.width > margin * 2 + 4 * width + 3 * gutter and picture.height > 2 * width * 3 // 4
+    for row, name in zip(rows, names):
+        assert len(row) == 4 and all(cell.shape == (HEIGHT, WIDTH, 3) for cell in row)
+        assert np.array_equal(row[1], np.array(Image.open(challenge.references / f"ref_{name}.jpg")))
+        assert np.array_equal(row[3], np.array(Image.open(challenge.output / f"{name}.jpg")))
+        assert not np.array_equal(row[2], row[3])
+
+
+def test_the_contact_sheet_of_a_resumed_run_lacks_only_the_stages_of_what_was_kept(challenge, stubbed, sheets):
+    assert challenge.run(batch_size=1)[0] == 0
+    (challenge.output / "b.jpg").unlink()
+    for kept in ([True, False, True], [True, True, True]):
+        (challenge.output / "grid.png").unlink() if (challenge.output / "grid.png").exists() else None
+        assert challenge.run(batch_size=1, grid=True)[0] == 0
+        Image.open(challenge.output / "grid.png").load()
+        rows, headings, names = sheets[-1]
+        assert headings == ["label", "reference", "stage 0", "result"] and names == ["a", "b", "c"]
+        assert [row[2] is None for row in rows] == kept and all(row[i] is not None for row in rows for i in (0, 1, 3))
+    assert sorted(path.suffix for path in challenge.output.iterdir()) == [".jpg"] * 3 + [".json", ".png"]
+
+
+def test_the_contact_sheet_of_one_stage_and_of_many_pictures(challenge, stubbed, sheets):
+    challenge.stages.write_text(json.dumps(STAGES["stages"][:1]))
+    challenge.fill(*[f"p{number:02d}" for number in range(12)])
+    assert challenge.run(grid=True)[0] == 0
+    rows, headings, names = sheets[-1]
+    assert headings == ["label", "reference", "result"] and len(rows) == 12 == len(names) and {len(row) for row in rows} == {3}
+    assert len(challenge.results()) == 15

@@ -1,0 +1,98 @@
+"""The estimate against closed forms, and what the bars print on a terminal and elsewhere."""
+import io
+import re
+import sys
+
+import pytest
+
+from jseg import progress
+from jseg.ldm.presets import Pipeline, Stage
+from jseg.progress import Bars, Estimate
+
+PIPELINE = Pipeline((Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)), aligned=True, float_handoff=True, rounding="round")
+STEPS = [7, 5]                                           # one more than the start indices where denoising is aligned
+FIRST, STEP, DECODE = 3.0, 0.5, 2.0                      # seconds per picture
+
+
+def reports(steps, batch_sizes, compiling=100.0):
+    """(stage, step, decoded, seconds) of a whole run with constant times; the very first step and decoding also compile."""
+    for number, batch in enumerate(batch_sizes):
+        for stage, count in enumerate(steps):
+            once = compiling if number == stage == 0 else 0.0
+            for step in range(1, count + 1):
+                yield stage, step, False, (FIRST if step == 1 else STEP) * batch + (once if step == 1 else 0.0)
+            yield stage, count, True, DECODE * batch + once
+
+
+@pytest.mark.parametrize("steps, batch_sizes", [(STEPS, [2, 2, 1]), (STEPS, [1]), ([1, 1, 1], [3, 3]), ([640], [5, 5, 5, 4])])
+def test_the_estimate_is_the_time_that_is_left(steps, batch_sizes):
+    everything = list(reports(steps, batch_sizes))
+    estimate, exact = Estimate(steps, batch_sizes), 0
+    for done, report in enumerate(everything, start=1):
+        estimate.add(*report)
+        left = estimate.left()
+        truth = sum(seconds for _, _, _, seconds in everything[done:])
+        assert left is None or left >= 0
+        seen = everything[:done]
+        kinds = ([r for r in seen if r[1] == 1 and not r[2]], [r for r in seen if r[1] > 1 and not r[2]], [r for r in seen if r[2]])
+        if len(kinds[0]) > 1 and len(kinds[2]) > 1 and (kinds[1] or max(steps) == 1):
+            exact += 1
+            assert left == pytest.approx(truth, abs=1e-6), report
+    assert left == 0 and (exact > 0) == (len(steps) * len(batch_sizes) > 1)
+
+
+def test_before_anything_is_known_there_is_no_estimate():
+    estimate = Estimate(STEPS, [2, 2])
+    assert estimate.left() is None
+    estimate.add(0, 1, False, 100.0)
+    assert estimate.left() is None, "the first step compiles and says nothing"
+    estimate.add(0, 2, False, 1.0)
+    assert estimate.left() == pytest.approx(2 * 5 * 0.5 + 2 * 5 * 0.5 + 2 * 12 * 0.5)
+    assert Estimate(STEPS, []).left() == 0
+
+
+def test_a_slower_machine_is_noticed_at_once():
+    estimate, twice = Estimate(STEPS, [1] * 10), Estimate(STEPS, [1] * 10)
+    for stage, step, decoded, seconds in list(reports(STEPS, [1] * 10))[:40]:
+        estimate.add(stage, step, decoded, seconds)
+        twice.add(stage, step, decoded, 2 * seconds)
+    assert twice.left() == pytest.approx(2 * estimate.left())
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(monkeypatch, stream, batch_sizes, total, clock=0.0):
+    """What a run writes to `stream` as standard error, every report taking `clock` seconds."""
+    now = [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Bars(PIPELINE, batch_sizes, total) as bars:
+        for report in reports(STEPS, batch_sizes):
+            now[0] += clock
+            bars.show(*report)
+    return stream.getvalue()
+
+
+def test_a_log_gets_one_line_where_all_is_quick(monkeypatch):
+    assert shown(monkeypatch, io.StringIO(), [2, 2, 1], 6) == "6 of 6 pictures, 00:00 so far, about 00:00 left\n"
+
+
+def test_a_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch):
+    text = shown(monkeypatch, io.StringIO(), [2, 2], 6, clock=10.0)      # 28 reports, 280 seconds
+    lines = text.splitlines()
+    assert len(lines) == 5 and text.count("\r") == 0
+    assert lines[0].startswith("2 of 6 pictures, stage 0 step 6 of 7, 01:00 so far, about ")
+    assert lines[-1] == "6 of 6 pictures, 04:40 so far, about 00:00 left"
+
+
+def test_a_log_gets_nothing_where_nothing_is_to_be_made(monkeypatch):
+    assert shown(monkeypatch, io.StringIO(), [], 6) == ""
+
+
+def test_a_terminal_gets_two_bars_that_end_full(monkeypatch):
+    text = shown(monkeypatch, Terminal(), [2, 2, 1], 6)
+    assert re.search(r"17% \|.*1/6 pictures", text) and re.search(r"100% \|.*6/6 pictures \[\d\d:\d\d, about 00:00 left\]", text)
+    assert "stage 0  " in text and "stage 1, decoding" in text and "12/12 steps" in text
