@@ -125,6 +125,12 @@ def test_torch_archives_written_without_checksums(tmp_path):
     assert_same(load(written(tmp_path, bytes(data))), expected_arrays())
 
 
+def test_files_saved_from_a_gpu(tmp_path):
+    data = (GOLDEN / "torch_legacy.pth").read_bytes().replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")
+    assert data.count(b"torch.cuda") and data != (GOLDEN / "torch_legacy.pth").read_bytes()
+    assert_same(load(written(tmp_path, data)), expected_arrays())
+
+
 def test_compressed_npz(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", **expected_arrays())
     assert_same(load(tmp_path / "a.npz"), expected_arrays())
