@@ -25,7 +25,7 @@ setup(
     python_requires=">=3.8,<3.13",  # NumPy 1, which Jittor needs, has no wheels for 3.13
     install_requires=[
         "jittor>=1.3.11,<1.4",               # 1.3.11 is what jseg/runtime.py knows the traps of
-        "jittor_offline>=0.0.7",             # oneDNN: convolutions on the CPU are 50 times faster with it, and nothing is downloaded at import
+        "jittor_offline>=0.0.7",             # oneDNN: convolutions on the CPU are 50 times faster with it; nothing is downloaded
         "numpy>=1.22,<2",                    # with NumPy 2, Jittor 1.3.11 computes wrong numbers without an error
         "pillow>=9.1",                       # Image.Resampling
         "opencv-python-headless>=4.5,<4.12",  # 4.12 wants NumPy 2; without "headless" it also wants libGL, which a bare machine lacks
