@@ -115,6 +115,8 @@ INPUTS = [
     ("output under a file", lambda c: {"output_path": c.table / "deep" / "er"}, ["label_to_img.json is a file", "expected a folder"]),
     ("weights missing", lambda c: {"model_path": c.root / "none.pkl"},
      ["--model_path", "none.pkl does not exist", "checkpoints/average-176k-266k.pkl", "checkpoints/autoencoder.pkl"]),
+    ("weights a folder", lambda c: {"model_path": c.labels},
+     ["--model_path", "val_B_labels_resized is a folder", "put the official weights"]),
     ("autoencoder missing", lambda c: {"ae_path": c.root / "none.pkl"},
      ["--ae_path", "none.pkl does not exist", "checkpoints/autoencoder.pkl"]),
 ]

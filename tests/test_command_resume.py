@@ -191,6 +191,20 @@ def test_a_picture_that_is_half_written_is_removed(challenge, stubbed, monkeypat
     assert challenge.run()[0] == 0 and challenge.results() == challenge.results(challenge.root / "expected")
 
 
+def test_a_contact_sheet_without_room_is_told_and_the_pictures_stay(challenge, stubbed, monkeypatch):
+    save = Image.Image.save
+
+    def full(self, file, format, **settings):
+        if format == "PNG":
+            raise FULL
+        save(self, file, format, **settings)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    code, lines = challenge.run(grid=True)
+    assert code == 2 and f"cannot write {challenge.output / 'grid.png'} (No space left on device)" in lines[-1]
+    assert whole(challenge)["pictures"] == {"total": 3, "finished": 3} and len(challenge.results()) == 3
+
+
 # -- kill -9 and Ctrl-C ----------------------------------------------------------------------------------------------
 
 def killed_at_a_file(c, number, moment):

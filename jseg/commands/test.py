@@ -99,6 +99,7 @@ def _tell(message: str) -> None:
 
 def _write_grid(path: Path, pairs, stages, count, size, ignore) -> None:
     from jseg import classes, data, images
+    from jseg.ldm.folder import written
     landscape = classes.CLASS_SETS["landscape-29"]
     rows = []
     for pair in pairs:
@@ -106,7 +107,8 @@ def _write_grid(path: Path, pairs, stages, count, size, ignore) -> None:
         made = stages[pair.stem][:-1] or [None] * (count - 1)        # a picture that was kept has only its result
         rows.append([classes.colorize(label, landscape), reference] + made + [images.read_picture(path.parent / f"{pair.stem}.jpg")])
     headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]
-    images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
+    with written(path):
+        images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair],
             pipeline = synthesizer.pipeline
             if pictures and report.progress.stage == len(pipeline.stages) - 1:
                 for pair, picture in zip(batch, pictures):
-                    with _told(output / f"{pair.stem}.jpg") as path:
+                    with written(output / f"{pair.stem}.jpg") as path:
                         save_picture(path, picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
                     done.add(pair.stem)
                 _record(output, manifest, len(done))
@@ -82,12 +82,12 @@ def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair],
 
 def _record(output: Path, manifest: dict, count: int) -> None:
     manifest["pictures"] = {"total": manifest["pictures"]["total"], "finished": count}
-    with _told(output / run_file.NAME):
+    with written(output / run_file.NAME):
         run_file.write(output, manifest)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[Path]:
+def written(path: Path) -> Iterator[Path]:
     """The path; an OSError inside gets a message that names it and says how to go on."""
     try:
         yield path

@@ -24,7 +24,7 @@ def find_weights(model_path=None, ae_path=None) -> Tuple[Path, Path]:
         path = Path(given) if given else official
         if not path.is_file():
             absent = f"no weights of the {what}: {option} is not given and ./{official} does not exist"
-            wanted = f"{option} {path} does not exist" if given else absent
+            wanted = f"{option} {path} {'is a folder' if path.is_dir() else 'does not exist'}" if given else absent
             raise FileNotFoundError(f"{wanted}; put the official weights (README, \"Weights\") at ./{OFFICIAL_MODEL} and "
                                     f"./{OFFICIAL_AUTOENCODER}, or name your files with --model_path and --ae_path")
         found.append(path)
