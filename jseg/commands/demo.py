@@ -19,15 +19,15 @@ from jseg.commands import cli
 
 WIDTH, HEIGHT = 256, 192
 STAGES = {"base": "fine", "stages": [
-    {"guidance": 3.5, "respacing": "ddim50", "start_index": 15},
-    {"guidance": 3.7, "respacing": "ddim50", "start_index": 16, "color_transfer": True},
-    {"guidance": 3.7, "respacing": "ddim50", "start_index": 10, "color_transfer": True}]}
+    {"guidance": 3.5, "respacing": "ddim50", "start_index": 8},
+    {"guidance": 3.7, "respacing": "ddim50", "start_index": 8, "color_transfer": True},
+    {"guidance": 3.7, "respacing": "ddim50", "start_index": 5, "color_transfer": True}]}
 
 
 def parser():
     p = cli.make_parser("demo", __doc__)
     p.add_argument("--output", default="demo", help="folder for data, weights and results (default ./demo)")
-    p.add_argument("--count", type=int, default=4, help="number of pictures (default 4)")
+    p.add_argument("--count", type=int, default=3, help="number of pictures (default 3)")
     p.add_argument("--seed", type=int, default=0, help="seed of the landscapes and of the noise (default 0)")
     return p
 
