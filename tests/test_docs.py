@@ -159,6 +159,12 @@ def test_output_is_what_the_commands_print(page, name, words):
     assert words in re.sub(r'"\s+f?"', "", text("jseg/commands/%s.py" % name))
 
 
+def test_the_demo_makes_as_many_pictures_as_the_page_says():
+    count = importlib.import_module("jseg.commands.demo").parser().get_default("count")
+    for page in READMES:
+        assert re.findall(r"(\d+) pictures in demo/results", text(page)) == [str(count)]
+
+
 def test_the_tree_lists_what_is_there():
     """Its part below jseg/ is held to the modules by test_house.py."""
     assert [path for path in tree(ENGLISH) if not exists(path)] == []

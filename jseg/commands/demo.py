@@ -1,7 +1,7 @@
 """Run the whole IIDM pipeline on procedural landscapes with small untrained networks, to see that everything works here.
 
 Writes a data folder in the challenge's layout, two small weight files and the results, each stage included, in one contact sheet.
-The networks are untrained (their weights are a fixed recipe), so the pictures made are noise that follows the reference's colours;
+The networks are untrained (their weights are a fixed recipe), so the pictures made are noise;
 what is shown is the machinery: reading, checking, three stages, colour transfer, resuming, the sheet.
 
 Examples:

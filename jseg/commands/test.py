@@ -11,6 +11,7 @@ A file for --stages (docs/formats.md): {"base": "fine", "stages": [{"guidance": 
 """
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import List, Optional
@@ -78,6 +79,8 @@ def _checked_inputs(args):
     from jseg.ldm.manifest import check_output
     from jseg.ldm.weights import expected_networks, find_weights
     noise.check_seed(args.seed)
+    if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
+        raise ValueError("started by mpirun, where every process would make every picture; start it without mpirun: it runs as one process")
     for name in ("batch_size", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 1 or more")

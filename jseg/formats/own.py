@@ -81,9 +81,11 @@ def write(file: BinaryIO, suffix: str, arrays: Mapping[str, Held], record: str) 
 
 def checked(record: dict) -> dict:
     """The record, if it is of the format that this version reads; raises CheckpointError."""
-    if record.get("format") != FORMAT or not isinstance(record.get("groups"), dict) or not isinstance(record.get("extra"), dict):
+    if record.get("format") != FORMAT:
         raise CheckpointError("was written in format %.20r; this is jseg-diffusion %s, which reads format %d; update the package"
                               % (record.get("format"), __version__, FORMAT))
+    if not isinstance(record.get("groups"), dict) or not isinstance(record.get("extra"), dict):
+        raise CheckpointError("has a record of format %d without its groups or extras; write the file again with this version" % FORMAT)
     return record
 
 
