@@ -1,6 +1,10 @@
-"""Weights of other programs into a file of ours: `python scripts/convert_weights.py --help`."""
+"""`python -m jseg convert_weights`: weights of other programs into a file of ours."""
+import os
 import sys
 
-from jseg.commands import cli, convert_weights
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
 
-sys.exit(cli.run(convert_weights.main))
+from jseg.commands.cli import run  # noqa: E402
+from jseg.commands.convert_weights import main  # noqa: E402
+
+sys.exit(run(main))

@@ -1,7 +1,10 @@
 """`python -m jseg demo`: the pipeline on procedural landscapes with small untrained networks."""
+import os
 import sys
 
-from jseg.commands.cli import run
-from jseg.commands.demo import main
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
+
+from jseg.commands.cli import run  # noqa: E402
+from jseg.commands.demo import main  # noqa: E402
 
 sys.exit(run(main))

@@ -1,6 +1,10 @@
-"""Procedural landscapes with label maps in the challenge's layout: `python scripts/landscapes.py --help`."""
+"""`python -m jseg landscapes`: procedural landscapes with label maps in the challenge's layout."""
+import os
 import sys
 
-from jseg.commands import cli, landscapes
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
 
-sys.exit(cli.run(landscapes.main))
+from jseg.commands.cli import run  # noqa: E402
+from jseg.commands.landscapes import main  # noqa: E402
+
+sys.exit(run(main))

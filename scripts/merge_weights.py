@@ -1,6 +1,10 @@
-"""Average the weights of several files: `python scripts/merge_weights.py --help`."""
+"""`python -m jseg merge_weights`: the weighted average of several weight files."""
+import os
 import sys
 
-from jseg.commands import cli, merge_weights
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
 
-sys.exit(cli.run(merge_weights.main))
+from jseg.commands.cli import run  # noqa: E402
+from jseg.commands.merge_weights import main  # noqa: E402
+
+sys.exit(run(main))

@@ -44,7 +44,7 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then make what is missing; 0 when all pictures are there."""
     args = parser().parse_args(argv)
-    pipeline, pairs, notes, size = _checked_inputs(args)
+    pipeline, pairs, notes, size, classes = _checked_inputs(args)
     output, limited = Path(args.output_path), pairs[:args.limit]
     from jseg import runtime
     from jseg.checkpoint import sha256
@@ -67,13 +67,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, stages):
             bars.show(report.progress.stage, report.progress.step, report.progress.pictures is not None, report.seconds)
     if args.grid:
-        _write_grid(output / "grid.png", limited[:GRID_ROWS], stages, len(pipeline.stages), size, args.ignore)
+        _write_grid(output / "grid.png", limited[:GRID_ROWS], stages, len(pipeline.stages), size, classes, args.ignore)
     _tell(f"{len(limited)} pictures in {output}, settings and timings in {output / manifest.NAME}")
     return 0
 
 
 def _checked_inputs(args):
-    """(pipeline, pairs, notes, picture size); everything is checked that needs no network computed, and the weights are found."""
+    """(pipeline, pairs, notes, picture size, classes), all checked that needs no network computed; the weights are found."""
     from jseg import data, noise
     from jseg.ldm import pipelines
     from jseg.ldm.manifest import check_output
@@ -93,22 +93,25 @@ def _checked_inputs(args):
     notes += data.check_pairs(pairs, unet.classes, args.ignore, *size)
     check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size)
     args.model_path, args.ae_path = find_weights(args.model_path, args.ae_path)
-    return pipeline, pairs, notes, size
+    return pipeline, pairs, notes, size, unet.classes
 
 
 def _tell(message: str) -> None:
     print(f"jseg test: {message}", file=sys.stderr)
 
 
-def _write_grid(path: Path, pairs, stages, count, size, ignore) -> None:
-    from jseg import classes, data, images
+def _write_grid(path: Path, pairs, stages, count, size, classes, ignore) -> None:
+    from jseg import data, images
+    from jseg.classes import CLASS_SETS, ClassSet, colorize, spread_palette
     from jseg.ldm.folder import written
-    landscape = classes.CLASS_SETS["landscape-29"]
+    shown = CLASS_SETS["landscape-29"]
+    if classes != len(shown):
+        shown = ClassSet("the network's classes", tuple(map(str, range(classes))), spread_palette(classes))
     rows = []
     for pair in pairs:
         label, reference = data.load_pair(pair, *size, *size, ignore=ignore)
         made = stages[pair.stem][:-1] or [None] * (count - 1)        # a picture that was kept has only its result
-        rows.append([classes.colorize(label, landscape), reference] + made + [images.read_picture(path.parent / f"{pair.stem}.jpg")])
+        rows.append([colorize(label, shown), reference] + made + [images.read_picture(path.parent / f"{pair.stem}.jpg")])
     headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]
     with written(path):
         images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
