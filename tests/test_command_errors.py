@@ -225,8 +225,8 @@ def test_a_full_disk_is_told_before_the_work(challenge, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
     refused(challenge, ["results", "MB free", "3 pictures of 64x48", "free some room"])
     refused(challenge, ["results", "MB free", "1 pictures of 64x48"], limit=1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
-    assert challenge.run(limit=1)[0] == 0, "one picture may take 4608 bytes"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=8000))
+    assert challenge.run(limit=1)[0] == 0, "one picture may take 7680 bytes"
     refused(challenge, ["2 pictures of 64x48"])
 
 

@@ -133,8 +133,8 @@ def test_an_output_that_can_be_made_is_accepted_and_not_made(tmp_path, output, m
 
 def test_room_is_needed_only_for_what_is_missing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(str(tmp_path))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=700000))
-    with pytest.raises(DataError, match="has 1 MB free; 3 pictures of 512x384 may need 1 MB; free some room"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000000))
+    with pytest.raises(DataError, match="has 1.0 MB free; 3 pictures of 512x384 may need 1.5 MB; free some room"):
         manifest.check_output(tmp_path, STEMS, 512, 384)
     (tmp_path / "a.jpg").touch()
     manifest.check_output(tmp_path, STEMS, 512, 384)

@@ -65,8 +65,8 @@ def check_output(output: Path, stems: Sequence[str], width: int, height: int) ->
     count = sum(not (output / f"{stem}.jpg").exists() for stem in stems)
     needed, free = int(count * width * height * 2.5), shutil.disk_usage(existing).free
     if needed > free:
-        raise DataError(f"output path {output} has {free / 1e6:.0f} MB free; {count} pictures of {width}x{height} may need "
-                        f"{needed / 1e6:.0f} MB; free some room or give another folder")
+        raise DataError(f"output path {output} has {free / 1e6:.1f} MB free; {count} pictures of {width}x{height} may need "
+                        f"{needed / 1e6:.1f} MB; free some room or give another folder")
 
 
 def opened(output: Path, settings: dict, stems: Sequence[str]) -> dict:
