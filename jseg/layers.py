@@ -140,6 +140,11 @@ def one_hot(labels: np.ndarray, classes: int):
     return jt.array((labels[:, None] == np.arange(classes).reshape(1, -1, 1, 1)).astype(np.float32)).stop_grad()
 
 
+def as_var(x):
+    """x itself if it is a Var, else the array uploaded as one."""
+    return x if isinstance(x, jt.Var) else jt.array(x)
+
+
 def zero(module):
     """Set every parameter of `module` to zero and return it."""
     for parameter in module.parameters():

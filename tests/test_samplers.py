@@ -116,3 +116,13 @@ def test_wrong_arguments_are_refused_before_any_step():
             ddim(None, x, schedule, start)
     with pytest.raises(ValueError, match="pass noise"):
         ddim(None, x, schedule, 3, eta=0.5)
+
+
+def test_arrays_serve_where_vars_do():
+    arrays, schedule = golden("unet_small.npz"), Schedule("ddim50")
+    y = one_hot(arrays["label"][:, 0], 29)
+    by_vars = guided(small_unet(), y, 3.5)(jt.array(arrays["x"]), jt.array(arrays["t"])).numpy()
+    by_arrays = guided(small_unet(), y.numpy(), 3.5)(arrays["x"], arrays["t"]).numpy()
+    assert np.abs(by_vars - by_arrays).max() == 0
+    one = add_noise(schedule, arrays["x"], jt.array(np.array([3, 40])), jt.array(noise()))
+    assert np.abs(one.numpy() - add_noise(schedule, jt.array(arrays["x"]), np.array([3, 40]), noise()).numpy()).max() == 0

@@ -6,7 +6,7 @@ Whole maps exist only at the latent's resolution: above it, layers run in strips
 """
 from __future__ import annotations
 
-from jseg.layers import GroupNorm, Pointwise, attention, from_tokens, nn, silu, to_tokens
+from jseg.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, silu, to_tokens
 from jseg.ldm import strips
 from jseg.ldm.presets import AutoencoderConfig
 from jseg.runtime import jt
@@ -196,12 +196,12 @@ class Autoencoder(nn.Module):
         if channels != self.config.picture_channels or height % factor or width % factor:
             raise ValueError(f"encode: got a picture batch of shape {list(x.shape)}; expected [B, {self.config.picture_channels}, H, W] "
                              f"with H and W multiples of {factor}")
-        return self.quant_conv(self.encoder(x))
+        return self.quant_conv(self.encoder(as_var(x)))
 
     def codes(self, z):
         """Nearest codebook entry of every position: z [B, D, h, w] -> int32 [B, h, w]."""
         batch, _, height, width = z.shape
-        return self.quantize.codes(to_tokens(z)).reshape(batch, height, width)
+        return self.quantize.codes(to_tokens(as_var(z))).reshape(batch, height, width)
 
     def quantized(self, z):
         """z [B, D, h, w] with every position replaced by its nearest codebook entry."""
@@ -210,6 +210,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, z, quantize: bool = True):
         """Latents z [B, D, h, w] -> pictures [B, 3, h f, w f], about [-1, 1] (not clipped); `quantize` as VQModelInterface.decode does."""
+        z = as_var(z)
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"decode: got latents of shape {list(z.shape)}; expected [B, {self.config.latent_channels}, h, w]")
         return self.decoder(self.post_quant_conv(self.quantized(z) if quantize else z))

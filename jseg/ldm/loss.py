@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from jseg.layers import as_var
 from jseg.ldm.samplers import add_noise
 from jseg.ldm.schedule import Schedule
 from jseg.runtime import jt
@@ -22,7 +23,7 @@ def diffusion_loss(unet, schedule: Schedule, z, t, y, noise) -> dict:
     "vb" is in bits per dimension and reaches only the variance half of the network's output; "loss" is their sum.
     """
     index = np.asarray(t.numpy() if hasattr(t, "numpy") else t).astype(np.int64)
-    noise = jt.array(noise)
+    z, noise = as_var(z), as_var(noise)
     x_t = add_noise(schedule, z, index, noise)
     output = unet(x_t, jt.array(schedule.timesteps[index].astype(np.int32)), y)                        # [B, 6, h, w]
     channels = z.shape[1]

@@ -10,6 +10,7 @@ from typing import Callable, Iterator, Optional
 
 import numpy as np
 
+from jseg.layers import as_var
 from jseg.ldm.schedule import Schedule
 from jseg.runtime import jt
 
@@ -19,9 +20,10 @@ def add_noise(schedule: Schedule, z, index, noise):
 
     Raises ValueError for an index outside the schedule. Ho et al. 2020, eq. 4.
     """
+    index = index.numpy() if isinstance(index, jt.Var) else index
     schedule.check_index(index)
     alpha_bar = np.broadcast_to(schedule.alpha_bar[np.asarray(index)], (z.shape[0],)).reshape(-1, 1, 1, 1)
-    return _scalars(np.sqrt(alpha_bar)) * z + _scalars(np.sqrt(1 - alpha_bar)) * jt.array(noise)
+    return _scalars(np.sqrt(alpha_bar)) * as_var(z) + _scalars(np.sqrt(1 - alpha_bar)) * as_var(noise)
 
 
 def guided(unet, y, scale: float) -> Callable:
@@ -61,7 +63,7 @@ def ddim(predictor: Callable, x, schedule: Schedule, start_index: int, eta: floa
     schedule.check_index(start_index - 1, what="last index to denoise from (start_index - 1)")
     if eta and noise is None:
         raise ValueError(f"ddim: eta {eta} draws noise at every step; pass noise=callable(index) -> array, or eta=0")
-    return _ddim(predictor, x, schedule, start_index, eta, noise)
+    return _ddim(predictor, as_var(x), schedule, start_index, eta, noise)
 
 
 def _ddim(predictor, x, schedule, start_index, eta, noise):

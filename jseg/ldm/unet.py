@@ -13,7 +13,7 @@ from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
-from jseg.layers import (GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample,
+from jseg.layers import (GroupNorm, Pointwise, SiLU, as_var, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample,
                          upsampled_conv, zero)
 from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
@@ -205,7 +205,7 @@ class UNet(nn.Module):
         """
         if y.shape[1] != self.config.classes:
             raise ValueError(f"condition: got a label map with {y.shape[1]} columns; this network has {self.config.classes} classes")
-        pyramid = {}
+        y, pyramid = as_var(y), {}
 
         def at(level):
             if level not in pyramid:                                        # nearest, as the release's interpolate: row floor(i h / H)
@@ -223,7 +223,7 @@ class UNet(nn.Module):
 
     def encode(self, x, t) -> Features:
         """The half without the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an array is checked, a Var is not)."""
-        smallest = 2 ** (len(self.config.channel_mult) - 1)
+        x, smallest = as_var(x), 2 ** (len(self.config.channel_mult) - 1)
         if x.shape[1] != self.config.latent_channels or x.shape[2] % smallest or x.shape[3] % smallest:
             raise ValueError(f"UNet: got a latent of shape {list(x.shape)}; expected [B, {self.config.latent_channels}, h, w] "
                              f"with h and w multiples of {smallest}")
