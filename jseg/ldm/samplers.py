@@ -30,7 +30,7 @@ def guided(unet, y, scale: float) -> Callable:
     """Classifier-free guidance as one predictor(x [B,3,h,w], t [B]) -> noise [B,3,h,w] for the one-hot maps y [B,classes,h,w].
 
     eps(null) + scale (eps(y) - eps(null)), null being the all-zero map; for scale <= 1 the plain conditional noise, as the
-    release does. Equal to two plain forwards of `unet`, at 0.58 of their multiply-adds: the label maps' modulations are computed
+    release does. Equal to two plain forwards of `unet`, at most 0.58 of their multiply-adds: the label maps' modulations are computed
     here, once, and each call runs one encoder pass and one batched decoder pass.
     """
     with jt.no_grad():

@@ -52,7 +52,7 @@ def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: i
     return y
 
 
-def convolve(conv, strips: List, activate: Callable = None, finish: Callable = None, release: bool = True) -> List:
+def convolve(conv, strips: List, activate: Callable = None, finish: Callable = None) -> List:
     """3x3 convolution (padding 1) of activate(map), strip by strip; `finish(i, y)` may turn output strip i into something else."""
     activate = activate or (lambda x: x)
     finish = finish or (lambda i, y: y)
@@ -62,10 +62,9 @@ def convolve(conv, strips: List, activate: Callable = None, finish: Callable = N
     for i in range(len(strips)):
         y = nn.conv2d(with_halo(strips, i, activate), conv.weight, conv.bias, padding=(0, 1))
         out.append(settle(finish(i, y)))
-        if release and i > 0:
+        if i > 0:
             strips[i - 1] = None
-    if release:
-        strips[-1] = None
+    strips[-1] = None
     return out
 
 
@@ -101,7 +100,7 @@ def double(conv, strips: List) -> List:
 def normalizer(norm, strips: List) -> Callable:
     """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all strips.
 
-    Two passes; each strip's sum is taken apart, so that the mean needs no second correction as in layers.GroupNorm.
+    Two passes; each strip's sum is taken apart, so the mean needs no correction as in layers.GroupNorm.
     """
     if len(strips) == 1:
         return lambda x: silu(norm(x))
