@@ -148,7 +148,7 @@ def _check_label(path: Path, classes: int, ignore: Tuple[int, ...], width: int, 
     found = np.flatnonzero(counts)
     bad = [int(value) for value in found if value >= classes and value not in ignore]
     if bad:
-        raise DataError("label %s holds ids outside 0..%d: %s; ids found: %s; correct it, or name the ids to be ignored"
+        raise DataError("label %s holds ids outside 0..%d: %s; ids found: %s; correct it, or name the ids to be ignored (--ignore)"
                         % (path, classes - 1, histogram(counts, bad), histogram(counts)))
     remarks = []
     if images.read_header(path).mode == "P":
