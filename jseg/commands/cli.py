@@ -37,6 +37,67 @@ def make_parser(name: str, docstring: str) -> argparse.ArgumentParser:
     return Parser(prog=f"jseg {name}", description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def add_training_options(p: argparse.ArgumentParser, output: str, steps: int, batch_size: int, learning_rate: float, ema: float,
+                         interval: int) -> None:
+    """The options that every training command has, with its defaults."""
+    p.add_argument("--output", default=output, metavar="DIR", help=f"folder of the run: checkpoints, log, curve, previews (default {output})")
+    p.add_argument("--steps", type=int, default=None, help=f"optimisation steps in all (default {steps})")
+    p.add_argument("--epochs", type=float, help="instead of --steps: passes over the data")
+    p.add_argument("--batch_size", type=int, default=batch_size, help=f"global batch, over all processes (default {batch_size})")
+    p.add_argument("--micro_batch", type=int, help="examples a process computes at a time (default: its share of the batch); less needs less "
+                   "memory and gives the same update")
+    p.add_argument("--learning_rate", type=float, default=learning_rate, help=f"default {learning_rate}")
+    p.add_argument("--weight_decay", type=float, default=0.0, help="of AdamW (default 0)")
+    p.add_argument("--ema", type=float, default=ema, metavar="RATE", help=f"rate of the moving average; 0: none (default {ema})")
+    p.add_argument("--seed", type=int, default=0, help="of the first weights, the order and every draw (default 0)")
+    p.add_argument("--resume", default="auto", metavar="auto|never|FILE",
+                   help="auto: go on from the newest checkpoint in --output if there is one (default); never; or a checkpoint file")
+    p.add_argument("--model_path", help="start from the weights in this file instead of new ones")
+    p.add_argument("--save_interval", type=int, default=interval, help=f"steps between checkpoints (default {interval})")
+    p.add_argument("--keep", type=int, default=3, help="checkpoints that stay; 0 keeps all (default 3)")
+    p.add_argument("--preview_interval", type=int, help="steps between previews; 0: none (default: as --save_interval)")
+    p.add_argument("--log_interval", type=int, default=10, help="steps that one row of log.csv is the mean of (default 10)")
+    p.add_argument("--precision", default="float32", choices=("float32",),
+                   help="float32 only: Jittor's half precision sums convolutions in half precision on CUDA and has no fast path on the CPU")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.set_defaults(default_steps=steps)
+
+
+def check_training_options(args: argparse.Namespace) -> None:
+    """Raise ValueError naming the first option that cannot be meant."""
+    for name, least in (("steps", 1), ("batch_size", 1), ("micro_batch", 1), ("seed", 0), ("save_interval", 1), ("keep", 0),
+                        ("preview_interval", 0), ("log_interval", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is {value}; expected {least} or more")
+    if args.steps is not None and args.epochs is not None:
+        raise ValueError("--steps and --epochs are both given; give one")
+    if args.epochs is not None and not args.epochs > 0:
+        raise ValueError(f"--epochs is {args.epochs}; expected more than 0")
+    if not 0 < args.learning_rate < 1:
+        raise ValueError(f"--learning_rate is {args.learning_rate}; expected more than 0 and less than 1, such as 1e-4")
+    if not 0 <= args.ema < 1 or args.weight_decay < 0:
+        raise ValueError(f"--ema is {args.ema}, --weight_decay {args.weight_decay}; expected 0 to below 1, and 0 or more")
+    if os.path.exists(args.output) and not os.path.isdir(args.output):
+        raise ValueError(f"--output {args.output} is a file; expected a folder, which is created if missing")
+    for name in ("model_path", "resume"):
+        value = getattr(args, name)
+        if value and value not in ("auto", "never") and not os.path.isfile(value):
+            raise ValueError(f"--{name} {value} does not exist; expected a file")
+
+
+def steps_asked(args: argparse.Namespace, examples: int) -> int:
+    """--steps, or --epochs in steps, or the command's default."""
+    if args.epochs is not None:
+        return max(1, round(args.epochs * examples / args.batch_size))
+    return args.default_steps if args.steps is None else args.steps
+
+
+def speaks() -> bool:
+    """Whether this process is the one that talks: the only one, or the first under mpirun."""
+    return os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
+
+
 def run(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]] = None) -> int:
     """Call a command's `main(argv)` and return its exit code; an error a user can cause becomes `jseg NAME: ...` on stderr and 2.
 

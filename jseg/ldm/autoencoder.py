@@ -6,6 +6,8 @@ Whole maps exist only at the latent's resolution: above it, layers run in strips
 """
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from jseg.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, silu, to_tokens
 from jseg.ldm import strips
 from jseg.ldm.presets import AutoencoderConfig
@@ -171,6 +173,14 @@ class Codebook(nn.Module):
         return found[0] if len(found) == 1 else jt.concat(found)
 
 
+class Reconstruction(NamedTuple):
+    """What a training pass of the autoencoder gives: see `Autoencoder.reconstruct`."""
+    picture: object                      # [B, 3, H, W], about [-1, 1]
+    z: object                            # [B, D, h, w] before the quantiser
+    quantized: object                    # [B, D, h, w], each position's entry; gradients reach the codebook
+    codes: object                        # int32 [B, h, w], without gradient
+
+
 class Autoencoder(nn.Module):
     """Autoencoder(AUTOENCODERS["release"]): `encode` pictures, `decode` latents; 205 tensors in the release's names."""
 
@@ -214,3 +224,16 @@ class Autoencoder(nn.Module):
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"decode: got latents of shape {list(z.shape)}; expected [B, {self.config.latent_channels}, h, w]")
         return self.decoder(self.post_quant_conv(self.quantized(z) if quantize else z))
+
+    def reconstruct(self, x) -> Reconstruction:
+        """Encode, quantise and decode pictures x [B, 3, H, W] for training; needs a network that is training (`train()`).
+
+        The decoder's gradient passes the quantiser straight to z (van den Oord et al. 2017), so it never reaches the codebook;
+        that is moved by a loss between `quantized` and `z`.
+        """
+        z = self.encode(x)                                                                             # [B, D, h, w]
+        codes = self.codes(z.detach()).stop_grad()                                                     # [B, h, w]
+        batch, _, height, width = z.shape
+        quantized = from_tokens(self.quantize.embedding(codes.reshape(-1)), batch, height, width)      # [B, D, h, w]
+        passed = z + (quantized - z).detach()
+        return Reconstruction(self.decoder(self.post_quant_conv(passed)), z, quantized, codes)

@@ -6,15 +6,25 @@ of variances, Nichol and Dhariwal 2021, eq. 15-16; no rescaling of the variation
 from __future__ import annotations
 
 import math
+from typing import Callable, Dict
 
 import numpy as np
 
-from jseg.layers import as_var
+from jseg.layers import as_var, one_hot
 from jseg.ldm.samplers import add_noise
 from jseg.ldm.schedule import Schedule
 from jseg.runtime import jt
 
 BITS = 1.0 / math.log(2.0)
+
+
+def training_loss(unet, schedule: Schedule) -> Callable:
+    """The function of a batch of `jseg.ldm.batches.LatentBatches` -> {"loss", "mse", "vb"}, means over it, for `jseg.training.Part`."""
+    def loss(batch) -> Dict[str, object]:
+        found = diffusion_loss(unet, schedule, batch["z"], batch["t"], one_hot(batch["labels"], unet.config.classes), batch["noise"])
+        return {name: found[name].mean() for name in ("loss", "mse", "vb")}
+
+    return loss
 
 
 def diffusion_loss(unet, schedule: Schedule, z, t, y, noise) -> dict:

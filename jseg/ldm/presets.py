@@ -61,6 +61,8 @@ class Pipeline:
 
 UNETS = {
     "release": UNetConfig(),                             # 501,540,358 parameters; average-176k-266k.pkl
+    "landscape": UNetConfig(channels=64, channel_mult=(1, 2, 2), blocks=1, attention_downsampling=(4,), head_channels=64,
+                            spade_channels=32, width=32, height=24),     # jseg/weights/unet.safetensors, pictures of 128x96
     "small": UNetConfig(channels=32, head_channels=16),
     "tiny": UNetConfig(channels=32, channel_mult=(1, 2), blocks=1, attention_downsampling=(2,), head_channels=16,
                        spade_channels=16, width=16, height=12),
@@ -68,6 +70,7 @@ UNETS = {
 
 AUTOENCODERS = {
     "release": AutoencoderConfig(),                      # 55,317,507 parameters; VQ-f4, autoencoder.pkl
+    "landscape": AutoencoderConfig(channels=32, blocks=1, codebook_size=1024),       # jseg/weights/autoencoder.safetensors
     "small": AutoencoderConfig(channels=32, codebook_size=256),
     "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),
 }

@@ -2,33 +2,62 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Tuple
+from typing import List, Optional, Tuple
 
-from jseg.checkpoint import CheckpointError, load_config
+from jseg.checkpoint import CheckpointError, load_config, sha256
+from jseg.formats.reader import read_record
 from jseg.ldm import presets
 
-# release: fixed paths relative to the working directory, named nowhere in its documentation; here: the same places, searched last.
+# release: fixed paths relative to the working directory, named nowhere in its documentation; here: the same places, before the shipped ones.
 OFFICIAL_MODEL = Path("checkpoints/average-176k-266k.pkl")
 OFFICIAL_AUTOENCODER = Path("checkpoints/autoencoder.pkl")
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+SHIPPED_MODEL, SHIPPED_AUTOENCODER = SHIPPED / "unet.safetensors", SHIPPED / "autoencoder.safetensors"
 _TABLES = {"UNetConfig": presets.UNETS, "AutoencoderConfig": presets.AUTOENCODERS}
 
 
-def find_weights(model_path=None, ae_path=None) -> Tuple[Path, Path]:
-    """(UNet file, autoencoder file): those given, else the official files under ./checkpoints.
+def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = None) -> Tuple[Path, Path]:
+    """(UNet file, autoencoder file): those given, else the official ones under ./checkpoints, else the small ones that ship.
 
-    Raises FileNotFoundError in one line that says where the official weights are to be put.
+    An autoencoder that is not given is the one that the UNet was trained with, where its file says which. What the user should
+    be told is appended to `notes`. Raises FileNotFoundError or CheckpointError in one line.
     """
-    found = []
-    for given, option, official, what in ((model_path, "--model_path", OFFICIAL_MODEL, "UNet"),
-                                          (ae_path, "--ae_path", OFFICIAL_AUTOENCODER, "autoencoder")):
-        path = Path(given) if given else official
-        if not path.is_file():
-            absent = f"no weights of the {what}: {option} is not given and ./{official} does not exist"
-            wanted = f"{option} {path} {'is a folder' if path.is_dir() else 'does not exist'}" if given else absent
-            raise FileNotFoundError(f"{wanted}; put the official weights (README, \"Weights\") at ./{OFFICIAL_MODEL} and "
-                                    f"./{OFFICIAL_AUTOENCODER}, or name your files with --model_path and --ae_path")
-        found.append(path)
-    return found[0], found[1]
+    model = _existing(model_path, "--model_path") if model_path else OFFICIAL_MODEL if OFFICIAL_MODEL.is_file() else None
+    if model is None and (ae_path or OFFICIAL_AUTOENCODER.is_file()):
+        raise FileNotFoundError(f"an autoencoder ({ae_path or OFFICIAL_AUTOENCODER}), but no UNet: {_PLACES}")
+    if model is None:
+        _tell(notes, f"no weights given and none under ./{OFFICIAL_MODEL.parent}: using the small ones that ship with jseg ({SHIPPED.name}/), "
+                     f"trained on procedural landscapes")
+        return SHIPPED_MODEL, SHIPPED_AUTOENCODER
+    trained_with = autoencoder_of(model)
+    if ae_path:
+        autoencoder = _existing(ae_path, "--ae_path")
+        if trained_with and sha256(autoencoder) != trained_with:
+            _tell(notes, f"{model} was trained on latents of another autoencoder file (SHA-256 {trained_with[:12]}...) than {autoencoder}")
+        return model, autoencoder
+    candidates = [path for path in (OFFICIAL_AUTOENCODER, SHIPPED_AUTOENCODER) if path.is_file()]
+    if trained_with:
+        for path in candidates:
+            if sha256(path) == trained_with:
+                return model, path
+        raise FileNotFoundError(f"{model} was trained with an autoencoder (SHA-256 {trained_with[:12]}...) that is neither the official nor the "
+                                f"shipped one; give it as --ae_path")
+    if not OFFICIAL_AUTOENCODER.is_file():
+        raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {_PLACES}")
+    return model, OFFICIAL_AUTOENCODER
+
+
+def find_autoencoder(ae_path=None) -> Path:
+    """The autoencoder to train with: the one given, else the official one under ./checkpoints, else the small one that ships."""
+    if ae_path:
+        return _existing(ae_path, "--ae_path")
+    return OFFICIAL_AUTOENCODER if OFFICIAL_AUTOENCODER.is_file() else SHIPPED_AUTOENCODER
+
+
+def autoencoder_of(model_path) -> str:
+    """SHA-256 of the autoencoder file that a UNet of ours was trained with; "" where the file does not say."""
+    settings = (read_record(model_path) or {}).get("extra", {}).get("settings", {})
+    return str(settings.get("autoencoder", "")) if isinstance(settings, dict) else ""
 
 
 def expected_networks(model_path=None, ae_path=None):
@@ -36,10 +65,14 @@ def expected_networks(model_path=None, ae_path=None):
 
     For checking inputs before the weights; `network_config` is the strict one.
     """
+    try:
+        model_path, ae_path = find_weights(model_path, ae_path)
+    except (OSError, CheckpointError):
+        pass
     configs = []
-    for path, kind, official in ((model_path, "UNetConfig", OFFICIAL_MODEL), (ae_path, "AutoencoderConfig", OFFICIAL_AUTOENCODER)):
+    for path, kind in ((model_path, "UNetConfig"), (ae_path, "AutoencoderConfig")):
         try:
-            configs.append(network_config(path or official, kind))
+            configs.append(network_config(path or "", kind))
         except (OSError, CheckpointError):
             configs.append(_TABLES[kind]["release"])
     return tuple(configs)
@@ -57,3 +90,18 @@ def network_config(path, kind: str):
         raise CheckpointError(f"{path} holds weights of a network described by {type(config).__name__}; expected {kind}; "
                               f"are --model_path and --ae_path swapped?")
     return config
+
+
+_PLACES = (f'put the official weights (README, "Weights") at ./{OFFICIAL_MODEL} and ./{OFFICIAL_AUTOENCODER}, '
+           f"or name both files with --model_path and --ae_path")
+
+
+def _existing(path, option: str) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; expected a weights file")
+    return Path(path)
+
+
+def _tell(notes: Optional[List[str]], line: str) -> None:
+    if notes is not None:
+        notes.append(line)

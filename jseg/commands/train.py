@@ -1,0 +1,166 @@
+"""Train the UNet of IIDM on a folder of pictures and label maps: the challenge's reviewer command.
+
+INPUT/imgs/*.jpg and INPUT/labels/*.png (or images/) belong together by name. All of it is checked, pictures are encoded once into a cache
+of latents with their mirror images, then the UNet is trained; log, loss curve, previews and checkpoints are in --output. Stop it
+with Ctrl-C, give the same command again and it goes on. Several GPUs or processes: mpirun -np N in front (docs/training.md).
+
+Examples:
+  python scripts/train.py --input_path data/train
+  python scripts/train.py --input_path data/train --preset landscape --steps 3000 --batch_size 16 --learning_rate 5e-4 --ema 0.998
+  python scripts/train.py --input_path camvid/train --classes camvid-11 --preset landscape --output runs/camvid
+"""
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from jseg.commands import cli
+
+RELEASE = {"preset": "release", "learning_rate": 1e-4, "weight_decay": 0.0, "ema": 0.9999, "drop": 0.2, "zero_init": "release"}
+RELEASE_MICRO_BATCH = 5
+
+
+def parser():
+    p = cli.make_parser("train", __doc__)
+    p.add_argument("--input_path", required=True, help="folder with imgs/ (or images/) and labels/")
+    cli.add_training_options(p, "runs/train", steps=266_000, batch_size=30, learning_rate=1e-4, ema=0.9999, interval=10_000)
+    p.add_argument("--preset", default="release", help="network: release, landscape (the shipped one), small, tiny (default release)")
+    p.add_argument("--width", type=int, help="of the pictures (default: the preset's, 512 for release)")
+    p.add_argument("--height", type=int, help="of the pictures (default: the preset's, 384 for release)")
+    p.add_argument("--ae_path", help="weights of the autoencoder (default: the official file under ./checkpoints, else the shipped ones)")
+    p.add_argument("--cache", metavar="DIR", help="folder of the cached latents (default: OUTPUT/latents)")
+    p.add_argument("--classes", default="landscape-29", help="a class set's name or a file of names and colours (default landscape-29)")
+    p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known, such as 255")
+    p.add_argument("--drop", type=float, default=0.2, help="probability of withholding a label map, for guidance (default 0.2)")
+    p.add_argument("--dropout", type=float, default=0.0, help="inside of the network (default 0)")
+    p.add_argument("--zero_init", default="zero", choices=("zero", "release"),
+                   help="zero: last convolutions of blocks start at zero, as in SDM; release: they do not (its zeroing has no effect)")
+    p.add_argument("--recompute", action="store_true", help="compute blocks again in the backward pass: less memory, same update")
+    p.add_argument("--release", action="store_true", help="the release's recipe: " + ", ".join(f"{k} {v}" for k, v in RELEASE.items())
+                   + f", {RELEASE_MICRO_BATCH} examples a process")
+    return p
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Check everything, then train; 0 also when stopped by a signal with everything saved."""
+    args = parser().parse_args(argv)
+    if args.release:
+        vars(args).update(RELEASE)
+    cli.check_training_options(args)
+    for name in ("drop", "dropout"):
+        if not 0 <= getattr(args, name) < 1:
+            raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
+    from jseg.classes import class_set
+    from jseg.examples import check_examples, find_examples
+    from jseg.ldm.weights import find_autoencoder, network_config
+    classes = class_set(args.classes)
+    args.ae_path = find_autoencoder(args.ae_path)
+    autoencoder = network_config(args.ae_path, "AutoencoderConfig")
+    config = _network(args, len(classes), autoencoder)
+    size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
+    notes: List[str] = []
+    examples = find_examples(args.input_path, notes=notes)
+    ignore = sorted(set(args.ignore) | set(classes.ignore))
+    notes += check_examples(examples, len(classes), ignore, *size)
+    _train(args, config, autoencoder, classes, examples, ignore, notes)
+    return 0
+
+
+def _network(args, classes: int, autoencoder):
+    """The UNet's configuration: the preset at the asked size, with as many columns as there are classes."""
+    from jseg.ldm.presets import UNETS
+    if args.preset not in UNETS:
+        raise ValueError(f"--preset {args.preset} is unknown; expected one of {', '.join(UNETS)}")
+    config, factor = UNETS[args.preset], autoencoder.downsampling
+    width, height = args.width or config.width * factor, args.height or config.height * factor
+    multiple = factor * 2 ** (len(config.channel_mult) - 1)
+    if width < multiple or height < multiple or width % multiple or height % multiple:
+        raise ValueError(f"--width {width} --height {height}: expected multiples of {multiple} for the preset {args.preset} and this autoencoder")
+    return dataclasses.replace(config, classes=classes, dropout=args.dropout, width=width // factor, height=height // factor,
+                               latent_channels=autoencoder.latent_channels)
+
+
+def _train(args, config, autoencoder_config, classes, examples, ignore, notes) -> None:
+    from jseg import processes, runtime
+    from jseg.ldm.batches import Division, LatentBatches
+    from jseg.ldm.preview import Preview
+    from jseg.memory import check_batch
+    from jseg.training_run import Plan, TrainingRun
+    device = runtime.device(args.device)
+    if args.release:
+        args.batch_size, args.micro_batch = RELEASE_MICRO_BATCH * processes.world(), RELEASE_MICRO_BATCH
+    for note in notes:
+        _tell(note)
+    autoencoder, latents = _latents(args, config, autoencoder_config, examples, ignore)
+    steps = cli.steps_asked(args, len(latents))
+    plan = Plan(steps, args.save_interval, args.keep, args.save_interval if args.preview_interval is None else args.preview_interval,
+                args.log_interval)
+    division = Division(args.batch_size, args.micro_batch or max(1, args.batch_size // processes.world()), processes.rank(), processes.world())
+    batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
+    part = _part(args, config)
+    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), plan, "unet", _tell)
+    start = run.resume(args.resume)
+    if start < steps:
+        check_batch(part, batches.first, division.micro_batch)
+    _tell(f"{len(latents)} examples, {sum(v.numel() for v in part.optimizer.parameters.values()):,} parameters, steps {start} to {steps} of "
+          f"{args.batch_size} on {device}, {division.world} process(es), into {args.output}")
+    run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed))
+
+
+def _latents(args, config, autoencoder_config, examples, ignore):
+    """The autoencoder and the cache, made by process 0 and read by all."""
+    from jseg import processes
+    from jseg.checkpoint import load_into, sha256
+    from jseg.ldm.autoencoder import Autoencoder
+    from jseg.ldm.latents import prepare
+    autoencoder = Autoencoder(autoencoder_config)
+    load_into(autoencoder, args.ae_path)
+    autoencoder.eval()
+    factor = autoencoder_config.downsampling
+
+    def cached():
+        return prepare(examples, autoencoder, Path(args.cache or Path(args.output) / "latents"), width=config.width * factor,
+                       height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=ignore,
+                       autoencoder_sha256=sha256(args.ae_path), tell=_tell)
+
+    latents = cached() if processes.rank() == 0 else None
+    processes.wait()
+    return autoencoder, latents or cached()
+
+
+def _part(args, config):
+    from jseg import runtime
+    from jseg.checkpoint import load_into
+    from jseg.ldm.loss import training_loss
+    from jseg.ldm.schedule import Schedule
+    from jseg.ldm.unet import UNet
+    from jseg.optimizer import AdamW, Average, trainable
+    from jseg.training import Part
+    runtime.seed(args.seed)
+    unet = UNet(config, zero_init=args.zero_init == "zero")
+    unet.train()
+    unet.recompute = args.recompute
+    if args.model_path:
+        load_into(unet, args.model_path)
+    parameters = trainable(unet)
+    return Part("", unet, training_loss(unet, Schedule()), AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay),
+                Average(parameters, args.ema) if args.ema else None)
+
+
+def _settings(args, config, latents) -> dict:
+    """Everything that the numbers of a step depend on."""
+    from jseg.checkpoint import sha256
+    names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "drop", "zero_init")
+    started = {"model_path": sha256(args.model_path)} if args.model_path else {}
+    return {**{name: getattr(args, name) for name in names}, **started, "autoencoder": sha256(args.ae_path), "data": latents.digest}
+
+
+def _tell(message: str) -> None:
+    if cli.speaks():
+        print(f"jseg train: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

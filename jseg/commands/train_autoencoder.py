@@ -1,0 +1,144 @@
+"""Train the VQ autoencoder that turns pictures into latents and back.
+
+L1 and codebook losses from the start, the PatchGAN critic from --critic_start on (VQ-GAN), LPIPS if its weights are given. A folder
+INPUT/imgs (or INPUT/images, or INPUT itself) of pictures of any size is enough; label maps are not looked at. Stop it with
+Ctrl-C, give the same command again and it goes on.
+
+Examples:
+  python scripts/train_autoencoder.py --input_path data/train --output runs/autoencoder
+  python scripts/train_autoencoder.py --input_path data/train --preset landscape --width 128 --height 96 --steps 3000 --critic_start 2000
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from jseg.commands import cli
+
+SHOWN = 8
+FIRST_PICTURES = 16           # that the codebook starts from
+
+
+def parser():
+    p = cli.make_parser("train_autoencoder", __doc__)
+    p.add_argument("--input_path", required=True, help="folder with the pictures, in imgs/ or directly")
+    cli.add_training_options(p, "runs/autoencoder", steps=400_000, batch_size=4, learning_rate=1.8e-5, ema=0.0, interval=5_000)
+    p.add_argument("--preset", default="release", help="network: release (VQ-f4), landscape (the shipped one), small, tiny (default release)")
+    p.add_argument("--width", type=int, default=256, help="pictures are scaled to cover this (default 256)")
+    p.add_argument("--height", type=int, default=256, help="and this (default 256)")
+    p.add_argument("--crop", type=int, help="side of the square crops that are trained on (default: crops of --width x --height)")
+    p.add_argument("--critic_start", type=int, default=50_000, help="step at which the critic begins; -1: never (default 50000)")
+    p.add_argument("--critic_weight", type=float, default=0.75, help="of the critic's term, before the adaptive weight (default 0.75)")
+    p.add_argument("--critic_channels", type=int, default=64, help="width of the critic (default 64)")
+    p.add_argument("--lpips_path", help="VGG16 LPIPS weights, yours to bring; without them there is no perceptual term")
+    return p
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Check the pictures, then train; 0 also when stopped by a signal with everything saved."""
+    args = parser().parse_args(argv)
+    cli.check_training_options(args)
+    from jseg.ldm.presets import AUTOENCODERS
+    if args.preset not in AUTOENCODERS:
+        raise ValueError(f"--preset {args.preset} is unknown; expected one of {', '.join(AUTOENCODERS)}")
+    config = AUTOENCODERS[args.preset]
+    factor = config.downsampling
+    crop = (args.crop, args.crop) if args.crop else (args.width, args.height)
+    if min(crop) < 4 * factor or any(side % factor for side in (args.width, args.height) + crop) or crop[0] > args.width or crop[1] > args.height:
+        raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
+                         f"{4 * factor}, the crop no larger than the picture")
+    from jseg.examples import find_examples
+    paths = [example.picture for example in find_examples(args.input_path, labels=False)]
+    _train(args, config, paths)
+    return 0
+
+
+def _train(args, config, paths) -> None:
+    from jseg import processes, runtime
+    from jseg.ldm.batches import Division, PictureBatches
+    from jseg.training_run import Plan, TrainingRun
+    device = runtime.device(args.device)
+    steps = cli.steps_asked(args, len(paths))
+    plan = Plan(steps, args.save_interval, args.keep, args.save_interval if args.preview_interval is None else args.preview_interval,
+                args.log_interval)
+    division = Division(args.batch_size, args.micro_batch or max(1, args.batch_size // processes.world()), processes.rank(), processes.world())
+    batches = PictureBatches(paths, (args.width, args.height), (args.crop, args.crop) if args.crop else (args.width, args.height),
+                             division, args.seed)
+    parts = _parts(args, config, batches)
+    run = TrainingRun(args.output, parts, config, _settings(args, paths), plan, "autoencoder", _tell)
+    start = run.resume(args.resume)
+    _tell(f"{len(paths)} pictures, {sum(v.numel() for v in parts[0].optimizer.parameters.values()):,} parameters, "
+          f"steps {start} to {steps} of {args.batch_size} on {device}, {division.world} process(es), into {args.output}")
+    run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches))
+
+
+def _parts(args, config, batches):
+    import numpy as np
+
+    from jseg import runtime
+    from jseg.checkpoint import load_into
+    from jseg.images import to_signed
+    from jseg.ldm.autoencoder import Autoencoder
+    from jseg.ldm.codec_loss import autoencoder_loss, critic_loss, start_codebook
+    from jseg.ldm.critic import Critic
+    from jseg.optimizer import AdamW, Average, trainable
+    from jseg.order import generator
+    from jseg.training import Part
+    runtime.seed(args.seed)
+    autoencoder = Autoencoder(config)
+    if args.model_path:
+        load_into(autoencoder, args.model_path)
+    else:
+        rng = generator(args.seed, "codebook")
+        first = rng.integers(len(batches.paths), size=FIRST_PICTURES)
+        start_codebook(autoencoder, np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]), args.seed)
+    lpips = None
+    if args.lpips_path:
+        from jseg.features.lpips import Lpips
+        lpips = Lpips()
+        load_into(lpips, args.lpips_path)
+    critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
+    parameters = trainable(autoencoder)
+    loss = autoencoder_loss(autoencoder, critic, lpips, adversarial=args.critic_weight, critic_start=args.critic_start)
+    parts = [Part("", autoencoder, loss, AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
+                  Average(parameters, args.ema) if args.ema else None)]
+    if critic is not None:
+        parts.append(Part("critic", critic, critic_loss(autoencoder, critic),
+                          AdamW(trainable(critic), args.learning_rate, betas=(0.5, 0.9)), start_step=args.critic_start))
+    return parts
+
+
+def _settings(args, paths) -> dict:
+    """Everything that the numbers of a step depend on."""
+    from jseg.checkpoint import sha256
+    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start", "critic_weight",
+             "critic_channels")
+    given = {name: sha256(getattr(args, name)) for name in ("model_path", "lpips_path") if getattr(args, name)}
+    return {**{name: getattr(args, name) for name in names}, **given, "pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
+
+
+def _preview(path: Path, autoencoder, batches) -> None:
+    import numpy as np
+
+    from jseg.images import from_signed, save_picture, to_signed
+    from jseg.order import generator
+    from jseg.runtime import jt
+    from jseg.sheet import contact_sheet
+    chosen = np.linspace(0, len(batches.paths) - 1, min(SHOWN, len(batches.paths))).astype(int)
+    pictures = [batches.picture(index, generator(batches.seed, "preview", index), batches.size) for index in chosen]
+    rows = []
+    for picture in pictures:
+        with jt.no_grad():
+            made = autoencoder.decode(autoencoder.encode(jt.array(to_signed(picture)[None]))).numpy()[0]
+        rows.append([picture, from_signed(made)])
+    save_picture(path, contact_sheet(rows, ["picture", "reconstruction"], [batches.paths[index].stem for index in chosen]))
+
+
+def _tell(message: str) -> None:
+    if cli.speaks():
+        print(f"jseg train_autoencoder: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,1 @@
+"""Networks that only judge or guide; their weights come from the user."""

@@ -1,0 +1,126 @@
+"""AdamW and the moving average of a network's parameters, by name, on the parameters' device.
+
+Mirrors torch.optim.AdamW (Loshchilov and Hutter 2019), which Jittor's own AdamW equals except for its count of steps: Jittor counts
+calls of backward, so accumulating gradients spoils the bias correction. All scalars of a step are run-time values: no step compiles.
+"""
+from __future__ import annotations
+
+import contextlib
+from typing import Dict, Iterator, Mapping, Tuple
+
+import numpy as np
+
+from jseg.runtime import jt
+
+
+def trainable(module) -> Dict[str, object]:
+    """{state-dict name: Var} of the parameters that gradients reach."""
+    return {name: value for name, value in module.state_dict().items() if not value.is_stop_grad()}
+
+
+class AdamW:
+    """AdamW over {name: Var}; `step` changes the parameters in place.
+
+    learning_rate may be changed between steps. `steps` counts optimiser steps, not backward passes.
+    release: jittor.optim.AdamW, whose bias correction counts every micro-batch; here: every step.
+    """
+
+    def __init__(self, parameters: Mapping[str, object], learning_rate: float, betas: Tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0):
+        self.parameters, self.learning_rate, self.betas, self.eps, self.weight_decay = dict(parameters), learning_rate, betas, eps, weight_decay
+        self.steps = 0
+        self.first = {name: _held(jt.zeros(p.shape)) for name, p in self.parameters.items()}
+        self.second = {name: _held(jt.zeros(p.shape)) for name, p in self.parameters.items()}
+
+    def step(self, gradients: Mapping[str, object]) -> None:
+        """One update from the gradient of every parameter."""
+        self.steps += 1
+        beta_1, beta_2 = self.betas
+        decay = _scalar(1 - self.learning_rate * self.weight_decay)
+        rate = _scalar(self.learning_rate / (1 - beta_1 ** self.steps))
+        root = _scalar(1 / np.sqrt(1 - beta_2 ** self.steps))
+        with jt.no_grad():
+            for name, p in self.parameters.items():
+                g, m, v = gradients[name], self.first[name], self.second[name]
+                m.update(m * beta_1 + g * (1 - beta_1))
+                v.update(v * beta_2 + g * g * (1 - beta_2))
+                p.update(p * decay - rate * m / (jt.sqrt(v) * root + self.eps))
+        jt.sync([value for held in (self.parameters, self.first, self.second) for value in held.values()])
+        _reachable(self.parameters)
+
+    def state(self) -> Dict[str, object]:
+        """Both moments as {"first.NAME", "second.NAME": Var}, for a checkpoint."""
+        return {f"{kind}.{name}": value for kind, held in (("first", self.first), ("second", self.second)) for name, value in held.items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], steps: int) -> None:
+        """Go on from the `state()` saved after `steps` steps; raises ValueError if it is another network's."""
+        fill(self.state(), arrays, "the optimiser's state")
+        self.steps = steps
+
+
+class Average:
+    """Exponential moving average of {name: Var}: average <- rate average + (1 - rate) parameter after every step."""
+
+    def __init__(self, parameters: Mapping[str, object], rate: float):
+        if not 0 <= rate < 1:
+            raise ValueError("the moving average's rate is %s; expected 0 to below 1, such as 0.9999" % rate)
+        self.parameters, self.rate = dict(parameters), rate
+        self.values = {name: _held(p.copy()) for name, p in self.parameters.items()}
+
+    def update(self) -> None:
+        """Take the parameters' present values in."""
+        keep, take = _scalar(self.rate), _scalar(1 - self.rate)
+        with jt.no_grad():
+            for name, p in self.parameters.items():
+                self.values[name].update(self.values[name] * keep + p * take)
+        jt.sync(list(self.values.values()))
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from saved values; raises ValueError if they are another network's."""
+        fill(self.values, arrays, "the moving average")
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside of the `with`, the parameters have the average's values."""
+        kept = {name: p.copy().stop_grad() for name, p in self.parameters.items()}
+        jt.sync(list(kept.values()))
+        _copy(self.values, self.parameters)
+        try:
+            yield
+        finally:
+            _copy(kept, self.parameters)
+
+
+def fill(variables: Mapping[str, object], arrays: Mapping[str, np.ndarray], what: str) -> None:
+    """Assign arrays to Vars of the same names and shapes; raises ValueError naming the first that differs."""
+    wrong = sorted(set(variables) ^ set(arrays)) + sorted(name for name in set(variables) & set(arrays)
+                                                          if tuple(variables[name].shape) != tuple(np.shape(arrays[name])))
+    if wrong:
+        raise ValueError("%s does not fit this network: %d names or shapes differ (%s, ...)" % (what, len(wrong), wrong[0]))
+    for name, variable in variables.items():
+        variable.update(jt.array(np.asarray(arrays[name], np.float32)))
+    jt.sync(list(variables.values()))
+
+
+def _copy(source: Mapping[str, object], target: Mapping[str, object]) -> None:
+    with jt.no_grad():
+        for name, value in target.items():
+            value.update(source[name].copy())
+    jt.sync(list(target.values()))
+    _reachable(target)
+
+
+def _reachable(parameters: Mapping[str, object]) -> None:
+    """Let gradients reach the parameters again: a Var that was made under no_grad, as their new values were, stops them."""
+    for value in parameters.values():
+        value.start_grad()
+
+
+def _held(value):
+    value = value.stop_grad()
+    value.sync()
+    return value
+
+
+def _scalar(value: float):
+    return jt.array(np.array([value], np.float32))

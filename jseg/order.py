@@ -1,0 +1,55 @@
+"""Which examples a training step takes, as a function of (seed, step) alone: resuming needs to remember nothing but the step.
+
+Every epoch is a permutation of its own, drawn from (seed, epoch); a batch goes on into the next epoch where one ends, so nothing is
+dropped and no batch is smaller. A global batch is cut into micro-batches by position, which are dealt to the processes in turn.
+
+release: the data set's order is a stream that starts anew with every start of the program, and the last partial batch is dropped.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import List, Tuple
+
+import numpy as np
+
+
+def generator(seed: int, *place: object) -> np.random.Generator:
+    """A NumPy generator that depends on the seed and the place ("noise", step, position, ...) alone: SHA-256 keys a Philox counter.
+
+    The same construction as `jseg.noise`, for draws that are not pictures' sampling noise.
+    """
+    text = "/".join(str(part) for part in (seed,) + place)
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")))
+
+
+def positions(count: int, batch_size: int, step: int, seed: int) -> np.ndarray:
+    """Indices int64 [batch_size] into `count` examples of optimisation step `step`, counted from 0.
+
+    Raises ValueError when there is no example.
+    """
+    if count < 1 or batch_size < 1 or step < 0:
+        raise ValueError("order: %d examples, batches of %d, step %d; expected at least one example, 1 and 0" % (count, batch_size, step))
+    first = step * batch_size
+    slots = np.arange(first, first + batch_size)
+    return np.array([_permutation(count, seed, int(slot) // count)[int(slot) % count] for slot in slots], np.int64)
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return generator(seed, "order", epoch).permutation(count)
+
+
+def micro_batches(batch_size: int, micro_batch: int, rank: int = 0, world: int = 1) -> List[Tuple[int, int]]:
+    """(start, stop) within the global batch of every micro-batch of this process: number i is dealt to process i mod `world`.
+
+    With one micro-batch a process, `world` processes add the same gradients as one process does. Raises ValueError when a
+    process would have none: it would only wait for the others.
+    """
+    if batch_size < 1 or micro_batch < 1:
+        raise ValueError("a batch of %d in micro-batches of %d; expected 1 or more" % (batch_size, micro_batch))
+    every = [(start, min(start + micro_batch, batch_size)) for start in range(0, batch_size, micro_batch)]
+    if len(every) < world:
+        raise ValueError("a batch of %d in micro-batches of %d gives %d parts for %d processes; expected at least one each: use a "
+                         "micro-batch of at most %d, or fewer processes" % (batch_size, micro_batch, len(every), world, batch_size // world))
+    return every[rank::world]
