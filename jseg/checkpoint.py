@@ -148,12 +148,10 @@ def check_target(path: PathLike, inputs: Iterable[PathLike] = ()) -> None:
 
 
 class Streamed:
-    """An array of `opened_state` in another shape, as float32, made when it is written; NaN and infinite values are refused."""
+    """An array of `opened_state` in another shape, as float32 or float16, made when it is written; what does not survive is refused."""
 
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, name: str, tensor, shape: Tuple[int, ...]):
-        self.name, self.tensor, self.shape = name, tensor, shape
+    def __init__(self, name: str, tensor, shape: Tuple[int, ...], dtype=np.float32):
+        self.name, self.tensor, self.shape, self.dtype = name, tensor, shape, np.dtype(dtype)
 
     def numpy(self) -> np.ndarray:
         """The values; raises CheckpointError, by name."""

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import difflib
 import json
-import unicodedata
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypeVar, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
 from jseg import images
+from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
+from jseg.checks import Classes, DataError, check_files, check_label, check_picture, existing_folder, label_table, name_key, some, visible_files
 from jseg.classes import IGNORED
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
-SHOWN = 5
 Notes = Optional[List[str]]
 Item = TypeVar("Item")
-
-
-class DataError(ValueError):
-    """Input files that cannot be used; one line: what was given, what was expected, what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,14 @@ def find_label_folder(input_path: Union[str, Path], notes: Notes = None) -> Path
 
     What the user should be told (both A and B are there) is appended to `notes`. Raises DataError.
     """
-    folder = _folder(input_path, "label folder")
+    folder = existing_folder(input_path, "label folder")
     named = [folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()]
-    filled = [candidate for candidate in named if _png_names(candidate)]
+    filled = [candidate for candidate in named if visible_files(candidate)]
     if len(filled) > 1:
         _tell(notes, "%s holds both %s and %s; using %s" % (folder, filled[0].name, filled[1].name, filled[0].name))
     if filled:
         return filled[0]
-    if _png_names(folder):
+    if visible_files(folder):
         return folder
     if named:
         raise DataError("%s holds no PNG; expected the label maps *.png in it" % named[0])
@@ -66,10 +63,10 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
     entries whose reference is missing (all counted, the first five named).
     """
     folder = find_label_folder(input_path, notes)
-    names = _png_names(folder)
+    names = [path.name for path in visible_files(folder)]
     stems: Dict[str, str] = {}
     for name in names:
-        stem = _key(Path(name).stem)
+        stem = name_key(Path(name).stem)
         if stem in stems:
             raise DataError("%s holds both %s and %s, which would give one result; rename one" % (folder, stems[stem], name))
         stems[stem] = name
@@ -77,15 +74,15 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
     table = _read_table(table_path)
     missing = [name for stem, name in stems.items() if stem not in table]
     if missing:
-        raise DataError("%s has no entry for %s; expected one reference for every PNG in %s" % (table_path, _some(missing), folder))
+        raise DataError("%s has no entry for %s; expected one reference for every PNG in %s" % (table_path, some(missing), folder))
     unused = len(set(table) - set(stems))
     if unused:
         _tell(notes, "%d of %d entries of %s have no label map and are not used" % (unused, len(table), table_path))
-    references = _find_references(_folder(img_path, "reference folder"), table_path, [table[stem] for stem in stems])
+    references = _find_references(existing_folder(img_path, "reference folder"), table_path, [table[stem] for stem in stems])
     return [Pair(Path(name).stem, folder / name, reference) for name, reference in zip(names, references)]
 
 
-def check_pairs(pairs: Sequence[Pair], classes: int = 29, ignore: Sequence[int] = (), width: int = 512, height: int = 384,
+def check_pairs(pairs: Sequence[Pair], classes: Classes = 29, ignore: Sequence[int] = (), width: int = 512, height: int = 384,
                 progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
     """Read every label and every reference once; what the user should be told, one line per kind of remark.
 
@@ -93,25 +90,9 @@ def check_pairs(pairs: Sequence[Pair], classes: int = 29, ignore: Sequence[int] 
     (other sizes are resized later). `progress(done, total)` is called after each pair. Raises DataError naming the first
     unusable file and how many more there are.
     """
-    remarks: Dict[str, List[str]] = {}
-    problems: List[Tuple[Path, str]] = []
-    seen: Set[Path] = set()
-    for done, pair in enumerate(pairs, start=1):
-        for check, path in ((_check_label, pair.label), (_check_reference, pair.reference)):
-            if path in seen:
-                continue
-            seen.add(path)
-            try:
-                for kind in check(path, classes, tuple(ignore), width, height):
-                    remarks.setdefault(kind, []).append(path.name)
-            except ValueError as error:
-                problems.append((path, str(error)))
-        if progress:
-            progress(done, len(pairs))
-    if problems:
-        more = [path.name for path, _ in problems[1:]]
-        raise DataError(problems[0][1] + (" (and %d more files with problems: %s)" % (len(more), _some(more, False)) if more else ""))
-    return ["%d %s (%s)" % (len(names), kind, _some(names, False)) for kind, names in remarks.items()]
+    label = partial(check_label, table=label_table(classes, ignore), width=width, height=height)
+    reference = partial(check_picture, what="reference", width=width, height=height)
+    return check_files([[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress)
 
 
 def load_pair(pair: Pair, width: int, height: int, latent_width: int, latent_height: int,
@@ -134,75 +115,6 @@ def batches(pairs: Sequence[Item], batch_size: int) -> List[List[Item]]:
     if batch_size < 1:
         raise ValueError("batch size is %d; expected 1 or more" % batch_size)
     return [list(pairs[start:start + batch_size]) for start in range(0, len(pairs), batch_size)]
-
-
-def same_aspect(width: int, height: int, target_width: int, target_height: int) -> bool:
-    """Whether width x height is target_width x target_height scaled, up to rounding one side by less than a pixel."""
-    return abs(width * target_height - height * target_width) < max(target_width, target_height)
-
-
-def _check_label(path: Path, classes: int, ignore: Tuple[int, ...], width: int, height: int) -> List[str]:
-    label = images.read_label(path)
-    _check_aspect("label", path, label.shape[1], label.shape[0], width, height)
-    counts = np.bincount(label.ravel(), minlength=256)
-    found = np.flatnonzero(counts)
-    bad = [int(value) for value in found if value >= classes and value not in ignore]
-    if bad:
-        raise DataError("label %s holds ids outside 0..%d: %s; ids found: %s; correct it, or name the ids to be ignored (--ignore)"
-                        % (path, classes - 1, histogram(counts, bad), histogram(counts)))
-    remarks = []
-    if images.read_header(path).mode == "P":
-        remarks.append("label maps have a palette; their indices are taken as class ids")
-    if label.shape != (height, width):
-        remarks.append("label maps of another size than %dx%d are resized with nearest" % (width, height))
-    if any(counts[value] for value in ignore):
-        remarks.append("label maps hold ignored ids, which condition nothing")
-    return remarks
-
-
-def _check_reference(path: Path, classes: int, ignore: Tuple[int, ...], width: int, height: int) -> List[str]:
-    header = images.read_header(path)
-    picture = images.read_picture(path)
-    _check_aspect("reference", path, picture.shape[1], picture.shape[0], width, height)
-    remarks = []
-    if picture.shape[:2] != (height, width):
-        remarks.append("references of another size than %dx%d are resized" % (width, height))
-    if header.mode != "RGB":
-        remarks.append("references are not plain RGB and are converted")
-    if header.turned:
-        remarks.append("references are turned as their EXIF orientation says")
-    return remarks
-
-
-def _check_aspect(what: str, path: Path, width: int, height: int, target_width: int, target_height: int) -> None:
-    if not same_aspect(width, height, target_width, target_height):
-        raise DataError("%s %s is %dx%d; expected %dx%d or the same aspect ratio, crop it first"
-                        % (what, path, width, height, target_width, target_height))
-
-
-def histogram(counts: np.ndarray, ids: Optional[Sequence[int]] = None) -> str:
-    """'0 (41 %), 3 (20 %), 255 (2 %)' from the number of pixels per id: of `ids` or all, largest share first, at most twelve."""
-    order = [int(value) for value in np.argsort(-counts, kind="stable") if counts[value] and (ids is None or value in ids)]
-    shares = []
-    for value in order[:12]:
-        percent = 100.0 * counts[value] / counts.sum()
-        shares.append("%d (%s %%)" % (value, "%.0f" % percent if percent >= 1 else "<1"))
-    return ", ".join(shares) + (" and %d more" % (len(order) - 12) if len(order) > 12 else "")
-
-
-def _folder(path: Union[str, Path], what: str) -> Path:
-    folder = Path(path)
-    if not folder.exists():
-        raise DataError("%s %s does not exist; give an existing folder" % (what, folder))
-    if not folder.is_dir():
-        raise DataError("%s %s is a file; give a folder" % (what, folder))
-    return folder
-
-
-def _png_names(folder: Path) -> List[str]:
-    # A dangling link is kept: reading it later says what is wrong, skipping it would lose a picture silently.
-    return sorted(entry.name for entry in folder.iterdir()
-                  if entry.suffix.lower() == ".png" and not entry.name.startswith(".") and not entry.is_dir())
 
 
 def _find_table(input_path: Path, folder: Path, notes: Notes) -> Path:
@@ -233,7 +145,7 @@ def _read_table(path: Path) -> Dict[str, str]:
         if not isinstance(value, str) or not value or not value.isprintable() or "/" in value or "\\" in value:
             shown = "a list or object" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)[:80]
             raise DataError("%s: the entry of %.80r is %s; expected a file name such as \"reference.jpg\"" % (path, key, shown))
-        stem = _key(key[:-4] if key.lower().endswith(".png") else key)
+        stem = name_key(key[:-4] if key.lower().endswith(".png") else key)
         if stem in table:
             raise DataError("%s has two entries for %s; remove one" % (path, stem))
         table[stem] = value
@@ -246,15 +158,15 @@ class _Object(list):
 
 def _find_references(img_path: Path, table_path: Path, wanted: Sequence[str]) -> List[Path]:
     folder = img_path / "imgs" if (img_path / "imgs").is_dir() else img_path
-    present = {_key(entry.name): entry for entry in folder.iterdir() if not entry.is_dir()}
-    missing = [name for name in wanted if _key(name) not in present]
+    present = {name_key(entry.name): entry for entry in folder.iterdir() if not entry.is_dir()}
+    missing = [name for name in wanted if name_key(name) not in present]
     if missing:
         near = _near(missing[0], [entry.name for entry in present.values()])
         remedy = "there is %s, correct the entry or rename the file" % near if near else "add it or correct the entry"
         if len(missing) == len(wanted) > 1 and not near:
             remedy = "give the folder of the reference pictures"
-        raise DataError("%s lacks %s, which %s names; %s" % (folder, _some(missing), table_path, remedy))
-    return [present[_key(name)] for name in wanted]
+        raise DataError("%s lacks %s, which %s names; %s" % (folder, some(missing), table_path, remedy))
+    return [present[name_key(name)] for name in wanted]
 
 
 def _near(name: str, names: Sequence[str]) -> Optional[str]:
@@ -264,16 +176,6 @@ def _near(name: str, names: Sequence[str]) -> Optional[str]:
             return candidate
     close = difflib.get_close_matches(name, names[:2000], n=1, cutoff=0.9)
     return close[0] if close else None
-
-
-def _key(text: str) -> str:
-    # The same name may come composed (Linux, JSON) or decomposed (macOS).
-    return unicodedata.normalize("NFC", text)
-
-
-def _some(names: Sequence[str], count: bool = True) -> str:
-    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    return "%d files (%s)" % (len(names), shown) if count and len(names) > 1 else shown
 
 
 def _tell(notes: Notes, line: str) -> None:

@@ -1,9 +1,10 @@
-"""The progress bars of an inference run: pictures outside, denoising steps inside, and an estimate that counts what is left to do."""
+"""Progress bars: of an inference run, pictures outside and denoising steps inside, with an estimate that counts what is left to do; of a training."""
 from __future__ import annotations
 
 import sys
 import time
-from typing import Optional, Sequence
+from collections import deque
+from typing import Deque, Optional, Sequence
 
 from tqdm import tqdm
 
@@ -11,6 +12,7 @@ from jseg.ldm.pipelines import stage_steps
 from jseg.ldm.presets import Pipeline
 
 QUIET_SECONDS = 60             # between two lines where the output is no terminal
+SPEED_STEPS, LOSS_STEPS = 1000, 50     # the latest steps of a training that its speed and its loss are means over
 
 
 class Estimate:
@@ -120,3 +122,65 @@ class Bars:
         where = f", stage {stage} step {step} of {self.steps[stage]}" if self.estimate.batches else ""
         elapsed = tqdm.format_interval(now - self.started)
         print(f"{self.made} of {self.total} pictures{where}, {elapsed} so far{', ' + text if text else ''}", file=sys.stderr, flush=True)
+
+
+class TrainingBar:
+    """`with TrainingBar(steps, first_step) as bar: bar.show(step, loss)` after every step; `step` counts finished steps.
+
+    One bar with loss, speed and the time left on a terminal; elsewhere a plain line a minute at most, and one at the end; nothing
+    where `quiet` (the processes of a run that do not speak). Loss and speed are means over this run's latest steps, saving and previews included;
+    its first step, which compiles, counts for neither.
+    """
+
+    def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
+        self.total, self.step, self.quiet = total_steps, first_step, quiet
+        self.plain = not sys.stderr.isatty()
+        self.started = self.told = time.monotonic()
+        self.untold = False
+        self.times: Deque[float] = deque(maxlen=SPEED_STEPS + 1)       # when each of the latest steps was done
+        self.losses: Deque[float] = deque(maxlen=LOSS_STEPS)
+        self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=quiet or self.plain, miniters=1,
+                        bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]")
+
+    def __enter__(self) -> "TrainingBar":
+        return self
+
+    def __exit__(self, kind, *exception) -> None:
+        self.bar.close()
+        if self.untold and kind is None:
+            self._tell(time.monotonic())
+
+    def show(self, step: int, loss: float) -> None:
+        """Step number `step` (the first is 1) is done; its loss."""
+        now = time.monotonic()
+        self.step, self.untold = step, self.plain and not self.quiet
+        self.times.append(now)
+        self.losses.append(loss)
+        if self.untold and now - self.told >= QUIET_SECONDS:
+            self._tell(now)
+        elif not self.plain:
+            self.bar.set_postfix_str(self._state(), refresh=False)
+            self.bar.update(step - self.bar.n)
+
+    def left(self) -> Optional[float]:
+        """Seconds left; None before there are two steps to judge by, 0 at the end."""
+        if self.step >= self.total:
+            return 0.0
+        speed = self._speed()
+        return None if speed is None else (self.total - self.step) / speed
+
+    def _speed(self) -> Optional[float]:
+        taken = self.times[-1] - self.times[0] if self.times else 0.0
+        return (len(self.times) - 1) / taken if taken > 0 else None
+
+    def _state(self) -> str:
+        parts, speed, left = [f"loss {sum(self.losses) / len(self.losses):.4g}"], self._speed(), self.left()
+        if speed is not None:
+            parts.append(f"{speed:.2f} steps/s" if speed >= 1 else f"{1 / speed:.2f} s/step")
+        if left is not None:
+            parts.append(f"about {tqdm.format_interval(left)} left")
+        return ", ".join(parts)
+
+    def _tell(self, now: float) -> None:
+        self.told, self.untold = now, False
+        print(f"step {self.step} of {self.total}, {self._state()}, {tqdm.format_interval(now - self.started)} so far", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ The same for every network of jseg. Mirrors the saving, logging and resuming of 
 """
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
@@ -75,15 +76,17 @@ class TrainingRun:
         self._share_out(step)
         return step
 
-    def follow(self, batches: Batches, start_step: int, preview: Optional[Callable[[Path], None]] = None) -> bool:
+    def follow(self, batches: Batches, start_step: int, preview: Optional[Callable[[Path], None]] = None,
+               finish: Optional[Callable[[], None]] = None) -> bool:
         """Train up to `plan.steps`; True if all steps are done, False if a signal asked for an early end (all is saved then).
 
-        preview(path) writes a picture with the moving average in place. Raises TrainingProblem, OSError; checkpoints stay.
+        preview(path) writes a picture, finish() has the last word on the result; both see the moving average in the network's place.
+        Raises TrainingProblem, OSError; checkpoints stay.
         """
         plan, sums = self.plan, _Means()
         if start_step >= plan.steps:
             self.tell("%d steps are done, %d were asked for: nothing to train" % (start_step, plan.steps))
-            self._save_result(start_step)
+            self._save_result(start_step, finish)
             return True
         with _Signals() as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
             for update in train(self.parts, batches, plan.steps, start_step):
@@ -100,7 +103,7 @@ class TrainingRun:
                 if stopping and not last:
                     self.tell("stopped after step %d, which is saved; the same command goes on from there" % update.step)
                     return False
-        self._save_result(plan.steps)
+        self._save_result(plan.steps, finish)
         return True
 
     def _log(self, step: int, values: Dict[str, float]) -> None:
@@ -117,37 +120,42 @@ class TrainingRun:
         for part in self.parts[1:]:
             groups.update({part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()})
         path = self.folder / f"checkpoint-{step:08d}.safetensors"
-        try:
+        with self._written(path):
             save(path, first.module.state_dict(), self.config, step=step, settings=self.settings,
                  optimizer_steps=[part.optimizer.steps for part in self.parts], **groups)
             draw_curve(self.folder / JOURNAL, self.folder / CURVE, self.name)
-        except OSError as error:
-            raise OSError("cannot write %s (%s); earlier checkpoints stay: make room and give the same command again"
-                          % (path, error.strerror or error)) from error
         kept = checkpoints(self.folder)
         for old in kept[:-self.plan.keep] if self.plan.keep else []:
             old.unlink()
 
-    def _save_result(self, step: int) -> None:
+    def _save_result(self, step: int, finish: Optional[Callable[[], None]]) -> None:
         if processes.rank():
             return
-        first = self.parts[0]
-        values = dict(first.module.state_dict())
-        if first.average is not None:
-            values.update(first.average.values)
         path = self.folder / f"{self.name}.safetensors"
-        save(path, values, self.config, step=step, settings=self.settings)
+        with self._averaged():
+            if finish is not None:
+                finish()
+            with self._written(path):
+                save(path, self.parts[0].module.state_dict(), self.config, step=step, settings=self.settings)
         self.tell("%d steps are done: %s" % (step, path))
 
     def _preview(self, step: int, preview: Callable[[Path], None]) -> None:
         if processes.rank() == 0:
-            first = self.parts[0]
             path = self.folder / f"preview-{step:08d}.png"
-            if first.average is None:
+            with self._averaged(), self._written(path):
                 preview(path)
-            else:
-                with first.average.in_place():
-                    preview(path)
+
+    def _averaged(self):
+        average = self.parts[0].average
+        return contextlib.nullcontext() if average is None else average.in_place()
+
+    @contextlib.contextmanager
+    def _written(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError("cannot write %s (%s); earlier checkpoints stay: make room and give the same command again"
+                          % (path, error.strerror or error)) from error
 
     def _restore(self, path: Path) -> int:
         extra, config = load_extra(path), load_config(path)

@@ -3,6 +3,7 @@
 IN may be a PyTorch SDM UNet, a VQ-GAN of taming-transformers, a VQ autoencoder of latent-diffusion (alone or inside of a
 whole model), a file of the release, or one of ours; as .pkl, .pth, .pt, .ckpt, .safetensors or .npz. What is not the
 network (discriminators, optimisers, other networks) is left out and counted. OUT: .safetensors, .npz or .pkl, in float32.
+A checkpoint of a training run becomes a file of its moving average alone.
 
 examples:
   python scripts/convert_weights.py vq-f4/model.ckpt autoencoder.safetensors
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--head_channels", type=int, help="UNet: channels per attention head, which the weights do not tell (default 64)")
     result.add_argument("--width", type=int, help="UNet: the latent's width that it was trained at (default 128)")
     result.add_argument("--height", type=int, help="UNet: the latent's height that it was trained at (default 96)")
+    result.add_argument("--half", action="store_true", help="write float16: half the size, three digits")
     result.add_argument("--dry_run", action="store_true", help="print what would be written, and write nothing")
     return result
 
@@ -55,13 +57,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         problem = checkpoint.mismatch(found.shapes, given_shapes, "expected the layout of SDM's UNet or of latent-diffusion's vq-f4")
         if problem:
             raise checkpoint.CheckpointError(problem)
-        state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape) for name, shape in found.shapes.items()}
+        kind = "float16" if args.half else "float32"
+        state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind) for name, shape in found.shapes.items()}
         if args.dry_run:
             for array in state.values():
                 array.numpy()
         else:
-            checkpoint.save(args.output, state, found.config, converted_from=os.path.basename(args.input))
-        _report(selection, found, stored is None)
+            checkpoint.save(args.output, state, found.config, converted_from=os.path.basename(args.input), **_trained_by(args.input))
+        _report(selection, found, stored is None, kind)
     if args.dry_run:
         print("dry run     nothing was written")
     else:
@@ -70,11 +73,18 @@ def main(argv: Optional[List[str]] = None) -> int:
     return 0
 
 
-def _report(selection, found, inferred: bool) -> None:
+def _trained_by(path: str) -> dict:
+    """Steps and settings of the training run that wrote the file, if one did."""
+    from jseg.formats.reader import read_record
+    extra = (read_record(path) or {}).get("extra", {})
+    return {name: extra[name] for name in ("step", "settings") if name in extra}
+
+
+def _report(selection, found, inferred: bool, kind: str) -> None:
     values = sum(math.prod(shape) for shape in found.shapes.values())
     print("network     %s" % found.config)
     print("weights     %s" % ("moving average" if selection.averaged else "the model's own"))
-    print("arrays      %d, %s values, float32" % (len(found.shapes), format(values, ",")))
+    print("arrays      %d, %s values, %s" % (len(found.shapes), format(values, ","), kind))
     for old, new in found.renamed:
         print("renamed     %s -> %s" % (old, new))
     if found.reshaped:

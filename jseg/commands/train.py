@@ -62,9 +62,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
     notes: List[str] = []
     examples = find_examples(args.input_path, notes=notes)
-    ignore = sorted(set(args.ignore) | set(classes.ignore))
-    notes += check_examples(examples, len(classes), ignore, *size)
-    _train(args, config, autoencoder, classes, examples, ignore, notes)
+    notes += check_examples(examples, classes, args.ignore, *size)
+    _train(args, config, autoencoder, classes, examples, notes)
     return 0
 
 
@@ -82,7 +81,7 @@ def _network(args, classes: int, autoencoder):
                                latent_channels=autoencoder.latent_channels)
 
 
-def _train(args, config, autoencoder_config, classes, examples, ignore, notes) -> None:
+def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
     from jseg import processes, runtime
     from jseg.ldm.batches import Division, LatentBatches
     from jseg.ldm.preview import Preview
@@ -93,7 +92,7 @@ def _train(args, config, autoencoder_config, classes, examples, ignore, notes) -
         args.batch_size, args.micro_batch = RELEASE_MICRO_BATCH * processes.world(), RELEASE_MICRO_BATCH
     for note in notes:
         _tell(note)
-    autoencoder, latents = _latents(args, config, autoencoder_config, examples, ignore)
+    autoencoder, latents = _latents(args, config, autoencoder_config, examples, classes)
     steps = cli.steps_asked(args, len(latents))
     plan = Plan(steps, args.save_interval, args.keep, args.save_interval if args.preview_interval is None else args.preview_interval,
                 args.log_interval)
@@ -109,12 +108,13 @@ def _train(args, config, autoencoder_config, classes, examples, ignore, notes) -
     run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed))
 
 
-def _latents(args, config, autoencoder_config, examples, ignore):
+def _latents(args, config, autoencoder_config, examples, classes):
     """The autoencoder and the cache, made by process 0 and read by all."""
     from jseg import processes
-    from jseg.checkpoint import load_into, sha256
+    from jseg.checkpoint import load_into
     from jseg.ldm.autoencoder import Autoencoder
     from jseg.ldm.latents import prepare
+    from jseg.ldm.weights import encoder_digest
     autoencoder = Autoencoder(autoencoder_config)
     load_into(autoencoder, args.ae_path)
     autoencoder.eval()
@@ -122,8 +122,8 @@ def _latents(args, config, autoencoder_config, examples, ignore):
 
     def cached():
         return prepare(examples, autoencoder, Path(args.cache or Path(args.output) / "latents"), width=config.width * factor,
-                       height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=ignore,
-                       autoencoder_sha256=sha256(args.ae_path), tell=_tell)
+                       height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=args.ignore, classes=classes,
+                       autoencoder_sha256=encoder_digest(args.ae_path), tell=_tell)
 
     latents = cached() if processes.rank() == 0 else None
     processes.wait()
@@ -152,9 +152,10 @@ def _part(args, config):
 def _settings(args, config, latents) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import sha256
+    from jseg.ldm.weights import encoder_digest
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "drop", "zero_init")
     started = {"model_path": sha256(args.model_path)} if args.model_path else {}
-    return {**{name: getattr(args, name) for name in names}, **started, "autoencoder": sha256(args.ae_path), "data": latents.digest}
+    return {**{name: getattr(args, name) for name in names}, **started, "autoencoder": encoder_digest(args.ae_path), "data": latents.digest}
 
 
 def _tell(message: str) -> None:

@@ -18,6 +18,7 @@ from jseg.commands import cli
 
 SHOWN = 8
 FIRST_PICTURES = 16           # that the codebook starts from
+MEASURED_PICTURES = 256       # that the latents' spread is measured on
 
 
 def parser():
@@ -28,6 +29,8 @@ def parser():
     p.add_argument("--width", type=int, default=256, help="pictures are scaled to cover this (default 256)")
     p.add_argument("--height", type=int, default=256, help="and this (default 256)")
     p.add_argument("--crop", type=int, help="side of the square crops that are trained on (default: crops of --width x --height)")
+    p.add_argument("--decoder_only", action="store_true",
+                   help="leave encoder and codebook as they are: latents stay, so a UNet trained on them keeps its autoencoder")
     p.add_argument("--critic_start", type=int, default=50_000, help="step at which the critic begins; -1: never (default 50000)")
     p.add_argument("--critic_weight", type=float, default=0.75, help="of the critic's term, before the adaptive weight (default 0.75)")
     p.add_argument("--critic_channels", type=int, default=64, help="width of the critic (default 64)")
@@ -39,6 +42,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Check the pictures, then train; 0 also when stopped by a signal with everything saved."""
     args = parser().parse_args(argv)
     cli.check_training_options(args)
+    if args.decoder_only and not args.model_path:
+        raise ValueError("--decoder_only trains the decoder of a given autoencoder; give its weights as --model_path")
     from jseg.ldm.presets import AUTOENCODERS
     if args.preset not in AUTOENCODERS:
         raise ValueError(f"--preset {args.preset} is unknown; expected one of {', '.join(AUTOENCODERS)}")
@@ -70,7 +75,8 @@ def _train(args, config, paths) -> None:
     start = run.resume(args.resume)
     _tell(f"{len(paths)} pictures, {sum(v.numel() for v in parts[0].optimizer.parameters.values()):,} parameters, "
           f"steps {start} to {steps} of {args.batch_size} on {device}, {division.world} process(es), into {args.output}")
-    run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches))
+    run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches),
+               None if args.decoder_only else lambda: _standardize(parts[0].module, batches))
 
 
 def _parts(args, config, batches):
@@ -80,8 +86,9 @@ def _parts(args, config, batches):
     from jseg.checkpoint import load_into
     from jseg.images import to_signed
     from jseg.ldm.autoencoder import Autoencoder
-    from jseg.ldm.codec_loss import autoencoder_loss, critic_loss, start_codebook
+    from jseg.ldm.codec_loss import autoencoder_loss, critic_loss
     from jseg.ldm.critic import Critic
+    from jseg.ldm.latent_scale import start_codebook
     from jseg.optimizer import AdamW, Average, trainable
     from jseg.order import generator
     from jseg.training import Part
@@ -99,7 +106,8 @@ def _parts(args, config, batches):
         lpips = Lpips()
         load_into(lpips, args.lpips_path)
     critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
-    parameters = trainable(autoencoder)
+    parameters = {name: value for name, value in trainable(autoencoder).items()
+                  if not args.decoder_only or name.startswith(("decoder.", "post_quant_conv."))}
     loss = autoencoder_loss(autoencoder, critic, lpips, adversarial=args.critic_weight, critic_start=args.critic_start)
     parts = [Part("", autoencoder, loss, AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
                   Average(parameters, args.ema) if args.ema else None)]
@@ -112,10 +120,22 @@ def _parts(args, config, batches):
 def _settings(args, paths) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import sha256
-    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start", "critic_weight",
+    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "decoder_only", "critic_start", "critic_weight",
              "critic_channels")
     given = {name: sha256(getattr(args, name)) for name in ("model_path", "lpips_path") if getattr(args, name)}
     return {**{name: getattr(args, name) for name in names}, **given, "pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
+
+
+def _standardize(autoencoder, batches) -> None:
+    """Unit variance for the latents of the result, without changing what it reconstructs."""
+    import numpy as np
+
+    from jseg.images import to_signed
+    from jseg.ldm.latent_scale import standardize_latents
+    from jseg.order import generator
+    chosen = np.linspace(0, len(batches.paths) - 1, min(MEASURED_PICTURES, len(batches.paths))).astype(int)
+    pictures = [to_signed(batches.picture(index, generator(batches.seed, "scale", index), batches.size)) for index in chosen]
+    _tell("the latents' spread was %.3f; it is 1 in the result" % standardize_latents(autoencoder, np.stack(pictures)))
 
 
 def _preview(path: Path, autoencoder, batches) -> None:

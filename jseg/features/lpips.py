@@ -104,11 +104,11 @@ def unit(h):
 
 
 def pool(x):
-    """2x2 maximum; of equal values one gets the gradient, where Jittor's max would give it to each."""
+    """2x2 maximum; of equal values the first gets the gradient, as in PyTorch, where Jittor's max over an axis would give it to each."""
     batch, channels, height, width = (int(n) for n in x.shape)
     x = x[:, :, :height // 2 * 2, :width // 2 * 2].reshape(batch, channels, height // 2, 2, width // 2, 2)
-    rows = jt.maximum(x[:, :, :, 0], x[:, :, :, 1])                                                    # [B, C, h, w, 2]
-    return jt.maximum(rows[:, :, :, :, 0], rows[:, :, :, :, 1])                                        # [B, C, h, w]
+    columns = jt.maximum(x[:, :, :, :, :, 1], x[:, :, :, :, :, 0])                                     # [B, C, h, 2, w]
+    return jt.maximum(columns[:, :, :, 1], columns[:, :, :, 0])                                        # [B, C, h, w]
 
 
 def load_lpips(*paths) -> Lpips:
@@ -118,7 +118,7 @@ def load_lpips(*paths) -> Lpips:
     or the heads alone (vgg.pth of the lpips package) together with torchvision's vgg16. Raises CheckpointError, FileNotFoundError.
     """
     lpips = Lpips()
-    found = {name: value.numpy() for name, value in lpips.scaling_layer.state_dict("scaling_layer.").items()}
+    found = {name: value.numpy() for name, value in lpips.state_dict().items() if name.startswith("scaling_layer.")}
     for path in paths:
         found.update(renamed(load(path, weights="model")))
     lacking = [kind for kind, sign in (("the heads (lin0.model.1.weight, ...)", "lin0."), ("VGG16's features", "net.slice1."))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jseg.classes import ClassSet, colorize
-from jseg.examples import load_example
+from jseg.examples import load_picture
 from jseg.images import resize_label, save_picture
 from jseg.ldm.presets import Pipeline, Stage
 from jseg.ldm.refine import Synthesizer
@@ -32,7 +32,7 @@ class Preview:
         try:
             for index, other in zip(chosen, np.roll(chosen, 1)):
                 label = np.array(self.latents.labels[2 * index])                       # the even ones are not mirrored
-                reference, _ = load_example(self.examples[other], width, height, *synthesizer.latent_size, ignore=())
+                reference = load_picture(self.examples[other], width, height)
                 stem = self.examples[index].stem
                 for progress in synthesizer.run([label], [reference], self.seed, [stem]):
                     picture = progress.pictures

@@ -1,10 +1,13 @@
 """Where the weights of the latent-diffusion branch are, and which network a weights file belongs to."""
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from jseg.checkpoint import CheckpointError, load_config, sha256
+import numpy as np
+
+from jseg.checkpoint import CheckpointError, load_config, opened_state
 from jseg.formats.reader import read_record
 from jseg.ldm import presets
 
@@ -32,15 +35,15 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
     trained_with = autoencoder_of(model)
     if ae_path:
         autoencoder = _existing(ae_path, "--ae_path")
-        if trained_with and sha256(autoencoder) != trained_with:
-            _tell(notes, f"{model} was trained on latents of another autoencoder file (SHA-256 {trained_with[:12]}...) than {autoencoder}")
+        if trained_with and encoder_digest(autoencoder) != trained_with:
+            _tell(notes, f"{model} was trained on latents of another autoencoder (digest {trained_with[:12]}...) than {autoencoder}")
         return model, autoencoder
     candidates = [path for path in (OFFICIAL_AUTOENCODER, SHIPPED_AUTOENCODER) if path.is_file()]
     if trained_with:
         for path in candidates:
-            if sha256(path) == trained_with:
+            if encoder_digest(path) == trained_with:
                 return model, path
-        raise FileNotFoundError(f"{model} was trained with an autoencoder (SHA-256 {trained_with[:12]}...) that is neither the official nor the "
+        raise FileNotFoundError(f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is neither the official nor the "
                                 f"shipped one; give it as --ae_path")
     if not OFFICIAL_AUTOENCODER.is_file():
         raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {_PLACES}")
@@ -54,8 +57,21 @@ def find_autoencoder(ae_path=None) -> Path:
     return OFFICIAL_AUTOENCODER if OFFICIAL_AUTOENCODER.is_file() else SHIPPED_AUTOENCODER
 
 
+def encoder_digest(ae_path) -> str:
+    """SHA-256 of what makes an autoencoder's latents: its encoder's and quant_conv's values as float32, by name, in any kind of file.
+
+    Two autoencoders with the same digest give the same latents; only their decoders and codebooks may differ.
+    """
+    digest = hashlib.sha256()
+    with opened_state(ae_path) as selection:
+        for name in sorted(selection.tensors):
+            if name.startswith(("encoder.", "quant_conv.")):
+                digest.update(name.encode() + np.asarray(selection.tensors[name].read(), "<f4").tobytes())
+    return digest.hexdigest()
+
+
 def autoencoder_of(model_path) -> str:
-    """SHA-256 of the autoencoder file that a UNet of ours was trained with; "" where the file does not say."""
+    """`encoder_digest` of the autoencoder that a UNet of ours was trained with; "" where the file does not say."""
     settings = (read_record(model_path) or {}).get("extra", {}).get("settings", {})
     return str(settings.get("autoencoder", "")) if isinstance(settings, dict) else ""
 

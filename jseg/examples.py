@@ -1,0 +1,140 @@
+"""Find, pair, check and load the folders that networks are trained on: pictures, and label maps of the same names.
+
+Layout (the challenge's training set): `folder/imgs/*.jpg` and `folder/labels/*.png`, paired by stem. Mirrors the lists that
+data_preprocess.py of the release makes, without its traps: sorted order, whole stems, every fault told before any work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from jseg import images
+from jseg.checks import (SHOWN, Classes, DataError, check_files, check_label, check_picture, class_ids, existing_folder, label_table, name_key,
+                         some, visible_files)
+from jseg.classes import IGNORED
+
+PICTURE_FOLDERS = ("imgs", "images")
+LABEL_FOLDERS = ("labels", "annotations")
+LAYOUT = "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), one label map of the same name for every picture"
+Notes = Optional[List[str]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and its label map, or None where only pictures are wanted; stem is the name that both share."""
+    stem: str
+    picture: Path
+    label: Optional[Path] = None
+
+
+def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
+    """All examples of a training folder, sorted by stem.
+
+    With labels=False, pictures directly in `folder` will do and label maps are not looked at. What the user should be told (two picture
+    folders) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and
+    label maps without picture (all counted, the first five named), and for two files of one stem.
+    """
+    root = existing_folder(folder, "training folder")
+    place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
+    if not labels:
+        pictures = _by_stem(place or root, images.PICTURE_SUFFIXES)
+        if not pictures:
+            raise DataError("%s; expected pictures in it, in imgs/ or in images/" % _without(place or root, images.PICTURE_SUFFIXES))
+        return [Example(stem, pictures[stem]) for stem in sorted(pictures)]
+    maps_place = _subfolder(root, LABEL_FOLDERS, (".png",), notes)
+    if place is None or maps_place is None:
+        raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
+    pictures, maps = _by_stem(place, images.PICTURE_SUFFIXES), _by_stem(maps_place, (".png",))
+    for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, (".png",))):
+        if not found:
+            raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
+    _check_partners(place, pictures, maps_place, maps)
+    return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
+
+
+def check_examples(examples: Sequence[Example], classes: Classes, ignore: Sequence[int], width: int, height: int,
+                   progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
+    """Read every file once; what the user should be told, one line per kind of remark.
+
+    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored as its data set does. ignore: values in the label files
+    that mean nothing is known. Both files must have the aspect ratio of width x height. `progress(done, total)` is called after each
+    example. Raises DataError naming the first unusable file and how many more there are.
+    """
+    label = partial(check_label, table=label_table(classes, ignore), width=width, height=height)
+    picture = partial(check_picture, what="picture", width=width, height=height)
+    return check_files([[(e.picture, picture)] + [(e.label, label)] * bool(e.label) for e in examples], progress)
+
+
+def load_example(example: Example, width: int, height: int, latent_width: int, latent_height: int, ignore: Sequence[int] = (),
+                 classes: Classes = 256) -> Tuple[np.ndarray, np.ndarray]:
+    """(picture uint8 [height, width, 3], label uint8 [latent_height, latent_width] of class ids) of a checked example.
+
+    The label goes from its own size straight to the latent's with NEAREST, as in the release; 255 where nothing is known. Raises
+    ImageError or DataError for files that were not there, or not like this, when they were checked.
+    """
+    return load_picture(example, width, height), load_label(example, latent_width, latent_height, label_table(classes, ignore))
+
+
+def load_picture(example: Example, width: int, height: int) -> np.ndarray:
+    """The example's picture as uint8 [height, width, 3]."""
+    return images.resize_picture(images.read_picture(example.picture), width, height)
+
+
+def load_label(example: Example, width: int, height: int, table: np.ndarray) -> np.ndarray:
+    """The example's label map as uint8 [height, width] of class ids, read through `checks.label_table`; all 255 if it has none."""
+    if example.label is None:
+        return np.full((height, width), IGNORED, np.uint8)
+    return class_ids(images.resize_label(images.read_label(example.label), width, height), table, example.label)
+
+
+def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes: Notes) -> Optional[Path]:
+    """The first of the named folders in `root` that has such files, else the first that is there."""
+    there = [root / name for name in names if (root / name).is_dir()]
+    filled = [place for place in there if visible_files(place, suffixes)] if len(there) > 1 else there
+    if len(filled) > 1 and notes is not None:
+        notes.append("%s holds both %s and %s; using %s" % (root, filled[0].name, filled[1].name, filled[0].name))
+    return (filled or there or [None])[0]
+
+
+def _by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
+    found: Dict[str, Path] = {}
+    for path in visible_files(place, suffixes):
+        stem = name_key(path.stem)
+        if stem in found:
+            raise DataError("%s holds both %s and %s, which would be one example; rename or remove one" % (place, found[stem].name, path.name))
+        found[stem] = path
+    return found
+
+
+def _check_partners(place: Path, pictures: Dict[str, Path], maps_place: Path, maps: Dict[str, Path]) -> None:
+    lonely_pictures = [pictures[stem].name for stem in sorted(set(pictures) - set(maps))]
+    lonely_maps = [maps[stem].name for stem in sorted(set(maps) - set(pictures))]
+    if len(lonely_pictures) == len(pictures):
+        raise DataError("none of the %d pictures in %s (%s) has a label map of its name in %s (%s); expected equal names apart from the suffix, "
+                        "rename them" % (len(pictures), place, lonely_pictures[0], maps_place, lonely_maps[0]))
+    faults = []
+    if lonely_pictures:
+        faults.append("%s lacks the label map of %s" % (maps_place, some(lonely_pictures)))
+    if lonely_maps:
+        faults.append("%s lacks the picture of %s" % (place, some(lonely_maps)))
+    if faults:
+        raise DataError("%s; expected one label map NAME.png for every picture NAME.jpg, add what is missing or remove the rest"
+                        % " and ".join(faults))
+
+
+def _without(place: Path, suffixes: Sequence[str]) -> str:
+    patterns = ", ".join("*" + suffix for suffix in suffixes[:SHOWN]) + (", ..." if len(suffixes) > SHOWN else "")
+    folders = sorted(child.name for child in place.iterdir() if child.is_dir())
+    return "%s holds no %s%s" % (place, patterns, ", but folders (%s)" % some(folders, False) if folders else "")
+
+
+def _hint(root: Path) -> str:
+    for child in sorted(root.iterdir()):
+        if any((child / name).is_dir() for name in PICTURE_FOLDERS):
+            return "; did you mean %s?" % child
+    return ""

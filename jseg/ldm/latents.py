@@ -1,0 +1,118 @@
+"""Training folder -> cached latents and label maps, each picture followed by its mirror image.
+
+The latent of a mirror image is the encoding of the mirrored picture; label maps are reduced by NEAREST first and mirrored then, both
+as in data_preprocess.py of the release. Latents are those before the quantiser and are not scaled. The files are `latent_cache`'s.
+"""
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional, Sequence, Tuple
+
+import numpy as np
+
+from jseg.checkpoint import sha256
+from jseg.checks import Classes, DataError, label_table
+from jseg.examples import Example, load_label, load_picture
+from jseg.images import to_signed
+from jseg.ldm import latent_cache
+from jseg.runtime import jt
+
+TOLD_SECONDS = 60.0             # between two lines about a long encoding
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """A prepared training set of N pictures; rows 2i and 2i + 1 are picture i and its mirror image."""
+    z: np.ndarray                           # float32 [2N, C, h, w], memory-mapped
+    labels: np.ndarray                      # uint8 [2N, h, w], memory-mapped; 255 where nothing is known
+    stems: Tuple[str, ...]                  # N
+    digest: str                             # SHA-256 of all that z and labels were made from, in their order
+
+    def __len__(self) -> int:
+        """2N: mirror images are examples of their own."""
+        return len(self.z)
+
+
+def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: int, height: int, latent_width: int, latent_height: int,
+            ignore: Sequence[int], autoencoder_sha256: str, classes: Classes = 256, tell: Callable[[str], None] = lambda line: None,
+            progress: Optional[Callable[[int, int], None]] = None) -> Latents:
+    """Encode what the cache lacks and return all of it.
+
+    examples: checked ones. autoencoder: anything with `config` and `encode`, whose file has that SHA-256. classes, ignore: as for
+    `examples.check_examples`; without classes, stored ids are class ids. `tell` gets lines for the user, `progress(done, N)` is called
+    after every picture; without it, a line is told every minute. Files are compared by content on every call, so a changed, added or
+    removed one is noticed, and what is not new is not encoded again. The same call again, after any interruption, goes on and gives
+    the same bytes. Raises DataError in one line for a cache of another autoencoder or size and for latents that are not finite,
+    ImageError for files that cannot be read, OSError for a disk that is full.
+
+    release: encodes and appends to the arrays on every start, so a second start doubles the data; here: one array, made once.
+    """
+    if not examples:
+        raise DataError("no examples to encode; give a folder with pictures and label maps")
+    factor, table = autoencoder.config.downsampling, label_table(classes, ignore)
+    if (width, height) != (latent_width * factor, latent_height * factor):
+        raise ValueError("pictures of %dx%d become latents of %dx%d by this autoencoder, not of %dx%d"
+                         % (width, height, width // factor, height // factor, latent_width, latent_height))
+    keys = np.stack([np.frombuffer(_picture_key(example) + _label_key(example, table), np.uint8).reshape(2, 32) for example in examples])
+    common = latent_cache.about(autoencoder_sha256, width, height, (autoencoder.config.latent_channels, latent_height, latent_width))
+
+    def latents(i: int) -> np.ndarray:
+        picture = load_picture(examples[i], width, height)
+        z = encode_with_mirror(autoencoder, picture)
+        if not np.isfinite(z).all():
+            raise DataError("the autoencoder makes NaN or infinite latents of %s; give the weights that it was trained to (--ae_path)"
+                            % examples[i].picture)
+        _check_unchanged(examples[i].picture, _picture_key(examples[i]), keys[i, 0])
+        return z
+
+    def labels(i: int) -> np.ndarray:
+        label = load_label(examples[i], latent_width, latent_height, table)
+        _check_unchanged(examples[i].label, _label_key(examples[i], table), keys[i, 1])
+        return np.stack([label, label[:, ::-1]])
+
+    folder = latent_cache.fill(Path(cache_folder), common, keys, latents, labels, tell, progress or _every_minute(tell))
+    arrays = latent_cache.opened(folder, common, len(examples))
+    return Latents(arrays[latent_cache.LATENTS], arrays[latent_cache.LABELS], tuple(example.stem for example in examples),
+                   latent_cache.digest(common, keys))
+
+
+def encode_with_mirror(autoencoder, picture: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> float32 [2, C, h, w], of the picture and of its mirror image.
+
+    Always these two at a time, so no byte depends on which other pictures were encoded in this run.
+    """
+    with jt.no_grad():
+        return autoencoder.encode(jt.array(np.stack([to_signed(picture), to_signed(picture[:, ::-1])]))).numpy()
+
+
+def _picture_key(example: Example) -> bytes:
+    return bytes.fromhex(sha256(example.picture))
+
+
+def _label_key(example: Example, table: np.ndarray) -> bytes:
+    content = bytes.fromhex(sha256(example.label)) if example.label else b""
+    return hashlib.sha256(table.astype("<i2").tobytes() + content).digest()
+
+
+def _check_unchanged(path, key: bytes, expected: np.ndarray) -> None:
+    if key != expected.tobytes():
+        raise DataError("%s was changed while it was being encoded; give the same command again when the folder is at rest" % path)
+
+
+def _every_minute(tell: Callable[[str], None]) -> Callable[[int, int], None]:
+    started = told = time.monotonic()
+    first = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told, first
+        now = time.monotonic()
+        first = done - 1 if first is None else first
+        if now - told >= TOLD_SECONDS:
+            told = now
+            left = (now - started) / (done - first) * (total - done)
+            tell("%d of %d pictures are encoded, about %.0f min left" % (done, total, left / 60))
+
+    return progress

@@ -1,0 +1,47 @@
+"""A small run of the training loop in a folder: what each process of tests/test_mpi.py and tests/test_training_run.py runs."""
+import sys
+
+import numpy as np
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((10, 3, 12, 16)).astype(np.float32), rng.integers(0, 29, (10, 12, 16)).astype(np.uint8)
+
+
+def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
+    """The TrainingRun of a tiny UNet on drawn latents, and its batches: global batches of 4 in micro-batches of 2."""
+    import dataclasses
+
+    from jseg import processes, runtime
+    from jseg.ldm.batches import Division, LatentBatches
+    from jseg.ldm.loss import training_loss
+    from jseg.ldm.presets import UNETS
+    from jseg.ldm.schedule import Schedule
+    from jseg.ldm.unet import UNet
+    from jseg.optimizer import AdamW, Average, trainable
+    from jseg.training import Part
+    from jseg.training_run import Plan, TrainingRun
+
+    runtime.device("cpu")
+    runtime.seed(first_seed)
+    unet = UNet(dataclasses.replace(UNETS["tiny"], dropout=dropout))
+    unet.train()
+    parameters = trainable(unet)
+    part = Part("", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), Average(parameters, 0.9))
+    batches = LatentBatches(*data(), Division(4, 2, processes.rank(), processes.world()), seed=1)
+    settings = {"learning_rate": 1e-3, "dropout": dropout}
+    return TrainingRun(folder, [part], unet.config, settings, Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}), "unet", tell), batches
+
+
+def main(folder, steps):
+    """As a program: the exit code of a command."""
+    from jseg import processes
+    from jseg.commands import cli
+
+    def train(argv=None):
+        training, batches = run_in(folder, steps, first_seed=processes.rank(), tell=lambda line: print(line, flush=True))
+        training.follow(batches, training.resume("auto"))        # the first weights differ: process 0's are everyone's
+
+    train.__module__ = "jseg.commands.train"
+    sys.exit(cli.run(train))
