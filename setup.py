@@ -33,7 +33,7 @@ setup(
         "tqdm>=4.60",
         "pytest>=7",                         # `make test`, and anyone who wants to know whether an install is whole
     ],
-    extras_require={"plots": ["matplotlib>=3.5"]},
+    extras_require={"plots": ["matplotlib>=3.5"]},  # the curves of a training; `make` installs it
     entry_points={"console_scripts": ["jseg = jseg.__main__:main"]},
     classifiers=[
         "Operating System :: POSIX :: Linux",

@@ -4,8 +4,8 @@ Pairs: scenes drawn by jseg.procedural from seeds far from those of the training
 Style: jseg.metrics.style_similarity of each result with its own reference and with other results' references; "nearest" is the share
 of results to which, of all the references compared, their own is the most similar. Labels: a small classifier (label_classifier.py),
 trained here on drawings of its own, says what each pixel of a result shows; that is compared with the map that was asked for, and
-with the map of another scene. The same for what should do worse (no label map; UNets that were never trained; the reference itself)
-and better (the scene drawn in the reference's style).
+with the map of another scene. The same is measured for the bounds: the scene drawn in the reference's style, which has both; the
+same weights without a label map and UNets that were never trained; and the reference through the autoencoder, which has only the style.
 
   python benchmarks/shipped_weights.py --stages stages.json --classifier classifier.npz --sheet sheet.png
   python benchmarks/shipped_weights.py --model_path unet.safetensors --ae_path autoencoder.safetensors --preset fine --count 48
@@ -18,16 +18,19 @@ import argparse
 import os
 import sys
 import time
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
 
 SCENES = 1 << 29                   # the training data have seeds from 1000 on, and their pictures 2^30 more (procedural.REFERENCE_SEEDS)
-UNKNOWN = 255
+CLASSES, UNKNOWN = 29, 255
 SHOWN = 8                          # rows of the sheet
-OURS = "the weights"
+OURS = "weights"
+MEANING = {"drawn": "the scene drawn in the reference's style", OURS: "the weights", "no label map": "the weights without a label map",
+           "new UNet": "a new UNet, as training begins", "random UNet": "a UNet of random weights, none of them zero",
+           "autoencoder": "the reference through the autoencoder"}
 
 
 class Pair(NamedTuple):
@@ -68,10 +71,10 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main() -> None:
-    args = parser().parse_args()
-    if args.count < 2 or not 2 <= args.among <= args.count:
-        sys.exit(f"--count {args.count} --among {args.among}: expected 2 or more pairs, and among 2 to --count")
+def main(argv: Optional[List[str]] = None) -> int:
+    args = parser().parse_args(argv)
+    if not 2 <= args.among <= args.count or args.batch_size < 1:
+        raise ValueError(f"--count {args.count} --among {args.among}: expected 2 or more pairs, and --among 2 to --count")
     from jseg.checkpoint import sha256
     from jseg.ldm.pipelines import load_pipeline
     from jseg.ldm.refine import Synthesizer
@@ -80,6 +83,9 @@ def main() -> None:
     paths = find_weights(args.model_path, args.ae_path)
     synthesizer = Synthesizer.from_files(*paths, pipeline, args.device)
     width, height = synthesizer.size
+    if synthesizer.unet.config.classes != CLASSES or width % 16 or height % 16:
+        raise ValueError(f"{paths[0]} makes pictures of {width}x{height} from {synthesizer.unet.config.classes} classes; expected the "
+                         f"landscapes' {CLASSES} classes and multiples of 16")
     pairs = held_out(args.count, width, height)
     import label_classifier
     classifier = label_classifier.trained_or_loaded(args.classifier, args.drawings, args.classifier_steps, width, height)
@@ -91,13 +97,15 @@ def main() -> None:
     scores = {name: scored(pictures, pairs, seen(pictures), args) for name, pictures in results.items()}
     for path in paths:
         print(f"- `{os.path.basename(path)}`: {os.path.getsize(path) / 1e6:.1f} MB, SHA-256 {sha256(path)[:16]}...")
-    print(f"- {args.count} pairs of {width}x{height}, scenes {SCENES} to {SCENES + args.count - 1}; noise seed {args.seed}; style kind {args.kind}")
+    print(f"- {args.count} pairs of {width}x{height}, scenes {SCENES} to {SCENES + args.count - 1}; noise seed {args.seed}; "
+          f"style similarity: {args.kind}")
     print("- stages: " + "; ".join(described(stage) for stage in synthesizer.pipeline.stages))
     print("- the classifier on drawings it has not seen: " + classifier_row(seen, pairs))
     print("\n" + "\n".join(table(scores, args.among)))
     print("\n" + "\n".join(margins(scores)))
     if args.sheet:
         write_sheet(args.sheet, pairs, results)
+    return 0
 
 
 def held_out(count: int, width: int, height: int) -> List[Pair]:
@@ -113,7 +121,7 @@ def held_out(count: int, width: int, height: int) -> List[Pair]:
 
 
 def pictures_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.ndarray]]:
-    """{row of the table: pictures}, uint8 [H, W, 3] each."""
+    """{row, a key of MEANING: pictures}, uint8 [H, W, 3] each."""
     from jseg import runtime
     from jseg.checkpoint import load_into
     from jseg.ldm.layout import unet_shapes
@@ -134,12 +142,12 @@ def pictures_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.n
     def untrained(build: Callable) -> Callable:
         return lambda: made(Synthesizer(build(), synthesizer.autoencoder, synthesizer.pipeline), pairs, args)
 
-    rows = {"the scene drawn in the reference's style": lambda: [pair.ideal for pair in pairs],
+    rows = {"drawn": lambda: [pair.ideal for pair in pairs],
             OURS: lambda: made(synthesizer, pairs, args),
-            "the weights without a label map": lambda: made(synthesizer, pairs, args, conditioned=False),
-            "UNet never trained, as training begins": untrained(fresh),
-            "UNet never trained, random weights": untrained(recipe),
-            "the reference through the autoencoder": lambda: [round_trip(synthesizer.autoencoder, pair.reference) for pair in pairs]}
+            "no label map": lambda: made(synthesizer, pairs, args, conditioned=False),
+            "new UNet": untrained(fresh),
+            "random UNet": untrained(recipe),
+            "autoencoder": lambda: [round_trip(synthesizer.autoencoder, pair.reference) for pair in pairs]}
     found = {}
     for name, make in rows.items():
         before = time.monotonic()
@@ -183,9 +191,6 @@ def scored(pictures: Sequence[np.ndarray], pairs: Sequence[Pair], seen: Sequence
                   sum(confusion(found, pair.label, CLASSES) for found, pair in zip(seen, pairs)))
 
 
-CLASSES = 29
-
-
 def classifier_row(seen: Callable, pairs: Sequence[Pair]) -> str:
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
     told = []
@@ -201,19 +206,19 @@ def table(scores: Dict[str, Scores], among: int) -> List[str]:
     lines = [f"| pictures | style, own reference | style, others' | nearest of {among} (chance {1 / among:.2f}) | label agreement | "
              f"with another map | mIoU |", "|---|---|---|---|---|---|---|"]
     for name, s in scores.items():
-        lines.append(f"| {name} | {spread(s.style)} | {s.other_styles.mean():.3f} | {s.nearest.mean():.2f} | {spread(s.agreement)} | "
+        lines.append(f"| {MEANING[name]} | {spread(s.style)} | {s.other_styles.mean():.3f} | {s.nearest.mean():.2f} | {spread(s.agreement)} | "
                      f"{s.other_agreement.mean():.3f} | {mean_iou(s.confusion):.3f} |")
     return lines
 
 
 def margins(scores: Dict[str, Scores]) -> List[str]:
-    """What the weights gain over the rows that should do worse, picture by picture, with standard errors."""
+    """What the weights gain over the rows below theirs, picture by picture, with standard errors."""
     from jseg.metrics import mean_iou
     ours = scores[OURS]
     lines = ["| gain of the weights over | style, own minus others' | label agreement | mIoU |", "|---|---|---|---|"]
     for name, s in list(scores.items())[2:]:
         gained = (ours.style - ours.other_styles) - (s.style - s.other_styles)
-        lines.append(f"| {name} | {spread(gained, '+')} | {spread(ours.agreement - s.agreement, '+')} | "
+        lines.append(f"| {MEANING[name]} | {spread(gained, '+')} | {spread(ours.agreement - s.agreement, '+')} | "
                      f"{mean_iou(ours.confusion) - mean_iou(s.confusion):+.3f} |")
     return lines
 
@@ -234,8 +239,9 @@ def write_sheet(path: str, pairs: Sequence[Pair], results: Dict[str, List[np.nda
     from jseg.sheet import contact_sheet
     rows = [[colorize(pair.label, CLASS_SETS["landscape-29"]), pair.reference] + [pictures[i] for pictures in results.values()]
             for i, pair in enumerate(pairs[:SHOWN])]
-    save_picture(path, contact_sheet(rows, ["label map", "reference"] + list(results), [pair.stem[-4:] for pair in pairs[:SHOWN]]))
+    save_picture(path, contact_sheet(rows, ["label map", "reference"] + list(results), [pair.stem[-4:] for pair in pairs[:SHOWN]], 192))
 
 
 if __name__ == "__main__":
-    main()
+    from jseg.commands.cli import run
+    sys.exit(run(main))

@@ -20,9 +20,9 @@ import numpy as np
 
 from jseg.atomic import PathLike, write_atomic
 
-SMOOTHED_SHARE = 25            # the running mean of a curve spans this part of its rows
-LOG_RATIO = 3.0                # a positive quantity whose running mean varies by more has a logarithmic axis
-DRAWN_POINTS = 2000            # more cannot be told apart in a panel
+DRAWN_POINTS = 1000            # more cannot be told apart in a panel
+SMOOTHED_SHARE = 25            # the running mean of a curve spans this part of its points
+LOG_RATIO = 3.0                # a positive quantity whose running mean falls by more has a logarithmic axis
 PANEL_SIZE, PANELS_IN_ROW = (2.5, 1.9), 3                                                   # inches
 FAINT, FIRM = "#a9c4e2", "#1f4e8c"
 STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
@@ -159,19 +159,28 @@ def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> boo
 
 
 class Curve(NamedTuple):
-    """One quantity where it is finite: steps [n], values [n], and their running mean [n] over `span` rows."""
+    """One quantity where it is finite: `values` [n] are means of `interval` steps each, `smooth` [n] running means over `span` of them."""
     name: str
     steps: np.ndarray
     values: np.ndarray
     smooth: np.ndarray
+    interval: int
     span: int
 
 
 def _curve(name: str, steps: np.ndarray, values: np.ndarray) -> Curve:
     there = np.isfinite(values)
-    steps, values = steps[there], values[there]
+    every = int(np.median(np.diff(steps[there]))) if there.sum() > 1 else 1
+    size = math.ceil(there.sum() / DRAWN_POINTS)
+    steps, values = grouped(steps[there], size), grouped(values[there], size)
     half = len(values) // (2 * SMOOTHED_SHARE)
-    return Curve(name, steps, values, running_mean(values, half), 2 * half + 1)
+    return Curve(name, steps, values, running_mean(values, half), every * size, 2 * half + 1)
+
+
+def grouped(values: np.ndarray, size: int) -> np.ndarray:
+    """The means of `size` values each, in turn; the last of those that are left."""
+    starts = np.arange(0, len(values), size)
+    return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
 
 
 def running_mean(values: np.ndarray, half: int) -> np.ndarray:
@@ -180,27 +189,17 @@ def running_mean(values: np.ndarray, half: int) -> np.ndarray:
     So a curve that falls steeply at first keeps its beginning, and its end is not the last value's noise.
     """
     places = np.arange(len(values))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    reach = np.minimum(half, np.maximum(places, half // 8))
+    reach = np.minimum(half, np.maximum(places, half // 4))
     start, stop = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    return (sums[stop] - sums[start]) / (stop - start)
-
-
-def thinned(values: np.ndarray, points: int) -> np.ndarray:
-    """Indices, ascending, of at most `points` values: the least and the greatest of each of points / 2 stretches, or all."""
-    if len(values) <= points:
-        return np.arange(len(values))
-    edges = np.linspace(0, len(values), points // 2 + 1).astype(int)
-    ends = [(start + np.argmin(values[start:stop]), start + np.argmax(values[start:stop])) for start, stop in zip(edges[:-1], edges[1:])]
-    return np.unique(ends)
+    return np.array([values[one:other].mean() for one, other in zip(start, stop)])   # sums to subtract would lose all after a spike
 
 
 def _figure(make, curves: List[Curve], title: str):
-    columns = min(PANELS_IN_ROW, len(curves))
+    columns = 2 if len(curves) == 4 else min(PANELS_IN_ROW, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure = make(figsize=(max(3.4, PANEL_SIZE[0] * columns), PANEL_SIZE[1] * rows + 0.45), constrained_layout=True)
+    figure = make(figsize=(max(3.4, PANEL_SIZE[0] * columns), PANEL_SIZE[1] * rows + 0.3), constrained_layout=True)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    last = max(int(curve.steps[-1]) for curve in curves)
+    last = max(curve.steps[-1] for curve in curves)
     for panel, curve in zip(panels, curves):
         _panel(panel, curve, last)
     if curves[0].span > 1:
@@ -213,24 +212,21 @@ def _figure(make, curves: List[Curve], title: str):
     return figure
 
 
-def _panel(panel, curve: Curve, last: int) -> None:
+def _panel(panel, curve: Curve, last: float) -> None:
     from matplotlib import ticker
-    steps, span = curve.steps, curve.span
-    drawn = thinned(curve.values, DRAWN_POINTS)
-    if span == 1:
-        panel.plot(steps[drawn], curve.values[drawn], color=FIRM, linewidth=1.0, marker="o", markersize=2.0)
+    if curve.span == 1:
+        panel.plot(curve.steps, curve.values, color=FIRM, linewidth=1.0, marker="o", markersize=2.0)
     else:
-        interval = int(np.median(np.diff(steps)))
-        few = np.unique(np.linspace(0, len(steps) - 1, DRAWN_POINTS).astype(int))
-        panel.plot(steps[drawn], curve.values[drawn], color=FAINT, linewidth=0.5, label=f"logged every {interval:,} steps")
-        panel.plot(steps[few], curve.smooth[few], color=FIRM, linewidth=1.1, label=f"running mean of {interval * span:,} steps")
+        label = "each step" if curve.interval == 1 else f"mean of {curve.interval:,} steps"
+        panel.plot(curve.steps, curve.values, color=FAINT, linewidth=0.5, label=label)
+        panel.plot(curve.steps, curve.smooth, color=FIRM, linewidth=1.1, label=f"mean of {curve.interval * curve.span:,}")
     panel.set_title(curve.name)
     panel.set_ylabel(UNITS.get(curve.name.rpartition("/")[2], ""))
-    panel.set_xlim(0, last * 1.02)
+    panel.set_xlim(0, max(1, last * 1.02))
     panel.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     low, high = _limits(curve)
-    if low > 0 and curve.smooth.max() > LOG_RATIO * curve.smooth.min():
+    if low > 0 and curve.smooth.max() > LOG_RATIO * curve.smooth[-1]:
         decades = math.log10(high / low)
         panel.set_yscale("log")
         panel.set_ylim(low / 1.1, high * 1.1)

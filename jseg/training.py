@@ -93,10 +93,13 @@ def accumulate(part: Part, micro_batches: Iterable[Tuple[object, float]]) -> Tup
     for batch, share in micro_batches:
         found = part.loss(batch)
         gradients = [gradient.stop_grad() for gradient in jt.grad(found["loss"] * share, parameters, retain_graph=False)]
-        total = [old + new for old, new in zip(total, gradients)] if total else gradients
         logged = {name: value.stop_grad() for name, value in found.items()}
-        del found, gradients
-        jt.sync(total + list(logged.values()))       # else the micro-batches' graphs pile up and are computed at once
+        del found
+        # Computed here, or the micro-batches' graphs would pile up; and before they are added, or the addition would be fused into
+        # the gradient's last product and rounded in another way than the sum over processes is.
+        jt.sync(gradients + list(logged.values()))
+        total = [old + new for old, new in zip(total, gradients)] if total else gradients
+        jt.sync(total)
         for name, value in logged.items():
             losses[name] = losses.get(name, 0.0) + share * float(value.item())
     return total, losses

@@ -1,6 +1,6 @@
 #!/bin/sh
 # make_venv.sh PYTHON VENV: check what the machine must have, make VENV with jseg and all it needs in it, compile Jittor once.
-# Does nothing when VENV is ready: made by the same version of Python, from the setup.py of now.
+# Does nothing when VENV is ready: made by the same version of Python, from the setup.py and by the make_venv.sh of now.
 set -u
 python=$1
 venv=$2
@@ -23,7 +23,7 @@ case $version in
 esac
 "$python" -m jseg.machine || exit 2
 
-state="$version $(cksum < setup.py)"
+state="$version $(cat setup.py "$0" | cksum)"
 [ "$state" = "$(cat "$venv/ready" 2> /dev/null)" ] && "$venv/bin/python" -c "" 2> /dev/null && exit 0
 
 found=$("$venv/bin/python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2> /dev/null)
@@ -32,7 +32,7 @@ if [ "$found" != "$version" ]; then
     "$python" -m venv --clear "$venv" || fail "$python -m venv $venv failed"
 fi
 echo "jseg: installing jseg and what it needs into $venv"
-"$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --editable . > "$venv/pip.log" 2>&1 || {
+"$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --editable ".[plots]" > "$venv/pip.log" 2>&1 || {
     cause=$(grep -m 1 -o "ERROR: .*" "$venv/pip.log" || tail -n 1 "$venv/pip.log")
     fail "pip could not install what jseg needs ($cause; all of it in $venv/pip.log): check the network, then run make again"
 }

@@ -64,6 +64,22 @@ def test_gradients_flow_through_the_uncut_network():
     ae.eval()
 
 
+def test_reconstruct_passes_the_gradient_straight_through_the_quantiser():
+    ae, x = small_autoencoder(), jt.array(golden("autoencoder_small.npz")["image"][:1, :, :16, :16])
+    ae.train()
+    made = ae.reconstruct(x)
+    z = made.z.numpy()
+    assert difference(ae.encode(x), z) < 1e-5 and (ae.codes(jt.array(z)).numpy() == made.codes.numpy()).all()
+    assert difference(made.quantized, ae.quantized(jt.array(z)).numpy()) < 1e-6 and difference(made.quantized, z) > 1e-3
+    assert difference(ae.decode(jt.array(z)), made.picture.numpy()) < 1e-4                  # the decoder sees the entries
+    latents = jt.array(made.quantized.numpy())
+    at_entries = jt.grad((ae.decode(latents, quantize=False) ** 2).sum(), latents).numpy()
+    through, entries = jt.grad((made.picture ** 2).sum(), [made.z, ae.quantize.embedding.weight])
+    assert difference(through, at_entries) < 1e-4 and np.abs(at_entries).max() > 0.01
+    assert np.abs(entries.numpy()).max() == 0                                               # nothing moves the codebook but its loss
+    ae.eval()
+
+
 def test_wrong_shapes_are_refused():
     ae = small_autoencoder()
     with pytest.raises(ValueError, match="multiples of 4"):

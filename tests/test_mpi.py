@@ -30,7 +30,7 @@ def run(folder, processes, steps):
     program = PROGRAM.format(root=str(ROOT), tests=str(ROOT / "tests"))
     start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", str(processes)] if processes > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(start + [sys.executable, "-c", program, str(folder), str(steps)], cwd=ROOT, env=environment, timeout=600,
+    return subprocess.run(start + [sys.executable, "-c", program, str(folder), str(steps)], cwd=ROOT, env=environment, timeout=240,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
 
 

@@ -6,6 +6,7 @@ import argparse
 import ast
 import os
 import sys
+import traceback
 from typing import Callable, Dict, List, NoReturn, Optional
 
 from jseg.machine import RuntimeProblem
@@ -103,6 +104,22 @@ def run(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[Lis
 
     Ctrl-C gives 130. With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
     """
+    try:
+        code = _called(main, argv)
+    except BaseException:
+        if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) == 1:
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        # The others may be waiting for this process in a sum, and a normal exit would wait for them; mpirun ends all when one is gone.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]]) -> int:
     name = main.__module__.rpartition(".")[2]
     if name == "__main__":
         name = os.path.splitext(os.path.basename(sys.argv[0]))[0]

@@ -120,9 +120,11 @@ def _parts(args, config, batches):
 def _settings(args, paths) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import sha256
-    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "decoder_only", "critic_start", "critic_weight",
+    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start", "critic_weight",
              "critic_channels")
     given = {name: sha256(getattr(args, name)) for name in ("model_path", "lpips_path") if getattr(args, name)}
+    if args.decoder_only:
+        given["decoder_only"] = True
     return {**{name: getattr(args, name) for name in names}, **given, "pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
 
 

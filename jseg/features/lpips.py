@@ -22,7 +22,7 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """lpips(reference, picture), each [B, 3, H, W] in [-1, 1] with H and W at least 16 -> distances [B]; gradients reach `picture` alone."""
+    """lpips(reference, picture), each [B, 3, H, W] in [-1, 1], H and W at least 16 -> distances [B]; gradients reach `picture` alone."""
 
     def __init__(self):
         self.scaling_layer = Scaling()
@@ -124,8 +124,8 @@ def load_lpips(*paths) -> Lpips:
     lacking = [kind for kind, sign in (("the heads (lin0.model.1.weight, ...)", "lin0."), ("VGG16's features", "net.slice1."))
                if not any(name.startswith(sign) for name in found)]
     if lacking:
-        raise CheckpointError("%s: without %s; LPIPS needs both: give vgg.pth of the lpips package and torchvision's vgg16 file, or one file "
-                              "with all of it" % (", ".join(map(str, paths)), " and ".join(lacking)))
+        raise CheckpointError("%s: without %s; LPIPS needs both: give vgg.pth of the lpips package and torchvision's vgg16 file, or one "
+                              "file with all of it" % (", ".join(map(str, paths)), " and ".join(lacking)))
     load_into(lpips, found)
     return lpips
 

@@ -232,7 +232,8 @@ class Autoencoder(nn.Module):
         that is moved by a loss between `quantized` and `z`.
         """
         z = self.encode(x)                                                                             # [B, D, h, w]
-        codes = self.codes(z.detach()).stop_grad()                                                     # [B, h, w]
+        with jt.no_grad():                   # in a lazy graph all chunks of the distance matrix would exist at once
+            codes = self.codes(z.detach())                                                             # [B, h, w]
         batch, _, height, width = z.shape
         quantized = from_tokens(self.quantize.embedding(codes.reshape(-1)), batch, height, width)      # [B, D, h, w]
         passed = z + (quantized - z).detach()

@@ -42,7 +42,8 @@ def autoencoder_loss(autoencoder, critic=None, lpips=None, *, commitment: float 
             weight = adversarial * adaptive_weight(made.picture, *pulls, autoencoder.decoder.conv_out.weight)
             reconstruction = with_gradient(reconstruction + weight * deception, made.picture, pulls[0] + weight * pulls[1])
             found.update(deception=deception, weight=weight)
-        quantisation = commitment * squared_error(made.z, made.quantized.detach()) + codebook * squared_error(made.quantized, made.z.detach())
+        to_entry, to_z = squared_error(made.z, made.quantized.detach()), squared_error(made.quantized, made.z.detach())
+        quantisation = commitment * to_entry + codebook * to_z
         return {"loss": reconstruction + quantisation, **found, "codebook": quantisation,
                 **codebook_use(made.codes, autoencoder.config.codebook_size)}
 

@@ -66,10 +66,10 @@ def balancing_rotation(covariance: np.ndarray) -> np.ndarray:
     for _ in range(size - 1):
         c = rotation @ covariance @ rotation.T
         i, j = int(np.argmin(np.diag(c))), int(np.argmax(np.diag(c)))
+        if c[j, j] - c[i, i] <= 1e-12 * target:
+            break
         difference, middle = (c[i, i] - c[j, j]) / 2, (c[i, i] + c[j, j]) / 2
         radius = np.hypot(difference, c[i, j])
-        if radius <= 1e-12 * max(target, 1e-300):
-            break
         # the variance along angle a in the plane is middle + radius cos(2 a - phase)
         angle = (np.arctan2(c[i, j], difference) + np.arccos(np.clip((target - middle) / radius, -1, 1))) / 2
         turn = np.eye(size)
