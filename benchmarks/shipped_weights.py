@@ -206,8 +206,8 @@ def table(scores: Dict[str, Scores], among: int) -> List[str]:
     lines = [f"| pictures | style, own reference | style, others' | nearest of {among} (chance {1 / among:.2f}) | label agreement | "
              f"with another map | mIoU |", "|---|---|---|---|---|---|---|"]
     for name, s in scores.items():
-        lines.append(f"| {MEANING[name]} | {spread(s.style)} | {s.other_styles.mean():.3f} | {s.nearest.mean():.2f} | {spread(s.agreement)} | "
-                     f"{s.other_agreement.mean():.3f} | {mean_iou(s.confusion):.3f} |")
+        lines.append(f"| {MEANING[name]} | {spread(s.style)} | {s.other_styles.mean():.3f} | {s.nearest.mean():.2f} | "
+                     f"{spread(s.agreement)} | {s.other_agreement.mean():.3f} | {mean_iou(s.confusion):.3f} |")
     return lines
 
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
-from jseg.checks import Classes, DataError, check_files, check_label, check_picture, existing_folder, label_table, name_key, some, visible_files
+from jseg.checks import (Classes, DataError, check_files, check_label, check_picture, existing_folder, label_table, name_key, some,
+                         visible_files)
 from jseg.classes import IGNORED
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")

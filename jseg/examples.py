@@ -14,8 +14,8 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.checks import (SHOWN, Classes, DataError, check_files, check_label, check_picture, class_ids, existing_folder, label_table, name_key,
-                         some, visible_files)
+from jseg.checks import (SHOWN, Classes, DataError, check_files, check_label, check_picture, class_ids, existing_folder, label_table,
+                         name_key, some, visible_files)
 from jseg.classes import IGNORED
 
 PICTURE_FOLDERS = ("imgs", "images")
@@ -106,7 +106,8 @@ def _by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
     for path in visible_files(place, suffixes):
         stem = name_key(path.stem)
         if stem in found:
-            raise DataError("%s holds both %s and %s, which would be one example; rename or remove one" % (place, found[stem].name, path.name))
+            raise DataError("%s holds both %s and %s, which would be one example; rename or remove one"
+                            % (place, found[stem].name, path.name))
         found[stem] = path
     return found
 
@@ -115,8 +116,8 @@ def _check_partners(place: Path, pictures: Dict[str, Path], maps_place: Path, ma
     lonely_pictures = [pictures[stem].name for stem in sorted(set(pictures) - set(maps))]
     lonely_maps = [maps[stem].name for stem in sorted(set(maps) - set(pictures))]
     if len(lonely_pictures) == len(pictures):
-        raise DataError("none of the %d pictures in %s (%s) has a label map of its name in %s (%s); expected equal names apart from the suffix, "
-                        "rename them" % (len(pictures), place, lonely_pictures[0], maps_place, lonely_maps[0]))
+        raise DataError("none of the %d pictures in %s (%s) has a label map of its name in %s (%s); expected equal names apart from the "
+                        "suffix, rename them" % (len(pictures), place, lonely_pictures[0], maps_place, lonely_maps[0]))
     faults = []
     if lonely_pictures:
         faults.append("%s lacks the label map of %s" % (maps_place, some(lonely_pictures)))

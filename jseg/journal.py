@@ -27,7 +27,8 @@ PANEL_SIZE, PANELS_IN_ROW = (2.5, 1.9), 3                                       
 FAINT, FIRM = "#a9c4e2", "#1f4e8c"
 STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.5, "axes.axisbelow": True, "xtick.major.width": 0.6,
-         "ytick.major.width": 0.6, "ytick.minor.width": 0.4, "figure.titlesize": 9, "legend.frameon": False, "legend.fontsize": 6, "legend.borderaxespad": 0.0}
+         "ytick.major.width": 0.6, "ytick.minor.width": 0.4, "figure.titlesize": 9, "legend.frameon": False,
+         "legend.fontsize": 6, "legend.borderaxespad": 0.0}
 UNITS = {"mse": "mean squared error", "vb": "bits per dimension", "l1": "mean absolute error", "lpips": "LPIPS distance",
          "codebook": "mean squared error", "codes_used": "share of the codebook", "perplexity": "codebook entries",
          "real": "mean logit", "fake": "mean logit", "deception": "negative mean logit", "weight": "factor"}
@@ -78,8 +79,10 @@ class Journal:
     def read(self) -> Dict[str, np.ndarray]:
         """Each column by name, in the order of the file: "step" int64 [rows], all others float64 [rows] with NaN where empty."""
         columns, rows = _parsed(self._content(), self.path)
-        read = {name: np.array([float(row[place] or "nan") for row in rows], dtype=np.float64) for place, name in enumerate(columns) if place}
-        return {"step": np.array([int(row[0]) for row in rows], dtype=np.int64), **read}
+        read = {"step": np.array([int(row[0]) for row in rows], dtype=np.int64)}
+        for place, name in enumerate(columns[1:], start=1):
+            read[name] = np.array([float(row[place] or "nan") for row in rows], dtype=np.float64)
+        return read
 
     def _extend(self, names: List[str]) -> None:
         wrong = [name for name in names if name == "step" or not name or set(name) & set('",\r\n')]
@@ -145,15 +148,16 @@ def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> boo
     curves = [_curve(name, columns["step"], values) for name, values in columns.items() if name != "step" and np.isfinite(values).any()]
     if not curves:
         return False
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except Exception:                                  # a broken matplotlib, or a bad MPLBACKEND, must not end a training either
-        return False
     picture = io.BytesIO()
-    with warnings.catch_warnings(), style.context(["default", STYLE]):
-        warnings.simplefilter("ignore")                # of characters that the font lacks
-        _figure(Figure, curves, title).savefig(picture, format="png", dpi=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                # matplotlib's own, of characters that the font lacks, of axes of one value
+        try:
+            from matplotlib import style
+            from matplotlib.figure import Figure
+        except Exception:                              # a broken matplotlib, or a bad MPLBACKEND, must not end a training either
+            return False
+        with style.context(["default", STYLE]):
+            _figure(Figure, curves, title).savefig(picture, format="png", dpi=200)
     write_atomic(path, lambda file: file.write(picture.getvalue()))
     return True
 
@@ -170,7 +174,7 @@ class Curve(NamedTuple):
 
 def _curve(name: str, steps: np.ndarray, values: np.ndarray) -> Curve:
     there = np.isfinite(values)
-    every = int(np.median(np.diff(steps[there]))) if there.sum() > 1 else 1
+    every = max(1, int(np.median(np.diff(steps[there])))) if there.sum() > 1 else 1
     size = math.ceil(there.sum() / DRAWN_POINTS)
     steps, values = grouped(steps[there], size), grouped(values[there], size)
     half = len(values) // (2 * SMOOTHED_SHARE)
@@ -235,8 +239,7 @@ def _panel(panel, curve: Curve, last: float) -> None:
             panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, place: f"{value:g}"))
             panel.yaxis.set_minor_formatter(ticker.NullFormatter())
     else:
-        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-        panel.set_ylim(low - margin, high + margin)
+        panel.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 def _limits(curve: Curve):

@@ -1,4 +1,4 @@
-"""Progress bars: of an inference run, pictures outside and denoising steps inside, with an estimate that counts what is left to do; of a training."""
+"""Progress bars: of an inference run, pictures outside and denoising steps inside, and of a training; what is left is estimated."""
 from __future__ import annotations
 
 import sys
@@ -128,8 +128,8 @@ class TrainingBar:
     """`with TrainingBar(steps, first_step) as bar: bar.show(step, loss)` after every step; `step` counts finished steps.
 
     One bar with loss, speed and the time left on a terminal; elsewhere a plain line a minute at most, and one at the end; nothing
-    where `quiet` (the processes of a run that do not speak). Loss and speed are means over this run's latest steps, saving and previews included;
-    its first step, which compiles, counts for neither.
+    where `quiet` (the processes of a run that do not speak). Loss and speed are means over this run's latest steps; the speed has saving
+    and previews in it, but not the run's first step, which compiles.
     """
 
     def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
@@ -183,4 +183,5 @@ class TrainingBar:
 
     def _tell(self, now: float) -> None:
         self.told, self.untold = now, False
-        print(f"step {self.step} of {self.total}, {self._state()}, {tqdm.format_interval(now - self.started)} so far", file=sys.stderr, flush=True)
+        elapsed = tqdm.format_interval(now - self.started)
+        print(f"step {self.step} of {self.total}, {self._state()}, {elapsed} so far", file=sys.stderr, flush=True)

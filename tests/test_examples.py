@@ -58,6 +58,13 @@ def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
     assert check_examples(examples, 29, (), 64, 48) == []
 
 
+def test_order_is_that_of_the_stems_not_of_the_file_names(folder):
+    images.save_picture(folder / "imgs" / "a-1.jpg", picture())
+    images.save_picture(folder / "labels" / "a-1.png", label_map())
+    assert sorted(path.name for path in (folder / "imgs").iterdir())[:2] == ["a-1.jpg", "a.jpg"]
+    assert stems(find_examples(folder)) == stems(find_examples(folder, labels=False)) == ["a", "a-1", "b.1", "c"]
+
+
 def test_order_does_not_depend_on_the_file_system(folder, monkeypatch):
     expected = find_examples(folder)
     iterdir = Path.iterdir
@@ -139,7 +146,8 @@ FAULTS = {
     "pictures one folder down": (lambda f: [remove_all(f / "imgs"), (f / "imgs" / "train").mkdir()], ["but folders (train)"]),
     "picture without label": (lambda f: (f / "labels" / "a.png").unlink(), ["labels lacks the label map of a.jpg", "one label map"]),
     "label without picture": (lambda f: (f / "imgs" / "c.jpg").unlink(), ["imgs lacks the picture of c.png", "remove"]),
-    "both": (lambda f: [(f / "imgs" / "c.jpg").unlink(), (f / "labels" / "a.png").unlink()], ["label map of a.jpg and", "picture of c.png"]),
+    "both": (lambda f: [(f / "imgs" / "c.jpg").unlink(), (f / "labels" / "a.png").unlink()],
+             ["label map of a.jpg and", "picture of c.png"]),
     "no names in common": (lambda f: rename_all(f / "labels", "%s_L.png"), ["none of the 3 pictures", "(a.jpg)", "(a_L.png)", "rename"]),
     "two pictures of one name": (lambda f: images.save_picture(f / "imgs" / "a.png", picture()), ["both a.jpg and a.png", "remove one"]),
     "id 29": (lambda f: images.save_picture(f / "labels" / "a.png", np.full((48, 64), 29, np.uint8)),
@@ -147,8 +155,10 @@ FAULTS = {
     "colour label": (lambda f: images.save_picture(f / "labels" / "a.png", picture()), ["a.png", "colour-coded"]),
     "truncated picture": (lambda f: (f / "imgs" / "c.jpg").write_bytes((f / "imgs" / "c.jpg").read_bytes()[:300]), ["c.jpg", "truncated"]),
     "dangling picture": (lambda f: dangling(f / "imgs", "c.jpg"), ["c.jpg", "does not exist"]),
-    "picture of another shape": (lambda f: images.save_picture(f / "imgs" / "a.jpg", picture(64, 64)), ["picture", "64x64", "64x48", "crop"]),
-    "label of another shape": (lambda f: images.save_picture(f / "labels" / "a.png", label_map(64, 64)), ["label", "64x64", "64x48", "crop"]),
+    "picture of another shape": (lambda f: images.save_picture(f / "imgs" / "a.jpg", picture(64, 64)),
+                                 ["picture", "64x64", "64x48", "crop"]),
+    "label of another shape": (lambda f: images.save_picture(f / "labels" / "a.png", label_map(64, 64)),
+                               ["label", "64x64", "64x48", "crop"]),
     "two faults": (lambda f: [images.save_picture(f / "labels" / "a.png", picture()), dangling(f / "imgs", "c.jpg")],
                    ["a.png", "1 more file", "c.jpg"]),
 }

@@ -15,7 +15,7 @@ case "$*" in
     "-c import sys"*) echo {version} ;;
     "-m jseg.machine") {machine} ;;
     "-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
-    *"pip "*) echo "WARNING: noise"; {pip} ;;
+    *"pip "*) echo "WARNING: noise"; echo "$@"; {pip} ;;
     "-m jseg doctor") echo "the doctor's screen" ;;
 esac
 """
@@ -53,8 +53,9 @@ def test_a_failing_pip_is_one_line_and_the_next_run_tries_again(make_venv, tmp_p
     assert not (tmp_path / "venv" / "ready").exists()
 
 
-def test_it_is_done_once_for_one_version_of_python(make_venv):
+def test_it_is_done_once_for_one_version_of_python(make_venv, tmp_path):
     code, lines, errors = make_venv()
+    assert "install --quiet --editable .[plots]" in (tmp_path / "venv" / "pip.log").read_text(), "curves are drawn in .venv"
     assert (code, errors, lines[-1]) == (0, [], "the doctor's screen") and any("making" in line for line in lines)
     assert make_venv() == (0, [], [])
     code, lines, _ = make_venv(version="3.12.1")
@@ -81,6 +82,7 @@ def test_setup_says_what_it_should(monkeypatch):
     assert seen["entry_points"] == {"console_scripts": ["jseg = jseg.__main__:main"]}
     names = {re.match(r"[\w-]+", line).group() for line in seen["install_requires"]}
     assert names == {"jittor", "jittor_offline", "numpy", "pillow", "opencv-python-headless", "scipy", "tqdm", "pytest"}
+    assert [name for lines in seen["extras_require"].values() for name in lines] == ["matplotlib>=3.5"]
 
 
 def test_the_installed_versions_are_within_setup_s_ranges(monkeypatch):

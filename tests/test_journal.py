@@ -33,18 +33,13 @@ def test_what_is_appended_is_read(log):
     values = [0.1, 1 / 3, 1e-30, -2.5e7, 16777217.0, 0.0]
     for place, value in enumerate(values):
         log.append(10 * place + 10, {"loss": value, "mse": -value})
+        assert len(Journal(log.path).read()["step"]) == place + 1, "at once"
     read = log.read()
     assert list(read) == ["step", "loss", "mse"] and read["step"].dtype == np.int64
     assert read["step"].tolist() == [10, 20, 30, 40, 50, 60]
     np.testing.assert_allclose(read["loss"], values, rtol=1e-7)
     np.testing.assert_array_equal(read["mse"], -read["loss"])
     assert log.path.read_text().splitlines()[:2] == ["step,loss,mse", "10,0.1,-0.1"]
-
-
-def test_each_row_is_in_the_file_at_once(log):
-    for step in (1, 2, 3):
-        log.append(step, CRITIC)
-        assert Journal(log.path).read()["step"].tolist() == list(range(1, step + 1))
 
 
 def test_nothing_written_reads_as_nothing(log):
@@ -170,14 +165,14 @@ def test_a_killed_process_leaves_all_its_rows(log, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     read = log.read()
-    steps = len(read["step"])
-    assert steps >= 60 and read["step"].tolist() == list(range(1, steps + 1))
+    assert len(read["step"]) >= 60 and read["step"].tolist() == list(range(1, len(read["step"]) + 1))
     np.testing.assert_array_equal(read["loss"], read["step"] / 8)
     assert read["number1"][49] == 1.0
 
 
 @contextlib.contextmanager
 def files_up_to(size):
+    """A limit on the size of files, which stands for a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -187,7 +182,6 @@ def files_up_to(size):
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_log_as_it_was(log):
-    """A limit on the size of files stands for the disk: half a row fits."""
     fill(log, 3)
     before = log.path.read_bytes()
     for room, values in ((3, {"loss": 1.0, "mse": 2.0}), (0, {"loss": 1.0}), (3, CRITIC)):
@@ -216,12 +210,8 @@ def test_the_running_mean_is_the_mean_of_what_is_there():
     np.testing.assert_array_equal(spiked[11:], 1.0)
 
 
-def test_groups_are_means_of_all_values():
-    np.testing.assert_array_equal(grouped(np.arange(7.0), 3), [1, 4, 6])
-    np.testing.assert_array_equal(grouped(np.arange(7), 1), np.arange(7))
-
-
 def test_a_long_log_is_drawn_with_few_points_and_its_level_kept():
+    np.testing.assert_array_equal(grouped(np.arange(7.0), 3), [1, 4, 6])
     steps = np.arange(1, 100_001)
     values = np.where(steps % 2, 1.0, 3.0)
     values[::10] = math.nan
@@ -246,9 +236,8 @@ def test_a_log_without_a_number_gives_no_picture(log):
 
 
 def picture(log, title="unet"):
-    path = log.path.with_suffix(".png")
-    assert draw_curve(log.path, path, title) is True
-    with Image.open(path) as file:
+    assert draw_curve(log.path, log.path.with_suffix(".png"), title) is True
+    with Image.open(log.path.with_suffix(".png")) as file:
         return np.asarray(file.convert("RGB")).astype(int)
 
 
@@ -269,13 +258,20 @@ def test_the_curve_falls_in_the_picture_as_in_the_log(log):
     assert ink(pixels, journal.FAINT).sum() > 100
 
 
+def test_what_falls_by_much_and_stays_positive_has_a_logarithmic_axis(log):
+    figure = pytest.importorskip("matplotlib.figure")
+    for step in range(1, 101):
+        log.append(step, {"falls": 100.0 / step, "rises": 1.0 * step, "crosses": 50.0 - step, "hovers": 2.0 + step % 2})
+    curves = [journal._curve(name, log.read()["step"], log.read()[name]) for name in list(log.read())[1:]]
+    panels = journal._figure(figure.Figure, curves, "x").axes
+    assert [panel.get_yscale() for panel in panels] == ["log", "linear", "linear", "linear"]
+
+
 def test_odd_logs_are_drawn_without_warnings(log):
     pytest.importorskip("matplotlib")
-    for step in range(1, 4):
-        if step > 1:
-            log.append(step, {"loss": 0.0, "critic/loss": math.nan if step == 2 else -1e-9, "never": math.nan, "high": 1e12 ** step})
-        else:
-            log.append(step, {"loss": 0.0})
+    late = {"critic/loss": math.nan, "never": math.nan, "high": 1e24}
+    for step, values in enumerate([{}, late, {"critic/loss": -1e-9, "high": 1e36}], 1):
+        log.append(step, {"loss": 0.0, **values})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             pixels = picture(log, "50 $ and \u56fe_$")

@@ -45,7 +45,8 @@ class Data:
 
     def fill(self, cache, common=COMMON, make_latents=None, **named):
         named.setdefault("tell", self.told.append)
-        return latent_cache.fill(Path(cache), common, self.keys, make_latents or self.make_latents, lambda i: labels_of(self.labels[i]), **named)
+        make_latents = make_latents or self.make_latents
+        return latent_cache.fill(Path(cache), common, self.keys, make_latents, lambda i: labels_of(self.labels[i]), **named)
 
     def check(self, folder):
         """Every byte of a complete folder is the expected one."""

@@ -137,8 +137,8 @@ CHANGES = {
     "picture": (lambda f: images.save_picture(f / "imgs" / "b.png", photograph(9)), 1, 8),
     "picture of another format": (in_another_format, 1, 8),
     "label": (lambda f: images.save_picture(f / "labels" / "b.png", label_map(9)), 0, 8),
-    "added": (lambda f: [images.save_picture(f / "imgs" / "aa.png", photograph(9)), images.save_picture(f / "labels" / "aa.png", label_map(9))],
-              1, 10),
+    "added": (lambda f: [images.save_picture(f / "imgs" / "aa.png", photograph(9)),
+                         images.save_picture(f / "labels" / "aa.png", label_map(9))], 1, 10),
     "removed": (lambda f: [(f / place / "b.png").unlink() for place in ("imgs", "labels")], 0, 6),
     "renamed": (lambda f: [(f / place / "b.png").rename(f / place / "z.png") for place in ("imgs", "labels")], 0, 8),
 }

@@ -7,7 +7,7 @@ import pytest
 
 from jseg import progress
 from jseg.ldm.presets import Pipeline, Stage
-from jseg.progress import Bars, Estimate
+from jseg.progress import LOSS_STEPS, SPEED_STEPS, Bars, Estimate, TrainingBar
 
 PIPELINE = Pipeline((Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)), aligned=True, float_handoff=True, rounding="round")
 STEPS = [7, 5]                                           # one more than the start indices where denoising is aligned
@@ -96,3 +96,66 @@ def test_a_terminal_gets_two_bars_that_end_full(monkeypatch):
     text = shown(monkeypatch, Terminal(), [2, 2, 1], 6)
     assert re.search(r"17% \|.*1/6 pictures", text) and re.search(r"100% \|.*6/6 pictures \[\d\d:\d\d, about 00:00 left\]", text)
     assert "stage 0  " in text and "stage 1, decoding" in text and "12/12 steps" in text
+
+
+def trained(monkeypatch, stream, total, first=0, seconds=2.0, compiling=30.0, stop=None, **options):
+    """What a training writes to `stream` as standard error, and the time left after each of its steps; losses are 1, 2, 3, ..."""
+    now, left = [0.0], {}
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with TrainingBar(total, first, **options) as bar:
+        for step in range(first + 1, (stop or total) + 1):
+            now[0] += compiling if step == first + 1 else seconds(step) if callable(seconds) else seconds
+            bar.show(step, float(step - first))
+            left[step] = bar.left()
+    return stream.getvalue(), left
+
+
+@pytest.mark.parametrize("first", [0, 500])
+def test_a_training_s_time_left_is_measured_over_this_run_without_its_first_step(monkeypatch, first):
+    _, left = trained(monkeypatch, io.StringIO(), first + 40, first)
+    assert left.pop(first + 1) is None, "the first step compiles and says nothing"
+    assert left == pytest.approx({step: 2.0 * (first + 40 - step) for step in left}) and len(left) == 39
+
+
+def test_a_training_s_time_left_follows_a_machine_that_becomes_slower(monkeypatch):
+    change = 100
+    _, left = trained(monkeypatch, io.StringIO(), 3000, seconds=lambda step: 1.0 if step <= change else 3.0, stop=change + SPEED_STEPS)
+    assert left[change] == pytest.approx(2900) and left[change + SPEED_STEPS] == pytest.approx(3 * (2900 - SPEED_STEPS))
+    assert 2800 < left[change + 100] < 3 * 2800
+
+
+def test_a_training_s_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch):
+    text, _ = trained(monkeypatch, io.StringIO(), 61)                    # 30 + 60 * 2 seconds
+    assert text.splitlines() == ["step 16 of 61, loss 8.5, 2.00 s/step, about 01:30 left, 01:00 so far",
+                                 "step 46 of 61, loss 23.5, 2.00 s/step, about 00:30 left, 02:00 so far",
+                                 f"step 61 of 61, loss {61 - (LOSS_STEPS - 1) / 2:.4g}, 2.00 s/step, about 00:00 left, 02:30 so far"]
+
+
+def test_a_training_that_is_stopped_says_where_and_a_failing_one_leaves_the_word_to_the_error(monkeypatch):
+    text, _ = trained(monkeypatch, io.StringIO(), 1000, seconds=0.25, compiling=1.0, stop=9)
+    assert text == "step 9 of 1000, loss 5, 4.00 steps/s, about 04:07 left, 00:03 so far\n"
+    assert trained(monkeypatch, io.StringIO(), 10, stop=1)[0] == "step 1 of 10, loss 1, 00:30 so far\n"
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(ValueError), TrainingBar(10) as bar:
+        bar.show(1, 1.0)
+        raise ValueError
+    assert stream.getvalue() == ""
+
+
+def test_a_training_s_bar_on_a_terminal_ends_full(monkeypatch):
+    text, _ = trained(monkeypatch, Terminal(), 140, 100)
+    assert re.search(r"71% \|.*100/140 steps \[", text), "a resumed run begins where it is"
+    assert re.search(r"100% \|[#█]+\| 140/140 steps \[[\d:]+, loss 20\.5, 2\.00 s/step, about 00:00 left\]\s*$", text)
+    assert "step 140" not in text
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_processes_that_do_not_speak_write_nothing(monkeypatch, stream):
+    text, left = trained(monkeypatch, stream(), 100, quiet=True)
+    assert text == "" and left[100] == 0
+
+
+def test_a_bar_without_a_step_writes_no_line(monkeypatch):
+    assert trained(monkeypatch, io.StringIO(), 10, stop=-1)[0] == ""

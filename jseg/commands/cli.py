@@ -107,16 +107,21 @@ def run(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[Lis
     try:
         code = _called(main, argv)
     except BaseException:
-        if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) == 1:
+        if not _others_wait():
             raise
         traceback.print_exc()
         code = 1
-    if code and int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        # The others may be waiting for this process in a sum, and a normal exit would wait for them; mpirun ends all when one is gone.
+    if code and _others_wait():
+        # A normal exit would wait for the others, which wait for this process in a sum; mpirun ends them all when one is gone.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _others_wait() -> bool:
+    """Whether Jittor runs in several processes."""
+    return getattr(sys.modules.get("jittor"), "world_size", 1) > 1
 
 
 def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]]) -> int:

@@ -31,10 +31,15 @@ def parser():
     p.add_argument("--crop", type=int, help="side of the square crops that are trained on (default: crops of --width x --height)")
     p.add_argument("--decoder_only", action="store_true",
                    help="leave encoder and codebook as they are: latents stay, so a UNet trained on them keeps its autoencoder")
+    p.add_argument("--restart_codebook", action="store_true",
+                   help="with --model_path: whiten its latents again and refill its codebook, where training has flattened them")
+    p.add_argument("--commitment_weight", type=float, default=1.0, help="pull of latents to their entries (default 1, as vq-f4's)")
+    p.add_argument("--codebook_weight", type=float, default=0.25, help="pull of entries to their latents (default 0.25, as vq-f4's)")
     p.add_argument("--critic_start", type=int, default=50_000, help="step at which the critic begins; -1: never (default 50000)")
     p.add_argument("--critic_weight", type=float, default=0.75, help="of the critic's term, before the adaptive weight (default 0.75)")
     p.add_argument("--critic_channels", type=int, default=64, help="width of the critic (default 64)")
-    p.add_argument("--lpips_path", help="VGG16 LPIPS weights, yours to bring; without them there is no perceptual term")
+    p.add_argument("--lpips_path", nargs="+", metavar="FILE",
+                   help="VGG16 LPIPS weights, yours to bring: one file, or the heads and torchvision's vgg16; without them no perceptual term")
     return p
 
 
@@ -88,7 +93,7 @@ def _parts(args, config, batches):
     from jseg.ldm.autoencoder import Autoencoder
     from jseg.ldm.codec_loss import autoencoder_loss, critic_loss
     from jseg.ldm.critic import Critic
-    from jseg.ldm.latent_scale import start_codebook
+    from jseg.ldm.latent_scale import restart_codebook, start_codebook
     from jseg.optimizer import AdamW, Average, trainable
     from jseg.order import generator
     from jseg.training import Part
@@ -96,19 +101,20 @@ def _parts(args, config, batches):
     autoencoder = Autoencoder(config)
     if args.model_path:
         load_into(autoencoder, args.model_path)
-    else:
+    if args.restart_codebook or not args.model_path:
         rng = generator(args.seed, "codebook")
         first = rng.integers(len(batches.paths), size=FIRST_PICTURES)
-        start_codebook(autoencoder, np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]), args.seed)
+        start = restart_codebook if args.model_path else start_codebook
+        start(autoencoder, np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]), args.seed)
     lpips = None
     if args.lpips_path:
-        from jseg.features.lpips import Lpips
-        lpips = Lpips()
-        load_into(lpips, args.lpips_path)
+        from jseg.features.lpips import load_lpips
+        lpips = load_lpips(*args.lpips_path)
     critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
     parameters = {name: value for name, value in trainable(autoencoder).items()
                   if not args.decoder_only or name.startswith(("decoder.", "post_quant_conv."))}
-    loss = autoencoder_loss(autoencoder, critic, lpips, adversarial=args.critic_weight, critic_start=args.critic_start)
+    loss = autoencoder_loss(autoencoder, critic, lpips, commitment=args.commitment_weight,
+                            codebook=args.codebook_weight, adversarial=args.critic_weight, critic_start=args.critic_start)
     parts = [Part("", autoencoder, loss, AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
                   Average(parameters, args.ema) if args.ema else None)]
     if critic is not None:
@@ -121,10 +127,12 @@ def _settings(args, paths) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import sha256
     names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start", "critic_weight",
-             "critic_channels")
-    given = {name: sha256(getattr(args, name)) for name in ("model_path", "lpips_path") if getattr(args, name)}
-    if args.decoder_only:
-        given["decoder_only"] = True
+             "critic_channels", "commitment_weight", "codebook_weight")
+    given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
+    if args.model_path:
+        given["model_path"] = sha256(args.model_path)
+    if args.lpips_path:
+        given["lpips_path"] = [sha256(path) for path in args.lpips_path]
     return {**{name: getattr(args, name) for name in names}, **given, "pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Callable, Dict
 
 from jseg.layers import as_var, nn
-from jseg.ldm.latent_scale import start_codebook  # noqa: F401
 from jseg.runtime import jt
 
 LARGEST_WEIGHT, NORM_EPS = 1e4, 1e-4

@@ -162,12 +162,13 @@ def _check_origin(cache: Path, common: dict) -> None:
         if other is None or other == common:
             continue
         if other.get("autoencoder") != common["autoencoder"]:
-            raise DataError("cache %s was made by another autoencoder (SHA-256 %.12s..., the one given has %.12s...); give that one as --ae_path, "
-                            "give another folder as --cache, or delete %s" % (cache, other.get("autoencoder"), common["autoencoder"], folder))
-        mine, theirs = (tuple(map(about.get, ("width", "height", "latent"))) for about in (common, other))
+            raise DataError("cache %s was made by another autoencoder (SHA-256 %.12s..., the one given has %.12s...); give that one as "
+                            "--ae_path, give another folder as --cache, or delete %s"
+                            % (cache, other.get("autoencoder"), common["autoencoder"], folder))
+        mine, theirs = (tuple(map(made.get, ("width", "height", "latent"))) for made in (common, other))
         if mine != theirs:
-            raise DataError("cache %s is for pictures of %sx%s and latents of %s, not of %sx%s and %s; give that size, give another folder as "
-                            "--cache, or delete %s" % ((cache,) + theirs + mine + (folder,)))
+            raise DataError("cache %s is for pictures of %sx%s and latents of %s, not of %sx%s and %s; give that size, give another folder "
+                            "as --cache, or delete %s" % ((cache,) + theirs + mine + (folder,)))
         raise DataError("cache %s was made by another version of jseg; give another folder as --cache, or delete %s" % (cache, folder))
 
 

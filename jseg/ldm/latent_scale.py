@@ -36,6 +36,20 @@ def start_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
     jt.sync(autoencoder.quantize.parameters())
 
 
+def restart_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
+    """`start_codebook` for a trained network: whitens again what training has flattened, and leaves the decoder's view of it as it was.
+
+    The pull between latents and entries can press the latents into a plane, which costs the decoder a colour axis, while the features
+    before quant_conv still have it. Until quantised, every latent decodes as before.
+    """
+    old, after = autoencoder.quant_conv, autoencoder.post_quant_conv
+    (old_weight, old_bias), (weight, bias) = _arrays(old), _arrays(after)
+    start_codebook(autoencoder, pictures, seed)
+    new_weight, new_bias = _arrays(old)
+    back = old_weight @ np.linalg.inv(new_weight)
+    _assign(after, weight @ back, bias + weight @ (old_bias - back @ new_bias))
+
+
 def standardize_latents(autoencoder, pictures: np.ndarray) -> float:
     """Give the latents of `pictures` mean 0 and variance 1 in every channel without changing any reconstruction; returns the old scale.
 
