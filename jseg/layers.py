@@ -2,12 +2,17 @@
 
 GroupNorm here is two-pass (Jittor's E[x^2] - E[x]^2 loses four digits when the mean is ten times the spread), attention is
 chunked and reaches the fast matrix products of each device, pointwise convolutions are matrix products, `zero` really zeroes.
+Attention and pointwise convolutions bring their own gradients: Jittor's, of slices, fill a whole array with zeros for every slice.
 """
 from __future__ import annotations
 
 import numpy as np
 
+from jseg.dropout import Dropout
+from jseg.kernels import standardize
 from jseg.runtime import jt
+
+__all__ = ["Dropout", "standardize"]
 
 nn = jt.nn
 
@@ -33,14 +38,6 @@ class GroupNorm(nn.Module):
             return y
         shape = (1, self.channels) + (1,) * (x.ndim - 2)
         return y * self.weight.reshape(shape) + self.bias.reshape(shape)                                   # [B, C, ...]
-
-
-def standardize(x, eps: float):
-    """x [..., n] minus its mean over the last axis, divided by sqrt(variance + eps); two passes, the second corrects the first's mean."""
-    centred = x - x.mean(-1, keepdims=True)
-    rest = centred.mean(-1, keepdims=True)
-    variance = (centred * centred).mean(-1, keepdims=True) - rest * rest
-    return (centred - rest) / jt.sqrt(variance + eps)
 
 
 def silu(x):
@@ -69,14 +66,28 @@ class Pointwise(nn.Module):
         if jt.flags.use_cuda:
             y = nn.conv2d(x, weight.reshape(-1, channels, 1, 1))                                           # [B, O, H, W]
         else:                              # on large maps oneDNN is slower at a 1x1 convolution than at the equal product
-            flat = x.reshape(batch, channels, -1)                                                          # [B, C, HW]
-            y = [jt.matmul(weight, flat[i]) for i in range(batch)]                                         # B times [O, HW]
-            y = (y[0] if batch == 1 else jt.stack(y)).reshape(batch, -1, height, width)                    # [B, O, H, W]
+            y = _Products()(weight, x.reshape(batch, channels, -1)).reshape(batch, -1, height, width)      # [B, O, H, W]
         return y + self.bias.reshape(1, -1, 1, 1)
 
     def tokens(self, x):
         """The same map on rows: x [n, in] -> [n, out]."""
         return nn.matmul_transpose(x, self.weight.reshape(self.weight.shape[0], -1)) + self.bias
+
+
+class _Products(jt.Function):
+    """weight [O, C] times each of x [B, C, N] -> [B, O, N], as two-dimensional products, the only ones that reach oneDNN."""
+
+    def execute(self, weight, x):
+        self.weight, self.x = weight, x
+        with jt.no_grad():
+            return jt.stack([jt.matmul(weight, x[i]) for i in range(x.shape[0])])                          # [B, O, N]
+
+    def grad(self, gradient):
+        with jt.no_grad():
+            pairs = [(gradient[i], self.x[i]) for i in range(self.x.shape[0])]
+            of_weight = sum(nn.matmul_transpose(g, x) for g, x in pairs)                                   # [O, C]
+            transposed = self.weight.transpose()
+            return of_weight, jt.stack([jt.matmul(transposed, g) for g, _ in pairs])                       # [B, C, N]
 
 
 def to_tokens(x):
@@ -93,34 +104,80 @@ def from_tokens(tokens, batch: int, height: int, width: int):
 def attention(q, k, v, scale: float):
     """softmax(scale q k^T) v for q [n, L, D], k and v [n, M, D], n counting batch times heads -> [n, L, D].
 
-    Queries go in chunks, so the scores never take more than `ATTENTION_CHUNK_BYTES` per head (CPU) or for all heads (CUDA).
+    Queries go in chunks, so the scores never take more than `ATTENTION_CHUNK_BYTES` per head (CPU) or for all heads (CUDA). Only q, k,
+    v and the result are kept for the gradient, which computes the scores again. Gradients of gradients are not supported.
     """
-    q = q * scale
-    rows = max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * (q.shape[0] if jt.flags.use_cuda else 1)))
-    if jt.flags.use_cuda:
-        return _in_chunks(lambda part: _attend(nn.bmm_transpose(part, k), v, nn.bmm), q, rows, 1)
-    # On the CPU only two-dimensional products reach oneDNN; batched ones are compiled as plain loops.
-    return jt.stack([_in_chunks(lambda part: _attend(nn.matmul_transpose(part, k[i]), v[i], jt.matmul), q[i], rows, 0)
-                     for i in range(q.shape[0])])
+    return _Attention(scale)(q, k, v)
 
 
-def _attend(scores, v, product):
-    weights = jt.exp(scores - scores.max(-1, keepdims=True))
-    return product(weights, v) / weights.sum(-1, keepdims=True)      # dividing afterwards saves a pass over the scores
+class _Attention(jt.Function):
+    def __init__(self, scale: float):
+        self.scale = scale
+
+    def execute(self, q, k, v):
+        with jt.no_grad():
+            self.kept = q, k, v, self._by_head(_attend, q * self.scale, k, v)[0]
+        return self.kept[3]                                                                                # [n, L, D]
+
+    def grad(self, gradient):
+        q, k, v, out = self.kept
+        with jt.no_grad():
+            of_q, of_k, of_v = self._by_head(_attend_backward, q * self.scale, k, v, out, gradient)
+            return of_q * self.scale, of_k, of_v
+
+    def _by_head(self, compute, *tensors):
+        if jt.flags.use_cuda:
+            return compute(nn.bmm, nn.bmm_transpose, tensors[1].shape[0], *tensors)
+        # On the CPU only two-dimensional products reach oneDNN; batched ones are compiled as plain loops.
+        found = [compute(jt.matmul, nn.matmul_transpose, 1, *(tensor[i] for tensor in tensors)) for i in range(tensors[0].shape[0])]
+        return [jt.stack(list(parts)) for parts in zip(*found)]
 
 
-def _in_chunks(compute, q, rows: int, axis: int):
-    length = q.shape[axis]
-    if length <= rows:
-        return compute(q)
-    parts = []
-    for start in range(0, length, rows):
-        stop = min(start + rows, length)
-        part = compute(q[:, start:stop] if axis else q[start:stop])
-        if jt.flags.no_grad:
-            part.sync()                    # else the lazy graph may hold every chunk's scores at once
-        parts.append(part)
-    return jt.concat(parts, dim=axis)
+def _attend(product, product_transposed, count: int, q, k, v):
+    """(softmax(q k^T) v,) for scaled q [..., L, D]."""
+    parts, chunks = [], _chunks(count, k, q)
+    for q_i, in chunks:
+        weights = _weights(product_transposed(q_i, k))
+        parts.append(product(weights, v) / weights.sum(-1, keepdims=True))     # dividing afterwards saves a pass over the scores
+        _settle(chunks, parts[-1])
+    return (_joined(parts),)
+
+
+def _attend_backward(product, product_transposed, count: int, q, k, v, out, gradient):
+    """Gradients of q (as it is: scaled), k and v. With P the softmax, the scores have P (dO v^T - rowsum(dO O))."""
+    of_q, of_k, of_v, chunks = [], 0, 0, _chunks(count, k, q, out, gradient)
+    for q_i, out_i, g_i in chunks:
+        weights = _weights(product_transposed(q_i, k))
+        weights = weights / weights.sum(-1, keepdims=True)
+        of_scores = weights * (product_transposed(g_i, v) - (g_i * out_i).sum(-1, keepdims=True))
+        of_q.append(product(of_scores, k))
+        of_k, of_v = of_k + product(_swapped(of_scores), q_i), of_v + product(_swapped(weights), g_i)
+        _settle(chunks, of_q[-1], of_k, of_v)
+    return _joined(of_q), of_k, of_v
+
+
+def _weights(scores):
+    return jt.exp(scores - scores.max(-1, keepdims=True))
+
+
+def _swapped(x):
+    return x.transpose(x.ndim - 2, x.ndim - 1)
+
+
+def _chunks(count: int, k, *tensors):
+    """The tensors [..., L, D] in runs of queries whose scores against k, for `count` heads, keep to the budget."""
+    length, rows = tensors[0].shape[-2], max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[-2] * count))
+    starts = range(0, length, rows) if length > rows else ()
+    return [tuple(x[..., start:min(start + rows, length), :] for x in tensors) for start in starts] or [tensors]
+
+
+def _settle(chunks, *results):
+    if len(chunks) > 1:                    # else the lazy graph may hold every chunk's scores at once
+        jt.sync(list(results))
+
+
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else jt.concat(parts, dim=parts[0].ndim - 2)
 
 
 def timestep_table(timesteps: int, channels: int) -> np.ndarray:

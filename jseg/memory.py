@@ -5,6 +5,7 @@ CPU the kernel's count of resident memory is read (Linux); where it cannot be, a
 """
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from typing import Callable, Optional
@@ -22,6 +23,7 @@ def check_batch(part: Part, examples: Callable, micro_batch: int) -> None:
     """
     if micro_batch < 3 or jt.flags.use_cuda or resident_bytes("VmRSS") is None:
         return
+    _give_back()
     before = resident_bytes("VmRSS")
     one = _peak(part, examples, 1) - before
     two = _peak(part, examples, 2) - before
@@ -30,17 +32,27 @@ def check_batch(part: Part, examples: Callable, micro_batch: int) -> None:
     needed = one + (micro_batch - 1) * each
     if needed > limit:
         fits = max(1, int((limit - one) // each) + 1)
-        raise ValueError(f"{micro_batch} examples at a time need about {needed / 1e9:.1f} GB, {limit / 1e9:.1f} GB are free; about {fits} would "
-                         f"fit: give --micro_batch {fits} (the update is the same), or --recompute")
+        raise ValueError(f"{micro_batch} examples at a time need about {needed / 1e9:.1f} GB, {limit / 1e9:.1f} GB are free; about {fits} "
+                         f"would fit: give --micro_batch {fits} (the update is the same), or --recompute")
 
 
 def _peak(part: Part, examples: Callable, count: int) -> int:
     """Peak resident bytes of the gradient of `count` examples in one micro-batch."""
-    jt.gc()
+    _give_back()
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     accumulate(part, [(examples(count), 1.0)])
     return resident_bytes("VmHWM")
+
+
+def _give_back() -> None:
+    """Hand what was freed to the system, Jittor's blocks and the C library's: memory that is taken up again does not show as growth."""
+    jt.sync_all()
+    jt.gc()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):          # another C library
+        pass
 
 
 def resident_bytes(field: str) -> Optional[int]:

@@ -27,7 +27,8 @@ class AdamW:
 
     def __init__(self, parameters: Mapping[str, object], learning_rate: float, betas: Tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0):
-        self.parameters, self.learning_rate, self.betas, self.eps, self.weight_decay = dict(parameters), learning_rate, betas, eps, weight_decay
+        self.parameters, self.learning_rate = dict(parameters), learning_rate
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.steps = 0
         self.first = {name: _held(jt.zeros(p.shape)) for name, p in self.parameters.items()}
         self.second = {name: _held(jt.zeros(p.shape)) for name, p in self.parameters.items()}

@@ -50,6 +50,7 @@ def micro_batches(batch_size: int, micro_batch: int, rank: int = 0, world: int =
         raise ValueError("a batch of %d in micro-batches of %d; expected 1 or more" % (batch_size, micro_batch))
     every = [(start, min(start + micro_batch, batch_size)) for start in range(0, batch_size, micro_batch)]
     if len(every) < world:
-        raise ValueError("a batch of %d in micro-batches of %d gives %d parts for %d processes; expected at least one each: use a "
-                         "micro-batch of at most %d, or fewer processes" % (batch_size, micro_batch, len(every), world, batch_size // world))
+        raise ValueError("a batch of %d in micro-batches of %d gives %d parts for %d processes; expected at least one each: give a "
+                         "micro-batch of at most %d, or fewer processes"
+                         % (batch_size, micro_batch, len(every), world, max(1, batch_size // world)))
     return every[rank::world]

@@ -37,6 +37,11 @@ class Part:
     average: Optional[Average] = None
     start_step: int = 0
 
+    @property
+    def size(self) -> int:
+        """The number of parameters that are trained."""
+        return sum(value.numel() for value in self.optimizer.parameters.values())
+
 
 class Update(NamedTuple):
     """What one optimisation step reports; `step` counts finished steps, so the first is 1."""
@@ -74,7 +79,8 @@ def take_step(part: Part, micro_batches: Iterable[Tuple[object, float]], step: i
     losses = processes.agreed(losses)
     if not all(math.isfinite(value) for value in losses.values()):
         told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        raise TrainingProblem(f"step {step + 1}: {told}; the training diverged: go on from an earlier checkpoint with a lower learning rate")
+        raise TrainingProblem(f"step {step + 1}: {told}; the training diverged: go on from an earlier checkpoint with a lower learning "
+                              f"rate")
     part.optimizer.step(dict(zip(part.optimizer.parameters, processes.added(gradients))))
     if part.average is not None:
         part.average.update()

@@ -38,6 +38,12 @@ class Plan:
     preview_interval: int = 0          # 0: no previews
     log_interval: int = 10
 
+    @classmethod
+    def of(cls, options, steps: int) -> "Plan":
+        """From the options of a training command (`cli.add_training_options`)."""
+        previews = options.save_interval if options.preview_interval is None else options.preview_interval
+        return cls(steps, options.save_interval, options.keep, previews, options.log_interval)
+
 
 class TrainingRun:
     """A run of `parts` (the first is the network itself) in `folder`; `settings`: everything that its numbers depend on.
@@ -51,6 +57,7 @@ class TrainingRun:
         self.folder, self.parts, self.config, self.settings, self.plan, self.name = Path(folder), parts, config, dict(settings), plan, name
         self.tell = tell if processes.rank() == 0 else lambda message: None
         self.journal = Journal(self.folder / JOURNAL)
+        self.told = False                      # that there are no curves
 
     def resume(self, mode: str = "auto") -> int:
         """Finished steps: those of the newest checkpoint ("auto"; 0 if there is none), of the checkpoint file `mode`, or 0 ("never").
@@ -101,8 +108,10 @@ class TrainingRun:
                 if preview is not None and plan.preview_interval and (update.step % plan.preview_interval == 0 or last):
                     self._preview(update.step, preview)
                 if stopping and not last:
-                    self.tell("stopped after step %d, which is saved; the same command goes on from there" % update.step)
-                    return False
+                    break
+        if update.step < plan.steps:
+            self.tell("stopped after step %d, which is saved; the same command goes on from there" % update.step)
+            return False
         self._save_result(plan.steps, finish)
         return True
 
@@ -123,7 +132,9 @@ class TrainingRun:
         with self._written(path):
             save(path, first.module.state_dict(), self.config, step=step, settings=self.settings,
                  optimizer_steps=[part.optimizer.steps for part in self.parts], **groups)
-            draw_curve(self.folder / JOURNAL, self.folder / CURVE, self.name)
+            if not draw_curve(self.folder / JOURNAL, self.folder / CURVE, self.name) and not self.told:
+                self.told = True
+                self.tell("no %s: matplotlib cannot be imported; pip install matplotlib" % CURVE)
         kept = checkpoints(self.folder)
         for old in kept[:-self.plan.keep] if self.plan.keep else []:
             old.unlink()
@@ -160,7 +171,8 @@ class TrainingRun:
     def _restore(self, path: Path) -> int:
         extra, config = load_extra(path), load_config(path)
         if "optimizer" not in extra or "step" not in extra:
-            raise CheckpointError("%s is not a checkpoint of a training run; to start from its weights, give it as --model_path" % path)
+            raise CheckpointError("%s is not a checkpoint of a training run; to start from its weights, give it as --model_path"
+                                  % path)
         if config != self.config:
             raise CheckpointError("%s holds another network (%s) than the one to be trained (%s); give another --output, or its --preset"
                                   % (path, config, self.config))
@@ -168,8 +180,8 @@ class TrainingRun:
         differ = sorted(name for name in set(stored) | set(self.settings) if stored.get(name) != self.settings.get(name))
         if differ:
             told = ", ".join("%s was %s, is %s" % (name, stored.get(name), self.settings.get(name)) for name in differ[:4])
-            raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on, or another --output and this file as "
-                                  "--model_path to start anew from its weights" % (path, told))
+            raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on, or another --output and this file "
+                                  "as --model_path to start anew from its weights" % (path, told))
         load_into(self.parts[0].module, path, weights="model")
         for part, steps in zip(self.parts, extra["optimizer_steps"]):
             prefix = f"{part.name}_" if part.name else ""
@@ -221,7 +233,7 @@ class _Means:
 
 
 class _Signals:
-    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends at once."""
+    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends it."""
 
     def __init__(self):
         self.caught, self.before = False, {}

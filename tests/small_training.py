@@ -31,7 +31,8 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
     part = Part("", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), Average(parameters, 0.9))
     batches = LatentBatches(*data(), Division(4, 2, processes.rank(), processes.world()), seed=1)
     settings = {"learning_rate": 1e-3, "dropout": dropout}
-    return TrainingRun(folder, [part], unet.config, settings, Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}), "unet", tell), batches
+    plan = Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan})
+    return TrainingRun(folder, [part], unet.config, settings, plan, "unet", tell), batches
 
 
 def main(folder, steps):

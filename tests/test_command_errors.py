@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jseg import images
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.runtime import jt
 from tiny import STAGES, challenge, label_map, photograph, saved, weights
@@ -173,7 +174,7 @@ def test_a_wrong_input(challenge, spoil, words):
 @named([row for row in INPUTS if row[0].startswith(("label", "reference", "table", "stages", "output", "start"))])
 def test_a_wrong_input_wins_over_weights_that_are_missing(challenge, spoil, words):
     changed = spoil(challenge)
-    sizes = {"64x48": "512x384"}                 # without weights, the release's size is expected
+    sizes = {"64x48": "128x96"}                  # the size of the weights that ship
     refused(challenge, [sizes.get(word[-5:], word) if word.startswith("expected 64") else word for word in words],
             **{"model_path": None, "ae_path": None, **(changed if isinstance(changed, dict) else {})})
 
@@ -184,17 +185,25 @@ def test_wrong_weights(challenge, spoil, words):
     refused(challenge, words, **{option: path})
 
 
-def test_without_weights_the_line_says_where_the_official_ones_belong(challenge):
-    refused(challenge, ["--model_path is not given", "./checkpoints/average-176k-266k.pkl", "./checkpoints/autoencoder.pkl", "README",
-                        "--ae_path"], model_path=None, ae_path=None)
+def test_a_unet_without_its_autoencoder_is_told_where_the_official_one_belongs(challenge):
+    refused(challenge, ["no autoencoder", "./checkpoints/average-176k-266k.pkl", "./checkpoints/autoencoder.pkl", "README", "--ae_path"],
+            ae_path=None)
+    refused(challenge, ["no UNet", "./checkpoints/average-176k-266k.pkl", "--model_path"], model_path=None)
 
 
 def test_the_official_places_are_searched(challenge):
     os.mkdir("checkpoints")
     shutil.copy(challenge.model, "checkpoints/average-176k-266k.pkl")
-    refused(challenge, ["no weights of the autoencoder", "./checkpoints/autoencoder.pkl does not exist"], model_path=None, ae_path=None)
+    refused(challenge, ["no autoencoder", "./checkpoints/autoencoder.pkl"], model_path=None, ae_path=None)
     shutil.copy(challenge.autoencoder, "checkpoints/autoencoder.pkl")
     assert challenge.run(model_path=None, ae_path=None, limit=1)[0] == 0
+
+
+def test_without_any_weights_those_that_ship_are_used_and_it_is_said(challenge):
+    code, lines = challenge.run(model_path=None, ae_path=None, limit=1)
+    assert code == 0 and any("the small ones that ship with jseg" in line for line in lines)
+    picture, = challenge.results().values()
+    assert images.read_picture(challenge.output / "a.jpg").shape == (96, 128, 3) and picture
 
 
 class Evil:

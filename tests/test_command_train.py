@@ -128,11 +128,12 @@ def test_the_release_s_recipe_whatever_else_is_given(folder, monkeypatch):
 
 
 def test_classes_of_one_s_own(folder):
-    (folder.root / "classes.txt").write_text("".join(f"thing {i} {i} {i} {i}\n" for i in range(31)) + "ignore 31\n")
+    (folder.root / "classes.txt").write_text("".join(f"thing-{i} {i} {i} {i}\n" for i in range(31)) + "ignore 31\n")
     label = np.full((HEIGHT, WIDTH), 31, np.uint8)
     label[:20] = 30
     images.save_picture(folder.root / "data" / "labels" / "p0.png", label)
-    assert folder.run(steps=1, classes=folder.root / "classes.txt", preview_interval=1)[0] == 0
+    code, lines = folder.run(steps=1, classes=folder.root / "classes.txt", preview_interval=1)
+    assert code == 0, lines
     assert load_config(folder.output / "unet.safetensors").classes == 31
 
 
@@ -148,7 +149,8 @@ def test_the_autoencoder_trains_too(folder):
     assert load_config(folder.output / "autoencoder.safetensors") == AUTOENCODERS["tiny"]
     first = folder.output
     folder.output = folder.root / "decoder"
-    assert folder.run(**{**options, "steps": 2, "critic_start": -1}, model_path=first / "autoencoder.safetensors", decoder_only=True)[0] == 0
+    options.update(steps=2, critic_start=-1, decoder_only=True, model_path=first / "autoencoder.safetensors")
+    assert folder.run(**options)[0] == 0
     tuned = load(folder.output / "autoencoder.safetensors")
     for name, value in result.items():
         assert np.array_equal(value, tuned[name]) == (not name.startswith(("decoder.", "post_quant_conv."))), name
@@ -187,7 +189,8 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
     (dict(steps=0), "--steps is 0; expected 1 or more"), (dict(epochs=1), "give one"), (dict(learning_rate=3), "--learning_rate is 3"),
     (dict(ema=1), "--ema is 1"), (dict(drop=1.5), "--drop is 1.5"), (dict(preset="huge"), "expected one of release"),
     (dict(width=70), "expected multiples of 8"), (dict(ae_path="nowhere.safetensors"), "--ae_path nowhere.safetensors does not exist"),
-    (dict(model_path="nowhere.pkl"), "--model_path nowhere.pkl does not exist"), (dict(resume="nowhere"), "--resume nowhere does not exist"),
+    (dict(model_path="nowhere.pkl"), "--model_path nowhere.pkl does not exist"),
+    (dict(resume="nowhere"), "--resume nowhere does not exist"),
     (dict(classes="nothing-7"), "no class set or file nothing-7"), (dict(batch_size=4, micro_batch=0), "--micro_batch is 0")])
 def test_wrong_options_are_one_line(folder, changed, said):
     code, lines = folder.run(**changed)

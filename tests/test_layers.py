@@ -47,6 +47,29 @@ def test_attention_survives_scores_that_would_overflow():
     np.testing.assert_allclose(layers.attention(q, q, v, 1.0).numpy()[0], np.tile(v.numpy()[0].mean(0), (4, 1)), atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [32 << 20, 4 * 40 * 7])
+def test_attention_s_gradients_are_those_of_the_formula_whatever_the_chunk(chunk, monkeypatch):
+    monkeypatch.setattr(layers, "ATTENTION_CHUNK_BYTES", chunk)
+    variables = [jt.array(rng().standard_normal((3, n, 8)).astype(np.float32)) for n in (24, 40, 40)]
+    factor = jt.array(rng().standard_normal((3, 24, 8)).astype(np.float32)).stop_grad()
+    q, k, v = variables
+    plain = nn.bmm(nn.softmax(nn.bmm_transpose(q, k) * 0.35, dim=-1), v)
+    expected = jt.grad(plain * factor, variables)
+    for ours, theirs in zip(jt.grad(layers.attention(q, k, v, 0.35) * factor, variables), expected):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=5e-6)
+
+
+def test_attention_for_all_heads_at_once_is_the_same():
+    """The products of a GPU, here on the CPU."""
+    q, k, v, gradient = (jt.array(rng().standard_normal((3, n, 8)).astype(np.float32)) for n in (24, 40, 40, 24))
+    by_head = layers._Attention(1.0)
+    out = by_head.execute(q, k, v)
+    together, = layers._attend(nn.bmm, nn.bmm_transpose, 3, q, k, v)
+    np.testing.assert_allclose(together.numpy(), out.numpy(), atol=2e-6)
+    for ours, theirs in zip(layers._attend_backward(nn.bmm, nn.bmm_transpose, 3, q, k, v, out, gradient), by_head.grad(gradient)):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=5e-6)
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_pointwise_is_a_1x1_convolution(batch):
     layer = layers.Pointwise(8, 12)
@@ -54,6 +77,14 @@ def test_pointwise_is_a_1x1_convolution(batch):
     expected = np.einsum("oc,bchw->bohw", layer.weight.numpy()[:, :, 0, 0], x) + layer.bias.numpy().reshape(1, -1, 1, 1)
     np.testing.assert_allclose(layer(jt.array(x)).numpy(), expected, atol=1e-5)
     assert list(layers.Pointwise(8, 12, ndim=3).weight.shape) == [12, 8, 1]
+
+
+def test_pointwise_s_gradients_are_a_convolution_s():
+    layer, x = layers.Pointwise(8, 12), jt.array(rng().standard_normal((3, 8, 6, 10)).astype(np.float32))
+    factor, targets = jt.array(rng().standard_normal((3, 12, 6, 10)).astype(np.float32)).stop_grad(), [x, layer.weight, layer.bias]
+    expected = jt.grad(nn.conv2d(x, layer.weight, layer.bias) * factor, targets)
+    for ours, theirs in zip(jt.grad(layer(x) * factor, targets), expected):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_timestep_table_is_cosines_then_sines_of_geometric_frequencies():

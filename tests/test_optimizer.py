@@ -36,7 +36,8 @@ def test_adamw_is_its_formula(decay):
         optimizer.step(as_vars(gradient))
     assert optimizer.steps == 5
     for name in SHAPES:
-        np.testing.assert_allclose(parameters[name].numpy(), adamw(first[name], [g[name] for g in gradients], 0.01, decay), rtol=2e-6, atol=1e-7)
+        expected = adamw(first[name], [g[name] for g in gradients], 0.01, decay)
+        np.testing.assert_allclose(parameters[name].numpy(), expected, rtol=2e-6, atol=1e-7)
 
 
 def test_gradients_still_reach_the_parameters_after_a_step():

@@ -41,12 +41,13 @@ def make_parser(name: str, docstring: str) -> argparse.ArgumentParser:
 def add_training_options(p: argparse.ArgumentParser, output: str, steps: int, batch_size: int, learning_rate: float, ema: float,
                          interval: int) -> None:
     """The options that every training command has, with its defaults."""
-    p.add_argument("--output", default=output, metavar="DIR", help=f"folder of the run: checkpoints, log, curve, previews (default {output})")
+    p.add_argument("--output", default=output, metavar="DIR",
+                   help=f"folder of the run: checkpoints, log, curve, previews (default {output})")
     p.add_argument("--steps", type=int, default=None, help=f"optimisation steps in all (default {steps})")
     p.add_argument("--epochs", type=float, help="instead of --steps: passes over the data")
     p.add_argument("--batch_size", type=int, default=batch_size, help=f"global batch, over all processes (default {batch_size})")
-    p.add_argument("--micro_batch", type=int, help="examples a process computes at a time (default: its share of the batch); less needs less "
-                   "memory and gives the same update")
+    p.add_argument("--micro_batch", type=int, help="examples a process computes at a time (default: its share of the batch); "
+                   "less needs less memory and gives the same update")
     p.add_argument("--learning_rate", type=float, default=learning_rate, help=f"default {learning_rate}")
     p.add_argument("--weight_decay", type=float, default=0.0, help="of AdamW (default 0)")
     p.add_argument("--ema", type=float, default=ema, metavar="RATE", help=f"rate of the moving average; 0: none (default {ema})")

@@ -58,7 +58,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         if problem:
             raise checkpoint.CheckpointError(problem)
         kind = "float16" if args.half else "float32"
-        state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind) for name, shape in found.shapes.items()}
+        state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind)
+                 for name, shape in found.shapes.items()}
         if args.dry_run:
             for array in state.values():
                 array.numpy()

@@ -26,7 +26,8 @@ def parser():
     p.add_argument("--input_path", required=True, help="folder with the label maps and label_to_img.json")
     p.add_argument("--img_path", required=True, help="folder with the reference photographs (in imgs/ or directly)")
     p.add_argument("--output_path", default="./results", help="folder for the pictures and run.json (default ./results)")
-    p.add_argument("--model_path", help="weights of the UNet (default: the official file under ./checkpoints, else the small one that ships)")
+    p.add_argument("--model_path",
+                   help="weights of the UNet (default: the official file under ./checkpoints, else the small one that ships)")
     p.add_argument("--ae_path", help="weights of the autoencoder (default: as --model_path)")
     p.add_argument("--preset", default="release",
                    help="release: the official three stages, number by number; fine: aligned, nothing lost between")

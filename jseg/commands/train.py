@@ -76,7 +76,8 @@ def _network(args, classes: int, autoencoder):
     width, height = args.width or config.width * factor, args.height or config.height * factor
     multiple = factor * 2 ** (len(config.channel_mult) - 1)
     if width < multiple or height < multiple or width % multiple or height % multiple:
-        raise ValueError(f"--width {width} --height {height}: expected multiples of {multiple} for the preset {args.preset} and this autoencoder")
+        raise ValueError(f"--width {width} --height {height}: expected multiples of {multiple} for the preset {args.preset} and this "
+                         f"autoencoder")
     return dataclasses.replace(config, classes=classes, dropout=args.dropout, width=width // factor, height=height // factor,
                                latent_channels=autoencoder.latent_channels)
 
@@ -94,17 +95,15 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
         _tell(note)
     autoencoder, latents = _latents(args, config, autoencoder_config, examples, classes)
     steps = cli.steps_asked(args, len(latents))
-    plan = Plan(steps, args.save_interval, args.keep, args.save_interval if args.preview_interval is None else args.preview_interval,
-                args.log_interval)
-    division = Division(args.batch_size, args.micro_batch or max(1, args.batch_size // processes.world()), processes.rank(), processes.world())
+    division = Division.of(args, processes.rank(), processes.world())
     batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
     part = _part(args, config)
-    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), plan, "unet", _tell)
+    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), Plan.of(args, steps), "unet", _tell)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(part, batches.first, division.micro_batch)
-    _tell(f"{len(latents)} examples, {sum(v.numel() for v in part.optimizer.parameters.values()):,} parameters, steps {start} to {steps} of "
-          f"{args.batch_size} on {device}, {division.world} process(es), into {args.output}")
+    _tell(f"{len(latents)} examples, {part.size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
+          f"{division.world} process(es), into {args.output}")
     run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed))
 
 
@@ -121,9 +120,9 @@ def _latents(args, config, autoencoder_config, examples, classes):
     factor = autoencoder_config.downsampling
 
     def cached():
-        return prepare(examples, autoencoder, Path(args.cache or Path(args.output) / "latents"), width=config.width * factor,
-                       height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=args.ignore, classes=classes,
-                       autoencoder_sha256=encoder_digest(args.ae_path), tell=_tell)
+        return prepare(examples, autoencoder, args.cache or Path(args.output) / "latents", width=config.width * factor,
+                       height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=args.ignore,
+                       classes=classes, autoencoder_sha256=encoder_digest(args.ae_path), tell=_tell)
 
     latents = cached() if processes.rank() == 0 else None
     processes.wait()

@@ -25,7 +25,8 @@ def parser():
     p = cli.make_parser("train_autoencoder", __doc__)
     p.add_argument("--input_path", required=True, help="folder with the pictures, in imgs/ or directly")
     cli.add_training_options(p, "runs/autoencoder", steps=400_000, batch_size=4, learning_rate=1.8e-5, ema=0.0, interval=5_000)
-    p.add_argument("--preset", default="release", help="network: release (VQ-f4), landscape (the shipped one), small, tiny (default release)")
+    p.add_argument("--preset", default="release",
+                   help="network: release (VQ-f4), landscape (the shipped one), small, tiny (default release)")
     p.add_argument("--width", type=int, default=256, help="pictures are scaled to cover this (default 256)")
     p.add_argument("--height", type=int, default=256, help="and this (default 256)")
     p.add_argument("--crop", type=int, help="side of the square crops that are trained on (default: crops of --width x --height)")
@@ -36,10 +37,12 @@ def parser():
     p.add_argument("--commitment_weight", type=float, default=1.0, help="pull of latents to their entries (default 1, as vq-f4's)")
     p.add_argument("--codebook_weight", type=float, default=0.25, help="pull of entries to their latents (default 0.25, as vq-f4's)")
     p.add_argument("--critic_start", type=int, default=50_000, help="step at which the critic begins; -1: never (default 50000)")
-    p.add_argument("--critic_weight", type=float, default=0.75, help="of the critic's term, before the adaptive weight (default 0.75)")
+    p.add_argument("--critic_weight", type=float, default=0.75,
+                   help="of the critic's term, before the adaptive weight (default 0.75)")
     p.add_argument("--critic_channels", type=int, default=64, help="width of the critic (default 64)")
     p.add_argument("--lpips_path", nargs="+", metavar="FILE",
-                   help="VGG16 LPIPS weights, yours to bring: one file, or the heads and torchvision's vgg16; without them no perceptual term")
+                   help="VGG16 LPIPS weights, yours to bring: one file, or the heads and torchvision's vgg16; without them there is no "
+                        "perceptual term")
     return p
 
 
@@ -55,7 +58,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     config = AUTOENCODERS[args.preset]
     factor = config.downsampling
     crop = (args.crop, args.crop) if args.crop else (args.width, args.height)
-    if min(crop) < 4 * factor or any(side % factor for side in (args.width, args.height) + crop) or crop[0] > args.width or crop[1] > args.height:
+    sides = (args.width, args.height) + crop
+    if min(crop) < 4 * factor or any(side % factor for side in sides) or crop[0] > args.width or crop[1] > args.height:
         raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
                          f"{4 * factor}, the crop no larger than the picture")
     from jseg.examples import find_examples
@@ -70,16 +74,14 @@ def _train(args, config, paths) -> None:
     from jseg.training_run import Plan, TrainingRun
     device = runtime.device(args.device)
     steps = cli.steps_asked(args, len(paths))
-    plan = Plan(steps, args.save_interval, args.keep, args.save_interval if args.preview_interval is None else args.preview_interval,
-                args.log_interval)
-    division = Division(args.batch_size, args.micro_batch or max(1, args.batch_size // processes.world()), processes.rank(), processes.world())
+    division = Division.of(args, processes.rank(), processes.world())
     batches = PictureBatches(paths, (args.width, args.height), (args.crop, args.crop) if args.crop else (args.width, args.height),
                              division, args.seed)
     parts = _parts(args, config, batches)
-    run = TrainingRun(args.output, parts, config, _settings(args, paths), plan, "autoencoder", _tell)
+    run = TrainingRun(args.output, parts, config, _settings(args, paths), Plan.of(args, steps), "autoencoder", _tell)
     start = run.resume(args.resume)
-    _tell(f"{len(paths)} pictures, {sum(v.numel() for v in parts[0].optimizer.parameters.values()):,} parameters, "
-          f"steps {start} to {steps} of {args.batch_size} on {device}, {division.world} process(es), into {args.output}")
+    _tell(f"{len(paths)} pictures, {parts[0].size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
+          f"{division.world} process(es), into {args.output}")
     run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches),
                None if args.decoder_only else lambda: _standardize(parts[0].module, batches))
 
@@ -126,14 +128,15 @@ def _parts(args, config, batches):
 def _settings(args, paths) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import sha256
-    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start", "critic_weight",
-             "critic_channels", "commitment_weight", "codebook_weight")
+    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start",
+             "critic_weight", "critic_channels", "commitment_weight", "codebook_weight")
     given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
     if args.model_path:
         given["model_path"] = sha256(args.model_path)
     if args.lpips_path:
         given["lpips_path"] = [sha256(path) for path in args.lpips_path]
-    return {**{name: getattr(args, name) for name in names}, **given, "pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
+    data = {"pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
+    return {**{name: getattr(args, name) for name in names}, **given, **data}
 
 
 def _standardize(autoencoder, batches) -> None:

@@ -26,6 +26,11 @@ class Division:
     rank: int = 0
     world: int = 1
 
+    @classmethod
+    def of(cls, options, rank: int, world: int) -> "Division":
+        """From the options of a training command; without --micro_batch, every process computes its share at once."""
+        return cls(options.batch_size, options.micro_batch or max(1, options.batch_size // world), rank, world)
+
     def parts(self) -> Iterator[Tuple[range, float]]:
         """Positions within the global batch and their share of it, for every micro-batch of this process."""
         for start, stop in micro_batches(self.batch_size, self.micro_batch, self.rank, self.world):
@@ -63,7 +68,7 @@ class LatentBatches:
     """Latents with their label maps, timesteps and noise for the UNet.
 
     Batch: {"z": float32 [b, 3, h, w], "labels": uint8 [b, h, w] (255: nothing is known), "t": int64 [b], "noise": float32 [b, 3, h, w],
-    "step": int, "start": position of the first}. `drop`: the probability that a whole label map is withheld, for guidance.
+    "seed", "step", "start": where dropout begins (the position of the first)}. `drop`: the probability that a whole label map is withheld, for guidance.
     Mirror images are examples of their own, as in the release.
     """
 
@@ -79,7 +84,7 @@ class LatentBatches:
                                for index, (_, dropped, _) in zip(chosen, draws)])
             yield {"z": np.stack([self.latents[index] for index in chosen]).astype(np.float32), "labels": labels,
                    "t": np.array([t for t, _, _ in draws], np.int64), "noise": np.stack([noise for _, _, noise in draws]),
-                   "step": step, "start": part.start}, share
+                   "seed": self.seed, "step": step, "start": part.start}, share
 
     def first(self, count: int) -> Dict[str, object]:
         """The first `count` examples of step 0 as one micro-batch."""

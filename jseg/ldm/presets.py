@@ -70,7 +70,7 @@ UNETS = {
 
 AUTOENCODERS = {
     "release": AutoencoderConfig(),                      # 55,317,507 parameters; VQ-f4, autoencoder.pkl
-    "landscape": AutoencoderConfig(channels=32, blocks=1, codebook_size=1024),       # jseg/weights/autoencoder.safetensors
+    "landscape": AutoencoderConfig(channels=32, blocks=1, codebook_size=4096),       # jseg/weights/autoencoder.safetensors
     "small": AutoencoderConfig(channels=32, codebook_size=256),
     "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),
 }

@@ -21,7 +21,8 @@ class Preview:
     """preview(path) writes a sheet of SHOWN examples, each with the picture of another example as its reference."""
 
     def __init__(self, unet, autoencoder, latents, examples, classes: ClassSet, seed: int):
-        self.unet, self.autoencoder, self.latents, self.examples, self.classes, self.seed = unet, autoencoder, latents, examples, classes, seed
+        self.unet, self.autoencoder, self.latents, self.examples = unet, autoencoder, latents, examples
+        self.classes, self.seed = classes, seed
 
     def __call__(self, path: Path) -> None:
         count = min(SHOWN, len(self.examples))

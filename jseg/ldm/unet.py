@@ -6,17 +6,20 @@ and Nichol 2021; state-dict names and numbers are theirs. Only the order of work
 - `condition(y)` computes every SPADE scale and shift once per label map; they do not depend on x or t;
 - `encode(x, t)` does not see the label map, so one pass serves the conditional and the unconditional branch of guidance;
 - `decode(..., variance=False)` leaves out the variance half of the last convolution, which no deterministic sampler reads.
+
+In training, `unet.recompute = True` keeps the inputs of blocks only; the SPADE convolutions are then part of what is computed again.
 """
 from __future__ import annotations
 
-from typing import List, NamedTuple, Tuple
+from typing import Callable, List, NamedTuple, Tuple
 
 import numpy as np
 
-from jseg.layers import (GroupNorm, Pointwise, SiLU, as_var, attention, from_tokens, nn, silu, timestep_table, to_tokens, upsample,
-                         upsampled_conv, zero)
+from jseg.layers import (Dropout, GroupNorm, Pointwise, SiLU, as_var, attention, from_tokens, nn, silu, timestep_table, to_tokens,
+                         upsample, upsampled_conv, zero)
 from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
+from jseg.recompute import recompute
 from jseg.runtime import jt
 
 GROUPS = 32
@@ -57,8 +60,8 @@ class ResBlock(nn.Module):
         self.down = down
         self.in_layers = nn.Sequential(GroupNorm(GROUPS, channels), SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
-        self.out_layers = nn.Sequential(GroupNorm(GROUPS, channels_out), SiLU(), nn.Dropout(dropout),
-                                        zero(nn.Conv2d(channels_out, channels_out, 3, padding=1)))
+        self.out_layers = nn.Sequential(GroupNorm(GROUPS, channels_out), SiLU(), Dropout(dropout),
+                                        nn.Conv2d(channels_out, channels_out, 3, padding=1))
         self.projects = channels != channels_out
         if self.projects:
             self.skip_connection = Pointwise(channels, channels_out)
@@ -83,15 +86,18 @@ class SpadeResBlock(nn.Module):
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
         self.out_norm = SpadeNorm(channels_out, config.classes, config.spade_channels)
-        self.out_layers = nn.Sequential(SiLU(), nn.Dropout(config.dropout),
-                                        zero(nn.Conv2d(channels_out, channels_out, 3, padding=1)))
+        self.out_layers = nn.Sequential(SiLU(), Dropout(config.dropout), nn.Conv2d(channels_out, channels_out, 3, padding=1))
         self.projects = channels != channels_out
         if self.projects:
             self.skip_connection = Pointwise(channels, channels_out)
 
-    def condition(self, maps) -> Tuple[Modulation, Modulation]:
-        """Modulations of both norms; `maps(level)` is the label map at `level` halvings from here (the second is past the doubling)."""
-        return self.in_norm.condition(maps(0)), self.out_norm.condition(maps(-1 if self.up else 0))
+    def condition(self, map_in, map_out) -> Tuple[Modulation, Modulation]:
+        """Modulations of both norms from the label maps [B, classes, h, w] at their resolutions (the second is past the doubling)."""
+        return self.in_norm.condition(map_in), self.out_norm.condition(map_out)
+
+    def from_maps(self, map_in, map_out, embedding, *parts):
+        """The block from its norms' label maps and the channel groups [B, C_i, h, w] of its input: what is computed again in training."""
+        return self(_joined(parts), self.condition(map_in, map_out), embedding)                        # [B, C_out, h, w]
 
     def execute(self, x, modulations, embedding):
         h, conv = silu(self.in_norm(x, modulations[0])), self.in_layers[1]                             # [B, C, h, w]
@@ -114,7 +120,7 @@ class AttentionBlock(nn.Module):
         self.heads = channels // head_channels
         self.norm = GroupNorm(GROUPS, channels)
         self.qkv = Pointwise(channels, 3 * channels, ndim=3)
-        self.proj_out = zero(Pointwise(channels, channels, ndim=3))
+        self.proj_out = Pointwise(channels, channels, ndim=3)
 
     def execute(self, x):
         batch, channels, height, width = x.shape
@@ -143,10 +149,15 @@ def scale_and_shift(layers, embedding):
 
 
 class UNet(nn.Module):
-    """UNet(UNETS["release"])(x [B,3,h,w], t [B] int, y [B,classes,h,w] one-hot) -> [B,6,h,w]: noise, then variance interpolation."""
+    """UNet(UNETS["release"])(x [B,3,h,w], t [B] int, y [B,classes,h,w] one-hot) -> [B,6,h,w]: noise, then variance interpolation.
 
-    def __init__(self, config: UNetConfig):
+    zero_init: every block's last layer starts at zero, so a block starts as its skip connection (as in SDM and ADM).
+    recompute: an attribute; True trains with the activation memory of blocks' inputs, for about a forward pass more of work.
+    """
+
+    def __init__(self, config: UNetConfig, zero_init: bool = True):
         self._config = config
+        self.recompute = False
         base, embedding = config.channels, 4 * config.channels
         self._table = jt.array(timestep_table(TIMESTEPS, base)).stop_grad()       # underscore: not part of the state dict
         self.time_embed = nn.Sequential(nn.Linear(base, embedding), SiLU(), nn.Linear(embedding, embedding))
@@ -158,8 +169,11 @@ class UNet(nn.Module):
                                           AttentionBlock(channels, config.head_channels),
                                           SpadeResBlock(channels, channels, embedding, config))
         channels = self._build_decoder(channels, widths, embedding)
-        self.out = nn.Sequential(GroupNorm(GROUPS, channels), SiLU(),
-                                 zero(nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1)))
+        self.out = nn.Sequential(GroupNorm(GROUPS, channels), SiLU(), nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1))
+        if zero_init:                      # release: its zero_module changes nothing in Jittor, zero_init=False here; here: zero, as meant
+            for block in self._blocks():
+                zero(block.proj_out if isinstance(block, AttentionBlock) else block.out_layers[len(block.out_layers) - 1])
+            zero(self.out[2])
 
     @property
     def config(self) -> UNetConfig:
@@ -198,28 +212,29 @@ class UNet(nn.Module):
                 self.output_blocks.append(nn.Sequential(*layers))
         return channels
 
+    def _blocks(self) -> List:
+        """Every residual and attention block, in order of use."""
+        return [layer for block in list(self.input_blocks)[1:] + [self.middle_block] + list(self.output_blocks) for layer in block]
+
+    def label_maps(self, y) -> List[Tuple]:
+        """The one-hot maps y [B, classes, h, w] at the resolutions of both norms of every conditioned block, in order of use."""
+        if y.shape[1] != self.config.classes:
+            raise ValueError(f"condition: got a label map with {y.shape[1]} columns; this network has {self.config.classes} classes")
+        y, level, maps = as_var(y), len(self.config.channel_mult) - 1, []
+        pyramid = [y[:, :, ::2 ** i, ::2 ** i] for i in range(level + 1)]   # nearest, as the release's interpolate: row floor(i h / H)
+        for block in self._blocks():
+            if isinstance(block, SpadeResBlock):
+                maps.append((pyramid[level], pyramid[level - block.up]))
+                level -= block.up
+        return maps
+
     def condition(self, y) -> List[Tuple[Modulation, Modulation]]:
         """Every SPADE modulation for one-hot label maps y [B, classes, h, w]: a pair per conditioned block, in order of use.
 
         388 MB per label map at release size; reuse it for all steps of a stage and drop it with the map.
         """
-        if y.shape[1] != self.config.classes:
-            raise ValueError(f"condition: got a label map with {y.shape[1]} columns; this network has {self.config.classes} classes")
-        y, pyramid = as_var(y), {}
-
-        def at(level):
-            if level not in pyramid:                                        # nearest, as the release's interpolate: row floor(i h / H)
-                pyramid[level] = y[:, :, ::2 ** level, ::2 ** level]
-            return pyramid[level]
-
-        level = len(self.config.channel_mult) - 1
-        modulations = []
-        for block in [self.middle_block] + list(self.output_blocks):
-            for layer in block:
-                if isinstance(layer, SpadeResBlock):
-                    modulations.append(layer.condition(lambda step: at(level + step)))
-                    level -= layer.up
-        return modulations
+        conditioned = [block for block in self._blocks() if isinstance(block, SpadeResBlock)]
+        return [block.condition(*maps) for block, maps in zip(conditioned, self.label_maps(y))]
 
     def encode(self, x, t) -> Features:
         """The half without the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an array is checked, a Var is not)."""
@@ -232,12 +247,11 @@ class UNet(nn.Module):
                 raise ValueError(f"UNet: got timesteps {t}; expected original timesteps 0 to {TIMESTEPS - 1}")
             t = jt.array(np.asarray(t, np.int32))
         embedding = silu(self.time_embed(self._table[t]))                                              # [B, E]
-        h, skips = self.input_blocks[0][0](x), []
-        skips.append(h)
+        skips = [self.input_blocks[0][0](x)]                                                           # [B, C, h, w]
         for block in list(self.input_blocks)[1:]:
-            h = block[0](h, embedding)                                                                 # [B, C_i, h_i, w_i]
+            h = self._run(block[0], skips[-1], embedding)                                              # [B, C_i, h_i, w_i]
             for layer in list(block)[1:]:
-                h = layer(h)                                                                           # [B, C_i, h_i, w_i]
+                h = self._run(layer, h)                                                                # [B, C_i, h_i, w_i]
             skips.append(h)
         return Features(skips, embedding)
 
@@ -249,20 +263,37 @@ class UNet(nn.Module):
         repeats = modulations[0][0][0].shape[0] // features.embedding.shape[0]
         embedding = _repeat(features.embedding, repeats)
         remaining = iter(modulations)
-        h = _repeat(features.skips[-1], repeats)                                                       # [R B, C, h_i, w_i]
-        for layer in self.middle_block:
-            h = layer(h, next(remaining), embedding) if isinstance(layer, SpadeResBlock) else layer(h)
-        for block, skip in zip(self.output_blocks, reversed(features.skips)):
-            h = jt.concat([h, _repeat(skip, repeats)], dim=1)                                          # [R B, C + C_i, h_i, w_i]
-            for layer in block:
-                h = layer(h, next(remaining), embedding) if isinstance(layer, SpadeResBlock) else layer(h)
-        h = silu(self.out[0](h))                                                                       # [R B, C, h, w]
+        h = self._decode([_repeat(skip, repeats) for skip in features.skips],
+                         lambda block, *parts: block(_joined(parts), next(remaining), embedding))      # [R B, C, h, w]
         last = self.out[2]
         kept = last.weight.shape[0] if variance else self.config.latent_channels
-        return nn.conv2d(h, last.weight[:kept], last.bias[:kept], padding=1)                           # [R B, 6 or 3, h, w]
+        return nn.conv2d(silu(self.out[0](h)), last.weight[:kept], last.bias[:kept], padding=1)        # [R B, 6 or 3, h, w]
+
+    def _decode(self, skips: List, conditioned: Callable):
+        """Middle and decoder half; conditioned(block, *groups of channels of its input) runs a block that sees the label map."""
+        h = skips[-1]
+        for layer in self.middle_block:
+            h = conditioned(layer, h) if isinstance(layer, SpadeResBlock) else self._run(layer, h)     # [B, C, h_i, w_i]
+        for block, skip in zip(self.output_blocks, reversed(skips)):
+            h = conditioned(block[0], h, skip)                                                         # [B, C, h_i, w_i]
+            for layer in list(block)[1:]:
+                h = conditioned(layer, h) if isinstance(layer, SpadeResBlock) else self._run(layer, h)
+        return h
+
+    def _run(self, layer, *inputs):
+        return recompute(layer, *inputs) if self.recompute else layer(*inputs)
 
     def execute(self, x, t, y):
-        return self.decode(self.encode(x, t), self.condition(y))                                       # [B, 6, h, w]
+        skips, embedding = features = self.encode(x, t)
+        if not self.recompute or jt.flags.no_grad:
+            return self.decode(features, self.condition(y))                                            # [B, 6, h, w]
+        maps = iter(self.label_maps(y))
+        h = self._decode(skips, lambda block, *parts: recompute(block.from_maps, *next(maps), embedding, *parts))
+        return recompute(self.out, h)                                                                  # [B, 6, h, w]
+
+
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else jt.concat(list(parts), dim=1)
 
 
 def _repeat(x, times: int):

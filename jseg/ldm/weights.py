@@ -11,7 +11,8 @@ from jseg.checkpoint import CheckpointError, load_config, opened_state
 from jseg.formats.reader import read_record
 from jseg.ldm import presets
 
-# release: fixed paths relative to the working directory, named nowhere in its documentation; here: the same places, before the shipped ones.
+# release: fixed paths relative to the working directory, named nowhere in its documentation; here: the same places, before those that
+# ship.
 OFFICIAL_MODEL = Path("checkpoints/average-176k-266k.pkl")
 OFFICIAL_AUTOENCODER = Path("checkpoints/autoencoder.pkl")
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
@@ -29,8 +30,8 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
     if model is None and (ae_path or OFFICIAL_AUTOENCODER.is_file()):
         raise FileNotFoundError(f"an autoencoder ({ae_path or OFFICIAL_AUTOENCODER}), but no UNet: {_PLACES}")
     if model is None:
-        _tell(notes, f"no weights given and none under ./{OFFICIAL_MODEL.parent}: using the small ones that ship with jseg ({SHIPPED.name}/), "
-                     f"trained on procedural landscapes")
+        _tell(notes, f"no weights given and none under ./{OFFICIAL_MODEL.parent}: using the small ones that ship with jseg, trained on "
+                     f"procedural landscapes of 128x96")
         return SHIPPED_MODEL, SHIPPED_AUTOENCODER
     trained_with = autoencoder_of(model)
     if ae_path:
@@ -43,8 +44,8 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
         for path in candidates:
             if encoder_digest(path) == trained_with:
                 return model, path
-        raise FileNotFoundError(f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is neither the official nor the "
-                                f"shipped one; give it as --ae_path")
+        raise FileNotFoundError(f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is neither the official nor "
+                                f"the shipped one; give it as --ae_path")
     if not OFFICIAL_AUTOENCODER.is_file():
         raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {_PLACES}")
     return model, OFFICIAL_AUTOENCODER
@@ -114,7 +115,7 @@ _PLACES = (f'put the official weights (README, "Weights") at ./{OFFICIAL_MODEL} 
 
 def _existing(path, option: str) -> Path:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; expected a weights file")
+        raise FileNotFoundError(f"{option} {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; {_PLACES}")
     return Path(path)
 
 

@@ -1,0 +1,80 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jseg import checkpoint
+from jseg.ldm import weights as module
+from jseg.ldm.presets import AUTOENCODERS, UNETS
+from jseg.ldm.weights import autoencoder_of, encoder_digest, expected_networks, find_autoencoder, find_weights
+from tiny import saved
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Two tiny autoencoders, the first as the one that ships; no official weights."""
+    monkeypatch.chdir(tmp_path)
+    shipped = saved(tmp_path / "shipped.safetensors", AUTOENCODERS["tiny"])
+    other = saved(tmp_path / "other.safetensors", AUTOENCODERS["tiny"], **{"quant_conv.bias": np.ones(3, np.float32)})
+    monkeypatch.setattr(module, "SHIPPED_AUTOENCODER", shipped)
+    return shipped, other
+
+
+def trained_with(path, autoencoder):
+    config = UNETS["tiny"]
+    from jseg.ldm.layout import unet_shapes
+    from jseg.ldm.recipe import fill
+    checkpoint.save(path, fill(unet_shapes(config)), config, step=3, settings={"autoencoder": encoder_digest(autoencoder)})
+    return path
+
+
+def test_an_autoencoder_is_known_by_its_latents_in_any_kind_of_file(shelf, tmp_path):
+    shipped, other = shelf
+    state = checkpoint.load(shipped)
+    checkpoint.save(tmp_path / "same.pkl", state, AUTOENCODERS["tiny"])
+    decoder = {name: value + 1 if name.startswith("decoder.") else value for name, value in state.items()}
+    checkpoint.save(tmp_path / "tuned.npz", decoder, AUTOENCODERS["tiny"])
+    digest = encoder_digest(shipped)
+    assert digest == encoder_digest(tmp_path / "same.pkl") == encoder_digest(tmp_path / "tuned.npz") != encoder_digest(other)
+
+
+def test_the_autoencoder_of_a_unet_is_found_by_its_record(shelf, tmp_path):
+    shipped, other = shelf
+    model = trained_with(tmp_path / "unet.safetensors", shipped)
+    assert autoencoder_of(model) == encoder_digest(shipped)
+    assert find_weights(model) == (model, shipped)
+    notes = []
+    assert find_weights(model, other, notes) == (model, other) and "another autoencoder" in notes[0]
+
+
+def test_a_unet_of_an_autoencoder_that_is_not_here_is_refused(shelf, tmp_path):
+    model = trained_with(tmp_path / "unet.safetensors", shelf[1])
+    with pytest.raises(FileNotFoundError, match="neither the official nor the shipped one; give it as --ae_path"):
+        find_weights(model)
+
+
+def test_a_unet_that_does_not_say_wants_the_official_autoencoder(shelf, tmp_path):
+    model = saved(tmp_path / "unet.safetensors", UNETS["tiny"])
+    assert autoencoder_of(model) == ""
+    with pytest.raises(FileNotFoundError, match="no autoencoder: put the official weights"):
+        find_weights(model)
+    Path("checkpoints").mkdir()
+    saved(Path("checkpoints/autoencoder.pkl"), AUTOENCODERS["tiny"])
+    assert find_weights(model) == (model, Path("checkpoints/autoencoder.pkl"))
+    assert find_autoencoder() == Path("checkpoints/autoencoder.pkl") and find_autoencoder(shelf[1]) == shelf[1]
+
+
+def test_what_ships_belongs_together():
+    model, autoencoder = find_weights()
+    assert (model, autoencoder) == (module.SHIPPED_MODEL, module.SHIPPED_AUTOENCODER)
+    assert autoencoder_of(model) == encoder_digest(autoencoder)
+    unet, codec = expected_networks()
+    assert unet == UNETS["landscape"] and codec == AUTOENCODERS["landscape"]
+    assert model.stat().st_size + autoencoder.stat().st_size < 25_000_000
+    for path in (model, autoencoder):
+        assert {value.dtype for value in checkpoint.load(path).values()} == {np.dtype(np.float16)}
+    card = (module.SHIPPED / "CARD.md").read_text(encoding="utf-8")
+    for path in (model, autoencoder):
+        assert checkpoint.sha256(path) in card, "the card's hash is of another file"
+    assert dataclasses.asdict(unet)["width"] == 32
