@@ -1,9 +1,14 @@
 """Operators compiled from source (jt.code), each beside its twin in plain Jittor, and used only where it was measured to be faster.
 
-On the CPU, Jittor's reductions over the last axis run at a twentieth of the memory's speed; the kernels here take one pass a sum.
-Sums go in blocks of `BLOCK` floats, added in double precision.
+- `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass, in blocks of `BLOCK` floats
+  whose sums are added in double precision.
+- `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles batches of them as plain loops. A
+  product per head and example would reach it, but as thousands of operations; from 100,000 on, Jittor gives up being lazy.
 """
 from __future__ import annotations
+
+import ctypes
+import functools
 
 from jseg.runtime import jt
 
@@ -104,3 +109,60 @@ def plain_forward(x, eps: float):
 def plain_backward(gradient, y, scale):
     """The gradient of x [rows, n] from that of y."""
     return scale * (gradient - gradient.mean(-1, keepdims=True) - y * (gradient * y).mean(-1, keepdims=True))
+
+
+PRODUCTS_HEADER = """
+#include <cstdint>
+#include <omp.h>
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float, float*,
+                          int64_t);
+"""
+
+PRODUCTS = """
+bool ta = data["ta"] != 0, tb = data["tb"] != 0, total = data["total"] != 0;
+int64_t rows = out_shape1, columns = out_shape2, inner = ta ? in0_shape1 : in0_shape2;
+int64_t n = in0_shape0 > in1_shape0 ? in0_shape0 : in1_shape0, failed = 0;
+auto multiply = [&](int64_t i, float* c, float beta) {
+    const float* a = in0_p + (in0_shape0 == 1 ? 0 : i * rows * inner);
+    const float* b = in1_p + (in1_shape0 == 1 ? 0 : i * inner * columns);
+    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', rows, columns, inner, 1.f, a, ta ? rows : inner, b, tb ? inner : columns, beta, c,
+                      columns);
+};
+if (total)
+    for (int64_t i = 0; i < n; i++) failed += multiply(i, out_p, i ? 1.f : 0.f) != 0;
+else if (n >= 2 * omp_get_max_threads()) {
+    #pragma omp parallel for reduction(+: failed)
+    for (int64_t i = 0; i < n; i++) failed += multiply(i, out_p + i * rows * columns, 0.f) != 0;
+} else
+    for (int64_t i = 0; i < n; i++) failed += multiply(i, out_p + i * rows * columns, 0.f) != 0;
+CHECK(!failed) << "dnnl_sgemm refused a product";
+"""
+
+
+def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: bool = False):
+    """The matrix products of a [n, L, K] and b [n, K, M] -> [n, L, M], or with `total` their sum [1, L, M]; no gradient.
+
+    transpose_a, transpose_b: a is [n, K, L], b is [n, M, K]. One of them may be [1, ...] for all n.
+    """
+    with jt.no_grad():
+        if not (_compiles(a) and b.dtype == "float32" and _onednn()):
+            return plain_products(a, b, transpose_a, transpose_b, total)
+        n, rows, columns = max(a.shape[0], b.shape[0]), a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
+        return jt.code([1 if total else n, rows, columns], "float32", [a, b], cpu_header=PRODUCTS_HEADER, cpu_src=PRODUCTS,
+                       data={"ta": int(transpose_a), "tb": int(transpose_b), "total": int(total)})
+
+
+def plain_products(a, b, transpose_a: bool, transpose_b: bool, total: bool):
+    """The twin of `products`."""
+    n = max(a.shape[0], b.shape[0])
+    a = a.expand(n, *a.shape[1:]) if a.shape[0] < n else a            # Jittor's batched products take equal batches only
+    b = b.expand(n, *b.shape[1:]) if b.shape[0] < n else b
+    a = a.transpose(0, 2, 1) if transpose_a else a
+    found = jt.nn.bmm_transpose(a, b) if transpose_b else jt.nn.bmm(a, b)
+    return found.sum(0, keepdims=True) if total else found
+
+
+@functools.lru_cache(maxsize=None)
+def _onednn() -> bool:
+    """Whether oneDNN's matrix product is in this process for every library to see: Jittor loads it so, unless use_mkl=0."""
+    return hasattr(ctypes.CDLL(None), "dnnl_sgemm")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.dropout import Dropout
-from jseg.kernels import standardize
+from jseg.kernels import products, standardize
 from jseg.runtime import jt
 
 __all__ = ["Dropout", "standardize"]
@@ -75,19 +75,15 @@ class Pointwise(nn.Module):
 
 
 class _Products(jt.Function):
-    """weight [O, C] times each of x [B, C, N] -> [B, O, N], as two-dimensional products, the only ones that reach oneDNN."""
+    """weight [O, C] times each of x [B, C, N] -> [B, O, N]."""
 
     def execute(self, weight, x):
-        self.weight, self.x = weight, x
-        with jt.no_grad():
-            return jt.stack([jt.matmul(weight, x[i]) for i in range(x.shape[0])])                          # [B, O, N]
+        self.weight, self.x = weight.reshape(1, *weight.shape), x
+        return products(self.weight, x)                                                                    # [B, O, N]
 
     def grad(self, gradient):
-        with jt.no_grad():
-            pairs = [(gradient[i], self.x[i]) for i in range(self.x.shape[0])]
-            of_weight = sum(nn.matmul_transpose(g, x) for g, x in pairs)                                   # [O, C]
-            transposed = self.weight.transpose()
-            return of_weight, jt.stack([jt.matmul(transposed, g) for g, _ in pairs])                       # [B, C, N]
+        of_weight = products(gradient, self.x, transpose_b=True, total=True)                               # [1, O, C]
+        return of_weight.reshape(of_weight.shape[1:]), products(self.weight, gradient, transpose_a=True)
 
 
 def to_tokens(x):
@@ -104,8 +100,8 @@ def from_tokens(tokens, batch: int, height: int, width: int):
 def attention(q, k, v, scale: float):
     """softmax(scale q k^T) v for q [n, L, D], k and v [n, M, D], n counting batch times heads -> [n, L, D].
 
-    Queries go in chunks, so the scores never take more than `ATTENTION_CHUNK_BYTES` per head (CPU) or for all heads (CUDA). Only q, k,
-    v and the result are kept for the gradient, which computes the scores again. Gradients of gradients are not supported.
+    Queries go in chunks, so the scores never take more than `ATTENTION_CHUNK_BYTES`. Only q, k, v and the result are kept for the
+    gradient, which computes the scores again. Gradients of gradients are not supported.
     """
     return _Attention(scale)(q, k, v)
 
@@ -115,69 +111,45 @@ class _Attention(jt.Function):
         self.scale = scale
 
     def execute(self, q, k, v):
+        parts, chunks, settles = [], _chunks(k, q), jt.flags.no_grad
         with jt.no_grad():
-            self.kept = q, k, v, self._by_head(_attend, q * self.scale, k, v)[0]
+            for q_i, in chunks:
+                weights = _weights(q_i * self.scale, k)
+                parts.append(products(weights, v) / weights.sum(-1, keepdims=True))    # dividing afterwards saves a pass over the scores
+                if settles and len(chunks) > 1:
+                    parts[-1].sync()       # else the lazy graph may hold every chunk's scores at once
+            self.kept = q, k, v, _joined(parts)
         return self.kept[3]                                                                                # [n, L, D]
 
     def grad(self, gradient):
-        q, k, v, out = self.kept
+        """With P the softmax, the gradient of the scores is P (dO v^T - rowsum(dO O))."""
+        (q, k, v, out), of_q, of_k, of_v = self.kept, [], 0, 0
         with jt.no_grad():
-            of_q, of_k, of_v = self._by_head(_attend_backward, q * self.scale, k, v, out, gradient)
-            return of_q * self.scale, of_k, of_v
-
-    def _by_head(self, compute, *tensors):
-        if jt.flags.use_cuda:
-            return compute(nn.bmm, nn.bmm_transpose, tensors[1].shape[0], *tensors)
-        # On the CPU only two-dimensional products reach oneDNN; batched ones are compiled as plain loops.
-        found = [compute(jt.matmul, nn.matmul_transpose, 1, *(tensor[i] for tensor in tensors)) for i in range(tensors[0].shape[0])]
-        return [jt.stack(list(parts)) for parts in zip(*found)]
+            for q_i, out_i, g_i in _chunks(k, q, out, gradient):
+                weights = _weights(q_i * self.scale, k)
+                weights = weights / weights.sum(-1, keepdims=True)
+                of_scores = weights * (products(g_i, v, transpose_b=True) - (g_i * out_i).sum(-1, keepdims=True))
+                of_q.append(products(of_scores, k) * self.scale)
+                of_k, of_v = of_k + products(of_scores, q_i, transpose_a=True), of_v + products(weights, g_i, transpose_a=True)
+            return _joined(of_q), of_k * self.scale, of_v
 
 
-def _attend(product, product_transposed, count: int, q, k, v):
-    """(softmax(q k^T) v,) for scaled q [..., L, D]."""
-    parts, chunks = [], _chunks(count, k, q)
-    for q_i, in chunks:
-        weights = _weights(product_transposed(q_i, k))
-        parts.append(product(weights, v) / weights.sum(-1, keepdims=True))     # dividing afterwards saves a pass over the scores
-        _settle(chunks, parts[-1])
-    return (_joined(parts),)
-
-
-def _attend_backward(product, product_transposed, count: int, q, k, v, out, gradient):
-    """Gradients of q (as it is: scaled), k and v. With P the softmax, the scores have P (dO v^T - rowsum(dO O))."""
-    of_q, of_k, of_v, chunks = [], 0, 0, _chunks(count, k, q, out, gradient)
-    for q_i, out_i, g_i in chunks:
-        weights = _weights(product_transposed(q_i, k))
-        weights = weights / weights.sum(-1, keepdims=True)
-        of_scores = weights * (product_transposed(g_i, v) - (g_i * out_i).sum(-1, keepdims=True))
-        of_q.append(product(of_scores, k))
-        of_k, of_v = of_k + product(_swapped(of_scores), q_i), of_v + product(_swapped(weights), g_i)
-        _settle(chunks, of_q[-1], of_k, of_v)
-    return _joined(of_q), of_k, of_v
-
-
-def _weights(scores):
+def _weights(q, k):
+    """exp of the scores q k^T [n, L, M], less the largest of each row."""
+    scores = products(q, k, transpose_b=True)
     return jt.exp(scores - scores.max(-1, keepdims=True))
 
 
-def _swapped(x):
-    return x.transpose(x.ndim - 2, x.ndim - 1)
-
-
-def _chunks(count: int, k, *tensors):
-    """The tensors [..., L, D] in runs of queries whose scores against k, for `count` heads, keep to the budget."""
-    length, rows = tensors[0].shape[-2], max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[-2] * count))
-    starts = range(0, length, rows) if length > rows else ()
-    return [tuple(x[..., start:min(start + rows, length), :] for x in tensors) for start in starts] or [tensors]
-
-
-def _settle(chunks, *results):
-    if len(chunks) > 1:                    # else the lazy graph may hold every chunk's scores at once
-        jt.sync(list(results))
+def _chunks(k, *tensors):
+    """The tensors [n, L, D] in runs of queries whose scores against k keep to the budget."""
+    length, rows = tensors[0].shape[1], max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * k.shape[0]))
+    if length <= rows:
+        return [tensors]
+    return [tuple(x[:, start:min(start + rows, length)] for x in tensors) for start in range(0, length, rows)]
 
 
 def _joined(parts):
-    return parts[0] if len(parts) == 1 else jt.concat(parts, dim=parts[0].ndim - 2)
+    return parts[0] if len(parts) == 1 else jt.concat(parts, dim=1)
 
 
 def timestep_table(timesteps: int, channels: int) -> np.ndarray:

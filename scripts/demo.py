@@ -1,4 +1,4 @@
-"""`python -m jseg demo`: the pipeline on procedural landscapes with small untrained networks."""
+"""`python -m jseg demo`: IIDM on procedural landscapes with the small weights that ship."""
 import os
 import sys
 

@@ -1,4 +1,7 @@
-"""Gradients of the training loss against finite differences of the loss.
+"""Gradients of the training loss against PyTorch's, and against finite differences of the loss.
+
+golden/gradients.npz: of every parameter's gradient, computed in float64 by the PyTorch SDM code under the weights recipe, the norm and the
+projection on a direction (the recipe's array for NAME.direction, normalised), at the data of golden/training.npz but timesteps `t`.
 
 float32 carries about seven digits of a loss. A step changes the loss by 0.3 %, so that rounding leaves four digits of the difference,
 and four central points leave errors of the fourth order only: 3e-4 is reached, TOLERANCE asked for. Each check is the slope along the
@@ -9,16 +12,33 @@ import dataclasses
 import numpy as np
 import pytest
 
-from golden_networks import filled
+from golden_networks import SMALL_UNET, filled, golden
 from jseg.layers import one_hot
 from jseg.ldm.loss import diffusion_loss
 from jseg.ldm.presets import UNETS
+from jseg.ldm.recipe import value
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.optimizer import trainable
 from jseg.runtime import jt
 
 TOLERANCE = 1e-3
+
+
+def test_every_gradient_is_that_of_the_pytorch_sdm_code():
+    arrays, expected = golden("training.npz"), golden("gradients.npz")
+    unet = filled(UNet(SMALL_UNET))
+    unet.train()
+    parameters = trainable(unet)
+    y = one_hot(arrays["label"][:, 0], 29)
+    loss = diffusion_loss(unet, Schedule(), arrays["z0"], expected["t"], y, arrays["noise"])["loss"].mean()
+    gradients = {name: v.numpy() for name, v in zip(parameters, jt.grad(loss, list(parameters.values()), retain_graph=False))}
+    assert sorted(gradients) == list(expected["names"])
+    rounding = 1e-6 * expected["norm"].max()                                       # 15 gradients are zero but for rounding
+    for name, norm, projection in zip(expected["names"], expected["norm"], expected["projection"]):
+        gradient, direction = gradients[name].astype(np.float64), value(f"{name}.direction", gradients[name].shape).astype(np.float64)
+        assert abs(np.linalg.norm(gradient) - norm) < 2e-5 * norm + rounding, name
+        assert abs((gradient * direction).sum() / np.linalg.norm(direction) - projection) < 2e-5 * norm + rounding, name
 
 
 class Loss:
@@ -75,10 +95,10 @@ def test_the_gradient_of_every_part_is_the_slope_of_the_loss(loss, term, recompu
     gradients = loss.gradients(term)
     if term == "vb":
         loss.eps = loss.seen.detach()
-    value, found = loss(term).item(), {}
+    size, found = loss(term).item(), {}
     for name in sorted(set(map(part, gradients))):
         of_part = {key: gradient for key, gradient in gradients.items() if part(key) == name}
         norm = np.sqrt(sum((gradient.astype(np.float64) ** 2).sum() for gradient in of_part.values()))
         directions = {key: gradient / norm for key, gradient in of_part.items()}
-        found[name] = abs(loss.slope(term, directions, h=0.003 * value / norm) / norm - 1)
+        found[name] = abs(loss.slope(term, directions, h=0.003 * size / norm) / norm - 1)
     assert len(found) == 13 and max(found.values()) < TOLERANCE, found

@@ -48,6 +48,24 @@ def test_sums_of_many_numbers_keep_their_digits():
     assert np.abs(kernels.standardize(jt.array(x), 0.0).numpy()[0, :2] - [1, -1]).max() < 2e-6
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("n_a, n_b", [(3, 3), (1, 3), (3, 1), (1, 1), (40, 40)])
+@pytest.mark.parametrize("transpose_a, transpose_b, total", [(False, False, False), (True, False, False), (False, True, False),
+                                                             (True, False, True)])
+def test_products_are_matrix_products(n_a, n_b, transpose_a, transpose_b, total, compiled, monkeypatch):
+    monkeypatch.setattr(kernels, "_onednn", lambda: compiled)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((n_a, 5, 7)).astype(np.float32), rng.standard_normal((n_b, 7, 6)).astype(np.float32)
+    expected = np.matmul(a.astype(np.float64), b)
+    given = [jt.array(array.transpose(0, 2, 1).copy() if turned else array) for array, turned in ((a, transpose_a), (b, transpose_b))]
+    found = kernels.products(*given, transpose_a, transpose_b, total).numpy()
+    np.testing.assert_allclose(found, expected.sum(0, keepdims=True) if total else expected, atol=1e-5)
+
+
+def test_onednn_is_there_wherever_jittor_has_it():
+    assert kernels._onednn() == (jt.compile_extern.mkl_ops is not None)
+
+
 def test_nothing_stays_behind():
     for _ in range(2):
         ours(*arrays(48), 1e-5)

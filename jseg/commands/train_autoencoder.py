@@ -10,6 +10,7 @@ Examples:
 """
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import List, Optional
@@ -71,6 +72,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _train(args, config, paths) -> None:
     from jseg import processes, runtime
     from jseg.ldm.batches import Division, PictureBatches
+    from jseg.memory import check_batch
     from jseg.training_run import Plan, TrainingRun
     device = runtime.device(args.device)
     steps = cli.steps_asked(args, len(paths))
@@ -80,6 +82,8 @@ def _train(args, config, paths) -> None:
     parts = _parts(args, config, batches)
     run = TrainingRun(args.output, parts, config, _settings(args, paths), Plan.of(args, steps), "autoencoder", _tell)
     start = run.resume(args.resume)
+    if start < steps:
+        check_batch(parts[0], lambda count: {**batches.first(count), "step": max(args.critic_start, 0)}, division.micro_batch)
     _tell(f"{len(paths)} pictures, {parts[0].size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
           f"{division.world} process(es), into {args.output}")
     run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches),
@@ -135,8 +139,8 @@ def _settings(args, paths) -> dict:
         given["model_path"] = sha256(args.model_path)
     if args.lpips_path:
         given["lpips_path"] = [sha256(path) for path in args.lpips_path]
-    data = {"pictures": len(paths), "first": paths[0].name, "last": paths[-1].name}
-    return {**{name: getattr(args, name) for name in names}, **given, **data}
+    pictures = hashlib.sha256("".join(path.name + sha256(path) for path in paths).encode()).hexdigest()
+    return {**{name: getattr(args, name) for name in names}, **given, "pictures": pictures}
 
 
 def _standardize(autoencoder, batches) -> None:

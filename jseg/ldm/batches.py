@@ -52,6 +52,10 @@ class PictureBatches:
             pictures = [self.picture(order[i], generator(self.seed, "crop", step, i), self.crop) for i in part]
             yield {"pictures": np.stack([to_signed(picture) for picture in pictures]), "step": step}, share
 
+    def first(self, count: int) -> Dict[str, object]:
+        """`count` examples of step 0 as one micro-batch."""
+        return next(PictureBatches(self.paths, self.size, self.crop, Division(count, count), self.seed)(0))[0]
+
     def picture(self, index: int, rng: np.random.Generator, crop: Tuple[int, int]) -> np.ndarray:
         """uint8 [height, width, 3] of crop = (width, height): picture `index`, its place and mirroring drawn from `rng`."""
         picture = read_picture(self.paths[index])
@@ -68,8 +72,8 @@ class LatentBatches:
     """Latents with their label maps, timesteps and noise for the UNet.
 
     Batch: {"z": float32 [b, 3, h, w], "labels": uint8 [b, h, w] (255: nothing is known), "t": int64 [b], "noise": float32 [b, 3, h, w],
-    "seed", "step", "start": where dropout begins (the position of the first)}. `drop`: the probability that a whole label map is withheld, for guidance.
-    Mirror images are examples of their own, as in the release.
+    "seed", "step", "start": where dropout begins (the position of the first)}. `drop`: the probability that a whole label map is
+    withheld, for guidance. Mirror images are examples of their own, as in the release.
     """
 
     def __init__(self, latents: np.ndarray, labels: np.ndarray, division: Division, seed: int, drop: float = 0.2):
