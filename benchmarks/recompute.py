@@ -2,10 +2,11 @@
 
 Each measurement is a process of its own; the two kinds alternate, so that both meet the same machine. Weights are the recipe of
 jseg.ldm.recipe, so no checkpoint is needed; losses and gradients of both kinds are compared. Each gradient is reduced to its norm and
-freed as soon as it is there, so that what is measured above the parameters is the activations (resident memory; Linux):
+freed as soon as it is there, so that what is measured above the parameters is the activations:
 
-- kept: with the loss computed and its graph alive, what waits for the backward pass;
-- peak: the most at any time of loss and gradient, the working memory of single operations included.
+- kept: with the loss computed and its graph alive, what waits for the backward pass (resident memory; Linux);
+- arrays: the most that Jittor's arrays take at any time of loss and gradient;
+- resident: the most of the process's memory at any time, oneDNN's working memory and free blocks that Jittor keeps included.
 
 Times are the best of the repetitions after one that may compile: on the clock, and of the process (for machines with other work).
 
@@ -51,10 +52,11 @@ def run_child(kind, args):
 
 
 def report(found):
-    print("| kind | time | process time | kept for the backward pass | peak |\n|---|---|---|---|---|")
-    best = {kind: {name: min(run[name] for run in runs) for name in ("seconds", "cpu", "kept", "peak")} for kind, runs in found.items()}
+    print("| kind | time | process time | kept for the backward pass | arrays, peak | resident, peak |\n|---|---|---|---|---|---|")
+    names = ("seconds", "cpu", "kept", "arrays", "resident")
+    best = {kind: {name: min(run[name] for run in runs) for name in names} for kind, runs in found.items()}
     for kind, one in best.items():
-        print(f"| {kind} | {one['seconds']:.2f} s | {one['cpu']:.2f} s | {one['kept']:.2f} GB | {one['peak']:.2f} GB |")
+        print(f"| {kind} | " + " | ".join(f"{one[name]:.2f} {'s' if name in names[:2] else 'GB'}" for name in names) + " |")
     print("| ratio | " + " | ".join(f"{again / plain:.2f}" for plain, again in zip(*(one.values() for one in best.values()))) + " |")
     pairs = list(zip(found["plain"][0]["norms"], found["recompute"][0]["norms"]))
     print(f"losses {found['plain'][0]['loss']:.7g} and {found['recompute'][0]['loss']:.7g}; norms of {len(pairs)} gradients differ by "
@@ -102,15 +104,17 @@ def measure(args):
         values = norms_of_gradients()
         times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
     before = settled()
-    norms_of_gradients()
+    with jt.flag_scope(profile_memory_enable=1):
+        norms_of_gradients()
+        arrays = int(jt.get_max_memory_info().split("[")[0]) / 1e9 - sum(v.numel() for v in parameters) * 4e-9
     peak = resident("VmHWM") - before
     before = settled()
     alive = loss().sync()
     release()
     kept = resident("VmRSS") - before
     del alive
-    print(json.dumps({"seconds": min(wall for wall, _ in times), "cpu": min(cpu for _, cpu in times), "kept": kept, "peak": peak,
-                      "loss": values[0], "norms": [value ** 0.5 for value in values[1:]]}))
+    print(json.dumps({"seconds": min(wall for wall, _ in times), "cpu": min(cpu for _, cpu in times), "kept": kept, "arrays": arrays,
+                      "resident": peak, "loss": values[0], "norms": [value ** 0.5 for value in values[1:]]}))
 
 
 def settled():

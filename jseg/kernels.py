@@ -7,10 +7,43 @@
 """
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+from typing import Iterator
 
 from jseg.runtime import jt
+
+_once = False
+
+
+class Function(jt.Function):
+    """jt.Function that can forget what it kept for its gradient.
+
+    Jittor frees such objects, and with them the arrays they hold, only after a whole forward and backward pass is done.
+    """
+
+    def keep(self, *kept) -> None:
+        self.kept, self.once = kept, _once
+
+    def recall(self):
+        """What was kept; inside of `graph_used_once`, the last time."""
+        kept = self.kept
+        if self.once:
+            self.kept = None
+        return kept
+
+
+@contextlib.contextmanager
+def graph_used_once() -> Iterator[None]:
+    """Functions that run inside of the `with` give their gradient once only, and free what they kept."""
+    global _once
+    before, _once = _once, True
+    try:
+        yield
+    finally:
+        _once = before
+
 
 HEADER = """
 #include <cmath>
@@ -69,7 +102,7 @@ def standardize(x, eps: float):
     return _Standardize(eps)(x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
-class _Standardize(jt.Function):
+class _Standardize(Function):
     """x [rows, n] -> y [rows, n]; the gradient needs y and the scales only: dx = scale (g - mean(g) - y mean(g y))."""
 
     def __init__(self, eps: float):
@@ -77,12 +110,13 @@ class _Standardize(jt.Function):
 
     def execute(self, x):
         with jt.no_grad():
-            self.y, self.scale = _compiled_forward(x, self.eps) if _compiles(x) else plain_forward(x, self.eps)
-        return self.y
+            y, scale = _compiled_forward(x, self.eps) if _compiles(x) else plain_forward(x, self.eps)
+        self.keep(y, scale)
+        return y
 
     def grad(self, gradient):
         with jt.no_grad():
-            return (_compiled_backward if _compiles(gradient) else plain_backward)(gradient, self.y, self.scale)
+            return (_compiled_backward if _compiles(gradient) else plain_backward)(gradient, *self.recall())
 
 
 def _compiles(x) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.dropout import Dropout
-from jseg.kernels import products, standardize
+from jseg.kernels import Function, products, standardize
 from jseg.runtime import jt
 
 __all__ = ["Dropout", "standardize"]
@@ -74,16 +74,18 @@ class Pointwise(nn.Module):
         return nn.matmul_transpose(x, self.weight.reshape(self.weight.shape[0], -1)) + self.bias
 
 
-class _Products(jt.Function):
+class _Products(Function):
     """weight [O, C] times each of x [B, C, N] -> [B, O, N]."""
 
     def execute(self, weight, x):
-        self.weight, self.x = weight.reshape(1, *weight.shape), x
-        return products(self.weight, x)                                                                    # [B, O, N]
+        weight = weight.reshape(1, *weight.shape)
+        self.keep(weight, x)
+        return products(weight, x)                                                                         # [B, O, N]
 
     def grad(self, gradient):
-        of_weight = products(gradient, self.x, transpose_b=True, total=True)                               # [1, O, C]
-        return of_weight.reshape(of_weight.shape[1:]), products(self.weight, gradient, transpose_a=True)
+        weight, x = self.recall()
+        of_weight = products(gradient, x, transpose_b=True, total=True)                                    # [1, O, C]
+        return of_weight.reshape(of_weight.shape[1:]), products(weight, gradient, transpose_a=True)
 
 
 def to_tokens(x):
@@ -106,7 +108,7 @@ def attention(q, k, v, scale: float):
     return _Attention(scale)(q, k, v)
 
 
-class _Attention(jt.Function):
+class _Attention(Function):
     def __init__(self, scale: float):
         self.scale = scale
 
@@ -118,12 +120,13 @@ class _Attention(jt.Function):
                 parts.append(products(weights, v) / weights.sum(-1, keepdims=True))    # dividing afterwards saves a pass over the scores
                 if settles and len(chunks) > 1:
                     parts[-1].sync()       # else the lazy graph may hold every chunk's scores at once
-            self.kept = q, k, v, _joined(parts)
-        return self.kept[3]                                                                                # [n, L, D]
+            out = _joined(parts)
+        self.keep(q, k, v, out)
+        return out                                                                                         # [n, L, D]
 
     def grad(self, gradient):
         """With P the softmax, the gradient of the scores is P (dO v^T - rowsum(dO O))."""
-        (q, k, v, out), of_q, of_k, of_v = self.kept, [], 0, 0
+        (q, k, v, out), of_q, of_k, of_v = self.recall(), [], 0, 0
         with jt.no_grad():
             for q_i, out_i, g_i in _chunks(k, q, out, gradient):
                 weights = _weights(q_i * self.scale, k)

@@ -6,6 +6,7 @@ sublinear memory cost"). Jittor has nothing of the kind; mirrors CheckpointFunct
 from __future__ import annotations
 
 from jseg.dropout import dropout_place, replayed_dropout
+from jseg.kernels import graph_used_once
 from jseg.runtime import jt
 
 
@@ -13,8 +14,9 @@ def recompute(block, *inputs):
     """block(*inputs), whose intermediate results are not kept but computed again for the gradient.
 
     block: a module, or a method of the module that owns every parameter it uses; gives one Var. inputs: Vars and anything else.
-    Gradients reach the inputs and the module's parameters, except those that need none. Under no_grad: a plain call. Gradients of
-    gradients are not supported. Raises TypeError for a function without a module, whose parameters would silently get no gradient.
+    Gradients reach the inputs and the module's parameters, except those that need none. Under no_grad: a plain call. Neither gradients
+    of gradients nor a second gradient of the same graph are supported. Raises TypeError for a function without a module, whose
+    parameters would silently get no gradient.
 
     release: draws new dropout masks for the backward pass, and has the gradient of the one-hot maps computed; here: neither.
     """
@@ -39,11 +41,14 @@ class _Block(jt.Function):
             return self.block(*self.kept)
 
     def grad(self, gradient):
-        inputs = [v.detach().start_grad() if isinstance(v, jt.Var) and mask >= 0 else v for v, mask in zip(self.kept, self.input_mask)]
+        kept, self.kept = self.kept, None                     # Jittor frees this object only when the whole backward pass is done
+        if kept is None:
+            raise RuntimeError("recompute: a second gradient of the same graph; compute the loss again")
+        inputs = [v.detach().start_grad() if isinstance(v, jt.Var) and mask >= 0 else v for v, mask in zip(kept, self.input_mask)]
         wanted = [v for v, mask in zip(inputs, self.input_mask) if mask >= 0]
         # The parameters stand in for themselves without their part in the surrounding graph, which Jittor would walk for every block.
         aliases = [p.detach() for p in self.weights]
-        with jt.enable_grad(), replayed_dropout(self.place):
+        with jt.enable_grad(), replayed_dropout(self.place), graph_used_once():
             for p, alias in zip(self.weights, aliases):
                 p.swap(alias)
             try:

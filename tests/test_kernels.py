@@ -1,3 +1,4 @@
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,3 +73,14 @@ def test_nothing_stays_behind():
     before = jt.number_of_lived_vars()
     ours(*arrays(48), 1e-5)
     assert jt.number_of_lived_vars() <= before
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_what_a_gradient_needed_is_free_before_the_run_ends_where_it_is_asked_for_once(once):
+    x, gradient = (jt.array(array) for array in arrays(48))
+    with kernels.graph_used_once() if once else contextlib.nullcontext():
+        function = kernels._Standardize(1e-5)
+        y = function(x)
+    assert len(function.kept) == 2
+    jt.grad(y * gradient.stop_grad(), x)
+    assert (function.kept is None) == once

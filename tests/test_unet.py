@@ -6,9 +6,10 @@ import pytest
 from golden_networks import difference, filled, golden, layout_of, release_layout, small_unet
 from jseg.dropout import seed_dropout
 from jseg.layers import one_hot
+from jseg.ldm.blocks import AttentionBlock, SpadeNorm
 from jseg.ldm.presets import UNETS
 from jseg.ldm.samplers import guided
-from jseg.ldm.unet import AttentionBlock, SpadeNorm, UNet
+from jseg.ldm.unet import UNet
 from jseg.optimizer import trainable
 from jseg.runtime import jt
 
