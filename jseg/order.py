@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import List, Tuple
+from dataclasses import dataclass
+from typing import Iterator, List, Tuple
 
 import numpy as np
 
@@ -54,3 +55,22 @@ def micro_batches(batch_size: int, micro_batch: int, rank: int = 0, world: int =
                          "micro-batch of at most %d, or fewer processes"
                          % (batch_size, micro_batch, len(every), world, max(1, batch_size // world)))
     return every[rank::world]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a global batch is cut and dealt: see `micro_batches`."""
+    batch_size: int
+    micro_batch: int
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of(cls, options, rank: int, world: int) -> "Division":
+        """From the options of a training command; without --micro_batch, every process computes its share at once."""
+        return cls(options.batch_size, options.micro_batch or max(1, options.batch_size // world), rank, world)
+
+    def parts(self) -> Iterator[Tuple[range, float]]:
+        """Positions within the global batch and their share of it, for every micro-batch of this process."""
+        for start, stop in micro_batches(self.batch_size, self.micro_batch, self.rank, self.world):
+            yield range(start, stop), (stop - start) / self.batch_size

@@ -1,4 +1,4 @@
-"""Progress bars: of an inference run, pictures outside and denoising steps inside, and of a training; what is left is estimated."""
+"""Progress bars: of a synthesis, pictures outside and denoising steps inside, of a segmentation and a training; with the time left."""
 from __future__ import annotations
 
 import sys
@@ -185,3 +185,30 @@ class TrainingBar:
         self.told, self.untold = now, False
         elapsed = tqdm.format_interval(now - self.started)
         print(f"step {self.step} of {self.total}, {self._state()}, {elapsed} so far", file=sys.stderr, flush=True)
+
+
+class PictureBar:
+    """`with PictureBar(pictures in all, those that are finished) as bar: bar.show()` after every further picture.
+
+    A bar with the time left on a terminal; elsewhere a plain line a minute at most, and one at the end.
+    """
+
+    def __init__(self, total: int, done: int = 0):
+        self.total, self.done, self.plain = total, done, not sys.stderr.isatty()
+        self.started = self.told = time.monotonic()
+        self.bar = tqdm(total=total, initial=done, unit="picture", disable=self.plain)
+
+    def __enter__(self) -> "PictureBar":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.close()
+
+    def show(self) -> None:
+        """One more picture is done."""
+        self.done += 1
+        self.bar.update()
+        now = time.monotonic()
+        if self.plain and (now - self.told >= QUIET_SECONDS or self.done == self.total):
+            self.told = now
+            print(f"{self.done} of {self.total} pictures, {tqdm.format_interval(now - self.started)} so far", file=sys.stderr, flush=True)

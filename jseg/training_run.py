@@ -3,6 +3,7 @@
 FOLDER/checkpoint-00010000.safetensors   parameters, moving average, optimiser and settings after that step; the newest `keep` stay
 FOLDER/log.csv, curve.png                losses, means over `log_interval` steps
 FOLDER/preview-00010000.png              what the network makes at that step
+FOLDER/best.safetensors                  the moving average of the validation that scored highest, where there are validations
 FOLDER/NAME.safetensors                  the result, when all steps are done: the moving average alone
 
 The same for every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
+import numpy as np
+
 from jseg import processes
 from jseg.atomic import remove_stale_temporaries
 from jseg.checkpoint import CheckpointError, load_config, load_extra, load_into, save
@@ -26,7 +29,9 @@ from jseg.progress import TrainingBar
 from jseg.training import Batches, Part, TrainingProblem, train
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
-JOURNAL, CURVE = "log.csv", "curve.png"
+JOURNAL, CURVE, BEST = "log.csv", "curve.png", "best.safetensors"
+VALIDATION = "validation/"                 # before the names of a validation's numbers in the log
+Validate = Callable[[Callable[[], bool]], Optional[Dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,19 @@ class Plan:
     keep: int = 3                      # checkpoints that stay; 0 keeps all
     preview_interval: int = 0          # 0: no previews
     log_interval: int = 10
+    validate_interval: int = 0         # 0: at the end alone, where there is something to validate with
 
     @classmethod
     def of(cls, options, steps: int) -> "Plan":
         """From the options of a training command (`cli.add_training_options`)."""
         previews = options.save_interval if options.preview_interval is None else options.preview_interval
-        return cls(steps, options.save_interval, options.keep, previews, options.log_interval)
+        validations = getattr(options, "validate_interval", None)
+        return cls(steps, options.save_interval, options.keep, previews, options.log_interval,
+                   options.save_interval if validations is None else validations)
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation belongs to that step."""
+        return step == self.steps or self.validate_interval > 0 and step % self.validate_interval == 0
 
 
 class TrainingRun:
@@ -84,18 +96,21 @@ class TrainingRun:
         return step
 
     def follow(self, batches: Batches, start_step: int, preview: Optional[Callable[[Path], None]] = None,
-               finish: Optional[Callable[[], None]] = None) -> bool:
+               finish: Optional[Callable[[], None]] = None, validate: Optional[Validate] = None) -> bool:
         """Train up to `plan.steps`; True if all steps are done, False if a signal asked for an early end (all is saved then).
 
-        preview(path) writes a picture, finish() has the last word on the result; both see the moving average in the network's place.
-        Raises TrainingProblem, OSError; checkpoints stay.
+        preview(path) writes a picture, finish() has the last word on the result; both see the moving average in the network's place,
+        and so does validate(stop), called by process 0: it gives numbers for the log, of which the first is the score that decides
+        what is best, or None if stop() became true, for a signal came. Raises TrainingProblem, OSError; checkpoints stay.
         """
         plan, sums = self.plan, _Means()
-        if start_step >= plan.steps:
-            self.tell("%d steps are done, %d were asked for: nothing to train" % (start_step, plan.steps))
-            self._save_result(start_step, finish)
-            return True
         with _Signals() as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
+            if start_step:
+                self._validate(start_step, validate, signals)       # a run killed after saving the step has not
+            if start_step >= plan.steps:
+                self.tell("%d steps are done, %d were asked for: nothing to train" % (start_step, plan.steps))
+                self._save_result(start_step, finish)
+                return True
             for update in train(self.parts, batches, plan.steps, start_step):
                 sums.add(update.losses)
                 bar.show(update.step, update.losses["loss"])
@@ -107,6 +122,8 @@ class TrainingRun:
                     self._save(update.step)
                 if preview is not None and plan.preview_interval and (update.step % plan.preview_interval == 0 or last):
                     self._preview(update.step, preview)
+                if not stopping:
+                    self._validate(update.step, validate, signals)
                 if stopping and not last:
                     break
         if update.step < plan.steps:
@@ -156,6 +173,35 @@ class TrainingRun:
             with self._averaged(), self._written(path):
                 preview(path)
 
+    def _validate(self, step: int, validate: Optional[Validate], signals: "_Signals") -> None:
+        """Validate a step that is due and has not been, after it was saved: a validation may take long, and mpirun's Ctrl-C is quick."""
+        if validate is None or processes.rank() or not self.plan.validates(step) or self._validated(step):
+            return
+        with self._averaged():
+            found = validate(lambda: signals.caught)
+            if found is None:
+                return
+            score, told = next(iter(found.values())), ", ".join("%s %.4f" % item for item in found.items())
+            best, best_step = self._best()
+            if score > best:
+                path = self.folder / BEST
+                with self._written(path):
+                    save(path, self.parts[0].module.state_dict(), self.config, step=step, settings=self.settings, score=float(score))
+            self.journal.append(step, {VALIDATION + name: value for name, value in found.items()})
+        self.tell("step %d: %s; %s" % (step, told, "the best so far" if score > best else "best %.4f at step %d" % (best, best_step)))
+
+    def _validated(self, step: int) -> bool:
+        log = self.journal.read()
+        columns = [values for name, values in log.items() if name.startswith(VALIDATION)]
+        return any(np.isfinite(values[log["step"] == step]).any() for values in columns)
+
+    def _best(self):
+        """(score, step) of the best file of this run; (-inf, 0) if there is none."""
+        path = self.folder / BEST
+        extra = load_extra(path) if path.is_file() else {}
+        mine = extra.get("settings") == self.settings and "score" in extra
+        return (float(extra["score"]), int(extra["step"])) if mine else (float("-inf"), 0)
+
     def _averaged(self):
         average = self.parts[0].average
         return contextlib.nullcontext() if average is None else average.in_place()
@@ -179,7 +225,7 @@ class TrainingRun:
         stored = extra.get("settings", {})
         differ = sorted(name for name in set(stored) | set(self.settings) if stored.get(name) != self.settings.get(name))
         if differ:
-            told = ", ".join("%s was %s, is %s" % (name, stored.get(name), self.settings.get(name)) for name in differ[:4])
+            told = ", ".join("%s was %.80s, is %.80s" % (name, stored.get(name), self.settings.get(name)) for name in differ[:4])
             raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on, or another --output and this file "
                                   "as --model_path to start anew from its weights" % (path, told))
         load_into(self.parts[0].module, path, weights="model")

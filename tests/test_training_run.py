@@ -187,3 +187,76 @@ def test_previews_see_the_average_and_leave_the_parameters(whole, tmp_path):
     assert [name for name, _ in seen] == ["preview-00000004.png", "preview-00000008.png"]
     np.testing.assert_array_equal(seen[-1][1], load(whole / "unet.safetensors")["out.2.bias"])
     assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
+
+
+class Scores:
+    """A validation that gives the listed scores in turn; what it saw and when."""
+
+    def __init__(self, run, scores):
+        self.run, self.scores, self.seen = run, list(scores), []
+
+    def __call__(self, stop):
+        self.seen.append(self.run.parts[0].module.state_dict()["out.2.bias"].numpy())
+        return None if stop() else {"miou": self.scores[len(self.seen) - 1], "accuracy": 0.5}
+
+
+def validated(folder, steps, scores, told=None, batches=None, **plan):
+    run, own = run_in(folder, steps, tell=[].append if told is None else told.append, validate_interval=2, **plan)
+    validate = Scores(run, scores)
+    done = run.follow(own if batches is None else lambda step: batches(own, step), run.resume(), validate=validate)
+    return validate, done
+
+
+def test_the_best_validation_s_average_is_kept(whole, tmp_path):
+    told = []
+    validate, _ = validated(tmp_path, 8, [0.2, 0.7, 0.6, 0.7], told)
+    assert len(validate.seen) == 4
+    extra, best = load_extra(tmp_path / "best.safetensors"), load(tmp_path / "best.safetensors")
+    assert (extra["score"], extra["step"], extra["settings"]["learning_rate"]) == (0.7, 4, 1e-3)
+    np.testing.assert_array_equal(best["out.2.bias"], validate.seen[1])
+    np.testing.assert_array_equal(validate.seen[3], load(whole / "unet.safetensors")["out.2.bias"])
+    assert load_config(tmp_path / "best.safetensors") == load_config(whole / "unet.safetensors")
+    assert [line for line in told if "miou" in line][1:3] == ["step 4: miou 0.7000, accuracy 0.5000; the best so far",
+                                                             "step 6: miou 0.6000, accuracy 0.5000; best 0.7000 at step 4"]
+    rows = [row for row in logged(tmp_path) if row["validation/miou"]]
+    assert [(row["step"], row["validation/miou"]) for row in rows] == [("2", "0.2"), ("4", "0.7"), ("6", "0.6"), ("8", "0.7")]
+    assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
+
+
+def test_a_validation_that_was_missed_is_made_up_for_and_none_is_repeated(tmp_path):
+    def killed(own, step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return own(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        validated(tmp_path, 8, [0.3, 0.4], batches=killed, save_interval=2)
+    assert len(validated(tmp_path, 8, [0.35, 0.1], save_interval=2)[0].seen) == 2         # of steps 6 and 8
+    assert load_extra(tmp_path / "best.safetensors")["step"] == 4
+    assert validated(tmp_path, 8, [])[0].seen == []
+    train(tmp_path / "other", 4, save_interval=2)                                         # as one killed before its validation
+    validate, _ = validated(tmp_path / "other", 6, [0.5, 0.6], save_interval=2)
+    assert len(validate.seen) == 2 and load_extra(tmp_path / "other" / "best.safetensors")["step"] == 6
+    assert [row["step"] for row in logged(tmp_path / "other") if row["validation/miou"]] == ["4", "6"]
+
+
+def test_a_signal_cuts_a_validation_short_and_it_is_made_after_resuming(tmp_path):
+    def interrupted(own, step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return own(step)
+
+    validate, done = validated(tmp_path, 4, [0.1], batches=interrupted)
+    assert not done and validate.seen == [] and checkpoints(tmp_path)[-1].name == "checkpoint-00000002.safetensors"
+    validate, done = validated(tmp_path, 4, [0.1, 0.2])
+    assert done and len(validate.seen) == 2
+
+
+def test_a_best_of_other_settings_counts_for_nothing(tmp_path):
+    validated(tmp_path, 2, [0.9])
+    for path in checkpoints(tmp_path):
+        path.unlink()
+    run, batches = run_in(tmp_path, 2, tell=lambda line: None)
+    run.settings["learning_rate"] = 0.5
+    run.follow(batches, run.resume(), validate=Scores(run, [0.1]))
+    assert load_extra(tmp_path / "best.safetensors")["score"] == 0.1

@@ -5,7 +5,6 @@ A batches object called with a step gives this process's micro-batches as (batch
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, Iterator, Sequence, Tuple
 
 import numpy as np
@@ -13,28 +12,9 @@ import numpy as np
 from jseg.classes import IGNORED
 from jseg.images import read_picture, resize_picture, to_signed
 from jseg.ldm.schedule import TIMESTEPS
-from jseg.order import generator, micro_batches, positions
+from jseg.order import Division, generator, positions
 
 Batch = Tuple[Dict[str, object], float]
-
-
-@dataclass(frozen=True)
-class Division:
-    """How a global batch is cut and dealt: see `order.micro_batches`."""
-    batch_size: int
-    micro_batch: int
-    rank: int = 0
-    world: int = 1
-
-    @classmethod
-    def of(cls, options, rank: int, world: int) -> "Division":
-        """From the options of a training command; without --micro_batch, every process computes its share at once."""
-        return cls(options.batch_size, options.micro_batch or max(1, options.batch_size // world), rank, world)
-
-    def parts(self) -> Iterator[Tuple[range, float]]:
-        """Positions within the global batch and their share of it, for every micro-batch of this process."""
-        for start, stop in micro_batches(self.batch_size, self.micro_batch, self.rank, self.world):
-            yield range(start, stop), (stop - start) / self.batch_size
 
 
 class PictureBatches:

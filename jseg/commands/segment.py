@@ -1,0 +1,95 @@
+"""Segment pictures with FlowSeg: pictures, or folders of them, of any size and mode, become label maps.
+
+OUTPUT/NAME.png is the label map (8-bit gray, one class id a pixel, in the picture's size), OUTPUT/overlays/NAME.jpg shows it over the
+picture. Larger pictures are segmented in windows. A second call goes on where the first one stopped.
+
+Examples:
+  python scripts/segment.py --weights runs/flowseg/best.safetensors --input photos --output labels
+  python scripts/segment.py --weights runs/flowseg/best.safetensors --input a.jpg b.png --output labels --mirror --probabilities
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from jseg.commands import cli
+
+
+def parser():
+    p = cli.make_parser("segment", __doc__)
+    p.add_argument("--weights", required=True, help="network of train_flowseg: best.safetensors, flowseg.safetensors or a checkpoint")
+    p.add_argument("--input", required=True, nargs="+", metavar="PATH", help="pictures, or folders of pictures (in them or in images/)")
+    p.add_argument("--output", required=True, metavar="DIR", help="folder for the label maps, created if missing")
+    p.add_argument("--steps", type=int, default=10, help="of the flow; less is faster (default 10)")
+    p.add_argument("--method", default="euler", choices=("euler", "heun", "adams2"), help="how a step is taken (default euler)")
+    p.add_argument("--mirror", action="store_true", help="average with the mirrored picture; takes twice as long")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED",
+                   help="of the noise, for networks that start from some; several are averaged (default 0)")
+    p.add_argument("--scale", default="1", metavar="F|own",
+                   help="size at which pictures are segmented: F times the smallest that covers a window (default 1), or own")
+    p.add_argument("--overlap", type=float, default=1 / 3, help="of neighbouring windows, 0 to below 1 (default 1/3)")
+    p.add_argument("--batch_size", type=int, default=1, help="windows at a time (default 1)")
+    p.add_argument("--probabilities", action="store_true", help="also write OUTPUT/probabilities/NAME.npy, float16 [classes, height, width]")
+    p.add_argument("--classes", help="names and colours: a class set's name or a file (default: those of the training)")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    return p
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Check everything, then segment what is missing; 0 when all label maps are there."""
+    args = parser().parse_args(argv)
+    scale = _scale(args.scale)
+    if not Path(args.weights).is_file():
+        raise FileNotFoundError(f"--weights {args.weights} {'is a folder' if Path(args.weights).is_dir() else 'does not exist'}; expected a "
+                                f"file that train_flowseg wrote")
+    from jseg import runtime
+    from jseg.checkpoint import sha256
+    from jseg.flowseg import folder
+    from jseg.flowseg.predict import Segmenter, network_config
+    from jseg.progress import PictureBar
+    config = network_config(args.weights)
+    classes = _classes(args, config.labels)
+    pictures = folder.find_pictures(args.input)
+    notes = folder.check_pictures(pictures, config.patch)
+    device, output = runtime.device(args.device), Path(args.output)
+    options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
+               "batch_size": args.batch_size}
+    settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name}
+    folder.opened(output, settings, pictures)
+    segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
+    kept = sum(folder.finished(picture, output, args.probabilities) for picture in pictures)
+    for note in notes + [f"{kept} of {len(pictures)} pictures are in {output} already and are kept"] * bool(kept):
+        _tell(note)
+    with PictureBar(len(pictures), kept) as bar:
+        for _ in folder.segment_folder(segmenter, pictures, output, settings, classes, args.probabilities):
+            bar.show()
+    _tell(f"{len(pictures)} label maps in {output}, overlays in {output / folder.OVERLAYS}")
+    return 0
+
+
+def _scale(text: str) -> Optional[float]:
+    try:
+        return None if text == "own" else float(text)
+    except ValueError:
+        raise ValueError(f"--scale is {text!r}; expected a number from 1 on, or own") from None
+
+
+def _classes(args, count: int):
+    """The class set that was asked for, else that of the training."""
+    from jseg.classes import class_set
+    from jseg.flowseg.predict import trained_classes
+    if not args.classes:
+        return trained_classes(args.weights, count)
+    classes = class_set(args.classes)
+    if len(classes) != count:
+        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network in {args.weights} {count}; give its own class set")
+    return classes
+
+
+def _tell(message: str) -> None:
+    print(f"jseg segment: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,172 @@
+"""Train FlowSeg, which turns pictures into label maps, on a folder of pictures and label maps.
+
+All files are read once and checked, then the network is trained on random crops; log, curve, previews, checkpoints, validations and the
+best network so far (best.safetensors) are in --output. Stop it with Ctrl-C, give the same command again and it goes on. Several GPUs or
+processes: mpirun -np N in front (docs/training.md).
+
+Examples:
+  python scripts/train_flowseg.py --data camvid --layout camvid --output runs/camvid --preset small --steps 4000
+  python scripts/train_flowseg.py --data my_data --layout folders --classes my_classes.txt --ignore 255 --output runs/mine
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from typing import List, Optional
+
+from jseg.commands import cli
+
+LAYOUTS = ("folders", "ade20k", "coco_stuff", "camvid", "landscape")
+# Where the options do not say: by preset; "" for those not named here.
+RECIPES = {"": {"default_steps": 160_000, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.9999, "save_interval": 5_000},
+           "small": {"default_steps": 10_000, "batch_size": 8, "learning_rate": 5e-4, "ema": 0.999, "save_interval": 500},
+           "tiny": {"default_steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.99, "save_interval": 200}}
+
+
+def parser():
+    p = cli.make_parser("train_flowseg", __doc__)
+    p.add_argument("--data", required=True, help="folder of the data set")
+    p.add_argument("--layout", default="folders", choices=LAYOUTS, help="how it is laid out and numbered (docs/formats.md; default folders)")
+    own = "the preset's"
+    cli.add_training_options(p, "runs/flowseg", steps=own, batch_size=own, learning_rate=own, ema=own, interval=own)
+    p.set_defaults(default_steps=None, batch_size=None, learning_rate=None, ema=None, save_interval=None)
+    p.add_argument("--preset", default="small", help="network: small, tiny, pixnerd-L/16, pixnerd-XL/16 (default small)")
+    p.add_argument("--classes", help="for the layout folders: a class set's name, a file of names and colours, or a number (default: counted)")
+    p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="values in label files that mean nothing is known")
+    p.add_argument("--width", type=int, help="of the crops, and of the windows at inference (default: the preset's)")
+    p.add_argument("--height", type=int, help="of the crops (default: the preset's)")
+    p.add_argument("--scales", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"),
+                   help="pictures are resized at random, 1 being where they just cover a crop (default 0.5 2)")
+    p.add_argument("--source", choices=("image", "noise", "image+noise"), help="where the flow starts (default: the preset's)")
+    p.add_argument("--codes", choices=("kronecker", "r3", "grid", "lattice"), help="the classes' codes (default: the preset's)")
+    p.add_argument("--weight", type=float, default=1.0, help="of the correction; 0: plain flow matching (default 1)")
+    p.add_argument("--schedule", default="static", choices=("static", "1-t", "t"), help="of the correction over time (default static)")
+    p.add_argument("--tau", type=float, default=1.0, help="temperature of the distances (default 1)")
+    p.add_argument("--eps", type=float, default=1e-2, help="added to squared distances (default 0.01)")
+    p.add_argument("--validate_interval", type=int, help="steps between validations; 0: at the end alone (default: as --save_interval)")
+    p.add_argument("--validate_count", type=int, metavar="N", help="validation examples, evenly chosen (default: all)")
+    p.add_argument("--validate_steps", type=int, default=10, help="of the flow in validations and previews (default 10)")
+    p.add_argument("--recompute", action="store_true", help="compute blocks again in the backward pass: less memory, same update")
+    p.add_argument("--trust_data", action="store_true", help="do not read every file before the training; what is wrong is told when met")
+    return p
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Check everything, then train; 0 also when stopped by a signal with everything saved."""
+    args = parser().parse_args(argv)
+    for name, value in RECIPES.get(args.preset, RECIPES[""]).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    cli.check_training_options(args)
+    _check_options(args)
+    from jseg.flowseg.layouts import open_dataset
+    notes: List[str] = []
+    dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes)
+    config = _network(args, len(dataset.classes))
+    if cli.speaks() and not args.trust_data:
+        notes += dataset.check(config.patch)
+    _train(args, config, dataset, notes)
+    return 0
+
+
+def _check_options(args) -> None:
+    for name, least in (("validate_interval", 0), ("validate_count", 1), ("validate_steps", 1), ("width", 1), ("height", 1), ("weight", 0),
+                        ("eps", 0)):
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"--{name} is {value}; expected {least} or more")
+    if not 0 < args.scales[0] <= args.scales[1]:
+        raise ValueError(f"--scales {args.scales[0]} {args.scales[1]}; expected two numbers above 0, the lower one first")
+    if not args.tau > 0:
+        raise ValueError(f"--tau is {args.tau}; expected more than 0")
+
+
+def _classes(given: Optional[str]):
+    from jseg.classes import class_set
+    return None if given is None else int(given) if given.isdigit() else class_set(given)
+
+
+def _network(args, classes: int):
+    """The preset's configuration for that many classes, at the asked size."""
+    from jseg.flowseg.presets import NETWORKS
+    if args.preset not in NETWORKS:
+        raise ValueError(f"--preset {args.preset} is unknown; expected one of {', '.join(NETWORKS)}")
+    config = NETWORKS[args.preset]
+    asked = {"labels": classes, "width": args.width, "height": args.height, "source": args.source, "codes": args.codes}
+    config = dataclasses.replace(config, **{name: value for name, value in asked.items() if value is not None})
+    if config.width % config.patch or config.height % config.patch:
+        raise ValueError(f"--width {config.width} --height {config.height}: expected multiples of {config.patch}, the patch of {args.preset}")
+    return config
+
+
+def _train(args, config, dataset, notes) -> None:
+    import numpy as np
+
+    from jseg import processes, runtime
+    from jseg.flowseg.batches import CropBatches
+    from jseg.flowseg.encoding import class_codes
+    from jseg.flowseg.validation import Validation
+    from jseg.memory import check_batch
+    from jseg.order import Division
+    from jseg.training_run import Plan, TrainingRun
+    device = runtime.device(args.device)
+    for note in notes:
+        _tell(note)
+    codes = class_codes(config.labels, config.codes)
+    steps = cli.steps_asked(args, len(dataset.train))
+    division = Division.of(args, processes.rank(), processes.world())
+    batches = CropBatches(dataset.train, dataset.load, codes, (config.width, config.height), division, args.seed, tuple(args.scales))
+    part = _part(args, config, codes)
+    chosen = np.unique(np.linspace(0, len(dataset.val) - 1, min(args.validate_count or len(dataset.val), len(dataset.val))).astype(int))
+    validation = Validation(part.module, [dataset.val[i] for i in chosen], dataset.load, dataset.classes, args.validate_steps)
+    run = TrainingRun(args.output, [part], config, _settings(args, dataset), Plan.of(args, steps), "flowseg", _tell)
+    start = run.resume(args.resume)
+    if start < steps:
+        check_batch(part, batches.first, division.micro_batch)
+    _tell(f"{len(dataset.train)} examples, {len(chosen)} to validate on, {len(dataset.classes)} classes, {part.size:,} parameters, steps "
+          f"{start} to {steps} of {args.batch_size} on {device}, {division.world} process(es), into {args.output}")
+    run.follow(batches, start, validation.preview, validate=validation)
+
+
+def _part(args, config, codes):
+    from jseg import runtime
+    from jseg.checkpoint import load_into
+    from jseg.flowseg.objective import training_loss
+    from jseg.flowseg.pixnerd import PixNerd
+    from jseg.optimizer import AdamW, Average, trainable
+    from jseg.training import Part
+    runtime.seed(args.seed)
+    network = PixNerd(config)
+    network.train()
+    network.recompute = args.recompute
+    if args.model_path:
+        load_into(network, args.model_path)
+    parameters = trainable(network)
+    loss = training_loss(network, codes, args.weight, args.tau, args.eps, args.schedule)
+    return Part("", network, loss, AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay),
+                Average(parameters, args.ema) if args.ema else None)
+
+
+def _settings(args, dataset) -> dict:
+    """Everything that the numbers of a step depend on; files are known by name and size, since a data set may have a hundred thousand."""
+    from jseg.checkpoint import sha256
+    from jseg.flowseg.predict import stored_classes
+    names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "scales", "weight", "schedule", "tau", "eps")
+    started = {"model_path": sha256(args.model_path)} if args.model_path else {}
+    digest = hashlib.sha256(dataset.table.tobytes())
+    for example in dataset.train:
+        sizes = [path.stat().st_size for path in (example.picture, example.label)]
+        digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
+    return {**{name: getattr(args, name) for name in names}, **started, "data": digest.hexdigest(),
+            "classes": stored_classes(dataset.classes)}
+
+
+def _tell(message: str) -> None:
+    from tqdm import tqdm
+    if cli.speaks():
+        tqdm.write(f"jseg train_flowseg: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

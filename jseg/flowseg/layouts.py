@@ -1,0 +1,206 @@
+"""Where data sets keep pictures and label maps, and how their label files number the classes: a folder becomes a `Dataset`.
+
+    layout       training pictures and their label maps                              validation
+    folders      images|imgs/, labels|annotations/, in the folder or in its train/   val/
+    camvid       train/images/, train/labels/, or train/, trainannot/ (SegNet's)     val/, valannot/
+    landscape    imgs|images/, labels|annotations/, in the folder or in its train/   val/
+    ade20k       images/training/, annotations/training/                             images/validation/, annotations/validation/
+    coco_stuff   images/train2017/, stuffthingmaps|annotations/train2017/            .../val2017/
+
+Without a validation folder, every tenth example is held out. Label maps are single-channel PNGs of the picture's name; ids and ignored
+values are those of `jseg.classes` (ADE20K: 1..150, 0 ignored; COCO-Stuff: 0..181 with gaps, 255 ignored; CamVid: 0..10, 11 ignored), for
+`folders` 0, 1, 2, ... with 255 ignored. Every value that is neither is an error. Loaded, all are 0..N-1 and 255.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from jseg import images
+from jseg.checks import DataError, check_files, class_ids, existing_folder, label_table, name_key, same_aspect, some, visible_files
+from jseg.classes import CLASS_SETS, IGNORED, ClassSet, spread_palette
+from jseg.examples import Example, find_examples, load_label
+
+TRAIN, VAL = "train", "val"
+HELD_OUT = 10                              # without validation data, one example in so many is not trained on
+MOST_CLASSES = 255
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set's class set by name (None: the user's), and where each split's pictures and label maps are, by preference.
+
+    Where the places name no split, pictures and label maps are in subfolders of a split's folder, as `jseg.examples` finds them.
+    """
+    classes: Optional[str]
+    places: Dict[str, Tuple[Tuple[str, str], ...]]
+    subfolders: bool = False
+
+
+def _placed(*pairs: Tuple[str, str], train: str = TRAIN, val: str = VAL) -> Dict[str, Tuple[Tuple[str, str], ...]]:
+    return {split: tuple((pictures % name, maps % name) for pictures, maps in pairs) for split, name in ((TRAIN, train), (VAL, val))}
+
+
+LAYOUTS = {
+    "folders": Layout(None, _placed(), subfolders=True),
+    "ade20k": Layout("ade20k-150", _placed(("images/%s", "annotations/%s"), train="training", val="validation")),
+    "coco_stuff": Layout("coco-stuff-171", _placed(("images/%s", "stuffthingmaps/%s"), ("images/%s", "annotations/%s"),
+                                                   train="train2017", val="val2017")),
+    "camvid": Layout("camvid-11", _placed(("%s", "%sannot")), subfolders=True),
+    "landscape": Layout("landscape-29", _placed(), subfolders=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples to train on and to validate on, sorted by stem; their classes; the table from stored values to ids, int16 [256]."""
+    train: List[Example]
+    val: List[Example]
+    classes: ClassSet
+    table: np.ndarray
+
+    def load(self, example: Example) -> Tuple[np.ndarray, np.ndarray]:
+        """(picture uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the picture's own size.
+
+        Raises ImageError or DataError for files that were not there, or not like this, when they were checked.
+        """
+        picture = images.read_picture(example.picture)
+        return picture, load_label(example, picture.shape[1], picture.shape[0], self.table)
+
+    def check(self, least: int = 1, progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
+        """Read every file once; what the user should be told, one line per kind of remark.
+
+        least: the smallest width and height that the network takes, its patch. `progress(done, total)` is called after each example.
+        Raises DataError naming the first unusable file, with a histogram where ids are wrong, and how many more there are.
+        """
+        return check_files([[(e.picture, partial(_check_size, least=least)), (e.label, partial(_check_label, example=e, table=self.table))]
+                            for e in self.train + self.val], progress)
+
+
+def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet, int, None] = None, ignore: Sequence[int] = (),
+                 notes: Optional[List[str]] = None) -> Dataset:
+    """The data set in `folder`, its files found and paired but not read.
+
+    layout: a key of `LAYOUTS`. classes: for the layout "folders" a class set or a number; None counts them in the label maps, which reads
+    them: the largest id and one. For the others a number that must be theirs. ignore: values in the label files that mean nothing is
+    known, besides the data set's own. What the user should be told is appended to `notes`. Raises DataError in one line.
+    """
+    if layout not in LAYOUTS:
+        raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
+    notes = [] if notes is None else notes
+    root = existing_folder(folder, "data folder")
+    train, val = (_split(root, layout, split, notes) for split in (TRAIN, VAL))
+    if not val:
+        every = train
+        train, val = _held_out(every)
+        notes.append("%s has no validation folder; %s" % (root, "%d of its %d examples are held out for validation"
+                                                          % (len(val), len(every)) if len(every) > 1 else "its one example serves for both"))
+    classes = _class_set(layout, classes, train + val, ignore, notes)
+    return Dataset(train, val, classes, label_table(classes, ignore))
+
+
+def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Example]:
+    """The examples of one split; [] where there is no validation data."""
+    known = LAYOUTS[layout]
+    for pictures, maps in known.places[split]:
+        if (root / pictures).is_dir() and (root / maps).is_dir():
+            return _paired(root / pictures, root / maps)
+    if known.subfolders and (split == VAL or (root / split).is_dir()):
+        return find_examples(root / split, notes=notes) if (root / split).is_dir() else []
+    if known.subfolders:
+        return find_examples(root, notes=notes)
+    if split == VAL and not any((root / place).exists() for places in known.places[split] for place in places):
+        return []
+    pictures, maps = known.places[split][0]
+    deeper = [child for child in sorted(root.iterdir()) if (child / pictures).is_dir()]
+    raise DataError("%s lacks %s; expected pictures in %s and label maps in %s (layout %s)%s"
+                    % (root, " and ".join(place for place in (pictures, maps) if not (root / place).is_dir()), pictures, maps, layout,
+                       "; did you mean %s?" % deeper[0] if deeper else ", or name another layout"))
+
+
+def _paired(pictures_place: Path, maps_place: Path) -> List[Example]:
+    """Every picture with the label map of its stem; raises DataError unless each has one, and for an empty folder."""
+    found = []
+    for place, suffixes in ((pictures_place, images.PICTURE_SUFFIXES), (maps_place, (".png",))):
+        paths: Dict[str, Path] = {}
+        for path in visible_files(place, suffixes):
+            stem = name_key(path.stem)
+            if stem in paths:
+                raise DataError("%s holds both %s and %s, which would be one example; rename or remove one"
+                                % (place, paths[stem].name, path.name))
+            paths[stem] = path
+        if not paths:
+            raise DataError("%s holds no %s; expected one label map NAME.png for every picture NAME.jpg"
+                            % (place, "label map *.png" if suffixes == (".png",) else "picture"))
+        found.append(paths)
+    pictures, maps = found
+    for paths, others, place, what in ((pictures, maps, maps_place, "label map"), (maps, pictures, pictures_place, "picture")):
+        lonely = [paths[stem].name for stem in sorted(set(paths) - set(others))]
+        if lonely:
+            raise DataError("%s lacks the %s of %s; expected one label map NAME.png for every picture NAME.jpg, add what is missing or "
+                            "remove the rest" % (place, what, some(lonely)))
+    return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
+
+
+def _held_out(examples: List[Example]) -> Tuple[List[Example], List[Example]]:
+    """(to train on, to validate on): every tenth by stem, one at least; both are the one example where there is no other."""
+    if len(examples) == 1:
+        return examples, examples
+    val = examples[HELD_OUT - 1::HELD_OUT] or examples[-1:]
+    stems = {example.stem for example in val}
+    return [example for example in examples if example.stem not in stems], val
+
+
+def _class_set(layout: str, classes: Union[ClassSet, int, None], examples: Sequence[Example], ignore: Sequence[int],
+               notes: List[str]) -> ClassSet:
+    own = LAYOUTS[layout].classes
+    if own is not None:
+        if classes is not None and (classes if isinstance(classes, int) else len(classes)) != len(CLASS_SETS[own]):
+            raise DataError("%d classes given, but layout %s has %d (%s); leave the number out, or use layout folders"
+                            % (classes if isinstance(classes, int) else len(classes), layout, len(CLASS_SETS[own]), own))
+        return CLASS_SETS[own]
+    if isinstance(classes, ClassSet):
+        return classes
+    if classes is None:
+        classes = _count(examples, ignore)
+        notes.append("%d classes counted in the label maps" % classes)
+    if not 2 <= classes <= MOST_CLASSES:
+        raise DataError("%d classes; expected 2 to %d" % (classes, MOST_CLASSES))
+    return ClassSet("%d classes" % classes, tuple("class %d" % i for i in range(classes)), spread_palette(classes))
+
+
+def _count(examples: Sequence[Example], ignore: Sequence[int]) -> int:
+    """One more than the largest id in the label maps that is not ignored, and 2 at least."""
+    found = np.zeros(256, np.int64)
+    for example in examples:
+        found += np.bincount(images.read_label(example.label).ravel(), minlength=256)
+    found[[value for value in tuple(ignore) + (IGNORED,) if 0 <= value < 256]] = 0
+    if not found.any():
+        raise DataError("the %d label maps beside %s hold nothing but ignored ids; expected ids 0, 1, 2, ..."
+                        % (len(examples), examples[0].picture.parent))
+    return max(2, int(np.flatnonzero(found)[-1]) + 1)
+
+
+def _check_size(path: Path, least: int) -> List[str]:
+    header, (height, width) = images.read_header(path), images.read_picture(path).shape[:2]
+    if min(height, width) < least:
+        raise DataError("picture %s is %dx%d; expected at least %dx%d, one patch of the network" % (path, width, height, least, least))
+    remarks = ["pictures are not plain RGB and are converted"] if header.mode != "RGB" else []
+    return remarks + (["pictures are turned as their EXIF orientation says"] if header.turned else [])
+
+
+def _check_label(path: Path, example: Example, table: np.ndarray) -> List[str]:
+    label, header = images.read_label(path), images.read_header(example.picture)
+    height, width = label.shape
+    if not same_aspect(width, height, header.width, header.height):
+        raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"
+                        % (path, width, height, header.width, header.height))
+    ids = class_ids(label, table, path)
+    remarks = ["label maps of another size than their picture are resized with nearest"] * ((width, height) != (header.width, header.height))
+    if images.read_header(path).mode == "P":
+        remarks.append("label maps have a palette; their indices are taken as class ids")
+    return remarks + ["label maps hold nothing but ignored ids"] * bool((ids == IGNORED).all())

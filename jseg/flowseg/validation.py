@@ -1,0 +1,55 @@
+"""What a training of FlowSeg looks at on the side: mIoU on the validation examples, and previews of the same."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+import numpy as np
+
+from jseg.classes import ClassSet, colorize
+from jseg.examples import Example
+from jseg.flowseg.batches import Load
+from jseg.flowseg.predict import Segmenter
+from jseg.images import save_picture
+from jseg.metrics import confusion, mean_iou, pixel_accuracy
+from jseg.sheet import contact_sheet
+
+SHOWN = 6
+
+
+class Validation:
+    """The network, which may be changing, against the label maps of `examples`; load(example) gives (picture, label).
+
+    Called with stop() -> bool it gives {"miou", "accuracy"}, of one confusion matrix over all pixels that are known, each picture in
+    its own size; or None as soon as stop() is true. `preview(path)` writes a sheet of a few: picture, label map, result.
+    """
+
+    def __init__(self, network, examples: List[Example], load: Load, classes: ClassSet, steps: int = 10):
+        self.network, self.examples, self.load, self.classes, self.steps = network, examples, load, classes, steps
+
+    def __call__(self, stop: Callable[[], bool] = lambda: False) -> Optional[Dict[str, float]]:
+        total = np.zeros((len(self.classes),) * 2, np.int64)
+        try:
+            segmenter = Segmenter(self.network, self.steps)
+            for example in self.examples:
+                if stop():
+                    return None
+                picture, label = self.load(example)
+                total += confusion(segmenter.segment(picture, example.stem), label, len(self.classes))
+        finally:
+            self.network.train()
+        return {"miou": mean_iou(total), "accuracy": pixel_accuracy(total)}
+
+    def preview(self, path: Path) -> None:
+        """Write a contact sheet."""
+        chosen = np.unique(np.linspace(0, len(self.examples) - 1, min(SHOWN, len(self.examples))).astype(int))
+        rows = []
+        try:
+            segmenter = Segmenter(self.network, self.steps)
+            for index in chosen:
+                picture, label = self.load(self.examples[index])
+                found = segmenter.segment(picture, self.examples[index].stem)
+                rows.append([picture, colorize(label, self.classes), colorize(found, self.classes)])
+        finally:
+            self.network.train()
+        save_picture(path, contact_sheet(rows, ["picture", "label", "result"], [self.examples[index].stem for index in chosen]))
