@@ -21,12 +21,13 @@ from jseg.formats.comparison import mismatch, shape_of, some
 from jseg.formats.conventions import CHOICES, Selection, select
 from jseg.formats.reader import opened, read_record
 from jseg.formats.tensor import CHUNK, CheckpointError
+from jseg.flowseg.presets import PixNerdConfig
 from jseg.ldm.presets import AutoencoderConfig, UNetConfig
 
 Source = Union[PathLike, Mapping[str, object]]
 
 # The networks whose configuration a file can carry, under the names that are stored in it.
-NETWORKS = {network.__name__: network for network in (UNetConfig, AutoencoderConfig)}
+NETWORKS = {network.__name__: network for network in (UNetConfig, AutoencoderConfig, PixNerdConfig)}
 SUFFIXES = (".safetensors", ".npz", ".pkl")
 # A file may name one stored array many times, but not so often that the copies outgrow it like this.
 MAX_GROWTH, GROWTH_ALLOWANCE = 16, 1 << 28

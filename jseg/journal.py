@@ -31,7 +31,25 @@ STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.linewidth": 0.6, "axes.spine
          "legend.fontsize": 6, "legend.borderaxespad": 0.0}
 UNITS = {"mse": "mean squared error", "vb": "bits per dimension", "l1": "mean absolute error", "lpips": "LPIPS distance",
          "codebook": "mean squared error", "codes_used": "share of the codebook", "perplexity": "codebook entries",
-         "real": "mean logit", "fake": "mean logit", "deception": "negative mean logit", "weight": "factor"}
+         "real": "mean logit", "fake": "mean logit", "deception": "negative mean logit", "weight": "factor",
+         "fm": "mean squared error", "correction_norm": "mean length", "repa": "1 - cosine", "miou": "mean IoU",
+         "accuracy": "share of pixels"}
+
+
+class Means:
+    """The means of numbers by name since they were last taken: a row of the log."""
+
+    def __init__(self):
+        self.sums: Dict[str, List[float]] = {}
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        for name, value in losses.items():
+            self.sums.setdefault(name, []).append(value)
+
+    def taken(self) -> Dict[str, float]:
+        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
+        self.sums = {}
+        return means
 
 
 class Journal:

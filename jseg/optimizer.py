@@ -60,17 +60,21 @@ class AdamW:
 
 
 class Average:
-    """Exponential moving average of {name: Var}: average <- rate average + (1 - rate) parameter after every step."""
+    """Exponential moving average of {name: Var}: average <- rate average + (1 - rate) parameter after every step.
 
-    def __init__(self, parameters: Mapping[str, object], rate: float):
+    warm_up: the rate of step n is at most (1 + n) / (10 + n), so that a short run's average forgets where it began.
+    """
+
+    def __init__(self, parameters: Mapping[str, object], rate: float, warm_up: bool = False):
         if not 0 <= rate < 1:
             raise ValueError("the moving average's rate is %s; expected 0 to below 1, such as 0.9999" % rate)
-        self.parameters, self.rate = dict(parameters), rate
+        self.parameters, self.rate, self.warm_up = dict(parameters), rate, warm_up
         self.values = {name: _held(p.copy()) for name, p in self.parameters.items()}
 
-    def update(self) -> None:
-        """Take the parameters' present values in."""
-        keep, take = _scalar(self.rate), _scalar(1 - self.rate)
+    def update(self, step: int = 0) -> None:
+        """Take the parameters' values after that step, counted from 1, in; the number matters for `warm_up` alone."""
+        rate = min(self.rate, (1 + step) / (10 + step)) if self.warm_up else self.rate
+        keep, take = _scalar(rate), _scalar(1 - rate)
         with jt.no_grad():
             for name, p in self.parameters.items():
                 self.values[name].update(self.values[name] * keep + p * take)

@@ -28,7 +28,8 @@ class Part:
     """A network and the loss that moves it; an autoencoder's critic is a second part of the same training.
 
     `loss(batch)` gives {"loss": scalar Var, further scalars for the log}, each the mean over a micro-batch, and is a function
-    of the batch alone. The part is left alone before `start_step`.
+    of the batch alone. The part is left alone before `start_step`. A companion is a module that the loss trains along with the
+    network, such as the projection of an alignment: it is kept in checkpoints and is no part of the result.
     """
     name: str
     module: object
@@ -36,6 +37,7 @@ class Part:
     optimizer: AdamW
     average: Optional[Average] = None
     start_step: int = 0
+    companion: object = None
 
     @property
     def size(self) -> int:
@@ -83,7 +85,7 @@ def take_step(part: Part, micro_batches: Iterable[Tuple[object, float]], step: i
                               f"rate")
     part.optimizer.step(dict(zip(part.optimizer.parameters, processes.added(gradients))))
     if part.average is not None:
-        part.average.update()
+        part.average.update(part.optimizer.steps)
     prefix = f"{part.name}/" if part.name else ""
     return {prefix + name: value for name, value in losses.items()}
 

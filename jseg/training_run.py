@@ -23,7 +23,7 @@ import numpy as np
 from jseg import processes
 from jseg.atomic import remove_stale_temporaries
 from jseg.checkpoint import CheckpointError, load_config, load_extra, load_into, save
-from jseg.journal import Journal, draw_curve
+from jseg.journal import Journal, Means, draw_curve
 from jseg.optimizer import fill
 from jseg.progress import TrainingBar
 from jseg.training import Batches, Part, TrainingProblem, train
@@ -103,7 +103,7 @@ class TrainingRun:
         and so does validate(stop), called by process 0: it gives numbers for the log, of which the first is the score that decides
         what is best, or None if stop() became true, for a signal came. Raises TrainingProblem, OSError; checkpoints stay.
         """
-        plan, sums = self.plan, _Means()
+        plan, sums = self.plan, Means()
         with _Signals() as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
             if start_step:
                 self._validate(start_step, validate, signals)       # a run killed after saving the step has not
@@ -143,6 +143,8 @@ class TrainingRun:
         groups: Dict[str, object] = {"optimizer": first.optimizer.state()}
         if first.average is not None:
             groups["ema"] = first.average.values
+        if first.companion is not None:
+            groups["companion"] = first.companion.state_dict()
         for part in self.parts[1:]:
             groups.update({part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()})
         path = self.folder / f"checkpoint-{step:08d}.safetensors"
@@ -233,6 +235,8 @@ class TrainingRun:
             prefix = f"{part.name}_" if part.name else ""
             if part.name:
                 load_into(part.module, extra[part.name])
+            if part.companion is not None:
+                load_into(part.companion, extra["companion"])
             part.optimizer.restore(extra[prefix + "optimizer"], steps)
             if part.average is not None:
                 part.average.restore(extra[prefix + "ema"])
@@ -242,13 +246,17 @@ class TrainingRun:
         for part in self.parts:
             steps = processes.agreed({"steps": float(part.optimizer.steps if processes.rank() == 0 else 0)})["steps"]
             part.optimizer.steps = int(steps)
-            processes.share_out(part.module.state_dict().values())
             processes.share_out(part.optimizer.state().values())
             if part.average is not None:
                 processes.share_out(part.average.values.values())
+        for module in self._modules():
+            processes.share_out(module.state_dict().values())
+
+    def _modules(self) -> List:
+        return [module for part in self.parts for module in (part.module, part.companion) if module is not None]
 
     def _check_space(self) -> None:
-        sizes = [sum(4 * v.numel() for v in part.module.state_dict().values()) for part in self.parts]
+        sizes = [sum(4 * v.numel() for v in module.state_dict().values()) for module in self._modules()]
         needed = sum(3 * size for size in sizes) + (sizes[0] if self.parts[0].average is not None else 0)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -260,22 +268,6 @@ def checkpoints(folder: Path) -> List[Path]:
     """The checkpoint files of a run's folder, by step."""
     found = {int(match.group(1)): entry for entry in folder.iterdir() for match in [CHECKPOINT.match(entry.name)] if match}
     return [found[step] for step in sorted(found)]
-
-
-class _Means:
-    """Means of logged numbers since they were last taken."""
-
-    def __init__(self):
-        self.sums: Dict[str, List[float]] = {}
-
-    def add(self, losses: Mapping[str, float]) -> None:
-        for name, value in losses.items():
-            self.sums.setdefault(name, []).append(value)
-
-    def taken(self) -> Dict[str, float]:
-        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        self.sums = {}
-        return means
 
 
 class _Signals:

@@ -51,7 +51,7 @@ def test_scales_reach_both_ends_and_below_one_the_rest_is_grey_and_ignored():
         picture[max(top - 3, 0):bottom + 4, max(left - 3, 0):right + 4] = GREY                # as far as the resizing filter reaches
         assert (picture == GREY).all()
     sizes = [len(np.unique(label)) for _, label in draws(20, scales=(4.0, 4.0))]
-    assert max(sizes) <= 4                                                              # a quarter of each side: one field, or parts of four
+    assert max(sizes) <= 4                                                  # a quarter of each side: one field, or parts of four
 
 
 def test_mirroring_turns_picture_and_label():
@@ -85,7 +85,8 @@ def test_tiny_pictures_and_ignored_ids_pass():
 
 @pytest.mark.parametrize("arguments, words", [
     ((np.zeros((8, 8), np.uint8), 4, 4, {}), "expected \\[H, W, 3\\]"), ((np.zeros((6, 8), np.uint8), 0, 4, {}), "a crop of 0x4"),
-    ((np.zeros((6, 8), np.uint8), 4, 4, {"scales": (2.0, 1.0)}), "low <= high"), ((np.zeros((6, 8), np.uint8), 4, 4, {"scales": (0, 1)}), "0 <"),
+    ((np.zeros((6, 8), np.uint8), 4, 4, {"scales": (2.0, 1.0)}), "low <= high"),
+    ((np.zeros((6, 8), np.uint8), 4, 4, {"scales": (0, 1)}), "0 <"),
 ])
 def test_wrong_arguments_are_refused(arguments, words):
     label, width, height, named = arguments

@@ -13,7 +13,7 @@ from jseg.commands import cli
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENGLISH, CHINESE = READMES = ("README.md", "README.zh-CN.md")
-DIFFERENCES, FORMATS, TRAINING = "docs/differences.md", "docs/formats.md", "docs/training.md"
+DIFFERENCES, FORMATS, TRAINING, FLOWSEG = "docs/differences.md", "docs/formats.md", "docs/training.md", "docs/flowseg.md"
 PAGES = READMES + tuple("docs/" + name for name in sorted(os.listdir(os.path.join(ROOT, "docs"))) if name.endswith(".md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 COMMENT = re.compile(r"^\s*(?:#\s*)?release(?: \([\w.]+\))?: ", re.M)        # of a deliberate difference, in code or docstring
@@ -147,7 +147,7 @@ def test_commands_are_understood(line):
 def test_options_exist():
     parsers = [importlib.import_module("jseg.commands." + name).parser() for name in cli.commands()]
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    for page in READMES + (FORMATS, TRAINING):
+    for page in READMES + (FORMATS, TRAINING, FLOWSEG):
         assert [option for option in re.findall(r"`(--\w+)", text(page)) if option not in known] == []
 
 
@@ -250,8 +250,79 @@ def test_the_files_of_a_run_have_the_names_on_the_pages():
         assert training_run.JOURNAL in text(page) and training_run.CURVE in text(page)
     for name in (latent_cache.ABOUT, latent_cache.LATENTS, latent_cache.LABELS, latent_cache.KEYS):
         assert [cells for cells in rows(FORMATS) if cells[0] == "`%s`" % name], name
-    columns = set(re.findall(r"`(?:critic/)?(\w+)`", text(TRAINING)))
+    columns = set(re.findall(r"`(?:critic/|validation/)?(\w+)`", text(TRAINING) + text(FLOWSEG)))
     assert set(journal.UNITS) <= columns, "columns of log.csv"
+
+
+# docs/flowseg.md ----------------------------------------------------------------------------------------------------
+
+def test_the_example_of_flowseg_runs(tmp_path, monkeypatch):
+    from jseg import images
+    from jseg.checkpoint import save
+    from small_flowseg import TINY, random_network, scene
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("runs/flowseg")
+    save("runs/flowseg/best.safetensors", random_network().state_dict(), TINY)
+    images.save_picture("street.jpg", scene(0, 60, 44)[0])
+    example, = fences(FLOWSEG, "python")
+    names = {}
+    exec(compile(example, FLOWSEG, "exec"), names)
+    assert names["labels"].shape == (44, 60) and names["labels"].dtype == np.int32
+
+
+def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
+    told, table = set(re.findall(r"--\w+", text(FLOWSEG))), {}
+    for cells in rows(FLOWSEG):
+        if len(cells) == 3:
+            table.update(zip(re.findall(r"`(--\w+)`", cells[0]), cells[1].split(", ")))
+    for name in ("train_flowseg", "segment"):
+        parser = importlib.import_module("jseg.commands." + name).parser()
+        options = {action.option_strings[0]: action.default for action in parser._actions if action.dest != "help"}
+        assert [option for option in options if option not in told] == [], name
+        for option in set(options) & set(table) - {"--batch_size", "--overlap", "--seeds", "--scales", "--classes", "--source", "--codes"}:
+            default, said = options[option], table[option].strip("`")
+            expected = "no" if default is False else default if isinstance(default, str) or default is None else "%g" % default
+            assert default is None or said == expected, option
+
+
+def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
+    from jseg.commands.train_flowseg import RECIPES
+    from jseg.flowseg.pixnerd import PixNerd
+    from jseg.flowseg.presets import NETWORKS
+    heading, = [line for line in text(FLOWSEG).splitlines() if line.startswith("| what is not given")]
+    cells_of = rows(FLOWSEG) + [[cell.strip() for cell in heading.strip("|").split(" | ")]]
+    table = {cells[0].strip("`"): cells[1:] for cells in cells_of if len(cells) == 4}
+    for place, presets in enumerate((["tiny"], ["small"], ["pixnerd-L/16", "pixnerd-XL/16"])):
+        assert re.findall(r"`([^`]+)`", table["what is not given"][place]) == presets
+        recipe, sizes = RECIPES.get(presets[0], RECIPES[""]), {(NETWORKS[name].width, NETWORKS[name].height) for name in presets}
+        assert sizes == {tuple(map(int, table["crops and windows"][place].split("x")))}
+        for option, name in (("steps", "default_steps"), ("batch_size",) * 2, ("learning_rate",) * 2, ("ema",) * 2, ("save_interval",) * 2):
+            assert float(table["--" + option][place].replace(",", "")) == recipe[name], (option, presets)
+        counts = [sum(int(np.prod(value.shape)) for value in PixNerd(NETWORKS[name]).state_dict().values()) for name in presets]
+        assert table["parameters"][place] == ", ".join(format(count, ",") for count in counts)
+
+
+def test_the_distances_of_codes_are_those_of_the_code():
+    from jseg.flowseg.encoding import KINDS, class_codes, minimum_distance
+    heading, = [line for line in text(FLOWSEG).splitlines() if line.startswith("| `--codes` | where")]
+    numbers = [int(cell) for cell in heading.strip("| ").split(" | ")[2:]]
+    table = {cells[0].strip("`"): cells[2:] for cells in rows(FLOWSEG) if len(cells) == 8 and cells[0].strip("`") in KINDS}
+    assert list(table) == list(KINDS)
+    for kind, found in table.items():
+        assert found == ["%.4f" % minimum_distance(class_codes(n, kind)) for n in numbers]
+
+
+def test_the_layouts_of_flowseg_are_those_of_the_code():
+    from jseg.classes import CLASS_SETS
+    from jseg.commands import train_flowseg
+    from jseg.flowseg.layouts import LAYOUTS
+    table = {cells[0].strip("`"): cells for cells in rows(FLOWSEG) if len(cells) == 4 and cells[0].strip("`") in LAYOUTS}
+    assert set(table) == set(LAYOUTS) == set(train_flowseg.LAYOUTS)
+    for name, layout in LAYOUTS.items():
+        if layout.classes:
+            classes = CLASS_SETS[layout.classes]
+            assert table[name][3].startswith("%d to %d" % (min(classes.file_ids), max(classes.file_ids)))
+            assert table[name][3].endswith("and %d" % classes.file_ignore[0])
 
 
 # docs/formats.md ----------------------------------------------------------------------------------------------------

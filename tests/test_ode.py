@@ -65,7 +65,8 @@ def test_adams_coefficients_on_shifted_times():
             seen = run(adams2(lambda x, t, at=grid[when]: jt.ones(x.shape) * float(abs(t.numpy()[0] - at) < 1e-6), start(0), grid))
             step = seen[place] - seen[place - 1]
             assert step / (grid[place + 1] - grid[place]) == pytest.approx(coefficient, abs=1e-5)
-    np.testing.assert_allclose(times(25, shift=3.0)[[1, 2, 3, -3, -2, -1]], [0.013699, 0.028169, 0.043478, 0.793103, 0.888889, 1], atol=1e-6)
+    np.testing.assert_allclose(times(25, shift=3.0)[[1, 2, 3, -3, -2, -1]], [0.013699, 0.028169, 0.043478, 0.793103, 0.888889, 1],
+                               atol=1e-6)
 
 
 # -- closed forms ----------------------------------------------------------------------------------------------------
@@ -141,7 +142,8 @@ def test_no_gradient_is_kept():
 
 @pytest.mark.parametrize("call, words", [
     (lambda: times(0), "from 1 on"), (lambda: times(2.5), "whole number"), (lambda: times(3, shift=0.0), "above 0"),
-    (lambda: times(3, last=1.0), "between 0 and 1"), (lambda: euler(None, start(), 0), "from 1 on"), (lambda: heun(None, start(), True), "from 1"),
+    (lambda: times(3, last=1.0), "between 0 and 1"), (lambda: euler(None, start(), 0), "from 1 on"),
+    (lambda: heun(None, start(), True), "from 1"),
     (lambda: adams2(None, start(), [0.0, 0.5, 0.5]), "increasing"), (lambda: euler(None, start(), [1.0]), "at least two"),
 ])
 def test_wrong_arguments_are_refused_before_any_step(call, words):

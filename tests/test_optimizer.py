@@ -94,6 +94,19 @@ def test_the_average_is_its_formula_and_lets_the_parameters_be():
         assert np.array_equal(parameters[name].numpy(), values(3)[name])
 
 
+def test_an_average_that_warms_up_soon_forgets_its_beginning():
+    parameters = as_vars(values(0))
+    average, expected = Average(parameters, 0.4, warm_up=True), values(0)
+    for step, rate in ((1, 2 / 11), (2, 3 / 12), (3, 4 / 13), (4, 5 / 14), (5, 0.4), (6, 0.4)):
+        now = values(step)
+        for name, p in parameters.items():
+            p.update(jt.array(now[name]))
+            expected[name] = rate * expected[name] + (1 - rate) * now[name]
+        average.update(step)
+    for name, value in average.values.items():
+        np.testing.assert_allclose(value.numpy(), expected[name], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
 def test_a_rate_that_averages_nothing_is_refused(rate):
     with pytest.raises(ValueError, match="expected 0 to below 1"):

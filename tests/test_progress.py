@@ -7,7 +7,8 @@ import pytest
 
 from jseg import progress
 from jseg.ldm.presets import Pipeline, Stage
-from jseg.progress import LOSS_STEPS, SPEED_STEPS, Bars, Estimate, TrainingBar
+from jseg.ldm.progress import Bars, Estimate
+from jseg.progress import LOSS_STEPS, SPEED_STEPS, PictureBar, TrainingBar
 
 PIPELINE = Pipeline((Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)), aligned=True, float_handoff=True, rounding="round")
 STEPS = [7, 5]                                           # one more than the start indices where denoising is aligned
@@ -159,3 +160,25 @@ def test_processes_that_do_not_speak_write_nothing(monkeypatch, stream):
 
 def test_a_bar_without_a_step_writes_no_line(monkeypatch):
     assert trained(monkeypatch, io.StringIO(), 10, stop=-1)[0] == ""
+
+
+def segmented(monkeypatch, stream, total, done=0, seconds=25.0):
+    """What a bar over pictures writes to `stream` as standard error, each picture taking that long."""
+    now = [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with PictureBar(total, done) as bar:
+        for _ in range(total - done):
+            now[0] += seconds
+            bar.show()
+    return stream.getvalue()
+
+
+def test_pictures_get_a_line_a_minute_and_one_at_the_end(monkeypatch):
+    assert segmented(monkeypatch, io.StringIO(), 6, 1).splitlines() == ["4 of 6 pictures, 01:15 so far", "6 of 6 pictures, 02:05 so far"]
+    assert segmented(monkeypatch, io.StringIO(), 2, 2) == ""
+
+
+def test_pictures_get_a_bar_on_a_terminal(monkeypatch):
+    text = segmented(monkeypatch, Terminal(), 4, 1)
+    assert "25%|" in text and re.search(r"100%\|[#█]+\| 4/4", text) and " of 4 pictures" not in text

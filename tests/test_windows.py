@@ -7,7 +7,8 @@ from jseg.flowseg.windows import bands, resized, scaled_size, starts, taper
 
 
 @pytest.mark.parametrize("size, scale, expected", [
-    ((64, 48), 1.0, (64, 48)), ((320, 240), 1.0, (64, 48)), ((16, 16), 1.0, (64, 64)), ((100, 20), 1.0, (240, 48)), ((20, 100), 1.0, (64, 320)),
+    ((64, 48), 1.0, (64, 48)), ((320, 240), 1.0, (64, 48)), ((16, 16), 1.0, (64, 64)),
+    ((100, 20), 1.0, (240, 48)), ((20, 100), 1.0, (64, 320)),
     ((320, 240), 2.0, (128, 96)), ((320, 240), None, (320, 240)), ((32, 30), None, (64, 60)), ((63, 48), 1.0, (64, 49))])
 def test_a_picture_is_scaled_until_it_covers_a_window(size, scale, expected):
     assert scaled_size(size, (64, 48), scale) == expected

@@ -30,7 +30,7 @@ def parser():
                    help="size at which pictures are segmented: F times the smallest that covers a window (default 1), or own")
     p.add_argument("--overlap", type=float, default=1 / 3, help="of neighbouring windows, 0 to below 1 (default 1/3)")
     p.add_argument("--batch_size", type=int, default=1, help="windows at a time (default 1)")
-    p.add_argument("--probabilities", action="store_true", help="also write OUTPUT/probabilities/NAME.npy, float16 [classes, height, width]")
+    p.add_argument("--probabilities", action="store_true", help="also write OUTPUT/probabilities/NAME.npy, float16 [classes, H, W]")
     p.add_argument("--classes", help="names and colours: a class set's name or a file (default: those of the training)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return p
@@ -41,8 +41,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     scale = _scale(args.scale)
     if not Path(args.weights).is_file():
-        raise FileNotFoundError(f"--weights {args.weights} {'is a folder' if Path(args.weights).is_dir() else 'does not exist'}; expected a "
-                                f"file that train_flowseg wrote")
+        problem = "is a folder" if Path(args.weights).is_dir() else "does not exist"
+        raise FileNotFoundError(f"--weights {args.weights} {problem}; expected a file that train_flowseg wrote")
     from jseg import runtime
     from jseg.checkpoint import sha256
     from jseg.flowseg import folder
@@ -83,7 +83,8 @@ def _classes(args, count: int):
         return trained_classes(args.weights, count)
     classes = class_set(args.classes)
     if len(classes) != count:
-        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network in {args.weights} {count}; give its own class set")
+        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network in {args.weights} {count}; give its own class "
+                         f"set")
     return classes
 
 

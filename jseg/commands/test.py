@@ -50,8 +50,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import runtime
     from jseg.checkpoint import sha256
     from jseg.ldm import folder, manifest
+    from jseg.ldm.progress import Bars
     from jseg.ldm.refine import Synthesizer
-    from jseg.progress import Bars
     device = runtime.device(args.device)
     settings = folder.settings_of(pipeline, args.seed, args.batch_size or (5 if device == "cuda" else 1), device, args.ignore,
                                   inputs=manifest.inputs_digest(pairs),

@@ -2,7 +2,7 @@
 
 All files are read once and checked, then the network is trained on random crops; log, curve, previews, checkpoints, validations and the
 best network so far (best.safetensors) are in --output. Stop it with Ctrl-C, give the same command again and it goes on. Several GPUs or
-processes: mpirun -np N in front (docs/training.md).
+processes: mpirun -np N in front. docs/flowseg.md has the rest.
 
 Examples:
   python scripts/train_flowseg.py --data camvid --layout camvid --output runs/camvid --preset small --steps 4000
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import sys
 from typing import List, Optional
 
@@ -22,17 +23,20 @@ LAYOUTS = ("folders", "ade20k", "coco_stuff", "camvid", "landscape")
 RECIPES = {"": {"default_steps": 160_000, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.9999, "save_interval": 5_000},
            "small": {"default_steps": 10_000, "batch_size": 8, "learning_rate": 5e-4, "ema": 0.999, "save_interval": 500},
            "tiny": {"default_steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.99, "save_interval": 200}}
+REPA_BLOCK = 8                             # as in PixNerd
+MANY = 2000                                # examples whose checking takes a while
 
 
 def parser():
     p = cli.make_parser("train_flowseg", __doc__)
     p.add_argument("--data", required=True, help="folder of the data set")
-    p.add_argument("--layout", default="folders", choices=LAYOUTS, help="how it is laid out and numbered (docs/formats.md; default folders)")
+    p.add_argument("--layout", default="folders", choices=LAYOUTS, help="of that folder, and its ids (docs/flowseg.md; default folders)")
     own = "the preset's"
     cli.add_training_options(p, "runs/flowseg", steps=own, batch_size=own, learning_rate=own, ema=own, interval=own)
     p.set_defaults(default_steps=None, batch_size=None, learning_rate=None, ema=None, save_interval=None)
     p.add_argument("--preset", default="small", help="network: small, tiny, pixnerd-L/16, pixnerd-XL/16 (default small)")
-    p.add_argument("--classes", help="for the layout folders: a class set's name, a file of names and colours, or a number (default: counted)")
+    p.add_argument("--classes", help="of the layout folders: a class set's name, a file of names and colours, or a number (default: "
+                   "counted)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="values in label files that mean nothing is known")
     p.add_argument("--width", type=int, help="of the crops, and of the windows at inference (default: the preset's)")
     p.add_argument("--height", type=int, help="of the crops (default: the preset's)")
@@ -44,6 +48,9 @@ def parser():
     p.add_argument("--schedule", default="static", choices=("static", "1-t", "t"), help="of the correction over time (default static)")
     p.add_argument("--tau", type=float, default=1.0, help="temperature of the distances (default 1)")
     p.add_argument("--eps", type=float, default=1e-2, help="added to squared distances (default 0.01)")
+    p.add_argument("--repa", metavar="FILE", help="public weights of DINOv2 ViT-B/14, to whose features tokens are drawn (default: none)")
+    p.add_argument("--repa_block", type=int, help="transformer block whose tokens these are, from 1 (default 8, or the last)")
+    p.add_argument("--repa_weight", type=float, default=0.5, help="of that loss (default 0.5)")
     p.add_argument("--validate_interval", type=int, help="steps between validations; 0: at the end alone (default: as --save_interval)")
     p.add_argument("--validate_count", type=int, metavar="N", help="validation examples, evenly chosen (default: all)")
     p.add_argument("--validate_steps", type=int, default=10, help="of the flow in validations and previews (default 10)")
@@ -65,6 +72,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes)
     config = _network(args, len(dataset.classes))
     if cli.speaks() and not args.trust_data:
+        count = len(dataset.train) + len(dataset.val)
+        if count >= MANY:
+            _tell(f"reading all {count} examples, to check them (--trust_data: not)")
         notes += dataset.check(config.patch)
     _train(args, config, dataset, notes)
     return 0
@@ -72,7 +82,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _check_options(args) -> None:
     for name, least in (("validate_interval", 0), ("validate_count", 1), ("validate_steps", 1), ("width", 1), ("height", 1), ("weight", 0),
-                        ("eps", 0)):
+                        ("eps", 0), ("repa_weight", 0)):
         value = getattr(args, name)
         if value is not None and not value >= least:
             raise ValueError(f"--{name} is {value}; expected {least} or more")
@@ -80,6 +90,8 @@ def _check_options(args) -> None:
         raise ValueError(f"--scales {args.scales[0]} {args.scales[1]}; expected two numbers above 0, the lower one first")
     if not args.tau > 0:
         raise ValueError(f"--tau is {args.tau}; expected more than 0")
+    if args.repa and not os.path.isfile(args.repa):
+        raise FileNotFoundError(f"--repa {args.repa} does not exist; expected DINOv2's dinov2_vitb14_pretrain.pth")
 
 
 def _classes(given: Optional[str]):
@@ -96,7 +108,13 @@ def _network(args, classes: int):
     asked = {"labels": classes, "width": args.width, "height": args.height, "source": args.source, "codes": args.codes}
     config = dataclasses.replace(config, **{name: value for name, value in asked.items() if value is not None})
     if config.width % config.patch or config.height % config.patch:
-        raise ValueError(f"--width {config.width} --height {config.height}: expected multiples of {config.patch}, the patch of {args.preset}")
+        raise ValueError(f"--width {config.width} --height {config.height}: expected multiples of {config.patch}, the patch of the preset "
+                         f"{args.preset}")
+    if args.repa and args.repa_block is None:
+        args.repa_block = min(REPA_BLOCK, config.depth)
+    if args.repa and not 1 <= args.repa_block <= config.depth:
+        raise ValueError(f"--repa_block is {args.repa_block}; expected 1 to {config.depth}, the transformer blocks of the preset "
+                         f"{args.preset}")
     return config
 
 
@@ -131,21 +149,36 @@ def _train(args, config, dataset, notes) -> None:
 
 def _part(args, config, codes):
     from jseg import runtime
-    from jseg.checkpoint import load_into
+    from jseg.checkpoint import CheckpointError
     from jseg.flowseg.objective import training_loss
-    from jseg.flowseg.pixnerd import PixNerd
+    from jseg.flowseg.pixnerd import PixNerd, load_pretrained
     from jseg.optimizer import AdamW, Average, trainable
     from jseg.training import Part
     runtime.seed(args.seed)
     network = PixNerd(config)
+    runtime.jt.sync(network.parameters())      # drawn before anything else draws: the first weights are the same with --repa
     network.train()
     network.recompute = args.recompute
     if args.model_path:
-        load_into(network, args.model_path)
-    parameters = trainable(network)
-    loss = training_loss(network, codes, args.weight, args.tau, args.eps, args.schedule)
-    return Part("", network, loss, AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay),
-                Average(parameters, args.ema) if args.ema else None)
+        try:
+            load_pretrained(network, args.model_path)
+        except CheckpointError as error:
+            raise CheckpointError.at(args.model_path, error) from None
+    parameters, alignment = trainable(network), _alignment(args, config)
+    projection = {} if alignment is None else {f"repa.{name}": value for name, value in trainable(alignment).items()}
+    loss = training_loss(network, codes, args.weight, args.tau, args.eps, args.schedule, alignment=alignment, block=args.repa_block)
+    return Part("", network, loss, AdamW({**parameters, **projection}, args.learning_rate, weight_decay=args.weight_decay),
+                Average(parameters, args.ema, warm_up=True) if args.ema else None, companion=alignment)
+
+
+def _alignment(args, config):
+    """The loss that draws the network's tokens to DINOv2's, or None."""
+    if not args.repa:
+        return None
+    from jseg.features.dinov2 import load_dinov2
+    from jseg.flowseg.repa import Alignment
+    encoder = load_dinov2(args.repa)
+    return Alignment(encoder, config.hidden_size, config.patch, args.repa_weight, encoder.config.width, encoder.config.patch)
 
 
 def _settings(args, dataset) -> dict:
@@ -154,6 +187,8 @@ def _settings(args, dataset) -> dict:
     from jseg.flowseg.predict import stored_classes
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "scales", "weight", "schedule", "tau", "eps")
     started = {"model_path": sha256(args.model_path)} if args.model_path else {}
+    if args.repa:
+        started.update(repa=sha256(args.repa), repa_block=args.repa_block, repa_weight=args.repa_weight)
     digest = hashlib.sha256(dataset.table.tobytes())
     for example in dataset.train:
         sizes = [path.stat().st_size for path in (example.picture, example.label)]

@@ -6,6 +6,7 @@ dinov2_vitb14_pretrain.pth fits; all weights are constants. Left out: registers,
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 
 from jseg.checkpoint import CheckpointError, load, load_into
@@ -201,7 +202,7 @@ def load_dinov2(path) -> Dinov2:
         raise CheckpointError("%s holds DINOv2 %s%s, width %d in %d blocks; %s, width %d in %d blocks without registers"
                               % (path, PUBLISHED.get((width, depth), "weights"), registers, width, depth, expected, VIT_B14.width,
                                  VIT_B14.depth))
-    dinov2 = Dinov2()
+    dinov2 = Dinov2(VIT_B14)
     try:
         load_into(dinov2, arrays)
     except CheckpointError as error:

@@ -34,7 +34,8 @@ def find_pictures(inputs: Sequence[str]) -> List[Example]:
             raise DataError(f"input {given} does not exist; give a picture, or a folder of pictures")
         for example in find_examples(given, labels=False) if given.is_dir() else [Example(name_key(given.stem), given)]:
             if example.stem in found:
-                raise DataError(f"{found[example.stem].picture} and {example.picture} would give one result, {example.stem}.png; rename one")
+                raise DataError(f"{found[example.stem].picture} and {example.picture} would give one result, {example.stem}.png; rename "
+                                f"one")
             found[example.stem] = example
     return [found[stem] for stem in sorted(found)]
 
@@ -57,20 +58,21 @@ def opened(output: Path, settings: dict, pictures: Sequence[Example]) -> None:
     if not (output / RUN).exists():
         taken = [example.stem for example in pictures if (output / f"{example.stem}.png").exists()]
         if taken:
-            raise DataError(f"{output} holds {taken[0]}.png ({len(taken)} of the results' names are taken) but no {RUN} that says how it was "
-                            f"made; give another --output, or move those files away")
+            raise DataError(f"{output} holds {taken[0]}.png ({len(taken)} of the results' names are taken) but no {RUN} that says how it "
+                            f"was made; give another --output, or move those files away")
         return
     try:
         stored = json.loads((output / RUN).read_text(encoding="utf-8"))["settings"]
         old = {name: stored[name] for name in stored}
     except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{output / RUN} is no run file of segment, or is damaged ({error}); move it away or give another --output") from None
+        raise DataError(f"{output / RUN} is no run file of segment, or is damaged ({error}); move it away or give another "
+                        f"--output") from None
     settings = json.loads(json.dumps(settings))
     differ = [f"{name} was {old.get(name)}, is {settings.get(name)}" for name in sorted(set(old) | set(settings))
               if old.get(name) != settings.get(name)]
     if differ:
-        raise DataError(f"{output} holds results of other settings ({'; '.join(differ[:3])}); give another --output, or the same settings to "
-                        f"go on")
+        raise DataError(f"{output} holds results of other settings ({'; '.join(differ[:3])}); give another --output, or the same "
+                        f"settings to go on")
 
 
 def finished(example: Example, output: Path, probabilities: bool) -> bool:

@@ -97,8 +97,8 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
     if not val:
         every = train
         train, val = _held_out(every)
-        notes.append("%s has no validation folder; %s" % (root, "%d of its %d examples are held out for validation"
-                                                          % (len(val), len(every)) if len(every) > 1 else "its one example serves for both"))
+        held = "%d of its %d examples are held out for validation" % (len(val), len(every))
+        notes.append("%s has no validation folder; %s" % (root, held if len(every) > 1 else "its one example serves for both"))
     classes = _class_set(layout, classes, train + val, ignore, notes)
     return Dataset(train, val, classes, label_table(classes, ignore))
 
@@ -200,7 +200,8 @@ def _check_label(path: Path, example: Example, table: np.ndarray) -> List[str]:
         raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"
                         % (path, width, height, header.width, header.height))
     ids = class_ids(label, table, path)
-    remarks = ["label maps of another size than their picture are resized with nearest"] * ((width, height) != (header.width, header.height))
+    resized = (width, height) != (header.width, header.height)
+    remarks = ["label maps of another size than their picture are resized with nearest"] * resized
     if images.read_header(path).mode == "P":
         remarks.append("label maps have a palette; their indices are taken as class ids")
     return remarks + ["label maps hold nothing but ignored ids"] * bool((ids == IGNORED).all())

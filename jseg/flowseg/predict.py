@@ -47,9 +47,11 @@ class Segmenter:
         if not seeds or len(set(map(check_seed, seeds))) < len(seeds):
             raise ValueError(f"seeds {list(seeds)}; expected one, or several different ones")
         if len(seeds) > 1 and "noise" not in config.source:
-            raise ValueError(f"{len(seeds)} seeds, but this network's flow starts from the picture alone: all would give the same; give one")
+            raise ValueError(f"{len(seeds)} seeds, but this network's flow starts from the picture alone: all would give the same; give "
+                             f"one")
         if scale is not None and not scale >= 1:
-            raise ValueError(f"scale {scale}; expected 1, at which the picture covers a window, or more; or None for the picture's own size")
+            raise ValueError(f"scale {scale}; expected 1, at which the picture covers a window, or more; or None for the picture's own "
+                             f"size")
         if not 0 <= overlap < 1 or batch_size < 1:
             raise ValueError(f"overlap {overlap}, batch_size {batch_size}; expected 0 to below 1, and 1 or more")
         self.network, self.steps, self.method, self.mirror, self.seeds = network, steps, method, mirror, tuple(seeds)
@@ -141,8 +143,8 @@ class Segmenter:
         noise = np.stack([normal(seed, stem, stage, crops[0].shape) for seed, stage, stem in noises]) if "noise" in config.source else None
         x = source(config.source, pictures, noise)
         with jt.no_grad():
-            image = jt.array(pictures) if "noise" in config.source else None
-            for x in ode.METHODS[self.method](lambda x, t: self.network(x, t, image), x, self.steps):
+            fed = self.network.condition(pictures) if config.sees_image else None       # the picture's share, once for all steps
+            for x in ode.METHODS[self.method](lambda x, t: self.network(x, t, fed), x, self.steps):
                 pass
             return x.numpy()
 
@@ -161,7 +163,8 @@ def trained_classes(path, count: int) -> ClassSet:
     settings = ((read_record(path) or {}).get("extra") or {}).get("settings") or {}
     try:
         stored = settings["classes"]
-        classes = ClassSet(str(stored["name"]), tuple(map(str, stored["names"])), np.array(stored["palette"], np.uint8))
+        palette = np.array(stored["palette"], np.int64)
+        classes = ClassSet(str(stored["name"]), tuple(map(str, stored["names"])), palette.clip(0, 255).astype(np.uint8))
     except (LookupError, TypeError, ValueError, OverflowError):
         classes = None
     if classes is None or len(classes) != count or classes.palette.shape != (count, 3):

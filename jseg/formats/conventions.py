@@ -1,7 +1,7 @@
 """Where training programs put the weights in their files, and under which names: one model's state out of a nested file.
 
 Entries (state_dict, model, ema, ...), wrappers' prefixes (module., _orig_mod., model.) and moving averages kept beside the
-weights: latent-diffusion's model_ema. (dots stripped from the names), ema., ema_model., and PixNerd's ema_denoiser.
+weights: latent-diffusion's model_ema. (dots stripped from the names), ema., ema_model.; PixNerd's denoiser. and ema_denoiser.
 """
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ EMA_ENTRIES = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_em
 WRAPPERS = ("module.", "_orig_mod.", "model.", "online_model.")
 # latent-diffusion nests averaging models; the other forms count at the start only, where they cannot be a quantiser's own state.
 EMA_NAME = re.compile(r"^(?P<scope>(?:\w+\.)*?)(?P<mark>model_ema\.|(?:^ema_model\.)|(?:^ema\.)|(?:^ema_))(?P<rest>.+)$")
+# Parts of PixNerd's Lightning module: the network, its moving average, and what else may stand beside them.
+DENOISER, EMA_DENOISER, BESIDE_DENOISER = "denoiser.", "ema_denoiser.", ("diffusion_trainer.", "diffusion_sampler.", "conditioner.", "vae.")
 BOOKKEEPING = {"decay", "num_updates", "initted", "step"}
 CHOICES = ("ema", "model")
 
@@ -40,7 +42,7 @@ def select(tree: object, weights: str) -> Selection:
     state, averaged = _state(tree, weights)
     dropped: Counter = Counter()
     state = _unwrapped(state)
-    model, ema = _split(state, dropped)
+    model, ema = (_denoiser if _is_pixnerd(state) else _split)(state, dropped)
     if ema and weights == "ema":
         model, averaged = {**model, **ema}, True
     elif ema:
@@ -135,6 +137,19 @@ def _split(state: Dict[str, Tensor], dropped: Counter) -> Tuple[Dict[str, Tensor
         else:
             model[name] = state[name]
     return model, ema
+
+
+def _is_pixnerd(state: Dict[str, Tensor]) -> bool:
+    parts = (DENOISER, EMA_DENOISER)
+    return any(name.startswith(parts) for name in state) and all(name.startswith(parts + BESIDE_DENOISER) for name in state)
+
+
+def _denoiser(state: Dict[str, Tensor], dropped: Counter) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
+    """(model, moving averages) of a file of PixNerd's trainer, without their prefixes."""
+    parts = {prefix: {name[len(prefix):]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+             for prefix in (DENOISER, EMA_DENOISER)}
+    dropped.update(name.split(".")[0] + ".*" for name in state if not name.startswith((DENOISER, EMA_DENOISER)))
+    return parts[DENOISER], parts[EMA_DENOISER]
 
 
 def _undotted(names: Iterable[str]) -> Dict[str, str]:
