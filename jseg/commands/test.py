@@ -108,8 +108,8 @@ def _classes(args, count: int):
         return count
     classes = class_set(args.classes)
     if len(classes) != count:
-        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network {count}; give the class set of its training, or "
-                         f"--model_path of a network of {len(classes)} classes")
+        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network {count}; give the class set of its training, "
+                         f"or --model_path of a network of {len(classes)} classes")
     return classes
 
 
