@@ -18,9 +18,8 @@ import numpy as np
 
 from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
-from jseg.checks import (Classes, DataError, check_files, check_label, check_picture, existing_folder, label_table, name_key, some,
-                         visible_files)
-from jseg.classes import IGNORED
+from jseg.checks import (Classes, DataError, check_files, check_label, check_picture, class_ids, existing_folder, label_table, name_key,
+                         some, visible_files)
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
@@ -97,14 +96,13 @@ def check_pairs(pairs: Sequence[Pair], classes: Classes = 29, ignore: Sequence[i
 
 
 def load_pair(pair: Pair, width: int, height: int, latent_width: int, latent_height: int,
-              ignore: Sequence[int] = ()) -> Tuple[np.ndarray, np.ndarray]:
-    """(label uint8 [latent_height, latent_width], reference uint8 [height, width, 3]) of a checked pair.
+              ignore: Sequence[int] = (), classes: Classes = 256) -> Tuple[np.ndarray, np.ndarray]:
+    """(label uint8 [latent_height, latent_width], reference uint8 [height, width, 3]) of a pair checked with these `classes`, `ignore`.
 
-    The label goes from its own size straight to the latent's with NEAREST, as in the release; ignored ids become 255.
+    The label goes from its own size straight to the latent's with NEAREST, as in the release; ids become 0..N-1, ignored ones 255.
     """
     label = images.resize_label(images.read_label(pair.label), latent_width, latent_height)
-    if ignore:
-        label = np.where(np.isin(label, list(ignore)), IGNORED, label).astype(np.uint8)
+    label = class_ids(label, label_table(classes, ignore), pair.label)
     return label, images.resize_picture(images.read_picture(pair.reference), width, height)
 
 

@@ -64,6 +64,9 @@ def cut_copy(c, path, share):
 # Each row: name, what is done to a sound challenge (returning changed arguments), what the line must hold.
 INPUTS = [
     ("input folder missing", lambda c: {"input_path": c.root / "nowhere"}, ["nowhere", "does not exist", "give an existing folder"]),
+    ("class set of another size", lambda c: {"classes": "camvid-11"},
+     ["camvid-11 has 11 classes", "the network 29", "give the class set"]),
+    ("class set unknown", lambda c: {"classes": "streets"}, ["no class set or file streets", "camvid-11"]),
     ("input folder a file", lambda c: {"input_path": c.table}, ["label_to_img.json", "is a file", "give a folder"]),
     ("reference folder missing", lambda c: {"img_path": c.root / "nowhere"}, ["nowhere", "does not exist", "give an existing folder"]),
     ("input folder empty", lambda c: (c.labels / "../../empty").mkdir() or {"input_path": c.root / "empty"},

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jseg import images, noise, sheet
+from jseg.classes import CLASS_SETS, ClassSet, spread_palette
 from jseg.ldm import refine
 from jseg.ldm.refine import Synthesizer
 from tiny import FINE, HEIGHT, RELEASE, STAGES, WIDTH, challenge, label_map, photograph, stubbed, weights
@@ -123,6 +124,24 @@ def test_what_is_resized_converted_or_ignored_is_told_once(challenge, stubbed):
     assert any("2 label maps of another size than 64x48 are resized with nearest (a.png, b.png)" in line for line in told)
     assert any("1 references are not plain RGB" in line for line in told) and any("ignored ids" in line for line in told)
     assert json.loads((challenge.output / "run.json").read_text())["notes"] == [line[len("jseg test: "):] for line in told]
+
+
+def test_labels_in_a_data_set_s_own_numbering_give_the_same_pictures(challenge, monkeypatch):
+    """0 is "other" there and class i is stored as i + 1, as in ADE20K."""
+    own = ClassSet("own", tuple(f"thing {i}" for i in range(29)), spread_palette(29), file_ids=tuple(range(1, 30)), file_ignore=(0,))
+    monkeypatch.setitem(CLASS_SETS, "own", own)
+    for path in challenge.labels.glob("*.png"):
+        label = np.array(Image.open(path))
+        label[:12] = 255
+        images.save_picture(path, label)
+    assert challenge.run(ignore=255, output_path=challenge.root / "expected")[0] == 0
+    for path in challenge.labels.glob("*.png"):
+        label = np.array(Image.open(path))
+        images.save_picture(path, np.where(label == 255, 0, label + 1).astype(np.uint8))
+    assert challenge.run(classes="own", grid=True)[0] == 0
+    assert challenge.results() == challenge.results(challenge.root / "expected") and len(challenge.results()) == 3
+    code, lines = challenge.run()
+    assert code == 2 and len(lines) == 1 and "29" in lines[0], "with the numbering forgotten, id 29 is beyond the classes"
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ def parser():
     p.add_argument("--seed", type=int, default=0, help="a picture's noise is a function of this, its stem and the stage (default 0)")
     p.add_argument("--batch_size", type=int, help="pictures at a time (default 1 on the CPU, 5 on a GPU)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument("--classes",
+                   help="class set of the label files, as in the training: a name or a file (default: ids 0, 1, 2, ...)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known, such as 255")
     p.add_argument("--limit", type=int, metavar="N", help="only the first N label maps")
     p.add_argument("--grid", action="store_true",
@@ -55,7 +57,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     device = runtime.device(args.device)
     settings = folder.settings_of(pipeline, args.seed, args.batch_size or (5 if device == "cuda" else 1), device, args.ignore,
                                   inputs=manifest.inputs_digest(pairs),
-                                  model=sha256(args.model_path), autoencoder=sha256(args.ae_path))
+                                  model=sha256(args.model_path), autoencoder=sha256(args.ae_path),
+                                  **_numbering(classes, args.ignore))
     run = manifest.opened(output, settings, [pair.stem for pair in pairs])
     run["notes"] = notes
     todo = folder.unfinished_batches(limited, settings["batch_size"], output)
@@ -65,7 +68,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         _tell(note)                              # only now: an error is one line
     stages = {pair.stem: [] for pair in limited[:GRID_ROWS]} if args.grid else {}
     with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-        for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, stages):
+        for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, stages, classes):
             bars.show(report.progress.stage, report.progress.step, report.progress.pictures is not None, report.seconds)
     if args.grid:
         _write_grid(output / "grid.png", limited[:GRID_ROWS], stages, len(pipeline.stages), size, classes, args.ignore)
@@ -91,10 +94,33 @@ def _checked_inputs(args):
     pairs = data.find_pairs(args.input_path, args.img_path, notes)
     unet, autoencoder = expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
-    notes += data.check_pairs(pairs, unet.classes, args.ignore, *size)
+    classes = _classes(args, unet.classes)
+    notes += data.check_pairs(pairs, classes, args.ignore, *size)
     check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size)
     args.model_path, args.ae_path = find_weights(args.model_path, args.ae_path, notes)
-    return pipeline, pairs, notes, size, unet.classes
+    return pipeline, pairs, notes, size, classes
+
+
+def _classes(args, count: int):
+    """The class set that was asked for, which must be as large as the network's, else that number."""
+    from jseg.classes import class_set
+    if not args.classes:
+        return count
+    classes = class_set(args.classes)
+    if len(classes) != count:
+        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network {count}; give the class set of its training, "
+                         f"or --model_path of a network of {len(classes)} classes")
+    return classes
+
+
+def _numbering(classes, ignore) -> dict:
+    """For run.json: what the pixels depend on of a class set."""
+    from hashlib import sha256
+
+    from jseg.checks import label_table
+    if isinstance(classes, int):
+        return {}
+    return {"classes": classes.name, "numbering": sha256(label_table(classes, ignore).tobytes()).hexdigest()}
 
 
 def _tell(message: str) -> None:
@@ -105,12 +131,12 @@ def _write_grid(path: Path, pairs, stages, count, size, classes, ignore) -> None
     from jseg import data, images
     from jseg.classes import CLASS_SETS, ClassSet, colorize, spread_palette
     from jseg.ldm.folder import written
-    shown = CLASS_SETS["landscape-29"]
-    if classes != len(shown):
+    shown = CLASS_SETS["landscape-29"] if classes == len(CLASS_SETS["landscape-29"]) else classes
+    if isinstance(shown, int):
         shown = ClassSet("the network's classes", tuple(map(str, range(classes))), spread_palette(classes))
     rows = []
     for pair in pairs:
-        label, reference = data.load_pair(pair, *size, *size, ignore=ignore)
+        label, reference = data.load_pair(pair, *size, *size, ignore, classes)
         made = stages[pair.stem][:-1] or [None] * (count - 1)        # a picture that was kept has only its result
         rows.append([colorize(label, shown), reference] + made + [images.read_picture(path.parent / f"{pair.stem}.jpg")])
     headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]

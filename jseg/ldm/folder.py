@@ -13,6 +13,7 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from jseg.checks import Classes
 from jseg.data import Pair, batches, load_pair
 from jseg.images import ImageError, read_header, remove_stale_temporaries, save_picture
 from jseg.ldm import manifest as run_file
@@ -48,13 +49,13 @@ def unfinished_batches(pairs: Sequence[Pair], batch_size: int, output: Path) -> 
 
 
 def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair], output: Path, manifest: dict,
-                      limit: Optional[int] = None, stages_of: Optional[Dict] = None) -> Iterator[Report]:
+                      limit: Optional[int] = None, stages_of: Optional[Dict] = None, classes: Classes = 256) -> Iterator[Report]:
     """Make what is missing of the first `limit` pairs (None: of all), yielding a `Report` after every denoising step and stage.
 
     synthesizer: may be None where nothing is missing. manifest: as `manifest.opened` gives it; its settings rule (seed,
     batch_size, ignore). Pictures are saved, and run.json is brought up to date, at the end of every batch. stages_of: a dict to
-    be filled with stem -> pictures of all stages, for the stems that are its keys. Raises OSError in one line when the disk is
-    full; what is finished stays.
+    be filled with stem -> pictures of all stages, for the stems that are its keys. classes: how label files number theirs, as for
+    `data.check_pairs`. Raises OSError in one line when the disk is full; what is finished stays.
     """
     settings = manifest["settings"]
     output.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair],
     done = {pair.stem for pair in pairs if finished(pair, output)}
     _record(output, manifest, len(done))
     for batch in unfinished_batches(pairs[:limit], settings["batch_size"], output):
-        for report in _synthesize_batch(synthesizer, batch, settings):
+        for report in _synthesize_batch(synthesizer, batch, settings, classes):
             stage = f"stage {report.progress.stage}"
             manifest["seconds"][stage] = round(manifest["seconds"].get(stage, 0.0) + report.seconds, 3)
             manifest["seconds"]["total"] = round(manifest["seconds"]["total"] + report.seconds, 3)
@@ -96,8 +97,8 @@ def written(path: Path) -> Iterator[Path]:
                       f"and give the same command again") from error
 
 
-def _synthesize_batch(synthesizer: Synthesizer, batch: List[Pair], settings: dict) -> Iterator[Report]:
-    loaded = [load_pair(pair, *synthesizer.size, *synthesizer.latent_size, ignore=settings["ignore"]) for pair in batch]
+def _synthesize_batch(synthesizer: Synthesizer, batch: List[Pair], settings: dict, classes: Classes) -> Iterator[Report]:
+    loaded = [load_pair(pair, *synthesizer.size, *synthesizer.latent_size, settings["ignore"], classes) for pair in batch]
     labels: List[np.ndarray] = [label for label, _ in loaded]
     references = [reference for _, reference in loaded]
     before = time.perf_counter()
