@@ -6,7 +6,7 @@ calls of backward, so accumulating gradients spoils the bias correction. All sca
 from __future__ import annotations
 
 import contextlib
-from typing import Dict, Iterator, Mapping, Tuple
+from typing import Callable, Dict, Iterator, Mapping, Tuple
 
 import numpy as np
 
@@ -57,6 +57,18 @@ class AdamW:
         """Go on from the `state()` saved after `steps` steps; raises ValueError if it is another network's."""
         fill(self.state(), arrays, "the optimiser's state")
         self.steps = steps
+
+
+def rates(peak: float, warm_up: int = 0, decay: int = 0) -> Callable[[int], float]:
+    """rate(step), step counted from 0: rising evenly to `peak` over `warm_up` steps, falling evenly to 0 at step `decay`; 0: neither.
+
+    A function of the step alone, so that a resumed training goes on with the rate of one that was not interrupted.
+    """
+    def rate(step: int) -> float:
+        rising = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
+        return peak * rising * (max(0.0, 1 - step / decay) if decay else 1.0)
+
+    return rate
 
 
 class Average:

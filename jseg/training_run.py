@@ -96,12 +96,14 @@ class TrainingRun:
         return step
 
     def follow(self, batches: Batches, start_step: int, preview: Optional[Callable[[Path], None]] = None,
-               finish: Optional[Callable[[], None]] = None, validate: Optional[Validate] = None) -> bool:
+               finish: Optional[Callable[[], None]] = None, validate: Optional[Validate] = None,
+               learning_rate: Optional[Callable[[int], float]] = None) -> bool:
         """Train up to `plan.steps`; True if all steps are done, False if a signal asked for an early end (all is saved then).
 
         preview(path) writes a picture, finish() has the last word on the result; both see the moving average in the network's place,
         and so does validate(stop), called by process 0: it gives numbers for the log, of which the first is the score that decides
-        what is best, or None if stop() became true, for a signal came. Raises TrainingProblem, OSError; checkpoints stay.
+        what is best, or None if stop() became true, for a signal came. learning_rate: of `train`. Raises TrainingProblem, OSError;
+        checkpoints stay.
         """
         plan, sums = self.plan, Means()
         with _Signals() as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
@@ -111,7 +113,7 @@ class TrainingRun:
                 self.tell("%d steps are done, %d were asked for: nothing to train" % (start_step, plan.steps))
                 self._save_result(start_step, finish)
                 return True
-            for update in train(self.parts, batches, plan.steps, start_step):
+            for update in train(self.parts, batches, plan.steps, start_step, learning_rate):
                 sums.add(update.losses)
                 bar.show(update.step, update.losses["loss"])
                 stopping = processes.agreed({"stop": float(signals.caught)})["stop"] > 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jseg.flowseg.augment import GREY, augment
+from jseg.flowseg.augment import GREY, augment, recolour
 
 
 def scene(width, height):
@@ -92,3 +92,28 @@ def test_wrong_arguments_are_refused(arguments, words):
     label, width, height, named = arguments
     with pytest.raises(ValueError, match=words):
         augment(np.zeros((6, 8, 3), np.uint8), label, width, height, np.random.default_rng(0), **named)
+
+
+# Colours ------------------------------------------------------------------------------------------------------------
+
+def test_recolouring_changes_saturation_contrast_and_brightness_and_0_changes_nothing():
+    picture = scene(30, 20)[0]
+    np.testing.assert_array_equal(recolour(picture, np.random.default_rng(0), 0.0), picture)
+    grey = np.tile(picture[..., :1], (1, 1, 3))
+    means, spreads = [], []
+    for seed in range(200):
+        found = recolour(picture // 2 + 32, np.random.default_rng(seed), 0.2)
+        assert found.dtype == np.uint8 and found.shape == picture.shape
+        means.append(found.mean() / (picture // 2 + 32).mean())
+        spreads.append(found.std() / (picture // 2 + 32).std())
+        again = recolour(grey, np.random.default_rng(seed), 0.2)
+        assert np.ptp(again.astype(int), -1).max() == 0                  # what has no colour gets none
+    assert 0.75 < min(means) < 0.83 and 1.17 < max(means) < 1.25         # brightness, and a little what is cut off
+    assert min(spreads) < 0.75 and max(spreads) > 1.25                   # times contrast
+
+
+def test_recolouring_draws_as_many_numbers_whatever_its_strength():
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    recolour(scene(8, 8)[0], one, 0.0)
+    recolour(scene(8, 8)[0], other, 0.5)
+    assert one.random() == other.random()

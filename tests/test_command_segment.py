@@ -137,6 +137,17 @@ def test_finished_pictures_are_kept_and_missing_ones_made_again(job, monkeypatch
     assert job.run()[0] == 0
 
 
+def test_a_changed_picture_is_segmented_again(job):
+    assert job.run()[0] == 0
+    first = everything(job.output)
+    picture, = [path for path in job.photos.rglob("plain.*")]
+    Image.fromarray(np.asarray(Image.open(picture).convert("RGB"))[::-1]).save(picture)
+    code, lines = job.run()
+    assert code == 0 and any("3 of 4 pictures are in" in line for line in lines)
+    changed = {name for name, data in everything(job.output).items() if data != first[name]}
+    assert changed >= {"plain.png", "overlays/plain.jpg", "run.json"} and not {"clear.png", "gray.v2.png"} & changed
+
+
 def test_other_settings_are_refused_by_name_and_nothing_changes(job):
     job.run()
     before = everything(job.output)
@@ -151,6 +162,12 @@ def test_files_of_others_are_not_overwritten(job):
     (job.output / "plain.png").write_bytes(b"mine")
     code, lines = job.run()
     assert code == 2 and "holds plain.png" in lines[-1] and (job.output / "plain.png").read_bytes() == b"mine"
+    (job.output / "plain.png").unlink()
+    assert job.run()[0] == 0
+    (job.output / "other.png").write_bytes(b"mine")
+    Image.new("RGB", (40, 40)).save(job.photos / "other.jpg")
+    code, lines = job.run()
+    assert code == 2 and "holds other.png" in lines[-1] and (job.output / "other.png").read_bytes() == b"mine"
     (job.output / "run.json").write_text("{}")
     code, lines = job.run()
     assert code == 2 and "run.json is no run file of segment" in lines[-1]

@@ -104,6 +104,33 @@ def test_a_stopped_run_goes_on_bit_by_bit_and_validations_change_nothing(folder)
     assert [row["loss"] for row in folder.rows() if row["loss"]] == [row["loss"] for row in folder.into("whole").rows() if row["loss"]]
 
 
+def test_a_rate_that_rises_and_falls_goes_on_bit_by_bit_and_knows_its_end(folder):
+    options = dict(warmup=2, decay="linear", shift=4, jitter=0.2)
+    assert folder.into("whole").run(steps=4, **options)[0] == 0
+    folder.into("cut")
+    words = [str(word) for name, value in folder.options(steps=4, save_interval=1, **options).items() for word in (f"--{name}", value)]
+    process = subprocess.Popen([sys.executable, os.path.join("scripts", "train_flowseg.py"), *words], cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and not (folder.output / "checkpoint-00000001.safetensors").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert folder.run(steps=4, **options)[0] == 0
+    assert_equal(folder.root / "whole" / "checkpoint-00000004.safetensors", folder.output / "checkpoint-00000004.safetensors")
+    code, lines = folder.run(steps=5, **options)
+    assert code == 2 and "steps was 4, is 5" in lines[-1]
+
+
+def test_the_rate_jitter_and_shift_of_a_run_change_its_weights(folder):
+    results = {}
+    for name, options in (("plain", {}), ("warmup", {"warmup": 9}), ("decay", {"decay": "linear"}), ("shift", {"shift": 9}),
+                          ("jitter", {"jitter": 0.4})):
+        assert folder.into(name).run(**options)[0] == 0
+        results[name] = load(folder.output / "checkpoint-00000002.safetensors", weights="model")["final_layer.linear.weight"]
+    assert [name for name in results if name != "plain" and np.array_equal(results[name], results["plain"])] == []
+
+
 def test_a_run_that_was_killed_goes_on_bit_by_bit(folder):
     assert folder.into("whole").run(steps=6, save_interval=1)[0] == 0
     folder.into("cut")
@@ -292,7 +319,8 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
     (dict(layout="camvid", classes=12), "12 classes given, but layout camvid has 11"), (dict(classes=1), "1 classes; expected 2 to 255"),
     (dict(classes="nothing"), "no class set or file nothing"), (dict(layout="ade20k"), "expected pictures in images/training"),
     (dict(width=44), "expected multiples of 8, the patch"), (dict(scales=[2, 1]), "--scales 2.0 1.0"), (dict(tau=0), "--tau is 0"),
-    (dict(eps=-1), "--eps is -1"), (dict(weight="nan"), "--weight is nan"), (dict(validate_steps=0), "--validate_steps is 0"),
+    (dict(eps=-1), "--eps is -1"), (dict(shift=0), "--shift is 0"), (dict(jitter=1), "--jitter is 1"),
+    (dict(weight="nan"), "--weight is nan"), (dict(validate_steps=0), "--validate_steps is 0"),
     (dict(validate_count=0), "--validate_count is 0"), (dict(steps=0), "--steps is 0"), (dict(repa="nowhere.pth"), "--repa nowhere.pth"),
     (dict(repa=__file__, repa_block=3), "--repa_block is 3; expected 1 to 2"), (dict(model_path="nowhere"), "--model_path nowhere"),
     (dict(layout="shapes"), "invalid choice: 'shapes'")])

@@ -90,6 +90,13 @@ def test_the_first_are_those_of_a_batch_of_that_size():
     assert to_signed(load(0)[0]).dtype == first["pictures"].dtype
 
 
+def test_jitter_changes_colours_and_nothing_else():
+    plain, jittered = (next(batches(Division(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3}))
+    assert not np.array_equal(plain["pictures"], jittered["pictures"])
+    assert_equal({**jittered, "pictures": plain["pictures"]}, plain)
+    assert_equal(jittered, next(batches(Division(4, 4), jitter=0.3)(2))[0])
+
+
 def test_times_are_even():
     times = np.concatenate([next(batches(Division(50, 50))(step))[0]["t"] for step in range(8)])
     assert abs(times.mean() - 0.5) < 0.05 and abs(times.var() - 1 / 12) < 0.01

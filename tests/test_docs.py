@@ -200,9 +200,10 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     images.save_picture("label.png", random.integers(0, 29, (height, width)).astype(np.uint8))
     images.save_picture("reference.jpg", random.integers(0, 256, (height, width, 3)).astype(np.uint8))
-    example, = fences(ENGLISH, "python")
+    segmentation, example = fences(ENGLISH, "python")
     exec(compile(example, "README.md", "exec"), {})
     assert images.read_picture("picture.jpg").shape == (height, width, 3)
+    assert segmentation in fences("docs/flowseg.md", "python"), "which is run below"
 
 
 # docs/training.md ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jseg.optimizer import AdamW, Average, trainable
+from jseg.optimizer import AdamW, Average, rates, trainable
 from jseg.runtime import jt
 
 SHAPES = {"weight": (3, 4), "bias": (4,)}
@@ -69,6 +69,13 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_been():
         resumed.step(gradient)
     for name in SHAPES:
         assert np.array_equal(resumed.parameters[name].numpy(), whole[name].numpy())
+
+
+def test_rates_rise_and_fall_by_the_step_alone():
+    assert [rates(0.5)(step) for step in (0, 7, 10 ** 6)] == [0.5] * 3
+    np.testing.assert_allclose([rates(0.5, 4)(step) for step in range(6)], [0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose([rates(0.5, 0, 4)(step) for step in range(6)], [0.5, 0.375, 0.25, 0.125, 0, 0])
+    np.testing.assert_allclose([rates(0.5, 2, 4)(step) for step in range(4)], [0.25, 0.375, 0.25, 0.125])
 
 
 def test_another_network_s_state_is_refused():

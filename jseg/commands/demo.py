@@ -1,7 +1,8 @@
-"""See IIDM work: procedural landscapes, the small trained networks that ship with jseg, and a contact sheet of what they make.
+"""See both branches work: procedural landscapes, the small trained networks that ship with jseg, and contact sheets of what they make.
 
-Draws label maps and, of other scenes, style references into a folder in the challenge's layout, runs the test command on it with three
-short stages, and puts label map, reference, every stage and the result side by side.
+Draws label maps and, of other scenes, style references into a folder in the challenge's layout, and runs the test command on it with
+three short stages: label map, reference, every stage and the result side by side. Then FlowSeg segments the results, and tells how far
+its label maps agree with those that the results were made from.
 
 Examples:
   python scripts/demo.py
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from jseg.commands import cli
 
@@ -55,9 +56,43 @@ def main(argv: Optional[List[str]] = None) -> int:
             "--seed", str(args.seed), "--grid"]
     _tell("python scripts/test.py " + " ".join(call))
     test.main(call)
+    _segment(folder)
     _tell(f"look at {folder / 'results' / 'grid.png'}: label map, reference, stages, result, made by the small weights that ship with jseg "
-          f"(jseg/weights/CARD.md)")
+          f"(jseg/weights/CARD.md), and at {folder / 'segmented.png'}: label map, result, what FlowSeg sees in it")
     return 0
+
+
+def _segment(folder: Path) -> None:
+    """The way back: segment what was made, as a user would, and hold it against the label maps; the references show what can be had."""
+    from jseg.classes import CLASS_SETS, colorize
+    from jseg.commands import segment
+    from jseg.images import contact_sheet, read_label, read_picture, save_picture
+    maps = sorted((folder / "data" / "test" / "val_B_labels_resized").glob("*.png"))
+    results = [folder / "results" / f"{path.stem}.jpg" for path in maps]
+    references = folder / "data" / "train"
+    agreement = []
+    for pictures, labels, output in ((results, maps, folder / "labels"),
+                                     (sorted((references / "imgs").glob("*.jpg")), sorted((references / "labels").glob("*.png")),
+                                      folder / "reference_labels")):
+        call = ["--input"] + [str(path) for path in pictures] + ["--output", str(output)]
+        _tell("python scripts/segment.py " + " ".join(call[:2] + ["..."] + call[-2:]))
+        segment.main(call)
+        pairs = [(read_label(output / f"{picture.stem}.png"), read_label(label)) for picture, label in zip(pictures, labels)]
+        agreement.append(_agreement(pairs))
+    shown = CLASS_SETS["landscape-29"]
+    rows = [[colorize(read_label(label), shown), read_picture(result), colorize(read_label(folder / "labels" / label.name), shown)]
+            for label, result in zip(maps, results)]
+    save_picture(folder / "segmented.png", contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps]))
+    _tell("FlowSeg's label maps of the results agree with those that made them in {:.0%} of the pixels (mIoU {:.2f}); of the "
+          "references, as they were drawn, in {:.0%} (mIoU {:.2f})".format(*(value for pair in agreement for value in pair)))
+
+
+def _agreement(pairs) -> Tuple[float, float]:
+    """(share of equal pixels, mIoU) of (found, expected) label maps of the challenge's classes."""
+    from jseg.classes import CLASS_SETS
+    from jseg.metrics import confusion, mean_iou, pixel_accuracy
+    total = sum(confusion(found, expected, len(CLASS_SETS["landscape-29"])) for found, expected in pairs)
+    return pixel_accuracy(total), mean_iou(total)
 
 
 def _tell(message: str) -> None:

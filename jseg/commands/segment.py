@@ -18,7 +18,8 @@ from jseg.commands import cli
 
 def parser():
     p = cli.make_parser("segment", __doc__)
-    p.add_argument("--weights", required=True, help="network of train_flowseg: best.safetensors, flowseg.safetensors or a checkpoint")
+    p.add_argument("--weights", help="network of train_flowseg: best.safetensors, flowseg.safetensors or a checkpoint (default: the small "
+                                     "one that ships, which knows drawn landscapes)")
     p.add_argument("--input", required=True, nargs="+", metavar="PATH", help="pictures, or folders of pictures (in them or in images/)")
     p.add_argument("--output", required=True, metavar="DIR", help="folder for the label maps, created if missing")
     p.add_argument("--steps", type=int, default=10, help="of the flow; less is faster (default 10)")
@@ -40,6 +41,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
     scale = _scale(args.scale)
+    if args.weights is None:
+        from jseg.flowseg.predict import SHIPPED
+        args.weights = SHIPPED
+        _tell("no weights given: using the small ones that ship with jseg, trained on procedural landscapes of 128x96")
     if not Path(args.weights).is_file():
         problem = "is a folder" if Path(args.weights).is_dir() else "does not exist"
         raise FileNotFoundError(f"--weights {args.weights} {problem}; expected a file that train_flowseg wrote")
@@ -58,11 +63,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name}
     folder.opened(output, settings, pictures)
     segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
-    kept = sum(folder.finished(picture, output, args.probabilities) for picture in pictures)
+    digests = folder.digests_of(pictures)
+    kept = len(folder.finished(pictures, output, digests, args.probabilities))
     for note in notes + [f"{kept} of {len(pictures)} pictures are in {output} already and are kept"] * bool(kept):
         _tell(note)
     with PictureBar(len(pictures), kept) as bar:
-        for _ in folder.segment_folder(segmenter, pictures, output, settings, classes, args.probabilities):
+        for _ in folder.segment_folder(segmenter, pictures, output, settings, classes, digests, args.probabilities):
             bar.show()
     _tell(f"{len(pictures)} label maps in {output}, overlays in {output / folder.OVERLAYS}")
     return 0

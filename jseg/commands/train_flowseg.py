@@ -19,10 +19,12 @@ from typing import List, Optional
 from jseg.commands import cli
 
 LAYOUTS = ("folders", "ade20k", "coco_stuff", "camvid", "landscape")
+PLAIN = {"warmup": 0, "decay": "none", "scales": [0.5, 2.0], "jitter": 0.0, "shift": 1.0}
 # Where the options do not say: by preset; "" for those not named here.
-RECIPES = {"": {"default_steps": 160_000, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.9999, "save_interval": 5_000},
-           "small": {"default_steps": 10_000, "batch_size": 8, "learning_rate": 5e-4, "ema": 0.999, "save_interval": 500},
-           "tiny": {"default_steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.99, "save_interval": 200}}
+RECIPES = {"": {"default_steps": 160_000, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.9999, "save_interval": 5_000, **PLAIN},
+           "small": {"default_steps": 5_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.999, "save_interval": 500,
+                     "warmup": 200, "decay": "linear", "scales": [0.8, 2.0], "jitter": 0.2, "shift": 20.0},
+           "tiny": {"default_steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.99, "save_interval": 200, **PLAIN}}
 REPA_BLOCK = 8                             # as in PixNerd
 MANY = 2000                                # examples whose checking takes a while
 
@@ -40,10 +42,17 @@ def parser():
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="values in label files that mean nothing is known")
     p.add_argument("--width", type=int, help="of the crops, and of the windows at inference (default: the preset's)")
     p.add_argument("--height", type=int, help="of the crops (default: the preset's)")
-    p.add_argument("--scales", type=float, nargs=2, default=[0.5, 2.0], metavar=("LOW", "HIGH"),
-                   help="pictures are resized at random, 1 being where they just cover a crop (default 0.5 2)")
+    p.add_argument("--scales", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                   help="pictures are resized at random, 1 being where they just cover a crop (default: the preset's)")
+    p.add_argument("--jitter", type=float, help="brightness, contrast and saturation are changed by up to this share (default: the "
+                   "preset's)")
     p.add_argument("--source", choices=("image", "noise", "image+noise"), help="where the flow starts (default: the preset's)")
     p.add_argument("--codes", choices=("kronecker", "r3", "grid", "lattice"), help="the classes' codes (default: the preset's)")
+    p.add_argument("--warmup", type=int, metavar="STEPS", help="over which the learning rate rises to its value (default: the preset's)")
+    p.add_argument("--decay", choices=("none", "linear"), help="of the learning rate, to 0 after --steps, which may then not be changed "
+                   "on the way (default: the preset's)")
+    p.add_argument("--shift", type=float, help="of the times t of the training, which become t / (t + (1 - t) shift); above 1 more are "
+                   "near the source (default: the preset's)")
     p.add_argument("--weight", type=float, default=1.0, help="of the correction; 0: plain flow matching (default 1)")
     p.add_argument("--schedule", default="static", choices=("static", "1-t", "t"), help="of the correction over time (default static)")
     p.add_argument("--tau", type=float, default=1.0, help="temperature of the distances (default 1)")
@@ -82,14 +91,17 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _check_options(args) -> None:
     for name, least in (("validate_interval", 0), ("validate_count", 1), ("validate_steps", 1), ("width", 1), ("height", 1), ("weight", 0),
-                        ("eps", 0), ("repa_weight", 0)):
+                        ("eps", 0), ("repa_weight", 0), ("warmup", 0), ("jitter", 0)):
         value = getattr(args, name)
         if value is not None and not value >= least:
             raise ValueError(f"--{name} is {value}; expected {least} or more")
     if not 0 < args.scales[0] <= args.scales[1]:
         raise ValueError(f"--scales {args.scales[0]} {args.scales[1]}; expected two numbers above 0, the lower one first")
-    if not args.tau > 0:
-        raise ValueError(f"--tau is {args.tau}; expected more than 0")
+    if not args.jitter < 1:
+        raise ValueError(f"--jitter is {args.jitter}; expected less than 1")
+    for name in ("tau", "shift"):
+        if not getattr(args, name) > 0:
+            raise ValueError(f"--{name} is {getattr(args, name)}; expected more than 0")
     if args.repa and not os.path.isfile(args.repa):
         raise FileNotFoundError(f"--repa {args.repa} does not exist; expected DINOv2's dinov2_vitb14_pretrain.pth")
 
@@ -126,6 +138,7 @@ def _train(args, config, dataset, notes) -> None:
     from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.validation import Validation
     from jseg.memory import check_batch
+    from jseg.optimizer import rates
     from jseg.order import Division
     from jseg.training_run import Plan, TrainingRun
     device = runtime.device(args.device)
@@ -134,17 +147,19 @@ def _train(args, config, dataset, notes) -> None:
     codes = class_codes(config.labels, config.codes)
     steps = cli.steps_asked(args, len(dataset.train))
     division = Division.of(args, processes.rank(), processes.world())
-    batches = CropBatches(dataset.train, dataset.load, codes, (config.width, config.height), division, args.seed, tuple(args.scales))
+    batches = CropBatches(dataset.train, dataset.load, codes, (config.width, config.height), division, args.seed, tuple(args.scales),
+                          jitter=args.jitter)
     part = _part(args, config, codes)
     chosen = np.unique(np.linspace(0, len(dataset.val) - 1, min(args.validate_count or len(dataset.val), len(dataset.val))).astype(int))
     validation = Validation(part.module, [dataset.val[i] for i in chosen], dataset.load, dataset.classes, args.validate_steps)
-    run = TrainingRun(args.output, [part], config, _settings(args, dataset), Plan.of(args, steps), "flowseg", _tell)
+    run = TrainingRun(args.output, [part], config, _settings(args, dataset, steps), Plan.of(args, steps), "flowseg", _tell)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(part, batches.first, division.micro_batch)
     _tell(f"{len(dataset.train)} examples, {len(chosen)} to validate on, {len(dataset.classes)} classes, {part.size:,} parameters, steps "
           f"{start} to {steps} of {args.batch_size} on {device}, {division.world} process(es), into {args.output}")
-    run.follow(batches, start, validation.preview, validate=validation)
+    run.follow(batches, start, validation.preview, validate=validation,
+               learning_rate=rates(args.learning_rate, args.warmup, steps if args.decay == "linear" else 0))
 
 
 def _part(args, config, codes):
@@ -166,7 +181,7 @@ def _part(args, config, codes):
             raise CheckpointError.at(args.model_path, error) from None
     parameters, alignment = trainable(network), _alignment(args, config)
     projection = {} if alignment is None else {f"repa.{name}": value for name, value in trainable(alignment).items()}
-    loss = training_loss(network, codes, args.weight, args.tau, args.eps, args.schedule, alignment=alignment, block=args.repa_block)
+    loss = training_loss(network, codes, args.weight, args.tau, args.eps, args.schedule, args.shift, alignment, args.repa_block)
     return Part("", network, loss, AdamW({**parameters, **projection}, args.learning_rate, weight_decay=args.weight_decay),
                 Average(parameters, args.ema, warm_up=True) if args.ema else None, companion=alignment)
 
@@ -181,12 +196,15 @@ def _alignment(args, config):
     return Alignment(encoder, config.hidden_size, config.patch, args.repa_weight, encoder.config.width, encoder.config.patch)
 
 
-def _settings(args, dataset) -> dict:
+def _settings(args, dataset, steps: int) -> dict:
     """Everything that the numbers of a step depend on; files are known by name and size, since a data set may have a hundred thousand."""
     from jseg.checkpoint import sha256
     from jseg.flowseg.predict import stored_classes
-    names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "scales", "weight", "schedule", "tau", "eps")
+    names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "scales", "jitter", "warmup", "decay", "shift", "weight",
+             "schedule", "tau", "eps")
     started = {"model_path": sha256(args.model_path)} if args.model_path else {}
+    if args.decay == "linear":
+        started["steps"] = steps
     if args.repa:
         started.update(repa=sha256(args.repa), repa_block=args.repa_block, repa_weight=args.repa_weight)
     digest = hashlib.sha256(dataset.table.tobytes())

@@ -39,6 +39,21 @@ def augment(picture: np.ndarray, label: np.ndarray, width: int, height: int, rng
     return np.ascontiguousarray(picture), np.ascontiguousarray(label)
 
 
+def recolour(picture: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """A picture uint8 [H, W, 3] with its saturation, contrast and brightness each times a factor drawn from 1 - strength to 1 + strength.
+
+    Three numbers are drawn whatever the strength, 0 to below 1; 0 gives the picture itself.
+    """
+    saturation, contrast, brightness = 1 + strength * (2 * rng.random(3) - 1)
+    if strength == 0:
+        return picture
+    values = picture.astype(np.float32)
+    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)[:, None]                               # [H, W, 1]
+    mean = float(grey.mean(dtype=np.float64))
+    values = brightness * (mean + contrast * (grey + saturation * (values - grey) - mean))
+    return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
 def _window(length: int, wanted: int, place: float) -> Tuple[int, int]:
     """(start, stop) of `wanted` pixels of an axis; those beyond its `length` are spread over both ends."""
     spare = length - wanted

@@ -3,18 +3,19 @@
 OUTPUT/NAME.png                       the label map: 8-bit gray, one class id a pixel, in the picture's size
 OUTPUT/overlays/NAME.jpg              the picture under its classes' colours
 OUTPUT/probabilities/NAME.npy         on request: float16 [N, H, W]
-OUTPUT/run.json                       the settings that made them
+OUTPUT/run.json                       the settings that made them, and the SHA-256 of every picture
 """
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, Iterator, List, Sequence, Set
 
 import numpy as np
 
 from jseg.atomic import remove_stale_temporaries, write_atomic
+from jseg.checkpoint import sha256
 from jseg.checks import DataError, check_files, name_key
 from jseg.classes import ClassSet, colorize
 from jseg.examples import Example, find_examples
@@ -55,19 +56,17 @@ def opened(output: Path, settings: dict, pictures: Sequence[Example]) -> None:
     """Raise DataError unless `output` is new, or holds results of these settings alone; nothing is written."""
     if output.exists() and not output.is_dir():
         raise DataError(f"output {output} is a file; expected a folder, which is created if missing")
-    if not (output / RUN).exists():
-        taken = [example.stem for example in pictures if (output / f"{example.stem}.png").exists()]
-        if taken:
-            raise DataError(f"{output} holds {taken[0]}.png ({len(taken)} of the results' names are taken) but no {RUN} that says how it "
-                            f"was made; give another --output, or move those files away")
-        return
     try:
-        stored = json.loads((output / RUN).read_text(encoding="utf-8"))["settings"]
-        old = {name: stored[name] for name in stored}
+        run = json.loads((output / RUN).read_text(encoding="utf-8")) if (output / RUN).exists() else {"settings": {}, "pictures": {}}
+        old, known = {**run["settings"]}, {**run["pictures"]}
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{output / RUN} is no run file of segment, or is damaged ({error}); move it away or give another "
                         f"--output") from None
-    settings = json.loads(json.dumps(settings))
+    taken = [example.stem for example in pictures if example.stem not in known and (output / f"{example.stem}.png").exists()]
+    if taken:
+        raise DataError(f"{output} holds {taken[0]}.png ({len(taken)} of the results' names are taken), of which no {RUN} says how it was "
+                        f"made; give another --output, or move those files away")
+    settings = json.loads(json.dumps(settings)) if old else {}
     differ = [f"{name} was {old.get(name)}, is {settings.get(name)}" for name in sorted(set(old) | set(settings))
               if old.get(name) != settings.get(name)]
     if differ:
@@ -75,7 +74,25 @@ def opened(output: Path, settings: dict, pictures: Sequence[Example]) -> None:
                         f"settings to go on")
 
 
-def finished(example: Example, output: Path, probabilities: bool) -> bool:
+def digests_of(pictures: Sequence[Example]) -> Dict[str, str]:
+    """Stem -> SHA-256 of the picture's file."""
+    return {example.stem: sha256(example.picture) for example in pictures}
+
+
+def finished(pictures: Sequence[Example], output: Path, digests: Dict[str, str], probabilities: bool) -> Set[str]:
+    """Stems of those whose result is there, made from this very file."""
+    known = _recorded(output)
+    return {example.stem for example in pictures
+            if known.get(example.stem) == digests[example.stem] and _complete(example, output, probabilities)}
+
+
+def _recorded(output: Path) -> Dict[str, str]:
+    """`digests_of` the pictures that an opened folder's results were made from."""
+    path = output / RUN
+    return json.loads(path.read_text(encoding="utf-8"))["pictures"] if path.exists() else {}
+
+
+def _complete(example: Example, output: Path, probabilities: bool) -> bool:
     """Whether all files of a picture's result are there and the label map, written last, can be opened."""
     try:
         return (output / f"{example.stem}.png").exists() and read_header(output / f"{example.stem}.png").format == "PNG" and \
@@ -93,19 +110,26 @@ class Result:
 
 
 def segment_folder(segmenter: Segmenter, pictures: Sequence[Example], output: Path, settings: dict, classes: ClassSet,
-                   probabilities: bool = False) -> Iterator[Result]:
+                   digests: Dict[str, str], probabilities: bool = False) -> Iterator[Result]:
     """Segment the pictures that are not finished, yielding a `Result` after each, whose files are then there.
 
-    Raises OSError in one line when the disk is full; what is finished stays.
+    digests: `digests_of` the pictures; label maps of other files of the same names are removed first. Raises OSError in one line when the
+    disk is full; what is finished stays.
     """
     places = [output, output / OVERLAYS] + [output / PROBABILITIES] * probabilities
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(place)
-    record = json.dumps({"format": FORMAT, "settings": settings, "classes": list(classes.names)}, indent=1, ensure_ascii=False) + "\n"
+    done = finished(pictures, output, digests, probabilities)
+    for example in pictures:
+        path = output / f"{example.stem}.png"
+        if example.stem not in done and path.exists():
+            path.unlink()
+    record = json.dumps({"format": FORMAT, "settings": settings, "classes": list(classes.names),
+                         "pictures": {**_recorded(output), **digests}}, indent=1, ensure_ascii=False) + "\n"
     _written(output / RUN, lambda path: write_atomic(path, lambda file: file.write(record.encode("utf-8", "backslashreplace"))))
     for example in pictures:
-        if finished(example, output, probabilities):
+        if example.stem in done:
             continue
         picture = read_picture(example.picture)
         if probabilities:

@@ -7,6 +7,7 @@ mirrored pictures and over noises are of probabilities, never of codes: a mean o
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from jseg.runtime import jt
 
 STEPS = 10                                 # best in the paper, second-hand
 OVERLAP = 1 / 3                            # of neighbouring windows
+SHIPPED = Path(__file__).resolve().parent.parent / "weights" / "flowseg.safetensors"
 
 
 class Segmenter:
