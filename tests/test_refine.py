@@ -10,8 +10,10 @@ from PIL import Image
 from jseg import checkpoint
 from jseg.ldm import refine
 from jseg.ldm.color import transfer, transfer_signed
+from jseg.ldm.pipelines import unet_calls
 from jseg.ldm.presets import AUTOENCODERS, PIPELINES, UNETS, Pipeline, Stage
 from jseg.ldm.refine import Synthesizer
+from jseg.ldm.schedule import Schedule
 from jseg.noise import normal
 from jseg.runtime import jt
 from tiny import FINE, HEIGHT, RELEASE, WIDTH, label_map, photograph, saved, weights
@@ -72,7 +74,9 @@ def run(synthesizer, labels, references, seed=0, stems=None):
 
 # -- what is noised and denoised -------------------------------------------------------------------------------------
 
-ORIGINAL_T = {"release": [(600, 598, 300), (640, 638, 320), (400, 380, 20)], "fine": [(600, 600, 301), (640, 640, 321), (400, 400, 21)]}
+# t noised at, t first and last denoised at, steps
+ORIGINAL_T = {"release": [(600, 598, 0, 300), (640, 638, 0, 320), (400, 380, 0, 20)],
+              "fine": [(600, 600, 8, 8), (640, 640, 3, 12), (400, 400, 2, 12)]}
 
 
 @pytest.mark.parametrize("name", ["release", "fine"])
@@ -80,20 +84,20 @@ def test_every_stage_is_run_as_its_row_says(name):
     synthesizer = stubbed(PIPELINES[name])
     reports = run(synthesizer, [latent_label()], [photograph(0)], seed=7, stems=["x"])
     calls, alpha_bar = synthesizer.unet.calls, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    assert len(calls) == sum(steps for _, _, steps in ORIGINAL_T[name])
+    assert len(calls) == sum(steps for *_, steps in ORIGINAL_T[name])
     # Two plain forwards per guided step: 600 + 640 + 40 for the release. Here one encoder pass and a doubled decoder batch.
     assert sum(passes for _, _, passes in calls) == 2 * len(calls)
     position = 0
-    for number, (noised, first, steps) in enumerate(ORIGINAL_T[name]):
+    for number, (noised, first, last, steps) in enumerate(ORIGINAL_T[name]):
         x, t, _ = calls[position]
-        assert t == first and calls[position + steps - 1][1] == 0
+        assert t == first and calls[position + steps - 1][1] == last
         picture = synthesizer.autoencoder.encoded[number].astype(np.float64)
         z = picture.reshape(3, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
         expected = np.sqrt(alpha_bar[noised]) * z + np.sqrt(1 - alpha_bar[noised]) * normal(7, "x", number, z.shape)
         assert np.abs(x[0] - expected).max() < 1e-5
         position += steps
     told = [(report.stage, report.step, report.steps, report.pictures is not None) for report in reports]
-    assert told == [entry for number, (_, _, steps) in enumerate(ORIGINAL_T[name])
+    assert told == [entry for number, (*_, steps) in enumerate(ORIGINAL_T[name])
                     for entry in [(number, step, steps, False) for step in range(1, steps + 1)] + [(number, steps, steps, True)]]
 
 
@@ -107,6 +111,23 @@ def test_an_unguided_stage_is_one_pass_and_eta_draws_its_own_noise(monkeypatch):
     shape = (3, HEIGHT // 4, WIDTH // 4)
     assert [key[:3] for key in drawn] == [(3, stem, stage) for stage in (0, "0.2", "0.1", 1) for stem in "xy"]
     assert {tuple(key[3]) for key in drawn} == {shape}
+
+
+def test_a_stage_takes_its_sampler_steps_spacing_and_interval(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(refine, "normal", lambda *key: drawn.append(key[:3]) or normal(*key))
+    stages = (Stage(3.7, "ddim500", 300, sampler="dpmpp_2m", steps=4, guidance_low=200, guidance_high=460),
+              Stage(3.7, "", 400, sampler="dpmpp_2m_sde", steps=3, spacing="lambda"),
+              Stage(3.7, "ddim50", 20, sampler="ancestral", steps=2))
+    synthesizer = stubbed(dataclasses.replace(FINE, stages=stages))
+    reports = run(synthesizer, [latent_label()], [photograph(0)], 3, ["x"])
+    calls = [(t, passes) for _, t, passes in synthesizer.unet.calls]
+    assert [t for t, _ in calls] == [600, 450, 300, 148, 400, int(Schedule().visited(401, 3, "lambda")[1]), 0, 400, 200]
+    assert [passes for _, passes in calls] == [1, 2, 2, 1, 2, 2, 2, 2, 2]            # 9 steps, 16 passes
+    assert sum(passes for _, passes in calls) == unet_calls(synthesizer.pipeline) == 16
+    middle = Schedule().visited(401, 3, "lambda")[1]
+    assert drawn == [(3, "x", stage) for stage in (0, 1, "1.400", f"1.{middle}", 2, "2.20")]
+    assert [report.steps for report in reports if report.pictures] == [4, 3, 2]
 
 
 # -- the hand-over ---------------------------------------------------------------------------------------------------
@@ -253,6 +274,18 @@ def test_the_batch_size_does_not_matter(weights, pipeline, monkeypatch):
     assert all(np.array_equal(values, noise[key]) for key, values in drawn)
     difference = np.abs(np.stack(together).astype(int) - np.stack(alone))
     assert (difference <= 1).mean() >= 0.999, f"{(difference > 1).sum()} of {difference.size} values differ by more than a level"
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m_sde", "ancestral"])
+def test_the_noise_of_a_stochastic_sampler_is_a_picture_s_own(weights, sampler):
+    pipeline = dataclasses.replace(FINE, stages=(Stage(3.5, "ddim50", 30, sampler=sampler, steps=3),))
+    synthesizer = Synthesizer.from_files(*weights, pipeline, "cpu")
+    labels, references, stems = [latent_label(i) for i in range(3)], [photograph(i) for i in range(3)], ["a", "b", "c"]
+    together = run(synthesizer, labels, references, 5, stems)[-1].pictures
+    alone = [run(synthesizer, labels[i:i + 1], references[i:i + 1], 5, stems[i:i + 1])[-1].pictures[0] for i in range(3)]
+    assert (np.abs(np.stack(together).astype(int) - np.stack(alone)) <= 1).mean() >= 0.999
+    other = run(synthesizer, labels[:1], references[:1], 6, stems[:1])[-1].pictures[0]
+    assert (np.abs(other.astype(int) - alone[0]) > 1).mean() > 0.1
 
 
 def test_a_pipeline_without_stages_is_refused(weights):

@@ -118,6 +118,54 @@ def test_wrong_arguments_are_refused_before_any_step():
         ddim(None, x, schedule, 3, eta=0.5)
 
 
+class CountedUNet:
+    """Predicts t + 1 under a map and 1 under the null map; the batch of every call of the decoder is kept."""
+
+    def __init__(self):
+        self.encoded, self.decoded = 0, []
+
+    def condition(self, y):
+        return [((y, y), (y, y))]
+
+    def encode(self, x, t):
+        self.encoded += 1
+        return x, t
+
+    def decode(self, features, modulations, variance):
+        (x, t), maps = features, modulations[0][0][0]
+        self.decoded.append(maps.shape[0])
+        t = jt.concat([t] * (maps.shape[0] // x.shape[0]), dim=0).float32().reshape(-1, 1, 1, 1)
+        return 1 + t * maps[:, :1] + jt.zeros((maps.shape[0],) + tuple(x.shape[1:]))
+
+
+def test_outside_the_interval_only_the_conditional_pass_runs():
+    unet, y = CountedUNet(), jt.ones((2, 29, 4, 6))
+    predictor, x = guided(unet, y, 3.0, (200, 400)), jt.zeros((2, 3, 4, 6))
+    for t, passes, expected in (((199, 199), 1, (200, 200)), ((200, 200), 2, (601, 601)), ((400, 400), 2, (1201, 1201)),
+                                ((401, 401), 1, (402, 402)), ((400, 401), 2, (1201, 402))):
+        eps = predictor(x, jt.array(np.array(t, np.int32))).numpy()
+        assert unet.decoded.pop() == passes * 2 and eps[:, 0, 0, 0].tolist() == list(expected)
+        assert np.array_equal(predictor(x, np.array(t, np.int32)).numpy(), eps)
+    assert unet.encoded == 10
+    whole, unguided = guided(unet, y, 3.0), guided(unet, y, 1.0, (200, 400))
+    unet.decoded.clear()
+    assert whole(x, np.array([0, 999])).numpy()[:, 0, 0, 0].tolist() == [1, 2998] and unguided(x, np.array([300, 300])).numpy().max() == 301
+    assert unet.decoded == [4, 2]
+
+
+def test_the_interval_is_plain_conditional_noise_outside_and_guidance_inside():
+    arrays = golden("unet_small.npz")
+    y, t = one_hot(arrays["label"][:, 0], 29), arrays["t"]
+    conditional, null = arrays["out"][:, :3], arrays["out_null"][:, :3]
+    full = null + 3.5 * (conditional - null)
+    assert t[0] != t[1]
+    for interval, expected in (((0, 999), full), ((t[0], t[0]), np.stack([full[0], conditional[1]])),
+                               ((t[1], t[1]), np.stack([conditional[0], full[1]])), ((998, 998), conditional)):
+        ours = guided(small_unet(), y, 3.5, interval)(arrays["x"], t).numpy()
+        for mine, theirs in zip(ours, expected):
+            assert difference(mine, theirs) < 1e-4
+
+
 def test_arrays_serve_where_vars_do():
     arrays, schedule = golden("unet_small.npz"), Schedule("ddim50")
     y = one_hot(arrays["label"][:, 0], 29)

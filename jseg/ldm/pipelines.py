@@ -4,7 +4,7 @@
      "stages": [{"guidance": 3.5, "respacing": "ddim50", "start_index": 30},
                 {"guidance": 3.7, "respacing": "ddim50", "start_index": 20, "color_transfer": true}]}
 
-Any field of `presets.Pipeline` may stand beside "stages"; what is left out is the base preset's.
+Any field of `presets.Stage` may stand in a stage, and of `presets.Pipeline` beside "stages"; what is left out is the base preset's.
 """
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import json
 from dataclasses import fields, replace
 from pathlib import Path
 
-from jseg.ldm.presets import PIPELINES, Pipeline, Stage
-from jseg.ldm.schedule import Schedule
+import numpy as np
+
+from jseg.ldm.presets import PIPELINES, SAMPLERS, Pipeline, Stage
+from jseg.ldm.schedule import SPACINGS, TIMESTEPS, Schedule
 
 MAX_GUIDANCE = 1000              # far beyond any use; NaN, Infinity and typing errors are beyond it, too
 _TYPES = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
@@ -28,13 +30,30 @@ def pipeline_named(preset) -> Pipeline:
     return PIPELINES[preset]
 
 
-def stage_steps(pipeline: Pipeline, number: int) -> int:
-    """Guided steps of a stage: start_index of them, or one more where denoising is aligned with the noise."""
+def first_index(pipeline: Pipeline, number: int) -> int:
+    """What a stage's sampler takes as its start_index: the stage's own, or one more where denoising is aligned with the noise."""
     return pipeline.stages[number].start_index + int(pipeline.aligned)
 
 
+def stage_steps(pipeline: Pipeline, number: int) -> int:
+    """Denoising steps of a stage: its `steps`, or every respaced step from the start index down."""
+    return pipeline.stages[number].steps or first_index(pipeline, number)
+
+
+def unet_calls(pipeline: Pipeline) -> int:
+    """UNet forwards that the release would run for one picture: 2 for a guided step, 1 for another; 1,280 for its own stages."""
+    calls = 0
+    for number, stage in enumerate(pipeline.stages):
+        schedule = Schedule(stage.respacing)
+        timesteps = schedule.timesteps[schedule.visited(first_index(pipeline, number), stage.steps or None, stage.spacing)]
+        inside = (timesteps >= stage.guidance_low) & (timesteps <= stage.guidance_high)
+        calls += len(timesteps) + (int(np.sum(inside)) if stage.guidance > 1 else 0)
+    return calls
+
+
 def check_pipeline(pipeline: Pipeline) -> Pipeline:
-    """The pipeline itself; raises ValueError, naming the stage, if a respacing does not exist or a start index is not in it."""
+    """The pipeline itself; raises ValueError, naming the stage, for what cannot run: a respacing, sampler or spacing that does not
+    exist, a start index or a number of steps that is not in it, numbers out of range."""
     if not pipeline.stages:
         raise ValueError("the pipeline has no stages; expected one or more")
     for number, stage in enumerate(pipeline.stages):
@@ -43,13 +62,30 @@ def check_pipeline(pipeline: Pipeline) -> Pipeline:
             Schedule(stage.respacing).check_index(stage.start_index)
         except ValueError as error:
             raise ValueError(f"stage {number}: {error}") from None
-        if stage_steps(pipeline, number) < 1:
+        if first_index(pipeline, number) < 1:
             raise ValueError(f"stage {number}: start index 0 leaves nothing to denoise; expected 1 or more")
+        _check_sampler(stage, first_index(pipeline, number), f"stage {number}")
         if not abs(stage.guidance) <= MAX_GUIDANCE:
             raise ValueError(f"stage {number}: guidance is {stage.guidance}; expected a number such as 3.5, at most {MAX_GUIDANCE}")
         if not 0 <= stage.eta <= 1:
             raise ValueError(f"stage {number}: eta is {stage.eta}; expected 0 (deterministic) to 1 (ancestral)")
     return pipeline
+
+
+def _check_sampler(stage: Stage, available: int, where: str) -> None:
+    for name, value, choices in (("sampler", stage.sampler, SAMPLERS), ("spacing", stage.spacing, SPACINGS)):
+        if value not in choices:
+            raise ValueError(f"{where}: {name} is {value!r}; expected one of {', '.join(choices)}")
+    if not 0 <= stage.steps <= available:
+        raise ValueError(f"{where}: steps is {stage.steps}; expected 1 to {available}, the steps of "
+                         f"{stage.respacing or 'the full schedule'} from the start index down, or 0 for all of them")
+    fixed = SAMPLERS[stage.sampler]
+    if fixed is not None and stage.eta not in (0, fixed):
+        raise ValueError(f"{where}: eta is {stage.eta}, but sampler {stage.sampler} means eta {fixed:g}; leave eta out, or take "
+                         f"{', '.join(name for name, eta in SAMPLERS.items() if eta is None)}")
+    if not 0 <= stage.guidance_low <= stage.guidance_high < TIMESTEPS:
+        raise ValueError(f"{where}: guidance_low is {stage.guidance_low} and guidance_high is {stage.guidance_high}; expected original "
+                         f"timesteps, 0 <= low <= high <= {TIMESTEPS - 1}")
 
 
 def load_pipeline(path, base: str = "release") -> Pipeline:

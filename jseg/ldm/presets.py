@@ -38,6 +38,10 @@ class AutoencoderConfig:
         return 2 ** (len(self.channel_mult) - 1)
 
 
+# What a stage may name: generators of jseg/ldm/samplers.py, each with the eta that its name stands for, or None where the stage says it.
+SAMPLERS = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.0}
+
+
 @dataclass(frozen=True)
 class Stage:
     """One round of encode, noise, denoise, decode; every round after the first starts from the picture before it."""
@@ -45,7 +49,12 @@ class Stage:
     respacing: str                                       # "ddim500", "ddim50", ... or "" for all 1000 steps
     start_index: int                                     # index into the respaced steps at which noise is added
     color_transfer: bool = False                         # give the picture the reference's colours before encoding
-    eta: float = 0.0                                     # 0: deterministic DDIM, 1: ancestral noise
+    eta: float = 0.0                                     # of ddim and dpmpp_2m; 0: deterministic, 1: as noisy as the process itself
+    sampler: str = "ddim"                                # one of SAMPLERS
+    steps: int = 0                                       # denoising steps; 0: every respaced step from the start index down
+    spacing: str = "uniform"                             # which of the respaced steps those are: Schedule.visited
+    guidance_low: int = 0                                # guided from this original timestep ...
+    guidance_high: int = 999                             # ... to this one; elsewhere the conditional pass alone
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,17 @@ _STAGES = (
     Stage(guidance=3.7, respacing="ddim50", start_index=20, color_transfer=True),
 )
 
+_FAST_STAGES = (
+    Stage(guidance=3.5, respacing="", start_index=600, sampler="dpmpp_2m", steps=8, spacing="quadratic"),
+    Stage(guidance=3.7, respacing="", start_index=640, color_transfer=True, sampler="dpmpp_2m", steps=12, spacing="quadratic"),
+    Stage(guidance=3.7, respacing="", start_index=400, color_transfer=True, sampler="dpmpp_2m", steps=12, spacing="quadratic"),
+)
+
 PIPELINES = {
     # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards a picture.
     "release": Pipeline(_STAGES, aligned=False, float_handoff=False, rounding="truncate",
                         jpeg_quality=75, jpeg_subsampling="4:2:0"),
-    # The same stages with the noise level that the denoiser expects and nothing lost between them.
-    "fine": Pipeline(_STAGES, aligned=True, float_handoff=True, rounding="round"),
+    # The same noise levels and guidance, denoised from the level that the noise has, nothing lost between the stages: 64 UNet forwards,
+    # chosen from the curve in docs/samplers.md.
+    "fine": Pipeline(_FAST_STAGES, aligned=True, float_handoff=True, rounding="round"),
 }

@@ -16,11 +16,12 @@ from jseg.checkpoint import load_into
 from jseg.data import same_aspect
 from jseg.images import from_signed, jpeg_round_trip, resize_label, resize_picture, to_signed
 from jseg.layers import one_hot
+from jseg.ldm import samplers
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.color import transfer, transfer_signed
-from jseg.ldm.pipelines import check_pipeline, pipeline_named, stage_steps
-from jseg.ldm.presets import Pipeline
-from jseg.ldm.samplers import add_noise, ddim, guided
+from jseg.ldm.pipelines import check_pipeline, first_index, pipeline_named, stage_steps
+from jseg.ldm.presets import SAMPLERS, Pipeline
+from jseg.ldm.samplers import add_noise, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.weights import find_weights, network_config
@@ -127,13 +128,16 @@ class Synthesizer:
             schedule = Schedule(stage.respacing)
             z = self._encoded(pictures)
             x = add_noise(schedule, z, stage.start_index, np.stack([normal(seed, stem, number, z.shape[1:]) for stem in stems]))
-            predictor = guided(self.unet, maps, stage.guidance)
+            predictor = guided(self.unet, maps, stage.guidance, (stage.guidance_low, stage.guidance_high))
             steps = stage_steps(self.pipeline, number)
 
             def step_noise(index, number=number, shape=tuple(z.shape[1:])):
                 return np.stack([normal(seed, stem, f"{number}.{index}", shape) for stem in stems])
 
-            for done, x in enumerate(ddim(predictor, x, schedule, steps, stage.eta, step_noise), start=1):
+            eta = stage.eta if SAMPLERS[stage.sampler] is None else SAMPLERS[stage.sampler]
+            latents = getattr(samplers, stage.sampler)(predictor, x, schedule, first_index(self.pipeline, number), eta, step_noise,
+                                                       stage.steps or None, stage.spacing)
+            for done, x in enumerate(latents, start=1):
                 yield Progress(number, done, steps)
             del predictor                        # frees the maps' modulations before the decoder needs memory
             decoded = self._decoded(x)

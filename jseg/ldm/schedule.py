@@ -6,12 +6,14 @@ beta_t linear from 1e-4 to 0.02 (Ho et al. 2020, section 4), respacing after Nic
 """
 from __future__ import annotations
 
-from typing import List
+from typing import List, Optional
 
 import numpy as np
 
 TIMESTEPS = 1000
 BETA_FIRST, BETA_LAST = 1e-4, 0.02
+RHO = 7                            # of "rho" spacing (Karras et al. 2022, table 1)
+SPACINGS = ("uniform", "quadratic", "lambda", "rho")
 
 
 def ddim_counts(timesteps: int = TIMESTEPS) -> List[int]:
@@ -98,3 +100,34 @@ class Schedule:
         if array.dtype.kind not in "iu" or array.size == 0 or array.min() < 0 or array.max() >= len(self):
             raise ValueError(f"{what} {index}: expected an integer from 0 to {len(self) - 1}, an index into the {len(self)} steps of "
                              f"{self.respacing or 'the full schedule'} (not an original timestep)")
+
+    def visited(self, start_index: int, steps: Optional[int] = None, spacing: str = "uniform") -> np.ndarray:
+        """The indices at which a sampler of `steps` steps calls its predictor: descending ints, the first start_index - 1.
+
+        None takes every index down to 0. The clean picture being index -1, "uniform" takes equal strides of the index, "quadratic" of
+        its root (Song et al. 2021, D.2). "lambda": equal strides of log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)); "rho": of
+        sqrt(1 / alpha_bar - 1) ** (1 / RHO); both down to index 0. Rounded to the nearest index that is free.
+        Raises ValueError for more steps than indices, less than one, or another spacing.
+        """
+        self.check_index(start_index - 1, what="last index to denoise from (start_index - 1)")
+        if spacing not in SPACINGS:
+            raise ValueError(f"spacing {spacing!r}: expected one of {', '.join(SPACINGS)}")
+        steps = start_index if steps is None else steps
+        if not 1 <= steps <= start_index:
+            raise ValueError(f"{steps} steps: expected 1 to {start_index}, the indices of {self.respacing or 'the full schedule'} "
+                             f"from {start_index - 1} down")
+        if spacing in ("uniform", "quadratic"):
+            shares = np.linspace(1, 0, steps + 1)[:-1] ** (1 if spacing == "uniform" else 2)
+            return _descending(np.round(shares * start_index - 1).astype(int))
+        noise = np.sqrt(1 / self.alpha_bar[:start_index] - 1)
+        height = np.log(noise) if spacing == "lambda" else noise ** (1 / RHO)
+        wanted = np.interp(np.linspace(height[-1], height[0], steps), height, np.arange(start_index))
+        return _descending(np.round(wanted).astype(int))
+
+
+def _descending(indices: np.ndarray) -> np.ndarray:
+    """The indices with repetitions moved aside: each at least one below the one before, and leaving room for those after it."""
+    found = [int(indices[0])]
+    for left, index in zip(range(len(indices) - 2, -1, -1), indices[1:]):
+        found.append(max(min(int(index), found[-1] - 1), left))
+    return np.array(found)
