@@ -10,11 +10,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 from typing import Iterator
 
 from jseg.runtime import jt
 
+# The operators of jseg.fused that were measured to be faster than their twins on each device (docs/kernels.md). JSEG_FUSED in the
+# environment, names with commas between them or nothing, takes its place.
+FASTER = {"cpu": ("group_norm", "rms_norm", "attention"), "cuda": ()}
+HALVES = ("float16", "bfloat16")
+
 _once = False
+
+
+def compiles(name: str, x) -> bool:
+    """Whether jseg.fused's compiled operator of that name is the one for x, on the present device."""
+    chosen = os.environ.get("JSEG_FUSED")
+    names = FASTER["cuda" if jt.flags.use_cuda else "cpu"] if chosen is None else chosen.split(",")
+    return name in names and str(x.dtype) in ("float32",) + HALVES
 
 
 class Function(jt.Function):
@@ -179,7 +192,7 @@ def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: 
     transpose_a, transpose_b: a is [n, K, L], b is [n, M, K]. One of them may be [1, ...] for all n.
     """
     with jt.no_grad():
-        if not (_compiles(a) and b.dtype == "float32" and _onednn()):
+        if not (_compiles(a) and b.dtype == "float32" and onednn()):
             return plain_products(a, b, transpose_a, transpose_b, total)
         n, rows, columns = max(a.shape[0], b.shape[0]), a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
         return jt.code([1 if total else n, rows, columns], "float32", [a, b], cpu_header=PRODUCTS_HEADER, cpu_src=PRODUCTS,
@@ -197,6 +210,6 @@ def plain_products(a, b, transpose_a: bool, transpose_b: bool, total: bool):
 
 
 @functools.lru_cache(maxsize=None)
-def _onednn() -> bool:
+def onednn() -> bool:
     """Whether oneDNN's matrix product is in this process for every library to see: Jittor loads it so, unless use_mkl=0."""
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.dropout import Dropout
-from jseg.kernels import Function, products, standardize
+from jseg.fused import attention as tiles
+from jseg.fused import group_norm as fused_norm
+from jseg.kernels import HALVES, Function, compiles, products, standardize
 from jseg.runtime import jt
 
 __all__ = ["Dropout", "standardize"]
@@ -31,13 +33,25 @@ class GroupNorm(nn.Module):
             self.bias = jt.zeros(channels)
         self.affine = affine
 
-    def execute(self, x):
-        batch = x.shape[0]
-        y = standardize(x.reshape(batch, self.groups, -1), self.eps).reshape(x.shape)                      # [B, C, ...]
-        if not self.affine:
-            return y
-        shape = (1, self.channels) + (1,) * (x.ndim - 2)
-        return y * self.weight.reshape(shape) + self.bias.reshape(shape)                                   # [B, C, ...]
+    def execute(self, x, film=None, activate: bool = False):
+        """The norm of x [B, C, ...], then, as in residual blocks, times film[0] plus film[1], each [B, C, 1, ...], then SiLU."""
+        return normalized(self, x, (self.weight, self.bias) if self.affine else None, film, activate)      # [B, C, ...]
+
+
+def normalized(norm: GroupNorm, x, modulation, film=None, activate: bool = False):
+    """act((x_hat scale + shift) film[0] + film[1]) of x [B, C, ...], modulation being (scale, shift): [C], or maps of x's shape; or None.
+
+    x_hat: standardized by group, float32 inside whatever x is.
+    """
+    if modulation is not None and (compiles(fused_norm.NAME, x) or str(x.dtype) in HALVES):
+        return fused_norm.group_norm(x, norm.groups, norm.eps, *modulation, film=film, activate=activate)  # [B, C, ...]
+    y = standardize(x.reshape(x.shape[0], norm.groups, -1), norm.eps).reshape(x.shape)
+    if modulation is not None:
+        scale, shift = (v if v.ndim > 1 else v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in modulation)
+        y = y * scale + shift
+    if film is not None:
+        y = y * film[0] + film[1]
+    return silu(y) if activate else y                                                                      # [B, C, ...]
 
 
 def silu(x):
@@ -102,10 +116,27 @@ def from_tokens(tokens, batch: int, height: int, width: int):
 def attention(q, k, v, scale: float):
     """softmax(scale q k^T) v for q [n, L, D], k and v [n, M, D], n counting batch times heads -> [n, L, D].
 
-    Queries go in chunks, so the scores never take more than `ATTENTION_CHUNK_BYTES`. Only q, k, v and the result are kept for the
-    gradient, which computes the scores again. Gradients of gradients are not supported.
+    In tiles (`jseg.fused.attention`) where that was measured to be faster; else queries go in chunks, so the scores never take more than
+    `ATTENTION_CHUNK_BYTES`. Only q, k, v and the result, and in tiles a number per query, are kept for the gradient, which computes the
+    scores again. The softmax is float32 whatever q is. Gradients of gradients are not supported.
     """
-    return _Attention(scale)(q, k, v)
+    return (_TiledAttention if tiles.tiled(q) else _Attention)(scale)(q, k, v)
+
+
+class _TiledAttention(Function):
+    def __init__(self, scale: float):
+        self.scale = scale
+
+    def execute(self, q, k, v):
+        with jt.no_grad():
+            out, sums = tiles.forward(q, k, v, self.scale)
+        self.keep(q, k, v, out, sums)
+        return out                                                                                         # [n, L, D]
+
+    def grad(self, gradient):
+        q, k, v, out, sums = self.recall()
+        with jt.no_grad():
+            return tuple(of_x.cast(x.dtype) for of_x, x in zip(tiles.backward(gradient, q, k, v, out, sums, self.scale), (q, k, v)))
 
 
 class _Attention(Function):
@@ -117,7 +148,9 @@ class _Attention(Function):
         with jt.no_grad():
             for q_i, in chunks:
                 weights = _weights(q_i * self.scale, k)
-                parts.append(products(weights, v) / weights.sum(-1, keepdims=True))    # dividing afterwards saves a pass over the scores
+                sums = weights.sum(-1, keepdims=True)
+                # Dividing afterwards saves a pass over the scores.
+                parts.append((products(weights.cast(v.dtype), v) / sums).cast(v.dtype))
                 if settles and len(chunks) > 1:
                     parts[-1].sync()       # else the lazy graph may hold every chunk's scores at once
             out = _joined(parts)
@@ -128,18 +161,20 @@ class _Attention(Function):
         """With P the softmax, the gradient of the scores is P (dO v^T - rowsum(dO O))."""
         (q, k, v, out), of_q, of_k, of_v = self.recall(), [], 0, 0
         with jt.no_grad():
-            for q_i, out_i, g_i in _chunks(k, q, out, gradient):
+            for q_i, out_i, g_i in _chunks(k, q, out, gradient.cast(q.dtype)):
                 weights = _weights(q_i * self.scale, k)
                 weights = weights / weights.sum(-1, keepdims=True)
                 of_scores = weights * (products(g_i, v, transpose_b=True) - (g_i * out_i).sum(-1, keepdims=True))
+                of_scores, weights = of_scores.cast(q.dtype), weights.cast(q.dtype)
                 of_q.append(products(of_scores, k) * self.scale)
                 of_k, of_v = of_k + products(of_scores, q_i, transpose_a=True), of_v + products(weights, g_i, transpose_a=True)
             return _joined(of_q), of_k * self.scale, of_v
 
 
 def _weights(q, k):
-    """exp of the scores q k^T [n, L, M], less the largest of each row."""
+    """exp of the scores q k^T [n, L, M], less the largest of each row; float32 unless q is float64."""
     scores = products(q, k, transpose_b=True)
+    scores = scores.float32() if str(scores.dtype) in HALVES else scores
     return jt.exp(scores - scores.max(-1, keepdims=True))
 
 
@@ -206,7 +241,7 @@ def upsampled_conv(conv, x, padding: int = 1):
         return nn.conv2d(doubled if padding else doubled[:, :, 1:-1], conv.weight, conv.bias, padding=(padding, 1))
     channels_out, channels = conv.weight.shape[:2]
     taps = np.einsum("pay,qbx->yxpqab", _TAPS, _TAPS).reshape(9, 16)
-    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps)).reshape(channels_out, channels, 4, 2, 2)
+    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps).cast(conv.weight.dtype)).reshape(channels_out, channels, 4, 2, 2)
     weight = weight.permute(2, 0, 1, 3, 4).reshape(4 * channels_out, channels, 2, 2)
     y = nn.conv2d(x, weight, padding=(padding, 1))                                       # [B, 4 O, H + 1, W + 1]
     batch, _, height, width = y.shape

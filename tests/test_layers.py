@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jseg import layers
+from jseg import kernels, layers
 from jseg.runtime import jt
 
 nn = jt.nn
@@ -29,8 +29,16 @@ def test_group_norm_refuses_channels_that_do_not_divide():
         layers.GroupNorm(32, 40)
 
 
+@pytest.fixture(params=["tiles", "chunks"])
+def way(request, monkeypatch):
+    """How attention goes about it."""
+    monkeypatch.delenv("JSEG_FUSED", raising=False)
+    monkeypatch.setattr(kernels, "FASTER", {"cpu": ("attention",) if request.param == "tiles" else ()})
+    return request.param
+
+
 @pytest.mark.parametrize("chunk", [32 << 20, 4 * 40 * 7])
-def test_attention_is_the_textbook_formula_whatever_the_chunk(chunk, monkeypatch):
+def test_attention_is_the_textbook_formula_whatever_the_chunk(chunk, way, monkeypatch):
     monkeypatch.setattr(layers, "ATTENTION_CHUNK_BYTES", chunk)
     q, k, v = (rng().standard_normal((3, n, 8)) for n in (24, 40, 40))
     scores = np.einsum("nid,njd->nij", q, k) * 0.35
@@ -41,14 +49,14 @@ def test_attention_is_the_textbook_formula_whatever_the_chunk(chunk, monkeypatch
     np.testing.assert_allclose(ours.numpy(), expected, atol=2e-6)
 
 
-def test_attention_survives_scores_that_would_overflow():
+def test_attention_survives_scores_that_would_overflow(way):
     q = jt.array(np.full((1, 4, 8), 30.0, np.float32))
     v = jt.array(rng().standard_normal((1, 4, 8)).astype(np.float32))
     np.testing.assert_allclose(layers.attention(q, q, v, 1.0).numpy()[0], np.tile(v.numpy()[0].mean(0), (4, 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [32 << 20, 4 * 40 * 7])
-def test_attention_s_gradients_are_those_of_the_formula_whatever_the_chunk(chunk, monkeypatch):
+def test_attention_s_gradients_are_those_of_the_formula_whatever_the_chunk(chunk, way, monkeypatch):
     monkeypatch.setattr(layers, "ATTENTION_CHUNK_BYTES", chunk)
     variables = [jt.array(rng().standard_normal((3, n, 8)).astype(np.float32)) for n in (24, 40, 40)]
     factor = jt.array(rng().standard_normal((3, 24, 8)).astype(np.float32)).stop_grad()
@@ -59,7 +67,7 @@ def test_attention_s_gradients_are_those_of_the_formula_whatever_the_chunk(chunk
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=5e-6)
 
 
-def test_attention_takes_as_many_operations_for_one_head_as_for_many():
+def test_attention_takes_as_many_operations_for_one_head_as_for_many(way):
     """Jittor stops being lazy at 100,000 operations, and then computes a convolution's seven-dimensional product as it stands."""
     def operations(heads):
         q, k, v = (jt.array(rng().standard_normal((heads, 6, 8)).astype(np.float32)) for _ in range(3))
@@ -68,7 +76,44 @@ def test_attention_takes_as_many_operations_for_one_head_as_for_many():
         out = layers.attention(q, k, v, 1.0)
         gradients = jt.grad(out.sum(), [q, k, v])
         return jt.number_of_lived_ops() - before + 0 * len(gradients)
-    assert operations(2) == operations(48) > 10
+    assert operations(2) == operations(48) > 3
+
+
+@pytest.mark.parametrize("kind, bound", [("float16", 2e-3), ("bfloat16", 2e-2)])
+def test_half_precision_costs_attention_its_rounding(kind, bound):
+    """Scores of up to 40 of either sign, whose exponentials have no place in float16; the softmax and its sums are float32."""
+    q, k, v = (rng().standard_normal((3, n, 8)) * 2 for n in (24, 40, 40))
+    q, k, v = (jt.array(a.astype(np.float32)).cast(kind) for a in (q, k, v))
+    exact_q, exact_k, exact_v = (a.float32().numpy().astype(np.float64) for a in (q, k, v))
+    weights = np.exp(np.einsum("nid,njd->nij", exact_q, exact_k))
+    expected = np.einsum("nij,njd->nid", weights / weights.sum(-1, keepdims=True), exact_v)
+    found = layers.attention(q, k, v, 1.0)
+    assert str(found.dtype) == kind and np.abs(np.log(weights)).max() > 15
+    error = np.abs(found.float32().numpy() - expected)
+    assert np.median(error) < bound * np.abs(expected).max(), "scores are products in half precision here, so single ones are further off"
+
+
+@pytest.mark.parametrize("kind, bound", [("float16", 1e-3), ("bfloat16", 8e-3)])
+def test_half_precision_costs_group_norm_its_rounding(kind, bound):
+    x = jt.array((rng().standard_normal((2, 8, 4, 5)) + 20).astype(np.float32)).cast(kind)
+    norm = layers.GroupNorm(4, 8)
+    for film in (None, (jt.full((2, 8, 1, 1), 1.5), jt.full((2, 8, 1, 1), 0.25))):
+        found, expected = norm(x, film, activate=True), norm(x.float32(), film, activate=True).numpy()
+        assert str(found.dtype) == kind
+        assert np.abs(found.float32().numpy() - expected).max() < bound * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_norm_with_what_follows_it_is_the_same_compiled_or_not(affine, monkeypatch):
+    monkeypatch.delenv("JSEG_FUSED", raising=False)
+    x, film = jt.array(rng().standard_normal((2, 8, 4, 5)).astype(np.float32)), [jt.full((2, 8, 1, 1), 1.5), jt.full((2, 8, 1, 1), 0.25)]
+    norm, found = layers.GroupNorm(4, 8, affine=affine), []
+    for names in ((), ("group_norm",)):
+        monkeypatch.setattr(kernels, "FASTER", {"cpu": names})
+        y = norm(x, film, activate=True)
+        found.append([v.numpy() for v in [y] + jt.grad(y * x.detach(), [x] + film)])
+    for plain, compiled in zip(*found):
+        np.testing.assert_allclose(compiled, plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

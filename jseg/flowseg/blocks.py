@@ -10,7 +10,8 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from jseg.kernels import Function, products
+from jseg.fused import rms_norm as fused_norm
+from jseg.kernels import HALVES, Function, compiles, products
 from jseg.layers import SiLU, attention, nn, silu
 from jseg.runtime import jt
 
@@ -27,12 +28,16 @@ class RMSNorm(nn.Module):
         self.weight = jt.ones(channels)
 
     def execute(self, x):
-        return rms_scaled(x) * self.weight                                                             # [..., C]
+        return rms_scaled(x, self.weight)                                                              # [..., C]
 
 
-def rms_scaled(x):
-    """x [..., C] over the root of its mean square along the last axis."""
-    return x / jt.sqrt((x * x).mean(-1, keepdims=True) + EPS)
+def rms_scaled(x, scale, shift=None):
+    """x [..., C] over the root of its mean square along the last axis, times scale, plus shift: each [C], or [B, C] for x [B, ..., C]."""
+    if compiles(fused_norm.NAME, x) or str(x.dtype) in HALVES:
+        return fused_norm.rms_norm(x, EPS, scale, shift)                                               # [..., C]
+    scale, shift = (v if v is None or v.ndim < 2 else v.reshape([v.shape[0]] + [1] * (x.ndim - 2) + [-1]) for v in (scale, shift))
+    y = x / jt.sqrt((x * x).mean(-1, keepdims=True) + EPS) * scale
+    return y if shift is None else y + shift                                                           # [..., C]
 
 
 class TimeEmbedding(nn.Module):
@@ -70,7 +75,7 @@ class TransformerBlock(nn.Module):
 
 
 def _modulated(norm: RMSNorm, s, shift, scale):
-    return rms_scaled(s) * (norm.weight * (1 + scale)) + shift
+    return rms_scaled(s, norm.weight * (1 + scale.reshape(scale.shape[0], -1)), shift.reshape(shift.shape[0], -1))
 
 
 class Attention(nn.Module):
@@ -87,8 +92,8 @@ class Attention(nn.Module):
         head = channels // self.heads
         qkv = self.qkv(s).reshape(batch, length, 3, self.heads, head).permute(2, 0, 3, 1, 4)           # [3, B, h, L, d]
         qk, v = split(qkv, (2, 1))
-        weights = jt.stack([self.q_norm.weight, self.k_norm.weight]).reshape(2, 1, 1, 1, head)
-        q, k = split(Turn()(rms_scaled(qk) * weights, cosines, sines))                                 # [B, h, L, d]
+        weights = jt.stack([self.q_norm.weight, self.k_norm.weight])                                   # [2, d]
+        q, k = split(Turn()(rms_scaled(qk, weights), cosines, sines))                                  # [B, h, L, d]
         q, k, v = (x.reshape(batch * self.heads, length, head) for x in (q, k, v))
         h = attention(q, k, v, head ** -0.5).reshape(batch, self.heads, length, head)                  # [B, h, L, d]
         return self.proj(h.transpose(0, 2, 1, 3).reshape(batch, length, channels))                     # [B, L, D]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from jseg.layers import (Dropout, GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, silu, to_tokens, upsample, upsampled_conv)
+from jseg.layers import (Dropout, GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, normalized, to_tokens, upsample,
+                         upsampled_conv)
 from jseg.ldm.presets import UNetConfig
 from jseg.runtime import jt
 
@@ -29,9 +30,9 @@ class SpadeNorm(nn.Module):
         hidden = self.mlp_shared(y)
         return self.mlp_gamma(hidden) + 1, self.mlp_beta(hidden)
 
-    def execute(self, x, modulation: Modulation):
-        scale, shift = modulation
-        return self.norm(x) * scale + shift                                                            # [B, C, h, w]
+    def execute(self, x, modulation: Modulation, film=None):
+        """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale and shift once more."""
+        return normalized(self.norm, x, modulation, film, activate=True)                               # [B, C, h, w]
 
 
 class ResBlock(nn.Module):
@@ -48,12 +49,11 @@ class ResBlock(nn.Module):
             self.skip_connection = Pointwise(channels, channels_out)
 
     def execute(self, x, embedding):
-        h = silu(self.in_layers[0](x))                                                                 # [B, C, h, w]
+        h = self.in_layers[0](x, activate=True)                                                        # [B, C, h, w]
         if self.down:
             h, x = halve(h), halve(x)                                                                  # [B, C, h/2, w/2]
         h = self.in_layers[2](h)                                                                       # [B, C_out, h, w]
-        scale, shift = scale_and_shift(self.emb_layers, embedding)
-        h = silu(self.out_layers[0](h) * scale + shift)                                                # [B, C_out, h, w]
+        h = self.out_layers[0](h, scale_and_shift(self.emb_layers, embedding), activate=True)          # [B, C_out, h, w]
         h = self.out_layers[3](self.out_layers[2](h))                                                  # [B, C_out, h, w]
         return (self.skip_connection(x) if self.projects else x) + h                                   # [B, C_out, h, w]
 
@@ -81,13 +81,12 @@ class SpadeResBlock(nn.Module):
         return self(joined(parts), self.condition(map_in, map_out), embedding)                         # [B, C_out, h, w]
 
     def execute(self, x, modulations, embedding):
-        h, conv = silu(self.in_norm(x, modulations[0])), self.in_layers[1]                             # [B, C, h, w]
+        h, conv = self.in_norm(x, modulations[0]), self.in_layers[1]                                   # [B, C, h, w]
         if self.up:
             h, x = upsampled_conv(conv, h), upsample(x)                                                # [B, C_out, 2h, 2w]
         else:
             h = conv(h)                                                                                # [B, C_out, h, w]
-        scale, shift = scale_and_shift(self.emb_layers, embedding)
-        h = silu(self.out_norm(h, modulations[1]) * scale + shift)                                     # [B, C_out, h, w]
+        h = self.out_norm(h, modulations[1], scale_and_shift(self.emb_layers, embedding))              # [B, C_out, h, w]
         h = self.out_layers[2](self.out_layers[1](h))                                                  # [B, C_out, h, w]
         return (self.skip_connection(x) if self.projects else x) + h                                   # [B, C_out, h, w]
 
