@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from golden_networks import SMALL_AUTOENCODER, difference, golden, layout_of, release_layout, small_autoencoder
+from jseg.layers import GroupNorm
 from jseg.ldm import autoencoder, strips
 from jseg.ldm.presets import AUTOENCODERS
 from jseg.runtime import jt
@@ -95,3 +98,12 @@ def test_integer_keys_of_a_module_list_mean_positions():
     for i in (2, 1, 0):
         modules.add_module(i, jt.nn.Linear(1, i + 1))
     assert list(modules.layers) == ["2", "1", "0"] and modules[2].weight.shape[0] == 1
+
+
+def test_groups_are_those_of_the_configuration():
+    for groups in (32, 8):
+        ae = autoencoder.Autoencoder(dataclasses.replace(AUTOENCODERS["tiny"], groups=groups))
+        assert {norm.groups for norm in ae.modules() if isinstance(norm, GroupNorm)} == {groups}
+    for preset in ("release", "landscape"):
+        channels_per_group = AUTOENCODERS[preset].channels // AUTOENCODERS[preset].groups
+        assert channels_per_group >= 4, "with one channel a group, a picture's mean colour is lost"

@@ -299,6 +299,10 @@ def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
         assert sizes == {tuple(map(int, table["crops and windows"][place].split("x")))}
         for option, name in (("steps", "default_steps"), ("batch_size",) * 2, ("learning_rate",) * 2, ("ema",) * 2, ("save_interval",) * 2):
             assert float(table["--" + option][place].replace(",", "")) == recipe[name], (option, presets)
+        for option in ("warmup", "jitter", "shift"):
+            assert float(table["--" + option][place]) == recipe[option], (option, presets)
+        assert table["--decay"][place].strip("`") == recipe["decay"]
+        assert list(map(float, table["--scales"][place].split())) == recipe["scales"]
         counts = [sum(int(np.prod(value.shape)) for value in PixNerd(NETWORKS[name]).state_dict().values()) for name in presets]
         assert table["parameters"][place] == ", ".join(format(count, ",") for count in counts)
 

@@ -5,7 +5,7 @@ import pytest
 
 from golden_networks import difference, filled, golden, layout_of, release_layout, small_unet
 from jseg.dropout import seed_dropout
-from jseg.layers import one_hot
+from jseg.layers import GroupNorm, one_hot
 from jseg.ldm.blocks import AttentionBlock, SpadeNorm
 from jseg.ldm.presets import UNETS
 from jseg.ldm.samplers import guided
@@ -121,6 +121,12 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(ValueError, match="29 classes"):
         small_unet().condition(y[:, :20])
     with pytest.raises(ValueError, match="do not divide into heads"):
-        AttentionBlock(96, 64)
+        AttentionBlock(96, UNETS["release"])
     with pytest.raises(ValueError, match="timestep"):
         small_unet().encode(x, np.array([3, 1000]))
+
+
+def test_groups_are_those_of_the_configuration():
+    for groups in (32, 16):
+        unet = UNet(dataclasses.replace(UNETS["tiny"], groups=groups))
+        assert {norm.groups for norm in unet.modules() if isinstance(norm, GroupNorm)} == {groups}

@@ -22,7 +22,7 @@ LAYOUTS = ("folders", "ade20k", "coco_stuff", "camvid", "landscape")
 PLAIN = {"warmup": 0, "decay": "none", "scales": [0.5, 2.0], "jitter": 0.0, "shift": 1.0}
 # Where the options do not say: by preset; "" for those not named here.
 RECIPES = {"": {"default_steps": 160_000, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.9999, "save_interval": 5_000, **PLAIN},
-           "small": {"default_steps": 5_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.999, "save_interval": 500,
+           "small": {"default_steps": 4_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.999, "save_interval": 500,
                      "warmup": 200, "decay": "linear", "scales": [0.8, 2.0], "jitter": 0.2, "shift": 20.0},
            "tiny": {"default_steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "ema": 0.99, "save_interval": 200, **PLAIN}}
 REPA_BLOCK = 8                             # as in PixNerd

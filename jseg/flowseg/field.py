@@ -13,10 +13,10 @@ import numpy as np
 
 from jseg.flowseg.encoding import check_labels
 from jseg.flowseg.potential import correction
+from jseg.flowseg.presets import SOURCES
 from jseg.layers import as_var
 from jseg.runtime import jt
 
-SOURCES = ("image", "noise", "image+noise")
 NOISE_SHARE = 0.5                          # standard deviation of the noise added to a picture
 SCHEDULES = {"static": lambda t: 1.0, "1-t": lambda t: 1 - t, "t": lambda t: t}
 

@@ -13,17 +13,17 @@ from jseg.ldm import strips
 from jseg.ldm.presets import AutoencoderConfig
 from jseg.runtime import jt
 
-GROUPS, EPS = 32, 1e-6
+EPS = 1e-6
 QUANTIZER_CHUNK_BYTES = 32 << 20
 
 
 class ResnetBlock(nn.Module):
     """norm, silu, 3x3, norm, silu, 3x3 plus the (projected) input; works on a list of strips."""
 
-    def __init__(self, channels_in: int, channels_out: int):
-        self.norm1 = GroupNorm(GROUPS, channels_in, EPS)
+    def __init__(self, channels_in: int, channels_out: int, groups: int):
+        self.norm1 = GroupNorm(groups, channels_in, EPS)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = GroupNorm(GROUPS, channels_out, EPS)
+        self.norm2 = GroupNorm(groups, channels_out, EPS)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.projects = channels_in != channels_out
         if self.projects:
@@ -50,8 +50,8 @@ class ResnetBlock(nn.Module):
 class MidAttention(nn.Module):
     """Single-head attention over all positions of the coarsest map; queries in chunks, so memory grows with H W, not its square."""
 
-    def __init__(self, channels: int):
-        self.norm = GroupNorm(GROUPS, channels, EPS)
+    def __init__(self, channels: int, groups: int):
+        self.norm = GroupNorm(groups, channels, EPS)
         self.q = Pointwise(channels, channels)
         self.k = Pointwise(channels, channels)
         self.v = Pointwise(channels, channels)
@@ -68,10 +68,10 @@ class MidAttention(nn.Module):
 class Mid(nn.Module):
     """Residual block, attention, residual block at the latent's resolution."""
 
-    def __init__(self, channels: int):
-        self.block_1 = ResnetBlock(channels, channels)
-        self.attn_1 = MidAttention(channels)
-        self.block_2 = ResnetBlock(channels, channels)
+    def __init__(self, channels: int, groups: int):
+        self.block_1 = ResnetBlock(channels, channels, groups)
+        self.attn_1 = MidAttention(channels, groups)
+        self.block_2 = ResnetBlock(channels, channels, groups)
 
     def execute(self, x):
         h = self.block_1(x)                                                                            # [B, C, H, W]
@@ -88,8 +88,8 @@ class Resampling(nn.Module):
 class Level(nn.Module):
     """The residual blocks of one resolution, with `downsample` or `upsample` behind them where there is a next one."""
 
-    def __init__(self, channels_in: int, channels_out: int, blocks: int):
-        self.block = nn.ModuleList([ResnetBlock(channels_in if i == 0 else channels_out, channels_out) for i in range(blocks)])
+    def __init__(self, channels_in: int, channels_out: int, blocks: int, groups: int):
+        self.block = nn.ModuleList([ResnetBlock(channels_in if i == 0 else channels_out, channels_out, groups) for i in range(blocks)])
 
     def execute(self, h):
         for block in self.block:
@@ -107,12 +107,12 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(config.picture_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)] if i else config.channels, width, config.blocks)
+            level = Level(widths[max(i - 1, 0)] if i else config.channels, width, config.blocks, config.groups)
             if i < len(widths) - 1:
                 level.downsample = Resampling(width, stride=2)
             self.down.append(level)
-        self.mid = Mid(widths[-1])
-        self.norm_out = GroupNorm(GROUPS, widths[-1], EPS)
+        self.mid = Mid(widths[-1], config.groups)
+        self.norm_out = GroupNorm(config.groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def execute(self, x):
@@ -131,16 +131,16 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         widths = [config.channels * mult for mult in config.channel_mult]
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
-        self.mid = Mid(widths[-1])
+        self.mid = Mid(widths[-1], config.groups)
         self.up = nn.ModuleList()
         # release: fills `up` from the coarsest level down under integer keys, which Jittor 1.3.11 then reads by position (it crashes);
         # here: filled in ascending order, walked backwards.
         for i, width in enumerate(widths):
-            level = Level(widths[min(i + 1, len(widths) - 1)], width, config.blocks + 1)
+            level = Level(widths[min(i + 1, len(widths) - 1)], width, config.blocks + 1, config.groups)
             if i > 0:
                 level.upsample = Resampling(width, stride=1)
             self.up.append(level)
-        self.norm_out = GroupNorm(GROUPS, widths[0], EPS)
+        self.norm_out = GroupNorm(config.groups, widths[0], EPS)
         self.conv_out = nn.Conv2d(widths[0], config.picture_channels, 3, padding=1)
 
     def execute(self, z):

@@ -12,16 +12,16 @@ from jseg.layers import (Dropout, GroupNorm, Pointwise, SiLU, attention, from_to
 from jseg.ldm.presets import UNetConfig
 from jseg.runtime import jt
 
-GROUPS = 32
 Modulation = Tuple[object, object]     # (1 + gamma, beta), each [B, C, h, w], of one SPADE norm
 
 
 class SpadeNorm(nn.Module):
     """Group norm without parameters, then scale and shift maps computed from the label map (SPADE, Park et al. 2019, eq. 1)."""
 
-    def __init__(self, channels: int, classes: int, hidden: int):
-        self.norm = GroupNorm(GROUPS, channels, affine=False)
-        self.mlp_shared = nn.Sequential(nn.Conv2d(classes, hidden, 3, padding=1), nn.ReLU())
+    def __init__(self, channels: int, config: UNetConfig):
+        hidden = config.spade_channels
+        self.norm = GroupNorm(config.groups, channels, affine=False)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(config.classes, hidden, 3, padding=1), nn.ReLU())
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
@@ -38,11 +38,11 @@ class SpadeNorm(nn.Module):
 class ResBlock(nn.Module):
     """Residual block of the encoder half; `down` halves the map by average pooling."""
 
-    def __init__(self, channels: int, channels_out: int, embedding: int, dropout: float, down: bool = False):
+    def __init__(self, channels: int, channels_out: int, embedding: int, config: UNetConfig, down: bool = False):
         self.down = down
-        self.in_layers = nn.Sequential(GroupNorm(GROUPS, channels), SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
+        self.in_layers = nn.Sequential(GroupNorm(config.groups, channels), SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
-        self.out_layers = nn.Sequential(GroupNorm(GROUPS, channels_out), SiLU(), Dropout(dropout),
+        self.out_layers = nn.Sequential(GroupNorm(config.groups, channels_out), SiLU(), Dropout(config.dropout),
                                         nn.Conv2d(channels_out, channels_out, 3, padding=1))
         self.projects = channels != channels_out
         if self.projects:
@@ -63,10 +63,10 @@ class SpadeResBlock(nn.Module):
 
     def __init__(self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False):
         self.up = up
-        self.in_norm = SpadeNorm(channels, config.classes, config.spade_channels)
+        self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
-        self.out_norm = SpadeNorm(channels_out, config.classes, config.spade_channels)
+        self.out_norm = SpadeNorm(channels_out, config)
         self.out_layers = nn.Sequential(SiLU(), Dropout(config.dropout), nn.Conv2d(channels_out, channels_out, 3, padding=1))
         self.projects = channels != channels_out
         if self.projects:
@@ -94,11 +94,11 @@ class SpadeResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Multi-head self-attention over positions; qkv channels go head by head (q, k, v within each), the legacy order."""
 
-    def __init__(self, channels: int, head_channels: int):
-        if channels % head_channels:
-            raise ValueError(f"attention: {channels} channels do not divide into heads of {head_channels}; choose another")
-        self.heads = channels // head_channels
-        self.norm = GroupNorm(GROUPS, channels)
+    def __init__(self, channels: int, config: UNetConfig):
+        if channels % config.head_channels:
+            raise ValueError(f"attention: {channels} channels do not divide into heads of {config.head_channels}; choose another")
+        self.heads = channels // config.head_channels
+        self.norm = GroupNorm(config.groups, channels)
         self.qkv = Pointwise(channels, 3 * channels, ndim=3)
         self.proj_out = Pointwise(channels, channels, ndim=3)
 

@@ -18,6 +18,7 @@ class UNetConfig:
     classes: int = 29                                    # columns of the one-hot label map
     spade_channels: int = 128                            # hidden width of every SPADE norm
     latent_channels: int = 3
+    groups: int = 32                                     # of every group norm
     dropout: float = 0.0
     width: int = 128
     height: int = 96
@@ -32,6 +33,7 @@ class AutoencoderConfig:
     latent_channels: int = 3
     codebook_size: int = 8192
     picture_channels: int = 3
+    groups: int = 32                                     # of every group norm; with one channel a group, a picture's mean colour is lost
 
     @property
     def downsampling(self) -> int:
@@ -79,7 +81,7 @@ UNETS = {
 
 AUTOENCODERS = {
     "release": AutoencoderConfig(),                      # 55,317,507 parameters; VQ-f4, autoencoder.pkl
-    "landscape": AutoencoderConfig(channels=32, blocks=1, codebook_size=4096),       # jseg/weights/autoencoder.safetensors
+    "landscape": AutoencoderConfig(channels=32, blocks=1, codebook_size=4096, groups=8),       # jseg/weights/autoencoder.safetensors
     "small": AutoencoderConfig(channels=32, codebook_size=256),
     "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),
 }

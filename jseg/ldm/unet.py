@@ -16,7 +16,7 @@ from typing import Callable, List, NamedTuple, Tuple
 import numpy as np
 
 from jseg.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
-from jseg.ldm.blocks import GROUPS, AttentionBlock, Modulation, ResBlock, SpadeResBlock, joined
+from jseg.ldm.blocks import AttentionBlock, Modulation, ResBlock, SpadeResBlock, joined
 from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.recompute import recompute
@@ -47,10 +47,10 @@ class UNet(nn.Module):
         widths = self._build_encoder(embedding)
         channels = widths[-1]
         self.middle_block = nn.Sequential(SpadeResBlock(channels, channels, embedding, config),
-                                          AttentionBlock(channels, config.head_channels),
+                                          AttentionBlock(channels, config),
                                           SpadeResBlock(channels, channels, embedding, config))
         channels = self._build_decoder(channels, widths, embedding)
-        self.out = nn.Sequential(GroupNorm(GROUPS, channels), SiLU(), nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1))
+        self.out = nn.Sequential(GroupNorm(config.groups, channels), SiLU(), nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1))
         if zero_init:                      # release: its zero_module changes nothing in Jittor, zero_init=False here; here: zero, as meant
             for block in self._blocks():
                 zero(block.proj_out if isinstance(block, AttentionBlock) else block.out_layers[len(block.out_layers) - 1])
@@ -66,14 +66,14 @@ class UNet(nn.Module):
         widths, downsampling = [channels], 1
         for level, mult in enumerate(config.channel_mult):
             for _ in range(config.blocks):
-                layers = [ResBlock(channels, config.channels * mult, embedding, config.dropout)]
+                layers = [ResBlock(channels, config.channels * mult, embedding, config)]
                 channels = config.channels * mult
                 if downsampling in config.attention_downsampling:
-                    layers.append(AttentionBlock(channels, config.head_channels))
+                    layers.append(AttentionBlock(channels, config))
                 self.input_blocks.append(nn.Sequential(*layers))
                 widths.append(channels)
             if level < len(config.channel_mult) - 1:
-                self.input_blocks.append(nn.Sequential(ResBlock(channels, channels, embedding, config.dropout, down=True)))
+                self.input_blocks.append(nn.Sequential(ResBlock(channels, channels, embedding, config, down=True)))
                 widths.append(channels)
                 downsampling *= 2
         return widths
@@ -87,7 +87,7 @@ class UNet(nn.Module):
                 layers = [SpadeResBlock(channels + widths.pop(), width, embedding, config)]
                 channels = width
                 if 2 ** level in config.attention_downsampling:
-                    layers.append(AttentionBlock(channels, config.head_channels))
+                    layers.append(AttentionBlock(channels, config))
                 if level and i == config.blocks:
                     layers.append(SpadeResBlock(channels, channels, embedding, config, up=True))
                 self.output_blocks.append(nn.Sequential(*layers))
