@@ -1,0 +1,204 @@
+"""Score the results of the test command: mask accuracy, style similarity, FID, aesthetic value, and the challenge's formulas from these.
+
+RESULTS is what test wrote; LABELS and REFERENCES are its --input_path and --img_path. A term that cannot be computed is named, with what
+would give it; no value is made up. OUTPUT gets pictures.csv (a row per picture), summary.json, gallery.html (all pictures and their
+numbers, sorted by a click), and predictions/ where --flowseg is given. Label maps and features that are there already are not made again.
+
+Examples:
+  python scripts/score.py --results results --labels data/test --references data/train --flowseg runs/flowseg/best.safetensors
+  python scripts/score.py --results results --labels data/test --references data/train --predictions seen --aesthetic values.csv \\
+      --inception pt_inception-2015-12-05-6726825d.pth
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from jseg.commands import cli
+
+
+def parser():
+    p = cli.make_parser("score", __doc__)
+    p.add_argument("--results", required=True, metavar="DIR", help="the pictures, NAME.jpg for the label map NAME.png")
+    p.add_argument("--labels", required=True, metavar="DIR", help="folder of label maps and label_to_img.json, as test's --input_path")
+    p.add_argument("--references", required=True, metavar="DIR", help="folder with the references (in imgs/ or directly), as --img_path")
+    p.add_argument("--real", metavar="DIR", help="real pictures that FID compares with (default: all in --references)")
+    p.add_argument("--predictions", metavar="DIR", help="label maps of the results, NAME.png of class ids, for the mask accuracy")
+    p.add_argument("--flowseg", nargs="?", const="", metavar="WEIGHTS",
+                   help="instead: segment the results with this network of train_flowseg (no file: the small one that ships)")
+    p.add_argument("--inception", metavar="WEIGHTS", help="InceptionV3 for FID: pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
+    p.add_argument("--aesthetic", metavar="FILE", help="aesthetic values, `name,value` a line or JSON {name: value}")
+    p.add_argument("--aesthetic_max", type=float, default=10.0, metavar="MAX", help="the best aesthetic value possible (default 10)")
+    p.add_argument("--output", default="./scores", metavar="DIR", help="folder for the tables and the gallery (default ./scores)")
+    p.add_argument("--classes", default="landscape-29", help="class set of the label files: a name or a file (default landscape-29)")
+    p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known; not scored")
+    p.add_argument("--partial", action="store_true", help="score the results that are there, though others are missing")
+    p.add_argument("--cache", metavar="DIR", help="where features are kept (default ~/.cache/jseg/features)")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    return p
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Check everything, then compute, write and print; 0 when all is written."""
+    args = parser().parse_args(argv)
+    items, real, values, classes, notes = _checked_inputs(args)
+    from jseg import runtime
+    from jseg.scoring import features, measures, report, store
+    runtime.device(args.device)
+    extractor = features.inception(args.inception) if args.inception else features.autoencoder()
+    segmenter = _segmenter(args, items, classes)
+    kept, output = store.FeatureStore(args.cache or store.default_folder(), extractor.kind), Path(args.output)
+    for folder in (kept.folder, output):
+        folder.mkdir(parents=True, exist_ok=True)
+    for note in notes:
+        _tell(note)                              # only now: an error is one line
+    items = _segmented(args, items, segmenter, classes)
+    rows, matrix = _scored(items, values, classes, args.ignore)
+    distances = _distances(items, real, extractor, kept, measures.inception_distances if args.inception else measures.stand_in_distance)
+    terms = measures.gathered(rows, matrix, args.aesthetic_max, len(real), distances)
+    scores = measures.challenge_scores(terms)
+    seen = "FlowSeg, %s" % Path(args.flowseg).name if segmenter else "predictions of %s" % args.predictions
+    lines = report.lines(terms, scores, seen, not args.inception)
+    report.write_page(output, items, rows, classes, args.ignore, lines, notes)
+    report.write(output, rows, terms, scores, _settings(args, extractor), notes)
+    print(report.table(lines))
+    _tell(f"{len(rows)} pictures scored: {output / report.TABLE}, {output / report.SUMMARY}, {output / report.GALLERY}")
+    return 0
+
+
+def _checked_inputs(args):
+    """(items, real pictures, {stem: aesthetic value} or {}, classes, notes), all checked that needs no network."""
+    from jseg.classes import class_set
+    from jseg.scoring import inputs
+    if args.predictions and args.flowseg is not None:
+        raise ValueError("--predictions and --flowseg are both given; give one: label maps that are there, or a network that makes them")
+    if not 0 < args.aesthetic_max < float("inf"):
+        raise ValueError(f"--aesthetic_max is {args.aesthetic_max}; expected more than 0")
+    if args.inception and not Path(args.inception).is_file():
+        problem = "is a folder" if Path(args.inception).is_dir() else "does not exist"
+        raise FileNotFoundError(f"--inception {args.inception} {problem}; expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
+    notes: List[str] = []
+    classes = class_set(args.classes)
+    items = inputs.find_items(args.results, args.labels, args.references, args.predictions, args.partial, notes)
+    inputs.check_output(Path(args.output), Path(args.results))
+    values = inputs.read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max) if args.aesthetic else {}
+    # A single reference is no set: there is then no distance, which is said.
+    real = inputs.find_real(args.real) if args.real else inputs.find_real(args.references, 1)
+    notes += inputs.check_items(items, classes, args.ignore)
+    if values and max(values.values()) <= 1 < args.aesthetic_max:
+        notes.append(f"no aesthetic value is above 1, the best possible is taken to be {args.aesthetic_max:g}: if it is 1, give "
+                     f"--aesthetic_max 1")
+    if not args.inception:
+        notes.append("no --inception: FID is not computed; bring pytorch-fid's pt_inception-2015-12-05-6726825d.pth. KID of our "
+                     "autoencoder's features stands in for it, which is no FID")
+    elif min(len(items), len(real)) < 2048:
+        notes.append(f"FID of {len(items)} results and {len(real)} real pictures is too large by what few pictures bring; compare it only "
+                     f"with FIDs of as many")
+    if not args.real:
+        notes.append(f"no --real: the {len(real)} pictures in {real[0].parent} are the real ones")
+    return items, real, values, classes, notes
+
+
+def _segmenter(args, items, classes):
+    """FlowSeg's network, if it is asked for, and its folder of label maps checked."""
+    if args.flowseg is None:
+        return None
+    from jseg.flowseg import folder
+    from jseg.flowseg.predict import SHIPPED, Segmenter, network_config
+    args.flowseg = args.flowseg or str(SHIPPED)
+    if not Path(args.flowseg).is_file():
+        problem = "is a folder" if Path(args.flowseg).is_dir() else "does not exist"
+        raise FileNotFoundError(f"--flowseg {args.flowseg} {problem}; expected a file that train_flowseg wrote")
+    count = network_config(args.flowseg).labels
+    if count != len(classes):
+        raise ValueError(f"--flowseg {args.flowseg} knows {count} classes, --classes {args.classes} has {len(classes)}; expected equal "
+                         f"classes")
+    folder.opened(*_opening(args, items))
+    return Segmenter.from_file(args.flowseg, device=args.device)
+
+
+def _opening(args, items):
+    """(folder, settings, pictures) of the label maps that FlowSeg makes."""
+    from jseg.checkpoint import sha256
+    from jseg.examples import Example
+    from jseg.flowseg.predict import STEPS
+    from jseg.scoring.inputs import PREDICTIONS
+    return Path(args.output) / PREDICTIONS, {"weights": sha256(args.flowseg), "steps": STEPS}, [Example(item.stem, item.result)
+                                                                                              for item in items]
+
+
+def _segmented(args, items, segmenter, classes):
+    """The items with FlowSeg's label maps, made where they are missing."""
+    if segmenter is None:
+        return items
+    import dataclasses
+
+    from jseg.flowseg import folder
+    from jseg.progress import PictureBar
+    output, settings, pictures = _opening(args, items)
+    digests = folder.digests_of(pictures)
+    done = len(folder.finished(pictures, output, digests, False))
+    _tell(f"segmenting {len(pictures) - done} of {len(pictures)} results with {args.flowseg}")
+    with PictureBar(len(pictures), done) as bar:
+        for _ in folder.segment_folder(segmenter, pictures, output, settings, classes, digests):
+            bar.show()
+    return [dataclasses.replace(item, prediction=output / f"{item.stem}.png") for item in items]
+
+
+def _scored(items, values, classes, ignore):
+    """(PictureScores of every item, confusion of all)."""
+    from jseg import images
+    from jseg.checks import class_ids, label_table
+    from jseg.progress import PictureBar
+    from jseg.scoring import inputs, measures
+    table, rows, total = label_table(classes, ignore), [], 0
+    _tell("comparing results with label maps and references")
+    with PictureBar(len(items)) as bar:
+        for item in items:
+            label = class_ids(images.read_label(item.label), table, item.label)
+            prediction = item.prediction and inputs.load_prediction(item.prediction, label.shape, len(classes))
+            row, matrix = measures.score_picture(item.stem, images.read_picture(item.result), images.read_picture(item.reference), label,
+                                                 prediction, len(classes), values.get(item.stem))
+            rows.append(row)
+            total = total + matrix
+            bar.show()
+    return rows, total
+
+
+def _distances(items, real, extractor, kept, measure):
+    """The set's distances by name; {} where a set is too small."""
+    from jseg.progress import PictureBar
+    from jseg.scoring import features
+    if min(len(items), len(real)) < 2:
+        _tell(f"no distance of sets: {len(items)} results and {len(real)} real pictures; it needs two of each")
+        return {}
+    paths = [item.result for item in items] + list(real)
+    keys = features.digests(paths)
+    todo = len(kept.missing(keys))
+    _tell(f"features of {todo} of {len(set(keys))} pictures ({extractor.kind}), the others are in {kept.folder}")
+    with PictureBar(todo) as bar:
+        for count in features.computed(paths, keys, extractor, kept):
+            for _ in range(count):
+                bar.show()
+    return measure(kept.get(keys[:len(items)]), kept.get(keys[len(items):]))
+
+
+def _settings(args, extractor) -> dict:
+    """What the scores depend on beside the files' content."""
+    def resolved(path):
+        return None if path is None else str(Path(path).resolve())
+
+    from jseg.checkpoint import sha256
+    return {**{name: resolved(getattr(args, name)) for name in ("results", "labels", "references", "real", "predictions", "aesthetic")},
+            "flowseg": args.flowseg and {"file": Path(args.flowseg).name, "sha256": sha256(args.flowseg)},
+            "inception": args.inception and {"file": Path(args.inception).name, "sha256": sha256(args.inception)},
+            "features": extractor.kind, "classes": args.classes, "ignore": args.ignore}
+
+
+def _tell(message: str) -> None:
+    print(f"jseg score: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
