@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 # What a shell may carry over from elsewhere and would lead Python or pip out of .venv.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: test demo doctor venv clean
+.PHONY: test demo doctor cuda-compile venv clean
 
 test: venv
 	@$(RUN) -m pytest --durations=15 $(ARGS)
@@ -18,6 +18,10 @@ demo: venv
 
 doctor: venv
 	@$(RUN) -m jseg doctor
+
+# What can be checked of CUDA without a GPU: Jittor and all kernels through nvcc; see docs/cuda.md.
+cuda-compile: venv
+	@$(RUN) benchmarks/cuda_compile.py $(ARGS)
 
 venv:
 	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)"

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
+
+from jseg import cuda_home
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 8), (3, 12)
 OLDEST_JITTOR = (1, 3, 11)
@@ -37,10 +39,18 @@ class Fact:
 
 @dataclass(frozen=True)
 class Cuda:
-    """`nvcc`: the compiler Jittor shall use, "" for the CPU; `reason`: why not, or why this one."""
+    """What becomes of CUDA, told by `reason` in one line, with the remedy where there is one.
 
+    case: "chosen" (the user set nvcc_path), "stock" (Jittor builds on the toolkit as it is), "home" (it builds on `home`, see
+    jseg/cuda_home.py) or "cpu". nvcc: the compiler that Jittor shall use, "" for the CPU. devices: compute capabilities, as 80, 90, ...
+    """
+
+    case: str
     nvcc: str
     reason: str
+    toolkit: Optional[cuda_home.Toolkit] = None
+    home: Optional[cuda_home.Home] = None
+    devices: Tuple[int, ...] = ()
 
 
 def _output(*command: str) -> str:
@@ -161,36 +171,69 @@ def driver() -> Optional[Tuple[int, List[int]]]:
 
 
 def cuda() -> Cuda:
-    """Which nvcc Jittor may use. Without a driver that answers, or with a CUDA it cannot build on, importing it would fail or abort."""
+    """How Jittor comes to CUDA here. Without a driver that answers, importing it with nvcc would abort the process."""
     chosen = os.environ.get("nvcc_path")
     if chosen is not None:
-        return Cuda(chosen, f"nvcc_path={chosen} is set" if chosen else "switched off: nvcc_path is set and empty")
-    places = [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc"]
-    nvcc = next((place for place in places if place and os.access(place, os.X_OK)), "")
-    if not nvcc:
-        return Cuda("", "no nvcc on PATH or in /usr/local/cuda: install the CUDA toolkit 11 or 12 with cuDNN 8 to use a GPU")
+        if not chosen:
+            return Cuda("cpu", "", "switched off: nvcc_path is set and empty")
+        return Cuda("chosen", chosen, f"nvcc_path={chosen} is set")
     found = driver()
-    release = _numbers((re.findall(r"release (\d+\.\d+)", _output(nvcc, "--version")) or ["0"])[0])
-    name = f"nvcc {'.'.join(map(str, release))} at {nvcc}"
-    if found is None:
-        return Cuda("", f"{name}, but no NVIDIA driver answers: install the driver, or start the container with its GPUs")
-    if release[0] > found[0]:
-        return Cuda("", f"{name} is newer than the driver, which is for CUDA {found[0]}: update the driver, or use an older toolkit")
-    if release[0] not in (11, 12) or max(found[1]) > 90 or not _cudnn_8(nvcc, release[0]):
-        return Cuda("", f"{name}, compute capability {max(found[1]) / 10:.1f}: Jittor 1.3.11 builds on CUDA 11 or 12 with cuDNN 8's "
-                        f"development files and GPUs up to 9.0 only; nvcc_path={nvcc} in the environment tries all the same")
-    return Cuda(nvcc, f"{name}, {len(found[1])} device(s) of compute capability {max(found[1]) / 10:.1f}")
+    if found is not None:
+        return choose(*found)
+    nvcc = next(iter(cuda_home.compilers()), None)
+    kit = cuda_home.toolkit(nvcc) if nvcc else None
+    place = f"{_named(kit)}, but " if kit else ""
+    return Cuda("cpu", "", f"{place}no NVIDIA driver answers: install the driver, or start the container with its GPUs", kit)
 
 
-def _cudnn_8(nvcc: str, cuda_major: int) -> bool:
-    """Whether cuDNN 8's header and libraries lie where Jittor looks (compile_extern.py: setup_cuda_lib); `.so.8` does for CUDA 11 only."""
-    home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
-    system = platform.machine() + "-linux"
-    headers = [f"{home}/include", f"{home}/targets/{system}/include", "/usr/include"]
-    libraries = [f"{home}/bin", f"{home}/lib64", f"{home}/targets/{system}/lib", f"/usr/lib/{system}-gnu", "/usr/lib"]
-    names = ["libcudnn_ops_infer.so"] + ["libcudnn_ops_infer.so.8"] * (cuda_major == 11)
-    return (any(os.path.isfile(f"{folder}/cudnn.h") for folder in headers)
-            and any(os.path.isfile(f"{folder}/{name}") for folder in libraries for name in names))
+def choose(newest: int, devices: Sequence[int]) -> Cuda:
+    """The first toolkit that works with a driver for CUDA `newest` and devices of those compute capabilities, as 80, 90, ..."""
+    refused: List[Tuple[bool, str, Optional[cuda_home.Toolkit]]] = []
+    for nvcc in cuda_home.compilers():
+        kit = cuda_home.toolkit(nvcc)
+        problem = _problem(kit, newest, devices) if kit else f"{nvcc} does not run: reinstall the CUDA toolkit, or take it off PATH"
+        lacking = cuda_home.missing(kit) if kit and not problem else ""
+        if problem or lacking:
+            refused.append((not lacking, problem or f"{_named(kit)}: {lacking}", kit))
+            continue
+        text = f"{_named(kit)}, cuDNN {'.'.join(map(str, kit.cudnn))}"
+        if devices:
+            text += f", {len(devices)} device(s) of compute capability {' and '.join(_decimal(one) for one in sorted(set(devices)))}"
+        if cuda_home.jittor_finds_all(kit) and max(devices, default=0) <= cuda_home.NEWEST_CAPABILITY:
+            return Cuda("stock", kit.nvcc, f"{text}; as it is", kit, None, tuple(devices))
+        home = cuda_home.plan(kit, devices)
+        place = home.folder if devices else "a home of links and headers"
+        return Cuda("home", home.nvcc, f"{text}; through {place}", kit, home, tuple(devices))
+    if refused:  # of one that lacks something rather than of one that can never work
+        _, problem, kit = min(refused, key=lambda one: one[0])
+        return Cuda("cpu", "", problem, kit, None, tuple(devices))
+    package = "'cuda-toolkit[nvcc,cudart,cccl,cublas,curand,cufft,cusparse,nvjitlink,nvrtc]==%d.*' nvidia-cudnn-cu%d" % (newest, newest)
+    remedy = f"{_pip()} install {package}" if newest >= 13 else f"install CUDA toolkit {newest} (pip's packages for it lack nvcc)"
+    return Cuda("cpu", "", f"no nvcc on PATH, in /usr/local/cuda or in pip's packages: {remedy}", None, None, tuple(devices))
+
+
+def _problem(kit: cuda_home.Toolkit, newest: int, devices: Sequence[int]) -> str:
+    """Why that toolkit can never be used on these devices, with the remedy; "" if it can."""
+    if kit.version[0] > newest:
+        return f"{_named(kit)} is newer than the driver, which is for CUDA {newest}: update the driver, or install CUDA toolkit {newest}"
+    if kit.version[0] < 11 or () < kit.cudnn < (8,):
+        what = "cuDNN %d.%d.%d" % kit.cudnn if kit.version[0] >= 11 else "it"
+        return f"{_named(kit)}: {what} is too old: install CUDA toolkit 11 or newer with cuDNN 8 or newer"
+    known = cuda_home.capabilities(kit)
+    beyond = [one for one in devices if known and one not in known]
+    if beyond:
+        remedy = "a newer" if max(beyond) > max(known) else "an older"
+        return (f"{_named(kit)} does not compile for compute capability {_decimal(beyond[0])}: install {remedy} CUDA toolkit, "
+                "or leave that GPU out of CUDA_VISIBLE_DEVICES")
+    return ""
+
+
+def _named(kit: cuda_home.Toolkit) -> str:
+    return f"nvcc {'.'.join(map(str, kit.version))} at {kit.nvcc}"
+
+
+def _decimal(capability: int) -> str:
+    return f"{capability // 10}.{capability % 10}"
 
 
 def inside_mpirun() -> bool:

@@ -20,9 +20,9 @@ import sysconfig
 import tempfile
 import threading
 from types import ModuleType
-from typing import Iterator
+from typing import Dict, Iterator
 
-from jseg import compilation, machine, onednn
+from jseg import compilation, cuda_home, machine, onednn
 from jseg.machine import RuntimeProblem
 
 __all__ = ["jt", "device", "seed", "RuntimeProblem"]
@@ -34,14 +34,14 @@ SWITCHES = {
     "use_cutlass": "0",        # a download that nothing in Jittor includes
     "use_cutt": "0",           # one more CUDA library to compile, for transposes that Jittor has itself
 }
+LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"  # a process's number among those that mpirun started on its machine
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
     """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was."""
     before = dict(os.environ)
-    chosen = dict(SWITCHES)
-    chosen["nvcc_path"] = machine.cuda().nvcc
+    chosen = dict(SWITCHES, **_cuda())
     chosen["use_parallel_op_compiler"] = str(compilation.workers())
     if not machine.inside_mpirun():
         chosen["use_mpi"] = "0"
@@ -49,13 +49,39 @@ def _environment() -> Iterator[None]:
         chosen["python_config_path"] = _python_config()
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
-    if os.environ["nvcc_path"] and machine.driver() is None:
-        _tell(f"nvcc_path={os.environ['nvcc_path']}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to use the CPU")
     try:
         yield
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]
+
+
+def _cuda() -> Dict[str, str]:
+    """The variables that lead Jittor to CUDA or away from it, the home that it may need built; docs/cuda.md has the reasons."""
+    found = machine.cuda()
+    chosen = {"nvcc_path": found.nvcc}
+    if found.case == "chosen" and machine.driver() is None:
+        _tell_once(f"{found.reason}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to use the CPU")
+    if found.case == "cpu" and found.devices:
+        _tell_once(f"the CPU computes, not the GPU: {found.reason}")
+    if found.home is not None:
+        with _cache_errors(os.path.dirname(found.home.folder)):
+            cuda_home.build(found.home)
+    if found.case in ("stock", "home") and machine.inside_mpirun():
+        chosen.update(_several_gpus(found))
+    return chosen
+
+
+def _several_gpus(found: machine.Cuda) -> Dict[str, str]:
+    """NCCL as it is installed; without, Jittor would download 2.8.4, which is older than CUDA 12, and build it at every first start."""
+    places = cuda_home.nccl(found.toolkit, found.home)
+    if places:
+        return dict(zip(("nccl_include_path", "nccl_lib_path"), places))
+    if "use_nccl" not in os.environ:
+        _tell_once(f"NCCL is not found, so gradients travel through the CPU: {sys.executable} -m pip install "
+                   f"nvidia-nccl-cu{found.toolkit.version[0]}")
+    # It is NCCL's part of Jittor that gives each process of a machine a GPU of its own.
+    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": str(int(os.environ.get(LOCAL_RANK, "0")) % len(found.devices))}
 
 
 def _python_config() -> str:
@@ -215,6 +241,12 @@ def _refuse(fact: machine.Fact) -> None:
 
 def _tell(line: str) -> None:
     print(f"jseg: {line}", file=sys.stderr, flush=True)
+
+
+def _tell_once(line: str) -> None:
+    """Of several processes that mpirun started on a machine, the first one tells."""
+    if os.environ.get(LOCAL_RANK, "0") == "0":
+        _tell(line)
 
 
 jt = _open()

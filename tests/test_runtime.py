@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_cuda import bare, cudnn, toolkit  # noqa: F401
 
 from jseg import compilation, machine, onednn, runtime
 from jseg.machine import RuntimeProblem
@@ -250,54 +251,78 @@ def test_the_python_config_answers_for_the_running_python(tmp_path, monkeypatch)
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------------------
 
-DRIVER = """
-#include <stdlib.h>
-int cuInit(unsigned flags) { %s; return 0; }
-int cuDeviceGetCount(int* n) { *n = 2; return 0; }
-int cuDriverGetVersion(int* v) { *v = 12040; return 0; }
-int cuDeviceGet(int* d, int i) { *d = i; return 0; }
-int cuDeviceGetAttribute(int* v, int what, int d) { *v = what == 75 ? 8 : d * 6; return 0; }
-"""
+@pytest.fixture
+def cuda(bare, monkeypatch):
+    """What the runtime sets for Jittor where the driver answers so."""
+    def chosen(newest=13, devices=(90,)):
+        monkeypatch.setattr(machine, "driver", lambda: (newest, list(devices)))
+        return runtime._cuda()
+    for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "use_nccl"):
+        monkeypatch.delenv(name, raising=False)
+    return chosen
 
 
-def fake_driver(folder, monkeypatch, body=""):
-    source = write(folder / "driver.c", DRIVER % body)
-    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(source)], check=True)
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
-    monkeypatch.delenv("nvcc_path", raising=False)
+def test_a_home_is_built_and_jittor_led_to_it(bare, cuda, capfd):
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    nvcc = cuda()["nvcc_path"]
+    assert nvcc.startswith(str(bare / "home/.cache/jseg/cuda-home")) and os.access(nvcc, os.X_OK) and capfd.readouterr().err == ""
+    assert set(cuda()) == {"nvcc_path"}
 
 
-def fake_nvcc(folder, monkeypatch, release):
-    nvcc = program(folder / f"cuda{release}/bin/nvcc", f"echo 'Cuda compilation tools, release {release}, V{release}.99'")
-    monkeypatch.setenv("PATH", f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}")
-    return nvcc
+def test_a_gpu_that_is_not_used_is_said_once(bare, cuda, capfd, monkeypatch):
+    toolkit(bare / "cuda")
+    assert cuda() == {"nvcc_path": ""}
+    said = capfd.readouterr().err
+    assert said.startswith("jseg: the CPU computes, not the GPU: nvcc 13.0.88 at ") and len(said.splitlines()) == 1
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "1")
+    cuda()
+    assert capfd.readouterr().err == "", "the first process of a machine has said it"
 
 
-def test_nvcc_without_a_driver_means_the_cpu(tmp_path, monkeypatch):
-    monkeypatch.delenv("nvcc_path", raising=False)
-    nvcc = fake_nvcc(tmp_path, monkeypatch, "12.4")
+def test_a_machine_without_a_gpu_says_nothing(bare, monkeypatch, capfd):
+    toolkit(bare / "cuda")
     monkeypatch.setattr(machine, "driver", lambda: None)
-    assert machine.cuda().nvcc == "" and str(nvcc) in machine.cuda().reason and "no NVIDIA driver answers" in machine.cuda().reason
+    assert runtime._cuda() == {"nvcc_path": ""} and capfd.readouterr().err == ""
 
 
-def test_a_driver_that_aborts_does_not_answer(tmp_path, monkeypatch):
-    fake_driver(tmp_path, monkeypatch, "abort()")
-    assert machine.driver() is None
+def test_the_user_s_nvcc_without_a_driver_is_warned_of(bare, monkeypatch, capfd):
+    monkeypatch.setattr(machine, "driver", lambda: None)
+    monkeypatch.setenv("nvcc_path", "/my/nvcc")
+    assert runtime._cuda() == {"nvcc_path": "/my/nvcc"}
+    assert "nvcc_path=/my/nvcc is set, but no NVIDIA driver answers: Jittor may abort" in capfd.readouterr().err
 
 
-def test_a_driver_with_a_cuda_that_jittor_builds_on_is_used(tmp_path, monkeypatch):
-    fake_driver(tmp_path, monkeypatch)
-    assert machine.driver() == (12, [80, 86])
-    nvcc = fake_nvcc(tmp_path, monkeypatch, "12.4")
-    monkeypatch.setattr(machine.os.path, "isfile", lambda path: path.startswith(str(tmp_path)) and os.path.lexists(path))
-    assert machine.cuda().nvcc == "" and "cuDNN 8" in machine.cuda().reason
-    write(nvcc.parent.parent / "include/cudnn.h")
-    write(nvcc.parent.parent / "lib64/libcudnn_ops_infer.so.8")
-    assert machine._cudnn_8(str(nvcc), 11) and not machine._cudnn_8(str(nvcc), 12)
-    write(nvcc.parent.parent / "lib64/libcudnn_ops_infer.so")
-    assert machine.cuda().nvcc == str(nvcc) and "2 device(s) of compute capability 8.6" in machine.cuda().reason
-    fake_nvcc(tmp_path, monkeypatch, "13.0")
-    assert machine.cuda().nvcc == "" and "newer than the driver" in machine.cuda().reason
+def test_a_cache_that_cannot_hold_the_home_is_refused(bare, cuda):
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    write(bare / "home", "a file")
+    with pytest.raises(RuntimeProblem, match="cuda-home, where compiled code is kept, cannot be written .*: set HOME"):
+        cuda()
+
+
+def test_several_processes_use_nccl_where_it_is(bare, cuda, capfd, monkeypatch):
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    write(bare / "usr/include/nccl.h")
+    write(bare / "usr/lib64/libnccl.so.2")
+    assert set(cuda()) == {"nvcc_path"}, "one process needs none"
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    found = cuda()
+    assert set(found) == {"nvcc_path", "nccl_include_path", "nccl_lib_path"} and capfd.readouterr().err == ""
+    assert os.path.isfile(found["nccl_include_path"] + "/nccl.h") and os.path.isfile(found["nccl_lib_path"] + "/libnccl.so")
+
+
+def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(bare, cuda, capfd, monkeypatch):
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    for rank, gpu in enumerate("0101"):
+        monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
+        found = cuda(devices=(90, 90))
+        assert (found["use_nccl"], found["CUDA_VISIBLE_DEVICES"]) == ("0", gpu)
+    said = capfd.readouterr().err
+    assert said.count("NCCL is not found") == 1 and "install nvidia-nccl-cu13" in said
 
 
 # --- a true import, on the warm cache --------------------------------------------------------------------------------------------
@@ -337,7 +362,7 @@ def test_the_import_leaves_the_process_as_it_was(tmp_path):
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = child(IMPORT, tmp_path, PATH=path, LD_LIBRARY_PATH="", CUDA_VISIBLE_DEVICES="")
     assert done.stderr.strip().splitlines()[-1:] == ["KeyboardInterrupt"], done.stderr
-    assert done.stdout.startswith("device cuda: nvcc 12.4 at ") and len(done.stdout.splitlines()) == 1, done.stdout
+    assert done.stdout.startswith("device cuda: nvcc 12.4.99 at ") and len(done.stdout.splitlines()) == 1, done.stdout
 
 
 def test_a_program_that_imported_jittor_first_is_checked_all_the_same():

@@ -61,9 +61,20 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
         if measured["gflops"] < SLOW and not measured["onednn_off"]:
             problems.append(f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were not used: "
                             f"delete {measured['cache']} and run doctor again")
-    cuda = machine.cuda()
-    rows["CUDA"] = measured.get("cuda") or ("" if cuda.nvcc else "not used: ") + cuda.reason
+    rows["CUDA"] = measured.get("cuda") or unused_cuda()
     return list(rows.items()), problems
+
+
+def unused_cuda() -> str:
+    """Why CUDA does not compute; where it is the driver alone, also what would become of the toolkit with one."""
+    from jseg import machine
+
+    cuda = machine.cuda()
+    text = cuda.reason if cuda.nvcc else f"not used: {cuda.reason}"
+    if cuda.toolkit is not None and not cuda.devices:
+        later = machine.choose(cuda.toolkit.version[0], ())
+        text += f"; with a driver: {later.reason}"
+    return text
 
 
 def measure() -> Dict:
