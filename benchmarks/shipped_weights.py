@@ -230,7 +230,8 @@ def spread(values: np.ndarray, sign: str = "") -> str:
 
 def described(stage) -> str:
     colours = ", reference's colours first" if stage.color_transfer else ""
-    return f"guidance {stage.guidance}, {stage.respacing or 'all 1000 steps'} from {stage.start_index}{colours}"
+    steps = f", {stage.steps} {stage.spacing} steps of {stage.sampler}" if stage.steps else ""
+    return f"guidance {stage.guidance}, {stage.respacing or 'all 1000 steps'} from {stage.start_index}{steps}{colours}"
 
 
 def write_sheet(path: str, pairs: Sequence[Pair], results: Dict[str, List[np.ndarray]]) -> None:
