@@ -72,10 +72,13 @@ def test_the_configuration_is_read_from_the_shapes():
                 dataclasses.replace(TINY_UNET, channel_mult=(2, 3), blocks=3, attention_downsampling=(1,), head_channels=32),
                 dataclasses.replace(TINY_UNET, channel_mult=(1,), attention_downsampling=(), classes=151)]
     for config in variants:
-        unreadable = Unreadable(config.head_channels, config.width, config.height)
+        unreadable = Unreadable(config.head_channels, config.width, config.height, config.groups)
         assert unet_config(unet_shapes(config), unreadable) == config
     for config in [*AUTOENCODERS.values(), dataclasses.replace(TINY_VQ, latent_channels=4, channel_mult=(1,), picture_channels=1)]:
-        assert autoencoder_config(autoencoder_shapes(config)) == config
+        assert autoencoder_config(autoencoder_shapes(config), Unreadable(groups=config.groups)) == config
+    for read, shapes in ((unet_config, unet_shapes(TINY_UNET)), (autoencoder_config, autoencoder_shapes(TINY_VQ))):
+        with pytest.raises(LayoutError, match="do not divide into 24 groups; give --groups"):
+            read(shapes, Unreadable(groups=24))
 
 
 def test_the_layouts_are_those_of_the_networks():

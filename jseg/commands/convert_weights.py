@@ -20,8 +20,8 @@ from typing import List, Optional
 
 from jseg.commands import cli
 
-# What a UNet's weights do not tell; options of the same names.
-UNREADABLE = ("head_channels", "width", "height")
+# What weights do not tell; options of the same names.
+UNREADABLE = ("head_channels", "width", "height", "groups")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--head_channels", type=int, help="UNet: channels per attention head, which the weights do not tell (default 64)")
     result.add_argument("--width", type=int, help="UNet: the latent's width that it was trained at (default 128)")
     result.add_argument("--height", type=int, help="UNet: the latent's height that it was trained at (default 96)")
+    result.add_argument("--groups", type=int, help="of every group norm, which the weights do not tell either (default 32)")
     result.add_argument("--half", action="store_true", help="write float16: half the size, three digits")
     result.add_argument("--dry_run", action="store_true", help="print what would be written, and write nothing")
     return result
@@ -48,8 +49,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     checkpoint.check_target(args.output, [args.input])
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
     stored = checkpoint.load_config(args.input)
-    if hasattr(stored, "head_channels"):
-        stored = dataclasses.replace(stored, **given)
+    if stored is not None:
+        stored = dataclasses.replace(stored, **{name: value for name, value in given.items() if hasattr(stored, name)})
     with checkpoint.opened_state(args.input, args.weights) as selection:
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
         found = conversion.extract(shapes, args.to, stored, Unreadable(**given))
@@ -93,8 +94,10 @@ def _report(selection, found, inferred: bool, kind: str) -> None:
     for group, count in sorted((found.dropped + selection.dropped).items()):
         print("left out    %d of %s" % (count, group))
     if inferred and hasattr(found.config, "head_channels"):
-        print("assumed     head_channels %d, latent %dx%d: the weights do not tell; see --head_channels, --width, --height"
-              % (found.config.head_channels, found.config.width, found.config.height))
+        print("assumed     head_channels %d, latent %dx%d, %d groups of a norm: the weights do not tell; see --head_channels, --width, "
+              "--height, --groups" % (found.config.head_channels, found.config.width, found.config.height, found.config.groups))
+    elif inferred:
+        print("assumed     %d groups of a norm: the weights do not tell; see --groups" % found.config.groups)
 
 
 if __name__ == "__main__":

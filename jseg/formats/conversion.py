@@ -66,7 +66,7 @@ def _extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str], conf
     if network == "autoencoder":
         _refuse_other_autoencoders(found)
     if config is None:
-        result.config = unet_config(found, unreadable) if network == "unet" else autoencoder_config(found)
+        result.config = unet_config(found, unreadable) if network == "unet" else autoencoder_config(found, unreadable)
     result.shapes = unet_shapes(result.config) if isinstance(result.config, UNetConfig) else autoencoder_shapes(result.config)
     result.reshaped = [name for name, shape in result.shapes.items()
                        if name in found and found[name] != shape and _without_ones(found[name]) == _without_ones(shape)]

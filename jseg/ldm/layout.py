@@ -92,10 +92,11 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What a UNet's shapes do not tell: attention heads and the latent's size; the release's values unless given."""
+    """What shapes do not tell: a UNet's attention heads and latent size, both networks' groups of a norm; the release's unless given."""
     head_channels: int = UNetConfig.head_channels
     width: int = UNetConfig.width
     height: int = UNetConfig.height
+    groups: int = UNetConfig.groups
 
 
 def unet_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()) -> UNetConfig:
@@ -118,22 +119,24 @@ def unet_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = 
     if odd:
         raise LayoutError("attention over %s channels does not divide into heads of %d; give --head_channels, the number that the "
                           "network was trained with" % (odd, unreadable.head_channels))
+    _check_groups(base, unreadable.groups)
     return UNetConfig(channels=base, channel_mult=tuple(width // base for width in widths), blocks=per_level,
                       attention_downsampling=attending, head_channels=unreadable.head_channels, classes=classes,
                       spade_channels=spade_channels, latent_channels=_shape(shapes, UNET_MARK)[1],
-                      width=unreadable.width, height=unreadable.height)
+                      groups=unreadable.groups, width=unreadable.width, height=unreadable.height)
 
 
-def autoencoder_config(shapes: Mapping[str, Tuple[int, ...]]) -> AutoencoderConfig:
+def autoencoder_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()) -> AutoencoderConfig:
     """The configuration whose autoencoder has these shapes, as far as they tell; compare with `autoencoder_shapes` of it."""
     base, picture_channels = _shape(shapes, AUTOENCODER_MARK)[:2]
     widths = [_shape(shapes, "encoder.down.%d.block.0.conv1.weight" % level)[0] for level in _numbers(shapes, "encoder.down.")]
     codebook_size, latent_channels = _shape(shapes, "quantize.embedding.weight")
     if not base or any(width % base for width in widths):
         raise LayoutError("this autoencoder's widths %s are not multiples of its base width %d" % (widths, base))
+    _check_groups(base, unreadable.groups)
     return AutoencoderConfig(channels=base, channel_mult=tuple(width // base for width in widths),
                              blocks=len(_numbers(shapes, "encoder.down.0.block.")), latent_channels=latent_channels,
-                             codebook_size=codebook_size, picture_channels=picture_channels)
+                             codebook_size=codebook_size, picture_channels=picture_channels, groups=unreadable.groups)
 
 
 def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
@@ -158,6 +161,12 @@ def _shape(shapes: Mapping[str, Tuple[int, ...]], name: str) -> Tuple[int, ...]:
     if len(shape) < 2:
         raise LayoutError("%s is missing or not a matrix; expected the state dict of a UNet with SPADE norms or of a VQ autoencoder" % name)
     return shape
+
+
+def _check_groups(channels: int, groups: int) -> None:
+    if groups < 1 or channels % groups:
+        raise LayoutError("norms over %d channels do not divide into %d groups; give --groups, the number that the network was trained with"
+                          % (channels, groups))
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], prefix: str) -> List[int]:
