@@ -167,6 +167,16 @@ def test_the_release_s_files_and_ours(folder, capsys):
     assert convert(capsys, "ours.pkl", "three.npz", "--head_channels", 32)[0] == 0 and load_config("three.npz").head_channels == 32
 
 
+def test_a_flowseg_network_of_ours_is_halved_under_its_own_names(folder, capsys):
+    from jseg.flowseg.presets import NETWORKS
+    save(folder / "best.safetensors", {"blocks.0.attn.qkv.weight": np.full((2, 3), 0.1, np.float32)}, NETWORKS["tiny"], step=3)
+    assert cli.run(convert_weights.main, ["best.safetensors", "half.safetensors", "--half"]) == 0
+    assert load_config("half.safetensors") == NETWORKS["tiny"] and load_extra("half.safetensors")["step"] == 3
+    assert load("half.safetensors")["blocks.0.attn.qkv.weight"].dtype == np.float16
+    assert cli.run(convert_weights.main, ["best.safetensors", "other.safetensors", "--to", "unet"]) == 2
+    assert "holds a network of FlowSeg (PixNerdConfig), not unet" in capsys.readouterr().err and not (folder / "other.safetensors").exists()
+
+
 def test_trailing_dimensions_of_one(folder, capsys):
     arrays = filled(autoencoder_shapes(TINY_VQ))
     flat = {name: array[:, :, 0, 0] if ".attn_1." in name and array.ndim == 4 else array for name, array in arrays.items()}

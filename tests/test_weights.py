@@ -78,3 +78,13 @@ def test_what_ships_belongs_together():
     for path in (model, autoencoder):
         assert checkpoint.sha256(path) in card, "the card's hash is of another file"
     assert dataclasses.asdict(unet)["width"] == 32
+
+
+def test_what_ships_for_flowseg():
+    from jseg.flowseg.predict import SHIPPED, trained_classes
+    from jseg.flowseg.presets import NETWORKS
+    config = checkpoint.load_config(SHIPPED)
+    assert config == dataclasses.replace(NETWORKS["small"], labels=29, width=128, height=96)
+    assert trained_classes(SHIPPED, 29).names[0] == "mountain"
+    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {np.dtype(np.float16)} and SHIPPED.stat().st_size < 15_000_000
+    assert checkpoint.sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(encoding="utf-8"), "the card's hash is of another file"

@@ -59,7 +59,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     test.main(call)
     _segment(folder)
     _tell(f"look at {folder / 'results' / 'grid.png'}: label map, reference, stages, result, made by the small weights that ship with jseg "
-          f"(jseg/weights/CARD.md), and at {folder / 'segmented.png'}: label map, result, what FlowSeg sees in it")
+          f"(jseg/weights/CARD.md)")
+    _tell(f"look at {folder / 'segmented.png'}: label map, result, what FlowSeg sees in it")
     return 0
 
 
@@ -84,8 +85,8 @@ def _segment(folder: Path) -> None:
     rows = [[colorize(read_label(label), shown), read_picture(result), colorize(read_label(folder / "labels" / label.name), shown)]
             for label, result in zip(maps, results)]
     save_picture(folder / "segmented.png", contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps]))
-    _tell("FlowSeg's label maps of the results agree with those that made them in {:.0%} of the pixels (mIoU {:.2f}); of the "
-          "references, as they were drawn, in {:.0%} (mIoU {:.2f})".format(*(value for pair in agreement for value in pair)))
+    _tell("in the results FlowSeg sees the label maps that they were made from at {:.0%} of the pixels (mIoU {:.2f}), in the references "
+          "theirs at {:.0%} (mIoU {:.2f})".format(*(value for pair in agreement for value in pair)))
 
 
 def _agreement(pairs) -> Tuple[float, float]:

@@ -47,6 +47,10 @@ def extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str] = None
 
 
 def _extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str], config: Optional[Config], unreadable: Unreadable) -> Extraction:
+    if config is not None and not isinstance(config, (UNetConfig, AutoencoderConfig)):         # FlowSeg's, from a file of ours
+        if network:
+            raise CheckpointError("the file holds a network of FlowSeg (%s), not %s" % (type(config).__name__, network))
+        return Extraction(config, {name: tuple(shape) for name, shape in shapes.items()}, {name: name for name in shapes})
     network, scope = _located(shapes, network)
     result = Extraction(config, {}, {})
     for name in shapes:
