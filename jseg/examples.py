@@ -42,14 +42,14 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     root = existing_folder(folder, "training folder")
     place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
     if not labels:
-        pictures = _by_stem(place or root, images.PICTURE_SUFFIXES)
+        pictures = by_stem(place or root, images.PICTURE_SUFFIXES)
         if not pictures:
             raise DataError("%s; expected pictures in it, in imgs/ or in images/" % _without(place or root, images.PICTURE_SUFFIXES))
         return [Example(stem, pictures[stem]) for stem in sorted(pictures)]
     maps_place = _subfolder(root, LABEL_FOLDERS, (".png",), notes)
     if place is None or maps_place is None:
         raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
-    pictures, maps = _by_stem(place, images.PICTURE_SUFFIXES), _by_stem(maps_place, (".png",))
+    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES), by_stem(maps_place, (".png",))
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, (".png",))):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
@@ -101,7 +101,8 @@ def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes:
     return (filled or there or [None])[0]
 
 
-def _by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
+def by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
+    """{stem: file} of the visible files of these suffixes in a folder; raises DataError for two files of one stem."""
     found: Dict[str, Path] = {}
     for path in visible_files(place, suffixes):
         stem = name_key(path.stem)

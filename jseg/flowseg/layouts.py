@@ -21,9 +21,9 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.checks import DataError, check_files, class_ids, existing_folder, label_table, name_key, same_aspect, some, visible_files
+from jseg.checks import DataError, check_files, class_ids, existing_folder, label_table, same_aspect, some
 from jseg.classes import CLASS_SETS, IGNORED, ClassSet, spread_palette
-from jseg.examples import Example, find_examples, load_label
+from jseg.examples import Example, by_stem, find_examples, load_label
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10                              # without validation data, one example in so many is not trained on
@@ -126,13 +126,7 @@ def _paired(pictures_place: Path, maps_place: Path) -> List[Example]:
     """Every picture with the label map of its stem; raises DataError unless each has one, and for an empty folder."""
     found = []
     for place, suffixes in ((pictures_place, images.PICTURE_SUFFIXES), (maps_place, (".png",))):
-        paths: Dict[str, Path] = {}
-        for path in visible_files(place, suffixes):
-            stem = name_key(path.stem)
-            if stem in paths:
-                raise DataError("%s holds both %s and %s, which would be one example; rename or remove one"
-                                % (place, paths[stem].name, path.name))
-            paths[stem] = path
+        paths = by_stem(place, suffixes)
         if not paths:
             raise DataError("%s holds no %s; expected one label map NAME.png for every picture NAME.jpg"
                             % (place, "label map *.png" if suffixes == (".png",) else "picture"))
