@@ -19,6 +19,21 @@ from jseg.runtime import jt
 # environment, names with commas between them or nothing, takes its place.
 FASTER = {"cpu": ("group_norm", "rms_norm", "attention"), "cuda": ()}
 HALVES = ("float16", "bfloat16")
+# CUDA source of the sum of every thread's value, for every thread of a block of THREADS; ends with all threads past it.
+BLOCK_SUM = """\
+__device__ inline float block_sum(float value) {
+    __shared__ float held[THREADS];
+    held[threadIdx.x] = value;
+    for (int half = THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) held[threadIdx.x] += held[threadIdx.x + half];
+    }
+    __syncthreads();
+    float sum = held[0];
+    __syncthreads();
+    return sum;
+}
+"""
 
 _once = False
 

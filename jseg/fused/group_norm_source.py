@@ -4,7 +4,7 @@ On the CPU a thread takes a group. On CUDA a block takes a piece of a group for 
 after Chan et al. 1983), a row of a channel for the sums of the gradient, any 256 values for the rest. Reductions are trees in a fixed
 order: the same numbers in every run.
 """
-from jseg.kernels import HEADER
+from jseg.kernels import BLOCK_SUM, HEADER
 
 PIECE = 8192                               # values of a group whose statistics one block of a GPU takes
 
@@ -112,19 +112,7 @@ const int THREADS = 256, PIECE = @PIECE@;
 __device__ inline float sigmoid(float z) { return 1 / (1 + expf(z < -80 ? 80 : -z)); }
 
 // The block's sum of every thread's value, for every thread; ends with all threads past it.
-__device__ inline float block_sum(float value) {
-    __shared__ float held[THREADS];
-    held[threadIdx.x] = value;
-    for (int half = THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) held[threadIdx.x] += held[threadIdx.x + half];
-    }
-    __syncthreads();
-    float sum = held[0];
-    __syncthreads();
-    return sum;
-}
-
+@BLOCK_SUM@
 // found[2 piece]: mean and sum of squared differences from it, of a piece of a group.
 template <class T> __global__ void piece_statistics(const T* x, long n, long pieces, float* found) {
     long start = blockIdx.x % pieces * PIECE, count = n - start < PIECE ? n - start : PIECE;
@@ -212,7 +200,7 @@ __global__ void x_gradient(long count, Sizes z, const T* x, const float* statist
     of_x[at] = statistics[2] * (of_x[at] - mean / n - normal * slope / n);
 }
 }
-""".replace("@PIECE@", str(PIECE))
+""".replace("@PIECE@", str(PIECE)).replace("@BLOCK_SUM@", BLOCK_SUM)
 
 _SIZES = """
 long groups = in{x}_shape0 * (long)data["groups"], n = (long)in{x}_shape0 * in{x}_shape1 * in{x}_shape2 / groups, count = groups * n;

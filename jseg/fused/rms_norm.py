@@ -7,7 +7,7 @@ on Zhang and Sennrich's RMS norm (2019); with s = weight alone, the plain norm. 
 """
 from __future__ import annotations
 
-from jseg.kernels import Function, compiles
+from jseg.kernels import BLOCK_SUM, Function, compiles
 from jseg.runtime import jt
 
 NAME = "rms_norm"
@@ -67,19 +67,7 @@ CUDA_HEADER = """
 namespace {
 const int RUN = @RUN@, THREADS = 128;
 
-__device__ inline float block_sum(float value) {
-    __shared__ float held[THREADS];
-    held[threadIdx.x] = value;
-    for (int half = THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) held[threadIdx.x] += held[threadIdx.x + half];
-    }
-    __syncthreads();
-    float sum = held[0];
-    __syncthreads();
-    return sum;
-}
-
+@BLOCK_SUM@
 // One block per token.
 template <class T>
 __global__ void rms_forward(long tokens, long n, long stride, bool shifts, float eps, const T* x, const float* s, const float* b, T* y,
@@ -128,7 +116,7 @@ long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs
 rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, out2_p);
 """
 
-CPU_HEADER, CUDA_HEADER = (header.replace("@RUN@", str(RUN)) for header in (CPU_HEADER, CUDA_HEADER))
+CPU_HEADER, CUDA_HEADER = (header.replace("@RUN@", str(RUN)).replace("@BLOCK_SUM@", BLOCK_SUM) for header in (CPU_HEADER, CUDA_HEADER))
 
 
 def rms_norm(x, eps: float, scale, shift=None):
