@@ -104,18 +104,23 @@ def test_a_stopped_run_goes_on_bit_by_bit_and_validations_change_nothing(folder)
     assert [row["loss"] for row in folder.rows() if row["loss"]] == [row["loss"] for row in folder.into("whole").rows() if row["loss"]]
 
 
+def killed(folder, step, **options):
+    """Start the training in a process of its own, and kill it as soon as the checkpoint of that step is there."""
+    words = [str(word) for name, value in folder.options(save_interval=1, **options).items() for word in (f"--{name}", value)]
+    process = subprocess.Popen([sys.executable, os.path.join("scripts", "train_flowseg.py"), *words], cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and not (folder.output / ("checkpoint-%08d.safetensors" % step)).exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def test_a_rate_that_rises_and_falls_goes_on_bit_by_bit_and_knows_its_end(folder):
     options = dict(warmup=2, decay="linear", shift=4, jitter=0.2)
     assert folder.into("whole").run(steps=4, **options)[0] == 0
     folder.into("cut")
-    words = [str(word) for name, value in folder.options(steps=4, save_interval=1, **options).items() for word in (f"--{name}", value)]
-    process = subprocess.Popen([sys.executable, os.path.join("scripts", "train_flowseg.py"), *words], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and not (folder.output / "checkpoint-00000001.safetensors").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed(folder, 1, steps=4, **options)
     assert folder.run(steps=4, **options)[0] == 0
     assert_equal(folder.root / "whole" / "checkpoint-00000004.safetensors", folder.output / "checkpoint-00000004.safetensors")
     code, lines = folder.run(steps=5, **options)
@@ -134,14 +139,7 @@ def test_the_rate_jitter_and_shift_of_a_run_change_its_weights(folder):
 def test_a_run_that_was_killed_goes_on_bit_by_bit(folder):
     assert folder.into("whole").run(steps=6, save_interval=1)[0] == 0
     folder.into("cut")
-    words = [str(word) for name, value in folder.options(steps=6, save_interval=1).items() for word in (f"--{name}", value)]
-    process = subprocess.Popen([sys.executable, os.path.join("scripts", "train_flowseg.py"), *words], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and not (folder.output / "checkpoint-00000002.safetensors").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed(folder, 2, steps=6)
     assert folder.run(steps=6, save_interval=1)[0] == 0
     assert_equal(folder.root / "whole" / "checkpoint-00000006.safetensors", folder.output / "checkpoint-00000006.safetensors")
 
