@@ -4,7 +4,8 @@ toy: pixels as vectors. 40 classes in 8 groups of 5 that are easily confused, 10
 from noise to the class's code with the features fed in (512 points an iteration, Adam, learning rate by cosine to 1 %), through
 jseg.training and jseg.flowseg.field. Each arm's learning rate comes from the same short grid, on seeds that are in no table. Accuracy
 and mIoU are of 4,000 points that are never trained on, 10 Euler steps if nothing else is said.
-camvid: the command train_flowseg on CamVid's train split, mIoU on its val split; every run can be stopped and goes on where it was.
+camvid: the command train_flowseg on CamVid's train split, mIoU on its val split; each arm's learning rate by the mIoU of short runs on a
+seed that is in no table. Every run can be stopped and goes on where it was.
 
 Each finished run is a JSON file in --runs; the same command again takes only those that are missing, and `report` makes tables, and with
 matplotlib the figure, of those that are there.
@@ -23,7 +24,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -36,6 +37,7 @@ STEPS = (1, 2, 5, 10, 25)
 RATES = (5e-4, 1.5e-3, 5e-3, 1.5e-2, 5e-2)
 COMMON_RATE = RATES[1]
 TUNING_SEEDS, SEEDS = (101, 102), (1, 2, 3, 4, 5)
+CAMVID_RATES, CAMVID_TUNING_STEPS = (1e-3, 2e-3, 4e-3, 8e-3), 500
 SHOWN = (100, 200, 400, 800, 1500, 3000)
 
 
@@ -202,36 +204,50 @@ def score(network, points: Points, codes: np.ndarray, steps: int) -> Dict[str, f
 # ---------------------------------------------------------------- CamVid
 
 def run_camvid(args) -> None:
+    rates = {}
+    for weight in (0.0, 1.0):
+        found = {rate: camvid(args, weight, TUNING_SEEDS[0], rate, CAMVID_TUNING_STEPS, (10,))["final"]["10"]["miou"]
+                 for rate in CAMVID_RATES}
+        rates[weight] = max(found, key=found.get)
+        print(f"weight {weight:g}: mIoU by learning rate " + ", ".join(f"{r:g}: {miou:.3f}" for r, miou in found.items()), flush=True)
     for seed in args.seeds:
-        for weight in (0.0, 1.0):
-            name = f"camvid-{args.preset}-{'fm' if weight == 0 else 'flowseg'}-{args.steps}-seed{seed}"
-            if not (args.runs / f"{name}.json").exists():
-                store(args.runs / f"{name}.json", train_camvid(args, args.runs / name, seed, weight))
+        for weight, rate in rates.items():
+            camvid(args, weight, seed, rate, args.steps, STEPS)
 
 
-def train_camvid(args, folder: Path, seed: int, weight: float) -> Dict:
+def camvid(args, weight: float, seed: int, rate: float, steps: int, shown: Sequence[int]) -> Dict:
+    """The result of one training, from its file if there is one; `shown`: steps of the flow to segment with in the end."""
+    name = f"camvid-{args.preset}-{'fm' if weight == 0 else 'flowseg'}-rate{rate:g}-{steps}-seed{seed}"
+    path = args.runs / f"{name}.json"
+    if not path.exists():
+        store(path, train_camvid(args, args.runs / name, weight, seed, rate, steps, shown))
+    return json.loads(path.read_text())
+
+
+def train_camvid(args, folder: Path, weight: float, seed: int, rate: float, steps: int, shown: Sequence[int]) -> Dict:
     from jseg.commands import train_flowseg
     from jseg.flowseg.layouts import open_dataset
     from jseg.flowseg.predict import Segmenter
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
-    options = ["--data", args.data, "--layout", "camvid", "--output", str(folder), "--preset", args.preset, "--steps", str(args.steps),
-               "--seed", str(seed), "--weight", str(weight), "--validate_interval", str(max(args.steps // 10, 1)), "--keep", "1"]
+    options = {"--data": args.data, "--layout": "camvid", "--output": folder, "--preset": args.preset, "--steps": steps, "--seed": seed,
+               "--weight": weight, "--learning_rate": rate, "--validate_interval": max(steps // len(shown) // 2, 1), "--keep": 1}
     started = time.perf_counter()
-    if train_flowseg.main(options + args.options.split()) or not (folder / "flowseg.safetensors").exists():
+    stopped = train_flowseg.main([str(word) for pair in options.items() for word in pair] + args.options.split())
+    if stopped or not (folder / "flowseg.safetensors").exists():
         sys.exit(f"{folder.name} was stopped; the same command goes on")
     dataset, final = open_dataset(args.data, "camvid"), {}
-    for steps in STEPS:
-        segmenter, total = Segmenter.from_file(folder / "flowseg.safetensors", steps=steps), 0
+    for count in shown:
+        segmenter, total = Segmenter.from_file(folder / "flowseg.safetensors", steps=count), 0
         for example in dataset.val:
             picture, label = dataset.load(example)
             total = total + confusion(segmenter.segment(picture, example.stem), label, len(dataset.classes))
-        final[str(steps)] = {"accuracy": pixel_accuracy(total), "miou": mean_iou(total)}
+        final[str(count)] = {"accuracy": pixel_accuracy(total), "miou": mean_iou(total)}
     with open(folder / "log.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("validation/miou")]
     curve = [{"iteration": int(row["step"]), "accuracy": float(row["validation/accuracy"]), "miou": float(row["validation/miou"])}
              for row in rows]
-    return {"kind": "camvid", "preset": args.preset, "arm": asdict(Arm(weight)), "seed": seed, "rate": 0, "iterations": args.steps,
-            "curve": curve, "final": final, "seconds": time.perf_counter() - started}
+    return {"kind": "camvid", "preset": args.preset, "options": args.options, "arm": asdict(Arm(weight)), "seed": seed, "rate": rate,
+            "iterations": steps, "curve": curve, "final": final, "seconds": time.perf_counter() - started}
 
 
 # ---------------------------------------------------------------- report
@@ -252,8 +268,8 @@ def report(args) -> None:
         arms = {}
         for weight, arm in ((0, PLAIN), (1, CORRECTED)):
             mine = [run for run in runs if run["arm"] == asdict(arm) and run["iterations"] == full]
-            rate = best_rate(args.runs, arm) if kind == "toy" else 0
-            arms[weight] = {run["seed"]: run for run in mine if run["rate"] == rate}
+            rate = best_rate(args.runs, arm) if kind == "toy" else None
+            arms[weight] = {run["seed"]: run for run in mine if rate in (run["rate"], None)}
         if arms[0] and arms[1]:
             shown[kind] = arms
             print("\n".join(tables(kind, arms, runs, full)))
