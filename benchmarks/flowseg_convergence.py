@@ -35,9 +35,9 @@ BATCH, WIDTH, HELD_OUT, VOID = 512, 160, 4000, 255
 EVERY = 100                                                # iterations between evaluations
 STEPS = (1, 2, 5, 10, 25)
 RATES = (5e-4, 1.5e-3, 5e-3, 1.5e-2, 5e-2)
-COMMON_RATE = RATES[1]
 TUNING_SEEDS, SEEDS = (101, 102), (1, 2, 3, 4, 5)
-CAMVID_RATES, CAMVID_TUNING_STEPS = (1e-3, 2e-3, 4e-3, 8e-3), 500
+CAMVID_RATES, CAMVID_TUNING_STEPS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), 500
+GRIDS = {"toy": (RATES, "accuracy"), "camvid": (CAMVID_RATES, "miou")}
 SHOWN = (100, 200, 400, 800, 1500, 3000)
 
 
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="CamVid's folder: train/ and val/")
     p.add_argument("--steps", type=int, default=4000, help="of each training on CamVid (default 4000)")
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings on CamVid (default 1 2 3)")
+    p.add_argument("--rates", type=float, nargs=2, metavar=("PLAIN", "FLOWSEG"), help="learning rates on CamVid (default: by short runs)")
     p.add_argument("--preset", default="small", help="network for CamVid (default small)")
     p.add_argument("--options", default="", help="further options of train_flowseg, in one string")
     p.add_argument("--figure", type=Path, help="PNG of the report; needs matplotlib")
@@ -204,8 +205,8 @@ def score(network, points: Points, codes: np.ndarray, steps: int) -> Dict[str, f
 # ---------------------------------------------------------------- CamVid
 
 def run_camvid(args) -> None:
-    rates = {}
-    for weight in (0.0, 1.0):
+    rates = dict(zip((0.0, 1.0), args.rates or ()))
+    for weight in () if rates else (0.0, 1.0):
         found = {rate: camvid(args, weight, TUNING_SEEDS[0], rate, CAMVID_TUNING_STEPS, (10,))["final"]["10"]["miou"]
                  for rate in CAMVID_RATES}
         rates[weight] = max(found, key=found.get)
@@ -259,17 +260,16 @@ def store(path: Path, result: Dict) -> None:
 
 
 def report(args) -> None:
-    found = [json.loads(path.read_text()) for path in sorted(args.runs.glob("*.json"))]
-    found = [run for run in found if run["seed"] not in TUNING_SEEDS]
-    shown = {}
+    every = [json.loads(path.read_text()) for path in sorted(args.runs.glob("*.json"))]
+    found, shown = [run for run in every if run["seed"] not in TUNING_SEEDS], {}
     for kind in ("toy", "camvid"):
         runs = [run for run in found if run["kind"] == kind]
         full = max((run["iterations"] for run in runs if run["arm"] == asdict(PLAIN)), default=0)
         arms = {}
         for weight, arm in ((0, PLAIN), (1, CORRECTED)):
             mine = [run for run in runs if run["arm"] == asdict(arm) and run["iterations"] == full]
-            rate = best_rate(args.runs, arm) if kind == "toy" else None
-            arms[weight] = {run["seed"]: run for run in mine if rate in (run["rate"], None)}
+            rate = best_rate([run for run in every if run["kind"] == kind and run["arm"] == asdict(arm)], *GRIDS[kind])
+            arms[weight] = {run["seed"]: run for run in mine if run["rate"] == rate}
         if arms[0] and arms[1]:
             shown[kind] = arms
             print("\n".join(tables(kind, arms, runs, full)))
@@ -277,11 +277,10 @@ def report(args) -> None:
         draw(shown, args.figure)
 
 
-def best_rate(folder: Path, arm: Arm) -> float:
-    """The learning rate whose runs on the tuning seeds are best."""
-    runs = [json.loads(path.read_text()) for seed in TUNING_SEEDS for path in folder.glob(f"toy-{arm.name}-rate*-seed{seed}.json")]
-    scores = {rate: np.mean([run["final"]["10"]["accuracy"] for run in runs if run["rate"] == rate]) for rate in {r["rate"] for r in runs}}
-    return max(scores, key=scores.get) if set(RATES) <= set(scores) else COMMON_RATE
+def best_rate(runs: List[Dict], rates: Sequence[float], metric: str) -> float:
+    """The learning rate whose runs on the tuning seeds are best; the second lowest if they are not complete."""
+    found = {rate: [run["final"]["10"][metric] for run in runs if run["rate"] == rate and run["seed"] in TUNING_SEEDS] for rate in rates}
+    return max(rates, key=lambda rate: np.mean(found[rate])) if all(found.values()) else rates[1]
 
 
 def tables(kind: str, arms: Dict, runs: List[Dict], full: int) -> Iterator[str]:
@@ -301,7 +300,10 @@ def tables(kind: str, arms: Dict, runs: List[Dict], full: int) -> Iterator[str]:
         yield f"| {name} | " + " | ".join(cells) + f" | {wins} of {len(pairs)} |"
     for metric in metrics:
         shares = [reached(arms[1][s]["curve"], arms[0][s]["curve"][-1][metric], metric) / full for s in pairs]
-        yield f"\nIterations FlowSeg needs for plain flow matching's final {metric}, share of {full}: {spread(shares)}"
+        there = [share for share in shares if share <= 1]
+        yield (f"\nIterations FlowSeg needs for plain flow matching's final {metric}, share of {full}: "
+               + (spread(there) if there else "") + (f"; not reached by {len(shares) - len(there)} of {len(shares)} seeds"
+                                                     if len(there) < len(shares) else ""))
     others: Dict[str, List[Dict]] = {}
     for run in runs:
         others.setdefault(f"{Arm(**run['arm']).name} | {run['rate']:g} | {run['iterations']}", []).append(run)
