@@ -220,7 +220,7 @@ def run_group(name):
 
 def groups():
     """{name: function}, in the order in which they are run."""
-    return {function.__name__: function for function in (operators, half, unet, sampling, autoencoder, critic, perceptual, pixnerd,
+    return {function.__name__: function for function in (operators, half, fused, unet, sampling, autoencoder, critic, perceptual, pixnerd,
                                                          segmentation, alignment, training)}
 
 
@@ -282,6 +282,17 @@ def half():
         back([jt.matmul(tokens, tokens.transpose(0, 2, 1)), jt.nn.softmax(tokens, -1), jt.nn.silu(tokens)], tokens)
         for layer, value in ((GroupNorm(8, 32), x), (RMSNorm(32), tokens)):
             back(layer(value.float32()).cast(kind), value)
+
+
+def fused():
+    """jseg.fused's operators, CUDA source, in float32, float16 and bfloat16"""
+    from jseg.device_checks import parity
+    from jseg.runtime import jt
+    for kind in ("float32", "float16", "bfloat16"):
+        for name, _, function, arrays, wanted in parity.kernel_functions():
+            variables = [jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays]
+            with parity.compiled(name):
+                back(function(*variables), *(variables[i] for i in wanted))
 
 
 def tiny_unet():

@@ -4,7 +4,8 @@ toy: pixels as vectors. 40 classes in 8 groups of 5 that are easily confused, 10
 from noise to the class's code with the features fed in (512 points an iteration, Adam, learning rate by cosine to 1 %), through
 jseg.training and jseg.flowseg.field. Each arm's learning rate comes from the same short grid, on seeds that are in no table. Accuracy
 and mIoU are of 4,000 points that are never trained on, 10 Euler steps if nothing else is said.
-camvid: the command train_flowseg on CamVid's train split, mIoU on its val split; every run can be stopped and goes on where it was.
+camvid: the command train_flowseg on CamVid's train split, mIoU on its val split; each arm's learning rate by the mIoU of short runs on a
+seed that is in no table. Every run can be stopped and goes on where it was.
 
 Each finished run is a JSON file in --runs; the same command again takes only those that are missing, and `report` makes tables, and with
 matplotlib the figure, of those that are there.
@@ -23,7 +24,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -34,8 +35,9 @@ BATCH, WIDTH, HELD_OUT, VOID = 512, 160, 4000, 255
 EVERY = 100                                                # iterations between evaluations
 STEPS = (1, 2, 5, 10, 25)
 RATES = (5e-4, 1.5e-3, 5e-3, 1.5e-2, 5e-2)
-COMMON_RATE = RATES[1]
 TUNING_SEEDS, SEEDS = (101, 102), (1, 2, 3, 4, 5)
+CAMVID_RATES, CAMVID_TUNING_STEPS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), 500
+GRIDS = {"toy": (RATES, "accuracy"), "camvid": (CAMVID_RATES, "miou")}
 SHOWN = (100, 200, 400, 800, 1500, 3000)
 
 
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="CamVid's folder: train/ and val/")
     p.add_argument("--steps", type=int, default=4000, help="of each training on CamVid (default 4000)")
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings on CamVid (default 1 2 3)")
+    p.add_argument("--rates", type=float, nargs=2, metavar=("PLAIN", "FLOWSEG"), help="learning rates on CamVid (default: by short runs)")
     p.add_argument("--preset", default="small", help="network for CamVid (default small)")
     p.add_argument("--options", default="", help="further options of train_flowseg, in one string")
     p.add_argument("--figure", type=Path, help="PNG of the report; needs matplotlib")
@@ -202,36 +205,50 @@ def score(network, points: Points, codes: np.ndarray, steps: int) -> Dict[str, f
 # ---------------------------------------------------------------- CamVid
 
 def run_camvid(args) -> None:
+    rates = dict(zip((0.0, 1.0), args.rates or ()))
+    for weight in () if rates else (0.0, 1.0):
+        found = {rate: camvid(args, weight, TUNING_SEEDS[0], rate, CAMVID_TUNING_STEPS, (10,))["final"]["10"]["miou"]
+                 for rate in CAMVID_RATES}
+        rates[weight] = max(found, key=found.get)
+        print(f"weight {weight:g}: mIoU by learning rate " + ", ".join(f"{r:g}: {miou:.3f}" for r, miou in found.items()), flush=True)
     for seed in args.seeds:
-        for weight in (0.0, 1.0):
-            name = f"camvid-{args.preset}-{'fm' if weight == 0 else 'flowseg'}-{args.steps}-seed{seed}"
-            if not (args.runs / f"{name}.json").exists():
-                store(args.runs / f"{name}.json", train_camvid(args, args.runs / name, seed, weight))
+        for weight, rate in rates.items():
+            camvid(args, weight, seed, rate, args.steps, STEPS)
 
 
-def train_camvid(args, folder: Path, seed: int, weight: float) -> Dict:
+def camvid(args, weight: float, seed: int, rate: float, steps: int, shown: Sequence[int]) -> Dict:
+    """The result of one training, from its file if there is one; `shown`: steps of the flow to segment with in the end."""
+    name = f"camvid-{args.preset}-{'fm' if weight == 0 else 'flowseg'}-rate{rate:g}-{steps}-seed{seed}"
+    path = args.runs / f"{name}.json"
+    if not path.exists():
+        store(path, train_camvid(args, args.runs / name, weight, seed, rate, steps, shown))
+    return json.loads(path.read_text())
+
+
+def train_camvid(args, folder: Path, weight: float, seed: int, rate: float, steps: int, shown: Sequence[int]) -> Dict:
     from jseg.commands import train_flowseg
     from jseg.flowseg.layouts import open_dataset
     from jseg.flowseg.predict import Segmenter
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
-    options = ["--data", args.data, "--layout", "camvid", "--output", str(folder), "--preset", args.preset, "--steps", str(args.steps),
-               "--seed", str(seed), "--weight", str(weight), "--validate_interval", str(max(args.steps // 10, 1)), "--keep", "1"]
+    options = {"--data": args.data, "--layout": "camvid", "--output": folder, "--preset": args.preset, "--steps": steps, "--seed": seed,
+               "--weight": weight, "--learning_rate": rate, "--validate_interval": max(steps // len(shown) // 2, 1), "--keep": 1}
     started = time.perf_counter()
-    if train_flowseg.main(options + args.options.split()) or not (folder / "flowseg.safetensors").exists():
+    stopped = train_flowseg.main([str(word) for pair in options.items() for word in pair] + args.options.split())
+    if stopped or not (folder / "flowseg.safetensors").exists():
         sys.exit(f"{folder.name} was stopped; the same command goes on")
     dataset, final = open_dataset(args.data, "camvid"), {}
-    for steps in STEPS:
-        segmenter, total = Segmenter.from_file(folder / "flowseg.safetensors", steps=steps), 0
+    for count in shown:
+        segmenter, total = Segmenter.from_file(folder / "flowseg.safetensors", steps=count), 0
         for example in dataset.val:
             picture, label = dataset.load(example)
             total = total + confusion(segmenter.segment(picture, example.stem), label, len(dataset.classes))
-        final[str(steps)] = {"accuracy": pixel_accuracy(total), "miou": mean_iou(total)}
+        final[str(count)] = {"accuracy": pixel_accuracy(total), "miou": mean_iou(total)}
     with open(folder / "log.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("validation/miou")]
     curve = [{"iteration": int(row["step"]), "accuracy": float(row["validation/accuracy"]), "miou": float(row["validation/miou"])}
              for row in rows]
-    return {"kind": "camvid", "preset": args.preset, "arm": asdict(Arm(weight)), "seed": seed, "rate": 0, "iterations": args.steps,
-            "curve": curve, "final": final, "seconds": time.perf_counter() - started}
+    return {"kind": "camvid", "preset": args.preset, "options": args.options, "arm": asdict(Arm(weight)), "seed": seed, "rate": rate,
+            "iterations": steps, "curve": curve, "final": final, "seconds": time.perf_counter() - started}
 
 
 # ---------------------------------------------------------------- report
@@ -243,16 +260,15 @@ def store(path: Path, result: Dict) -> None:
 
 
 def report(args) -> None:
-    found = [json.loads(path.read_text()) for path in sorted(args.runs.glob("*.json"))]
-    found = [run for run in found if run["seed"] not in TUNING_SEEDS]
-    shown = {}
+    every = [json.loads(path.read_text()) for path in sorted(args.runs.glob("*.json"))]
+    found, shown = [run for run in every if run["seed"] not in TUNING_SEEDS], {}
     for kind in ("toy", "camvid"):
         runs = [run for run in found if run["kind"] == kind]
         full = max((run["iterations"] for run in runs if run["arm"] == asdict(PLAIN)), default=0)
         arms = {}
         for weight, arm in ((0, PLAIN), (1, CORRECTED)):
             mine = [run for run in runs if run["arm"] == asdict(arm) and run["iterations"] == full]
-            rate = best_rate(args.runs, arm) if kind == "toy" else 0
+            rate = best_rate([run for run in every if run["kind"] == kind and run["arm"] == asdict(arm)], *GRIDS[kind])
             arms[weight] = {run["seed"]: run for run in mine if run["rate"] == rate}
         if arms[0] and arms[1]:
             shown[kind] = arms
@@ -261,11 +277,10 @@ def report(args) -> None:
         draw(shown, args.figure)
 
 
-def best_rate(folder: Path, arm: Arm) -> float:
-    """The learning rate whose runs on the tuning seeds are best."""
-    runs = [json.loads(path.read_text()) for seed in TUNING_SEEDS for path in folder.glob(f"toy-{arm.name}-rate*-seed{seed}.json")]
-    scores = {rate: np.mean([run["final"]["10"]["accuracy"] for run in runs if run["rate"] == rate]) for rate in {r["rate"] for r in runs}}
-    return max(scores, key=scores.get) if set(RATES) <= set(scores) else COMMON_RATE
+def best_rate(runs: List[Dict], rates: Sequence[float], metric: str) -> float:
+    """The learning rate whose runs on the tuning seeds are best; the second lowest if they are not complete."""
+    found = {rate: [run["final"]["10"][metric] for run in runs if run["rate"] == rate and run["seed"] in TUNING_SEEDS] for rate in rates}
+    return max(rates, key=lambda rate: np.mean(found[rate])) if all(found.values()) else rates[1]
 
 
 def tables(kind: str, arms: Dict, runs: List[Dict], full: int) -> Iterator[str]:
@@ -285,7 +300,10 @@ def tables(kind: str, arms: Dict, runs: List[Dict], full: int) -> Iterator[str]:
         yield f"| {name} | " + " | ".join(cells) + f" | {wins} of {len(pairs)} |"
     for metric in metrics:
         shares = [reached(arms[1][s]["curve"], arms[0][s]["curve"][-1][metric], metric) / full for s in pairs]
-        yield f"\nIterations FlowSeg needs for plain flow matching's final {metric}, share of {full}: {spread(shares)}"
+        there = [share for share in shares if share <= 1]
+        yield (f"\nIterations FlowSeg needs for plain flow matching's final {metric}, share of {full}: "
+               + (spread(there) if there else "") + (f"; not reached by {len(shares) - len(there)} of {len(shares)} seeds"
+                                                     if len(there) < len(shares) else ""))
     others: Dict[str, List[Dict]] = {}
     for run in runs:
         others.setdefault(f"{Arm(**run['arm']).name} | {run['rate']:g} | {run['iterations']}", []).append(run)
