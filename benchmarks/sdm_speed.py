@@ -20,20 +20,25 @@ def main():
     parser.add_argument("--size", default="release", choices=sorted(WIDTHS))
     args = parser.parse_args()
     import torch
-    sys.path.insert(0, args.sdm)
-    from guided_diffusion.script_util import create_model
-    channels, head = WIDTHS[args.size]
-    unet = create_model(128, 29, channels, 2, learn_sigma=True, class_cond=True, attention_resolutions="32,16,8", num_head_channels=head,
-                        use_scale_shift_norm=True, resblock_updown=True, no_instance=True).to(args.device)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 3, 96, 128, generator=generator).to(args.device)
-    labels = torch.randint(0, 29, (96, 128), generator=generator)
-    y = torch.nn.functional.one_hot(labels, 29).permute(2, 0, 1)[None].float().to(args.device)
-    t = torch.tensor([600], device=args.device)
+    unet, x, t, y = network(torch, args.sdm, args.size, args.device)
     kinds = ["float32"] + (["tf32", "float16", "bfloat16"] if args.device == "cuda" else [])
     for kind in kinds:
         for case, compute in (("guided step", lambda: guided(torch, unet, x, t, y)), ("training step", training(torch, unet, x, t, y))):
             measure(torch, args.device, kind, case, compute)
+
+
+def network(torch, folder, size, device, examples=1, use_checkpoint=False):
+    """(UNet, latents [n, 3, 96, 128], timesteps [n], one-hot maps) on the device."""
+    sys.path.insert(0, folder)
+    from guided_diffusion.script_util import create_model
+    channels, head = WIDTHS[size]
+    unet = create_model(128, 29, channels, 2, learn_sigma=True, class_cond=True, attention_resolutions="32,16,8", num_head_channels=head,
+                        use_scale_shift_norm=True, resblock_updown=True, no_instance=True, use_checkpoint=use_checkpoint).to(device)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(examples, 3, 96, 128, generator=generator).to(device)
+    labels = torch.randint(0, 29, (examples, 96, 128), generator=generator)
+    y = torch.nn.functional.one_hot(labels, 29).permute(0, 3, 1, 2).float().to(device)
+    return unet, x, torch.tensor([600] * examples, device=device), y
 
 
 def guided(torch, unet, x, t, y):

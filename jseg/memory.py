@@ -55,6 +55,15 @@ def _give_back() -> None:
         pass
 
 
+def peak_gigabytes() -> float:
+    """Memory that this process has taken: the device's, or resident on the CPU."""
+    if not jt.flags.use_cuda:
+        return (resident_bytes("VmHWM") or 0) / 1e9
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    return (total.value - free.value) / 1e9
+
+
 def resident_bytes(field: str) -> Optional[int]:
     """A field of /proc/self/status in bytes; None where there is no such file."""
     try:

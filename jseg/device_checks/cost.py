@@ -5,7 +5,6 @@ pool keeps its largest. Errors are differences to float32's results, which the f
 """
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from typing import Callable, Dict, Iterator
@@ -25,7 +24,7 @@ from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.samplers import ddim, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
-from jseg.memory import resident_bytes
+from jseg.memory import peak_gigabytes
 from jseg.optimizer import AdamW, trainable
 from jseg.runtime import device, jt
 from jseg.training import Part, take_step
@@ -63,15 +62,6 @@ def seconds(compute: Callable, repetitions: int = 5, limit: float = 20.0) -> flo
         if number and spent > limit:
             break
     return best
-
-
-def peak_gigabytes() -> float:
-    """Memory that this process has taken: the device's, or resident on the CPU."""
-    if not jt.flags.use_cuda:
-        return (resident_bytes("VmHWM") or 0) / 1e9
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-    return (total.value - free.value) / 1e9
 
 
 def kernel_time_cases(target: str) -> Iterator[Case]:

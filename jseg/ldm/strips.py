@@ -109,12 +109,13 @@ def normalizer(norm, strips: List) -> Callable:
     count = float(channels // groups * width * sum(strip.shape[2] for strip in strips))
 
     def average(moment):
-        """Mean over all strips of moment(x), x [B, G, n] -> [B, G, 1]."""
-        parts = [settle(moment(strip.reshape(batch, groups, -1)).sum(-1, keepdims=True)) for strip in strips]
+        """Mean over all strips of moment(x), x [B, G, n, W] -> [B, G, 1]; rows first: one float32 sum as long as a map loses digits."""
+        parts = [settle(moment(strip.reshape(batch, groups, -1, width)).sum(-1).sum(-1, keepdims=True)) for strip in strips]
         return settle(sum(parts[1:], parts[0]) / count)
 
     mean = average(lambda x: x)
-    variance = average(lambda x: (x - mean) * (x - mean))
+    centre = mean.unsqueeze(3)
+    variance = average(lambda x: (x - centre) * (x - centre))
     scale = (1.0 / jt.sqrt(variance + norm.eps)).expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
     shift = mean.expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
     scale, shift = settle(scale * norm.weight.reshape(1, channels, 1, 1)), settle(shift)
