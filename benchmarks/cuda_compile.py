@@ -191,9 +191,12 @@ def output(*command):
 
 def run_child(name, environment):
     """Run one group in a process of its own; "" or why it failed."""
-    done = subprocess.run([sys.executable, os.path.abspath(__file__), "--child", name], env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
-    records = [line[len(RECORD):] for line in done.stdout.splitlines() if line.startswith(RECORD)]
+    for _ in range(2):                        # Jittor's parallel compiler crashes now and then; what it had compiled is kept
+        done = subprocess.run([sys.executable, os.path.abspath(__file__), "--child", name], env=environment, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
+        records = [line[len(RECORD):] for line in done.stdout.splitlines() if line.startswith(RECORD)]
+        if records:
+            break
     with open(os.path.join(environment["HOME"], f"{name}.log"), "w") as file:
         file.write(done.stdout)
     problem = json.loads(records[-1]) if records else f"ended with code {done.returncode}: {(done.stdout.splitlines() or [''])[-1][:200]}"
