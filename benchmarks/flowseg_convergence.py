@@ -36,7 +36,7 @@ EVERY = 100                                                # iterations between 
 STEPS = (1, 2, 5, 10, 25)
 RATES = (5e-4, 1.5e-3, 5e-3, 1.5e-2, 5e-2)
 TUNING_SEEDS, SEEDS = (101, 102), (1, 2, 3, 4, 5)
-CAMVID_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+CAMVID_RATES = (1e-3, 2e-3, 4e-3)
 GRIDS = {"toy": (RATES, "accuracy"), "camvid": (CAMVID_RATES, "miou")}
 SHOWN = (100, 200, 400, 800, 1500, 3000)
 
