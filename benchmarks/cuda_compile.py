@@ -6,7 +6,8 @@ of no meaning. Bring-up, headers, libraries' names and nvcc are the true ones. I
 calls is looked for in the true libraries. Nothing of this says that a kernel computes what it should.
 
 Libraries and headers that the toolkit here lacks may come from NVIDIA's packages on PyPI; what is missing is named. All is kept in
---folder, apart from the caches that jseg and Jittor use otherwise. The first run takes 20 minutes to an hour, a repeated one a few minutes.
+--folder, apart from the caches that jseg and Jittor use otherwise. The first run takes half an hour to an hour, a repeated one half
+a minute.
 
   python benchmarks/cuda_compile.py                                    # for compute capability 8.0, 9.0, 10.0 and 12.0
   python benchmarks/cuda_compile.py --capabilities 90 --only unet

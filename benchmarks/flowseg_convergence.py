@@ -71,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="CamVid's folder: train/ and val/")
     p.add_argument("--steps", type=int, default=4000, help="of each training on CamVid (default 4000)")
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings on CamVid (default 1 2 3)")
-    p.add_argument("--rates", type=float, nargs=2, metavar=("PLAIN", "FLOWSEG"), help="learning rates on CamVid (default: the best of the grid)")
+    p.add_argument("--rates", type=float, nargs=2, metavar=("PLAIN", "FLOWSEG"),
+                   help="learning rates on CamVid (default: the best of the grid)")
     p.add_argument("--preset", default="small", help="network for CamVid (default small)")
     p.add_argument("--options", default="", help="further options of train_flowseg, in one string")
     p.add_argument("--figure", type=Path, help="PNG of the report; needs matplotlib")
