@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import hashlib
 import os
 import random
@@ -34,6 +35,9 @@ SWITCHES = {
     "use_cutlass": "0",        # a download that nothing in Jittor includes
     "use_cutt": "0",           # one more CUDA library to compile, for transposes that Jittor has itself
 }
+# glibc's settings in bytes by their numbers in malloc.h, and what the user may have set in their place. oneDNN takes and frees its working
+# memory at every convolution; by default glibc returns blocks above 32 MB to the system each time, to be cleared page by page at the next.
+BLOCKS = (("MALLOC_MMAP_THRESHOLD_", -3, 256 << 20), ("MALLOC_TRIM_THRESHOLD_", -1, 512 << 20))
 LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"  # a process's number among those that mpirun started on its machine
 
 
@@ -165,6 +169,7 @@ def _open() -> ModuleType:
     """Import Jittor, or raise RuntimeProblem."""
     for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor):
         _refuse(check())
+    _keep_blocks()
     if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
         import jittor
     else:
@@ -232,6 +237,16 @@ def _canary(jittor: ModuleType) -> None:
     if not all(np.array_equal(np.squeeze(x), np.squeeze(y)) for x, y in zip(found, expected)):
         cache = jittor.flags.cache_path
         raise RuntimeProblem(f"Jittor computes wrong numbers, its compiled code is broken: delete {cache} and start again")
+
+
+def _keep_blocks() -> None:
+    """Have the C library keep freed blocks for the next convolution, unless the user has set how it is to behave."""
+    if "GLIBC_TUNABLES" in os.environ or any(name in os.environ for name, _, _ in BLOCKS):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt, or one that does nothing
+        mallopt = ctypes.CDLL(None).mallopt
+        for _, number, size in BLOCKS:
+            mallopt(number, size) or mallopt(number, 32 << 20)  # an older glibc takes no more
 
 
 def _refuse(fact: machine.Fact) -> None:

@@ -6,6 +6,7 @@ imported, so those children are quick; the few that import Jittor use the cache 
 
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -370,6 +371,33 @@ def test_a_program_that_imported_jittor_first_is_checked_all_the_same():
     settings = dict(runtime.SWITCHES, nvcc_path="", use_mpi="0", log_silent="1", python_config_path=runtime._python_config())
     done = child(code, **settings)
     assert done.returncode == 0, done.stderr
+
+
+FREED = """
+import ctypes
+import jseg.runtime
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+block = libc.malloc(100 << 20)
+ctypes.memset(block, 1, 100 << 20)
+full = resident()
+libc.free(block)
+print(int(full - resident() < 50 << 20))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35),
+                    reason="an older glibc, or none, takes no threshold as large")
+@pytest.mark.parametrize("variables, kept", [({}, "1"), ({"MALLOC_MMAP_THRESHOLD_": "65536"}, "0")], ids=["ours", "the user's"])
+def test_freed_blocks_are_kept_for_the_next_convolution_unless_the_user_has_settings(variables, kept):
+    done = child(FREED, **variables)
+    assert done.returncode == 0 and done.stdout.strip() == kept, done.stderr
 
 
 def test_the_canary_names_the_cache_to_delete(monkeypatch):
