@@ -239,7 +239,7 @@ def train_camvid(args, folder: Path, weight: float, seed: int, rate: float, step
         sys.exit(f"{folder.name} was stopped; the same command goes on")
     dataset, final = open_dataset(args.data, "camvid"), {}
     for count in shown:
-        segmenter, total = Segmenter.from_file(folder / "flowseg.safetensors", steps=count), 0
+        segmenter, total = Segmenter.from_file(folder / "flowseg.safetensors", steps=count, shift=1.0), 0
         for example in dataset.val:
             picture, label = dataset.load(example)
             total = total + confusion(segmenter.segment(picture, example.stem), label, len(dataset.classes))

@@ -1,4 +1,6 @@
-"""mIoU, accuracy and seconds a picture of a FlowSeg network on a validation split, by Euler steps, and by steps with the mirrored picture.
+"""mIoU, accuracy and seconds a picture of a FlowSeg network on a validation split, by Euler steps.
+
+At the times that the network was trained at, then with the mirrored picture, then at even times.
 
   python benchmarks/segment_score.py --weights runs/flowseg/best.safetensors --data camvid --layout camvid
 """
@@ -17,6 +19,7 @@ def main():
     parser.add_argument("--layout", default="folders")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5, 10, 25])
     parser.add_argument("--mirror", type=int, nargs="*", default=[1, 10], help="steps with the mirrored picture (default 1 10)")
+    parser.add_argument("--even", type=int, nargs="*", default=[2, 5, 10, 25], help="steps at even times (default 2 5 10 25)")
     args = parser.parse_args()
     from jseg.flowseg.layouts import open_dataset
     from jseg.flowseg.predict import Segmenter
@@ -24,15 +27,15 @@ def main():
     dataset = open_dataset(args.data, args.layout)
     loaded = [(example.stem, *dataset.load(example)) for example in dataset.val]
     print("| steps | mIoU | accuracy | seconds a picture |\n|---|---|---|---|")
-    for steps, mirror in [(steps, False) for steps in args.steps] + [(steps, True) for steps in args.mirror]:
-        segmenter, total = Segmenter.from_file(args.weights, steps=steps, mirror=mirror), 0
+    ways = [("%d", args.steps, {}), ("%d, mirrored too", args.mirror, {"mirror": True}), ("%d, at even times", args.even, {"shift": 1.0})]
+    for name, options in [(name % steps, dict(options, steps=steps)) for name, counts, options in ways for steps in counts]:
+        segmenter, total = Segmenter.from_file(args.weights, **options), 0
         segmenter.segment(loaded[0][1], loaded[0][0])                              # compiles
         start = time.perf_counter()
         found = [segmenter.segment(picture, stem) for stem, picture, _ in loaded]
         seconds = (time.perf_counter() - start) / len(loaded)
         for (_, _, label), labels in zip(loaded, found):
             total = total + confusion(labels, label, len(dataset.classes))
-        name = f"{steps}, mirrored too" if mirror else str(steps)
         print(f"| {name} | {mean_iou(total):.3f} | {pixel_accuracy(total):.3f} | {seconds:.3f} |", flush=True)
 
 

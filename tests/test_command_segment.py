@@ -81,6 +81,17 @@ def test_the_same_call_elsewhere_gives_the_same_bytes(job):
     assert everything(job.output) == first
 
 
+def test_the_training_s_times_are_the_flow_s(job):
+    assert job.run()[0] == 0
+    even = job.labels()
+    save(job.root / "shifted.safetensors", random_network(CONFIG).state_dict(), CONFIG, settings={"shift": 20.0})
+    job.weights, job.output = job.root / "shifted.safetensors", job.root / "shifted"
+    assert job.run()[0] == 0 and job.labels() != even
+    assert json.loads((job.output / "run.json").read_text())["settings"]["shift"] == 20.0
+    job.output = job.root / "even"
+    assert job.run(shift=1)[0] == 0 and job.labels() == even
+
+
 def test_probability_maps_on_request(job):
     assert job.run(probabilities=True, mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0
     for path in job.output.glob("*.png"):
@@ -152,7 +163,7 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(job):
     job.run()
     before = everything(job.output)
     for changed, said in ((dict(steps=3), "steps was 2, is 3"), (dict(mirror=True), "mirror was False, is True"),
-                          (dict(scale=2), "scale was 1.0, is 2.0")):
+                          (dict(scale=2), "scale was 1.0, is 2.0"), (dict(shift=3), "shift was 1.0, is 3.0")):
         code, lines = job.run(**changed)
         assert code == 2 and said in lines[-1] and everything(job.output) == before
 
@@ -233,7 +244,7 @@ def occupied(job):
     (None, {"weights": "."}, "--weights . is a folder"), (None, {"input": "nowhere"}, "input nowhere does not exist"),
     (None, {"steps": 0}, "from 1 on"), (None, {"scale": "x"}, "--scale is 'x'"), (None, {"scale": 0.2}, "scale 0.2; expected 1"),
     (None, {"seeds": [0, 1]}, "starts from the picture alone"), (None, {"overlap": 1}, "overlap 1.0"),
-    (None, {"batch_size": 0}, "batch_size 0"),
+    (None, {"batch_size": 0}, "batch_size 0"), (None, {"shift": 0}, "shift 0.0; expected a number above 0"),
     (None, {"classes": "ade20k-150"}, "has 150 classes, the network"), (None, {"classes": "nothing"}, "no class set or file nothing"),
     (None, {"method": "rk4"}, "invalid choice: 'rk4'")])
 def test_mistakes_are_one_line_and_nothing_is_written(job, spoil, options, said):

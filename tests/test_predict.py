@@ -8,7 +8,7 @@ from jseg.classes import CLASS_SETS
 from jseg.flowseg import predict
 from jseg.flowseg.encoding import assignment, class_codes, decode
 from jseg.flowseg.field import source
-from jseg.flowseg.predict import Segmenter, network_config, stored_classes, trained_classes
+from jseg.flowseg.predict import Segmenter, network_config, stored_classes, trained_classes, trained_shift
 from jseg.images import to_signed
 from jseg.noise import normal
 from jseg.runtime import jt
@@ -98,15 +98,16 @@ def noisy():
     return random_network(NOISY)
 
 
-def test_a_network_s_flow_is_euler_s_from_its_source(noisy):
+@pytest.mark.parametrize("grid, shift", [([0, 1 / 3, 2 / 3, 1], 1.0), ([0, 1 / 9, 1 / 3, 1], 4.0)], ids=["even", "shifted"])
+def test_a_network_s_flow_is_euler_s_from_its_source(noisy, grid, shift):
     picture, _ = scene(7)
     image = to_signed(picture)[None]
     x = jt.array(source("noise", image, normal(5, "name", "0-0", (3, 32, 48))[None]))
     with jt.no_grad():
-        for step in range(3):
-            x = x + noisy(x, jt.array(np.array([step / 3], np.float32)), jt.array(image)) / 3
+        for now, then in zip(grid, grid[1:]):
+            x = x + noisy(x, jt.array(np.array([now], np.float32)), jt.array(image)) * (then - now)
             x.sync()
-    found = Segmenter(noisy, 3, seeds=[5]).segment(picture, "name")
+    found = Segmenter(noisy, 3, seeds=[5], shift=shift).segment(picture, "name")
     agreement = (found == decode(x.numpy()[0], class_codes(CLASSES))).mean()
     assert agreement > 0.999 and len(np.unique(found)) > 1
 
@@ -130,6 +131,16 @@ def test_from_a_file_and_deterministic_without_noise(tmp_path):
     assert np.array_equal(found, segmenter.segment(picture, "another")) and np.array_equal(found, Segmenter(network, 2).segment(picture))
 
 
+def test_a_file_s_flow_takes_the_times_that_it_was_trained_at_unless_told_otherwise(tmp_path):
+    path, state = tmp_path / "flowseg.safetensors", random_network().state_dict()
+    for settings, shift in (({"shift": 4}, 4.0), ({}, 1.0), ({"shift": None}, 1.0), ({"shift": "x"}, 1.0), ({"shift": -1}, 1.0)):
+        save(path, state, TINY, settings=settings)
+        assert trained_shift(path) == shift
+        found = [Segmenter.from_file(path, 3, "cpu", **options).times for options in ({}, {"shift": 1.0}, {"shift": 2.0})]
+        for times, expected in zip(found, (shift, 1.0, 2.0)):
+            np.testing.assert_allclose(times, [0, 1 / (1 + 2 * expected), 2 / (2 + expected), 1])
+
+
 def test_the_gradient_still_reaches_a_network_that_segmented(noisy):
     Segmenter(noisy, 1).segment(scene(1)[0])
     noisy.train()
@@ -139,7 +150,8 @@ def test_the_gradient_still_reaches_a_network_that_segmented(noisy):
 # What is refused ----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, words", [
-    ({"steps": 0}, "from 1 on"), ({"method": "rk4"}, "choose one of euler, heun, adams2"), ({"seeds": []}, "expected one"),
+    ({"steps": 0}, "from 1 on"), ({"shift": 0}, "above 0"), ({"method": "rk4"}, "choose one of euler, heun, adams2"),
+    ({"seeds": []}, "expected one"),
     ({"seeds": [1, 1]}, "different"), ({"seeds": [-1]}, "from 0 on"), ({"seeds": [0, 1]}, "starts from the picture alone"),
     ({"scale": 0.5}, "expected 1"), ({"overlap": 1}, "below 1"), ({"batch_size": 0}, "1 or more")])
 def test_options_that_cannot_be_meant(options, words):

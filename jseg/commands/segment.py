@@ -24,6 +24,8 @@ def parser():
     p.add_argument("--output", required=True, metavar="DIR", help="folder for the label maps, created if missing")
     p.add_argument("--steps", type=int, default=10, help="of the flow; less is faster (default 10)")
     p.add_argument("--method", default="euler", choices=("euler", "heun", "adams2"), help="how a step is taken (default euler)")
+    p.add_argument("--shift", type=float, help="of the flow's times t, which become t / (t + (1 - t) shift); above 1 steps near the "
+                                               "picture are shorter (default: that of the training)")
     p.add_argument("--mirror", action="store_true", help="average with the mirrored picture; takes twice as long")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED",
                    help="of the noise, for networks that start from some; several are averaged (default 0)")
@@ -51,7 +53,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import runtime
     from jseg.checkpoint import sha256
     from jseg.flowseg import folder
-    from jseg.flowseg.predict import Segmenter, network_config
+    from jseg.flowseg.predict import Segmenter, network_config, trained_shift
     from jseg.progress import PictureBar
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
@@ -59,7 +61,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     notes = folder.check_pictures(pictures, config.patch)
     device, output = runtime.device(args.device), Path(args.output)
     options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
-               "batch_size": args.batch_size}
+               "batch_size": args.batch_size, "shift": trained_shift(args.weights) if args.shift is None else args.shift}
     settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name}
     folder.opened(output, settings, pictures)
     segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)

@@ -34,16 +34,15 @@ SHIPPED = Path(__file__).resolve().parent.parent / "weights" / "flowseg.safetens
 class Segmenter:
     """A network ready to segment pictures: Segmenter.from_file(path).segment(picture uint8 [H, W, 3]) -> labels int32 [H, W].
 
-    steps: of the flow, by `method` (euler, heun or adams2). mirror: average with the mirrored picture. seeds: of the noise, for networks
-    whose source has some; several are averaged. scale: times the smallest size at which the picture covers a window; 2 looks twice
-    as close, None keeps the picture's own size. overlap: of neighbouring windows. batch_size: windows at a time. The result depends on
-    these, the picture and, with noise, on `stem`, the picture's name; it does not depend on other pictures.
+    steps: of the flow, by `method` (euler, heun or adams2), at the times of `ode.times(steps, shift)`. mirror: average with the mirrored
+    picture. seeds: of the noise, for networks whose source has some; several are averaged. scale: times the smallest size at which the
+    picture covers a window; 2 looks twice as close, None keeps the picture's own size. overlap: of neighbouring windows. batch_size:
+    windows at a time. The result depends on these, the picture and, with noise, on `stem`, the picture's name; not on other pictures.
     """
 
     def __init__(self, network: PixNerd, steps: int = STEPS, method: str = "euler", mirror: bool = False, seeds: Sequence[int] = (0,),
-                 scale: Optional[float] = 1.0, overlap: float = OVERLAP, batch_size: int = 1):
-        config = network.config
-        ode.times(steps)
+                 scale: Optional[float] = 1.0, overlap: float = OVERLAP, batch_size: int = 1, shift: float = 1.0):
+        config, self.times = network.config, ode.times(steps, shift)
         if method not in ode.METHODS:
             raise ValueError(f"method {method!r}; choose one of {', '.join(ode.METHODS)}")
         if not seeds or len(set(map(check_seed, seeds))) < len(seeds):
@@ -56,22 +55,23 @@ class Segmenter:
                              f"size")
         if not 0 <= overlap < 1 or batch_size < 1:
             raise ValueError(f"overlap {overlap}, batch_size {batch_size}; expected 0 to below 1, and 1 or more")
-        self.network, self.steps, self.method, self.mirror, self.seeds = network, steps, method, mirror, tuple(seeds)
+        self.network, self.method, self.mirror, self.seeds = network, method, mirror, tuple(seeds)
         self.scale, self.overlap, self.batch_size = scale, overlap, batch_size
         self.codes = class_codes(config.labels, config.codes)
         network.eval()
 
     @classmethod
-    def from_file(cls, path, steps: int = STEPS, device: str = "auto", **options) -> "Segmenter":
+    def from_file(cls, path, steps: int = STEPS, device: str = "auto", shift: Optional[float] = None, **options) -> "Segmenter":
         """Load a network of `train_flowseg`, strictly, its moving average where there is one; options as of the class.
 
+        shift: None for that of the training's times, if the file tells it: the network knows best where it has been taught most.
         Raises FileNotFoundError or CheckpointError in one line for a file that is missing, broken or of another kind of network.
         """
         config = network_config(path)
         runtime.device(device)
         network = PixNerd(config)
         load_into(network, path)
-        return cls(network, steps, **options)
+        return cls(network, steps, shift=trained_shift(path) if shift is None else shift, **options)
 
     @property
     def window(self) -> Size:
@@ -146,7 +146,7 @@ class Segmenter:
         x = source(config.source, pictures, noise)
         with jt.no_grad():
             fed = self.network.condition(pictures) if config.sees_image else None       # the picture's share, once for all steps
-            for x in ode.METHODS[self.method](lambda x, t: self.network(x, t, fed), x, self.steps):
+            for x in ode.METHODS[self.method](lambda x, t: self.network(x, t, fed), x, self.times):
                 pass
             return x.numpy()
 
@@ -162,9 +162,8 @@ def network_config(path) -> PixNerdConfig:
 
 def trained_classes(path, count: int) -> ClassSet:
     """Names and colours of the classes that the weights in a file were trained on, or made-up ones where it does not say."""
-    settings = ((read_record(path) or {}).get("extra") or {}).get("settings") or {}
     try:
-        stored = settings["classes"]
+        stored = _settings(path)["classes"]
         palette = np.array(stored["palette"], np.int64)
         classes = ClassSet(str(stored["name"]), tuple(map(str, stored["names"])), palette.clip(0, 255).astype(np.uint8))
     except (LookupError, TypeError, ValueError, OverflowError):
@@ -172,6 +171,20 @@ def trained_classes(path, count: int) -> ClassSet:
     if classes is None or len(classes) != count or classes.palette.shape != (count, 3):
         return ClassSet(f"{count} classes", tuple(f"class {i}" for i in range(count)), spread_palette(count))
     return classes
+
+
+def trained_shift(path) -> float:
+    """The shift of the times t that the weights in a file were trained at (train_flowseg's --shift), 1 where it does not say."""
+    try:
+        shift = float(_settings(path)["shift"])
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return 1.0
+    return shift if 0 < shift < float("inf") else 1.0
+
+
+def _settings(path) -> dict:
+    """A training's settings, as kept with its weights."""
+    return ((read_record(path) or {}).get("extra") or {}).get("settings") or {}
 
 
 def stored_classes(classes: ClassSet) -> dict:
