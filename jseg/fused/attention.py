@@ -5,8 +5,9 @@ gradient makes the weights P again, tile by tile: with delta = rowsum(dO O),
 
     dV = P^T dO,   dS = scale P (dO V^T - delta),   dQ = dS K,   dK = dS^T Q.
 
-On the CPU the products of tiles are oneDNN's, a head to a thread, or all threads to a head where there are few. On CUDA a block takes a
-tile of queries (of keys, for dK and dV: no additions in an order of chance); the sums are float32, whatever the type of q.
+On the CPU the products of tiles are oneDNN's, a tile of queries to a thread; in the gradient a head to a thread, or all threads to a head
+where there are few. On CUDA a block takes a tile of queries (of keys, for dK and dV: no additions in an order of chance); the sums are
+float32, whatever the type of q.
 """
 from __future__ import annotations
 

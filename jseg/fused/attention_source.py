@@ -8,7 +8,7 @@ CPU_HEADER = PRODUCTS_HEADER + """
 #include <cmath>
 #include <vector>
 namespace {
-const long QUERIES = 128, KEYS = 512;      // of a tile: its scores take 256 KB
+const long QUERIES = 256, KEYS = 512;      // of a tile: its scores take 512 KB
 
 // c [rows, columns] (+)= alpha a b; ta, tb: a or b is stored turned. All are rows of `inner` or `columns` floats without gaps.
 inline bool multiply(bool ta, bool tb, long rows, long columns, long inner, float alpha, const float* a, const float* b, float beta,
@@ -17,39 +17,35 @@ inline bool multiply(bool ta, bool tb, long rows, long columns, long inner, floa
                       columns) == 0;
 }
 
-// One head's result [length, d] and sums [length].
-inline bool head_forward(long length, long others, long d, float scale, const float* q, const float* k, const float* v, float* out,
+// `rows` queries of one head: result [rows, d] and sums [rows].
+inline bool tile_forward(long rows, long others, long d, float scale, const float* q, const float* k, const float* v, float* out,
                          float* sums) {
-    std::vector<float> scores(QUERIES * std::min(KEYS, others)), largest(QUERIES), total(QUERIES);
+    std::vector<float> scores(rows * std::min(KEYS, others)), largest(rows), total(rows);
     bool fine = true;
-    for (long i = 0; i < length; i += QUERIES) {
-        long rows = std::min(QUERIES, length - i);
-        for (long j = 0; j < others; j += KEYS) {
-            long columns = std::min(KEYS, others - j);
-            fine &= multiply(false, true, rows, columns, d, scale, q + i * d, k + j * d, 0, scores.data());
-            #pragma omp parallel for if (!omp_in_parallel())
-            for (long r = 0; r < rows; r++) {
-                float *s = scores.data() + r * columns, most = s[0], sum = 0;
-                #pragma omp simd reduction(max: most)
-                for (long c = 0; c < columns; c++) most = s[c] > most ? s[c] : most;
-                if (j) most = std::max(most, largest[r]);
-                #pragma omp simd reduction(+: sum)
-                for (long c = 0; c < columns; c++) { float e = std::exp(s[c] - most); s[c] = e; sum += e; }
-                if (j) {
-                    float kept = std::exp(largest[r] - most), *o = out + (i + r) * d;
-                    sum += total[r] * kept;
-                    if (kept != 1) for (long c = 0; c < d; c++) o[c] *= kept;
-                }
-                largest[r] = most;
-                total[r] = sum;
-            }
-            fine &= multiply(false, false, rows, d, columns, 1, scores.data(), v + j * d, j ? 1 : 0, out + i * d);
-        }
+    for (long j = 0; j < others; j += KEYS) {
+        long columns = std::min(KEYS, others - j);
+        fine &= multiply(false, true, rows, columns, d, scale, q, k + j * d, 0, scores.data());
         for (long r = 0; r < rows; r++) {
-            float inverse = 1 / total[r], *o = out + (i + r) * d;
-            for (long c = 0; c < d; c++) o[c] *= inverse;
-            sums[i + r] = largest[r] + std::log(total[r]);
+            float *s = scores.data() + r * columns, most = s[0], sum = 0;
+            #pragma omp simd reduction(max: most)
+            for (long c = 0; c < columns; c++) most = s[c] > most ? s[c] : most;
+            if (j) most = std::max(most, largest[r]);
+            #pragma omp simd reduction(+: sum)
+            for (long c = 0; c < columns; c++) { float e = std::exp(s[c] - most); s[c] = e; sum += e; }
+            if (j) {
+                float kept = std::exp(largest[r] - most), *o = out + r * d;
+                sum += total[r] * kept;
+                if (kept != 1) for (long c = 0; c < d; c++) o[c] *= kept;
+            }
+            largest[r] = most;
+            total[r] = sum;
         }
+        fine &= multiply(false, false, rows, d, columns, 1, scores.data(), v + j * d, j ? 1 : 0, out);
+    }
+    for (long r = 0; r < rows; r++) {
+        float inverse = 1 / total[r], *o = out + r * d;
+        for (long c = 0; c < d; c++) o[c] *= inverse;
+        sums[r] = largest[r] + std::log(total[r]);
     }
     return fine;
 }
@@ -82,16 +78,14 @@ inline bool head_backward(long length, long others, long d, float scale, const f
 
 CPU_FORWARD = """
 long heads = in0_shape0, length = in0_shape1, others = in1_shape1, d = in0_shape2, failed = 0;
+long tiles = (length + QUERIES - 1) / QUERIES;
 float scale = data["scale"];
-auto compute = [&](long i) {
-    return head_forward(length, others, d, scale, in0_p + i * length * d, in1_p + i * others * d, in2_p + i * others * d,
-                        out0_p + i * length * d, out1_p + i * length);
-};
-if (heads >= omp_get_max_threads()) {
-    #pragma omp parallel for reduction(+: failed)
-    for (long i = 0; i < heads; i++) failed += !compute(i);
-} else
-    for (long i = 0; i < heads; i++) failed += !compute(i);
+#pragma omp parallel for reduction(+: failed)
+for (long task = 0; task < heads * tiles; task++) {
+    long head = task / tiles, i = task % tiles * QUERIES, at = head * length + i;
+    failed += !tile_forward(std::min(QUERIES, length - i), others, d, scale, in0_p + at * d, in1_p + head * others * d,
+                            in2_p + head * others * d, out0_p + at * d, out1_p + at);
+}
 CHECK(!failed) << "dnnl_sgemm refused a product";
 """
 
