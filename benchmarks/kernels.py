@@ -42,6 +42,7 @@ def cases():
     """(name, sizes, function that makes {"ours", "before", "twin": function of the inputs}, inputs) in the shapes of the networks."""
     return [
         ("standardize", "rows of 24,576", standardize(64, 24576)),
+        ("moments", "4096 rows of 16,384", moments(4096, 16384)),
         ("products", "16 of 768x64x768", products(16, 768, 64, 768)),
         ("group_norm: norm, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), False, False)),
         ("group_norm: norm, FiLM, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), False, True)),
@@ -95,6 +96,14 @@ def standardize(rows, n):
             return kernels.plain_forward(x, 1e-5)[0]
 
         return {"ours": lambda x: kernels.standardize(x, 1e-5), "twin": twin}, [random(rows, n)]
+
+    return make
+
+
+def moments(rows, n):
+    def make():
+        from jseg import kernels
+        return {"ours": lambda x: kernels.moments(x)[1], "twin": lambda x: kernels.plain_moments(x)[1]}, [random(rows, n)]
 
     return make
 
@@ -176,7 +185,7 @@ def correction(batch, size, classes):
 
 def row(name, sizes, make, repetitions):
     forms, inputs = make()
-    gradients = name not in ("products", "correction")
+    gradients = name not in ("moments", "products", "correction")
     forward = {form: found(function, inputs, False) for form, function in forms.items()}
     both = {form: found(function, inputs, True) for form, function in forms.items()} if gradients else {}
     other = "twin" if "twin" in forms else "before"

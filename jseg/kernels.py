@@ -2,6 +2,7 @@
 
 - `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass, in blocks of `BLOCK` floats
   whose sums are added in double precision.
+- `moments`: the mean and variance of every row, in one pass through memory.
 - `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles batches of them as plain loops. A
   product per head and example would reach it, but as thousands of operations; from 100,000 on, Jittor gives up being lazy.
 """
@@ -171,6 +172,39 @@ def plain_forward(x, eps: float):
 def plain_backward(gradient, y, scale):
     """The gradient of x [rows, n] from that of y."""
     return scale * (gradient - gradient.mean(-1, keepdims=True) - y * (gradient * y).mean(-1, keepdims=True))
+
+
+MOMENTS = """
+long rows = in0_shape0, n = in0_shape1;
+#pragma omp parallel for
+for (long i = 0; i < rows; i++) {
+    const float* x = in0_p + i * n;
+    double sum, rest, squares;
+    sums(n, sum, rest, [&](long j) { return x[j]; }, [&](long j) { return 0.f; });
+    float first = sum / n;
+    sums(n, rest, squares, [&](long j) { return x[j] - first; }, [&](long j) { return (x[j] - first) * (x[j] - first); });
+    rest /= n;
+    out0_p[i] = first + rest;
+    out1_p[i] = squares / n - rest * rest;
+}
+"""
+
+
+def moments(x):
+    """(mean, variance), [rows] each, of the rows of x [rows, n]; float32, or float64 if x is. No gradient."""
+    with jt.no_grad():
+        if not _compiles(x):
+            return plain_moments(x)
+        return tuple(jt.code([x.shape[:1]] * 2, ["float32"] * 2, [x], cpu_header=HEADER, cpu_src=MOMENTS))
+
+
+def plain_moments(x):
+    """The twin of `moments`."""
+    x = x.float32() if str(x.dtype) in HALVES else x
+    mean = x.mean(-1)
+    centred = x - mean.unsqueeze(1)
+    rest = centred.mean(-1)
+    return mean + rest, (centred * centred).mean(-1) - rest * rest
 
 
 PRODUCTS_HEADER = """

@@ -50,6 +50,22 @@ def test_sums_of_many_numbers_keep_their_digits():
 
 
 @pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("n, mean, tolerance", [(1, 0.0, 1e-6), (48, 0.0, 1e-6), (5000, 0.0, 1e-6), (5000, 1e3, 1e-6)])
+def test_moments_are_means_and_variances(compiled, n, mean, tolerance, monkeypatch):
+    monkeypatch.setattr(kernels, "_compiles", lambda x: compiled)
+    x = arrays(n, mean)[0]
+    means, variances = (found.numpy() for found in kernels.moments(jt.array(x)))
+    np.testing.assert_allclose(means, x.astype(np.float64).mean(1), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(variances, x.astype(np.float64).var(1), rtol=5e-6 if compiled else 5e-5, atol=tolerance)
+
+
+def test_moments_of_half_precision_are_not_summed_in_it():
+    x = np.full((2, 40000), 3.0, np.float16)
+    means, variances = (found.numpy() for found in kernels.moments(jt.array(x)))
+    assert means.dtype == np.float32 and np.abs(means - 3).max() < 1e-5 and np.abs(variances).max() < 1e-5
+
+
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("n_a, n_b", [(3, 3), (1, 3), (3, 1), (1, 1), (40, 40)])
 @pytest.mark.parametrize("transpose_a, transpose_b, total", [(False, False, False), (True, False, False), (False, True, False),
                                                              (True, False, True)])

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Callable, List
 
+import numpy as np
+
+from jseg.kernels import moments
 from jseg.layers import nn, silu, upsampled_conv
 from jseg.runtime import jt
 
@@ -100,24 +103,20 @@ def double(conv, strips: List) -> List:
 def normalizer(norm, strips: List) -> Callable:
     """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all strips.
 
-    Two passes; each strip's sum is taken apart, so the mean needs no correction as in layers.GroupNorm.
+    Each strip's mean and variance are computed where they are needed first, and put together after Chan et al. 1983.
     """
     if len(strips) == 1:
         return lambda x: silu(norm(x))
-    batch, channels, _, width = strips[0].shape
-    groups = norm.groups
-    count = float(channels // groups * width * sum(strip.shape[2] for strip in strips))
-
-    def average(moment):
-        """Mean over all strips of moment(x), x [B, G, n, W] -> [B, G, 1]; rows first: one float32 sum as long as a map loses digits."""
-        parts = [settle(moment(strip.reshape(batch, groups, -1, width)).sum(-1).sum(-1, keepdims=True)) for strip in strips]
-        return settle(sum(parts[1:], parts[0]) / count)
-
-    mean = average(lambda x: x)
-    centre = mean.unsqueeze(3)
-    variance = average(lambda x: (x - centre) * (x - centre))
-    scale = (1.0 / jt.sqrt(variance + norm.eps)).expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
-    shift = mean.expand(batch, groups, channels // groups).reshape(batch, channels, 1, 1)
-    scale, shift = settle(scale * norm.weight.reshape(1, channels, 1, 1)), settle(shift)
+    batch, channels, total = strips[0].shape[0], strips[0].shape[1], sum(strip.shape[2] for strip in strips)
+    means, variances = (jt.stack(list(values)).reshape(len(strips), batch, norm.groups, -1)
+                        for values in zip(*(moments(strip.reshape(batch * channels, -1)) for strip in strips)))   # [strips, B, G, C / G]
+    share = jt.array(np.array([strip.shape[2] / total for strip in strips], np.float32)).reshape(-1, 1, 1, 1)
+    mean = (means * share).sum(0).mean(-1, keepdims=True)                                                          # [B, G, 1]
+    spread = means - mean.unsqueeze(0)
+    variance = ((variances + spread * spread) * share).sum(0).mean(-1, keepdims=True)                             # [B, G, 1]
+    scale = (1.0 / jt.sqrt(variance + norm.eps)).expand(batch, norm.groups, channels // norm.groups).reshape(batch, channels, 1, 1)
+    shift = mean.expand(batch, norm.groups, channels // norm.groups).reshape(batch, channels, 1, 1)
+    dtype = strips[0].dtype
+    scale, shift = settle((scale * norm.weight.reshape(1, channels, 1, 1)).cast(dtype)), settle(shift.cast(dtype))
     bias = norm.bias.reshape(1, channels, 1, 1)
     return lambda x: silu((x - shift) * scale + bias)
