@@ -103,7 +103,7 @@ def double(conv, strips: List) -> List:
 def normalizer(norm, strips: List) -> Callable:
     """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all strips.
 
-    Each strip's mean and variance are computed where they are needed first, and put together after Chan et al. 1983.
+    Every channel of every strip gives its mean and variance, which are put together after Chan et al. 1983.
     """
     if len(strips) == 1:
         return lambda x: silu(norm(x))
