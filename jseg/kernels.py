@@ -2,7 +2,7 @@
 
 - `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass, in blocks of `BLOCK` floats
   whose sums are added in double precision.
-- `moments`: the mean and variance of every row, in one pass through memory.
+- `moments`: the mean and variance of every row; a row that fits into the cache is read from memory once.
 - `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles batches of them as plain loops. A
   product per head and example would reach it, but as thousands of operations; from 100,000 on, Jittor gives up being lazy.
 """
@@ -89,6 +89,16 @@ template <class F, class G> void sums(long n, double& of_f, double& of_g, F f, G
         of_g += b;
     }
 }
+// A first mean of the n numbers, what it lacks, and their variance.
+template <class T> void statistics_of(long n, const T* x, float& first, float& rest, double& variance) {
+    double sum, lacking, squares;
+    sums(n, sum, lacking, [&](long j) { return float(x[j]); }, [&](long j) { return 0.f; });
+    float mean = sum / n;
+    sums(n, lacking, squares, [&](long j) { return float(x[j]) - mean; },
+         [&](long j) { float d = float(x[j]) - mean; return d * d; });
+    lacking /= n;
+    first = mean, rest = lacking, variance = squares / n - lacking * lacking;
+}
 }
 """
 
@@ -97,14 +107,11 @@ long rows = in0_shape0, n = in0_shape1;
 #pragma omp parallel for
 for (long i = 0; i < rows; i++) {
     const float* x = in0_p + i * n;
-    float* y = out0_p + i * n;
-    double sum, rest, squares;
-    sums(n, sum, rest, [&](long j) { return x[j]; }, [&](long j) { return 0.f; });
-    float first = sum / n;
-    sums(n, rest, squares, [&](long j) { return x[j] - first; }, [&](long j) { return (x[j] - first) * (x[j] - first); });
-    rest /= n;
-    float mean = rest, scale = 1 / std::sqrt(squares / n - rest * rest + data["eps"]);
-    for (long j = 0; j < n; j++) y[j] = (x[j] - first - mean) * scale;
+    float *y = out0_p + i * n, first, rest;
+    double variance;
+    statistics_of(n, x, first, rest, variance);
+    float scale = 1 / std::sqrt(variance + data["eps"]);
+    for (long j = 0; j < n; j++) y[j] = (x[j] - first - rest) * scale;
     out1_p[i] = scale;
 }
 """
@@ -178,14 +185,11 @@ MOMENTS = """
 long rows = in0_shape0, n = in0_shape1;
 #pragma omp parallel for
 for (long i = 0; i < rows; i++) {
-    const float* x = in0_p + i * n;
-    double sum, rest, squares;
-    sums(n, sum, rest, [&](long j) { return x[j]; }, [&](long j) { return 0.f; });
-    float first = sum / n;
-    sums(n, rest, squares, [&](long j) { return x[j] - first; }, [&](long j) { return (x[j] - first) * (x[j] - first); });
-    rest /= n;
+    float first, rest;
+    double variance;
+    statistics_of(n, in0_p + i * n, first, rest, variance);
     out0_p[i] = first + rest;
-    out1_p[i] = squares / n - rest * rest;
+    out1_p[i] = variance;
 }
 """
 

@@ -60,12 +60,9 @@ auto form = small ? (activate ? scaled<true, true, in0_type, in1_type> : scaled<
 for (long i = 0; i < in0_shape0 * groups; i++) {
     const in0_type* x = in0_p + i * n;
     float* statistics = out1_p + 3 * i;
-    double sum, rest, squares;
-    sums(n, sum, rest, [&](long j) { return float(x[j]); }, [&](long j) { return 0.f; });
-    float first = sum / n;
-    sums(n, rest, squares, [&](long j) { return float(x[j]) - first; }, [&](long j) { float d = float(x[j]) - first; return d * d; });
-    rest /= n;
-    statistics[0] = first, statistics[1] = rest, statistics[2] = 1 / std::sqrt(squares / n - rest * rest + data["eps"]);
+    double variance;
+    statistics_of(n, x, statistics[0], statistics[1], variance);
+    statistics[2] = 1 / std::sqrt(variance + data["eps"]);
     for (long c = 0; c < own; c++) {
         long row = i * own + c, at = row * pixels, of_s = (in1_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
         long of_a = in3_shape1 == 1 ? 0 : row;
