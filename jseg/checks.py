@@ -12,15 +12,13 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.classes import IGNORED, ClassSet
+from jseg.classes import IGNORED
+from jseg.image_file import DataError
+from jseg.label_maps import LABEL_SUFFIXES
+from jseg.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
 
 SHOWN = 5
-Classes = Union[int, ClassSet]
 Check = Callable[[Path], List[str]]
-
-
-class DataError(ValueError):
-    """Input files that cannot be used; one line: what was given, what was expected, what to do."""
 
 
 def check_files(groups: Sequence[Sequence[Tuple[Path, Check]]], progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
@@ -49,45 +47,26 @@ def check_files(groups: Sequence[Sequence[Tuple[Path, Check]]], progress: Option
     return ["%d %s (%s)" % (len(names), kind, some(names, False)) for kind, names in remarks.items()]
 
 
-def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
-    """int16 [256]: the class of every value in a label file, 255 for those that mean nothing is known, -1 for all others.
-
-    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored in its data set's own numbering. `ignore` are values
-    as stored, and win over classes.
-    """
-    table = np.full(256, -1, np.int16)
-    if isinstance(classes, ClassSet):
-        table[list(classes.file_ignore)] = IGNORED
-        table[list(classes.file_ids or range(len(classes)))] = np.arange(len(classes))
-    else:
-        table[:classes] = np.arange(min(classes, 256))
-    table[[value for value in ignore if 0 <= value < 256]] = IGNORED
-    return table
-
-
-def class_ids(label: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
-    """uint8 [H, W] as stored -> class ids, 255 where nothing is known; raises DataError that names `path` and its unknown values."""
-    counts = np.bincount(label.ravel(), minlength=256)
-    bad = [int(value) for value in np.flatnonzero(counts) if table[value] < 0]
-    if bad:
-        raise DataError("label %s holds ids outside %s: %s; ids found: %s; correct it, or name the ids to be ignored (--ignore)"
-                        % (path, _span(np.flatnonzero((table >= 0) & (table != IGNORED))), histogram(counts, bad), histogram(counts)))
-    return table[label].astype(np.uint8)
-
-
-def check_label(path: Path, table: np.ndarray, width: int, height: int) -> List[str]:
-    """Remarks on a label map that is to be read through `table` for pictures of width x height; raises ValueError if it cannot be."""
-    label = images.read_label(path)
-    _check_aspect("label", path, label.shape[1], label.shape[0], width, height)
-    ids = class_ids(label, table, path)
-    remarks = []
-    if images.read_header(path).mode == "P":
-        remarks.append("label maps have a palette; their indices are taken as class ids")
-    if label.shape != (height, width):
+def check_label(path: Path, numbering: Numbering, width: int, height: int) -> List[str]:
+    """Remarks on a label map that is to be read by `numbering` for pictures of width x height; raises ValueError if it cannot be."""
+    ids, remarks = numbering.read(path)
+    _check_aspect("label", path, ids.shape[1], ids.shape[0], width, height)
+    if ids.shape != (height, width):
         remarks.append("label maps of another size than %dx%d are resized with nearest" % (width, height))
-    if (ids == IGNORED).any():
-        remarks.append("label maps hold ignored ids, which condition nothing")
-    return remarks
+    return remarks + remarks_on_ids(ids, "condition nothing")
+
+
+def remarks_on_ids(ids: np.ndarray, ignored: str = "") -> List[str]:
+    """What should be told of a label map's class ids uint8 [H, W], 255 being ignored: what of it is not used, and what seems a mistake.
+
+    ignored: what becomes of ignored pixels ("condition nothing"); "" where that is told elsewhere.
+    """
+    unknown = ids == IGNORED
+    if unknown.all():
+        return ["label maps hold nothing but ignored ids"]
+    remarks = [f"label maps hold ignored ids, which {ignored}"] * bool(ignored and unknown.any())
+    known = ids[ids != IGNORED]
+    return remarks + ["label maps hold one class alone"] * bool((known == known[0]).all())
 
 
 def check_picture(path: Path, what: str, width: int, height: int) -> List[str]:
@@ -116,23 +95,6 @@ def _check_aspect(what: str, path: Path, width: int, height: int, target_width: 
                         % (what, path, width, height, target_width, target_height))
 
 
-def histogram(counts: np.ndarray, ids: Optional[Sequence[int]] = None) -> str:
-    """'0 (41 %), 3 (20 %), 255 (2 %)' from the number of pixels per id: of `ids` or all, largest share first, at most twelve."""
-    order = [int(value) for value in np.argsort(-counts, kind="stable") if counts[value] and (ids is None or value in ids)]
-    shares = []
-    for value in order[:12]:
-        percent = 100.0 * counts[value] / counts.sum()
-        shares.append("%d (%s %%)" % (value, "%.0f" % percent if percent >= 1 else "<1"))
-    return ", ".join(shares) + (" and %d more" % (len(order) - 12) if len(order) > 12 else "")
-
-
-def _span(values: np.ndarray) -> str:
-    if not values.size:
-        return "the classes, all of which are ignored"
-    gaps = values.size <= values[-1] - values[0]
-    return "%d..%d%s" % (values[0], values[-1], " (with gaps)" if gaps else "")
-
-
 def existing_folder(path: Union[str, Path], what: str) -> Path:
     """The path, if it is a folder; raises DataError calling it `what` (label folder, ...)."""
     folder = Path(path)
@@ -143,7 +105,7 @@ def existing_folder(path: Union[str, Path], what: str) -> Path:
     return folder
 
 
-def visible_files(folder: Path, suffixes: Sequence[str] = (".png",)) -> List[Path]:
+def visible_files(folder: Path, suffixes: Sequence[str] = LABEL_SUFFIXES) -> List[Path]:
     """The files in a folder that have one of the suffixes, in any case, sorted by name; hidden files and folders do not count."""
     # A dangling link is kept: reading it later says what is wrong, skipping it would lose a file silently.
     return sorted(entry for entry in folder.iterdir()

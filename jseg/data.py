@@ -18,7 +18,7 @@ import numpy as np
 
 from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
-from jseg.checks import (Classes, DataError, check_files, check_label, check_picture, class_ids, existing_folder, label_table, name_key,
+from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, name_key,
                          some, visible_files)
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
@@ -90,7 +90,7 @@ def check_pairs(pairs: Sequence[Pair], classes: Classes = 29, ignore: Sequence[i
     (other sizes are resized later). `progress(done, total)` is called after each pair. Raises DataError naming the first
     unusable file and how many more there are.
     """
-    label = partial(check_label, table=label_table(classes, ignore), width=width, height=height)
+    label = partial(check_label, numbering=Numbering.of(classes, ignore), width=width, height=height)
     reference = partial(check_picture, what="reference", width=width, height=height)
     return check_files([[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress)
 
@@ -101,9 +101,9 @@ def load_pair(pair: Pair, width: int, height: int, latent_width: int, latent_hei
 
     The label goes from its own size straight to the latent's with NEAREST, as in the release; ids become 0..N-1, ignored ones 255.
     """
-    label = images.resize_label(images.read_label(pair.label), latent_width, latent_height)
-    label = class_ids(label, label_table(classes, ignore), pair.label)
-    return label, images.resize_picture(images.read_picture(pair.reference), width, height)
+    label, _ = Numbering.of(classes, ignore).read(pair.label)
+    reference = images.resize_picture(images.read_picture(pair.reference), width, height)
+    return images.resize_label(label, latent_width, latent_height), reference
 
 
 def batches(pairs: Sequence[Item], batch_size: int) -> List[List[Item]]:
@@ -144,11 +144,16 @@ def _read_table(path: Path) -> Dict[str, str]:
         if not isinstance(value, str) or not value or not value.isprintable() or "/" in value or "\\" in value:
             shown = "a list or object" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)[:80]
             raise DataError("%s: the entry of %.80r is %s; expected a file name such as \"reference.jpg\"" % (path, key, shown))
-        stem = name_key(key[:-4] if key.lower().endswith(".png") else key)
+        stem = name_key(_without_suffix(key))
         if stem in table:
             raise DataError("%s has two entries for %s; remove one" % (path, stem))
         table[stem] = value
     return table
+
+
+def _without_suffix(name: str) -> str:
+    suffix = Path(name).suffix
+    return name[:-len(suffix)] if suffix.lower() in LABEL_SUFFIXES else name
 
 
 class _Object(list):

@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.checks import (SHOWN, Classes, DataError, check_files, check_label, check_picture, class_ids, existing_folder, label_table,
+from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder,
                          name_key, some, visible_files)
 from jseg.classes import IGNORED
 
@@ -46,11 +46,11 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
         if not pictures:
             raise DataError("%s; expected pictures in it, in imgs/ or in images/" % _without(place or root, images.PICTURE_SUFFIXES))
         return [Example(stem, pictures[stem]) for stem in sorted(pictures)]
-    maps_place = _subfolder(root, LABEL_FOLDERS, (".png",), notes)
+    maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
         raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
-    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES), by_stem(maps_place, (".png",))
-    for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, (".png",))):
+    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES), by_stem(maps_place, LABEL_SUFFIXES)
+    for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
     _check_partners(place, pictures, maps_place, maps)
@@ -65,7 +65,7 @@ def check_examples(examples: Sequence[Example], classes: Classes, ignore: Sequen
     that mean nothing is known. Both files must have the aspect ratio of width x height. `progress(done, total)` is called after each
     example. Raises DataError naming the first unusable file and how many more there are.
     """
-    label = partial(check_label, table=label_table(classes, ignore), width=width, height=height)
+    label = partial(check_label, numbering=Numbering.of(classes, ignore), width=width, height=height)
     picture = partial(check_picture, what="picture", width=width, height=height)
     return check_files([[(e.picture, picture)] + [(e.label, label)] * bool(e.label) for e in examples], progress)
 
@@ -77,7 +77,7 @@ def load_example(example: Example, width: int, height: int, latent_width: int, l
     The label goes from its own size straight to the latent's with NEAREST, as in the release; 255 where nothing is known. Raises
     ImageError or DataError for files that were not there, or not like this, when they were checked.
     """
-    return load_picture(example, width, height), load_label(example, latent_width, latent_height, label_table(classes, ignore))
+    return load_picture(example, width, height), load_label(example, latent_width, latent_height, Numbering.of(classes, ignore))
 
 
 def load_picture(example: Example, width: int, height: int) -> np.ndarray:
@@ -85,11 +85,11 @@ def load_picture(example: Example, width: int, height: int) -> np.ndarray:
     return images.resize_picture(images.read_picture(example.picture), width, height)
 
 
-def load_label(example: Example, width: int, height: int, table: np.ndarray) -> np.ndarray:
-    """The example's label map as uint8 [height, width] of class ids, read through `checks.label_table`; all 255 if it has none."""
+def load_label(example: Example, width: int, height: int, numbering: Numbering) -> np.ndarray:
+    """The example's label map as uint8 [height, width] of class ids, read by `numbering`; all 255 if it has none."""
     if example.label is None:
         return np.full((height, width), IGNORED, np.uint8)
-    return class_ids(images.resize_label(images.read_label(example.label), width, height), table, example.label)
+    return images.resize_label(numbering.read(example.label)[0], width, height)
 
 
 def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes: Notes) -> Optional[Path]:

@@ -43,9 +43,11 @@ def _locked_file(path: Path, folder: Path):
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise OutputError("%s is being written by another run of jseg%s; wait for it, stop it, or give another folder"
-                              % (folder, " (process %s)" % holder if holder.isdigit() else "")) from None
-        except OSError:                                        # a network file system without locks
+            raise OutputError(
+                "%s is being written by another run of jseg%s; wait for it, stop it, or give another folder"
+                % (folder, " (process %s)" % holder if holder.isdigit() else "")
+            ) from None
+        except OSError:  # a network file system without locks
             os.close(descriptor)
             return None
         # The holder before us may have removed the file between our opening and locking it: then the lock is on a file without a name.

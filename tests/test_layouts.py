@@ -83,7 +83,7 @@ def test_other_places_are_understood(tmp_path):
     assert (len(open_dataset(tmp_path / "a", "camvid").train), len(open_dataset(tmp_path / "a", "camvid").val)) == (3, 1)
     write(tmp_path / "b", "images/train2017", "annotations/train2017", [0, 181])
     write(tmp_path / "b", "images/val2017", "annotations/val2017", [90 + 1], count=1)
-    assert open_dataset(tmp_path / "b", "coco_stuff").check() == []
+    assert open_dataset(tmp_path / "b", "coco_stuff").check() == ["1 label maps hold one class alone (p0.png)"]
 
 
 @pytest.mark.parametrize("layout", ["folders", "camvid", "landscape", "ade20k"])

@@ -149,14 +149,14 @@ def _segmented(args, items, segmenter, classes):
 def _scored(items, values, classes, ignore):
     """(PictureScores of every item, confusion of all)."""
     from jseg import images
-    from jseg.checks import class_ids, label_table
+    from jseg.checks import Numbering
     from jseg.progress import PictureBar
     from jseg.scoring import inputs, measures
-    table, rows, total = label_table(classes, ignore), [], 0
+    numbering, rows, total = Numbering.of(classes, ignore), [], 0
     _tell("comparing results with label maps and references")
     with PictureBar(len(items)) as bar:
         for item in items:
-            label = class_ids(images.read_label(item.label), table, item.label)
+            label, _ = numbering.read(item.label)
             prediction = item.prediction and inputs.load_prediction(item.prediction, label.shape, len(classes))
             row, matrix = measures.score_picture(item.stem, images.read_picture(item.result), images.read_picture(item.reference), label,
                                                  prediction, len(classes), values.get(item.stem))

@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.checks import DataError, check_files, class_ids, existing_folder, label_table, same_aspect, some
+from jseg.checks import LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect, some
 from jseg.classes import CLASS_SETS, IGNORED, ClassSet, spread_palette
 from jseg.examples import Example, by_stem, find_examples, load_label
 
@@ -57,11 +57,16 @@ LAYOUTS = {
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples to train on and to validate on, sorted by stem; their classes; the table from stored values to ids, int16 [256]."""
+    """Examples to train on and to validate on, sorted by stem; their classes; what the values in label files mean."""
     train: List[Example]
     val: List[Example]
     classes: ClassSet
-    table: np.ndarray
+    numbering: Numbering
+
+    @property
+    def table(self) -> np.ndarray:
+        """int16 [256]: the class of every value in a label file, 255 where nothing is known, -1 for values that mean nothing."""
+        return self.numbering.table
 
     def load(self, example: Example) -> Tuple[np.ndarray, np.ndarray]:
         """(picture uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the picture's own size.
@@ -69,7 +74,7 @@ class Dataset:
         Raises ImageError or DataError for files that were not there, or not like this, when they were checked.
         """
         picture = images.read_picture(example.picture)
-        return picture, load_label(example, picture.shape[1], picture.shape[0], self.table)
+        return picture, load_label(example, picture.shape[1], picture.shape[0], self.numbering)
 
     def check(self, least: int = 1, progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
         """Read every file once; what the user should be told, one line per kind of remark.
@@ -77,7 +82,8 @@ class Dataset:
         least: the smallest width and height that the network takes, its patch. `progress(done, total)` is called after each example.
         Raises DataError naming the first unusable file, with a histogram where ids are wrong, and how many more there are.
         """
-        return check_files([[(e.picture, partial(_check_size, least=least)), (e.label, partial(_check_label, example=e, table=self.table))]
+        size = partial(_check_size, least=least)
+        return check_files([[(e.picture, size), (e.label, partial(_check_label, example=e, numbering=self.numbering))]
                             for e in self.train + self.val], progress)
 
 
@@ -100,7 +106,7 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
         held = "%d of its %d examples are held out for validation" % (len(val), len(every))
         notes.append("%s has no validation folder; %s" % (root, held if len(every) > 1 else "its one example serves for both"))
     classes = _class_set(layout, classes, train + val, ignore, notes)
-    return Dataset(train, val, classes, label_table(classes, ignore))
+    return Dataset(train, val, classes, Numbering.of(classes, ignore))
 
 
 def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Example]:
@@ -125,11 +131,11 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
 def _paired(pictures_place: Path, maps_place: Path) -> List[Example]:
     """Every picture with the label map of its stem; raises DataError unless each has one, and for an empty folder."""
     found = []
-    for place, suffixes in ((pictures_place, images.PICTURE_SUFFIXES), (maps_place, (".png",))):
+    for place, suffixes in ((pictures_place, images.PICTURE_SUFFIXES), (maps_place, LABEL_SUFFIXES)):
         paths = by_stem(place, suffixes)
         if not paths:
             raise DataError("%s holds no %s; expected one label map NAME.png for every picture NAME.jpg"
-                            % (place, "label map *.png" if suffixes == (".png",) else "picture"))
+                            % (place, "label map *.png" if suffixes == LABEL_SUFFIXES else "picture"))
         found.append(paths)
     pictures, maps = found
     for paths, others, place, what in ((pictures, maps, maps_place, "label map"), (maps, pictures, pictures_place, "picture")):
@@ -187,15 +193,13 @@ def _check_size(path: Path, least: int) -> List[str]:
     return remarks + (["pictures are turned as their EXIF orientation says"] if header.turned else [])
 
 
-def _check_label(path: Path, example: Example, table: np.ndarray) -> List[str]:
-    label, header = images.read_label(path), images.read_header(example.picture)
-    height, width = label.shape
+def _check_label(path: Path, example: Example, numbering: Numbering) -> List[str]:
+    header = images.read_header(example.picture)
+    ids, reading = numbering.read(path)
+    height, width = ids.shape
     if not same_aspect(width, height, header.width, header.height):
         raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"
                         % (path, width, height, header.width, header.height))
-    ids = class_ids(label, table, path)
     resized = (width, height) != (header.width, header.height)
     remarks = ["label maps of another size than their picture are resized with nearest"] * resized
-    if images.read_header(path).mode == "P":
-        remarks.append("label maps have a palette; their indices are taken as class ids")
-    return remarks + ["label maps hold nothing but ignored ids"] * bool((ids == IGNORED).all())
+    return reading + remarks + remarks_on_ids(ids)

@@ -14,7 +14,7 @@ from typing import Callable, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg.checkpoint import sha256
-from jseg.checks import Classes, DataError, label_table
+from jseg.checks import Classes, DataError, Numbering
 from jseg.examples import Example, load_label, load_picture
 from jseg.images import to_signed
 from jseg.ldm import latent_cache
@@ -52,7 +52,7 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
     """
     if not examples:
         raise DataError("no examples to encode; give a folder with pictures and label maps")
-    factor, table = autoencoder.config.downsampling, label_table(classes, ignore)
+    factor, numbering = autoencoder.config.downsampling, Numbering.of(classes, ignore)
     if (width, height) != (latent_width * factor, latent_height * factor):
         raise ValueError("pictures of %dx%d become latents of %dx%d by this autoencoder, not of %dx%d"
                          % (width, height, width // factor, height // factor, latent_width, latent_height))
@@ -69,7 +69,7 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
         return z
 
     def labels(i: int) -> np.ndarray:
-        label = load_label(examples[i], latent_width, latent_height, table)
+        label = load_label(examples[i], latent_width, latent_height, numbering)
         _check_unchanged(examples[i].label, _label_key(examples[i], table), keys[i, 1])
         return np.stack([label, label[:, ::-1]])
 

@@ -11,7 +11,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg import images
-from jseg.checks import DataError, check_files, class_ids, existing_folder, label_table, name_key, same_aspect, some, visible_files
+from jseg.checks import LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, name_key, same_aspect, some, visible_files
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
 
@@ -47,7 +47,7 @@ def find_items(results, labels, references, predictions=None, partial: bool = Fa
     if missing and notes is not None:
         notes.append("%d of %d label maps have no result and are left out (%s)" % (len(missing), len(pairs), some(missing, False)))
     pairs = [pair for pair in pairs if name_key(pair.stem) in made]
-    seen = {} if predictions is None else _by_stem(existing_folder(predictions, "predictions folder"), (".png",),
+    seen = {} if predictions is None else _by_stem(existing_folder(predictions, "predictions folder"), LABEL_SUFFIXES,
                                                    [pair.stem for pair in pairs])
     unseen = [pair.stem for pair in pairs if predictions is not None and name_key(pair.stem) not in seen]
     if unseen:
@@ -72,15 +72,15 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
 
     A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 and one of the two sizes, the label map `classes`.
     """
-    table = label_table(classes, ignore)
+    numbering = Numbering.of(classes, ignore)
 
     def group(item: Item):
         sizes: List[Tuple[int, int]] = []
 
         def label(path: Path) -> List[str]:
-            ids = class_ids(images.read_label(path), table, path)
+            ids, remarks = numbering.read(path)
             sizes.append(ids.shape)
-            return ["label maps hold ignored ids, which are not scored"] if (ids == IGNORED).any() else []
+            return remarks + ["label maps hold ignored ids, which are not scored"] * bool((ids == IGNORED).any())
 
         def result(path: Path) -> List[str]:
             height, width = images.read_picture(path).shape[:2]

@@ -10,7 +10,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from jseg import __version__, images
 from jseg.atomic import write_atomic
-from jseg.checks import class_ids, label_table
+from jseg.checks import Numbering
 from jseg.classes import ClassSet, colorize
 from jseg.gallery import WIDTH, Column, write_gallery
 from jseg.scoring.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item, load_prediction
@@ -79,11 +79,11 @@ def write_page(output: Path, items: Sequence[Item], rows: Sequence[PictureScores
     seen = any(item.prediction for item in items)
     columns = [Column("picture", "text"), Column("label map", "map"), Column("reference", "picture"), Column("result", "picture")]
     columns += [Column("seen in the result", "map")] * seen + [Column(MEANING[name]) for name in names]
-    table = label_table(classes, ignore)
+    numbering = Numbering.of(classes, ignore)
 
     def cells() -> Iterator[list]:
         for item, row in zip(items, rows):
-            label = class_ids(images.read_label(item.label), table, item.label)
+            label, _ = numbering.read(item.label)
             pictures = [colorize(_small(label), classes), images.read_picture(item.reference), images.read_picture(item.result)]
             if seen:
                 found = load_prediction(item.prediction, label.shape, len(classes)) if item.prediction else None

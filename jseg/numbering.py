@@ -1,0 +1,103 @@
+"""What the values in label files mean: a data set's own numbering -> the classes 0, 1, 2, ..."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from jseg.classes import CLASS_SETS, IGNORED, ClassSet
+from jseg.image_file import DataError
+from jseg.label_maps import read_values, shares
+
+Classes = Union[int, ClassSet]
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """What stored values mean: `table` int16 [256] (`label_table`), and the set whose colours count."""
+
+    table: np.ndarray
+    classes: Optional[ClassSet] = None
+
+    @classmethod
+    def of(cls, classes: Classes, ignore: Sequence[int] = ()) -> "Numbering":
+        """From a class set or a number of classes, and the values that mean nothing is known.
+
+        29 classes have the colours of landscape-29.
+        """
+        landscape = CLASS_SETS["landscape-29"]
+        colours = (
+            classes
+            if isinstance(classes, ClassSet)
+            else landscape
+            if classes == len(landscape)
+            else None
+        )
+        return cls(label_table(classes, ignore), colours)
+
+    def read(self, path: Path) -> Tuple[np.ndarray, List[str]]:
+        """(class ids uint8 [H, W], 255 where nothing is known; what should be told) of a label map.
+
+        Raises ImageError or DataError in one line.
+        """
+        values, reading = read_values(path, self.classes)
+        return class_ids(values, self.table, path), [reading] if reading else []
+
+
+def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
+    """int16 [256]: the class of every stored value, 255 where nothing is known, -1 for all others.
+
+    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored in its data set's own
+    numbering. `ignore` are values as stored, and win over classes.
+    """
+    table = np.full(256, -1, np.int16)
+    if isinstance(classes, ClassSet):
+        table[list(classes.file_ignore)] = IGNORED
+        table[list(classes.file_ids or range(len(classes)))] = np.arange(len(classes))
+    else:
+        table[:classes] = np.arange(min(classes, 256))
+    table[[value for value in ignore if 0 <= value < 256]] = IGNORED
+    return table
+
+
+def class_ids(values: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
+    """Integers [H, W] as stored -> uint8 class ids, 255 where nothing is known.
+
+    Raises DataError that names `path` and the unknown values with their shares.
+    """
+    if values.dtype == np.uint8:
+        counts = np.bincount(values.ravel(), minlength=256)
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    else:
+        found, counts = np.unique(values, return_counts=True)
+    inside = (found >= 0) & (found < 256)
+    known = inside & (table[np.where(inside, found, 0)] >= 0)
+    if not known.all():
+        raise DataError(
+            "label %s holds ids outside %s: %s; ids found: %s; correct it, or name the ids to be "
+            "ignored (--ignore)"
+            % (
+                path,
+                _span(np.flatnonzero((table >= 0) & (table != IGNORED))),
+                shares(found[~known], counts[~known], values.size),
+                shares(found, counts),
+            )
+        )
+    return table[values].astype(np.uint8)
+
+
+def histogram(counts: np.ndarray, ids: Optional[Sequence[int]] = None) -> str:
+    """`shares` from the number of pixels per id: of `ids` or of all."""
+    chosen = [value for value in np.flatnonzero(counts) if ids is None or value in ids]
+    return shares(np.array(chosen, np.int64), counts[chosen], int(counts.sum()))
+
+
+def _span(values: np.ndarray) -> str:
+    if not values.size:
+        return "the classes, all of which are ignored"
+    gaps = values.size <= values[-1] - values[0]
+    return "%d..%d%s" % (values[0], values[-1], " (with gaps)" if gaps else "")
