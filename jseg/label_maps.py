@@ -168,7 +168,7 @@ def _coloured(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -
         )
     raise ImageError(
         f"label {path} has mode {image.mode} and looks like a colour-coded map{unknown}; "
-        f"{EXPECTED}, turn its colours into ids"
+        f"{EXPECTED}, turn its colours back into ids"
         + (" or give the class set that has them (--classes)" if classes is not None else "")
     )
 

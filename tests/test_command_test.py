@@ -192,3 +192,16 @@ def test_the_contact_sheet_of_one_stage_and_of_many_pictures(challenge, stubbed,
     rows, headings, names = sheets[-1]
     assert headings == ["label", "reference", "result"] and len(rows) == 12 == len(names) and {len(row) for row in rows} == {3}
     assert len(challenge.results()) == 15
+
+
+def test_maps_of_sixteen_bits_give_the_images_of_their_eight_bit_copies(challenge):
+    """The challenge's own label maps have 16 bits."""
+    c = challenge.fill("a", "b", "c")
+    code, told = c.run()
+    assert code == 0 and not any("16-bit" in line for line in told)
+    eight = c.results()
+    for path in c.labels.glob("*.png"):
+        Image.fromarray(images.read_label(path).astype(np.uint16)).save(path)
+    code, told = c.run(output_path=c.root / "sixteen")
+    assert code == 0 and sum("3 label maps are 16-bit gray" in line for line in told) == 1
+    assert c.results(c.root / "sixteen") == eight and len(eight) == 3

@@ -225,7 +225,7 @@ def remove_all(folder):
 
 
 def sixteen_bit(root):
-    Image.fromarray(label_map().astype(np.int32)).convert("I;16").save(labels_of(root) / "a.png")
+    Image.fromarray((label_map() + 300).astype(np.uint16)).save(labels_of(root) / "a.png")
 
 
 def dangling(root):
@@ -241,7 +241,7 @@ MALFORMED = {
                 ["a.png", "outside 0..28: 29 (<1 %), 30", "and 215 more; ids found: 0 (<1 %)", "and 244 more;"]),
     "colour label": (lambda r: images.save_picture(labels_of(r) / "a.png", photograph()),
                      ["a.png", "colour-coded", "8-bit single-channel"]),
-    "16-bit label": (sixteen_bit, ["a.png", "16-bit", "8-bit single-channel"]),
+    "16-bit label": (sixteen_bit, ["a.png", "outside 0..28: 3", " more; ids found: 3"]),
     "truncated label": (lambda r: truncate(labels_of(r) / "a.png", 200), ["a.png", "truncated"]),
     "empty label": (lambda r: truncate(labels_of(r) / "a.png", 0), ["a.png", "0 bytes"]),
     "dangling label": (dangling, ["a.png", "does not exist"]),

@@ -142,7 +142,7 @@ FAULTS = {
     "no labels folder": (lambda f: (f / "labels").rename(f / "maps"), ["has no folder labels or annotations", "labels/*.png"]),
     "pictures empty": (lambda f: remove_all(f / "imgs"), ["imgs holds no *.jpg, *.jpeg", "expected"]),
     "labels empty": (lambda f: remove_all(f / "labels"), ["labels holds no *.png", "expected"]),
-    "labels of another format": (lambda f: rename_all(f / "labels", "%s.bmp"), ["labels holds no *.png"]),
+    "labels of another format": (lambda f: rename_all(f / "labels", "%s.gif"), ["labels holds no *.png"]),
     "pictures one folder down": (lambda f: [remove_all(f / "imgs"), (f / "imgs" / "train").mkdir()], ["but folders (train)"]),
     "picture without label": (lambda f: (f / "labels" / "a.png").unlink(), ["labels lacks the label map of a.jpg", "one label map"]),
     "label without picture": (lambda f: (f / "imgs" / "c.jpg").unlink(), ["imgs lacks the picture of c.png", "remove"]),

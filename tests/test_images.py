@@ -173,8 +173,8 @@ def test_low_bit_depth_labels_are_not_stretched(tmp_path, depth, raw, ids):
 
 
 @pytest.mark.parametrize("mode, words", [
-    ("RGB", "colour-coded"), ("RGBA", "colour-coded"), ("equal", "equal channels"), ("LA", "LA"), ("1", "1-bit"),
-    ("16", "16-bit picture with values 0..300"), ("F", "floating-point"), ("jpeg", "lossy")])
+    ("RGB", "colour-coded"), ("RGBA", "colour-coded"), ("equal", "equal channels"), ("LA", "LA"),
+    ("16", "holds values 0..300"), ("F", "floating-point"), ("jpeg", "lossy")])
 def test_labels_of_other_kinds_are_refused_with_remedy(tmp_path, mode, words):
     path = tmp_path / ("x.tif" if mode == "F" else "x.png")
     if mode == "16":
