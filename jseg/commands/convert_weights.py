@@ -64,7 +64,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         problem = checkpoint.mismatch(found.shapes, given_shapes, EXPECTED)
         if problem:
             raise checkpoint.CheckpointError(problem)
-        _check_given(args, given, found)
+        unused = _unused(given, found)
 
         # What is there already may only be this command's result for the same file.
         kind = "float16" if args.half else "float32"
@@ -83,6 +83,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             with targets.folder_of(args.output) as made:
                 checkpoint.save(args.output, state, found.config, **extra)
         _report(selection, found, stored is None, kind, sum(array.vanished for array in state.values()))
+    if unused:
+        print(f"ignored     {', '.join(unused)}: {type(found.config).__name__} has nothing of the kind")
     for folder in made:
         print(f"made        the folder {folder}, which was missing")
     if args.dry_run:
@@ -97,17 +99,12 @@ def _is_pixnerd(config) -> bool:
     return type(config).__name__ == "PixNerdConfig"
 
 
-def _check_given(args, given: dict, found) -> None:
-    """Refuse options that say nothing of this network; width and height of PixNerd's crops are taken over."""
+def _unused(given: dict, found) -> List[str]:
+    """The options that say nothing of this network; width and height of PixNerd's crops are taken over."""
     fields = {field.name for field in dataclasses.fields(found.config)}
-    if not _is_pixnerd(found.config):
-        fields -= {"width", "height"} if type(found.config).__name__ == "AutoencoderConfig" else set()
-    strange = [f"--{name}" for name in given if name not in fields]
-    if strange:
-        raise ValueError(f"{', '.join(strange)}: {args.input} holds a network described by {type(found.config).__name__}, which has "
-                         f"nothing of the kind; leave it out")
     if _is_pixnerd(found.config):
-        found.config = dataclasses.replace(found.config, **given)
+        found.config = dataclasses.replace(found.config, **{name: value for name, value in given.items() if name in fields})
+    return [f"--{name}" for name in given if name not in fields]
 
 
 def _trained_by(path: str, pretrained: bool) -> dict:
