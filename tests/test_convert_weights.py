@@ -244,7 +244,8 @@ def test_only_an_older_result_of_the_same_file_is_replaced(folder, capsys):
     assert "it exists and was made from others (in.pkl)" in failure(capsys, "other.pkl", "out.npz")
     pickled("in.pkl", {name: array + 1 for name, array in VQ.items()})    # another file under the same name
     assert "it exists and was made from others" in failure(capsys, "in.pkl", "out.npz")
-    tree = {**{"unet." + name: array for name, array in NETWORK.items()}, **{"first_stage_model." + name: array for name, array in VQ.items()}}
+    tree = {f"unet.{name}": array for name, array in NETWORK.items()}
+    tree.update({f"first_stage_model.{name}": array for name, array in VQ.items()})
     pickled("both.pkl", tree)
     assert convert(capsys, "both.pkl", "vq.npz", "--to", "autoencoder")[0] == 0
     assert "holds another network (AutoencoderConfig)" in failure(capsys, "both.pkl", "vq.npz", "--to", "unet", "--head_channels", 16)

@@ -154,7 +154,8 @@ def test_a_part_that_does_not_say_takes_the_setting_from_the_result(folder, caps
 
 @pytest.mark.parametrize("one, two, word", (
     ({"autoencoder": "a" * 64}, {"autoencoder": "b" * 64}, "different autoencoders (aaaaaaaaaaaa..., bbbbbbbbbbbb...)"),
-    ({"classes": {"names": ["sky", "sea"]}}, {"classes": {"names": ["sky", "tree"]}}, "different classes (2 classes: sky, sea..., 2 classes"),
+    ({"classes": {"names": ["sky", "sea"]}}, {"classes": {"names": ["sky", "tree"]}},
+     "different classes (2 classes: sky, sea..., 2 classes"),
     ({"shift": 1.0}, {"shift": 20.0}, "different --shift (1.0, 20.0)")))
 def test_parts_that_mean_different_things_are_refused(one, two, word, folder, capsys):
     trained("one.npz", 0, **one)

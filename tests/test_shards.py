@@ -1,4 +1,6 @@
-"""A model in several files is read as one file, by its index or its names; what is missing, double or elsewhere is named."""
+"""A model in several files is read as one file, by its index or its names; what is missing, "
+  "double or elsewhere is named."""
+
 import json
 import os
 import pickle
@@ -13,7 +15,12 @@ from jseg.ldm.layout import autoencoder_shapes
 from jseg.ldm.presets import AUTOENCODERS
 from jseg.ldm.recipe import fill
 
-STATE = {"a": np.arange(3, dtype=np.float32), "b": np.ones((2, 2), np.float32), "c": np.full(1, 7, np.float32), "d": np.zeros(2, np.float16)}
+STATE = {
+    "a": np.arange(3, dtype=np.float32),
+    "b": np.ones((2, 2), np.float32),
+    "c": np.full(1, 7, np.float32),
+    "d": np.zeros(2, np.float16),
+}
 NAMES = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
 
 
@@ -34,8 +41,12 @@ def pickled(path, arrays):
 
 def assert_whole(path, state=None):
     given, state = load(path), STATE if state is None else state
-    assert list(given) == list(state) and all(np.array_equal(given[name], state[name]) for name in state)
-    assert {name: array.dtype for name, array in given.items()} == {name: array.dtype for name, array in state.items()}
+    assert list(given) == list(state) and all(
+        np.array_equal(given[name], state[name]) for name in state
+    )
+    assert {name: array.dtype for name, array in given.items()} == {
+        name: array.dtype for name, array in state.items()
+    }
 
 
 def refusal(path):
@@ -81,7 +92,11 @@ def test_a_module_is_filled_from_parts_and_their_digest_is_that_of_all(tmp_path)
     assert all(np.array_equal(module.state[name], STATE[name]) for name in STATE)
     before = checkpoint.sha256(index)
     save(tmp_path / NAMES[2], {"d": np.ones(2, np.float16)})
-    assert checkpoint.sha256(index) != before and checkpoint.load_config(index) is None and checkpoint.load_extra(index) == {}
+    assert (
+        checkpoint.sha256(index) != before
+        and checkpoint.load_config(index) is None
+        and checkpoint.load_extra(index) == {}
+    )
 
 
 def test_a_missing_part_is_named(tmp_path):
@@ -121,7 +136,11 @@ def test_folders_and_indexes_that_are_none(tmp_path):
     assert "it holds whole.safetensors: give the file" in refusal(tmp_path)
     split(tmp_path)
     split(tmp_path, index="other.safetensors.index.json")
-    assert "2 indexes (model.safetensors.index.json, other.safetensors.index.json); give one of these files" in refusal(tmp_path)
+    assert (
+        "2 indexes (model.safetensors.index.json, other.safetensors.index.json); give one of "
+        "these files"
+        in refusal(tmp_path)
+    )
     for text in ("{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": ['):
         (tmp_path / "bad.index.json").write_text(text)
         assert '"weight_map"' in refusal(tmp_path / "bad.index.json")
@@ -137,7 +156,9 @@ def test_a_damaged_part_is_named_and_one_without_arrays_too(tmp_path):
     assert f"{NAMES[2]}: is a part of a model and holds no arrays by name" in refusal(index)
 
 
-def test_converting_and_averaging_take_parts_and_never_write_over_one(tmp_path, monkeypatch, capsys):
+def test_converting_and_averaging_take_parts_and_never_write_over_one(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     state = fill(autoencoder_shapes(AUTOENCODERS["tiny"]))
     index = split(tmp_path, state)
@@ -145,7 +166,10 @@ def test_converting_and_averaging_take_parts_and_never_write_over_one(tmp_path, 
     assert checkpoint.load_config("vq.safetensors") == AUTOENCODERS["tiny"]
     assert_whole("vq.safetensors", state)
     save("whole.npz", state)
-    assert cli.run(merge_weights.main, ["--ckpts", str(index), "whole.npz", "--save_path", "mean.npz"]) == 0
+    assert (
+        cli.run(merge_weights.main, ["--ckpts", str(index), "whole.npz", "--save_path", "mean.npz"])
+        == 0
+    )
     assert np.allclose(load("mean.npz")["quant_conv.bias"], state["quant_conv.bias"])
     os.symlink(NAMES[0], "link.safetensors")
     capsys.readouterr()
@@ -153,4 +177,7 @@ def test_converting_and_averaging_take_parts_and_never_write_over_one(tmp_path, 
         content = (tmp_path / NAMES[0]).read_bytes()
         assert cli.run(convert_weights.main, [str(index), target]) == 2
         assert cli.run(merge_weights.main, ["--ckpts", ".", "--save_path", target]) == 2
-        assert capsys.readouterr().err.count("is one of the inputs") == 2 and (tmp_path / NAMES[0]).read_bytes() == content
+        assert (
+            capsys.readouterr().err.count("is one of the inputs") == 2
+            and (tmp_path / NAMES[0]).read_bytes() == content
+        )

@@ -108,7 +108,8 @@ def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_un
     with pytest.raises(FileNotFoundError, match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96"):
         find_autoencoder(None, "release")
     assert find_autoencoder(shipped, "release") == shipped and find_autoencoder(None, "landscape") == shipped
-    assert autoencoder_line(shipped) == f"autoencoder {shipped} (the small one that ships with jseg), digest {encoder_digest(shipped)[:12]}..."
+    digest = encoder_digest(shipped)[:12]
+    assert autoencoder_line(shipped) == f"autoencoder {shipped} (the small one that ships with jseg), digest {digest}..."
     assert autoencoder_line(other) == f"autoencoder {other}, digest {encoder_digest(other)[:12]}..."
 
 

@@ -37,8 +37,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--weights", choices=("ema", "model"), default="ema",
                         help="which weights of a file that has both: the moving average (default) or the model")
     result.add_argument("--head_channels", type=int, help="UNet: channels per attention head, which the weights do not tell (default 64)")
-    result.add_argument("--width", type=int, help="UNet: the latent's width that it was trained at (default 128); PixNerd: the crops' (512)")
-    result.add_argument("--height", type=int, help="UNet: the latent's height that it was trained at (default 96); PixNerd: the crops' (512)")
+    result.add_argument("--width", type=int, help="UNet: the latent's width that it was trained at (default 128); PixNerd: the crops' "
+                                                  "(512)")
+    result.add_argument("--height", type=int, help="UNet: the latent's height that it was trained at (default 96); PixNerd: the crops' "
+                                                   "(512)")
     result.add_argument("--groups", type=int, help="of every group norm, which the weights do not tell either (default 32)")
     result.add_argument("--half", action="store_true", help="write float16: half the size, three digits")
     result.add_argument("--dry_run", action="store_true", help="print what would be written, and write nothing")
@@ -139,7 +141,8 @@ def _report_assumed(found) -> None:
     config = found.config
     if _is_pixnerd(config):
         preset = preset_of(found.shapes)
-        print(f"assumed     source {config.source}, {config.labels} classes, crops of {config.width}x{config.height}: these are weights that "
+        print(f"assumed     source {config.source}, {config.labels} classes, crops of {config.width}x{config.height}: these are weights "
+              f"that "
               f"start a training, which brings its own; they segment nothing yet")
         print(f"for         train_flowseg --model_path OUT {f'--preset {preset}' if preset else '(no preset has this size)'}")
         return

@@ -29,7 +29,8 @@ def parser():
     p.add_argument("--preset", default="release", help="network: release, landscape (the shipped one), small, tiny (default release)")
     p.add_argument("--width", type=int, help="of the pictures (default: the preset's, 512 for release)")
     p.add_argument("--height", type=int, help="of the pictures (default: the preset's, 384 for release)")
-    p.add_argument("--ae_path", help="weights of the autoencoder (default: the official file under ./checkpoints, else the shipped ones, but "
+    p.add_argument("--ae_path", help="weights of the autoencoder (default: the official file under ./checkpoints, else the shipped "
+                                     "ones, but "
                    "not for --preset release)")
     p.add_argument("--cache", metavar="DIR", help="folder of the cached latents (default: OUTPUT/latents)")
     p.add_argument("--classes", default="landscape-29", help="a class set's name or a file of names and colours (default landscape-29)")

@@ -2,7 +2,8 @@
 
 Sources: PyTorch SDM (WeilunWang/semantic-diffusion-model), the VQ-GAN of CompVis/taming-transformers, the VQ autoencoders of
 CompVis/latent-diffusion (alone, or the first stage inside of a whole model), PixNerd (MCG-NJU/PixNerd, also inside of its trainer's
-Lightning files), and the release's own files. Their networks have our names already; around them are discriminators, moving averages, other networks and a few buffers, which are left out.
+Lightning files), and the release's own files. Their networks have our names already; around them are discriminators, moving
+averages, other networks and a few buffers, which are left out.
 """
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
     if ae_path:
         autoencoder = _existing(ae_path, "--ae_path")
         if trained_with and encoder_digest(autoencoder) != trained_with:
-            _tell(notes, f"warning: {model} was trained on latents of another autoencoder (digest {trained_with[:12]}...) than {autoencoder}; "
+            _tell(notes, f"warning: {model} was trained on latents of another autoencoder (digest {trained_with[:12]}...) than "
+                         f"{autoencoder}; "
                          f"expect wrong images")
         return model, autoencoder
     if trained_with:
