@@ -140,10 +140,14 @@ def another_size(
     preset, own = preset_of(given), preset_of(expected)
     network = f"the network is {own}" if own else "the network is of another size"
     if preset is None:
-        return f"this is a PixNerd of a size that no preset has ({', '.join(differences)}), "
-               f"{network}; give a file of the network's size"
-    return f"this is {preset.replace('pixnerd-', '')}, {network}: give --preset {preset} "
-           f"({', '.join(differences)})"
+        return (
+            f"this is a PixNerd of a size that no preset has ({', '.join(differences)}), "
+            f"{network}; give a file of the network's size"
+        )
+    return (
+        f"this is {preset.replace('pixnerd-', '')}, {network}: give --preset {preset} "
+        f"({', '.join(differences)})"
+    )
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], ending: str) -> List[int]:
