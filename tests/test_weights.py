@@ -103,6 +103,16 @@ def test_of_two_official_files_it_is_said_which_is_taken(shelf):
                      "checkpoints/unet.npz not"]
 
 
+def test_the_autoencoder_of_the_record_is_taken_before_the_official_one_and_named(shelf, tmp_path):
+    shipped, other = shelf
+    model = trained_with(tmp_path / "unet.safetensors", shipped)
+    Path("checkpoints").mkdir()
+    Path("checkpoints/autoencoder.npz").write_bytes(other.read_bytes())
+    notes = []
+    assert find_weights(model, notes=notes) == (model, shipped)
+    assert notes == [f"{shipped} is taken: the autoencoder that {model} was trained with"]
+
+
 def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_unless_it_is_given(shelf):
     shipped, other = shelf
     with pytest.raises(FileNotFoundError, match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96"):

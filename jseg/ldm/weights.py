@@ -31,9 +31,9 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
     be told is appended to `notes`. Raises FileNotFoundError or CheckpointError in one line.
     """
     model = _existing(model_path, "--model_path") if model_path else _placed(MODEL_STEMS, notes)
-    official = None if ae_path else _placed(AUTOENCODER_STEMS, notes)
-    if model is None and (ae_path or official):
-        raise FileNotFoundError(f"an autoencoder ({ae_path or official}), but no UNet: {_PLACES}")
+    candidates = _candidates(AUTOENCODER_STEMS)
+    if model is None and (ae_path or candidates):
+        raise FileNotFoundError(f"an autoencoder ({ae_path or candidates[0]}), but no UNet: {_PLACES}")
     if model is None:
         _tell(notes, f"no weights given and none under ./{OFFICIAL_MODEL.parent}: using the small ones that ship with jseg, trained on "
                      f"procedural landscapes of 128x96")
@@ -47,14 +47,16 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
                          f"expect wrong images")
         return model, autoencoder
     if trained_with:
-        for path in [*_candidates(AUTOENCODER_STEMS), SHIPPED_AUTOENCODER]:
+        for path in [*candidates, SHIPPED_AUTOENCODER]:
             if encoder_digest(path) == trained_with:
+                if candidates and path != OFFICIAL_AUTOENCODER:
+                    _tell(notes, f"{path} is taken: the autoencoder that {model} was trained with")
                 return model, path
         raise FileNotFoundError(f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is neither the official nor "
                                 f"the shipped one; give it as --ae_path")
-    if official is None:
+    if not candidates:
         raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {_PLACES}")
-    return model, official
+    return model, _placed(AUTOENCODER_STEMS, notes)
 
 
 def find_autoencoder(ae_path=None, preset: str = "", notes: Optional[List[str]] = None) -> Path:
