@@ -123,6 +123,17 @@ def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_un
     assert autoencoder_line(other) == f"autoencoder {other}, digest {encoder_digest(other)[:12]}..."
 
 
+def test_the_training_command_refuses_the_shipped_autoencoder_for_release(tmp_path, monkeypatch, capsys):
+    from jseg.commands import cli, train
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for options in ((), ("--release",)):
+        assert cli.run(train.main, ["--input_path", "data", *options]) == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and "official autoencoder" in message and "--ae_path" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_what_ships_belongs_together():
     model, autoencoder = find_weights()
     assert (model, autoencoder) == (module.SHIPPED_MODEL, module.SHIPPED_AUTOENCODER)
