@@ -16,10 +16,11 @@ import numpy as np
 
 from jseg import __version__
 from jseg.atomic import PathLike, write_atomic
-from jseg.formats import own
+from jseg.formats import own, shards
 from jseg.formats.comparison import mismatch, shape_of, some
 from jseg.formats.conventions import CHOICES, Selection, select
 from jseg.formats.reader import opened, read_record
+from jseg.formats.targets import SUFFIXES, check_target
 from jseg.formats.tensor import CHUNK, CheckpointError
 from jseg.flowseg.presets import PixNerdConfig
 from jseg.ldm.presets import AutoencoderConfig, UNetConfig
@@ -28,7 +29,6 @@ Source = Union[PathLike, Mapping[str, object]]
 
 # The networks whose configuration a file can carry, under the names that are stored in it.
 NETWORKS = {network.__name__: network for network in (UNetConfig, AutoencoderConfig, PixNerdConfig)}
-SUFFIXES = (".safetensors", ".npz", ".pkl")
 # A file may name one stored array many times, but not so often that the copies outgrow it like this.
 MAX_GROWTH, GROWTH_ALLOWANCE = 16, 1 << 28
 
@@ -129,7 +129,16 @@ def average(parts: Iterable[Tuple[Source, float]], weights: str = "ema") -> Dict
 
 
 def sha256(path: PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal; of weights in parts that of the names and contents of all parts and their index."""
+    digest = hashlib.sha256()
+    if shards.together(path):
+        for part in shards.files(path):
+            digest.update(f"{part.name} {_sha256(part)}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+    return _sha256(path)
+
+
+def _sha256(path: PathLike) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(CHUNK), b""):
@@ -137,29 +146,26 @@ def sha256(path: PathLike) -> str:
     return digest.hexdigest()
 
 
-def check_target(path: PathLike, inputs: Iterable[PathLike] = ()) -> None:
-    """Raise CheckpointError unless `path` is a name that `save` can write and is none of the inputs."""
-    if Path(path).suffix.lower() not in SUFFIXES or Path(path).is_dir():
-        raise CheckpointError("cannot save %s: expected the name of a file that ends in %s" % (path, " or ".join(SUFFIXES)))
-    if not Path(path).absolute().parent.is_dir():
-        raise CheckpointError("cannot save %s: the folder does not exist; create it first" % path)
-    for source in inputs:
-        if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
-            raise CheckpointError("cannot save %s: it is one of the inputs; give another name" % path)
-
-
 class Streamed:
     """An array of `opened_state` in another shape, as float32 or float16, made when it is written; what does not survive is refused."""
 
     def __init__(self, name: str, tensor, shape: Tuple[int, ...], dtype=np.float32):
         self.name, self.tensor, self.shape, self.dtype = name, tensor, shape, np.dtype(dtype)
+        self.vanished = 0                                                 # values that became 0, once they have been made
 
     def numpy(self) -> np.ndarray:
         """The values; raises CheckpointError, by name."""
-        array = _cast(_read(self.name, self.tensor), self)
+        stored = _read(self.name, self.tensor)
+        if not _finite(stored):
+            raise CheckpointError("array %s holds NaN or infinite values (%d of %d); its training diverged, take an earlier file"
+                                  % (self.name, np.count_nonzero(~np.isfinite(stored)), stored.size))
+        array = _cast(stored, self)
         if array is None:
-            raise CheckpointError("array %s holds NaN, infinite or too large values; its training diverged, take an earlier file"
-                                  % self.name)
+            largest = stored.flat[np.abs(stored.astype(np.float64)).argmax()]
+            raise CheckpointError("array %s holds %.6g, too large for %s, which ends at %.6g; %s"
+                                  % (self.name, largest, self.dtype, np.finfo(self.dtype).max, "leave out --half" if
+                                     self.dtype == np.float16 else "such weights are of no use, take an earlier file"))
+        self.vanished = int(np.count_nonzero(stored) - np.count_nonzero(array))
         return array
 
 

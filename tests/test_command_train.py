@@ -61,6 +61,12 @@ def folder(tmp_path, autoencoder, capsys):
     return Folder(tmp_path, autoencoder, capsys)
 
 
+def test_the_first_line_names_the_autoencoder(folder):
+    from jseg.ldm.weights import autoencoder_line
+    code, lines = folder.run(steps=1)
+    assert code == 0 and lines[0] == f"jseg train: {autoencoder_line(folder.autoencoder)}"
+
+
 def test_training_from_a_folder_to_pictures(folder):
     code, lines = folder.run(preview_interval=3)
     assert code == 0 and any("10 examples" in line for line in lines) and "3 steps are done" in lines[-1]

@@ -214,7 +214,7 @@ REFUSED = {
     "incomplete": (without(VQ, "decoder.conv_out.bias"), r"1 missing (decoder.conv_out.bias)"),
     "more": ({**VQ, "decoder.extra": np.ones(2)}, "1 unexpected (decoder.extra)"),
     "another shape": ({**VQ, "quant_conv.bias": np.ones(5)}, "quant_conv.bias is [5], expected [3]"),
-    "not finite": ({**VQ, "quant_conv.bias": np.array([1, np.nan, 1])}, "array quant_conv.bias holds NaN"),
+    "not finite": ({**VQ, "quant_conv.bias": np.array([1, np.nan, 1])}, "array quant_conv.bias holds NaN or infinite values (1 of 3)"),
     "no spade": ({"input_blocks.0.0.weight": np.ones((2, 2, 3, 3))}, "UNet without SPADE norms"),
     "strided convolutions": ({name: array for name, array in NETWORK.items() if not name.startswith("output_blocks.1.2")}, "differs"),
     "nothing": ({"w": np.ones(1)}, "nothing that is known"),
@@ -233,8 +233,119 @@ def test_targets(folder, capsys):
     pickled("in.pkl", VQ)
     assert "ends in" in failure(capsys, "in.pkl", "out.pth")
     assert "one of the inputs" in failure(capsys, "in.pkl", "in.pkl")
-    assert "folder does not exist" in failure(capsys, "in.pkl", "there/out.npz")
     assert "nowhere.pkl does not exist" in failure(capsys, "nowhere.pkl", "out.npz")
+
+
+def test_only_an_older_result_of_the_same_file_is_replaced(folder, capsys):
+    pickled("in.pkl", VQ)
+    assert "wrote       out.npz" in convert(capsys, "in.pkl", "out.npz")[1]
+    assert "replaced    out.npz" in convert(capsys, "in.pkl", "out.npz", "--half")[1]
+    pickled("other.pkl", VQ)
+    assert "it exists and was made from others (in.pkl)" in failure(capsys, "other.pkl", "out.npz")
+    pickled("in.pkl", {name: array + 1 for name, array in VQ.items()})    # another file under the same name
+    assert "it exists and was made from others" in failure(capsys, "in.pkl", "out.npz")
+    tree = {f"unet.{name}": array for name, array in NETWORK.items()}
+    tree.update({f"first_stage_model.{name}": array for name, array in VQ.items()})
+    pickled("both.pkl", tree)
+    assert convert(capsys, "both.pkl", "vq.npz", "--to", "autoencoder")[0] == 0
+    assert "holds another network (AutoencoderConfig)" in failure(capsys, "both.pkl", "vq.npz", "--to", "unet", "--head_channels", 16)
+
+
+def test_what_something_else_wrote_is_never_replaced(folder, capsys):
+    pickled("in.pkl", VQ)
+    os.link("in.pkl", "hard.pkl")
+    os.symlink("in.pkl", "link.pkl")
+    for name in ("hard.pkl", "link.pkl"):
+        assert "one of the inputs" in failure(capsys, "in.pkl", name)
+    pickled("foreign.pkl", VQ)
+    save("trained.npz", VQ, TINY_VQ, step=3)
+    before = {name: sha256(name) for name in ("foreign.pkl", "trained.npz")}
+    for name in before:
+        for options in ((), ("--dry_run",)):
+            assert "it exists and" in failure(capsys, "in.pkl", name, *options)
+    assert {name: sha256(name) for name in before} == before
+
+
+def test_a_missing_folder_is_made_and_told_and_goes_again_if_nothing_was_written(folder, capsys):
+    pickled("in.pkl", VQ)
+    assert "made        the folder" not in convert(capsys, "in.pkl", "new/out.npz", "--dry_run")[1] and not os.path.exists("new")
+    code, out, _ = convert(capsys, "in.pkl", "new/out.npz")
+    assert code == 0 and f"made        the folder {folder / 'new'}, which was missing" in out
+    pickled("nan.pkl", {**VQ, "quant_conv.bias": np.array([1, np.nan, 1])})
+    failure(capsys, "nan.pkl", "other/out.npz")
+
+
+def test_what_is_too_large_for_half_is_told_apart_from_what_is_not_finite(folder, capsys):
+    pickled("large.pkl", {**VQ, "quant_conv.bias": np.array([1, -1e6, 1])})
+    message = failure(capsys, "large.pkl", "out.npz", "--half")
+    assert "array quant_conv.bias holds -1e+06, too large for float16, which ends at 65504; leave out --half" in message
+    assert "diverged" not in message and convert(capsys, "large.pkl", "out.npz")[0] == 0
+    pickled("huge.pkl", {**VQ, "quant_conv.bias": np.array([1, 1e300, 1])})
+    assert "holds 1e+300, too large for float32" in failure(capsys, "huge.pkl", "huge.npz")
+    pickled("inf.pkl", {**VQ, "quant_conv.bias": np.array([1, np.inf, 1])})
+    message = failure(capsys, "inf.pkl", "inf.npz", "--half")
+    assert "holds NaN or infinite values (1 of 3); its training diverged" in message and "--half" not in message
+    pickled("small.pkl", {**VQ, "quant_conv.bias": np.array([1, 1e-9, 1])})
+    assert "rounded     1 values to 0" in convert(capsys, "small.pkl", "small.npz", "--half")[1]
+
+
+def test_networks_of_pixels_are_told_from_networks_of_latents(folder, capsys):
+    pixels = dataclasses.replace(TINY_UNET, channel_mult=(1, 1, 1, 1, 1, 1), attention_downsampling=(32,))
+    pickled("ade20k.pkl", filled(unet_shapes(pixels)))
+    pickled("latent.pkl", NETWORK)
+    out = convert(capsys, "ade20k.pkl", "a.npz", "--head_channels", 16)[1]
+    assert "assumed     a latent network, though 3 input channels and 6 levels (1, 1, 1, 1, 1, 1) are those of SDM's own networks" in out
+    out = convert(capsys, "latent.pkl", "b.npz", "--head_channels", 16)[1]
+    assert "assumed     a network of VQ-f4's latents, which have 3 channels as pixels have" in out and "6 levels" not in out
+
+
+def test_options_of_another_network_are_named_as_ignored(folder, capsys):
+    pickled("vq.pkl", VQ)
+    out = convert(capsys, "vq.pkl", "out.npz", "--head_channels", 16, "--width", 8)[1]
+    assert "ignored     --head_channels, --width: AutoencoderConfig has nothing of the kind" in out
+
+
+# PixNerd ------------------------------------------------------------------------------------------------------------
+
+def pixnerd_file(name, config, wrapped):
+    from jseg.flowseg.layout import pixnerd_shapes
+    state = filled(pixnerd_shapes(config))
+    if wrapped:
+        tree = {f"ema_denoiser.{key}": array for key, array in state.items()}
+        tree.update({f"denoiser.{key}": array * 0 for key, array in state.items()})
+        tree["diffusion_trainer.proj.0.0.weight"] = np.ones((2, 2))
+        pickled(name, {"state_dict": tree, "epoch": 1, "optimizer_states": [{}]})
+    else:
+        pickled(name, state)
+    return state
+
+
+@pytest.mark.parametrize("wrapped", (False, True), ids=("plain", "lightning"))
+def test_a_pixnerd_becomes_a_plain_file_with_its_configuration(wrapped, folder, capsys):
+    from jseg.flowseg.predict import network_config
+    from jseg.flowseg.presets import NETWORKS
+    size = dataclasses.replace(NETWORKS["tiny"], classes=4)
+    state = pixnerd_file("pixnerd.ckpt", size, wrapped)
+    code, out, _ = convert(capsys, "pixnerd.ckpt", "pixnerd.safetensors", "--width", 64, "--height", 32)
+    config = load_config("pixnerd.safetensors")
+    assert code == 0 and config == dataclasses.replace(size, labels=150, width=64, height=32)
+    given = load("pixnerd.safetensors")
+    assert list(given) == list(state) and all(np.array_equal(given[name], state[name]) for name in state)
+    assert "for         train_flowseg --model_path OUT --preset tiny" in out and ("1 of diffusion_trainer.*" in out) == wrapped
+    with pytest.raises(CheckpointError, match="PixNerd's own weights .* segment nothing; start a training from them"):
+        network_config("pixnerd.safetensors")
+    assert convert(capsys, "pixnerd.safetensors", "half.npz", "--half")[0] == 0
+    with pytest.raises(CheckpointError, match="segment nothing"):
+        network_config("half.npz")
+
+
+def test_an_incomplete_pixnerd_is_refused(folder, capsys):
+    from jseg.flowseg.presets import NETWORKS
+    state = pixnerd_file("whole.pkl", NETWORKS["tiny"], False)
+    pickled("part.pkl", without(state, "blocks.1.mlp.w2.weight"))
+    assert "1 missing (blocks.1.mlp.w2.weight)" in failure(capsys, "part.pkl", "out.npz")
+    pickled("head.pkl", without(state, "x_embedder.embedder.0.weight"))
+    assert "not the names and shapes of a PixNerd network" in failure(capsys, "head.pkl", "out.npz")
 
 
 def test_help_and_the_script_run_at_once_and_without_jittor(folder):

@@ -2,6 +2,7 @@
 import dataclasses
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,10 +100,79 @@ def test_inputs_are_never_overwritten(folder, capsys):
         assert "is one of the inputs" in failure(capsys, save_path, "a.pkl", "b.npz")
 
 
-def test_an_older_result_is_replaced_whole(folder, capsys):
-    save("out.npz", arrays(9))
-    assert merge(capsys, "out.npz", "a.pkl")[0] == 0
-    assert np.array_equal(load("out.npz")["a.bias"], arrays(0)["a.bias"])
+def test_only_an_older_result_of_the_same_parts_is_replaced(folder, capsys):
+    assert "wrote out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1]
+    first = sha256("out.npz")
+    assert "replaced out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1] and sha256("out.npz") == first
+    assert "it exists and was made from others" in failure(capsys, "out.npz", "a.pkl", "c.safetensors")
+    assert "it exists and was made from others" in failure(capsys, "out.npz", "a.pkl:3", "b.npz")
+    save("a.pkl", arrays(8), TINY)                                        # the same names, other contents
+    assert "it exists and was made from others" in failure(capsys, "out.npz", "a.pkl", "b.npz")
+
+
+def test_what_something_else_wrote_is_never_replaced(folder, capsys):
+    save("trained.npz", arrays(9), TINY, step=3)
+    with open("notes.pkl", "wb") as file:
+        file.write(b"my notes")
+    os.symlink("trained.npz", "link.npz")
+    os.symlink("nowhere.npz", "dangling.npz")
+    for name, word in (("trained.npz", "not made by this command"), ("notes.pkl", "was not written by this command"),
+                       ("link.npz", "not made by this command"), ("dangling.npz", "link to nowhere.npz, which is not there")):
+        assert word in failure(capsys, name, "a.pkl", "b.npz")
+
+
+def test_a_missing_folder_is_made_and_told_and_goes_again_if_nothing_was_written(folder, capsys):
+    code, out, _ = merge(capsys, "new/deep/out.npz", "a.pkl")
+    assert code == 0 and f"made the folder {folder / 'new'}, which" in out and f"made the folder {folder / 'new' / 'deep'}, which" in out
+    save("nan.npz", {"a.weight": np.full((3, 4), np.nan), "a.bias": np.ones(3)}, TINY)
+    failure(capsys, "other/out.npz", "nan.npz")
+    os.symlink("nowhere", "gone")
+    assert "is a link to nowhere; expected a folder" in failure(capsys, "gone/out.npz", "a.pkl")
+    assert "a.pkl is a file; expected a folder" in failure(capsys, "a.pkl/out.npz", "b.npz")
+    assert not os.path.exists("other") and not os.path.exists("nowhere")
+
+
+def trained(name, values, **settings):
+    save(name, arrays(values), TINY, step=settings.pop("step", 10), settings=settings)
+    return name
+
+
+def test_settings_on_which_all_parts_agree_are_kept_and_the_others_named(folder, capsys):
+    trained("one.npz", 0, autoencoder="aa", learning_rate=1e-4, seed=1, zero_init="zero")
+    trained("two.npz", 1, autoencoder="aa", learning_rate=2e-4, seed=2, step=20)
+    code, out, _ = merge(capsys, "out.npz", "one.npz", "two.npz")
+    assert code == 0 and load_extra("out.npz")["settings"] == {"autoencoder": "aa"} and "step" not in load_extra("out.npz")
+    assert "kept 1 settings on which all parts agree: autoencoder" in out
+    assert "left out 3 settings that differ or that not all parts have: learning_rate, seed, zero_init" in out
+
+
+def test_a_part_that_does_not_say_takes_the_setting_from_the_result(folder, capsys):
+    trained("one.npz", 0, autoencoder="aa")
+    code, out, _ = merge(capsys, "out.npz", "one.npz", "a.pkl")
+    assert code == 0 and "settings" not in load_extra("out.npz") and "left out 1 settings" in out and "autoencoder" in out
+
+
+@pytest.mark.parametrize("one, two, word", (
+    ({"autoencoder": "a" * 64}, {"autoencoder": "b" * 64}, "different autoencoders (aaaaaaaaaaaa..., bbbbbbbbbbbb...)"),
+    ({"classes": {"names": ["sky", "sea"]}}, {"classes": {"names": ["sky", "tree"]}},
+     "different classes (2 classes: sky, sea..., 2 classes"),
+    ({"shift": 1.0}, {"shift": 20.0}, "different --shift (1.0, 20.0)")))
+def test_parts_that_mean_different_things_are_refused(one, two, word, folder, capsys):
+    trained("one.npz", 0, **one)
+    trained("two.npz", 1, **two)
+    assert word in failure(capsys, "out.npz", "one.npz", "a.pkl", "two.npz")
+
+
+def test_the_merged_file_finds_its_autoencoder(folder, capsys, monkeypatch):
+    from jseg.ldm import weights
+    from jseg.ldm.presets import AUTOENCODERS
+    from tiny import saved
+    shipped = saved(folder / "shipped.safetensors", AUTOENCODERS["tiny"])
+    monkeypatch.setattr(weights, "SHIPPED_AUTOENCODER", shipped)
+    for seed, name in enumerate(("one.npz", "two.npz")):
+        trained(name, seed, autoencoder=weights.encoder_digest(shipped))
+    assert merge(capsys, "mean.npz", "one.npz", "two.npz")[0] == 0
+    assert weights.find_weights("mean.npz") == (Path("mean.npz"), shipped)
 
 
 def test_files_that_do_not_go_together(folder, capsys):

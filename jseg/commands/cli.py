@@ -84,7 +84,7 @@ def check_training_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--output {args.output} is a file; expected a folder, which is created if missing")
     for name in ("model_path", "resume"):
         value = getattr(args, name)
-        if value and value not in ("auto", "never") and not os.path.isfile(value):
+        if value and value not in ("auto", "never") and not (os.path.isfile(value) or name == "model_path" and os.path.isdir(value)):
             raise ValueError(f"--{name} {value} does not exist; expected a file")
 
 

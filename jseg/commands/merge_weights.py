@@ -1,7 +1,10 @@
 """Average the weights of several files of one network into one file.
 
 Each part is FILE or FILE:WEIGHT (1 without a weight); weights are divided by their sum. The sum is taken in float64, the
-file is float32. Reads .pkl, .pth, .pt, .ckpt, .safetensors and .npz; writes .safetensors, .npz or .pkl, by the name.
+file is float32. Reads .pkl, .pth, .pt, .ckpt, .safetensors and .npz, and the index or folder of a model in parts; writes
+.safetensors, .npz or .pkl, by the name, into a folder that is made if it is missing. Settings of the trainings are kept where
+all parts agree; parts of different autoencoders or class sets are refused. A file that is there is replaced only if it is an
+earlier result of the same parts.
 
 examples:
   python scripts/merge_weights.py --ckpts 176000.pkl:0.5 266000.pkl:0.5 --save_path average-176k-266k.pkl
@@ -17,6 +20,11 @@ from typing import List, Optional, Tuple
 
 from jseg.commands import cli
 
+# Settings of a training without which its weights mean something else, and what to do where two parts differ in them.
+DECISIVE = {"autoencoder": ("on latents of different autoencoders", "expected parts of one autoencoder"),
+            "classes": ("on different classes", "expected parts of one class set"),
+            "numbering": ("on different numberings of the classes", "expected parts of one class set"),
+            "shift": ("at times t of different --shift", "their mean knows neither's times; expected parts of one shift")}
 
 def parser() -> argparse.ArgumentParser:
     result = cli.make_parser("merge_weights", __doc__)
@@ -30,18 +38,35 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
+    from jseg.formats import targets
 
     parts = [split_part(part) for part in args.ckpts]
-    checkpoint.check_target(args.save_path, [path for path, _ in parts])
-    config = _common_config(checkpoint, [path for path, _ in parts])
-    mean = checkpoint.average(parts, args.weights)
+    paths = [path for path, _ in parts]
+    targets.check_target(args.save_path, paths, create=True)
+    config = _common_config(checkpoint, paths)
+    kept, left_out = _common_extra(paths)
+
+    # What is there already may only be this command's result for the same parts.
     total = math.fsum(weight for _, weight in parts)
-    origin = [{"file": os.path.basename(path), "share": weight / total} for path, weight in parts]
-    checkpoint.save(args.save_path, mean, config, merged_from=origin)
+    origin = {"merged_from": [{"file": os.path.basename(os.path.abspath(path)), "share": weight / total if total else 0.0}
+                              for path, weight in parts],
+              "sources": [checkpoint.sha256(path) for path in paths]}
+    replaced = targets.check_replaceable(args.save_path, origin)
+    mean = checkpoint.average(parts, args.weights)
+    with targets.folder_of(args.save_path) as made:
+        checkpoint.save(args.save_path, mean, config, **origin, **kept)
+
     for path, weight in parts:
-        print("%8.4f  %s" % (weight / total, path))
-    print("wrote %s: %d arrays, configuration %s" % (args.save_path, len(mean), config or "not stored (not in every input)"))
-    print("sha256 %s" % checkpoint.sha256(args.save_path))
+        print(f"{weight / total:8.4f}  {path}")
+    if kept.get("settings"):
+        print(f"kept {len(kept['settings'])} settings on which all parts agree: {', '.join(sorted(kept['settings']))}")
+    if left_out:
+        print(f"left out {len(left_out)} settings that differ or that not all parts have: {', '.join(left_out)}")
+    for folder in made:
+        print(f"made the folder {folder}, which was missing")
+    print(f"{'replaced' if replaced else 'wrote'} {args.save_path}: {len(mean)} arrays, configuration "
+          f"{config or 'not stored (not in every input)'}")
+    print(f"sha256 {checkpoint.sha256(args.save_path)}")
     return 0
 
 
@@ -57,6 +82,39 @@ def split_part(part: str) -> Tuple[str, float]:
     if not path or not math.isfinite(value):
         raise ValueError("--ckpts %s: expected FILE or FILE:WEIGHT with a finite number" % part)
     return path, value
+
+
+def _common_extra(paths: List[str]) -> Tuple[dict, List[str]]:
+    """What the records of all files agree on: (`settings`, `step` and `pretrained`, the names of settings that were left out).
+
+    Raises ValueError where two trainings' settings make the mean of no use: other latents, other classes.
+    """
+    from jseg.formats.reader import read_record
+    extras = [(read_record(path) or {}).get("extra") or {} for path in paths]
+    settings = [extra.get("settings") if isinstance(extra.get("settings"), dict) else {} for extra in extras]
+
+    # Two different answers are an error; a file of another program gives none.
+    for name, (what, remedy) in DECISIVE.items():
+        stored = [(path, _identity(name, each[name])) for path, each in zip(paths, settings) if each.get(name)]
+        for path, value in stored:
+            if value != stored[0][1]:
+                raise ValueError(f"--ckpts: {stored[0][0]} and {path} were trained {what} ({_short(stored[0][1])}, {_short(value)}); "
+                                 f"{remedy}")
+    names = sorted(set().union(*settings))
+    common = {name: settings[0][name] for name in names if all(name in each and each[name] == settings[0].get(name) for each in settings)}
+    kept = {name: extras[0][name] for name in ("step", "pretrained") if all(name in extra and extra[name] == extras[0].get(name)
+                                                                            for extra in extras)}
+    return {**kept, **({"settings": common} if common else {})}, [name for name in names if name not in common]
+
+
+def _identity(name: str, value):
+    """What must be equal of a decisive setting: of classes their names, since colours are for people."""
+    return value.get("names") if name == "classes" and isinstance(value, dict) else value
+
+
+def _short(value) -> str:
+    text = f"{len(value)} classes: {', '.join(map(str, value[:3]))}..." if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:12]}..."
 
 
 def _common_config(checkpoint, paths: List[str]):

@@ -29,7 +29,9 @@ def parser():
     p.add_argument("--preset", default="release", help="network: release, landscape (the shipped one), small, tiny (default release)")
     p.add_argument("--width", type=int, help="of the pictures (default: the preset's, 512 for release)")
     p.add_argument("--height", type=int, help="of the pictures (default: the preset's, 384 for release)")
-    p.add_argument("--ae_path", help="weights of the autoencoder (default: the official file under ./checkpoints, else the shipped ones)")
+    p.add_argument("--ae_path", help="weights of the autoencoder (default: the official file under ./checkpoints, else the shipped "
+                                     "ones, but "
+                   "not for --preset release)")
     p.add_argument("--cache", metavar="DIR", help="folder of the cached latents (default: OUTPUT/latents)")
     p.add_argument("--classes", default="landscape-29", help="a class set's name or a file of names and colours (default landscape-29)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known, such as 255")
@@ -54,13 +56,14 @@ def main(argv: Optional[List[str]] = None) -> int:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
     from jseg.classes import class_set
     from jseg.examples import check_examples, find_examples
-    from jseg.ldm.weights import find_autoencoder, network_config
+    from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
     classes = class_set(args.classes)
-    args.ae_path = find_autoencoder(args.ae_path)
+    placed: List[str] = []
+    args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
     autoencoder = network_config(args.ae_path, "AutoencoderConfig")
     config = _network(args, len(classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
-    notes: List[str] = []
+    notes: List[str] = [autoencoder_line(args.ae_path), *placed]
     examples = find_examples(args.input_path, notes=notes)
     notes += check_examples(examples, classes, args.ignore, *size)
     _train(args, config, autoencoder, classes, examples, notes)

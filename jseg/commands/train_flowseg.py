@@ -80,6 +80,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     notes: List[str] = []
     dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes)
     config = _network(args, len(dataset.classes))
+    _check_start(args, config)
     if cli.speaks() and not args.trust_data:
         count = len(dataset.train) + len(dataset.val)
         if count >= MANY:
@@ -128,6 +129,20 @@ def _network(args, classes: int):
         raise ValueError(f"--repa_block is {args.repa_block}; expected 1 to {config.depth}, the transformer blocks of the preset "
                          f"{args.preset}")
     return config
+
+
+def _check_start(args, config) -> None:
+    """Refuse weights to start from that are of another network, before all files are read."""
+    if not args.model_path:
+        return
+    from jseg.checkpoint import CheckpointError, mismatch, opened_state
+    from jseg.flowseg.layout import PICTURE_LAYERS, pixnerd_shapes
+    expected = pixnerd_shapes(config)
+    with opened_state(args.model_path) as selection:
+        shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
+    problem = mismatch(expected, {**{name: expected[name] for name in PICTURE_LAYERS if name in expected}, **shapes})
+    if problem:
+        raise CheckpointError.at(args.model_path, problem)
 
 
 def _train(args, config, dataset, notes) -> None:

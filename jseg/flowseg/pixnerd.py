@@ -18,6 +18,7 @@ import numpy as np
 
 from jseg.checkpoint import load, load_into
 from jseg.flowseg.blocks import FieldBlock, FinalLayer, PixelEmbedding, Split, TimeEmbedding, TransformerBlock, turn_tables
+from jseg.flowseg.layout import PICTURE_LAYERS
 from jseg.flowseg.presets import PixNerdConfig
 from jseg.layers import as_var, nn, silu, zero
 from jseg.recompute import recompute
@@ -25,7 +26,6 @@ from jseg.runtime import jt
 
 FIELD_CHUNK_BYTES = 256 << 20              # of the neural field's intermediate values at a time
 COLOURS = 3
-PICTURE_LAYERS = ("c_embedder.proj.weight", "xc_embedder.weight")      # which PixNerd's own files lack
 
 
 class Condition(NamedTuple):

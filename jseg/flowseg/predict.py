@@ -154,6 +154,9 @@ class Segmenter:
 def network_config(path) -> PixNerdConfig:
     """The network in a weights file; raises FileNotFoundError, or CheckpointError for a file that holds none of FlowSeg's."""
     config = load_config(path)
+    if isinstance(config, PixNerdConfig) and ((read_record(path) or {}).get("extra") or {}).get("pretrained"):
+        raise CheckpointError(f"{path} holds PixNerd's own weights as convert_weights wrote them, which make images of classes and segment "
+                              f"nothing; start a training from them (train_flowseg --model_path {path}) and give its best.safetensors")
     if not isinstance(config, PixNerdConfig):
         other = f"a network described by {type(config).__name__}" if config else "weights without a network's description"
         raise CheckpointError(f"{path} holds {other}; expected a file that train_flowseg wrote (--weights OUTPUT/best.safetensors)")

@@ -10,7 +10,7 @@ from typing import Callable, Dict, Sequence
 
 import numpy as np
 
-from jseg.formats.tensor import CheckpointError, Memory, Tensor, checked_sizes, dtype_of
+from jseg.formats.tensor import CheckpointError, Memory, Tensor, checked_sizes, dtype_of, unreadable
 
 # Shorter strings are kept as bytes or str, because they may be names; arrays of any interest are longer.
 SHORT = 4096
@@ -122,8 +122,14 @@ BUILDERS: Dict[str, Callable] = {
     "collections.OrderedDict": _dict, "collections.defaultdict": _dict, "collections.Counter": _dict, "builtins.dict": _dict,
     "builtins.list": lambda items=(): list(items), "builtins.tuple": lambda items=(): tuple(items),
     "builtins.set": lambda items=(): list(items), "builtins.frozenset": lambda items=(): list(items),
+    "collections.deque": lambda items=(), *limit: list(items),
     # The command line that many training programs store beside the weights: attributes only, kept as a dict.
-    "argparse.Namespace": lambda: Record(),
+    "argparse.Namespace": lambda: Record(), "types.SimpleNamespace": lambda: Record(),
+    # Settings of programs: places as text, spans and times as the numbers they were made of.
+    **{f"{module}.{name}": lambda *parts: "/".join(map(str, parts)) for module in ("pathlib", "pathlib._local")
+       for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")},
+    **{name: lambda *values: values for name in ("builtins.range", "builtins.xrange", "builtins.slice", "datetime.datetime",
+                                                 "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone")},
     # Protocols up to 2 have no byte strings: they store text to be encoded as Latin-1, or call bytes() for an empty one.
     "_codecs.encode": _encode, "builtins.bytes": lambda: b"", "builtins.bytearray": lambda data=b"", *codec: blob_of(data),
     "builtins.complex": complex,
@@ -135,7 +141,12 @@ BUILDERS: Dict[str, Callable] = {
     "jittor.jittor_core.Var": _variable, "jittor.Var": _variable, "jittor_core.Var": _variable, "jittor_core.jittor_core.Var": _variable,
 }
 # What a pickle may mention (as an argument, a key or a value) but not call.
-MENTIONS = {"numpy.ndarray", "builtins.int", "builtins.float", "builtins.str", "builtins.bool"}
+MENTIONS = {"numpy.ndarray"} | {f"builtins.{name}" for name in ("int", "float", "str", "bool", "long", "unicode", "object",
+                                                            "Ellipsis")}
+# Element types and layouts of PyTorch that no array here has: named as such, since their files are no one's attack.
+UNREAD = re.compile(r"torch\.(?P<type>float[1-8]_\w+|complex\d+|qu?int\w+|u?int[1-7]|bits\w+)"
+                    r"|torch\.(?:cuda\.)?(?P<storage>(?:Complex|QU?Int)\w+)Storage"
+                    r"|torch\._utils\._rebuild_(?P<layout>qtensor|sparse\w*|nested\w*|meta\w*)\w*")
 # Lightning before 1.5 files the state of each callback under its class. A class as a dictionary key does nothing here.
 MENTIONED_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
 
@@ -150,6 +161,12 @@ def canonical(module: str, name: str) -> str:
 
 def refusal(path: str) -> CheckpointError:
     """The error for a pickle that asks for `path`."""
+    match = UNREAD.fullmatch(path)
+    if match:
+        layout = (match["layout"] or "").split("_")[0]
+        return unreadable(f"torch.{match['type']}" if match["type"] else
+                          {"Q": "quantised ", "C": ""}[match["storage"][0]] + match["storage"] if match["storage"] else
+                          {"qtensor": "quantised tensor"}.get(layout, f"{layout} tensor"))
     if not re.fullmatch(r"[\w.<>]{1,120}", path):
         path = ascii(path[:120])
     return CheckpointError("the pickle asks for %s, which is no array; nothing was run; expected arrays and plain containers; if you trust "

@@ -5,6 +5,7 @@ from typing import Iterable, Mapping, Optional, Tuple
 
 import numpy as np
 
+from jseg.flowseg.layout import MARK as PIXNERD_MARK, another_size
 from jseg.ldm.layout import describe
 
 LISTED = 6
@@ -27,7 +28,10 @@ def mismatch(expected: Mapping[str, Tuple[int, ...]], given: Mapping[str, Tuple[
     text = ("differs: " if remedy else "does not fit the network: ") + differences
     if remedy:
         return text + "; " + remedy
-    wanted, looks = describe(expected), describe(given)
+    sizes = another_size(expected, given)
+    if sizes:
+        return f"does not fit the network: {sizes}; {differences}"
+    wanted, looks = (describe(shapes) or ("a PixNerd network" if PIXNERD_MARK in shapes else None) for shapes in (expected, given))
     if looks and wanted and looks != wanted:
         return text + "; this looks like %s, the network is %s; give the file of that network" % (looks, wanted)
     if unexpected and not misshaped and set(missing) <= _behind_prefixes(unexpected):

@@ -15,12 +15,16 @@ from jseg.formats.tensor import CheckpointError, Tensor
 MODEL_ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights", "generator")
 EMA_ENTRIES = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_ema_state_dict", "ema_model_state_dict",
                "params_ema", "ema_params", "g_ema", "generator_ema", "shadow")
-WRAPPERS = ("module.", "_orig_mod.", "model.", "online_model.")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "online_model.", "net.", "network.", "_forward_module.")
+# Wrappers that may stand anywhere in a name: torch.compile's, and those of sharded and checkpointed modules.
+INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What torch's AveragedModel keeps beside the network, which it has under `module.`.
+AVERAGED_MODEL, AVERAGES_TAKEN = "module.", "n_averaged"
 # latent-diffusion nests averaging models; the other forms count at the start only, where they cannot be a quantiser's own state.
 EMA_NAME = re.compile(r"^(?P<scope>(?:\w+\.)*?)(?P<mark>model_ema\.|(?:^ema_model\.)|(?:^ema\.)|(?:^ema_))(?P<rest>.+)$")
 # Parts of PixNerd's Lightning module: the network, its moving average, and what else may stand beside them.
 DENOISER, EMA_DENOISER, BESIDE_DENOISER = "denoiser.", "ema_denoiser.", ("diffusion_trainer.", "diffusion_sampler.", "conditioner.", "vae.")
-BOOKKEEPING = {"decay", "num_updates", "initted", "step"}
+BOOKKEEPING = {"decay", "num_updates", "initted", "step", AVERAGES_TAKEN}
 CHOICES = ("ema", "model")
 
 
@@ -41,6 +45,9 @@ def select(tree: object, weights: str) -> Selection:
         raise ValueError("weights is %r; expected 'ema' or 'model'" % (weights,))
     state, averaged = _state(tree, weights)
     dropped: Counter = Counter()
+    if AVERAGES_TAKEN in state and len(state) > 1 and all(name == AVERAGES_TAKEN or name.startswith(AVERAGED_MODEL) for name in state):
+        state = {name: tensor for name, tensor in state.items() if name != AVERAGES_TAKEN}
+        averaged, dropped[AVERAGES_TAKEN] = True, 1
     state = _unwrapped(state)
     model, ema = (_denoiser if _is_pixnerd(state) else _split)(state, dropped)
     if ema and weights == "ema":
@@ -100,8 +107,8 @@ def _arrays_below(node: object, depth: int = 2) -> Dict[str, Tensor]:
 
 
 def _unwrapped(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
-    """Names without the prefixes of wrappers: compiled modules anywhere, the others where every name has them."""
-    names = {name: re.sub(r"(?:^|(?<=\.))_orig_mod\.", "", name) for name in state}
+    """Names without the prefixes of wrappers: those of compiled and sharded modules anywhere, the others where every name has them."""
+    names = {name: INNER_WRAPPERS.sub("", name) for name in state}
     stripping = True
     while stripping:
         stripping = False
@@ -163,8 +170,10 @@ def _undotted(names: Iterable[str]) -> Dict[str, str]:
 
 def _counterpart(match, tensor: Tensor, model: Dict[str, Tensor], undotted: Dict[str, str]):
     scope, rest = match["scope"], match["rest"]
-    for wrapper in ("",) + WRAPPERS:
-        name = scope + wrapper + rest
+    # An AveragedModel beside its model has a wrapper of its own: ema_model.module.NAME beside NAME.
+    bare = rest[len(AVERAGED_MODEL):] if rest.startswith(AVERAGED_MODEL) else rest
+    for wrapper in ("",) + WRAPPERS + ((None,) if bare != rest else ()):
+        name = scope + rest if wrapper == "" else scope + (wrapper or "") + bare
         if name not in model and match["mark"] == "model_ema.":
             name = undotted.get(name.replace(".", ""), "")
         if name in model and model[name].shape == tensor.shape:

@@ -1,8 +1,9 @@
 """Which arrays of a foreign file are a network of ours, under which names, and what its configuration is.
 
 Sources: PyTorch SDM (WeilunWang/semantic-diffusion-model), the VQ-GAN of CompVis/taming-transformers, the VQ autoencoders of
-CompVis/latent-diffusion (alone, or the first stage inside of a whole model), and the release's own files. Their networks have
-our names already; around them are discriminators, moving averages, other networks and a few buffers, which are left out.
+CompVis/latent-diffusion (alone, or the first stage inside of a whole model), PixNerd (MCG-NJU/PixNerd, also inside of its trainer's
+Lightning files), and the release's own files. Their networks have our names already; around them are discriminators, moving
+averages, other networks and a few buffers, which are left out.
 """
 from __future__ import annotations
 
@@ -10,13 +11,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Tuple, Union
 
+from jseg.flowseg import layout as pixnerd
+from jseg.flowseg.presets import PixNerdConfig
 from jseg.formats.tensor import CheckpointError
 from jseg.ldm.layout import (AUTOENCODER_MARK, SPADE_MARK, UNET_MARK, LayoutError, Shapes, Unreadable, autoencoder_config,
                              autoencoder_shapes, describe, unet_config, unet_shapes)
 from jseg.ldm.presets import AutoencoderConfig, UNetConfig
 
-Config = Union[UNetConfig, AutoencoderConfig]
-MARKS = {"unet": SPADE_MARK, "autoencoder": AUTOENCODER_MARK}
+Config = Union[UNetConfig, AutoencoderConfig, PixNerdConfig]
+MARKS = {"unet": SPADE_MARK, "autoencoder": AUTOENCODER_MARK, "pixnerd": pixnerd.MARK}
+LATENT_LEVELS = 5                                                         # of the release; a latent of 128x96 is then 8x6
 # Beside the autoencoder in VQModel: losses with their discriminator, averages, index remapping, buffers for plots.
 FOREIGN_PREFIXES = ("loss.", "model_ema.", "discriminator.", "perceptual_loss.")
 FOREIGN_NAMES = ("colorize", "quantize.used", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg", "logvar", "scale_factor")
@@ -36,19 +40,31 @@ class Extraction:
 
 def extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str] = None, config: Optional[Config] = None,
             unreadable: Unreadable = Unreadable()) -> Extraction:
-    """Find a "unet" or "autoencoder" among the names and shapes of a file; `config` if the file tells it.
+    """Find a "unet", "autoencoder" or "pixnerd" among the names and shapes of a file; `config` if the file tells it.
 
     The layout is that of the configuration; the caller compares it with what was found. Raises CheckpointError.
     """
     try:
         return _extract(shapes, network, config, unreadable)
-    except LayoutError as error:
+    except CheckpointError:
+        raise
+    except ValueError as error:
         raise CheckpointError(str(error)) from None
+
+
+def pixel_network(config: UNetConfig) -> Optional[str]:
+    """Why a UNet looks like one of SDM's own, which make pixels and no latents; None for one that may be a latent network.
+
+    SDM's networks for images of 256 pixels have six levels (1, 1, 2, 2, 4, 4); both kinds have 3 input channels with VQ-f4.
+    """
+    if config.latent_channels == 3 and len(config.channel_mult) > LATENT_LEVELS:
+        return f"3 input channels and {len(config.channel_mult)} levels {config.channel_mult}"
+    return None
 
 
 def _extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str], config: Optional[Config], unreadable: Unreadable) -> Extraction:
     if config is not None and not isinstance(config, (UNetConfig, AutoencoderConfig)):         # FlowSeg's, from a file of ours
-        if network:
+        if network not in (None, "pixnerd"):
             raise CheckpointError("the file holds a network of FlowSeg (%s), not %s" % (type(config).__name__, network))
         return Extraction(config, {name: tuple(shape) for name, shape in shapes.items()}, {name: name for name in shapes})
     network, scope = _located(shapes, network)
@@ -70,8 +86,10 @@ def _extract(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str], conf
     if network == "autoencoder":
         _refuse_other_autoencoders(found)
     if config is None:
-        result.config = unet_config(found, unreadable) if network == "unet" else autoencoder_config(found, unreadable)
-    result.shapes = unet_shapes(result.config) if isinstance(result.config, UNetConfig) else autoencoder_shapes(result.config)
+        result.config = (pixnerd.pixnerd_config(found) if network == "pixnerd" else
+                         unet_config(found, unreadable) if network == "unet" else autoencoder_config(found, unreadable))
+    layouts = {UNetConfig: unet_shapes, AutoencoderConfig: autoencoder_shapes, PixNerdConfig: pixnerd.pixnerd_shapes}
+    result.shapes = layouts[type(result.config)](result.config)
     result.reshaped = [name for name, shape in result.shapes.items()
                        if name in found and found[name] != shape and _without_ones(found[name]) == _without_ones(shape)]
     return result
@@ -86,12 +104,14 @@ def _located(shapes: Mapping[str, Tuple[int, ...]], network: Optional[str]) -> T
     if network is None and len(found) == 1:
         network = found[0]
     if network is None and found:
-        raise LayoutError("the file holds a UNet and an autoencoder; choose with --to unet or --to autoencoder")
+        raise LayoutError("the file holds %s; choose with %s" % (" and ".join("a UNet" if kind == "unet" else "an autoencoder" if
+                                                                             kind == "autoencoder" else "a PixNerd" for kind in found),
+                                                                " or ".join("--to " + kind for kind in found)))
     if network not in found:
         looks = describe(shapes) or ("nothing that is known here" if not any(name.endswith(UNET_MARK) for name in shapes)
                                      else "a UNet without SPADE norms")
         raise LayoutError("the file holds no %s; it looks like %s; expected SDM's UNet, a VQ autoencoder of taming-transformers or "
-                          "latent-diffusion, or the release's files" % (network or "network to convert", looks))
+                          "latent-diffusion, PixNerd, or the release's files" % (network or "network to convert", looks))
     return network, scopes[network][0]
 
 

@@ -125,13 +125,25 @@ def _unpickler(data, blob, position: int, persistent) -> Unpickler:
     return Unpickler(data, blob, position, BUILDERS, MENTIONS, persistent)
 
 
-def _tensor(storage, offset, size, stride, *ignored) -> Tensor:
-    return Tensor(storage, storage.dtype, size, stride, offset)
+def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> Tensor:
+    return _marked(Tensor(storage, storage.dtype, size, stride, offset), metadata)
 
 
-def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, *ignored) -> Tensor:
+def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
     code = DTYPES[dtype.path]
-    return Tensor(storage, code if code == BFLOAT16 else dtype_of(code), size, stride, offset)
+    return _marked(Tensor(storage, code if code == BFLOAT16 else dtype_of(code), size, stride, offset), metadata)
+
+
+def _marked(tensor: Tensor, metadata) -> Tensor:
+    """The tensor with what PyTorch has put off doing to its values: a negation is done when it is read, anything else is refused."""
+    pending = {key for key, value in (metadata or {}).items() if value}
+    if pending - {"neg"}:
+        raise CheckpointError("holds a tensor with a pending %s, which is not read; call x.resolve_conj() where the file was made and save "
+                              "again" % "conjugation" if pending == {"conj"} else
+                              "holds a tensor with marks that are not known here (%s); save x.clone() of it where the file was made"
+                              % ", ".join(ascii(str(key)[:40]) for key in sorted(map(str, pending))))
+    tensor.negated = bool(pending)
+    return tensor
 
 
 def _parameter(data, *ignored) -> Tensor:
@@ -155,4 +167,5 @@ BUILDERS: Dict[str, Callable] = {
     # Small values of hyper-parameters and optimiser states; what they describe is not built.
     "torch.Size": lambda items=(): tuple(items), "torch.device": lambda *args: None, "torch.serialization._get_layout": lambda name: None,
 }
-MENTIONS = set(STORAGES) | set(DTYPES) | {"torch.Tensor", "torch.nn.parameter.Parameter"}
+MENTIONS = set(STORAGES) | set(DTYPES) | {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.strided", "torch.contiguous_format",
+                                          "torch.channels_last", "torch.preserve_format"}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Iterator, Optional, Tuple
 
 from jseg.atomic import PathLike
-from jseg.formats import jittor_pickle, npz, pytorch, safetensors
+from jseg.formats import jittor_pickle, npz, pytorch, safetensors, shards
 from jseg.formats.archive import Archive
 from jseg.formats.tensor import CheckpointError, Tensor
 
@@ -47,15 +47,47 @@ class Contents:
 def opened(path: PathLike) -> Iterator[Contents]:
     """The contents of the weight file `path`, readable inside of the `with`; CheckpointErrors raised there name the file.
 
+    The index of a model in several files, or their folder, is read as one file (jseg/formats/shards.py).
     Raises FileNotFoundError when there is no such file, CheckpointError when it is no weight file, is damaged or asks for code.
     """
+    together = shards.parts(path)
+    if together is not None:
+        with _joined(path, *together) as contents:
+            yield contents
+        return
+    with _opened_one(path) as contents:
+        yield contents
+
+
+@contextlib.contextmanager
+def _opened_one(path: PathLike) -> Iterator[Contents]:
     with _file(path) as (file, size):
         with _mapped(file) as data:
             yield _contents(file, data, size)
 
 
+@contextlib.contextmanager
+def _joined(path: PathLike, parts, table) -> Iterator[Contents]:
+    """The arrays of all parts as one flat tree; all files stay open."""
+    with contextlib.ExitStack() as stack:
+        found, size = {}, 0
+        for part in parts:
+            contents = stack.enter_context(_opened_one(part))
+            tree = contents.tree if isinstance(contents.tree, dict) else {}
+            found[part] = {name: value for name, value in tree.items() if isinstance(value, Tensor)}
+            if not found[part]:
+                raise CheckpointError.at(part, "is a part of a model and holds no arrays by name; download it again")
+            size += contents.size
+        try:
+            yield Contents(shards.join(found, table), None, size)
+        except CheckpointError as error:
+            raise CheckpointError.at(path, error) from None
+
+
 def read_record(path: PathLike) -> Optional[dict]:
     """The JSON record of a file that this package wrote, None of any other; reads no array."""
+    if shards.parts(path) is not None:
+        return None
     with _file(path) as (file, size):
         kind = _kind(file, size)
         if kind == "safetensors":

@@ -11,7 +11,7 @@ from typing import BinaryIO, Callable, Dict, Mapping, Tuple
 
 import numpy as np
 
-from jseg.formats.tensor import BFLOAT16, CheckpointError, Region, Tensor, dtype_of, raw
+from jseg.formats.tensor import BFLOAT16, CheckpointError, Region, Tensor, dtype_of, raw, unreadable
 
 MAX_HEADER = 100 << 20
 CODES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
@@ -45,7 +45,8 @@ def read(file: BinaryIO, file_size: int) -> Tuple[Dict[str, Tensor], Dict[str, s
     tensors = {}
     for name, dtype, shape, (start, end) in entries:
         if dtype not in CODES:
-            raise CheckpointError("array %.80r has type %.20s; expected one of %s" % (name, dtype, ", ".join(CODES)))
+            kind = "complex " * dtype.startswith("C") + dtype[:20]
+            raise CheckpointError("array %.80r: %s" % (name, unreadable(kind)))
         code = CODES[dtype]
         tensor = Tensor(Region(file, base + start, end - start), code if code == BFLOAT16 else dtype_of(code), _list(shape))
         if tensor.count * tensor.itemsize != end - start:

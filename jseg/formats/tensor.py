@@ -5,6 +5,7 @@ description is checked against its blob when it is made, so reading it can neith
 """
 from __future__ import annotations
 
+import re
 import zlib
 from typing import BinaryIO, Iterable, Optional, Sequence, Tuple
 
@@ -13,6 +14,7 @@ import numpy as np
 CHUNK = 1 << 22
 BFLOAT16 = "bfloat16"
 DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+READABLE = "float16, bfloat16, float32, float64, integers and bool"
 MAX_DIMENSIONS = 32
 # Views may share elements (an expanded mask); beyond this many the file would be claiming an array it does not contain.
 MAX_OVERLAP = 1 << 24
@@ -81,6 +83,8 @@ class Tensor:
     `crc` is the CRC-32 of a contiguous array's bytes, where the file gives one. Raises CheckpointError when it does not fit.
     """
 
+    negated = False                                                       # PyTorch's pending negation: applied when read
+
     def __init__(self, blob, dtype, shape: Sequence[int], strides: Optional[Sequence[int]] = None, offset: int = 0,
                  crc: Optional[int] = None):
         shape = checked_sizes(shape)
@@ -107,6 +111,10 @@ class Tensor:
 
     def read(self) -> np.ndarray:
         """The values as an array of its own, in native byte order; bfloat16 comes as the float32 of the same value."""
+        values = self._stored()
+        return np.negative(values, out=values) if self.negated else values
+
+    def _stored(self) -> np.ndarray:
         if not self.span:
             return np.empty(self.shape, np.float32 if self.dtype == BFLOAT16 else self.dtype.newbyteorder("="))
         stored = np.dtype("<u2") if self.dtype == BFLOAT16 else self.dtype
@@ -150,9 +158,30 @@ def contiguous_strides(shape: Sequence[int]) -> Tuple[int, ...]:
 
 def dtype_of(code: str, order: str = "<") -> np.dtype:
     """The NumPy dtype for a code such as "f4"; raises CheckpointError, by name, for anything but numbers and truth values."""
+    if re.fullmatch(r"c\d+|f(?:1|12|16)", str(code)):
+        bits = 8 * int(code[1:])
+        raise unreadable(f"complex{bits}" if code[0] == "c" else f"float{bits}")
     if code not in DTYPES or order not in ("<", ">", "|", "="):
-        raise CheckpointError("the file holds an array of NumPy type %.40r; expected numbers; export the weights alone" % (code,))
+        raise CheckpointError("the file holds an array of NumPy type %.40r; expected numbers (%s); export the weights alone"
+                              % (code, READABLE))
     return np.dtype(("<" if order in "|=" else order) + code)
+
+
+def unreadable(kind: str) -> CheckpointError:
+    """The error for an array whose kind (an element type, or a word such as "sparse") is not read, with what to convert it to."""
+    lower = kind.lower()
+    if "complex" in lower:
+        remedy = "no network here has complex weights: leave these arrays out, or store torch.view_as_real(x)"
+    elif "sparse" in lower or "nested" in lower:
+        remedy = "x.to_dense() makes plain arrays of them (x.to_padded_tensor(0.0) of nested ones)"
+    elif "quant" in lower or re.search(r"\bqu?int", lower):
+        remedy = "x.dequantize() makes float32 of them"
+    elif "meta" in lower:
+        remedy = "such tensors have no values; load the weights before saving"
+    else:
+        remedy = "x.float() makes float32 of them, x.to(torch.bfloat16) takes half the room"
+    return CheckpointError(f"holds arrays of type {kind}; {READABLE} are read; convert them where the file was made and save again: "
+                           f"{remedy}")
 
 
 def _count(shape: Iterable[int]) -> int:

@@ -8,6 +8,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from jseg.checkpoint import CheckpointError, load_config, opened_state
+from jseg.formats import shards
 from jseg.formats.reader import read_record
 from jseg.ldm import presets
 
@@ -15,6 +16,9 @@ from jseg.ldm import presets
 # ship.
 OFFICIAL_MODEL = Path("checkpoints/average-176k-266k.pkl")
 OFFICIAL_AUTOENCODER = Path("checkpoints/autoencoder.pkl")
+# Where converted and averaged weights are put, by the README's commands: the same names with any suffix that is read, or in parts.
+SUFFIXES = (".pkl", ".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".safetensors.index.json", ".bin.index.json", "")
+MODEL_STEMS, AUTOENCODER_STEMS = ("average-176k-266k", "unet"), ("autoencoder",)
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 SHIPPED_MODEL, SHIPPED_AUTOENCODER = SHIPPED / "unet.safetensors", SHIPPED / "autoencoder.safetensors"
 _TABLES = {"UNetConfig": presets.UNETS, "AutoencoderConfig": presets.AUTOENCODERS}
@@ -26,9 +30,10 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
     An autoencoder that is not given is the one that the UNet was trained with, where its file says which. What the user should
     be told is appended to `notes`. Raises FileNotFoundError or CheckpointError in one line.
     """
-    model = _existing(model_path, "--model_path") if model_path else OFFICIAL_MODEL if OFFICIAL_MODEL.is_file() else None
-    if model is None and (ae_path or OFFICIAL_AUTOENCODER.is_file()):
-        raise FileNotFoundError(f"an autoencoder ({ae_path or OFFICIAL_AUTOENCODER}), but no UNet: {_PLACES}")
+    model = _existing(model_path, "--model_path") if model_path else _placed(MODEL_STEMS, notes)
+    candidates = _candidates(AUTOENCODER_STEMS)
+    if model is None and (ae_path or candidates):
+        raise FileNotFoundError(f"an autoencoder ({ae_path or candidates[0]}), but no UNet: {_PLACES}")
     if model is None:
         _tell(notes, f"no weights given and none under ./{OFFICIAL_MODEL.parent}: using the small ones that ship with jseg, trained on "
                      f"procedural landscapes of 128x96")
@@ -37,25 +42,44 @@ def find_weights(model_path=None, ae_path=None, notes: Optional[List[str]] = Non
     if ae_path:
         autoencoder = _existing(ae_path, "--ae_path")
         if trained_with and encoder_digest(autoencoder) != trained_with:
-            _tell(notes, f"{model} was trained on latents of another autoencoder (digest {trained_with[:12]}...) than {autoencoder}")
+            _tell(notes, f"warning: {model} was trained on latents of another autoencoder (digest {trained_with[:12]}...) than "
+                         f"{autoencoder}; "
+                         f"expect wrong images")
         return model, autoencoder
-    candidates = [path for path in (OFFICIAL_AUTOENCODER, SHIPPED_AUTOENCODER) if path.is_file()]
     if trained_with:
-        for path in candidates:
+        for path in [*candidates, SHIPPED_AUTOENCODER]:
             if encoder_digest(path) == trained_with:
+                if candidates and path != OFFICIAL_AUTOENCODER:
+                    _tell(notes, f"{path} is taken: the autoencoder that {model} was trained with")
                 return model, path
         raise FileNotFoundError(f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is neither the official nor "
                                 f"the shipped one; give it as --ae_path")
-    if not OFFICIAL_AUTOENCODER.is_file():
+    if not candidates:
         raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {_PLACES}")
-    return model, OFFICIAL_AUTOENCODER
+    return model, _placed(AUTOENCODER_STEMS, notes)
 
 
-def find_autoencoder(ae_path=None) -> Path:
-    """The autoencoder to train with: the one given, else the official one under ./checkpoints, else the small one that ships."""
+def find_autoencoder(ae_path=None, preset: str = "", notes: Optional[List[str]] = None) -> Path:
+    """The autoencoder to train with: the one given, else the official one under ./checkpoints, else the small one that ships.
+
+    The last is refused for the preset "release": days of training on latents of drawings. Raises FileNotFoundError or
+    CheckpointError in one line.
+    """
     if ae_path:
         return _existing(ae_path, "--ae_path")
-    return OFFICIAL_AUTOENCODER if OFFICIAL_AUTOENCODER.is_file() else SHIPPED_AUTOENCODER
+    official = _placed(AUTOENCODER_STEMS, notes)
+    if official is None and preset == "release":
+        raise FileNotFoundError(f"--preset release is trained on the latents of the official autoencoder, and there is none under "
+                                f"./{OFFICIAL_AUTOENCODER.parent}: put it at ./{OFFICIAL_AUTOENCODER} (README, \"Weights\") or name one "
+                                f"with --ae_path; the small one that ships with jseg knows drawings of 128x96 only, it is "
+                                f"{SHIPPED_AUTOENCODER}")
+    return official or SHIPPED_AUTOENCODER
+
+
+def autoencoder_line(path) -> str:
+    """What a training says first: the file of its autoencoder, whose latents these are, and whether it is the small one that ships."""
+    shipped = Path(path).exists() and SHIPPED_AUTOENCODER.exists() and Path(path).samefile(SHIPPED_AUTOENCODER)
+    return f"autoencoder {path}{' (the small one that ships with jseg)' if shipped else ''}, digest {encoder_digest(path)[:12]}..."
 
 
 def encoder_digest(ae_path) -> str:
@@ -114,9 +138,37 @@ _PLACES = (f'put the official weights (README, "Weights") at ./{OFFICIAL_MODEL} 
 
 
 def _existing(path, option: str) -> Path:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; {_PLACES}")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{option} {path} does not exist; {_PLACES}")
+    try:
+        if shards.parts(path) is None and not Path(path).is_file():
+            raise FileNotFoundError(f"{option} {path} is not a file; {_PLACES}")
+    except CheckpointError as error:
+        raise FileNotFoundError(f"{option} {str(error).replace(f'{path}: ', f'{path} ', 1)}; {_PLACES}") from None
     return Path(path)
+
+
+def _candidates(stems: Tuple[str, ...]) -> List[Path]:
+    """The files under ./checkpoints that have one of the names, with any suffix that is read; the documented one first."""
+    places = [OFFICIAL_MODEL.parent / (stem + suffix) for stem in stems for suffix in SUFFIXES]
+    return [path for path in places if path.is_file() or path.suffix == "" and path.is_dir() and _in_parts(path)]
+
+
+def _in_parts(folder: Path) -> bool:
+    try:
+        return shards.parts(folder) is not None
+    except CheckpointError:
+        return False
+
+
+def _placed(stems: Tuple[str, ...], notes: Optional[List[str]]) -> Optional[Path]:
+    """The first of the candidates; where there are others, or it has not the documented name, that is told."""
+    found = _candidates(stems)
+    if len(found) > 1:
+        _tell(notes, f"{len(found)} files for one network: {found[0]} is taken, {', '.join(map(str, found[1:]))} not")
+    elif found and found[0] not in (OFFICIAL_MODEL, OFFICIAL_AUTOENCODER):
+        _tell(notes, f"{found[0]} is taken")
+    return found[0] if found else None
 
 
 def _tell(notes: Optional[List[str]], line: str) -> None:
