@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Collection, Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import Collection, Iterable, Iterator, List, Optional
 
 from jseg.atomic import PathLike
 from jseg.checks import DataError
+from jseg.records import origin
 
 LOCK = ".jseg-lock"
 MOST = 1000                                # files that are counted in a folder of another origin
-RECORDS = {"run.json": "", "summary.json": "score", "landscapes.json": "landscapes", "demo.json": "demo",
-           "setting.json": "compare_official"}
 
 
 class OutputError(DataError):
@@ -79,38 +77,6 @@ def check_origin(folder: PathLike, option: str, command: str) -> None:
     if found not in (None, command):
         said = "the run of a training" if found == "train" else f"results of the {found} command"
         raise OutputError(f"{option} {folder}: this folder holds {said}; give another {option}")
-
-
-def origin(folder: PathLike) -> Optional[str]:
-    """The command whose results a folder holds, by the record in it; "train" for all trainings; None where there is no record."""
-    folder = Path(folder)
-    for name, command in RECORDS.items():
-        about = read_record(folder / name)
-        if about is None:
-            continue
-        settings = about.get("settings")
-        settings = settings if isinstance(settings, dict) else {}
-        if name == "run.json":
-            # Records of before the field `command` are told apart by what only the one or the other has.
-            command = about.get("command") or ("test" if "pipeline" in settings else "segment" if "weights" in settings else "")
-        elif name == "setting.json":
-            command = command if "official" in about else ""
-        else:
-            command = command if about.get("command") == command else ""
-        if command:
-            return str(command)
-    if (folder / "log.csv").is_file() and any(folder.glob("checkpoint-*.safetensors")):
-        return "train"
-    return None
-
-
-def read_record(path: PathLike) -> Optional[dict]:
-    """The JSON object in a file, None if there is none that can be read."""
-    try:
-        about = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return about if isinstance(about, dict) else None
 
 
 def check_inputs(folder: PathLike, option: str, names: Iterable[str], inputs: Iterable[PathLike],
@@ -195,22 +161,6 @@ def check_file(path: PathLike, option: str, inputs: Iterable[PathLike] = (), kno
         raise OutputError(f"{option} {path} is a folder; expected a file")
     if os.path.lexists(str(path)) and not known:
         raise OutputError(f"{option} {path} is there already and was not written by this call; give another name, or move it away")
-
-
-def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
-    """Those of the picture files `names` in a folder that a command wrote as something else than its results: {name: what it is}."""
-    command = origin(folder)
-    sheet = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
-    known = {"test": "grid.png", "landscapes": sheet, "demo": "segmented.png", "compare_official": "comparison.png",
-             "train": "curve.png"}
-    if command == "segment":
-        pictures = (read_record(Path(folder) / "run.json") or {}).get("pictures")
-        made = {f"{stem}.png" for stem in pictures} if isinstance(pictures, dict) else set()
-        return {name: "label map of segment" for name in names if name in made}
-    found = {name: f"sheet of {command}" for name in names if command is not None and name == known.get(command)}
-    if command == "train":
-        found.update((name, "preview of a training") for name in names if name.startswith("preview-"))
-    return found
 
 
 @contextlib.contextmanager

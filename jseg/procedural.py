@@ -16,7 +16,8 @@ import numpy as np
 
 from jseg.atomic import remove_stale_temporaries, write_atomic
 from jseg.images import read_header, save_picture
-from jseg.outputs import OutputError, check_empty, check_folder, check_names, check_origin, held, read_record
+from jseg.outputs import OutputError, check_empty, check_folder, check_names, check_origin, held
+from jseg.records import read_record
 from jseg.scenery import props, scatter
 from jseg.scenery.canvas import Canvas
 from jseg.scenery.finish import develop, smooth_edges

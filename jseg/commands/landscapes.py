@@ -64,8 +64,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _check_sheet(args) -> None:
     """Refuse a sheet in the place of any other file: it may replace only the sheet that the same call wrote."""
     from jseg.checkpoint import sha256
-    from jseg.outputs import OutputError, check_file, read_record
+    from jseg.outputs import OutputError, check_file
     from jseg.procedural import PLACES, RECORD, TABLE
+    from jseg.records import read_record
 
     folder, sheet = Path(args.output), Path(args.sheet)
     place = os.path.realpath(str(sheet.parent))
@@ -89,8 +90,8 @@ def _write_sheet(folder: Path, target: Path, count: int) -> None:
     from jseg.checkpoint import sha256
     from jseg.classes import CLASS_SETS, colorize
     from jseg.images import read_label, read_picture, save_picture
-    from jseg.outputs import read_record
     from jseg.procedural import RECORD, write_record
+    from jseg.records import read_record
     from jseg.sheet import contact_sheet
 
     train, cells = folder / "train", []

@@ -20,6 +20,7 @@ from jseg.images import ImageError, read_header, remove_stale_temporaries, save_
 from jseg.ldm import manifest as run_file
 from jseg.ldm.presets import Pipeline
 from jseg.ldm.refine import Progress, Synthesizer
+from jseg.records import is_own, listed
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair],
                 last = stage == len(synthesizer.pipeline.stages) - 1
                 names = [f"{pair.stem}.jpg" if last else run_file.stage_name(pair.stem, stage) for pair in batch]
                 for pair, picture, name in zip(batch, pictures or [], names):
-                    if (last or pair.stem in shown) and _is_ours(output, name, manifest["files"]):
+                    if (last or pair.stem in shown) and is_own(output, name, manifest["files"]):
                         _save(output, name, picture, synthesizer.pipeline, manifest["files"])
                 if pictures and last:
                     # Stages that are not shown would be those of other results.
@@ -98,18 +99,6 @@ def _names(batch: Sequence[Pair], synthesizer: Optional[Synthesizer], shown: Seq
     return [name for name in names if name != run_file.GRID]
 
 
-def _is_ours(output: Path, name: str, files: Dict[str, str]) -> bool:
-    """Whether a file may be written: it is not there, no picture any more, or as the record says that it was written."""
-    path, known = output / name, files.get(name, "")
-    if not path.exists() or not known:
-        return True
-    try:
-        read_header(path)
-    except ImageError:
-        return True
-    return sha256(path) == known
-
-
 def _save(output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, files: Dict[str, str]) -> None:
     with written(output / name) as path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +109,7 @@ def _save(output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, file
 def _record(output: Path, manifest: dict, count: int, following: Sequence[str]) -> None:
     """Write run.json, which names what is there and what the next batch will write, so that a killed run knows its own files."""
     manifest["pictures"] = {"total": manifest["pictures"]["total"], "finished": count}
-    files = {name: known for name, known in manifest["files"].items() if (output / name).exists()}
-    manifest["files"] = {**files, **{name: files.get(name, "") for name in following}}
+    manifest["files"] = listed(output, manifest["files"], following)
     with written(output / run_file.NAME):
         run_file.write(output, manifest)
 
