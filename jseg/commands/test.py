@@ -149,9 +149,11 @@ def _tell(message: str) -> None:
 def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignore) -> None:
     """Write the contact sheet from the files in the folder, unless one that shows more is there."""
     from jseg import data, images
+    from jseg.checkpoint import sha256
     from jseg.classes import CLASS_SETS, ClassSet, colorize, spread_palette
     from jseg.ldm import manifest
     from jseg.ldm.folder import written
+    from jseg.records import is_own
 
     shown = CLASS_SETS["landscape-29"] if classes == len(CLASS_SETS["landscape-29"]) else classes
     if isinstance(shown, int):
@@ -173,6 +175,10 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
         _tell(f"{path} shows more and is kept; move it away to have another one")
         return
 
+    if path.exists() and not is_own(output, manifest.GRID, run["files"]):
+        _tell(f"{path} was changed by others since it was made and is kept; move it away to have another one")
+        return
+
     # The record names the file before it is there, so that a killed run knows it as its own.
     headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]
     run["files"], run["grid"] = {**run["files"], manifest.GRID: ""}, filled
@@ -180,6 +186,9 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
         manifest.write(output, run)
     with written(path):
         images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
+        run["files"][manifest.GRID] = sha256(path)
+    with written(output / manifest.NAME):
+        manifest.write(output, run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ OUTPUT/run.json                       the settings that made them, the SHA-256 o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -149,6 +150,22 @@ def opened(output: Path, settings: dict, pictures: Sequence[Example], digests: D
 
 def _source(example: Example) -> str:
     return os.path.realpath(str(example.picture)).encode("utf-8", "backslashreplace").decode()
+
+
+def options_of(segmenter: Segmenter) -> dict:
+    """Everything in a segmenter, its weights apart, that its label maps depend on."""
+    return {"times": [float(t) for t in segmenter.times], "method": segmenter.method, "mirror": segmenter.mirror,
+            "seeds": list(segmenter.seeds), "scale": segmenter.scale, "overlap": segmenter.overlap,
+            "batch_size": segmenter.batch_size}
+
+
+def code() -> str:
+    """SHA-256 of the sources that take a picture to its label map: with other sources, it may be another one."""
+    root = Path(__file__).resolve().parent
+    sha = hashlib.sha256()
+    for path in sorted(root.glob("*.py")) + [root.parent / name for name in ("images.py", "layers.py", "noise.py", "runtime.py")]:
+        sha.update(path.name.encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 def digests_of(pictures: Sequence[Example]) -> Dict[str, str]:

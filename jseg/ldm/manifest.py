@@ -75,6 +75,7 @@ def check_output(output: Path, stems: Sequence[str], width: int, height: int, na
     """
     names = names_of(stems) if names is None else names
     check_folder(output, "--output_path")
+    check_origin(output, "--output_path", "test")
     count = sum(not (output / f"{stem}.jpg").exists() for stem in stems)
     stages = sum(name.startswith(STAGES + "/") and not (output / name).exists() for name in names)
     needed, free = int((count * 2.5 + stages * 3) * width * height), free_bytes(output)
