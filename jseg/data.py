@@ -125,8 +125,9 @@ def _find_table(input_path: Path, folder: Path, notes: Notes) -> Path:
             places.append(place)
     found = [place / PAIRING for place in places if (place / PAIRING).is_file()]
     if not found:
-        raise DataError("no %s in %s; expected the file that pairs label maps with references"
-                        % (PAIRING, " or ".join(str(place) for place in places)))
+        meant = _meant(input_path, lambda place: (place / PAIRING).is_file())
+        raise DataError("no %s in %s; expected the file that pairs label maps with references%s"
+                        % (PAIRING, " or ".join(str(place) for place in places), "; did you mean %s?" % meant if meant else ""))
     if len(found) > 1:
         _tell(notes, "using %s, not %s" % (found[0], found[1]))
     return found[0]
@@ -180,8 +181,13 @@ def _near(name: str, names: Sequence[str]) -> Optional[str]:
 
     # Names that differ in a number are of different pictures, however near they look; 7 and 0007 are the same number.
     same = [candidate for candidate in names if _numbers(candidate) == _numbers(name)]
-    close = difflib.get_close_matches(name, same[:2000], n=1, cutoff=0.9)
-    return close[0] if close else None
+    plain = {_short_numbers(candidate): candidate for candidate in same[:2000]}
+    close = difflib.get_close_matches(_short_numbers(name), list(plain), n=1, cutoff=0.9)
+    return plain[close[0]] if close else None
+
+
+def _short_numbers(name: str) -> str:
+    return re.sub(r"\d+", lambda digits: str(int(digits.group())), name)
 
 
 def _numbers(name: str) -> List[int]:
@@ -199,7 +205,7 @@ def _meant(folder: Path, fits: Callable[[Path], bool]) -> Optional[Path]:
     children = below(folder)
     above = [folder.resolve().parent, folder.resolve().parent.parent]
     places = children + [deeper for child in children[:SEARCHED] for deeper in below(child)[:SEARCHED]]
-    places += above + [beside for place in above[:1] for beside in below(place)[:SEARCHED]]
+    places += above + [beside for place in above for beside in below(place)[:SEARCHED]]
     return next((place for place in places if fits(place)), None)
 
 

@@ -59,11 +59,16 @@ def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
             read_header(path)
         except ImageError:
             return True
-    digest = hashlib.sha256()
+    return digest(path) == known
+
+
+def digest(path: PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
     with open(str(path), "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest() == known
+            found.update(block)
+    return found.hexdigest()
 
 
 def listed(folder: PathLike, files: Mapping[str, str], following: Iterable[str]) -> Dict[str, str]:

@@ -260,7 +260,8 @@ def weights(job):
 
 
 @pytest.mark.parametrize("spoil, options, said", [
-    (occupied, {}, "holds pictures.csv (1 of the results' names are taken) but no summary.json"), (a_file, {}, "scores is a file"), (broken, {}, "truncated or damaged"),
+    (occupied, {}, "holds pictures.csv (1 of the results' names are taken) but no summary.json"),
+    (a_file, {}, "scores is a file"), (broken, {}, "truncated or damaged"),
     (ids, {}, "99"), (unpaired, {}, "label_to_img.json"), (weights, {"inception": "{}/other.pth"}, "other.pth"),
     (None, {"results": "nowhere"}, "results folder nowhere does not exist"), (None, {"labels": "nowhere"}, "nowhere"),
     (None, {"references": "nowhere"}, "nowhere"), (None, {"real": "nowhere"}, "folder of real pictures nowhere"),

@@ -73,7 +73,8 @@ def test_another_setting_is_named(tmp_path, changed, words):
 
 
 @pytest.mark.parametrize("older", [False, True])
-@pytest.mark.parametrize("changed, words", [({"batch_size": 3}, "batch_size was 2, now 3"), ({"device": "cuda"}, 'device was "cpu", now "cuda"')])
+@pytest.mark.parametrize("changed, words", [({"batch_size": 3}, "batch_size was 2, now 3"),
+                                            ({"device": "cuda"}, 'device was "cpu", now "cuda"')])
 def test_batch_size_and_device_may_change_and_it_is_told(tmp_path, changed, words, older):
     begun(tmp_path)
     if older:

@@ -244,7 +244,8 @@ def test_an_input_s_folder_is_no_output(place, command, folder, spelled):
 
 def test_an_input_is_never_replaced_by_its_result(place):
     images.save_picture(place.root / "photos" / "c.png", images.read_picture(place.root / "photos" / "a.jpg"))
-    place.refused("segment", "would take the place of the input", "c.png", input=place.root / "photos" / "c.png", output=place.root / "photos")
+    place.refused("segment", "would take the place of the input", "c.png", input=place.root / "photos" / "c.png",
+                  output=place.root / "photos")
     os.mkdir(str(place.out))
     os.symlink(str(place.root / "photos"), str(place.out / "overlays"))
     place.refused("segment", "where inputs are read from")

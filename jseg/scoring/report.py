@@ -10,11 +10,10 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from jseg import __version__, images
 from jseg.atomic import write_atomic
-from jseg.checkpoint import sha256
 from jseg.checks import class_ids, label_table
 from jseg.classes import ClassSet, colorize
 from jseg.gallery import WIDTH, Column, write_gallery
-from jseg.records import read_record
+from jseg.records import digest, read_record
 from jseg.scoring.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item, load_prediction
 from jseg.scoring.measures import REMEDY, PictureScores, Score, Terms
 
@@ -66,7 +65,7 @@ def write(output: Path, rows: Sequence[PictureScores], terms: Terms, scores: Seq
     _write(output / TABLE, text.getvalue())
     summary = {"format": FORMAT, "command": "score", "version": __version__, "settings": settings, "terms": dataclasses.asdict(terms),
                "scores": [dataclasses.asdict(score) for score in scores], "notes": list(notes),
-               "files": {name: sha256(output / name) for name in (TABLE, GALLERY) if (output / name).exists()}}
+               "files": {name: digest(output / name) for name in (TABLE, GALLERY) if (output / name).exists()}}
     _write(output / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
