@@ -172,7 +172,8 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
     if blank:
         _tell(f"{blank} cells of the grid are blank: stages of pictures that were made without --grid are not kept")
     if path.exists() and filled < run.get("grid", filled + 1 if blank else 0):
-        _tell(f"{path} shows more and is kept; move it away to have another one")
+        said = "shows more" if "grid" in run else "was made by an older version, may show more"
+        _tell(f"{path} {said} and is kept; move it away to have another one")
         return
 
     if path.exists() and not is_own(output, manifest.GRID, run["files"]):
