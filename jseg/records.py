@@ -1,4 +1,5 @@
-"""Records of results: whose a folder is, by the JSON file in it, and which of its files are as they were written."""
+"""Records of results: whose a folder is, by the JSON file in it, and which of its files are as
+they were written."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ RECORDS = {"run.json": "", "summary.json": "score", "landscapes.json": "landscap
 
 
 def origin(folder: PathLike) -> Optional[str]:
-    """The command whose results a folder holds, by the record in it; "train" for all trainings; None where there is no record."""
+    """The command whose results a folder holds, by the record in it; "train" for all trainings;
+    None where there is no record."""
     folder = Path(folder)
     for name, command in RECORDS.items():
         about = read_record(folder / name)
@@ -47,9 +49,11 @@ def read_record(path: PathLike) -> Optional[dict]:
 
 
 def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
-    """Whether a file that a record lists, {name: SHA-256, or "" where it is not known}, may be written again.
+    """Whether a file that a record lists, {name: SHA-256, or "" where it is not known}, may be
+    written again.
 
-    So it is if it is not there, is empty or no picture any more, or is as it was written; one that someone has changed is not.
+    So it is if it is not there, is empty or no picture any more, or is as it was written; one that
+    someone has changed is not.
     """
     path, known = Path(folder) / name, files.get(name, "")
     if not path.exists() or not known or not path.stat().st_size:
@@ -72,15 +76,16 @@ def digest(path: PathLike) -> str:
 
 
 def listed(folder: PathLike, files: Mapping[str, str], following: Iterable[str]) -> Dict[str, str]:
-    """`files` for a record: what is there, and what is written next, whose SHA-256 is not known then; files changed by others
-    keep theirs, so that they are known."""
+    """`files` for a record: what is there, and what is written next, whose SHA-256 is not known
+    then; files changed by others keep theirs, so that they are known."""
     found = {name: known for name, known in files.items() if (Path(folder) / name).exists()}
     found.update({name: "" for name in following if is_own(folder, name, found)})
     return found
 
 
 def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
-    """Those of the picture files `names` in a folder that a command wrote as something else than its results: {name: what it is}."""
+    """Those of the picture files `names` in a folder that a command wrote as something else than
+    its results: {name: what it is}."""
     command = origin(folder)
     sheet = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
     known = {"test": "grid.png", "landscapes": sheet, "demo": "segmented.png", "compare_official": "comparison.png",
