@@ -54,7 +54,7 @@ def find_label_folder(input_path: Union[str, Path], notes: Notes = None) -> Path
     if named:
         raise DataError("%s holds no PNG; expected the label maps *.png in it" % named[0])
     meant = _meant(folder, lambda place: any((place / name).is_dir() for name in LABEL_FOLDERS) or (place / PAIRING).is_file())
-    hint = "did you mean %s?" % meant if meant else "give the folder that holds one of them"
+    hint = "give the folder that holds one of them" + ("; did you mean %s?" % meant if meant else "")
     raise DataError("%s holds neither %s nor %s nor any label map *.png; %s" % ((folder,) + LABEL_FOLDERS + (hint,)))
 
 

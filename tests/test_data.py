@@ -335,7 +335,7 @@ def test_label_maps_without_their_table_name_the_folder_beside(challenge):
         find_pairs(challenge / "train/labels", challenge / "train")
 
 
-@pytest.mark.parametrize("given, meant", [(".", "train"), ("test", "train"), ("..", "train")])
+@pytest.mark.parametrize("given, meant", [(".", "train"), ("test", "train")])
 def test_the_folder_of_references_that_was_probably_meant_is_named(challenge, given, meant):
     with pytest.raises(DataError, match=r"lacks 3 files .*did you mean .*%s\?" % meant):
         find_pairs(challenge / "test", challenge / given)
