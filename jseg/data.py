@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_fi
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
+SEARCHED = 50                              # folders of one folder that are looked at for the one that was meant
 Notes = Optional[List[str]]
 Item = TypeVar("Item")
 
@@ -51,8 +53,8 @@ def find_label_folder(input_path: Union[str, Path], notes: Notes = None) -> Path
         return folder
     if named:
         raise DataError("%s holds no PNG; expected the label maps *.png in it" % named[0])
-    deeper = [child for child in sorted(folder.iterdir()) if any((child / name).is_dir() for name in LABEL_FOLDERS)]
-    hint = "did you mean %s?" % deeper[0] if deeper else "give the folder that holds one of them"
+    meant = _meant(folder, lambda place: any((place / name).is_dir() for name in LABEL_FOLDERS) or (place / PAIRING).is_file())
+    hint = "give the folder that holds one of them" + ("; did you mean %s?" % meant if meant else "")
     raise DataError("%s holds neither %s nor %s nor any label map *.png; %s" % ((folder,) + LABEL_FOLDERS + (hint,)))
 
 
@@ -123,8 +125,9 @@ def _find_table(input_path: Path, folder: Path, notes: Notes) -> Path:
             places.append(place)
     found = [place / PAIRING for place in places if (place / PAIRING).is_file()]
     if not found:
-        raise DataError("no %s in %s; expected the file that pairs label maps with references"
-                        % (PAIRING, " or ".join(str(place) for place in places)))
+        meant = _meant(input_path, lambda place: (place / PAIRING).is_file())
+        raise DataError("no %s in %s; expected the file that pairs label maps with references%s"
+                        % (PAIRING, " or ".join(str(place) for place in places), "; did you mean %s?" % meant if meant else ""))
     if len(found) > 1:
         _tell(notes, "using %s, not %s" % (found[0], found[1]))
     return found[0]
@@ -167,8 +170,10 @@ def _find_references(img_path: Path, table_path: Path, wanted: Sequence[str]) ->
     if missing:
         near = _near(missing[0], [entry.name for entry in present.values()])
         remedy = "there is %s, correct the entry or rename the file" % near if near else "add it or correct the entry"
-        if len(missing) == len(wanted) > 1 and not near:
-            remedy = "give the folder of the reference pictures"
+        if len(missing) == len(wanted) and not near:
+            first = missing[0]
+            meant = _meant(img_path, lambda place: (place / "imgs" / first).is_file() or (place / first).is_file())
+            remedy = "did you mean %s?" % meant if meant else remedy if len(wanted) == 1 else "give the folder of the reference pictures"
         raise DataError("%s lacks %s, which %s names; %s" % (folder, some(missing), table_path, remedy))
     return [present[name_key(name)] for name in wanted]
 
@@ -178,8 +183,35 @@ def _near(name: str, names: Sequence[str]) -> Optional[str]:
     for candidate in sorted(names):
         if Path(candidate).stem.lower() == stem and Path(candidate).suffix.lower() in images.PICTURE_SUFFIXES:
             return candidate
-    close = difflib.get_close_matches(name, names[:2000], n=1, cutoff=0.9)
-    return close[0] if close else None
+
+    # Names that differ in a number are of different pictures, however near they look; 7 and 0007 are the same number.
+    same = [candidate for candidate in names if _numbers(candidate) == _numbers(name)]
+    plain = {_short_numbers(candidate): candidate for candidate in same[:2000]}
+    close = difflib.get_close_matches(_short_numbers(name), list(plain), n=1, cutoff=0.9)
+    return plain[close[0]] if close else None
+
+
+def _short_numbers(name: str) -> str:
+    return re.sub(r"\d+", lambda digits: str(int(digits.group())), name)
+
+
+def _numbers(name: str) -> List[int]:
+    return [int(digits) for digits in re.findall(r"\d+", Path(name).stem)]
+
+
+def _meant(folder: Path, fits: Callable[[Path], bool]) -> Optional[Path]:
+    """The folder that was probably meant: up to two levels below the one that was given, else above it or beside it."""
+    def below(place: Path) -> List[Path]:
+        try:
+            return sorted(child for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+        except OSError:
+            return []
+
+    children = below(folder)
+    above = [folder.resolve().parent, folder.resolve().parent.parent]
+    places = children + [deeper for child in children[:SEARCHED] for deeper in below(child)[:SEARCHED]]
+    places += above + [beside for place in above for beside in below(place)[:SEARCHED]]
+    return next((place for place in places if fits(place)), None)
 
 
 def _tell(notes: Notes, line: str) -> None:

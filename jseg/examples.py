@@ -44,7 +44,8 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     if not labels:
         pictures = by_stem(place or root, images.PICTURE_SUFFIXES)
         if not pictures:
-            raise DataError("%s; expected pictures in it, in imgs/ or in images/" % _without(place or root, images.PICTURE_SUFFIXES))
+            raise DataError("%s; expected pictures in it, in imgs/ or in images/%s" % (_without(place or root, images.PICTURE_SUFFIXES),
+                                                                                      _hint(root)))
         return [Example(stem, pictures[stem]) for stem in sorted(pictures)]
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
@@ -136,7 +137,8 @@ def _without(place: Path, suffixes: Sequence[str]) -> str:
 
 
 def _hint(root: Path) -> str:
-    for child in sorted(root.iterdir()):
+    # One level too high, or too low.
+    for child in sorted(root.iterdir()) + [root.resolve().parent]:
         if any((child / name).is_dir() for name in PICTURE_FOLDERS):
             return "; did you mean %s?" % child
     return ""

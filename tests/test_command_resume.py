@@ -31,7 +31,8 @@ def whole(c):
     """Every picture opens and decodes, no temporary is left, run.json is whole."""
     for path in c.output.glob("*.jpg"):
         Image.open(path).load()
-    assert {path.suffix for path in c.output.iterdir()} <= {".jpg", ".json", ".png"}, list(c.output.iterdir())
+    others = {path.name for path in c.output.iterdir() if path.suffix not in (".jpg", ".json", ".png")}
+    assert others <= {"stages"}, list(c.output.iterdir())
     return json.loads((c.output / "run.json").read_text())
 
 
@@ -64,6 +65,16 @@ def test_a_missing_picture_takes_its_whole_batch_with_it(challenge, stubbed):
     assert {name for name, moment in times(challenge.output).items() if moment != before[name]} == {"c.jpg", "d.jpg"}
 
 
+def test_a_picture_that_was_retouched_is_never_written_again(challenge, stubbed):
+    assert challenge.run()[0] == 0
+    images.save_picture(challenge.output / "a.jpg", photograph(99))
+    retouched = (challenge.output / "a.jpg").read_bytes()
+    (challenge.output / "b.jpg").unlink()
+    code, lines = challenge.run()
+    assert code == 0 and "1 pictures were changed by others since they were made (a.jpg)" in lines[0]
+    assert stubbed[-1] == ["a", "b"] and (challenge.output / "a.jpg").read_bytes() == retouched
+
+
 @pytest.mark.parametrize("damage", [b"", b"hello"])
 def test_a_result_that_is_no_picture_is_made_again(challenge, stubbed, damage):
     assert challenge.run()[0] == 0
@@ -81,7 +92,7 @@ def other_weights(c):
 
 
 @pytest.mark.parametrize("change, word", [
-    (lambda c: {"seed": 1}, "seed was 0, now 1"), (lambda c: {"batch_size": 3}, "batch_size was 2, now 3"),
+    (lambda c: {"seed": 1}, "seed was 0, now 1"),
     (lambda c: {"stages": None, "preset": "fine"}, "pipeline"), (other_stages, "pipeline.stages[1].guidance was 3.7, now 3.6"),
     (lambda c: {"ignore": 255}, "ignore was [], now [255]"), (other_weights, "model was"), (lambda c: c.fill("d") and None, "inputs was"),
     (lambda c: images.save_picture(c.labels / "b.png", label_map(5)), "inputs was"),
@@ -113,6 +124,43 @@ def test_a_limited_run_and_then_all_is_one_run(challenge, stubbed, limit):
     assert challenge.run()[0] == 0 and challenge.results() == challenge.results(challenge.root / "expected")
     assert whole(challenge)["pictures"] == {"total": 5, "finished": 5}
     assert challenge.run(limit=limit)[0] == 0 and whole(challenge)["pictures"] == {"total": 5, "finished": 5}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_another_batch_size_goes_on_and_is_told(challenge, stubbed, older):
+    assert challenge.run(limit=1)[0] == 0
+    if older:
+        run = json.loads((challenge.output / "run.json").read_text())
+        for name in ("command", "files", "stages"):
+            del run[name]
+        (challenge.output / "run.json").write_text(json.dumps(run))
+    before = challenge.results()
+    code, lines = challenge.run(batch_size=1)
+    assert code == 0 and "batch_size was 2, now 1" in lines[0] and "last bits" in lines[0]
+    assert stubbed[1:] == [["b"], ["c"]] and before.items() <= challenge.results().items()
+    assert whole(challenge)["settings"]["batch_size"] == 1 and "last bits" in whole(challenge)["notes"][0]
+
+
+def test_a_run_that_was_stopped_before_its_first_picture_may_take_other_settings(challenge, stubbed, monkeypatch):
+    def stopped(self, *given):
+        raise KeyboardInterrupt
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Synthesizer, "run", stopped)
+        assert challenge.run()[0] == 130 and challenge.results() == {}
+    code, lines = challenge.run(stages=None, preset="fine", seed=3, batch_size=1)
+    assert code == 0 and "nothing was finished" in lines[0] and len(challenge.results()) == 3
+    assert whole(challenge)["settings"]["seed"] == 3
+
+
+def test_a_picture_put_there_after_an_interruption_is_not_taken_for_a_result(challenge, stubbed):
+    assert challenge.run(limit=1, batch_size=1)[0] == 0
+    images.save_picture(challenge.output / "c.jpg", photograph(1))
+    before = challenge.everything()
+    code, lines = challenge.run(batch_size=1)
+    assert code == 2 and len(lines) == 1 and "holds c.jpg (1 of the results' names" in lines[0] and "run.json" in lines[0]
+    assert challenge.everything() == before
 
 
 def test_foreign_pictures_are_not_taken_for_results(challenge, stubbed):
@@ -153,7 +201,7 @@ def stopped_by_a_full_disk(c, finished):
     assert code == 2 and len(errors) == 1 and "No space left on device" in errors[0] and "give the same command again" in errors[0]
     assert f"cannot write {c.output / WRITES[finished]}" in errors[0]
     assert list(c.results()) == [name for name in WRITES[:finished] if name.endswith(".jpg")]
-    assert {path.name for path in c.output.iterdir()} == set(WRITES[:finished])
+    assert {path.name for path in c.output.glob("*")} == set(WRITES[:finished])
 
 
 @pytest.mark.parametrize("finished", range(len(WRITES)))
@@ -195,7 +243,7 @@ def test_a_contact_sheet_without_room_is_told_and_the_pictures_stay(challenge, s
     save = Image.Image.save
 
     def full(self, file, format, **settings):
-        if format == "PNG":
+        if format == "PNG" and self.width > 64:                  # stages are smaller
             raise FULL
         save(self, file, format, **settings)
 

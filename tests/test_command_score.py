@@ -10,7 +10,9 @@ from jseg import images
 from jseg.checkpoint import save
 from jseg.classes import CLASS_SETS
 from jseg.commands import cli, score
+from jseg.examples import Example
 from jseg.features import inception as inception_module
+from jseg.flowseg import folder as flowseg_folder
 from jseg.flowseg.predict import Segmenter, stored_classes
 from jseg.metrics import frechet_distance, style_similarity
 from jseg.procedural import write_challenge
@@ -165,6 +167,51 @@ def test_flowseg_segments_what_is_new(job, monkeypatch):
     assert code == 0 and (job.root / "other/pictures.csv").read_bytes() == (job.output / "pictures.csv").read_bytes(), told
 
 
+def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
+    weights = job.network()
+    assert job.run(flowseg=weights)[0] == 0
+    fresh, run = everything(job.output), job.output / "predictions" / "run.json"
+
+    # What a version before this one left: label maps of other times, under the same weights and steps.
+    old = json.loads(run.read_text())
+    wrong = np.zeros((HEIGHT, WIDTH), np.uint8)
+    images.save_picture(job.output / "predictions" / f"{job.stems[0]}.png", wrong)
+    old["settings"] = {"weights": old["settings"]["weights"], "steps": 10}
+    for name in ("command", "files", "sources"):
+        del old[name]
+    run.write_text(json.dumps(old))
+    code, _, told = job.run(flowseg=weights)
+    assert code == 0 and any("3 label maps in" in line and "made otherwise" in line for line in told), told
+    assert everything(job.output) == fresh
+
+    # Each thing that the label maps depend on is in their key, and any change of it makes them stale.
+    key = json.loads(run.read_text())["settings"]
+    names = {"weights", "times", "method", "mirror", "seeds", "scale", "overlap", "batch_size", "device", "code"}
+    assert set(key) == names
+    pictures = [Example(stem, job.root / "results" / f"{stem}.jpg") for stem in job.stems]
+    digests = flowseg_folder.digests_of(pictures)
+    for name in [None, *sorted(names)]:
+        notes = []
+        again = flowseg_folder.opened(run.parent, {**key, name: "another"} if name else key, pictures, digests, False, notes, True)
+        assert (again["pictures"] == {}) == bool(name) == any(f"{name} was" in note for note in notes)
+
+
+def test_an_interrupted_call_goes_on(job, monkeypatch):
+    from jseg.scoring import report
+    expected = job.run(output=job.root / "whole")
+    assert expected[0] == 0
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    for name in ("write_page", "write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(report, name, stopped)
+            assert job.run()[0] == 130
+    assert job.summary()["unfinished"] is True
+    assert job.run()[:2] == expected[:2] and "unfinished" not in job.summary()
+
+
 def test_what_is_there_is_scored_on_request(job):
     (job.root / "results" / f"{job.stems[1]}.jpg").unlink()
     code, _, told = job.run()
@@ -213,7 +260,8 @@ def weights(job):
 
 
 @pytest.mark.parametrize("spoil, options, said", [
-    (occupied, {}, "holds pictures.csv, but no summary.json"), (a_file, {}, "scores is a file"), (broken, {}, "truncated or damaged"),
+    (occupied, {}, "holds pictures.csv (1 of the results' names are taken) but no summary.json"),
+    (a_file, {}, "scores is a file"), (broken, {}, "truncated or damaged"),
     (ids, {}, "99"), (unpaired, {}, "label_to_img.json"), (weights, {"inception": "{}/other.pth"}, "other.pth"),
     (None, {"results": "nowhere"}, "results folder nowhere does not exist"), (None, {"labels": "nowhere"}, "nowhere"),
     (None, {"references": "nowhere"}, "nowhere"), (None, {"real": "nowhere"}, "folder of real pictures nowhere"),

@@ -172,17 +172,48 @@ def test_the_contact_sheet_shows_label_reference_stages_and_result(challenge, sh
         assert not np.array_equal(row[2], row[3])
 
 
-def test_the_contact_sheet_of_a_resumed_run_lacks_only_the_stages_of_what_was_kept(challenge, stubbed, sheets):
+def test_the_contact_sheet_of_a_resumed_run_lacks_only_the_stages_of_what_was_made_without_it(challenge, stubbed, sheets):
     assert challenge.run(batch_size=1)[0] == 0
     (challenge.output / "b.jpg").unlink()
-    for kept in ([True, False, True], [True, True, True]):
+    for _ in range(2):
         (challenge.output / "grid.png").unlink() if (challenge.output / "grid.png").exists() else None
-        assert challenge.run(batch_size=1, grid=True)[0] == 0
+        code, lines = challenge.run(batch_size=1, grid=True)
+        assert code == 0 and any("2 cells of the grid are blank" in line for line in lines)
         Image.open(challenge.output / "grid.png").load()
         rows, headings, names = sheets[-1]
         assert headings == ["label", "reference", "stage 0", "result"] and names == ["a", "b", "c"]
-        assert [row[2] is None for row in rows] == kept and all(row[i] is not None for row in rows for i in (0, 1, 3))
-    assert sorted(path.suffix for path in challenge.output.iterdir()) == [".jpg"] * 3 + [".json", ".png"]
+        assert [row[2] is None for row in rows] == [True, False, True] and all(row[i] is not None for row in rows for i in (0, 1, 3))
+    assert sorted(path.name for path in challenge.output.iterdir()) == ["a.jpg", "b.jpg", "c.jpg", "grid.png", "run.json", "stages"]
+    assert [str(path.relative_to(challenge.output)) for path in challenge.output.glob("stages/*/*")] == ["stages/0/b.png"]
+
+
+def test_a_finished_contact_sheet_never_gets_worse(challenge, stubbed):
+    assert challenge.run(grid=True)[0] == 0
+    grid, folder = (challenge.output / "grid.png").read_bytes(), challenge.everything()
+    assert challenge.run(grid=True)[0] == 0 and (challenge.output / "grid.png").read_bytes() == grid
+    assert {name for name, data in challenge.everything().items() if data != folder[name]} <= {"results/run.json"}
+    code, lines = challenge.run(grid=True, limit=1)
+    assert code == 0 and any("shows more and is kept" in line for line in lines)
+    assert (challenge.output / "grid.png").read_bytes() == grid
+
+    # A sheet of before the stages were kept: nobody knows what it shows, and the new one would have blank cells.
+    shutil.rmtree(str(challenge.output / "stages"))
+    run = json.loads((challenge.output / "run.json").read_text())
+    for name in ("files", "stages", "grid", "command"):
+        del run[name]
+    (challenge.output / "run.json").write_text(json.dumps(run))
+    code, lines = challenge.run(grid=True)
+    assert code == 0 and any("may show more and is kept" in line for line in lines)
+    assert (challenge.output / "grid.png").read_bytes() == grid
+
+
+def test_stages_of_other_settings_are_in_no_contact_sheet(challenge, stubbed, sheets):
+    assert challenge.run(grid=True)[0] == 0
+    for path in challenge.output.glob("*.jpg"):
+        path.unlink()
+    assert challenge.run(seed=1)[0] == 0, "nothing is finished, so the seed may change"
+    (challenge.output / "grid.png").unlink()
+    assert challenge.run(seed=1, grid=True)[0] == 0 and [row[2] for row in sheets[-1][0]] == [None] * 3
 
 
 def test_the_contact_sheet_of_one_stage_and_of_many_pictures(challenge, stubbed, sheets):

@@ -313,3 +313,38 @@ def test_parent_folder_gets_a_hint(challenge):
 
 def test_pair_is_a_plain_value():
     assert Pair("a", Path("a.png"), Path("r.jpg")) == Pair("a", Path("a.png"), Path("r.jpg"))
+
+
+# -- the folder that was meant ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("given, meant", [(".", "test"), ("..", "root/test"), ("train", "test"), ("train/imgs", "test"), ("other", "test")])
+def test_the_folder_of_label_maps_that_was_probably_meant_is_named(tmp_path, given, meant):
+    root = tmp_path / "root"
+    for name in ("test/val_B_labels_resized", "train/imgs", "other"):
+        (root / name).mkdir(parents=True)
+    images.save_picture(root / "test/val_B_labels_resized/a.png", label_map())
+    write_table(root, {"a.png": "ref.jpg"})
+    with pytest.raises(DataError, match=r"did you mean .*%s\?" % meant):
+        find_pairs(root / given, root / "train")
+
+
+def test_label_maps_without_their_table_name_the_folder_beside(challenge):
+    (challenge / "train/labels").mkdir()
+    images.save_picture(challenge / "train/labels/a.png", label_map())
+    with pytest.raises(DataError, match=r"no label_to_img.json in .*did you mean .*test\?"):
+        find_pairs(challenge / "train/labels", challenge / "train")
+
+
+@pytest.mark.parametrize("given, meant", [(".", "train"), ("test", "train")])
+def test_the_folder_of_references_that_was_probably_meant_is_named(challenge, given, meant):
+    with pytest.raises(DataError, match=r"lacks 3 files .*did you mean .*%s\?" % meant):
+        find_pairs(challenge / "test", challenge / given)
+
+
+@pytest.mark.parametrize("wanted, there, near", [
+    ("style_0004.jpg", ["style_0005.jpg", "style_0003.jpg"], None), ("IMG_2041.jpg", ["IMG_2014.jpg", "IMG_2042.jpg"], None),
+    ("a10b2.jpg", ["a10b3.jpg", "a11b2.jpg"], None), ("style_7.jpg", ["style_0007.jpg"], "style_0007.jpg"),
+    ("mountain_12.jpg", ["mountan_12.jpg", "mountain_13.jpg"], "mountan_12.jpg"), ("lake side.jpg", ["lake_side.jpg"], "lake_side.jpg"),
+    ("style_0004.jpg", ["style_0004.png", "style_0005.jpg"], "style_0004.png")])
+def test_names_that_differ_in_a_number_are_not_near(wanted, there, near):
+    assert data._near(wanted, there) == near

@@ -189,6 +189,7 @@ def test_pictures_alone_have_their_own_words(folder):
 
 def test_the_parent_folder_gets_a_hint(folder):
     assert "did you mean %s?" % folder in told(find_examples, folder.parent)
+    assert "did you mean %s?" % folder in told(find_examples, folder / "imgs")
 
 
 # -- ids -------------------------------------------------------------------------------------------------------------

@@ -21,12 +21,23 @@ def settings(**changed):
     return folder.settings_of(*[values.pop(name) for name in ("pipeline", "seed", "batch_size", "device", "ignore")], **values)
 
 
-def begun(output, **changed):
-    """A manifest that is in `output`."""
+def begun(output, finished=("a",), **changed):
+    """A manifest that is in `output`, with a picture that is finished."""
     run = manifest.opened(output, settings(**changed), STEMS)
     output.mkdir(exist_ok=True)
+    for stem in finished:
+        images.save_picture(output / f"{stem}.jpg", photograph(1))
+    run["files"] = {f"{stem}.jpg": "" for stem in finished}
     manifest.write(output, run)
     return run
+
+
+def by_an_older_version(output):
+    """Turn the manifest in `output` into one of before it listed files."""
+    run = json.loads((output / "run.json").read_text())
+    for name in ("command", "files", "stages"):
+        del run[name]
+    (output / "run.json").write_text(json.dumps(run))
 
 
 def test_a_new_run(tmp_path):
@@ -40,7 +51,7 @@ def test_a_new_run(tmp_path):
 
 def test_the_same_settings_go_on(tmp_path):
     run = begun(tmp_path)
-    run["seconds"]["total"], run["pictures"]["finished"] = 12.5, 2
+    run["seconds"]["total"], run["pictures"]["finished"] = 12.5, 1
     manifest.write(tmp_path, run)
     again = manifest.opened(tmp_path, settings(), STEMS)
     assert again == json.loads((tmp_path / "run.json").read_text()) == run
@@ -48,8 +59,6 @@ def test_the_same_settings_go_on(tmp_path):
 
 @pytest.mark.parametrize("changed, words", [
     ({"seed": 1}, ["seed was 0, now 1"]),
-    ({"batch_size": 3}, ["batch_size was 2, now 3"]),
-    ({"device": "cuda"}, ['device was "cpu", now "cuda"']),
     ({"ignore": [255]}, ["ignore was [11, 255], now [255]"]),
     ({"inputs": "4" * 64}, ["inputs was", "now"]), ({"model": "4" * 64}, ["model was"]), ({"autoencoder": "4" * 64}, ["autoencoder was"]),
     ({"pipeline": FINE}, ["pipeline.aligned was false, now true", "pipeline.jpeg_quality was 75, now 95"]),
@@ -61,6 +70,36 @@ def test_another_setting_is_named(tmp_path, changed, words):
         manifest.opened(tmp_path, settings(**changed), STEMS)
     line = str(error.value)
     assert [word for word in words + ["another run", "another --output_path"] if word not in line] == [] and "\n" not in line
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("changed, words", [({"batch_size": 3}, "batch_size was 2, now 3"),
+                                            ({"device": "cuda"}, 'device was "cpu", now "cuda"')])
+def test_batch_size_and_device_may_change_and_it_is_told(tmp_path, changed, words, older):
+    begun(tmp_path)
+    if older:
+        by_an_older_version(tmp_path)
+    notes = []
+    run = manifest.opened(tmp_path, settings(**changed), STEMS, notes)
+    assert run["settings"] == json.loads(json.dumps(settings(**changed))) and run["files"] == {"a.jpg": ""}
+    assert len(notes) == 1 and words in notes[0] and "1 pictures are there already" in notes[0] and "last bits" in notes[0]
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"pipeline": FINE}, {"model": "4" * 64}, {"inputs": "4" * 64}])
+def test_any_setting_may_change_while_nothing_is_finished(tmp_path, changed):
+    begun(tmp_path, finished=())
+    notes = []
+    run = manifest.opened(tmp_path, settings(**changed), STEMS, notes)
+    assert run["settings"] == json.loads(json.dumps(settings(**changed))) and run["seconds"] == {"total": 0.0}
+    assert len(notes) == 1 and "nothing was finished" in notes[0] and "was" in notes[0]
+
+
+def test_a_setting_that_an_older_record_lacks_was_off(tmp_path):
+    begun(tmp_path)
+    by_an_older_version(tmp_path)
+    assert manifest.opened(tmp_path, settings(new=False), STEMS)["settings"]["new"] is False
+    with pytest.raises(DataError, match="new was null, now true"):
+        manifest.opened(tmp_path, settings(new=True), STEMS)
 
 
 def test_a_difference_deep_in_the_stages_is_named(tmp_path):
@@ -136,5 +175,5 @@ def test_room_is_needed_only_for_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000000))
     with pytest.raises(DataError, match="has 1.0 MB free; 3 pictures of 512x384 may need 1.5 MB; free some room"):
         manifest.check_output(tmp_path, STEMS, 512, 384)
-    (tmp_path / "a.jpg").touch()
+    begun(tmp_path)
     manifest.check_output(tmp_path, STEMS, 512, 384)

@@ -128,7 +128,7 @@ def test_output_of_others_is_refused(tmp_path):
     check_output(output, results)
     output.mkdir()
     (output / inputs.TABLE).write_text("mine")
-    with pytest.raises(DataError, match="holds pictures.csv, but no summary.json"):
+    with pytest.raises(DataError, match=r"holds pictures.csv \(1 of .*\) but no summary.json"):
         check_output(output, results)
     for text, said in (("{", "damaged"), ("{}", "no summary"), ("[]", "no summary")):
         (output / inputs.SUMMARY).write_text(text)

@@ -14,8 +14,29 @@ from jseg.machine import RuntimeProblem
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
+class _Once(argparse._StoreAction):
+    """An option's value; another one for the same option is an error, since one of both would be forgotten without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        known = parser.given.setdefault(self.dest, values)
+        if known != values:
+            shown = " and ".join(" ".join(value) if isinstance(value, list) else str(value) for value in (known, values))
+            parser.error(f"{option_string or self.dest} is given twice ({shown}); give one")
+        super().__call__(parser, namespace, values, option_string)
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong argument gets one line instead of the whole usage."""
+    """argparse, but a wrong argument gets one line instead of the whole usage, and so does an option with two values."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.given: Dict[str, object] = {}
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.given.clear()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")

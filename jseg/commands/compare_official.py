@@ -25,6 +25,7 @@ from jseg.commands import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "ader47/jittor-jieke-semantic_images_synthesis"
+ROOM = 1 << 20                               # bytes without which not even the smallest comparison fits
 TITLES = {"ours": "ours", "release": "release", "exact": "release with float64 norms"}
 
 
@@ -49,10 +50,18 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Compute what is missing, compare, write and print; 0 if every row is within bounds, 1 if one is not."""
     args = parser().parse_args(argv)
     check(args)
-    from jseg.comparison import inputs, table
-    from jseg.comparison.parts import PARTS
+    from jseg.outputs import held
+
     size, unet, autoencoder = networks(args)
     folder = Path(args.output)
+    with held(folder):
+        return _compared(args, folder, size, unet, autoencoder)
+
+
+def _compared(args, folder: Path, size: str, unet, autoencoder) -> int:
+    from jseg.comparison import inputs, table
+    from jseg.comparison.parts import PARTS
+
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     files = (Path(args.model_path), Path(args.ae_path)) if args.model_path else inputs.stand_in_weights(folder, size)
     examples, repetitions = inputs.SIZES[size]
@@ -87,8 +96,26 @@ def check(args) -> None:
     for option, path in (("--model_path", args.model_path), ("--ae_path", args.ae_path)):
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{option} {path} does not exist; expected a file of weights")
-    if Path(args.output).exists() and not Path(args.output).is_dir():
-        raise ValueError(f"--output {args.output} is a file; expected a folder, which is created if missing")
+    claim_output(args)
+
+
+def claim_output(args) -> None:
+    """Refuse a folder that holds files of others under names that are written, or whose files are the inputs."""
+    from jseg.comparison.inputs import MERGED
+    from jseg.outputs import claim
+    from jseg.records import origin
+
+    # setting.json is written first of all, so a folder that has it is of an earlier call.
+    names = ["inputs.npz", "comparison.md", "comparison.json", "comparison.png", "parts/x", "weights/x", *MERGED]
+    known = None if origin(args.output) == "compare_official" else ()
+    files = [Path(path) for path in (args.model_path, args.ae_path) if path]
+    files += sorted(Path(args.official).rglob("*.py"))
+    claim(args.output, "--output", "compare_official", names + ["setting.json"], files, [args.official], known, "setting.json",
+          ROOM)
+    if known is not None:
+        taken = [name for name in ("parts", "weights") if (Path(args.output) / name).exists()]
+        if taken:
+            raise ValueError(f"--output {args.output} holds {taken[0]}, and no setting.json that says whose it is; give another --output")
 
 
 def networks(args):

@@ -3,6 +3,7 @@
 Draws label maps and, of other scenes, style references into a folder in the challenge's layout, and runs the test command on it with
 three short stages: label map, reference, every stage and the result side by side. Then FlowSeg segments the results, and tells how far
 its label maps agree with those that the results were made from.
+The folder must be new or empty; a second call with the same numbers goes on where the first one stopped.
 
 Examples:
   python scripts/demo.py
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 from jseg.commands import cli
+
+RECORD, SHEET = "demo.json", "segmented.png"
 
 # Less noise than the release's (t = 600, 640, 400) and ten steps a stage: what keeps most of the reference's mood while the label map is
 # still followed. More guidance than this oversaturates the small network.
@@ -38,30 +41,71 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if args.count < 1 or args.seed < 0:
         raise ValueError(f"--count {args.count} --seed {args.seed}: expected a count of 1 or more and a seed of 0 or more")
-    folder = Path(args.output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file; expected a folder, which is created if missing")
     from jseg import procedural
-    from jseg.atomic import write_atomic
+    from jseg.checkpoint import sha256
     from jseg.commands import test
     from jseg.ldm.weights import SHIPPED_AUTOENCODER, SHIPPED_MODEL, expected_networks
+    from jseg.outputs import held
+
     unet, autoencoder = expected_networks(SHIPPED_MODEL, SHIPPED_AUTOENCODER)
     width, height = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
-    folder.mkdir(parents=True, exist_ok=True)
-    _tell(f"drawing {args.count} landscapes of {width}x{height} into {folder / 'data'}")
-    procedural.write_challenge(folder / "data", args.count, args.seed, width, height)
-    stages = folder / "stages.json"
-    write_atomic(stages, lambda file: file.write(json.dumps(STAGES, indent=1).encode()))
-    call = ["--input_path", str(folder / "data" / "test"), "--img_path", str(folder / "data" / "train"), "--output_path",
-            str(folder / "results"), "--model_path", str(SHIPPED_MODEL), "--ae_path", str(SHIPPED_AUTOENCODER), "--stages", str(stages),
-            "--seed", str(args.seed), "--grid"]
-    _tell("python scripts/test.py " + " ".join(call))
-    test.main(call)
-    _segment(folder)
+    folder, record = Path(args.output), {"format": 1, "command": "demo", "count": args.count, "seed": args.seed}
+    _check(folder, record, width, height)
+    with held(folder):
+        _write(folder / RECORD, json.dumps(record, indent=1).encode())
+        _tell(f"drawing {args.count} landscapes of {width}x{height} into {folder / 'data'}")
+        procedural.write_challenge(folder / "data", args.count, args.seed, width, height)
+        stages = folder / "stages.json"
+        _write(stages, _stages())
+        call = ["--input_path", str(folder / "data" / "test"), "--img_path", str(folder / "data" / "train"), "--output_path",
+                str(folder / "results"), "--model_path", str(SHIPPED_MODEL), "--ae_path", str(SHIPPED_AUTOENCODER), "--stages",
+                str(stages), "--seed", str(args.seed), "--grid"]
+        _tell("python scripts/test.py " + " ".join(call))
+        test.main(call)
+        _segment(folder)
+        _write(folder / RECORD, json.dumps({**record, "files": {SHEET: sha256(folder / SHEET)}}, indent=1).encode())
     _tell(f"look at {folder / 'results' / 'grid.png'}: label map, reference, stages, result, made by the small weights that ship with jseg "
           f"(jseg/weights/CARD.md)")
-    _tell(f"look at {folder / 'segmented.png'}: label map, result, what FlowSeg sees in it")
+    _tell(f"look at {folder / SHEET}: label map, result, what FlowSeg sees in it")
     return 0
+
+
+def _check(folder: Path, record: dict, width: int, height: int) -> None:
+    """Refuse, before anything is drawn, a folder that holds anything but what the same call has begun."""
+    from jseg import procedural
+    from jseg.checks import DataError
+    from jseg.outputs import check_empty, check_folder, check_origin
+    from jseg.records import is_own, read_record
+
+    count, seed, most = record["count"], record["seed"], procedural.REFERENCE_SEEDS
+    if not 0 <= seed <= most - count:
+        raise ValueError(f"--seed {seed} with --count {count}: expected a seed from 0 to {max(0, most - count)}")
+    check_folder(folder, "--output", 0 if (folder / RECORD).exists() else 16 * count * width * height)
+    check_origin(folder, "--output", "demo")
+    if not (folder / RECORD).exists():
+        check_empty(folder, "--output", RECORD)
+        return
+    old = read_record(folder / RECORD) or {}
+    if old.get("command") != "demo":
+        raise DataError(f"{folder / RECORD} is no record of the demo, or is damaged; move it away, or give another --output")
+    if (old.get("count"), old.get("seed")) != (count, seed):
+        raise DataError(f"--output {folder} holds the demo of --count {old.get('count')} --seed {old.get('seed')}, not of --count "
+                        f"{count} --seed {seed}; give another --output, or the same numbers to go on")
+    stages = folder / "stages.json"
+    if stages.exists() and stages.read_bytes() != _stages():
+        raise DataError(f"{stages} is not as the demo wrote it; move it away, or give another --output")
+    if not is_own(folder, SHEET, old.get("files") or {}):
+        raise DataError(f"{folder / SHEET} was changed since the demo wrote it; move it away, or give another --output")
+    procedural.check_challenge(folder / "data", count, seed, width, height)
+
+
+def _stages() -> bytes:
+    return json.dumps(STAGES, indent=1).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    from jseg.atomic import write_atomic
+    write_atomic(path, lambda file: file.write(content))
 
 
 def _segment(folder: Path) -> None:
@@ -84,7 +128,7 @@ def _segment(folder: Path) -> None:
     shown = CLASS_SETS["landscape-29"]
     rows = [[colorize(read_label(label), shown), read_picture(result), colorize(read_label(folder / "labels" / label.name), shown)]
             for label, result in zip(maps, results)]
-    save_picture(folder / "segmented.png", contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps]))
+    save_picture(folder / SHEET, contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps]))
     _tell("in the results FlowSeg sees the label maps that they were made from at {:.0%} of the pixels (mIoU {:.2f}), in the references "
           "theirs at {:.0%} (mIoU {:.2f})".format(*(value for pair in agreement for value in pair)))
 

@@ -2,6 +2,7 @@
 
 OUT/test/val_B_labels_resized/*.png are label maps, OUT/test/label_to_img.json names each one's style reference, OUT/train/imgs/*.jpg are
 the references (pictures of other scenes) and OUT/train/labels/*.png their own label maps. The same seed gives the same files.
+OUT must be new or empty; OUT/landscapes.json tells how the files were drawn, so the same call goes on and another one is refused.
 
 examples:
   python scripts/landscapes.py --output landscapes --count 12 --sheet landscapes/sheet.png
@@ -12,6 +13,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import List, Optional
@@ -37,30 +39,62 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if args.sheet and Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError("--sheet %s: expected a name that ends in .png, .jpg or .jpeg" % args.sheet)
-    if Path(args.output).exists() and not Path(args.output).is_dir():
-        raise ValueError("--output %s is a file; expected a folder, which is created if missing" % args.output)
     from jseg import procedural
+
+    # Everything is checked before the first folder is made.
+    procedural.check_challenge(args.output, args.count, args.seed, args.width, args.height)
+    if args.sheet:
+        _check_sheet(args)
 
     def tell(number: int) -> None:
         if number % 100 == 0:
             print("jseg landscapes: %d of %d" % (number, args.count), file=sys.stderr)
 
-    procedural.write_challenge(args.output, args.count, args.seed, args.width, args.height, tell)
+    kept = procedural.write_challenge(args.output, args.count, args.seed, args.width, args.height, tell)
+    if kept:
+        print("jseg landscapes: %d of %d pairs were there already and are kept" % (kept, args.count), file=sys.stderr)
     print("wrote %d pairs of %dx%d: --input_path %s --img_path %s" % (args.count, args.width, args.height, Path(args.output) / "test",
                                                                       Path(args.output) / "train"))
     if args.sheet:
-        _write_sheet(Path(args.output) / "train", Path(args.sheet), args.count)
+        _write_sheet(Path(args.output), Path(args.sheet), args.count)
         print("wrote %s" % args.sheet)
     return 0
 
 
-def _write_sheet(train: Path, target: Path, count: int) -> None:
-    """The first references beside their label maps in colour."""
+def _check_sheet(args) -> None:
+    """Refuse a sheet in the place of any other file: it may replace only the sheet that the same call wrote."""
+    from jseg.checkpoint import sha256
+    from jseg.outputs import OutputError, check_file
+    from jseg.procedural import PLACES, RECORD, TABLE
+    from jseg.records import read_record
+
+    folder, sheet = Path(args.output), Path(args.sheet)
+    place = os.path.realpath(str(sheet.parent))
+    data = [os.path.realpath(str(folder / name)) for name in PLACES + (os.path.dirname(TABLE),)]
+    if place in data:
+        raise OutputError("--sheet %s lies among the landscapes; give a place outside of %s and %s" % (sheet, *sorted(
+            str(folder / name) for name in ("test", "train"))))
+    about = read_record(folder / RECORD) or {}
+    own = about.get("sheet") == _name(folder, sheet) and sheet.is_file() and about.get("sheet_sha256") == sha256(sheet)
+    check_file(sheet, "--sheet", known=own)
+
+
+def _name(folder: Path, sheet: Path) -> str:
+    """How the record names a sheet: relative to the folder where it lies in it, else whole."""
+    found, root = os.path.realpath(str(sheet)), os.path.realpath(str(folder))
+    return os.path.relpath(found, root) if found.startswith(root + os.sep) else found
+
+
+def _write_sheet(folder: Path, target: Path, count: int) -> None:
+    """The first references beside their label maps in colour; the record then knows the sheet."""
+    from jseg.checkpoint import sha256
     from jseg.classes import CLASS_SETS, colorize
     from jseg.images import read_label, read_picture, save_picture
+    from jseg.procedural import RECORD, write_record
+    from jseg.records import read_record
     from jseg.sheet import contact_sheet
 
-    cells = []
+    train, cells = folder / "train", []
     for number in range(min(count, SHOWN)):
         stem = "style_%04d" % number
         cells += [read_picture(train / "imgs" / (stem + ".jpg")),
@@ -69,6 +103,8 @@ def _write_sheet(train: Path, target: Path, count: int) -> None:
     across = min(ACROSS, len(cells) // 2)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_picture(target, contact_sheet(rows, ["picture", "label map"] * across, [""] * len(rows)))
+    about = {**(read_record(folder / RECORD) or {}), "sheet": _name(folder, target), "sheet_sha256": sha256(target)}
+    write_record(folder, about)
 
 
 if __name__ == "__main__":

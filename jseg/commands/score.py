@@ -44,24 +44,31 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     items, real, values, classes, notes = _checked_inputs(args)
     from jseg import runtime
+    from jseg.outputs import held
     from jseg.scoring import features, measures, report, store
-    runtime.device(args.device)
+
+    device, output = runtime.device(args.device), Path(args.output)
     extractor = features.inception(args.inception) if args.inception else features.autoencoder()
-    segmenter = _segmenter(args, items, classes)
-    kept, output = store.FeatureStore(args.cache or store.default_folder(), extractor.kind), Path(args.output)
-    for folder in (kept.folder, output):
-        folder.mkdir(parents=True, exist_ok=True)
-    for note in notes:
-        _tell(note)                              # only now: an error is one line
-    items = _segmented(args, items, segmenter, classes)
-    rows, matrix = _scored(items, values, classes, args.ignore)
-    distances = _distances(items, real, extractor, kept, measures.inception_distances if args.inception else measures.stand_in_distance)
-    terms = measures.gathered(rows, matrix, args.aesthetic_max, len(real), distances)
-    scores = measures.challenge_scores(terms)
-    seen = "FlowSeg, %s" % Path(args.flowseg).name if segmenter else "predictions of %s" % args.predictions
-    lines = report.lines(terms, scores, seen, not args.inception)
-    report.write_page(output, items, rows, classes, args.ignore, lines, notes)
-    report.write(output, rows, terms, scores, _settings(args, extractor), notes)
+    kept = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
+    with held(output):
+        stale: List[str] = []
+        segmenter, run = _segmenter(args, items, classes, device, stale)
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        for note in notes + stale:
+            _tell(note)                              # only now: an error is one line
+
+        # The summary claims the folder before anything else is in it, so that an interrupted call knows its own files.
+        report.write_claim(output, _settings(args, extractor))
+        items = _segmented(args, items, segmenter, run, classes)
+        rows, matrix = _scored(items, values, classes, args.ignore)
+        distances = _distances(items, real, extractor, kept,
+                               measures.inception_distances if args.inception else measures.stand_in_distance)
+        terms = measures.gathered(rows, matrix, args.aesthetic_max, len(real), distances)
+        scores = measures.challenge_scores(terms)
+        seen = "FlowSeg, %s" % Path(args.flowseg).name if segmenter else "predictions of %s" % args.predictions
+        lines = report.lines(terms, scores, seen, not args.inception)
+        report.write_page(output, items, rows, classes, args.ignore, lines, notes)
+        report.write(output, rows, terms, scores, _settings(args, extractor), notes)
     print(report.table(lines))
     _tell(f"{len(rows)} pictures scored: {output / report.TABLE}, {output / report.SUMMARY}, {output / report.GALLERY}")
     return 0
@@ -70,6 +77,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _checked_inputs(args):
     """(items, real pictures, {stem: aesthetic value} or {}, classes, notes), all checked that needs no network."""
     from jseg.classes import class_set
+    from jseg.outputs import check_folder, check_inputs
     from jseg.scoring import inputs
     if args.predictions and args.flowseg is not None:
         raise ValueError("--predictions and --flowseg are both given; give one: label maps that are there, or a network that makes them")
@@ -81,7 +89,12 @@ def _checked_inputs(args):
     notes: List[str] = []
     classes = class_set(args.classes)
     items = inputs.find_items(args.results, args.labels, args.references, args.predictions, args.partial, notes)
-    inputs.check_output(Path(args.output), Path(args.results))
+    read = _inputs(args, items)
+    inputs.check_output(Path(args.output), Path(args.results), *read)
+    if args.flowseg is not None:
+        check_inputs(args.output, "--output", [f"{inputs.PREDICTIONS}/{item.stem}.png" for item in items], *read)
+    if args.cache:
+        check_folder(args.cache, "--cache")
     values = inputs.read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max) if args.aesthetic else {}
     # A single reference is no set: there is then no distance, which is said.
     real = inputs.find_real(args.real) if args.real else inputs.find_real(args.references, 1)
@@ -100,12 +113,24 @@ def _checked_inputs(args):
     return items, real, values, classes, notes
 
 
-def _segmenter(args, items, classes):
-    """FlowSeg's network, if it is asked for, and its folder of label maps checked."""
+def _inputs(args, items):
+    """(files that are read, folders that they are looked for in): none of which a result may replace."""
+    given = [Path(path) for path in (args.results, args.labels, args.references, args.real, args.predictions) if path]
+    files = [path for item in items for path in (item.result, item.label, item.reference, item.prediction) if path]
+    places = given + [path.parent for path in files]
+    return files + [path for path in (args.flowseg, args.inception, args.aesthetic, args.classes) if path], places
+
+
+def _segmenter(args, items, classes, device, notes):
+    """(FlowSeg's network, the record of its folder of label maps), or (None, None) if it is not asked for."""
     if args.flowseg is None:
-        return None
+        return None, None
+    from jseg.checkpoint import sha256
+    from jseg.examples import Example
     from jseg.flowseg import folder
     from jseg.flowseg.predict import SHIPPED, Segmenter, network_config
+    from jseg.scoring.inputs import PREDICTIONS
+
     args.flowseg = args.flowseg or str(SHIPPED)
     if not Path(args.flowseg).is_file():
         problem = "is a folder" if Path(args.flowseg).is_dir() else "does not exist"
@@ -114,34 +139,32 @@ def _segmenter(args, items, classes):
     if count != len(classes):
         raise ValueError(f"--flowseg {args.flowseg} knows {count} classes, --classes {args.classes} has {len(classes)}; expected equal "
                          f"classes")
-    folder.opened(*_opening(args, items))
-    return Segmenter.from_file(args.flowseg, device=args.device)
+
+    # Label maps are taken again only if all that they depend on is as it was; this folder is score's own, so others are made again.
+    segmenter = Segmenter.from_file(args.flowseg, device=args.device)
+    settings = {"weights": sha256(args.flowseg), "device": device, "code": folder.code(), **folder.options_of(segmenter)}
+    pictures = [Example(item.stem, item.result) for item in items]
+    run = folder.opened(Path(args.output) / PREDICTIONS, settings, pictures, folder.digests_of(pictures), notes=notes, remake=True)
+    return segmenter, run
 
 
-def _opening(args, items):
-    """(folder, settings, pictures) of the label maps that FlowSeg makes."""
-    from jseg.checkpoint import sha256
-    from jseg.examples import Example
-    from jseg.flowseg.predict import STEPS
-    from jseg.scoring.inputs import PREDICTIONS
-    return Path(args.output) / PREDICTIONS, {"weights": sha256(args.flowseg), "steps": STEPS}, [Example(item.stem, item.result)
-                                                                                              for item in items]
-
-
-def _segmented(args, items, segmenter, classes):
+def _segmented(args, items, segmenter, run, classes):
     """The items with FlowSeg's label maps, made where they are missing."""
     if segmenter is None:
         return items
     import dataclasses
 
+    from jseg.examples import Example
     from jseg.flowseg import folder
     from jseg.progress import PictureBar
-    output, settings, pictures = _opening(args, items)
+    from jseg.scoring.inputs import PREDICTIONS
+
+    output, pictures = Path(args.output) / PREDICTIONS, [Example(item.stem, item.result) for item in items]
     digests = folder.digests_of(pictures)
-    done = len(folder.finished(pictures, output, digests, False))
+    done = len(folder.finished(pictures, output, run, digests, False))
     _tell(f"segmenting {len(pictures) - done} of {len(pictures)} results with {args.flowseg}")
     with PictureBar(len(pictures), done) as bar:
-        for _ in folder.segment_folder(segmenter, pictures, output, settings, classes, digests):
+        for _ in folder.segment_folder(segmenter, pictures, output, run, classes, digests):
             bar.show()
     return [dataclasses.replace(item, prediction=output / f"{item.stem}.png") for item in items]
 

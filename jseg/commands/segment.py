@@ -54,26 +54,63 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.checkpoint import sha256
     from jseg.flowseg import folder
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
+    from jseg.outputs import held
     from jseg.progress import PictureBar
+
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
-    pictures = folder.find_pictures(args.input)
-    notes = folder.check_pictures(pictures, config.patch)
+    notes: List[str] = []
+    pictures = folder.find_pictures(args.input, notes)
+    _claim(args, pictures, len(classes))
+    notes += folder.check_pictures(pictures, config.patch)
     device, output = runtime.device(args.device), Path(args.output)
     options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
                "batch_size": args.batch_size, "shift": trained_shift(args.weights) if args.shift is None else args.shift}
     settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name}
-    folder.opened(output, settings, pictures)
-    segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
     digests = folder.digests_of(pictures)
-    kept = len(folder.finished(pictures, output, digests, args.probabilities))
-    for note in notes + [f"{kept} of {len(pictures)} pictures are in {output} already and are kept"] * bool(kept):
-        _tell(note)
-    with PictureBar(len(pictures), kept) as bar:
-        for _ in folder.segment_folder(segmenter, pictures, output, settings, classes, digests, args.probabilities):
-            bar.show()
+    with held(output):
+        run = folder.opened(output, settings, pictures, digests, args.probabilities, notes)
+        segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
+        kept = len(folder.finished(pictures, output, run, digests, args.probabilities))
+        for note in notes + [f"{kept} of {len(pictures)} pictures are in {output} already and are kept"] * bool(kept):
+            _tell(note)
+        with PictureBar(len(pictures), kept) as bar:
+            for _ in folder.segment_folder(segmenter, pictures, output, run, classes, digests, args.probabilities):
+                bar.show()
     _tell(f"{len(pictures)} label maps in {output}, overlays in {output / folder.OVERLAYS}")
     return 0
+
+
+def _claim(args, pictures, count: int) -> None:
+    """Refuse, before anything long, an output that would replace an input or another's file, or that cannot be written."""
+    from jseg.examples import PICTURE_FOLDERS
+    from jseg.flowseg import folder
+    from jseg.images import ImageError, read_header
+    from jseg.outputs import claim
+
+    output, given = Path(args.output), [Path(path) for path in args.input]
+    places = [place for path in given if path.is_dir() for place in [path] + [path / name for name in PICTURE_FOLDERS]]
+    places += [example.picture.parent for example in pictures if example.picture not in given]
+    files = [example.picture for example in pictures] + [path for path in (args.weights, args.classes) if path]
+    pixels = 0
+    for example in pictures:
+        try:
+            header = read_header(example.picture)
+            pixels += header.width * header.height
+        except ImageError:
+            continue                                 # told with the other faults of pictures
+
+    # An overlay takes 2.5 bytes a pixel at most, a label map one, probabilities two a class.
+    names = folder.names_of([example.stem for example in pictures], args.probabilities)
+    known = folder.read_run(output)["files"] if output.is_dir() and _ours(output) else {}
+    bytes_each = 3.5 + 2 * count * args.probabilities
+    needed = 0 if known else int(pixels * bytes_each)
+    claim(output, "--output", "segment", names, files, places, known, folder.RUN, needed)
+
+
+def _ours(output: Path) -> bool:
+    from jseg.records import origin
+    return origin(output) in (None, "segment")
 
 
 def _scale(text: str) -> Optional[float]:

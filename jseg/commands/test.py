@@ -55,24 +55,28 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.ldm import folder, manifest
     from jseg.ldm.progress import Bars
     from jseg.ldm.refine import Synthesizer
+    from jseg.outputs import held
+
     device = runtime.device(args.device)
     settings = folder.settings_of(pipeline, args.seed, args.batch_size or (5 if device == "cuda" else 1), device, args.ignore,
                                   inputs=manifest.inputs_digest(pairs),
                                   model=sha256(args.model_path), autoencoder=sha256(args.ae_path),
                                   **_numbering(classes, args.ignore))
-    run = manifest.opened(output, settings, [pair.stem for pair in pairs])
-    run["notes"] = notes
-    todo = folder.unfinished_batches(limited, settings["batch_size"], output)
-    kept = len(limited) - sum(map(len, todo))
-    synthesizer = Synthesizer.from_files(args.model_path, args.ae_path, pipeline, device) if todo else None
-    for note in notes + [f"{kept} of {len(limited)} pictures are in {output} already and are kept"] * bool(kept):
-        _tell(note)                              # only now: an error is one line
-    stages = {pair.stem: [] for pair in limited[:GRID_ROWS]} if args.grid else {}
-    with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-        for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, stages, classes):
-            bars.show(report.progress.stage, report.progress.step, report.progress.pictures is not None, report.seconds)
-    if args.grid:
-        _write_grid(output / "grid.png", limited[:GRID_ROWS], stages, len(pipeline.stages), size, classes, args.ignore)
+    with held(output):
+        run = manifest.opened(output, settings, [pair.stem for pair in pairs], notes)
+        run["notes"] = notes
+        todo = folder.unfinished_batches(limited, settings["batch_size"], output)
+        kept = len(limited) - sum(map(len, todo))
+        synthesizer = Synthesizer.from_files(args.model_path, args.ae_path, pipeline, device) if todo else None
+        for note in notes + [f"{kept} of {len(limited)} pictures are in {output} already and are kept"] * bool(kept):
+            _tell(note)                              # only now: an error is one line
+
+        shown = [pair.stem for pair in limited[:GRID_ROWS]] if args.grid else []
+        with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
+            for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, shown, classes):
+                bars.show(report.progress.stage, report.progress.step, report.progress.pictures is not None, report.seconds)
+        if args.grid:
+            _write_grid(output, run, limited[:GRID_ROWS], len(pipeline.stages), size, classes, args.ignore)
     _tell(f"{len(limited)} pictures in {output}, settings and timings in {output / manifest.NAME}")
     return 0
 
@@ -81,7 +85,7 @@ def _checked_inputs(args):
     """(pipeline, pairs, notes, picture size, classes), all checked that needs no network computed; the weights are found."""
     from jseg import data, noise
     from jseg.ldm import pipelines
-    from jseg.ldm.manifest import check_output
+    from jseg.ldm.manifest import check_output, names_of
     from jseg.ldm.weights import expected_networks, find_weights
     noise.check_seed(args.seed)
     if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
@@ -97,9 +101,23 @@ def _checked_inputs(args):
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
     notes += data.check_pairs(pairs, classes, args.ignore, *size)
-    check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size)
+    shown = [pair.stem for pair in pairs[:args.limit][:GRID_ROWS]] if args.grid else []
+    names = names_of([pair.stem for pair in pairs], len(pipeline.stages), shown)
+    check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size, names, *_inputs(args, pairs))
     args.model_path, args.ae_path = find_weights(args.model_path, args.ae_path, notes)
     return pipeline, pairs, notes, size, classes
+
+
+def _inputs(args, pairs):
+    """(files that are read, folders that they are looked for in): none of which a result may replace."""
+    from jseg.data import LABEL_FOLDERS, PAIRING
+    labels, references = Path(args.input_path), Path(args.img_path)
+    places = [labels, references, pairs[0].label.parent, pairs[0].reference.parent, references / "imgs"]
+    places += [labels / name for name in LABEL_FOLDERS]
+    files = [path for pair in pairs for path in (pair.label, pair.reference)]
+    files += [place / PAIRING for place in (labels, pairs[0].label.parent, pairs[0].label.parent.parent)]
+    files += [path for path in (args.model_path, args.ae_path, args.stages, args.classes) if path]
+    return files, places
 
 
 def _classes(args, count: int):
@@ -128,21 +146,50 @@ def _tell(message: str) -> None:
     print(f"jseg test: {message}", file=sys.stderr)
 
 
-def _write_grid(path: Path, pairs, stages, count, size, classes, ignore) -> None:
+def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignore) -> None:
+    """Write the contact sheet from the files in the folder, unless one that shows more is there."""
     from jseg import data, images
+    from jseg.checkpoint import sha256
     from jseg.classes import CLASS_SETS, ClassSet, colorize, spread_palette
+    from jseg.ldm import manifest
     from jseg.ldm.folder import written
+    from jseg.records import is_own
+
     shown = CLASS_SETS["landscape-29"] if classes == len(CLASS_SETS["landscape-29"]) else classes
     if isinstance(shown, int):
         shown = ClassSet("the network's classes", tuple(map(str, range(classes))), spread_palette(classes))
-    rows = []
+
+    # A picture that was made without --grid has only its result.
+    rows, path = [], output / manifest.GRID
     for pair in pairs:
         label, reference = data.load_pair(pair, *size, *size, ignore, classes)
-        made = stages[pair.stem][:-1] or [None] * (count - 1)        # a picture that was kept has only its result
-        rows.append([colorize(label, shown), reference] + made + [images.read_picture(path.parent / f"{pair.stem}.jpg")])
+        stages = [output / manifest.stage_name(pair.stem, stage) for stage in range(count - 1)]
+        known = pair.stem in run["stages"]
+        made = [images.read_picture(stage) if known and stage.is_file() else None for stage in stages]
+        rows.append([colorize(label, shown), reference] + made + [images.read_picture(output / f"{pair.stem}.jpg")])
+    blank = sum(cell is None for row in rows for cell in row)
+    filled = sum(map(len, rows)) - blank
+    if blank:
+        _tell(f"{blank} cells of the grid are blank: stages of pictures that were made without --grid are not kept")
+    if path.exists() and filled < run.get("grid", filled + 1 if blank else 0):
+        said = "shows more" if "grid" in run else "was made by an older version, may show more"
+        _tell(f"{path} {said} and is kept; move it away to have another one")
+        return
+
+    if path.exists() and not is_own(output, manifest.GRID, run["files"]):
+        _tell(f"{path} was changed by others since it was made and is kept; move it away to have another one")
+        return
+
+    # The record names the file before it is there, so that a killed run knows it as its own.
     headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]
+    run["files"], run["grid"] = {**run["files"], manifest.GRID: ""}, filled
+    with written(output / manifest.NAME):
+        manifest.write(output, run)
     with written(path):
         images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
+        run["files"][manifest.GRID] = sha256(path)
+    with written(output / manifest.NAME):
+        manifest.write(output, run)
 
 
 if __name__ == "__main__":

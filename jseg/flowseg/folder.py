@@ -3,42 +3,77 @@
 OUTPUT/NAME.png                       the label map: 8-bit gray, one class id a pixel, in the picture's size
 OUTPUT/overlays/NAME.jpg              the picture under its classes' colours
 OUTPUT/probabilities/NAME.npy         on request: float16 [N, H, W]
-OUTPUT/run.json                       the settings that made them, and the SHA-256 of every picture
+OUTPUT/run.json                       the settings that made them, the SHA-256 of every picture and of every file
 """
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Set
+from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 import numpy as np
 
 from jseg.atomic import remove_stale_temporaries, write_atomic
 from jseg.checkpoint import sha256
-from jseg.checks import DataError, check_files, name_key
+from jseg.checks import SHOWN, DataError, check_files, name_key, some
 from jseg.classes import ClassSet, colorize
 from jseg.examples import Example, find_examples
 from jseg.flowseg.predict import Segmenter
 from jseg.images import ImageError, read_header, read_picture, save_picture
+from jseg.outputs import check_folder, check_names, check_origin
+from jseg.records import by_products, is_own, listed
 
 RUN, OVERLAYS, PROBABILITIES = "run.json", "overlays", "probabilities"
 FORMAT = 1
+FREE = ("batch_size", "device")            # settings that change the last bits at most
+RECORDED = 500                             # times at most that the record is written
 STRENGTH = 0.5                             # of the colours over the picture
 
 
-def find_pictures(inputs: Sequence[str]) -> List[Example]:
-    """The pictures that are named, and those in the folders that are named, sorted by stem; raises DataError, also for two of one stem."""
+def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> List[Example]:
+    """The pictures that are named, and those in the folders that are named, sorted by stem; raises DataError, also for two of one stem.
+
+    A file that is given twice counts once, and what a command of ours wrote into a folder as something else than its results, such
+    as a contact sheet, is left out; `notes` gets how many of both.
+    """
     found: Dict[str, Example] = {}
+    twice, others = [], {}
     for given in map(Path, inputs):
         if not given.exists():
             raise DataError(f"input {given} does not exist; give a picture, or a folder of pictures")
-        for example in find_examples(given, labels=False) if given.is_dir() else [Example(name_key(given.stem), given)]:
-            if example.stem in found:
-                raise DataError(f"{found[example.stem].picture} and {example.picture} would give one result, {example.stem}.png; rename "
-                                f"one")
-            found[example.stem] = example
+        examples = find_examples(given, labels=False) if given.is_dir() else [Example(name_key(given.stem), given)]
+
+        # A sheet in a folder is no picture that anyone wants segmented; one that is named is.
+        left_out = by_products(given, [example.picture.name for example in examples]) if given.is_dir() else {}
+        others.update((str(given / name), what) for name, what in left_out.items())
+        if examples and len(left_out) == len(examples):
+            raise DataError(f"{given} holds no pictures but {some(sorted(left_out))} ({others[str(given / min(left_out))]}); give the "
+                            f"folder of the pictures")
+        for example in examples:
+            if example.picture.name in left_out:
+                continue
+            same = found.get(example.stem)
+            if same is not None and os.path.samefile(str(same.picture), str(example.picture)):
+                twice.append(example.picture.name)
+            elif same is not None:
+                raise DataError(f"{same.picture} and {example.picture} would give one result, {example.stem}.png; rename one")
+            found.setdefault(example.stem, example)
+    if notes is not None and twice:
+        notes.append(f"{len(twice)} pictures are given twice and are taken once ({some(twice, False)})")
+    if notes is not None and others:
+        kinds = ", ".join(f"{Path(path).name}: {what}" for path, what in sorted(others.items())[:SHOWN])
+        notes.append(f"{len(others)} files that are no results of the command that wrote them are left out ({kinds})")
     return [found[stem] for stem in sorted(found)]
+
+
+def names_of(stems: Sequence[str], probabilities: bool = False) -> List[str]:
+    """The files of the pictures' results, relative to the folder; the label map, which is written last, comes last."""
+    return [name for stem in stems for name in
+            [f"{PROBABILITIES}/{stem}.npy"] * probabilities + [f"{OVERLAYS}/{stem}.jpg", f"{stem}.png"]]
 
 
 def check_pictures(pictures: Sequence[Example], least: int) -> List[str]:
@@ -52,26 +87,85 @@ def check_pictures(pictures: Sequence[Example], least: int) -> List[str]:
     return check_files([[(example.picture, check)] for example in pictures])
 
 
-def opened(output: Path, settings: dict, pictures: Sequence[Example]) -> None:
-    """Raise DataError unless `output` is new, or holds results of these settings alone; nothing is written."""
-    if output.exists() and not output.is_dir():
-        raise DataError(f"output {output} is a file; expected a folder, which is created if missing")
+def read_run(output: Path) -> dict:
+    """The record in a folder, an empty one if there is none; raises DataError for one that is damaged or of another kind."""
+    empty = {"settings": {}, "pictures": {}, "sources": {}, "files": {}}
+    if not os.path.lexists(str(output / RUN)):
+        return empty
     try:
-        run = json.loads((output / RUN).read_text(encoding="utf-8")) if (output / RUN).exists() else {"settings": {}, "pictures": {}}
-        old, known = {**run["settings"]}, {**run["pictures"]}
-    except (ValueError, LookupError, TypeError) as error:
+        run = json.loads((output / RUN).read_text(encoding="utf-8"))
+        run = {"settings": {**run["settings"]}, "pictures": {**run["pictures"]}, "sources": {**run.get("sources", {})},
+               "files": None if "files" not in run else {**run["files"]}}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{output / RUN} is no run file of segment, or is damaged ({error}); move it away or give another "
                         f"--output") from None
-    taken = [example.stem for example in pictures if example.stem not in known and (output / f"{example.stem}.png").exists()]
-    if taken:
-        raise DataError(f"{output} holds {taken[0]}.png ({len(taken)} of the results' names are taken), of which no {RUN} says how it was "
-                        f"made; give another --output, or move those files away")
-    settings = json.loads(json.dumps(settings)) if old else {}
-    differ = [f"{name} was {old.get(name)}, is {settings.get(name)}" for name in sorted(set(old) | set(settings))
-              if old.get(name) != settings.get(name)]
-    if differ:
-        raise DataError(f"{output} holds results of other settings ({'; '.join(differ[:3])}); give another --output, or the same "
-                        f"settings to go on")
+    if run["files"] is None:
+        # Records of before the files were listed name the pictures of all of them.
+        run["files"] = {name: "" for name in names_of(sorted(run["pictures"]), True) if (output / name).exists()}
+    return run
+
+
+def opened(output: Path, settings: dict, pictures: Sequence[Example], digests: Dict[str, str], probabilities: bool = False,
+           notes: Optional[List[str]] = None, remake: bool = False) -> dict:
+    """The record to go on with, as `segment_folder` wants it; nothing is written.
+
+    FREE settings may always change, the others while nothing is finished; with `remake`, results of other settings are made again.
+    `notes` gets what a person should be told. Raises DataError unless `output` is new, or holds results of these settings and
+    pictures alone.
+    """
+    check_folder(output, "--output")
+    check_origin(output, "--output", "segment")
+    run = read_run(output)
+    check_names(output, "--output", names_of([example.stem for example in pictures], probabilities), run["files"], RUN)
+    there = [stem for stem in run["pictures"] if (output / f"{stem}.png").exists()]
+
+    # A result of another picture of the same name stays; a picture that was changed where it lies is segmented again.
+    others = [example for example in pictures if example.stem in there and run["pictures"][example.stem] != digests[example.stem]
+              and run["sources"].get(example.stem) != _source(example)]
+    if others:
+        first = others[0]
+        raise DataError(f"{output} holds {first.stem}.png of another picture of this name than {first.picture} ({len(others)} of the "
+                        f"results' names are taken so); give another --output")
+
+    old, settings = run["settings"], json.loads(json.dumps(settings))
+    differ = [name for name in sorted(set(old) | set(settings)) if old.get(name) != settings.get(name)] if old else []
+    fixed = [name for name in differ if name not in FREE or remake]
+    said = "; ".join(f"{name} was {old.get(name)}, is {settings.get(name)}" for name in (fixed or differ)[:3])
+    if fixed and there and not remake:
+        raise DataError(f"{output} holds results of other settings ({said}); give another --output, or the same settings to go on")
+    notes = [] if notes is None else notes
+    if fixed:
+        notes.append(f"{len(there)} label maps in {output} were made otherwise ({said}) and are made again" if there else
+                     f"nothing was finished in {output}, so the run begins again with other settings ({said})")
+        run["pictures"] = {}
+    elif differ and there:
+        notes.append(f"{said}: {len(there)} label maps are there already and are kept; those that are made now may differ from what "
+                     f"the old setting would give in the last bits")
+    changed = [f"{stem}.png" for stem in there if not is_own(output, f"{stem}.png", run["files"])]
+    if changed:
+        notes.append(f"{len(changed)} label maps were changed by others since they were made ({some(changed, False)}); they are kept "
+                     f"as they are")
+    return {**run, "settings": settings}
+
+
+def _source(example: Example) -> str:
+    return os.path.realpath(str(example.picture)).encode("utf-8", "backslashreplace").decode()
+
+
+def options_of(segmenter: Segmenter) -> dict:
+    """Everything in a segmenter, its weights apart, that its label maps depend on."""
+    return {"times": [float(t) for t in segmenter.times], "method": segmenter.method, "mirror": segmenter.mirror,
+            "seeds": list(segmenter.seeds), "scale": segmenter.scale, "overlap": segmenter.overlap,
+            "batch_size": segmenter.batch_size}
+
+
+def code() -> str:
+    """SHA-256 of the sources that take a picture to its label map: with other sources, it may be another one."""
+    root = Path(__file__).resolve().parent
+    sha = hashlib.sha256()
+    for path in sorted(root.glob("*.py")) + [root.parent / name for name in ("images.py", "layers.py", "noise.py", "runtime.py")]:
+        sha.update(path.name.encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 def digests_of(pictures: Sequence[Example]) -> Dict[str, str]:
@@ -79,17 +173,10 @@ def digests_of(pictures: Sequence[Example]) -> Dict[str, str]:
     return {example.stem: sha256(example.picture) for example in pictures}
 
 
-def finished(pictures: Sequence[Example], output: Path, digests: Dict[str, str], probabilities: bool) -> Set[str]:
+def finished(pictures: Sequence[Example], output: Path, run: dict, digests: Dict[str, str], probabilities: bool) -> Set[str]:
     """Stems of those whose result is there, made from this very file."""
-    known = _recorded(output)
     return {example.stem for example in pictures
-            if known.get(example.stem) == digests[example.stem] and _complete(example, output, probabilities)}
-
-
-def _recorded(output: Path) -> Dict[str, str]:
-    """`digests_of` the pictures that an opened folder's results were made from."""
-    path = output / RUN
-    return json.loads(path.read_text(encoding="utf-8"))["pictures"] if path.exists() else {}
+            if run["pictures"].get(example.stem) == digests[example.stem] and _complete(example, output, probabilities)}
 
 
 def _complete(example: Example, output: Path, probabilities: bool) -> bool:
@@ -109,39 +196,62 @@ class Result:
     labels: np.ndarray
 
 
-def segment_folder(segmenter: Segmenter, pictures: Sequence[Example], output: Path, settings: dict, classes: ClassSet,
+def segment_folder(segmenter: Segmenter, pictures: Sequence[Example], output: Path, run: dict, classes: ClassSet,
                    digests: Dict[str, str], probabilities: bool = False) -> Iterator[Result]:
     """Segment the pictures that are not finished, yielding a `Result` after each, whose files are then there.
 
-    digests: `digests_of` the pictures; label maps of other files of the same names are removed first. Raises OSError in one line when the
-    disk is full; what is finished stays.
+    run: as `opened` gives it. digests: `digests_of` the pictures. A file that someone has changed since it was written is kept.
+    Raises OSError in one line when the disk is full; what is finished stays.
     """
-    places = [output, output / OVERLAYS] + [output / PROBABILITIES] * probabilities
-    for place in places:
+    for place in [output, output / OVERLAYS] + [output / PROBABILITIES] * probabilities:
         place.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(place)
-    done = finished(pictures, output, digests, probabilities)
-    for example in pictures:
-        path = output / f"{example.stem}.png"
-        if example.stem not in done and path.exists():
-            path.unlink()
-    record = json.dumps({"format": FORMAT, "settings": settings, "classes": list(classes.names),
-                         "pictures": {**_recorded(output), **digests}}, indent=1, ensure_ascii=False) + "\n"
+    done = finished(pictures, output, run, digests, probabilities)
+    todo = [example for example in pictures if example.stem not in done]
+
+    # The record names what comes next, so that a killed run knows its own files; it is written 500 times at most, as it is long.
+    length = max(1, len(todo) // RECORDED)
+    parts = [todo[start:start + length] for start in range(0, len(todo), length)]
+    try:
+        for part in parts:
+            _record(output, run, classes, names_of([example.stem for example in part], probabilities))
+            for example in part:
+                yield _segmented(segmenter, example, output, run, classes, probabilities)
+                run["pictures"][example.stem], run["sources"][example.stem] = digests[example.stem], _source(example)
+    except BaseException:
+        # Where the disk is full, the record stays as it is.
+        with contextlib.suppress(OSError):
+            _record(output, run, classes, [])
+        raise
+    _record(output, run, classes, [])
+
+
+def _segmented(segmenter: Segmenter, example: Example, output: Path, run: dict, classes: ClassSet, probabilities: bool) -> Result:
+    picture = read_picture(example.picture)
+    contents = {}
+    if probabilities:
+        found = segmenter.probabilities(picture, example.stem)
+        labels = found.argmax(0).astype(np.int32)
+        contents[f"{PROBABILITIES}/{example.stem}.npy"] = lambda path: write_atomic(
+            path, lambda file: np.save(file, found.astype(np.float16)))
+    else:
+        labels = segmenter.segment(picture, example.stem)
+    contents[f"{OVERLAYS}/{example.stem}.jpg"] = lambda path: save_picture(path, overlay(picture, labels, classes))
+    contents[f"{example.stem}.png"] = lambda path: save_picture(path, labels.astype(np.uint8))
+    for name, write in contents.items():
+        if is_own(output, name, run["files"]):
+            _written(output / name, write)
+            run["files"][name] = sha256(output / name)
+    return Result(example, labels)
+
+
+def _record(output: Path, run: dict, classes: ClassSet, following: Sequence[str]) -> None:
+    run["files"] = listed(output, run["files"], following)
+    record = json.dumps({"format": FORMAT, "command": "segment", "settings": run["settings"], "classes": list(classes.names),
+                         "pictures": run["pictures"], "sources": run["sources"],
+                         "files": dict(sorted(run["files"].items()))},
+                        indent=1, ensure_ascii=False) + "\n"
     _written(output / RUN, lambda path: write_atomic(path, lambda file: file.write(record.encode("utf-8", "backslashreplace"))))
-    for example in pictures:
-        if example.stem in done:
-            continue
-        picture = read_picture(example.picture)
-        if probabilities:
-            found = segmenter.probabilities(picture, example.stem)
-            labels = found.argmax(0).astype(np.int32)
-            _written(output / PROBABILITIES / f"{example.stem}.npy",
-                     lambda path: write_atomic(path, lambda file: np.save(file, found.astype(np.float16))))
-        else:
-            labels = segmenter.segment(picture, example.stem)
-        _written(output / OVERLAYS / f"{example.stem}.jpg", lambda path: save_picture(path, overlay(picture, labels, classes)))
-        _written(output / f"{example.stem}.png", lambda path: save_picture(path, labels.astype(np.uint8)))
-        yield Result(example, labels)
 
 
 def overlay(picture: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:

@@ -6,19 +6,21 @@ interruption, wherever it comes, changes no byte of any picture. Mirrors the loo
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from jseg.checkpoint import sha256
 from jseg.checks import Classes
 from jseg.data import Pair, batches, load_pair
 from jseg.images import ImageError, read_header, remove_stale_temporaries, save_picture
 from jseg.ldm import manifest as run_file
 from jseg.ldm.presets import Pipeline
 from jseg.ldm.refine import Progress, Synthesizer
+from jseg.records import is_own, listed
 
 
 @dataclass(frozen=True)
@@ -49,40 +51,65 @@ def unfinished_batches(pairs: Sequence[Pair], batch_size: int, output: Path) -> 
 
 
 def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair], output: Path, manifest: dict,
-                      limit: Optional[int] = None, stages_of: Optional[Dict] = None, classes: Classes = 256) -> Iterator[Report]:
+                      limit: Optional[int] = None, shown: Sequence[str] = (), classes: Classes = 256) -> Iterator[Report]:
     """Make what is missing of the first `limit` pairs (None: of all), yielding a `Report` after every denoising step and stage.
 
     synthesizer: may be None where nothing is missing. manifest: as `manifest.opened` gives it; its settings rule (seed,
-    batch_size, ignore). Pictures are saved, and run.json is brought up to date, at the end of every batch. stages_of: a dict to
-    be filled with stem -> pictures of all stages, for the stems that are its keys. classes: how label files number theirs, as for
-    `data.check_pairs`. Raises OSError in one line when the disk is full; what is finished stays.
+    batch_size, ignore). Pictures are saved, and run.json is brought up to date, at the end of every batch; a picture that someone
+    has changed since is kept. shown: stems whose stages before the last are kept in OUTPUT/stages/ as well. classes: how
+    label files number theirs, as for `data.check_pairs`. Raises OSError in one line when the disk is full; what is finished stays.
     """
     settings = manifest["settings"]
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(output)
     done = {pair.stem for pair in pairs if finished(pair, output)}
-    _record(output, manifest, len(done))
-    for batch in unfinished_batches(pairs[:limit], settings["batch_size"], output):
-        for report in _synthesize_batch(synthesizer, batch, settings, classes):
-            stage = f"stage {report.progress.stage}"
-            manifest["seconds"][stage] = round(manifest["seconds"].get(stage, 0.0) + report.seconds, 3)
-            manifest["seconds"]["total"] = round(manifest["seconds"]["total"] + report.seconds, 3)
-            pictures = report.progress.pictures
-            for pair, picture in zip(batch, pictures or []):
-                if stages_of is not None and pair.stem in stages_of:
-                    stages_of[pair.stem].append(picture)
-            pipeline = synthesizer.pipeline
-            if pictures and report.progress.stage == len(pipeline.stages) - 1:
-                for pair, picture in zip(batch, pictures):
-                    with written(output / f"{pair.stem}.jpg") as path:
-                        save_picture(path, picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
-                    done.add(pair.stem)
-                _record(output, manifest, len(done))
-            yield report
+    todo = unfinished_batches(pairs[:limit], settings["batch_size"], output)
+    coming = [_names(batch, synthesizer, shown) for batch in todo] + [[]]
+    _record(output, manifest, len(done), coming[0])
+    try:
+        for batch, following in zip(todo, coming[1:]):
+            for report in _synthesize_batch(synthesizer, batch, settings, classes):
+                stage, pictures = report.progress.stage, report.progress.pictures
+                spent = f"stage {stage}"
+                manifest["seconds"][spent] = round(manifest["seconds"].get(spent, 0.0) + report.seconds, 3)
+                manifest["seconds"]["total"] = round(manifest["seconds"]["total"] + report.seconds, 3)
+                last = stage == len(synthesizer.pipeline.stages) - 1
+                names = [f"{pair.stem}.jpg" if last else run_file.stage_name(pair.stem, stage) for pair in batch]
+                for pair, picture, name in zip(batch, pictures or [], names):
+                    if (last or pair.stem in shown) and is_own(output, name, manifest["files"]):
+                        _save(output, name, picture, synthesizer.pipeline, manifest["files"])
+                if pictures and last:
+                    # Stages that are not shown would be those of other results.
+                    stems = {pair.stem for pair in batch}
+                    manifest["stages"] = sorted(set(manifest["stages"]) - (stems - done) | stems.intersection(shown))
+                    done |= stems
+                    _record(output, manifest, len(done), following)
+                yield report
+    except BaseException:
+        # The record then names nothing that was not written; where the disk is full, it stays as it is.
+        with suppress(OSError):
+            _record(output, manifest, len(done), [])
+        raise
 
 
-def _record(output: Path, manifest: dict, count: int) -> None:
+def _names(batch: Sequence[Pair], synthesizer: Optional[Synthesizer], shown: Sequence[str]) -> List[str]:
+    """The files that a batch will write, relative to the folder."""
+    stems = [pair.stem for pair in batch]
+    names = run_file.names_of(stems, len(synthesizer.pipeline.stages), [stem for stem in stems if stem in shown])
+    return [name for name in names if name != run_file.GRID]
+
+
+def _save(output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, files: Dict[str, str]) -> None:
+    with written(output / name) as path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(path, picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
+        files[name] = sha256(path)
+
+
+def _record(output: Path, manifest: dict, count: int, following: Sequence[str]) -> None:
+    """Write run.json, which names what is there and what the next batch will write, so that a killed run knows its own files."""
     manifest["pictures"] = {"total": manifest["pictures"]["total"], "finished": count}
+    manifest["files"] = listed(output, manifest["files"], following)
     with written(output / run_file.NAME):
         run_file.write(output, manifest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -14,9 +15,12 @@ from jseg import images
 from jseg.checks import LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, name_key, same_aspect, some, visible_files
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
+from jseg.outputs import check_folder, check_origin, claim
+from jseg.records import is_own
 
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
 FORMAT = 1
+ROOM = 1 << 20                             # bytes without which not even the smallest tables fit
 
 
 @dataclass(frozen=True)
@@ -195,23 +199,28 @@ def _stem(name: str) -> str:
     return stem if dot and "." + suffix.lower() in images.PICTURE_SUFFIXES else name
 
 
-def check_output(output: Path, results: Path) -> None:
-    """Raise DataError unless `output` is new, or a folder without files of our names, or holds scores of these very results."""
-    if output.exists() and not output.is_dir():
-        raise DataError("output %s is a file; expected a folder, which is created if missing" % output)
-    if (output / SUMMARY).exists():
+def check_output(output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()) -> None:
+    """Raise DataError unless `output` is new, or a folder without files of our names, or holds scores of these very results.
+
+    inputs, places: files that are read and folders that they lie in, none of which a result may replace; see `outputs.claim`.
+    """
+    check_folder(output, "--output")
+    check_origin(output, "--output", "score")
+    known: Optional[Sequence[str]] = ()
+    if os.path.lexists(str(output / SUMMARY)):
         try:
             old = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
             if old["command"] != "score" or old["format"] != FORMAT:
                 raise ValueError("another format")
-            known = str(old["settings"]["results"])
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            scored = str(old["settings"]["results"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError("%s is no summary of score, or is damaged (%s); move it away or give another --output"
                             % (output / SUMMARY, error)) from None
-        if known != str(Path(results).resolve()):
-            raise DataError("%s holds the scores of %s; give another --output" % (output, known))
-        return
-    taken = [name for name in (TABLE, GALLERY) if (output / name).exists()]
-    if taken:
-        raise DataError("%s holds %s, but no %s that says it is of score; give another --output, or move it away"
-                        % (output, taken[0], SUMMARY))
+        if scored != str(Path(results).resolve()):
+            raise DataError("%s holds the scores of %s; give another --output" % (output, scored))
+        known, files = None, old.get("files", {})
+        changed = [name for name in (TABLE, GALLERY) if isinstance(files, dict) and not is_own(output, name, files)]
+        if changed:
+            raise DataError("%s was changed by others since score wrote it; move it away, or give another --output"
+                            % (output / changed[0]))
+    claim(output, "--output", "score", [TABLE, GALLERY], inputs, places, known, SUMMARY, ROOM)

@@ -13,6 +13,7 @@ from jseg.atomic import write_atomic
 from jseg.checks import Numbering
 from jseg.classes import ClassSet, colorize
 from jseg.gallery import WIDTH, Column, write_gallery
+from jseg.records import digest, read_record
 from jseg.scoring.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item, load_prediction
 from jseg.scoring.measures import REMEDY, PictureScores, Score, Terms
 
@@ -63,8 +64,19 @@ def write(output: Path, rows: Sequence[PictureScores], terms: Terms, scores: Seq
         writer.writerow([row.stem] + ["" if value is None else "%.6f" % value for value in (getattr(row, name) for name in COLUMNS[1:])])
     _write(output / TABLE, text.getvalue())
     summary = {"format": FORMAT, "command": "score", "version": __version__, "settings": settings, "terms": dataclasses.asdict(terms),
-               "scores": [dataclasses.asdict(score) for score in scores], "notes": list(notes)}
+               "scores": [dataclasses.asdict(score) for score in scores], "notes": list(notes),
+               "files": {name: digest(output / name) for name in (TABLE, GALLERY) if (output / name).exists()}}
     _write(output / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_claim(output: Path, settings: dict) -> None:
+    """Write a summary without terms where there is none, so that the folder is known as one of these results' scores.
+
+    One that is there then lists no file's SHA-256, as the files are about to be written again.
+    """
+    old = read_record(output / SUMMARY)
+    claimed = {"format": FORMAT, "command": "score", "version": __version__, "settings": settings, "unfinished": True}
+    _write(output / SUMMARY, json.dumps({**(old or claimed), "files": {}}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,100 @@
+"""Records of results: whose a folder is, by the JSON file in it, and which of its files are as
+they were written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Dict, Iterable, Mapping, Optional, Sequence
+
+from jseg.atomic import PathLike
+from jseg.images import PICTURE_SUFFIXES, ImageError, read_header
+
+RECORDS = {"run.json": "", "summary.json": "score", "landscapes.json": "landscapes",
+           "demo.json": "demo", "setting.json": "compare_official"}
+
+
+def origin(folder: PathLike) -> Optional[str]:
+    """The command whose results a folder holds, by the record in it; "train" for all trainings;
+    None where there is no record."""
+    folder = Path(folder)
+    for name, command in RECORDS.items():
+        about = read_record(folder / name)
+        if about is None:
+            continue
+        settings = about.get("settings")
+        settings = settings if isinstance(settings, dict) else {}
+        if name == "run.json":
+            # Records of before the field `command` are told apart by what only the one or the other has.
+            command = about.get("command") or ("test" if "pipeline" in settings else "segment" if "weights" in settings else "")
+        elif name == "setting.json":
+            command = command if "official" in about else ""
+        else:
+            command = command if about.get("command") == command else ""
+        if command:
+            return str(command)
+    if (folder / "log.csv").is_file() and any(folder.glob("checkpoint-*.safetensors")):
+        return "train"
+    return None
+
+
+def read_record(path: PathLike) -> Optional[dict]:
+    """The JSON object in a file, None if there is none that can be read."""
+    try:
+        about = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
+    """Whether a file that a record lists, {name: SHA-256, or "" where it is not known}, may be
+    written again.
+
+    So it is if it is not there, is empty or no picture any more, or is as it was written; one that
+    someone has changed is not.
+    """
+    path, known = Path(folder) / name, files.get(name, "")
+    if not path.exists() or not known or not path.stat().st_size:
+        return True
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        try:
+            read_header(path)
+        except ImageError:
+            return True
+    return digest(path) == known
+
+
+def digest(path: PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
+    with open(str(path), "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            found.update(block)
+    return found.hexdigest()
+
+
+def listed(folder: PathLike, files: Mapping[str, str], following: Iterable[str]) -> Dict[str, str]:
+    """`files` for a record: what is there, and what is written next, whose SHA-256 is not known
+    then; files changed by others keep theirs, so that they are known."""
+    found = {name: known for name, known in files.items() if (Path(folder) / name).exists()}
+    found.update({name: "" for name in following if is_own(folder, name, found)})
+    return found
+
+
+def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
+    """Those of the picture files `names` in a folder that a command wrote as something else than
+    its results: {name: what it is}."""
+    command = origin(folder)
+    sheet = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
+    known = {"test": "grid.png", "landscapes": sheet, "demo": "segmented.png", "compare_official": "comparison.png",
+             "train": "curve.png"}
+    if command == "segment":
+        pictures = (read_record(Path(folder) / "run.json") or {}).get("pictures")
+        made = {f"{stem}.png" for stem in pictures} if isinstance(pictures, dict) else set()
+        return {name: "label map of segment" for name in names if name in made}
+    found = {name: f"sheet of {command}" for name in names if command is not None and name == known.get(command)}
+    if command == "train":
+        found.update((name, "preview of a training") for name in names if name.startswith("preview-"))
+    return found
