@@ -56,7 +56,7 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
     if (width, height) != (latent_width * factor, latent_height * factor):
         raise ValueError("pictures of %dx%d become latents of %dx%d by this autoencoder, not of %dx%d"
                          % (width, height, width // factor, height // factor, latent_width, latent_height))
-    keys = np.stack([np.frombuffer(_picture_key(example, fit) + _label_key(example, table, fit), np.uint8).reshape(2, 32)
+    keys = np.stack([np.frombuffer(_picture_key(example, fit) + _label_key(example, numbering.table, fit), np.uint8).reshape(2, 32)
                      for example in examples])
     common = latent_cache.about(autoencoder_sha256, width, height, (autoencoder.config.latent_channels, latent_height, latent_width))
 
@@ -71,7 +71,7 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
 
     def labels(i: int) -> np.ndarray:
         label = load_label(examples[i], latent_width, latent_height, numbering, fit)
-        _check_unchanged(examples[i].label, _label_key(examples[i], table, fit), keys[i, 1])
+        _check_unchanged(examples[i].label, _label_key(examples[i], numbering.table, fit), keys[i, 1])
         return np.stack([label, label[:, ::-1]])
 
     folder = latent_cache.fill(Path(cache_folder), common, keys, latents, labels, tell, progress or _every_minute(tell))
