@@ -80,8 +80,8 @@ def test_255_may_be_a_class(tmp_path):
 
 
 @pytest.mark.parametrize("line", [
-    "sky:1,2,3:a", "sky=1", "sky,1", "sky,1,2,3,255", "names:", "- sky", "{", "0 sky 1 2 3 4", "7", "0 0 0 0 0 0 0 sky", "sky,sea,1,2,3",
-    "256 sky", "sky,1,2,256"])
+    "sky:1,2,3:a", "sky=1", "sky,1", "sky,1,2,3,255", "names:", "- sky", "{", "0 sky 1 2 3 4", "7", "0 0 0 0 0 0 0 sky",
+    "sky,sea,1,2,3", "256 sky", "sky,1,2,256"])
 def test_a_line_of_no_form_is_refused_by_its_number(tmp_path, line):
     (tmp_path / "c.txt").write_text("# mine\n" + line + "\n")
     with pytest.raises(ValueError, match="line 2") as error:
@@ -89,7 +89,8 @@ def test_a_line_of_no_form_is_refused_by_its_number(tmp_path, line):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text, words", [("0 sky\nsea", "line 2: class 'sea' has no id"), ("0 sky\n0 sea", "line 2: id 0 is already taken")])
+@pytest.mark.parametrize("text, words", [
+    ("0 sky\nsea", "line 2: class 'sea' has no id"), ("0 sky\n0 sea", "line 2: id 0 is already taken")])
 def test_ids_are_given_to_all_and_once(tmp_path, text, words):
     (tmp_path / "c.txt").write_text(text)
     with pytest.raises(ValueError, match=words):

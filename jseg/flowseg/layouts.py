@@ -99,7 +99,8 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
 
     layout: a key of `LAYOUTS`. classes: for the layout "folders" a class set or a number; None counts them in the label maps, which reads
     them: the largest id and one. For the others a number that must be theirs. ignore: values in the label files that mean nothing is
-    known, besides the data set's own. mapped: words VALUE:CLASS, of `jseg.numbering.with_map`. What the user should be told is appended to `notes`. Raises DataError in one line.
+    known, besides the data set's own. mapped: words VALUE:CLASS, of `jseg.numbering.with_map`.
+    What the user should be told is appended to `notes`. Raises DataError in one line.
     """
     if layout not in LAYOUTS:
         raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))

@@ -42,8 +42,9 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
     """Encode what the cache lacks and return all of it.
 
     examples: checked ones. autoencoder: anything with `config` and `encode`, whose file has that SHA-256. classes, ignore: as for
-    `examples.check_examples`; without classes, stored ids are class ids; fit: as well. `tell` gets lines for the user, `progress(done, N)` is called
-    after every picture; without it, a line is told every minute. Files are compared by content on every call, so a changed, added or
+    `examples.check_examples`, and fit; without classes, stored ids are class ids. `tell` gets lines for the user,
+    `progress(done, N)` is called after every picture; without, a line is told every minute.
+    Files are compared by content on every call, so a changed, added or
     removed one is noticed, and what is not new is not encoded again. The same call again, after any interruption, goes on and gives
     the same bytes. Raises DataError in one line for a cache of another autoencoder or size and for latents that are not finite,
     ImageError for files that cannot be read, OSError for a disk that is full.
