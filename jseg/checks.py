@@ -15,6 +15,7 @@ from jseg import images
 from jseg.classes import IGNORED
 from jseg.image_file import DataError
 from jseg.label_maps import LABEL_SUFFIXES
+from jseg.census import Census  # noqa: F401
 from jseg.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
 
 SHOWN = 5
@@ -47,10 +48,14 @@ def check_files(groups: Sequence[Sequence[Tuple[Path, Check]]], progress: Option
     return ["%d %s (%s)" % (len(names), kind, some(names, False)) for kind, names in remarks.items()]
 
 
-def check_label(path: Path, numbering: Numbering, width: int, height: int) -> List[str]:
-    """Remarks on a label map that is to be read by `numbering` for pictures of width x height; raises ValueError if it cannot be."""
-    ids, remarks = numbering.read(path)
-    _check_aspect("label", path, ids.shape[1], ids.shape[0], width, height)
+def check_label(path: Path, numbering: Numbering, width: int, height: int, census: Optional[Census] = None,
+                fit: Optional[str] = None) -> List[str]:
+    """Remarks on a label map that is to be read by `numbering` for pictures of width x height; raises ValueError if it cannot be.
+
+    census: is told its values. fit: "crop" or "resize" where another aspect ratio is taken, "" where these options could be given.
+    """
+    ids, remarks = numbering.read(path, census)
+    _check_aspect("label", path, ids.shape[1], ids.shape[0], width, height, fit)
     if ids.shape != (height, width):
         remarks.append("label maps of another size than %dx%d are resized with nearest" % (width, height))
     return remarks + remarks_on_ids(ids, "condition nothing")
@@ -69,12 +74,15 @@ def remarks_on_ids(ids: np.ndarray, ignored: str = "") -> List[str]:
     return remarks + ["label maps hold one class alone"] * bool((known == known[0]).all())
 
 
-def check_picture(path: Path, what: str, width: int, height: int) -> List[str]:
-    """Remarks on a picture, called `what`, that is to become width x height; raises ValueError if it cannot."""
+def check_picture(path: Path, what: str, width: int, height: int, fit: Optional[str] = None) -> List[str]:
+    """Remarks on a picture, called `what`, that is to become width x height; raises ValueError if it cannot. fit: as of `check_label`."""
     header = images.read_header(path)
     picture = images.read_picture(path)
-    _check_aspect(what, path, picture.shape[1], picture.shape[0], width, height)
+    _check_aspect(what, path, picture.shape[1], picture.shape[0], width, height, fit)
     remarks = []
+    if fit and not same_aspect(picture.shape[1], picture.shape[0], width, height):
+        done = "cut to their middle of that aspect ratio" if fit == "crop" else "stretched"
+        remarks.append(f"{what}s of another aspect ratio than {width}x{height} are {done}, with their label maps (--fit {fit})")
     if picture.shape[:2] != (height, width):
         remarks.append("%ss of another size than %dx%d are resized" % (what, width, height))
     if header.mode != "RGB":
@@ -89,10 +97,12 @@ def same_aspect(width: int, height: int, target_width: int, target_height: int) 
     return abs(width * target_height - height * target_width) < max(target_width, target_height)
 
 
-def _check_aspect(what: str, path: Path, width: int, height: int, target_width: int, target_height: int) -> None:
-    if not same_aspect(width, height, target_width, target_height):
-        raise DataError("%s %s is %dx%d; expected %dx%d or the same aspect ratio, crop it first"
-                        % (what, path, width, height, target_width, target_height))
+def _check_aspect(what: str, path: Path, width: int, height: int, target_width: int, target_height: int,
+                  fit: Optional[str] = None) -> None:
+    if not fit and not same_aspect(width, height, target_width, target_height):
+        remedy = "crop it first" if fit is None else "or give --fit crop (its middle is taken) or --fit resize (it is stretched)"
+        raise DataError("%s %s is %dx%d; expected %dx%d or the same aspect ratio, %s"
+                        % (what, path, width, height, target_width, target_height, remedy))
 
 
 def existing_folder(path: Union[str, Path], what: str) -> Path:

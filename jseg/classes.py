@@ -6,12 +6,13 @@ the COCO-Stuff label list (labels 1..182, eleven of them never annotated, stored
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+
+from jseg.class_files import read_rows
 
 IGNORED = 255
 
@@ -22,7 +23,8 @@ class ClassSet:
 
     palette is uint8 [N, 3] RGB, all rows distinct; ignore are the ids never scored and never trained on, besides 255.
     file_ids says which value the data set's own label files use for each class, file_ignore which values mean "no class";
-    they differ from 0..N-1 and `ignore` for ADE20K (0 = other, 1..150) and COCO-Stuff (0..181 with gaps).
+    they differ from 0..N-1 and `ignore` for ADE20K (0 = other, 1..150) and COCO-Stuff (0..181 with gaps). file_map are further values
+    that stand for one of these (`--map`).
     """
     name: str
     names: Tuple[str, ...]
@@ -30,9 +32,17 @@ class ClassSet:
     ignore: Tuple[int, ...] = (IGNORED,)
     file_ids: Tuple[int, ...] = ()
     file_ignore: Tuple[int, ...] = (IGNORED,)
+    file_map: Tuple[Tuple[int, int], ...] = ()      # (value, the stored value that it is read as)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def said(self) -> str:
+        """'11 classes of camvid-11: sky, building, pole, ...' and how files store them, in one line."""
+        shown = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
+        stored = self.file_ids or tuple(range(len(self)))
+        return f"{len(self)} classes of {self.name}: {shown}" + (
+            f"; stored as {_ranges(np.array(stored))}" if stored != tuple(range(len(self))) else "")
 
     def from_file_ids(self, label: np.ndarray) -> np.ndarray:
         """uint8 [H, W] as stored by the data set -> uint8 class ids 0..N-1, with `ignore[0]` where there is no class.
@@ -75,36 +85,35 @@ def class_set(name_or_path: Union[str, Path]) -> ClassSet:
 
 
 def load_classes(path: Union[str, Path]) -> ClassSet:
-    """Read a class set from a file; raises ValueError naming the file and the line.
+    """Read a class set from a file in one of the forms of `jseg.class_files`.
 
-    Text: one class a line in the order of the ids, `name R G B` (names may hold spaces); `#` starts a comment;
-    `ignore ID` names an id never scored. Without any colours, colours are made up.
-    JSON (a name ending in .json): {"classes": [["sky", [160, 205, 245]], ...], "ignore": [255]}.
+    Without any colours, colours are made up. Ids that are given are honoured: classes are put in
+    their order, and label files are read by them. Raises ValueError naming the file and the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError("%s is not a UTF-8 text file; expected class names and colours" % path) from None
-    entries, ignore = _json_entries(path, text) if path.suffix.lower() == ".json" else _text_entries(path, text)
-    if not 1 <= len(entries) <= 255:
-        raise ValueError("%s names %d classes; expected 1 to 255" % (path, len(entries)))
-    names = [name for _, name, _ in entries]
-    colours = [colour for _, _, colour in entries]
-    _check_distinct(path, [(place, name) for place, name, _ in entries], "name")
-    if all(colour is None for colour in colours):
-        palette = spread_palette(len(names))
-    else:
-        for place, name, colour in entries:
-            if colour is None:
-                raise ValueError("%s, %s: class %r has no colour while others have; give all or none" % (path, place, name))
-        _check_distinct(path, [(place, colour) for place, _, colour in entries], "colour")
-        palette = np.array(colours, dtype=np.uint8)
-    inside = [value for value in ignore if value < len(names)]
+    rows, ignore = read_rows(path)
+    if not 1 <= len(rows) <= 255:
+        raise ValueError(f"{path} names {len(rows)} classes; expected 1 to 255")
+    _check_distinct(path, [(row.place, row.name) for row in rows], "name")
+    for what, index in (("colour", 2), ("id", 3)):
+        given = [row for row in rows if row[index] is not None]
+        if given and len(given) < len(rows):
+            row = next(row for row in rows if row[index] is None)
+            raise ValueError(f"{path}, {row.place}: class {row.name!r} has no {what} while others have; give all or none")
+        _check_distinct(path, [(row.place, row[index]) for row in given], what)
+
+    # Ids as given, else in the order of the file.
+    rows = [row._replace(id=place if row.id is None else row.id) for place, row in enumerate(rows)]
+    rows.sort(key=lambda row: row.id)
+    names, stored = tuple(row.name for row in rows), tuple(row.id for row in rows)
+    coloured = rows[0].colour is not None
+    palette = np.array([row.colour for row in rows], dtype=np.uint8) if coloured else spread_palette(len(rows))
+    inside = [value for value in ignore if value in stored]
     if inside:
-        raise ValueError("%s: ignored id %d is a class (%s); expected ids from %d to 255" % (path, inside[0], names[inside[0]], len(names)))
-    ids = tuple(ignore) or (IGNORED,)
-    return ClassSet(path.stem, tuple(names), palette, ids, tuple(range(len(names))), ids)
+        raise ValueError(f"{path}: ignored id {inside[0]} is a class ({names[stored.index(inside[0])]}); expected other ids up to 255")
+    unknown = tuple(ignore) or tuple({IGNORED} - set(stored))
+    plain = stored == tuple(range(len(rows)))
+    return ClassSet(path.stem, names, palette, unknown if plain else (IGNORED,), stored, unknown)
 
 
 def spread_palette(count: int) -> np.ndarray:
@@ -115,64 +124,6 @@ def spread_palette(count: int) -> np.ndarray:
     sector = (hue[:, None] * 6.0 + np.array([5.0, 3.0, 1.0])) % 6.0
     rgb = value[:, None] * (1.0 - saturation[:, None] * np.clip(np.minimum(sector, 4.0 - sector), 0.0, 1.0))
     return np.rint(rgb * 255.0).astype(np.uint8)
-
-
-def _text_entries(path: Path, text: str) -> Tuple[List[tuple], List[int]]:
-    entries, ignore = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split("#", 1)[0].split()
-        place = "line %d" % number
-        if not words:
-            continue
-        if words[0] == "ignore" and len(words) == 2:
-            ignore.append(_level(path, place, words[1], "ignored id"))
-            continue
-        numbers = 0
-        while numbers < len(words) - 1 and _is_number(words[-1 - numbers]):
-            numbers += 1
-        if numbers not in (0, 3):
-            raise ValueError("%s, %s: %r has %d numbers after the name; expected 'name R G B'" % (path, place, line.strip(), numbers))
-        colour = tuple(_level(path, place, word, "colour") for word in words[-3:]) if numbers else None
-        entries.append((place, " ".join(words[:len(words) - numbers]), colour))
-    return entries, ignore
-
-
-def _json_entries(path: Path, text: str) -> Tuple[List[tuple], List[int]]:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ValueError("%s is not valid JSON: %s" % (path, error)) from None
-    if not isinstance(data, dict) or not isinstance(data.get("classes"), list):
-        raise ValueError('%s: expected {"classes": [["name", [R, G, B]], ...], "ignore": [255]}' % path)
-    entries = []
-    for index, item in enumerate(data["classes"]):
-        place = "class %d" % index
-        name, colour = (item, None) if isinstance(item, str) else (item if isinstance(item, list) and len(item) == 2 else (None, None))
-        if not isinstance(name, str) or not name.strip() or not (colour is None or isinstance(colour, list) and len(colour) == 3):
-            raise ValueError('%s, %s: got %s; expected "name" or ["name", [R, G, B]]' % (path, place, json.dumps(item)[:60]))
-        entries.append((place, name.strip(), colour and tuple(_level(path, place, value, "colour") for value in colour)))
-    ignore = data.get("ignore", [])
-    if not isinstance(ignore, list):
-        raise ValueError('%s: "ignore" is %s; expected a list of ids' % (path, json.dumps(ignore)[:60]))
-    return entries, [_level(path, '"ignore"', value, "ignored id") for value in ignore]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _level(path: Path, place: str, value: object, what: str) -> int:
-    try:
-        level = int(value) if isinstance(value, str) else value
-    except ValueError:
-        level = None
-    if type(level) is not int or not 0 <= level <= 255:
-        raise ValueError("%s, %s: %s %s; expected whole numbers 0..255" % (path, place, what, value))
-    return level
 
 
 def _check_distinct(path: Path, items: Sequence[tuple], what: str) -> None:

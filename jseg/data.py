@@ -21,6 +21,7 @@ from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
 from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, name_key,
                          some, visible_files)
+from jseg.text_file import read_text
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
@@ -136,8 +137,9 @@ def _find_table(input_path: Path, folder: Path, notes: Notes) -> Path:
 def _read_table(path: Path) -> Dict[str, str]:
     """Stem of the label -> file name of the reference."""
     expected = 'expected {"label.png": "reference.jpg", ...}'
+    text = read_text(path)
     try:
-        items = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object)
+        items = json.loads(text, object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
         raise DataError("%s is not valid JSON (%s); %s" % (path, error, expected)) from None
     if not isinstance(items, _Object):

@@ -6,7 +6,6 @@ data_preprocess.py of the release makes, without its traps: sorted order, whole 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
@@ -14,22 +13,16 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
+from jseg.census import Census
 from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder,
-                         name_key, some, visible_files)
-from jseg.classes import IGNORED
+                         same_aspect, some, visible_files)
+from jseg.classes import IGNORED, ClassSet
+from jseg.pairing import Example, by_stem, one_version
 
 PICTURE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
 LAYOUT = "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), one label map of the same name for every picture"
 Notes = Optional[List[str]]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture and its label map, or None where only pictures are wanted; stem is the name that both share."""
-    stem: str
-    picture: Path
-    label: Optional[Path] = None
 
 
 def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
@@ -54,21 +47,37 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
+    maps = one_version(pictures, maps, maps_place, notes)
     _check_partners(place, pictures, maps_place, maps)
     return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
 
 
 def check_examples(examples: Sequence[Example], classes: Classes, ignore: Sequence[int], width: int, height: int,
-                   progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
+                   progress: Optional[Callable[[int, int], None]] = None, fit: Optional[str] = None) -> List[str]:
     """Read every file once; what the user should be told, one line per kind of remark.
 
     classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored as its data set does. ignore: values in the label files
-    that mean nothing is known. Both files must have the aspect ratio of width x height. `progress(done, total)` is called after each
+    that mean nothing is known. Both files must have the aspect ratio of width x height, unless `fit` ("crop", "resize"; "": the error
+    names these) says how others are fitted; a label map then has its picture's. `progress(done, total)` is called after each
     example. Raises DataError naming the first unusable file and how many more there are.
     """
-    label = partial(check_label, numbering=Numbering.of(classes, ignore), width=width, height=height)
-    picture = partial(check_picture, what="picture", width=width, height=height)
-    return check_files([[(e.picture, picture)] + [(e.label, label)] * bool(e.label) for e in examples], progress)
+    census, numbering = Census(), Numbering.of(classes, ignore)
+    label = partial(check_label, numbering=numbering, width=width, height=height, census=census, fit=fit)
+    picture = partial(check_picture, what="picture", width=width, height=height, fit=fit)
+    remarks = check_files([[(e.picture, picture)] + [(e.label, partial(_check_map, example=e, check=label, fit=fit))] * bool(e.label)
+                           for e in examples], progress)
+    return remarks + (census.remarks(classes, numbering.table, strict=False) if isinstance(classes, ClassSet) else [])
+
+
+def _check_map(path: Path, example: Example, check: Callable[[Path], List[str]], fit: Optional[str]) -> List[str]:
+    """Remarks on a label map; where both are fitted, it must show what its picture shows."""
+    remarks = check(path)
+    if fit:
+        label, picture = images.read_header(path), images.read_header(example.picture)
+        if not same_aspect(label.width, label.height, picture.width, picture.height):
+            raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"
+                            % (path, label.width, label.height, picture.width, picture.height))
+    return remarks
 
 
 def load_example(example: Example, width: int, height: int, latent_width: int, latent_height: int, ignore: Sequence[int] = (),
@@ -81,16 +90,30 @@ def load_example(example: Example, width: int, height: int, latent_width: int, l
     return load_picture(example, width, height), load_label(example, latent_width, latent_height, Numbering.of(classes, ignore))
 
 
-def load_picture(example: Example, width: int, height: int) -> np.ndarray:
-    """The example's picture as uint8 [height, width, 3]."""
-    return images.resize_picture(images.read_picture(example.picture), width, height)
+def load_picture(example: Example, width: int, height: int, fit: str = "") -> np.ndarray:
+    """The example's picture as uint8 [height, width, 3]; fit "crop": its middle of that aspect ratio, else all of it."""
+    picture = images.read_picture(example.picture)
+    return images.resize_picture(middle(picture, width, height) if fit == "crop" else picture, width, height)
 
 
-def load_label(example: Example, width: int, height: int, numbering: Numbering) -> np.ndarray:
-    """The example's label map as uint8 [height, width] of class ids, read by `numbering`; all 255 if it has none."""
+def load_label(example: Example, width: int, height: int, numbering: Numbering, fit: str = "") -> np.ndarray:
+    """The example's label map as uint8 [height, width] of class ids, read by `numbering`; all 255 if it has none.
+
+    fit: as of `load_picture`.
+    """
     if example.label is None:
         return np.full((height, width), IGNORED, np.uint8)
-    return images.resize_label(numbering.read(example.label)[0], width, height)
+    label, _ = numbering.read(example.label)
+    return images.resize_label(middle(label, width, height) if fit == "crop" else label, width, height)
+
+
+def middle(array: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The largest part [h, w, ...] of an array [H, W, ...] that has the aspect ratio width : height, from its middle."""
+    own_height, own_width = array.shape[:2]
+    new_width = min(own_width, max(1, round(own_height * width / height)))
+    new_height = min(own_height, max(1, round(own_width * height / width)))
+    left, top = (own_width - new_width) // 2, (own_height - new_height) // 2
+    return array[top:top + new_height, left:left + new_width]
 
 
 def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes: Notes) -> Optional[Path]:
@@ -100,18 +123,6 @@ def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes:
     if len(filled) > 1 and notes is not None:
         notes.append("%s holds both %s and %s; using %s" % (root, filled[0].name, filled[1].name, filled[0].name))
     return (filled or there or [None])[0]
-
-
-def by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
-    """{stem: file} of the visible files of these suffixes in a folder; raises DataError for two files of one stem."""
-    found: Dict[str, Path] = {}
-    for path in visible_files(place, suffixes):
-        stem = name_key(path.stem)
-        if stem in found:
-            raise DataError("%s holds both %s and %s, which would be one example; rename or remove one"
-                            % (place, found[stem].name, path.name))
-        found[stem] = path
-    return found
 
 
 def _check_partners(place: Path, pictures: Dict[str, Path], maps_place: Path, maps: Dict[str, Path]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from jseg.census import Census, suspected
 from jseg.classes import CLASS_SETS, IGNORED, ClassSet
 from jseg.image_file import DataError
 from jseg.label_maps import read_values, shares
@@ -38,20 +39,23 @@ class Numbering:
         )
         return cls(label_table(classes, ignore), colours)
 
-    def read(self, path: Path) -> Tuple[np.ndarray, List[str]]:
+    def read(
+        self, path: Path, census: Optional[Census] = None
+    ) -> Tuple[np.ndarray, List[str]]:
         """(class ids uint8 [H, W], 255 where nothing is known; what should be told) of a label map.
 
-        Raises ImageError or DataError in one line.
+        census: is told what values the file holds. Raises ImageError or DataError in one line.
         """
         values, reading = read_values(path, self.classes)
-        return class_ids(values, self.table, path), [reading] if reading else []
+        return class_ids(values, self.table, path, census), [reading] if reading else []
 
 
 def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
     """int16 [256]: the class of every stored value, 255 where nothing is known, -1 for all others.
 
     classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored in its data set's own
-    numbering. `ignore` are values as stored, and win over classes.
+    numbering. `ignore` are values as stored, and win over classes; a class set's `file_map` wins
+    over both.
     """
     table = np.full(256, -1, np.int16)
     if isinstance(classes, ClassSet):
@@ -60,13 +64,53 @@ def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
     else:
         table[:classes] = np.arange(min(classes, 256))
     table[[value for value in ignore if 0 <= value < 256]] = IGNORED
+    if isinstance(classes, ClassSet) and classes.file_map:
+        meant = [table[target] for _, target in classes.file_map]
+        table[[value for value, _ in classes.file_map]] = meant
     return table
 
 
-def class_ids(values: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
+def with_map(classes: ClassSet, words: Sequence[str], ignore: Sequence[int] = ()) -> ClassSet:
+    """The classes with the values of `--map VALUE:CLASS ...` read as other ones.
+
+    CLASS is a name, or an id as label files store it. Raises ValueError in one line.
+    """
+    pairs = []
+    for value, target in split_map(words, ignore):
+        stored = classes.file_ids or tuple(range(len(classes)))
+        if target in classes.names:
+            pairs.append((value, stored[classes.names.index(target)]))
+        elif target.isdigit() and int(target) in stored + classes.file_ignore:
+            pairs.append((value, int(target)))
+        else:
+            raise ValueError(
+                f"--map {value}:{target}: {target} is no class of {classes.name}; expected a name, "
+                f"or an id of {_span(np.array(stored))} as label files store it"
+            )
+    return replace(classes, file_map=tuple(pairs)) if pairs else classes
+
+
+def split_map(words: Sequence[str], ignore: Sequence[int] = ()) -> List[Tuple[int, str]]:
+    """[(value, what it is read as)] of the words VALUE:CLASS; raises ValueError in one line."""
+    found = {}
+    for word in words:
+        value, mark, target = word.partition(":")
+        if not (mark and value.isdigit() and target.strip()) or int(value) > 255:
+            raise ValueError(f"--map {word}: expected VALUE:CLASS, such as 255:1, VALUE of 0 to 255")
+        if int(value) in found:
+            raise ValueError(f"--map names {value} twice; expected each value once")
+        if int(value) in ignore:
+            raise ValueError(f"{value} is given to --map and to --ignore; give it to one of them")
+        found[int(value)] = target.strip()
+    return list(found.items())
+
+
+def class_ids(
+    values: np.ndarray, table: np.ndarray, path: Path, census: Optional[Census] = None
+) -> np.ndarray:
     """Integers [H, W] as stored -> uint8 class ids, 255 where nothing is known.
 
-    Raises DataError that names `path` and the unknown values with their shares.
+    census: is told the values and their numbers of pixels. Raises DataError that names `path` and the unknown values with their shares.
     """
     if values.dtype == np.uint8:
         counts = np.bincount(values.ravel(), minlength=256)
@@ -76,15 +120,19 @@ def class_ids(values: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
         found, counts = np.unique(values, return_counts=True)
     inside = (found >= 0) & (found < 256)
     known = inside & (table[np.where(inside, found, 0)] >= 0)
+    if census is not None:
+        census.add(found, counts)
     if not known.all():
+        suspicion = suspected(found.tolist(), counted=found.tolist())
         raise DataError(
             "label %s holds ids outside %s: %s; ids found: %s; correct it, or name the ids to be "
-            "ignored (--ignore)"
+            "ignored (--ignore)%s"
             % (
                 path,
                 _span(np.flatnonzero((table >= 0) & (table != IGNORED))),
                 shares(found[~known], counts[~known], values.size),
                 shares(found, counts),
+                f"; {suspicion}" if suspicion else "",
             )
         )
     return table[values].astype(np.uint8)

@@ -117,7 +117,7 @@ def test_json_file(tmp_path):
     ("c.txt", "\n".join("c%d x" % i for i in range(256)), ["256 classes"]),
     ("c.txt", b"\xff\xfe\x00", ["UTF-8"]),
     ("c.json", "{", ["not valid JSON"]),
-    ("c.json", "[1]", ["classes"]),
+    ("c.json", "[1]", ["class 0"]),
     ("c.json", '{"classes": [["sky", [1, 2]]]}', ["class 0"]),
     ("c.json", '{"classes": [["sky", [1, 2, true]]]}', ["class 0", "0..255"]),
     ("c.json", '{"classes": [3]}', ["class 0"]),

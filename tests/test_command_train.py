@@ -225,3 +225,23 @@ def test_too_large_a_batch_is_told_with_one_that_fits(folder, monkeypatch):
     code, lines = folder.run(batch_size=4096)
     assert code == 2 and "4096 examples at a time need about" in lines[-1] and "give --micro_batch" in lines[-1]
     assert checkpoints(folder.output) == []
+
+
+def test_a_published_folder_of_squares_is_trained_on_as_it_is(folder):
+    for split in ("training", "validation"):
+        for place, made in (("images", photograph), ("annotations", label_map)):
+            (folder.root / "ade" / place / split).mkdir(parents=True)
+            for seed in range(3):
+                square = np.ascontiguousarray(made(seed)[:, :HEIGHT])
+                images.save_picture(folder.root / "ade" / place / split / f"p{seed}.png", square)
+    options = dict(input_path=folder.root / "ade", layout="ade20k", steps=1)
+    code, lines = folder.run(**options)
+    assert code == 2 and len(lines) == 1 and "--fit crop" in lines[0] and not folder.output.exists()
+    code, lines = folder.run(fit="crop", **options)
+    assert code == 0, lines
+    assert any("150 classes of ade20k-150: wall, building" in line and "1..150" in line for line in lines)
+    assert any("3 examples of the validation folder are left out" in line for line in lines)
+    assert any("classes are present, absent: " in line for line in lines) and any("6 examples" in line for line in lines)
+    assert load_config(folder.output / "unet.safetensors").classes == 150
+    code, lines = folder.run(fit="crop", classes="camvid-11", **options)
+    assert code == 2 and "--classes camvid-11 and --layout ade20k" in lines[0]

@@ -353,3 +353,23 @@ def test_unchecked_data_are_told_when_they_are_met(folder):
     beyond(folder)
     code, lines = folder.run(classes=4, trust_data=True, steps=4, batch_size=6)
     assert code == 2 and "s2.png" in lines[-1] and "77" in lines[-1]
+
+
+# Masks --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("classes", [None, "classes.txt"])
+def test_black_and_white_masks_are_refused_until_they_are_mapped(folder, classes):
+    for path in folder.data.rglob("*.png"):
+        images.save_picture(path, (images.read_label(path) % 2 * 255).astype(np.uint8))
+    if classes:
+        classes = folder.root / classes
+        classes.write_text("land 1 2 3\nsea 4 5 6\n")
+    code, lines = folder.run(classes=classes)
+    assert code == 2 and len(lines) == 1 and not folder.output.exists()
+    assert "0 and 255: a black-and-white mask? save 0 and 1, or --map 255:1" in lines[0]
+    code, lines = folder.run(classes=classes, map=["255:1"])
+    assert code == 0 and any("2 of 2 classes are present; 0.0 % of the pixels are ignored" in line for line in lines), lines
+    assert not classes or any("2 classes of classes: land, sea" in line for line in lines)
+    mapped = load_extra(folder.output / "flowseg.safetensors")["settings"]["data"]
+    assert folder.into("other").run(classes=classes, map=["255:0", "0:1"])[0] == 0
+    assert load_extra(folder.output / "flowseg.safetensors")["settings"]["data"] != mapped

@@ -262,7 +262,7 @@ MALFORMED = {
     "all references missing": (lambda r: remove_all(r / "train/imgs"), ["lacks 3 files", "ref_a.jpg, ref_b.1.jpg, ref_c.jpg"]),
     "no table": (lambda r: (r / "test/label_to_img.json").unlink(), ["no label_to_img.json", "test"]),
     "table no JSON": (lambda r: write_table(r, '{"a": "b"\n "c"}'), ["label_to_img.json", "not valid JSON", "line 2"]),
-    "table of bytes": (lambda r: (r / "test/label_to_img.json").write_bytes(b"\xff\xfe{}"), ["not valid JSON"]),
+    "table of bytes": (lambda r: (r / "test/label_to_img.json").write_bytes(b"\xff\xfe{}"), ["UTF-16", "save it as UTF-8"]),
     "table too deep": (lambda r: write_table(r, "[" * 100000), ["not valid JSON"]),
     "table a list": (lambda r: write_table(r, ["a.png"]), ["holds a list", "expected"]),
     "entry a number": (lambda r: write_table(r, {"a.png": 3}), ["'a.png' is 3", "file name"]),

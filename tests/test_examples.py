@@ -10,7 +10,8 @@ from PIL import Image
 from jseg import images
 from jseg.checks import DataError
 from jseg.classes import CLASS_SETS, load_classes
-from jseg.examples import Example, check_examples, find_examples, load_example
+from jseg.examples import Example, check_examples, find_examples, load_example, load_label, load_picture
+from jseg.numbering import Numbering
 
 STEMS = ["c", "a", "b.1"]
 
@@ -256,3 +257,34 @@ def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
 def test_without_a_label_map_nothing_is_known(folder):
     label = load_example(Example("a", folder / "imgs" / "a.jpg"), 64, 48, 16, 12)[1]
     assert label.shape == (12, 16) and label.dtype == np.uint8 and (label == 255).all()
+
+
+# -- another aspect ratio --------------------------------------------------------------------------------------------
+
+def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(folder):
+    images.save_picture(folder / "imgs" / "a.jpg", picture(48, 48))
+    images.save_picture(folder / "labels" / "a.png", label_map(24, 24))
+    examples = find_examples(folder)
+    message = told(lambda: check_examples(examples, 29, (), 64, 48, fit=""))
+    assert "48x48" in message and "--fit crop" in message and "--fit resize" in message
+    for fit, words in (("crop", "cut to their middle"), ("resize", "stretched")):
+        notes = check_examples(examples, 29, (), 64, 48, fit=fit)
+        assert any(words in note and note.startswith("1 pictures") and "(a.jpg)" in note for note in notes)
+    images.save_picture(folder / "labels" / "a.png", label_map(64, 48))
+    assert "expected 48x48, its picture's size" in told(lambda: check_examples(examples, 29, (), 64, 48, fit="crop"))
+
+
+@pytest.mark.parametrize("width, height", [(48, 48), (90, 30)])
+def test_fit_takes_the_middle_or_all_of_picture_and_label_map_alike(folder, width, height):
+    stored = label_map(width, height)
+    images.save_picture(folder / "imgs" / "a.png", np.repeat(stored[..., None] * 8, 3, axis=2))
+    (folder / "imgs" / "a.jpg").unlink()
+    images.save_picture(folder / "labels" / "a.png", stored)
+    example, numbering = find_examples(folder)[0], Numbering.of(29)
+    # 4 : 3 of 48x48 is 48x36, of 90x30 is 40x30.
+    middle = stored[6:42] if width == 48 else stored[:, 25:65]
+    size = middle.shape[::-1]
+    assert np.array_equal(load_label(example, *size, numbering, "crop"), middle)
+    assert np.array_equal(load_picture(example, *size, "crop")[..., 0] // 8, middle)
+    stretched = np.array(Image.fromarray(stored).resize((16, 12), Image.NEAREST))
+    assert np.array_equal(load_label(example, 16, 12, numbering, "resize"), stretched)

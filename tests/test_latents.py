@@ -242,3 +242,16 @@ def test_a_long_encoding_tells_once_a_minute(folder, monkeypatch):
     assert told[1:] == ["2 of 4 pictures are encoded, about 2 min left", "4 of 4 pictures are encoded, about 0 min left"]
     prepared(folder, Slow(), cache="other", tell=told.append, progress=lambda done, total: seen.append((done, total)))
     assert len(told) == 4 and seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_another_fit_is_other_data_and_the_cache_knows_it(folder):
+    for seed, stem in enumerate("dbca"):
+        images.save_picture(folder / "imgs" / (stem + ".png"), np.ascontiguousarray(photograph(seed)[:, :HEIGHT]))
+        images.save_picture(folder / "labels" / (stem + ".png"), np.ascontiguousarray(label_map(seed)[:, :HEIGHT]))
+    made = {}
+    for fit in ("crop", "resize", "crop"):
+        latents, encoder = prepared(folder, fit=fit)
+        assert encoder.calls == 4 and made.get(fit, arrays(latents)) == arrays(latents)
+        made[fit] = arrays(latents)
+        assert prepared(folder, fit=fit)[1].calls == 0
+    assert all(one != other for one, other in zip(made["crop"], made["resize"]))

@@ -33,6 +33,8 @@ def parser():
     p.add_argument("--output", default="./scores", metavar="DIR", help="folder for the tables and the gallery (default ./scores)")
     p.add_argument("--classes", default="landscape-29", help="class set of the label files: a name or a file (default landscape-29)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known; not scored")
+    p.add_argument("--map", nargs="*", default=[], metavar="VALUE:CLASS", help="values in label files that stand for another class, such "
+                   "as 255:1; CLASS is an id as stored, or a name")
     p.add_argument("--partial", action="store_true", help="score the results that are there, though others are missing")
     p.add_argument("--cache", metavar="DIR", help="where features are kept (default ~/.cache/jseg/features)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -77,6 +79,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 def _checked_inputs(args):
     """(items, real pictures, {stem: aesthetic value} or {}, classes, notes), all checked that needs no network."""
     from jseg.classes import class_set
+    from jseg.numbering import with_map
     from jseg.outputs import check_folder, check_inputs
     from jseg.scoring import inputs
     if args.predictions and args.flowseg is not None:
@@ -87,7 +90,8 @@ def _checked_inputs(args):
         problem = "is a folder" if Path(args.inception).is_dir() else "does not exist"
         raise FileNotFoundError(f"--inception {args.inception} {problem}; expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
     notes: List[str] = []
-    classes = class_set(args.classes)
+    classes = with_map(class_set(args.classes), args.map, args.ignore)
+    notes.append(classes.said())
     items = inputs.find_items(args.results, args.labels, args.references, args.predictions, args.partial, notes)
     read = _inputs(args, items)
     inputs.check_output(Path(args.output), Path(args.results), *read)
@@ -216,7 +220,8 @@ def _settings(args, extractor) -> dict:
     return {**{name: resolved(getattr(args, name)) for name in ("results", "labels", "references", "real", "predictions", "aesthetic")},
             "flowseg": args.flowseg and {"file": Path(args.flowseg).name, "sha256": sha256(args.flowseg)},
             "inception": args.inception and {"file": Path(args.inception).name, "sha256": sha256(args.inception)},
-            "features": extractor.kind, "classes": args.classes, "ignore": args.ignore}
+            "features": extractor.kind, "classes": args.classes, "ignore": args.ignore,
+            **({"map": args.map} if args.map else {})}
 
 
 def _tell(message: str) -> None:

@@ -39,6 +39,8 @@ def parser():
     p.add_argument("--classes",
                    help="class set of the label files, as in the training: a name or a file (default: ids 0, 1, 2, ...)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known, such as 255")
+    p.add_argument("--map", nargs="*", default=[], metavar="VALUE:CLASS", help="values in label files that stand for another class, such "
+                   "as 255:1; CLASS is an id as stored, or a name")
     p.add_argument("--limit", type=int, metavar="N", help="only the first N label maps")
     p.add_argument("--grid", action="store_true",
                    help=f"also write grid.png: label, reference, stages, result of the first {GRID_ROWS} pictures")
@@ -100,6 +102,7 @@ def _checked_inputs(args):
     unet, autoencoder = expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
+    notes += [] if isinstance(classes, int) else [classes.said()]
     notes += data.check_pairs(pairs, classes, args.ignore, *size)
     shown = [pair.stem for pair in pairs[:args.limit][:GRID_ROWS]] if args.grid else []
     names = names_of([pair.stem for pair in pairs], len(pipeline.stages), shown)
@@ -123,9 +126,12 @@ def _inputs(args, pairs):
 def _classes(args, count: int):
     """The class set that was asked for, which must be as large as the network's, else that number."""
     from jseg.classes import class_set
+    from jseg.numbering import with_map
+    if args.map and not args.classes:
+        raise ValueError("--map needs --classes, whose ids it names; give both")
     if not args.classes:
         return count
-    classes = class_set(args.classes)
+    classes = with_map(class_set(args.classes), args.map, args.ignore)
     if len(classes) != count:
         raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network {count}; give the class set of its training, "
                          f"or --model_path of a network of {len(classes)} classes")

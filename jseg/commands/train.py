@@ -33,8 +33,14 @@ def parser():
                                      "ones, but "
                    "not for --preset release)")
     p.add_argument("--cache", metavar="DIR", help="folder of the cached latents (default: OUTPUT/latents)")
-    p.add_argument("--classes", default="landscape-29", help="a class set's name or a file of names and colours (default landscape-29)")
+    p.add_argument("--layout", choices=("folders", "ade20k", "coco_stuff", "camvid", "landscape"),
+                   help="of the data set's folder, of which the training part is taken, and its ids (docs/flowseg.md; default folders)")
+    p.add_argument("--fit", default="", choices=("crop", "resize"), help="pictures of another aspect ratio: crop: their middle; resize: "
+                   "stretched (default: they are refused)")
+    p.add_argument("--classes", help="a class set's name or a file of names and colours (default: the layout's, else landscape-29)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="label ids that mean nothing is known, such as 255")
+    p.add_argument("--map", nargs="*", default=[], metavar="VALUE:CLASS", help="values in label files that stand for another class, such "
+                   "as 255:1; CLASS is an id as stored, or a name")
     p.add_argument("--drop", type=float, default=0.2, help="probability of withholding a label map, for guidance (default 0.2)")
     p.add_argument("--dropout", type=float, default=0.0, help="inside of the network (default 0)")
     p.add_argument("--zero_init", default="zero", choices=("zero", "release"),
@@ -54,18 +60,18 @@ def main(argv: Optional[List[str]] = None) -> int:
     for name in ("drop", "dropout"):
         if not 0 <= getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
-    from jseg.classes import class_set
-    from jseg.examples import check_examples, find_examples
+    from jseg.examples import check_examples
+    from jseg.flowseg.layouts import training_part
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
-    classes = class_set(args.classes)
     placed: List[str] = []
     args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
     autoencoder = network_config(args.ae_path, "AutoencoderConfig")
+    notes: List[str] = []
+    examples, classes = training_part(args.input_path, args.layout, args.classes, args.ignore, notes, args.map)
     config = _network(args, len(classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
-    notes: List[str] = [autoencoder_line(args.ae_path), *placed]
-    examples = find_examples(args.input_path, notes=notes)
-    notes += check_examples(examples, classes, args.ignore, *size)
+    notes = [autoencoder_line(args.ae_path), *placed, *notes]
+    notes += check_examples(examples, classes, args.ignore, *size, fit=args.fit)
     _train(args, config, autoencoder, classes, examples, notes)
     return 0
 
@@ -107,7 +113,7 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
         check_batch(part, batches.first, division.micro_batch)
     _tell(f"{len(latents)} examples, {part.size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
           f"{division.world} process(es), into {args.output}")
-    run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed))
+    run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed, args.fit))
 
 
 def _latents(args, config, autoencoder_config, examples, classes):
@@ -125,7 +131,7 @@ def _latents(args, config, autoencoder_config, examples, classes):
     def cached():
         return prepare(examples, autoencoder, args.cache or Path(args.output) / "latents", width=config.width * factor,
                        height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=args.ignore,
-                       classes=classes, autoencoder_sha256=encoder_digest(args.ae_path), tell=_tell)
+                       classes=classes, fit=args.fit, autoencoder_sha256=encoder_digest(args.ae_path), tell=_tell)
 
     latents = cached() if processes.rank() == 0 else None
     processes.wait()

@@ -40,6 +40,8 @@ def parser():
     p.add_argument("--classes", help="of the layout folders: a class set's name, a file of names and colours, or a number (default: "
                    "counted)")
     p.add_argument("--ignore", type=int, nargs="*", default=[], metavar="ID", help="values in label files that mean nothing is known")
+    p.add_argument("--map", nargs="*", default=[], metavar="VALUE:CLASS", help="values in label files that stand for another class, such "
+                   "as 255:1; CLASS is an id as stored, or a name")
     p.add_argument("--width", type=int, help="of the crops, and of the windows at inference (default: the preset's)")
     p.add_argument("--height", type=int, help="of the crops (default: the preset's)")
     p.add_argument("--scales", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -78,7 +80,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     _check_options(args)
     from jseg.flowseg.layouts import open_dataset
     notes: List[str] = []
-    dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes)
+    dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes, args.map)
+    notes += [dataset.classes.said()] * bool(args.classes and not args.classes.isdigit())
     config = _network(args, len(dataset.classes))
     _check_start(args, config)
     if cli.speaks() and not args.trust_data:

@@ -21,9 +21,13 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.checks import LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect, some
-from jseg.classes import CLASS_SETS, IGNORED, ClassSet, spread_palette
-from jseg.examples import Example, by_stem, find_examples, load_label
+from jseg.census import Census
+from jseg.checks import DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect
+from jseg.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
+from jseg.examples import Example, find_examples, load_label
+from jseg.label_maps import read_values
+from jseg.numbering import split_map, with_map
+from jseg.pairing import paired, with_train_ids
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10                              # without validation data, one example in so many is not trained on
@@ -83,17 +87,20 @@ class Dataset:
         Raises DataError naming the first unusable file, with a histogram where ids are wrong, and how many more there are.
         """
         size = partial(_check_size, least=least)
-        return check_files([[(e.picture, size), (e.label, partial(_check_label, example=e, numbering=self.numbering))]
-                            for e in self.train + self.val], progress)
+        census = Census()
+        label = partial(_check_label, numbering=self.numbering, census=census)
+        remarks = check_files([[(e.picture, size), (e.label, partial(label, example=e))] for e in self.train + self.val], progress)
+        return remarks + census.remarks(self.classes, self.table, strict=True)
 
 
 def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet, int, None] = None, ignore: Sequence[int] = (),
-                 notes: Optional[List[str]] = None) -> Dataset:
+                 notes: Optional[List[str]] = None, mapped: Sequence[str] = ()) -> Dataset:
     """The data set in `folder`, its files found and paired but not read.
 
     layout: a key of `LAYOUTS`. classes: for the layout "folders" a class set or a number; None counts them in the label maps, which reads
     them: the largest id and one. For the others a number that must be theirs. ignore: values in the label files that mean nothing is
-    known, besides the data set's own. What the user should be told is appended to `notes`. Raises DataError in one line.
+    known, besides the data set's own. mapped: words VALUE:CLASS, of `jseg.numbering.with_map`.
+    What the user should be told is appended to `notes`. Raises DataError in one line.
     """
     if layout not in LAYOUTS:
         raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
@@ -105,8 +112,34 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
         train, val = _held_out(every)
         held = "%d of its %d examples are held out for validation" % (len(val), len(every))
         notes.append("%s has no validation folder; %s" % (root, held if len(every) > 1 else "its one example serves for both"))
-    classes = _class_set(layout, classes, train + val, ignore, notes)
+    classes = _class_set(layout, classes, train + val, ignore, notes, mapped)
+    classes = with_map(with_train_ids(classes, train + val, notes), mapped, ignore)
     return Dataset(train, val, classes, Numbering.of(classes, ignore))
+
+
+def training_part(folder: Union[str, Path], layout: Optional[str], classes: Optional[str] = None, ignore: Sequence[int] = (),
+                  notes: Optional[List[str]] = None, mapped: Sequence[str] = ()) -> Tuple[List[Example], ClassSet]:
+    """(the examples to train on, their classes) for networks that need no validation: all that is not a validation folder's.
+
+    layout: None for pictures and label maps in `folder` itself. classes: a set's name or a file; None: the layout's own, else
+    landscape-29. The rest as of `open_dataset`.
+    """
+    notes = [] if notes is None else notes
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
+    own = LAYOUTS[layout].classes if layout else None
+    chosen = class_set(classes or own or "landscape-29")
+    if own and chosen is not CLASS_SETS[own]:
+        raise DataError(f"--classes {classes} and --layout {layout}, whose classes are {own}; leave --classes out, or name another layout")
+
+    # Where a layout has a validation folder, its examples are not trained on, which is said.
+    root = existing_folder(folder, "training folder")
+    train = _split(root, layout, TRAIN, notes) if layout else find_examples(root, notes=notes)
+    val = _split(root, layout, VAL, []) if layout else []
+    if val:
+        notes.append(f"the {len(val)} examples of the validation folder are left out")
+    notes.append(chosen.said())
+    return train, with_map(with_train_ids(chosen, train, notes), mapped, ignore)
 
 
 def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Example]:
@@ -114,7 +147,7 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
     known = LAYOUTS[layout]
     for pictures, maps in known.places[split]:
         if (root / pictures).is_dir() and (root / maps).is_dir():
-            return _paired(root / pictures, root / maps)
+            return paired(root / pictures, root / maps, notes)
     if known.subfolders and (split == VAL or (root / split).is_dir()):
         return find_examples(root / split, notes=notes) if (root / split).is_dir() else []
     if known.subfolders:
@@ -128,24 +161,6 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
                        "; did you mean %s?" % deeper[0] if deeper else ", or name another layout"))
 
 
-def _paired(pictures_place: Path, maps_place: Path) -> List[Example]:
-    """Every picture with the label map of its stem; raises DataError unless each has one, and for an empty folder."""
-    found = []
-    for place, suffixes in ((pictures_place, images.PICTURE_SUFFIXES), (maps_place, LABEL_SUFFIXES)):
-        paths = by_stem(place, suffixes)
-        if not paths:
-            raise DataError("%s holds no %s; expected one label map NAME.png for every picture NAME.jpg"
-                            % (place, "label map *.png" if suffixes == LABEL_SUFFIXES else "picture"))
-        found.append(paths)
-    pictures, maps = found
-    for paths, others, place, what in ((pictures, maps, maps_place, "label map"), (maps, pictures, pictures_place, "picture")):
-        lonely = [paths[stem].name for stem in sorted(set(paths) - set(others))]
-        if lonely:
-            raise DataError("%s lacks the %s of %s; expected one label map NAME.png for every picture NAME.jpg, add what is missing or "
-                            "remove the rest" % (place, what, some(lonely)))
-    return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
-
-
 def _held_out(examples: List[Example]) -> Tuple[List[Example], List[Example]]:
     """(to train on, to validate on): every tenth by stem, one at least; both are the one example where there is no other."""
     if len(examples) == 1:
@@ -156,7 +171,7 @@ def _held_out(examples: List[Example]) -> Tuple[List[Example], List[Example]]:
 
 
 def _class_set(layout: str, classes: Union[ClassSet, int, None], examples: Sequence[Example], ignore: Sequence[int],
-               notes: List[str]) -> ClassSet:
+               notes: List[str], mapped: Sequence[str] = ()) -> ClassSet:
     own = LAYOUTS[layout].classes
     if own is not None:
         if classes is not None and (classes if isinstance(classes, int) else len(classes)) != len(CLASS_SETS[own]):
@@ -166,23 +181,32 @@ def _class_set(layout: str, classes: Union[ClassSet, int, None], examples: Seque
     if isinstance(classes, ClassSet):
         return classes
     if classes is None:
-        classes = _count(examples, ignore)
+        classes = _count(examples, ignore, split_map(mapped, ignore))
         notes.append("%d classes counted in the label maps" % classes)
     if not 2 <= classes <= MOST_CLASSES:
         raise DataError("%d classes; expected 2 to %d" % (classes, MOST_CLASSES))
     return ClassSet("%d classes" % classes, tuple("class %d" % i for i in range(classes)), spread_palette(classes))
 
 
-def _count(examples: Sequence[Example], ignore: Sequence[int]) -> int:
+def _count(examples: Sequence[Example], ignore: Sequence[int], mapped: Sequence[Tuple[int, str]]) -> int:
     """One more than the largest id in the label maps that is not ignored, and 2 at least."""
-    found = np.zeros(256, np.int64)
+    for value, target in mapped:
+        if not target.isdigit():
+            raise DataError(f"--map {value}:{target}: the classes are counted and have no names; give an id, or --classes")
+
+    # As `Numbering` will read them: what is mapped counts as what it is mapped to.
+    table, unknown = dict((value, int(target)) for value, target in mapped), tuple(ignore) + (IGNORED,)
+    census = Census()
     for example in examples:
-        found += np.bincount(images.read_label(example.label).ravel(), minlength=256)
-    found[[value for value in tuple(ignore) + (IGNORED,) if 0 <= value < 256]] = 0
-    if not found.any():
+        values, counts = np.unique(read_values(example.label).values, return_counts=True)
+        census.add(np.array([table.get(value, value) for value in values.tolist()]), counts)
+    found = [value for value in census.pixels if value not in unknown]
+    if not found:
         raise DataError("the %d label maps beside %s hold nothing but ignored ids; expected ids 0, 1, 2, ..."
                         % (len(examples), examples[0].picture.parent))
-    return max(2, int(np.flatnonzero(found)[-1]) + 1)
+    count = max(2, max(found) + 1)
+    census.check_count(count, unknown)
+    return count
 
 
 def _check_size(path: Path, least: int) -> List[str]:
@@ -193,9 +217,9 @@ def _check_size(path: Path, least: int) -> List[str]:
     return remarks + (["pictures are turned as their EXIF orientation says"] if header.turned else [])
 
 
-def _check_label(path: Path, example: Example, numbering: Numbering) -> List[str]:
+def _check_label(path: Path, example: Example, numbering: Numbering, census: Census) -> List[str]:
     header = images.read_header(example.picture)
-    ids, reading = numbering.read(path)
+    ids, reading = numbering.read(path, census)
     height, width = ids.shape
     if not same_aspect(width, height, header.width, header.height):
         raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"

@@ -37,13 +37,14 @@ class Latents:
 
 
 def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: int, height: int, latent_width: int, latent_height: int,
-            ignore: Sequence[int], autoencoder_sha256: str, classes: Classes = 256, tell: Callable[[str], None] = lambda line: None,
-            progress: Optional[Callable[[int, int], None]] = None) -> Latents:
+            ignore: Sequence[int], autoencoder_sha256: str, classes: Classes = 256, fit: str = "",
+            tell: Callable[[str], None] = lambda line: None, progress: Optional[Callable[[int, int], None]] = None) -> Latents:
     """Encode what the cache lacks and return all of it.
 
     examples: checked ones. autoencoder: anything with `config` and `encode`, whose file has that SHA-256. classes, ignore: as for
-    `examples.check_examples`; without classes, stored ids are class ids. `tell` gets lines for the user, `progress(done, N)` is called
-    after every picture; without it, a line is told every minute. Files are compared by content on every call, so a changed, added or
+    `examples.check_examples`, and fit; without classes, stored ids are class ids. `tell` gets lines for the user,
+    `progress(done, N)` is called after every picture; without, a line is told every minute.
+    Files are compared by content on every call, so a changed, added or
     removed one is noticed, and what is not new is not encoded again. The same call again, after any interruption, goes on and gives
     the same bytes. Raises DataError in one line for a cache of another autoencoder or size and for latents that are not finite,
     ImageError for files that cannot be read, OSError for a disk that is full.
@@ -56,22 +57,22 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
     if (width, height) != (latent_width * factor, latent_height * factor):
         raise ValueError("pictures of %dx%d become latents of %dx%d by this autoencoder, not of %dx%d"
                          % (width, height, width // factor, height // factor, latent_width, latent_height))
-    keys = np.stack([np.frombuffer(_picture_key(example) + _label_key(example, numbering.table), np.uint8).reshape(2, 32)
+    keys = np.stack([np.frombuffer(_picture_key(example, fit) + _label_key(example, numbering.table, fit), np.uint8).reshape(2, 32)
                      for example in examples])
     common = latent_cache.about(autoencoder_sha256, width, height, (autoencoder.config.latent_channels, latent_height, latent_width))
 
     def latents(i: int) -> np.ndarray:
-        picture = load_picture(examples[i], width, height)
+        picture = load_picture(examples[i], width, height, fit)
         z = encode_with_mirror(autoencoder, picture)
         if not np.isfinite(z).all():
             raise DataError("the autoencoder makes NaN or infinite latents of %s; give the weights that it was trained to (--ae_path)"
                             % examples[i].picture)
-        _check_unchanged(examples[i].picture, _picture_key(examples[i]), keys[i, 0])
+        _check_unchanged(examples[i].picture, _picture_key(examples[i], fit), keys[i, 0])
         return z
 
     def labels(i: int) -> np.ndarray:
-        label = load_label(examples[i], latent_width, latent_height, numbering)
-        _check_unchanged(examples[i].label, _label_key(examples[i], numbering.table), keys[i, 1])
+        label = load_label(examples[i], latent_width, latent_height, numbering, fit)
+        _check_unchanged(examples[i].label, _label_key(examples[i], numbering.table, fit), keys[i, 1])
         return np.stack([label, label[:, ::-1]])
 
     folder = latent_cache.fill(Path(cache_folder), common, keys, latents, labels, tell, progress or _every_minute(tell))
@@ -89,13 +90,18 @@ def encode_with_mirror(autoencoder, picture: np.ndarray) -> np.ndarray:
         return autoencoder.encode(jt.array(np.stack([to_signed(picture), to_signed(picture[:, ::-1])]))).numpy()
 
 
-def _picture_key(example: Example) -> bytes:
-    return bytes.fromhex(sha256(example.picture))
+def _picture_key(example: Example, fit: str) -> bytes:
+    return _fitted(bytes.fromhex(sha256(example.picture)), fit)
 
 
-def _label_key(example: Example, table: np.ndarray) -> bytes:
+def _fitted(key: bytes, fit: str) -> bytes:
+    """A key that differs by how what it names is fitted; without, the key itself."""
+    return hashlib.sha256(fit.encode("ascii") + key).digest() if fit else key
+
+
+def _label_key(example: Example, table: np.ndarray, fit: str) -> bytes:
     content = bytes.fromhex(sha256(example.label)) if example.label else b""
-    return hashlib.sha256(table.astype("<i2").tobytes() + content).digest()
+    return _fitted(hashlib.sha256(table.astype("<i2").tobytes() + content).digest(), fit)
 
 
 def _check_unchanged(path, key: bytes, expected: np.ndarray) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jseg.ldm.presets import PIPELINES, SAMPLERS, Pipeline, Stage
 from jseg.ldm.schedule import SPACINGS, TIMESTEPS, Schedule
+from jseg.text_file import read_text
 
 MAX_GUIDANCE = 1000              # far beyond any use; NaN, Infinity and typing errors are beyond it, too
 _TYPES = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
@@ -93,8 +94,9 @@ def load_pipeline(path, base: str = "release") -> Pipeline:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"stages file {path} does not exist; expected a JSON file with a list \"stages\"")
+    text = read_text(path, "stages file")
     try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        table = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"stages file {path} is not JSON ({error}); see --help for an example") from None
     if isinstance(table, list):

@@ -20,9 +20,9 @@ PIPELINE = Pipeline((Stage(guidance=2.5, respacing="ddim25", start_index=15),), 
 class Preview:
     """preview(path) writes a sheet of SHOWN examples, each with the picture of another example as its reference."""
 
-    def __init__(self, unet, autoencoder, latents, examples, classes: ClassSet, seed: int):
+    def __init__(self, unet, autoencoder, latents, examples, classes: ClassSet, seed: int, fit: str = ""):
         self.unet, self.autoencoder, self.latents, self.examples = unet, autoencoder, latents, examples
-        self.classes, self.seed = classes, seed
+        self.classes, self.seed, self.fit = classes, seed, fit
 
     def __call__(self, path: Path) -> None:
         count = min(SHOWN, len(self.examples))
@@ -33,7 +33,7 @@ class Preview:
         try:
             for index, other in zip(chosen, np.roll(chosen, 1)):
                 label = np.array(self.latents.labels[2 * index])                       # the even ones are not mirrored
-                reference = load_picture(self.examples[other], width, height)
+                reference = load_picture(self.examples[other], width, height, self.fit)
                 stem = self.examples[index].stem
                 for progress in synthesizer.run([label], [reference], self.seed, [stem]):
                     picture = progress.pictures

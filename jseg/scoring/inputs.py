@@ -17,6 +17,7 @@ from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
 from jseg.outputs import check_folder, check_origin, claim
 from jseg.records import is_own
+from jseg.text_file import read_text
 
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
 FORMAT = 1
@@ -151,8 +152,8 @@ def read_aesthetic(path, stems: Sequence[str], top: float) -> Dict[str, float]:
     if not path.is_file():
         raise FileNotFoundError("--aesthetic %s %s; expected a file of values, `name,value` a line" % (path, "is a folder" if path.is_dir()
                                                                                                        else "does not exist"))
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         pairs = list(json.loads(text).items()) if path.suffix.lower() == ".json" else _csv_pairs(path, text)
     except (ValueError, AttributeError, RecursionError, csv.Error) as error:
         if isinstance(error, DataError):
