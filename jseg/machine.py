@@ -124,6 +124,8 @@ def compiler() -> Fact:
     if not shutil.which(path):
         return Fact(path, f"cc_path={path} is not a program: unset cc_path, or name the g++ to use")
     version = (re.findall(r"\d+\.\d+(?:\.\d+)?", _output(path, "--version").split("\n")[0]) or ["unknown"])[-1]
+    if version == "unknown" and os.environ.get("cc_path"):
+        return Fact(path, f"cc_path={path} does not tell a version, as g++ does: unset cc_path, or name the g++ to use")
     text = f"{os.path.basename(path)} {version}, {path}"
     if not os.path.isfile(os.path.join(python_headers(), "Python.h")):
         return Fact(text, f"Python.h, the headers of Python {platform.python_version()}, is not in {python_headers()}: "
@@ -183,6 +185,9 @@ def cuda() -> Cuda:
     nvcc = next(iter(cuda_home.compilers()), None)
     kit = cuda_home.toolkit(nvcc) if nvcc else None
     place = f"{_named(kit)}, but " if kit else ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:  # empty, -1 or a number that no GPU has: the driver shows none
+        return Cuda("cpu", "", f"{place}no GPU answers with CUDA_VISIBLE_DEVICES={visible}: unset it, or list GPUs that are there", kit)
     return Cuda("cpu", "", f"{place}no NVIDIA driver answers: install the driver, or start the container with its GPUs", kit)
 
 

@@ -23,10 +23,10 @@ import threading
 from types import ModuleType
 from typing import Dict, Iterator
 
-from jseg import compilation, cuda_home, machine, onednn
+from jseg import compilation, cuda_home, jittor_flags, machine, onednn
 from jseg.machine import RuntimeProblem
 
-__all__ = ["jt", "device", "seed", "RuntimeProblem"]
+__all__ = ["jt", "device", "seed", "numeric_flags", "RuntimeProblem"]
 
 SWITCHES = {
     "gdb_path": "",            # else Jittor attaches gdb to a crashing process and hangs
@@ -66,6 +66,10 @@ def _cuda() -> Dict[str, str]:
     chosen = {"nvcc_path": found.nvcc}
     if found.case == "chosen" and machine.driver() is None:
         _tell_once(f"{found.reason}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to use the CPU")
+    number = int(os.environ.get("device_id") or "-1")
+    if found.devices and number >= len(found.devices):
+        raise RuntimeProblem(f"device_id={number} in the environment names no GPU, there are {len(found.devices)}, numbered from 0: unset "
+                             "device_id, or name one of them")
     if found.case == "cpu" and found.devices:
         _tell_once(f"the CPU computes, not the GPU: {found.reason}")
     if found.home is not None:
@@ -167,7 +171,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 def _open() -> ModuleType:
     """Import Jittor, or raise RuntimeProblem."""
-    for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor):
+    for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor, jittor_flags.check):
         _refuse(check())
     _keep_blocks()
     if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
@@ -176,8 +180,9 @@ def _open() -> ModuleType:
         _refuse(machine.compiler())
         if machine.inside_mpirun():
             _refuse(machine.mpi())
-        with _environment(), _process_kept():
+        with jittor_flags.withheld(), _environment(), _process_kept():
             jittor = _import_jittor()
+        jittor_flags.switch_on(jittor)
     if jittor.compile_extern.mkl_ops is None and onednn.wanted():
         raise RuntimeProblem("Jittor runs without oneDNN, so that convolutions are about 50 times slower: "
                              "import jseg.runtime before jittor, or set use_mkl=0 to accept it")
@@ -188,6 +193,9 @@ def _open() -> ModuleType:
             raise
         cause = compilation.telling_line(str(error))
         raise RuntimeProblem(f"Jittor cannot compile its operators ({cause}){compilation.without_cuda()}") from error
+    set_by_user = ", ".join(f"{name}={value}" for name, value in numeric_flags().items())
+    if set_by_user:
+        _tell_once(f"{set_by_user} in the environment may change the numbers that Jittor computes; it is recorded with the results")
     return jittor
 
 
@@ -249,6 +257,11 @@ def _keep_blocks() -> None:
             mallopt(number, size) or mallopt(number, 32 << 20)  # an older glibc takes no more
 
 
+def numeric_flags() -> Dict[str, str]:
+    """The user's flags of Jittor that change computed numbers, {name: value}; results record them. Empty where there is none."""
+    return jittor_flags.numeric()
+
+
 def _refuse(fact: machine.Fact) -> None:
     if fact.problem:
         raise RuntimeProblem(fact.problem)
@@ -268,12 +281,16 @@ jt = _open()
 
 
 def device(name: str = "auto") -> str:
-    """Compute on `cpu`, on `cuda`, or (`auto`) on CUDA if it is there; returns the device chosen. Raises RuntimeProblem, ValueError."""
+    """Compute on `cpu`, on `cuda`, or (`auto`) on CUDA if it is there; returns the device chosen. Raises RuntimeProblem, ValueError.
+
+    With use_cuda=0 in the environment, `auto` is the CPU.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not jt.has_cuda:
         raise RuntimeProblem(f"device cuda: {machine.cuda().reason}; or use --device cpu")
-    jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu")
+    declined = name == "auto" and os.environ.get("use_cuda", "").strip() == "0"
+    jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu" and not declined)
     return "cuda" if jt.flags.use_cuda else "cpu"
 
 

@@ -26,7 +26,8 @@ from jseg.machine import RuntimeProblem
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JITTOR_VARIABLES = ("nvcc_path", "use_mpi", "gdb_path", "FIX_TORCH_ERROR", "cache_name", "use_cutlass", "use_cutt", "python_config_path",
-                    "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME")
+                    "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME",
+                    "use_cuda")
 REFUSED = """
 import sys
 from jseg.machine import RuntimeProblem
@@ -223,11 +224,19 @@ def test_the_environment_is_prepared(fake_jittor):
     assert {name: seen[name] for name in expected} == expected
 
 
-def test_the_user_s_variables_win(fake_jittor):
-    mine = dict(nvcc_path="", use_mpi="1", gdb_path="/gdb", FIX_TORCH_ERROR="1", cache_name="mine", python_config_path="/mine",
+def test_the_user_s_variables_win(fake_jittor, tmp_path):
+    gdb, config = str(program(tmp_path / "gdb", "")), str(program(tmp_path / "config", ""))
+    mine = dict(nvcc_path="", use_mpi="1", gdb_path=gdb, FIX_TORCH_ERROR="1", cache_name="mine", python_config_path=config,
                 log_silent="0", use_cutt="1")
     seen = fake_jittor(**mine)
     assert {name: seen[name] for name in mine} == mine
+
+
+def test_empty_flags_and_those_never_meant_do_not_reach_jittor(fake_jittor):
+    """An empty cc_path is run as a program, an empty log_v read as a number; use_cuda ends the process where there is no CUDA."""
+    seen = fake_jittor(cc_path="", log_v="", cache_name="", use_cutt="", use_cuda="0", no_grad="1", SKEY="abc", nvcc_path="", gdb_path="")
+    assert not {"cc_path", "log_v", "use_cuda", "no_grad", "SKEY"} & set(seen)
+    assert (seen["cache_name"], seen["use_cutt"], seen["nvcc_path"], seen["gdb_path"]) == ("default", "0", "", "")
 
 
 def test_a_library_that_cannot_be_loaded_is_not_taken_for_a_full_disk(fake_jittor, tmp_path):
@@ -299,6 +308,15 @@ def test_a_cache_that_cannot_hold_the_home_is_refused(bare, cuda):
     cudnn(bare / "cuda", lib="lib64")
     write(bare / "home", "a file")
     with pytest.raises(RuntimeProblem, match="cuda-home, where compiled code is kept, cannot be written .*: set HOME"):
+        cuda()
+
+
+def test_a_number_that_no_gpu_has_is_refused(bare, cuda, monkeypatch):
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    monkeypatch.setenv("device_id", "1")
+    assert cuda(devices=(90, 90))["nvcc_path"]
+    with pytest.raises(RuntimeProblem, match="device_id=1 in the environment names no GPU, there are 1, numbered from 0"):
         cuda()
 
 
