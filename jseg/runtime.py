@@ -7,23 +7,18 @@ A refusal is a `RuntimeProblem`. Facts about Jittor 1.3.11 behind each step: jit
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import hashlib
 import os
-import random
 import shlex
-import signal
-import ssl
 import sys
 import sysconfig
 import tempfile
-import threading
 from types import ModuleType
 from typing import Dict, Iterator
 
-from jseg import compilation, cuda_home, jittor_flags, machine, onednn
+from jseg import compilation, cuda_home, import_guard, jittor_flags, machine, onednn, out_of_memory
 from jseg.machine import RuntimeProblem
 
 __all__ = ["jt", "device", "seed", "numeric_flags", "RuntimeProblem"]
@@ -127,48 +122,6 @@ def _cache_errors(folder: str) -> Iterator[None]:
                              "set HOME to a folder that can") from None
 
 
-@contextlib.contextmanager
-def _process_kept() -> Iterator[None]:
-    """Undo what importing Jittor does to the process: standard output, signals, random generators, TLS checks."""
-    import numpy as np
-
-    for kind in (np.float16, np.float32, np.float64):
-        np.finfo(kind)  # remembered by NumPy, which would warn later: Jittor's fast code rounds denormals to zero in the whole process
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
-    states = random.getstate(), np.random.get_state()
-    context = ssl._create_default_https_context
-    try:
-        with _stdout_to_stderr():
-            yield
-    finally:
-        # Jittor seeds both generators from the clock, ends the process at Ctrl-C without a chance to finish a file, ends it
-        # when any child process is killed, and switches certificate checks off for every download in the process.
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        ssl._create_default_https_context = context
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Jittor and the compilers it starts print to standard output, where our results go."""
-    sys.stdout.flush()
-    try:
-        saved = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # a daemon without standard streams
-        saved = None
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        if saved is not None:
-            os.dup2(saved, 1)
-            os.close(saved)
-
-
 def _open() -> ModuleType:
     """Import Jittor, or raise RuntimeProblem."""
     for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor, jittor_flags.check):
@@ -180,7 +133,7 @@ def _open() -> ModuleType:
         _refuse(machine.compiler())
         if machine.inside_mpirun():
             _refuse(machine.mpi())
-        with jittor_flags.withheld(), _environment(), _process_kept():
+        with jittor_flags.withheld(), _environment(), import_guard.process_kept():
             jittor = _import_jittor()
         jittor_flags.switch_on(jittor)
     if jittor.compile_extern.mkl_ops is None and onednn.wanted():
@@ -193,6 +146,7 @@ def _open() -> ModuleType:
             raise
         cause = compilation.telling_line(str(error))
         raise RuntimeProblem(f"Jittor cannot compile its operators ({cause}){compilation.without_cuda()}") from error
+    out_of_memory.watch(jittor)
     set_by_user = ", ".join(f"{name}={value}" for name, value in numeric_flags().items())
     if set_by_user:
         _tell_once(f"{set_by_user} in the environment may change the numbers that Jittor computes; it is recorded with the results")
@@ -211,23 +165,16 @@ def _import_jittor() -> ModuleType:
             if quiet:
                 # log_silent drops errors too on Jittor's Python side; its C++ side, through which they pass, drops only the rest.
                 jittor_utils.LOG.log_silent = 0
-            import jittor
+            with import_guard.ctrl_c_waits():
+                import jittor
     except RuntimeProblem:
         raise
     except Exception as error:
         raise RuntimeProblem(f"Jittor cannot be imported ({compilation.telling_line(str(error))}){compilation.without_cuda()}") from error
     if quiet:
         jittor.flags.log_silent = 0  # the import's chatter is over; warnings from here on are about our own doings
-    _end_pool(jittor_utils)
+    import_guard.end_pool(jittor_utils)
     return jittor
-
-
-def _end_pool(jittor_utils: ModuleType) -> None:
-    """End the compiling processes that Jittor's import starts and keeps: each would answer Ctrl-C with a traceback of its own."""
-    if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
-        atexit.unregister(jittor_utils.pool_cleanup)
-        jittor_utils.pool_cleanup()
-        jittor_utils.pool_size = 0
 
 
 def _canary(jittor: ModuleType) -> None:
