@@ -18,7 +18,7 @@ import tempfile
 from types import ModuleType
 from typing import Dict, Iterator
 
-from jseg import compilation, cuda_home, import_guard, jittor_flags, machine, onednn, out_of_memory
+from jseg import compilation, cuda_home, import_guard, jittor_flags, machine, mpirun, onednn, out_of_memory
 from jseg.machine import RuntimeProblem
 
 __all__ = ["jt", "device", "seed", "numeric_flags", "RuntimeProblem"]
@@ -33,12 +33,11 @@ SWITCHES = {
 # glibc's settings in bytes by their numbers in malloc.h, and what the user may have set in their place. oneDNN takes and frees its working
 # memory at every convolution; by default glibc returns blocks above 32 MB to the system each time, to be cleared page by page at the next.
 BLOCKS = (("MALLOC_MMAP_THRESHOLD_", -3, 256 << 20), ("MALLOC_TRIM_THRESHOLD_", -1, 512 << 20))
-LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"  # a process's number among those that mpirun started on its machine
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was."""
+    """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was, but for a GPU of its own."""
     before = dict(os.environ)
     chosen = dict(SWITCHES, **_cuda())
     chosen["use_parallel_op_compiler"] = str(compilation.workers())
@@ -47,12 +46,15 @@ def _environment() -> Iterator[None]:
     if sys.platform == "linux":
         chosen["python_config_path"] = _python_config()
     for name, value in chosen.items():
+        if name == "CUDA_VISIBLE_DEVICES":  # one entry of the user's list; it stays, for whatever asks CUDA later
+            os.environ[name] = before[name] = value
         os.environ.setdefault(name, value)
     try:
         yield
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if name != "CUDA_VISIBLE_DEVICES"})
 
 
 def _cuda() -> Dict[str, str]:
@@ -84,7 +86,7 @@ def _several_gpus(found: machine.Cuda) -> Dict[str, str]:
         _tell_once(f"NCCL is not found, so gradients travel through the CPU: {sys.executable} -m pip install "
                    f"nvidia-nccl-cu{found.toolkit.version[0]}")
     # It is NCCL's part of Jittor that gives each process of a machine a GPU of its own.
-    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": str(int(os.environ.get(LOCAL_RANK, "0")) % len(found.devices))}
+    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": mpirun.own_gpu(len(found.devices))}
 
 
 def _python_config() -> str:
@@ -220,7 +222,7 @@ def _tell(line: str) -> None:
 
 def _tell_once(line: str) -> None:
     """Of several processes that mpirun started on a machine, the first one tells."""
-    if os.environ.get(LOCAL_RANK, "0") == "0":
+    if mpirun.local_rank() == 0:
         _tell(line)
 
 
