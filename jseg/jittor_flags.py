@@ -88,6 +88,12 @@ def numeric() -> Dict[str, str]:
     return {name: value for name, value in found.items() if value and value != NUMERIC[name]}
 
 
+def record() -> Dict[str, Dict[str, str]]:
+    """For the settings of results: {"jittor_flags": `numeric`}, or nothing where no such flag is set, as before there was a record."""
+    found = numeric()
+    return {"jittor_flags": found} if found else {}
+
+
 @contextlib.contextmanager
 def withheld() -> Iterator[None]:
     """Hide from Jittor, while it is imported, what is empty or never meant, and use_cuda, over which its C++ side ends the process."""

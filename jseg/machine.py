@@ -77,9 +77,7 @@ def python() -> Fact:
     if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
         return Fact(text, f"Python {version} is outside 3.8 to 3.12, where Jittor and NumPy 1 work: use one of those, "
                           "for instance `make PYTHON=python3.12 test`")
-    if sys.platform != "linux":
-        text += f" ({platform.system()}: by Jittor's own support, untested)"
-    return Fact(text)
+    return Fact(text if sys.platform == "linux" else f"{text} ({platform.system()}: by Jittor's own support, untested)")
 
 
 def paths(*more: str) -> Fact:
@@ -257,8 +255,8 @@ def mpi() -> Fact:
     text = f"process {os.environ.get('OMPI_COMM_WORLD_RANK', '?')} of {os.environ['OMPI_COMM_WORLD_SIZE']} ({found})"
     if os.environ.get("use_mpi", "1").strip() not in ("", "1"):  # Jittor would break, or every process train for itself
         return Fact(text, "started by mpirun, but use_mpi=0 in the environment switches MPI off: unset use_mpi, or start without mpirun")
-    remedy = "sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or start without mpirun"
-    return Fact(text, "" if works else f"started by mpirun, but {found}: {remedy}")
+    remedy = f"{found}: sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or start without mpirun"
+    return Fact(text, "" if works else f"started by mpirun, but {remedy}")
 
 
 def other_jseg() -> Fact:
