@@ -1,34 +1,30 @@
-"""`python -m jseg NAME ...`, also installed as `jseg NAME ...`: run one of jseg/commands."""
+"""`python -m jseg NAME ...`, also installed as `jseg NAME ...` and called by scripts/NAME.py: run one of jseg/commands."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import sys
-from typing import List, Optional
-
-from jseg import __version__
-from jseg.commands import cli
+import sys  # and nothing more up here: Ctrl-C would be answered by a traceback
 
 
-def _overview() -> str:
-    names = cli.commands()
-    width = max(map(len, names), default=0)
-    lines = [f"jseg {__version__}: pictures from semantic maps, and semantic maps from pictures, in Jittor", "", "commands:"]
-    lines += [f"  {name:<{width}}  {summary}" for name, summary in names.items()]
-    lines += ["", "jseg NAME --help shows a command's options; with JSEG_TRACEBACK=1 in the environment, errors show where they arose."]
-    return "\n".join(lines)
-
-
-def main(argv: Optional[List[str]] = None) -> int:
-    """Run the command named first in `argv` with the rest; without one, list them."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the command named first in `argv` with the rest; without one, list them. Ctrl-C gives one line and 130, however early."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # before the command itself could answer: the imports take half a second
+        print(f"jseg{' ' + argv[0] if argv else ''}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    import difflib
+    import importlib
+
+    from jseg.commands import cli
+
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
+        return cli.run(_overview)
     if argv[0] in ("-V", "--version"):
-        print(f"jseg {__version__}")
-        return 0
+        return cli.run(_version)
     names = list(cli.commands())
     name = argv[0].replace("-", "_")
     if name not in names:
@@ -37,6 +33,24 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f"jseg: no command {argv[0]!r}: {hint}", file=sys.stderr)
         return 2
     return cli.run(importlib.import_module(f"jseg.commands.{name}").main, argv[1:])
+
+
+def _overview(argv: list[str] | None) -> None:
+    from jseg import __version__
+    from jseg.commands import cli
+
+    names = cli.commands()
+    width = max(map(len, names), default=0)
+    lines = [f"jseg {__version__}: pictures from semantic maps, and semantic maps from pictures, in Jittor", "", "commands:"]
+    lines += [f"  {name:<{width}}  {summary}" for name, summary in names.items()]
+    lines += ["", "jseg NAME --help shows a command's options; with JSEG_TRACEBACK=1 in the environment, errors show where they arose."]
+    print("\n".join(lines))
+
+
+def _version(argv: list[str] | None) -> None:
+    from jseg import __version__
+
+    print(f"jseg {__version__}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ In this process a failure might abort it, and Ctrl-C would be answered by every 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import os
@@ -16,9 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Callable, List
+from typing import Callable, Iterator, List
 
-from jseg.machine import RuntimeProblem, jittor
+from jseg import mpirun
+from jseg.machine import RuntimeProblem, inside_mpirun, jittor
 
 MEMORY_PER_WORKER = 1 << 30  # bytes: Jittor's largest source file takes half of it in g++ 12
 DISK = 400 << 20             # bytes: 200 MB for the core and its operators, 60 MB for oneDNN, room for the compiler
@@ -48,11 +50,36 @@ def workers() -> int:
 
 
 def ensure(cache: str, tell: Callable[[str], None]) -> None:
-    """Compile Jittor into `cache` unless that is done; `tell` is given one line before it takes minutes. Raises RuntimeProblem."""
+    """Compile Jittor into `cache` unless that is done; `tell` is given one line before it takes minutes. Raises RuntimeProblem.
+
+    Of several processes on a machine, under mpirun or not, one compiles and the others wait for it.
+    """
     nvcc = os.environ.get("nvcc_path", "")
     done = os.path.join(cache, f"jseg_ready_{jittor().text}_" + (hashlib.md5(nvcc.encode()).hexdigest()[:6] if nvcc else "cpu"))
     if os.path.isfile(done):
         return
+    with _alone(os.path.join(cache, "jseg_compile.lock"), tell):
+        if not os.path.isfile(done):
+            _compile(cache, done, tell)
+
+
+@contextlib.contextmanager
+def _alone(path: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock that the system takes back when the process ends, however it ends."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not inside_mpirun():
+                tell("another process compiles Jittor here; this one waits for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: Jittor's own lock still keeps the cache whole
+            pass
+        yield
+
+
+def _compile(cache: str, done: str, tell: Callable[[str], None]) -> None:
+    nvcc = os.environ.get("nvcc_path", "")
     cold = not glob.glob(os.path.join(glob.escape(cache), "cu*" if nvcc else "", "jittor_core*"))
     if cold:
         free = shutil.disk_usage(cache).free
@@ -78,7 +105,7 @@ def _run(cache: str, cold: bool) -> None:
     with open(log, "wb") as file:
         # A session of its own, so that Ctrl-C reaches this process alone, which ends the whole group.
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 env=dict(os.environ, log_silent="0"), start_new_session=True)
+                                 env=_environment(), start_new_session=True)
         try:
             _watch(child, file, cold and sys.stderr.isatty())
             status = child.wait()
@@ -89,6 +116,11 @@ def _run(cache: str, cold: bool) -> None:
     for old in glob.glob(os.path.join(glob.escape(cache), "jseg_compile_*.log")):
         with contextlib.suppress(OSError):
             os.remove(old)
+
+
+def _environment() -> "dict[str, str]":
+    """The child's environment: outside MPI, which it could only join under its parent's rank. What MPI needs is compiled in seconds later."""
+    return dict(mpirun.without(os.environ), log_silent="0", use_mpi="0")
 
 
 def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:

@@ -77,9 +77,7 @@ def python() -> Fact:
     if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
         return Fact(text, f"Python {version} is outside 3.8 to 3.12, where Jittor and NumPy 1 work: use one of those, "
                           "for instance `make PYTHON=python3.12 test`")
-    if sys.platform != "linux":
-        text += f" ({platform.system()}: by Jittor's own support, untested)"
-    return Fact(text)
+    return Fact(text if sys.platform == "linux" else f"{text} ({platform.system()}: by Jittor's own support, untested)")
 
 
 def paths(*more: str) -> Fact:
@@ -124,6 +122,8 @@ def compiler() -> Fact:
     if not shutil.which(path):
         return Fact(path, f"cc_path={path} is not a program: unset cc_path, or name the g++ to use")
     version = (re.findall(r"\d+\.\d+(?:\.\d+)?", _output(path, "--version").split("\n")[0]) or ["unknown"])[-1]
+    if version == "unknown" and os.environ.get("cc_path"):
+        return Fact(path, f"cc_path={path} tells no version, as g++ does: unset cc_path, or name the g++ to use")
     text = f"{os.path.basename(path)} {version}, {path}"
     if not os.path.isfile(os.path.join(python_headers(), "Python.h")):
         return Fact(text, f"Python.h, the headers of Python {platform.python_version()}, is not in {python_headers()}: "
@@ -182,8 +182,11 @@ def cuda() -> Cuda:
         return choose(*found)
     nvcc = next(iter(cuda_home.compilers()), None)
     kit = cuda_home.toolkit(nvcc) if nvcc else None
-    place = f"{_named(kit)}, but " if kit else ""
-    return Cuda("cpu", "", f"{place}no NVIDIA driver answers: install the driver, or start the container with its GPUs", kit)
+    place, visible = f"{_named(kit)}, but " if kit else "", os.environ.get("CUDA_VISIBLE_DEVICES")
+    reason = "no NVIDIA driver answers: install the driver, or start the container with its GPUs"
+    if visible is not None:  # empty, -1 or a number that no GPU has
+        reason = f"no GPU answers with CUDA_VISIBLE_DEVICES={visible}: unset it, or list GPUs that are there"
+    return Cuda("cpu", "", place + reason, kit)
 
 
 def choose(newest: int, devices: Sequence[int]) -> Cuda:
@@ -250,8 +253,10 @@ def mpi() -> Fact:
         remedy = "" if works else "; only several processes need it: sudo apt install libopenmpi-dev openmpi-bin"
         return Fact(f"off, not started by mpirun ({found}{remedy})")
     text = f"process {os.environ.get('OMPI_COMM_WORLD_RANK', '?')} of {os.environ['OMPI_COMM_WORLD_SIZE']} ({found})"
-    remedy = "sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or set use_mpi=0"
-    return Fact(text, "" if works or os.environ.get("use_mpi", "1") != "1" else f"started by mpirun, but {found}: {remedy}")
+    if os.environ.get("use_mpi", "1").strip() not in ("", "1"):  # Jittor would break, or every process train for itself
+        return Fact(text, "started by mpirun, but use_mpi=0 in the environment switches MPI off: unset use_mpi, or start without mpirun")
+    remedy = f"{found}: sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or start without mpirun"
+    return Fact(text, "" if works else f"started by mpirun, but {remedy}")
 
 
 def other_jseg() -> Fact:

@@ -1,15 +1,25 @@
 """Progress bars of a training and of pictures that are made one by one, with the time left; `jseg.ldm.progress` has the synthesis's."""
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
-from typing import Deque, Optional
+from typing import Deque, Dict, Optional
 
 from tqdm import tqdm
 
 QUIET_SECONDS = 60             # between two lines where the output is no terminal
 SPEED_STEPS, LOSS_STEPS = 1000, 50     # the latest steps of a training that its speed and its loss are means over
+
+
+def terminal() -> Dict[str, int]:
+    """tqdm's ncols and nrows of the terminal that standard error is, 80 and 24 where it says 0, as under Docker and some editors."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal: tqdm's own choice
+        return {}
+    return {"ncols": size.columns or 80, "nrows": size.lines or 24}
 
 
 class TrainingBar:
@@ -28,6 +38,7 @@ class TrainingBar:
         self.times: Deque[float] = deque(maxlen=SPEED_STEPS + 1)       # when each of the latest steps was done
         self.losses: Deque[float] = deque(maxlen=LOSS_STEPS)
         self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=quiet or self.plain, miniters=1,
+                        **terminal(),
                         bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]")
 
     def __enter__(self) -> "TrainingBar":
@@ -84,7 +95,7 @@ class PictureBar:
     def __init__(self, total: int, done: int = 0):
         self.total, self.done, self.plain = total, done, not sys.stderr.isatty()
         self.started = self.told = time.monotonic()
-        self.bar = tqdm(total=total, initial=done, unit="picture", disable=self.plain)
+        self.bar = tqdm(total=total, initial=done, unit="picture", disable=self.plain, **terminal())
 
     def __enter__(self) -> "PictureBar":
         return self

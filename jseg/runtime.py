@@ -7,26 +7,21 @@ A refusal is a `RuntimeProblem`. Facts about Jittor 1.3.11 behind each step: jit
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import hashlib
 import os
-import random
 import shlex
-import signal
-import ssl
 import sys
 import sysconfig
 import tempfile
-import threading
 from types import ModuleType
 from typing import Dict, Iterator
 
-from jseg import compilation, cuda_home, machine, onednn
+from jseg import compilation, cuda_home, import_guard, jittor_flags, machine, mpirun, onednn, out_of_memory
 from jseg.machine import RuntimeProblem
 
-__all__ = ["jt", "device", "seed", "RuntimeProblem"]
+__all__ = ["jt", "device", "seed", "numeric_flags", "RuntimeProblem"]
 
 SWITCHES = {
     "gdb_path": "",            # else Jittor attaches gdb to a crashing process and hangs
@@ -38,12 +33,11 @@ SWITCHES = {
 # glibc's settings in bytes by their numbers in malloc.h, and what the user may have set in their place. oneDNN takes and frees its working
 # memory at every convolution; by default glibc returns blocks above 32 MB to the system each time, to be cleared page by page at the next.
 BLOCKS = (("MALLOC_MMAP_THRESHOLD_", -3, 256 << 20), ("MALLOC_TRIM_THRESHOLD_", -1, 512 << 20))
-LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"  # a process's number among those that mpirun started on its machine
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was."""
+    """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was, but for a GPU of its own."""
     before = dict(os.environ)
     chosen = dict(SWITCHES, **_cuda())
     chosen["use_parallel_op_compiler"] = str(compilation.workers())
@@ -52,12 +46,15 @@ def _environment() -> Iterator[None]:
     if sys.platform == "linux":
         chosen["python_config_path"] = _python_config()
     for name, value in chosen.items():
+        if name == "CUDA_VISIBLE_DEVICES":  # one entry of the user's list; it stays, for whatever asks CUDA later
+            os.environ[name] = before[name] = value
         os.environ.setdefault(name, value)
     try:
         yield
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if name != "CUDA_VISIBLE_DEVICES"})
 
 
 def _cuda() -> Dict[str, str]:
@@ -66,6 +63,10 @@ def _cuda() -> Dict[str, str]:
     chosen = {"nvcc_path": found.nvcc}
     if found.case == "chosen" and machine.driver() is None:
         _tell_once(f"{found.reason}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to use the CPU")
+    number = int(os.environ.get("device_id") or "-1")
+    if found.devices and number >= len(found.devices):
+        raise RuntimeProblem(f"device_id={number} in the environment names no GPU, there are {len(found.devices)}, numbered from 0: unset "
+                             "device_id, or name one of them")
     if found.case == "cpu" and found.devices:
         _tell_once(f"the CPU computes, not the GPU: {found.reason}")
     if found.home is not None:
@@ -85,7 +86,7 @@ def _several_gpus(found: machine.Cuda) -> Dict[str, str]:
         _tell_once(f"NCCL is not found, so gradients travel through the CPU: {sys.executable} -m pip install "
                    f"nvidia-nccl-cu{found.toolkit.version[0]}")
     # It is NCCL's part of Jittor that gives each process of a machine a GPU of its own.
-    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": str(int(os.environ.get(LOCAL_RANK, "0")) % len(found.devices))}
+    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": mpirun.own_gpu(len(found.devices))}
 
 
 def _python_config() -> str:
@@ -123,51 +124,9 @@ def _cache_errors(folder: str) -> Iterator[None]:
                              "set HOME to a folder that can") from None
 
 
-@contextlib.contextmanager
-def _process_kept() -> Iterator[None]:
-    """Undo what importing Jittor does to the process: standard output, signals, random generators, TLS checks."""
-    import numpy as np
-
-    for kind in (np.float16, np.float32, np.float64):
-        np.finfo(kind)  # remembered by NumPy, which would warn later: Jittor's fast code rounds denormals to zero in the whole process
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
-    states = random.getstate(), np.random.get_state()
-    context = ssl._create_default_https_context
-    try:
-        with _stdout_to_stderr():
-            yield
-    finally:
-        # Jittor seeds both generators from the clock, ends the process at Ctrl-C without a chance to finish a file, ends it
-        # when any child process is killed, and switches certificate checks off for every download in the process.
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        ssl._create_default_https_context = context
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Jittor and the compilers it starts print to standard output, where our results go."""
-    sys.stdout.flush()
-    try:
-        saved = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # a daemon without standard streams
-        saved = None
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        if saved is not None:
-            os.dup2(saved, 1)
-            os.close(saved)
-
-
 def _open() -> ModuleType:
     """Import Jittor, or raise RuntimeProblem."""
-    for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor):
+    for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor, jittor_flags.check):
         _refuse(check())
     _keep_blocks()
     if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
@@ -176,8 +135,9 @@ def _open() -> ModuleType:
         _refuse(machine.compiler())
         if machine.inside_mpirun():
             _refuse(machine.mpi())
-        with _environment(), _process_kept():
+        with jittor_flags.withheld(), _environment(), import_guard.process_kept():
             jittor = _import_jittor()
+        jittor_flags.switch_on(jittor)
     if jittor.compile_extern.mkl_ops is None and onednn.wanted():
         raise RuntimeProblem("Jittor runs without oneDNN, so that convolutions are about 50 times slower: "
                              "import jseg.runtime before jittor, or set use_mkl=0 to accept it")
@@ -188,6 +148,10 @@ def _open() -> ModuleType:
             raise
         cause = compilation.telling_line(str(error))
         raise RuntimeProblem(f"Jittor cannot compile its operators ({cause}){compilation.without_cuda()}") from error
+    out_of_memory.watch(jittor)
+    set_by_user = ", ".join(f"{name}={value}" for name, value in numeric_flags().items())
+    if set_by_user:
+        _tell_once(f"{set_by_user} in the environment may change the numbers that Jittor computes; it is recorded with the results")
     return jittor
 
 
@@ -203,23 +167,16 @@ def _import_jittor() -> ModuleType:
             if quiet:
                 # log_silent drops errors too on Jittor's Python side; its C++ side, through which they pass, drops only the rest.
                 jittor_utils.LOG.log_silent = 0
-            import jittor
+            with import_guard.ctrl_c_waits():
+                import jittor
     except RuntimeProblem:
         raise
     except Exception as error:
         raise RuntimeProblem(f"Jittor cannot be imported ({compilation.telling_line(str(error))}){compilation.without_cuda()}") from error
     if quiet:
         jittor.flags.log_silent = 0  # the import's chatter is over; warnings from here on are about our own doings
-    _end_pool(jittor_utils)
+    import_guard.end_pool(jittor_utils)
     return jittor
-
-
-def _end_pool(jittor_utils: ModuleType) -> None:
-    """End the compiling processes that Jittor's import starts and keeps: each would answer Ctrl-C with a traceback of its own."""
-    if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
-        atexit.unregister(jittor_utils.pool_cleanup)
-        jittor_utils.pool_cleanup()
-        jittor_utils.pool_size = 0
 
 
 def _canary(jittor: ModuleType) -> None:
@@ -249,6 +206,11 @@ def _keep_blocks() -> None:
             mallopt(number, size) or mallopt(number, 32 << 20)  # an older glibc takes no more
 
 
+def numeric_flags() -> Dict[str, str]:
+    """The user's flags of Jittor that change computed numbers, {name: value}; results record them. Empty where there is none."""
+    return jittor_flags.numeric()
+
+
 def _refuse(fact: machine.Fact) -> None:
     if fact.problem:
         raise RuntimeProblem(fact.problem)
@@ -260,7 +222,7 @@ def _tell(line: str) -> None:
 
 def _tell_once(line: str) -> None:
     """Of several processes that mpirun started on a machine, the first one tells."""
-    if os.environ.get(LOCAL_RANK, "0") == "0":
+    if mpirun.local_rank() == 0:
         _tell(line)
 
 
@@ -268,12 +230,16 @@ jt = _open()
 
 
 def device(name: str = "auto") -> str:
-    """Compute on `cpu`, on `cuda`, or (`auto`) on CUDA if it is there; returns the device chosen. Raises RuntimeProblem, ValueError."""
+    """Compute on `cpu`, on `cuda`, or (`auto`) on CUDA if it is there; returns the device chosen. Raises RuntimeProblem, ValueError.
+
+    With use_cuda=0 in the environment, `auto` is the CPU.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not jt.has_cuda:
         raise RuntimeProblem(f"device cuda: {machine.cuda().reason}; or use --device cpu")
-    jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu")
+    declined = name == "auto" and os.environ.get("use_cuda", "").strip() == "0"
+    jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu" and not declined)
     return "cuda" if jt.flags.use_cuda else "cpu"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 from typing import Optional, Sequence
 
 import numpy as np
@@ -9,6 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK = (30, 30, 30)
 FEW_COLOURS = 200
+# Where systems keep fonts, and parts of the names of those that have Chinese, Japanese and Korean characters.
+FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts", "/Library/Fonts", "~/.local/share/fonts", "~/.fonts")
+FONT_NAMES = ("notosanscjk", "notosanssc", "notoserifcjk", "sourcehansans", "wqy-", "wenquanyi", "droidsansfallback", "pingfang", "stheiti",
+              "hiragino", "arphic", "uming", "ukai", "simhei", "simsun", "unifont")
 
 
 def contact_sheet(rows: Sequence[Sequence[Optional[np.ndarray]]], headings: Sequence[str], row_names: Sequence[str],
@@ -16,14 +23,15 @@ def contact_sheet(rows: Sequence[Sequence[Optional[np.ndarray]]], headings: Sequ
     """A labelled grid on white as uint8 [H, W, 3]: one row of uint8 [h, w, 3] pictures (None = blank) per name, one heading per column.
 
     Pictures are fitted into cells as wide as cell_width and as high as the row's tallest needs, aspect kept; few-coloured maps with
-    nearest. Raises ValueError when rows, names and headings do not match or the sheet would exceed JPEG's 65535 pixels.
+    nearest. Names that no font on this machine can write become the row's number, told once with the names on standard error.
+    Raises ValueError when rows, names and headings do not match or the sheet would exceed JPEG's 65535 pixels.
     """
     if len(rows) != len(row_names) or any(len(row) > len(headings) for row in rows):
         raise ValueError("contact sheet: %d rows of up to %d pictures; expected %d rows of at most %d, as named"
                          % (len(rows), max([len(row) for row in rows] or [0]), len(row_names), len(headings)))
     text_height, gutter, margin = max(12, cell_width // 14), max(2, cell_width // 40), max(8, cell_width // 16)
-    font = _font(text_height)
-    names = [_fitted(name, font, cell_width * 3 // 4) for name in row_names]
+    font = _font(text_height, "".join([*row_names, *headings]))
+    names = [_fitted(name, font, cell_width * 3 // 4) for name in _writable(row_names, font)]
     headings = [_fitted(heading, font, cell_width) for heading in headings]
     heights = [_row_height(row, cell_width) for row in rows]
     left = margin + max([_text_width(name, font) for name in names] or [0]) + (margin if any(names) else 0)
@@ -63,12 +71,63 @@ def _scaled_into(picture: np.ndarray, width: int, height: int) -> Image.Image:
     return Image.fromarray(picture).resize(size, Image.NEAREST if few else Image.LANCZOS)
 
 
-def _font(height: int) -> ImageFont.ImageFont:
+def _font(height: int, text: str) -> ImageFont.ImageFont:
+    """Pillow's own font, or the first of the system's that has every character of `text` where that one has not."""
     try:
-        return ImageFont.load_default(size=height)
+        own = ImageFont.load_default(size=height)
     except (TypeError, ImportError, OSError):
         # Pillow before 10.1, or built without FreeType: its one bitmap font.
-        return ImageFont.load_default()
+        own = ImageFont.load_default()
+    best, fewest = own, _lacking(own, text)
+    for path in _wide_fonts() if fewest else ():
+        try:
+            font = ImageFont.truetype(path, height)
+        except (ImportError, OSError):
+            continue
+        lacking = _lacking(font, text)
+        if lacking < fewest:
+            best, fewest = font, lacking
+        if not fewest:
+            break
+    return best
+
+
+@functools.lru_cache(maxsize=1)
+def _wide_fonts() -> Sequence[str]:
+    """Font files of the system that may have what Pillow's own lacks, the likeliest first."""
+    found = []
+    for folder in FONT_FOLDERS:
+        for parent, _, names in os.walk(os.path.expanduser(folder)):
+            found += [os.path.join(parent, name) for name in names if name.lower().endswith((".ttf", ".ttc", ".otf"))]
+    ranks = {path: next((rank for rank, name in enumerate(FONT_NAMES) if name in os.path.basename(path).lower()), None) for path in found}
+    return sorted((path for path in found if ranks[path] is not None), key=lambda path: (ranks[path], path))
+
+
+def _lacking(font: ImageFont.ImageFont, text: str) -> int:
+    """How many characters of the text the font has no glyph for: such a one looks like one that no font has."""
+    def shown(character: str) -> bytes:
+        try:
+            return bytes(font.getmask(character))
+        except UnicodeEncodeError:  # the bitmap font has Latin-1 alone; half a character no font has
+            return b"none"
+
+    unknown = (b"none", shown("\U0010fffe"))
+    return sum(character != " " and shown(character) in unknown for character in set(text))
+
+
+def _writable(names: Sequence[str], font: ImageFont.ImageFont) -> Sequence[str]:
+    """The names, those that the font cannot write as their rows' numbers, counted from 1 and listed on standard error."""
+    lacking = {number: name for number, name in enumerate(names, 1) if _lacking(font, name)}
+    if lacking:
+        told = "; ".join(f"row {number}: {name}" for number, name in lacking.items())
+        _tell_once(f"no font here writes the names of {len(lacking)} of {len(names)} rows of the sheet ({told}); install one, such as "
+                   "fonts-noto-cjk")
+    return [f"row {number}" if number in lacking else name for number, name in enumerate(names, 1)]
+
+
+@functools.lru_cache(maxsize=None)
+def _tell_once(line: str) -> None:
+    print(f"jseg: {line}", file=sys.stderr)
 
 
 def _text_width(text: str, font: ImageFont.ImageFont) -> int:
@@ -77,7 +136,7 @@ def _text_width(text: str, font: ImageFont.ImageFont) -> int:
 
 def _fitted(text: str, font: ImageFont.ImageFont, width: int) -> str:
     """The text, its middle replaced by dots where it is wider than `width`; what the font cannot show becomes '?'."""
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    text = "".join("?" if _lacking(font, character) else character for character in text)
     kept = len(text)
     fitted = text
     while _text_width(fitted, font) > width and kept > 2:

@@ -20,7 +20,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import numpy as np
 
-from jseg import processes
+from jseg import jittor_flags, processes
 from jseg.atomic import remove_stale_temporaries
 from jseg.checkpoint import CheckpointError, load_config, load_extra, load_into, save
 from jseg.journal import Journal, Means, draw_curve
@@ -67,6 +67,7 @@ class TrainingRun:
     def __init__(self, folder, parts: Sequence[Part], config, settings: Mapping[str, object], plan: Plan, name: str = "model",
                  tell: Callable[[str], None] = print):
         self.folder, self.parts, self.config, self.settings, self.plan, self.name = Path(folder), parts, config, dict(settings), plan, name
+        self.settings.update(jittor_flags.record())
         self.tell = tell if processes.rank() == 0 else lambda message: None
         self.journal = Journal(self.folder / JOURNAL)
         self.told = False                      # that there are no curves

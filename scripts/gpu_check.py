@@ -4,7 +4,6 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
 
-from jseg.commands.cli import run  # noqa: E402
-from jseg.commands.gpu_check import main  # noqa: E402
+from jseg.__main__ import main  # noqa: E402
 
-sys.exit(run(main))
+sys.exit(main(["gpu_check"] + sys.argv[1:]))

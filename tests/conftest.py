@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -45,6 +46,14 @@ def _fixed_seed():
     """Every test starts from the same state of Python's and NumPy's generators."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT is answered here and in child processes, even where it was ignored when the tests were started (`make test &`, nohup)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

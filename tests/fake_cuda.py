@@ -72,7 +72,7 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setattr(cuda_home, "SYSTEM", str(tmp_path / "usr"))
     monkeypatch.setattr(cuda_home.sys, "path", [str(tmp_path / "site")])
     monkeypatch.setattr(cuda_home.shutil, "which", lambda name: None)
-    for name in ("CUDA_HOME", "CUDA_PATH", "nvcc_path"):
+    for name in ("CUDA_HOME", "CUDA_PATH", "nvcc_path", "CUDA_VISIBLE_DEVICES", "device_id"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path

@@ -308,10 +308,9 @@ def test_kill_9_again_and_again(challenge, stubbed, seed):
 
 
 def started(c, **changed):
-    """The command as its own process, which Ctrl-C reaches even where this one ignores it (a job in the background)."""
+    """The command as its own process."""
     return subprocess.Popen([sys.executable, os.path.join(ROOT, "scripts", "test.py")] + c.arguments(**changed), stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True, env=dict(os.environ, PYTHONPATH=ROOT),
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+                            stderr=subprocess.PIPE, universal_newlines=True, env=dict(os.environ, PYTHONPATH=ROOT))
 
 
 def wait_for(path, process):
@@ -356,6 +355,7 @@ def test_kill_9_of_the_real_thing_many_times(challenge, seed):
     assert whole(challenge)["pictures"] == {"total": 21, "finished": 21}
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_130_and_one_line_and_the_next_run_goes_on(challenge):
     challenge.fill("d", "e")
     assert challenge.run(output_path=challenge.root / "expected")[0] == 0

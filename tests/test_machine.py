@@ -20,6 +20,13 @@ def test_no_cuda_at_all_means_the_cpu(bare, monkeypatch):
     assert machine.cuda() == machine.Cuda("cpu", "", "no NVIDIA driver answers: install the driver, or start the container with its GPUs")
 
 
+@pytest.mark.parametrize("hidden", ["", "-1", "7"])
+def test_gpus_that_the_user_has_hidden_are_not_the_driver_s_fault(bare, monkeypatch, hidden):
+    monkeypatch.setattr(machine, "driver", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert machine.cuda().reason == f"no GPU answers with CUDA_VISIBLE_DEVICES={hidden}: unset it, or list GPUs that are there"
+
+
 def test_the_user_s_nvcc_path_wins(bare, monkeypatch):
     toolkit(bare / "cuda")
     monkeypatch.setattr(machine, "driver", lambda: pytest.fail("the driver need not be asked"))

@@ -1,7 +1,10 @@
+from fractions import Fraction
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from jseg.order import generator, micro_batches, positions
+from jseg.order import Division, generator, micro_batches, positions
 
 
 def epochs(count, batch_size, steps, seed=3):
@@ -30,15 +33,31 @@ def test_impossible_orders_are_refused(arguments):
         positions(*arguments)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_processes_share_the_batch_without_overlap(world):
-    dealt = [part for rank in range(world) for part in micro_batches(10, 3, rank, world)]
-    assert sorted(i for start, stop in dealt for i in range(start, stop)) == list(range(10))
+@pytest.mark.parametrize("batch_size, micro_batch, world", [
+    (10, 3, 1), (10, 3, 2), (10, 3, 3), (30, None, 8), (30, 4, 8), (30, 3, 8), (32, None, 8), (7, 100, 3), (5, 1, 5), (13, 5, 2), (97, 9, 11)])
+def test_processes_share_the_batch_without_overlap_and_none_works_much_longer(batch_size, micro_batch, world):
+    options = SimpleNamespace(batch_size=batch_size, micro_batch=micro_batch)
+    divisions = [Division.of(options, rank, world) for rank in range(world)]
+    parts = [[(list(part), share) for part, share in division.parts()] for division in divisions]
+    assert sorted(i for process in parts for part, _ in process for i in part) == list(range(batch_size))
+    whole = [sum(len(part) for part, _ in process) for process in parts]
+    assert max(whole) - min(whole) <= 1
+    for process, division in zip(parts, divisions):
+        sizes = [len(part) for part, _ in process]
+        assert max(sizes) - min(sizes) <= 1 and max(sizes) <= division.micro_batch <= (micro_batch or batch_size)
+        assert len(sizes) == -(-sum(sizes) // division.micro_batch), "no more parts than needed"
+    assert sum(Fraction(len(part), batch_size) for process in parts for part, _ in process) == 1
+    assert all(share == len(part) / batch_size for process in parts for part, share in process)
+
+
+def test_thirty_examples_on_eight_processes():
+    options = SimpleNamespace(batch_size=30, micro_batch=None)
+    assert sorted(sum(len(part) for part, _ in Division.of(options, rank, 8).parts()) for rank in range(8)) == [3, 3] + [4] * 6
 
 
 def test_a_process_without_work_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match="micro-batch of at most 2"):
-        micro_batches(4, 4, 0, 2)
+    with pytest.raises(ValueError, match="a batch of 4 for 5 processes; .* give --batch_size 5 or more, or start 4 processes at most"):
+        micro_batches(4, 4, 0, 5)
 
 
 def test_draws_depend_on_seed_and_place_alone():

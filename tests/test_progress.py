@@ -1,7 +1,12 @@
 """The estimate against closed forms, and what the bars print on a terminal and elsewhere."""
+import contextlib
+import fcntl
 import io
+import os
 import re
+import struct
 import sys
+import termios
 
 import pytest
 
@@ -182,3 +187,23 @@ def test_pictures_get_a_line_a_minute_and_one_at_the_end(monkeypatch):
 def test_pictures_get_a_bar_on_a_terminal(monkeypatch):
     text = segmented(monkeypatch, Terminal(), 4, 1)
     assert "25%|" in text and re.search(r"100%\|[#█]+\| 4/4", text) and " of 4 pictures" not in text
+
+
+@pytest.mark.parametrize("width, expected", [(0, 80), (57, 57)])
+def test_a_terminal_that_tells_no_size_has_80_columns_and_24_rows(monkeypatch, width, expected):
+    """As `script`, containers and some editors open one: rows and columns are 0."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 0, width, 0, 0))
+    with open(follower, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert progress.terminal() == {"ncols": expected, "nrows": 24}
+        for make in (lambda: TrainingBar(140), lambda: progress.PictureBar(4), lambda: Bars(PIPELINE, [2], 2)):
+            with make():
+                pass
+    text = b""
+    with contextlib.suppress(OSError):                      # how a terminal that nobody writes to any more ends
+        while True:
+            text += os.read(leader, 4096)
+    os.close(leader)
+    for words in (b"0/140 steps", b"0/4", b"0/2 pictures"):
+        assert words in text, "an empty bar"

@@ -26,7 +26,8 @@ from jseg.machine import RuntimeProblem
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JITTOR_VARIABLES = ("nvcc_path", "use_mpi", "gdb_path", "FIX_TORCH_ERROR", "cache_name", "use_cutlass", "use_cutt", "python_config_path",
-                    "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME")
+                    "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME",
+                    "use_cuda")
 REFUSED = """
 import sys
 from jseg.machine import RuntimeProblem
@@ -160,6 +161,19 @@ def test_mpirun_without_open_mpi_is_refused(tmp_path):
     assert str(mpich) in refusal(mpicc_path=mpich, OMPI_COMM_WORLD_SIZE=2)
 
 
+def test_mpi_switched_off_inside_mpirun_is_refused_with_remedies_that_work(fake_jittor, tmp_path):
+    """With use_mpi=0 Jittor counts several processes and cannot speak to them; both remedies get past the check."""
+    mpicc = program(tmp_path / "bin/mpicc", "echo -I/mpi")
+    line = refusal(mpicc_path=mpicc, OMPI_COMM_WORLD_SIZE=2, use_mpi=0)
+    assert line == "started by mpirun, but use_mpi=0 in the environment switches MPI off: unset use_mpi, or start without mpirun"
+    fake_jittor(mpicc_path=mpicc, OMPI_COMM_WORLD_SIZE=2)
+    fake_jittor(mpicc_path=mpicc, use_mpi=0)
+    none = program(tmp_path / "other/mpicc", "exit 1")
+    line = refusal(mpicc_path=none, OMPI_COMM_WORLD_SIZE=2)
+    assert line.endswith(": sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or start without mpirun")
+    fake_jittor(mpicc_path=none)
+
+
 # --- oneDNN ----------------------------------------------------------------------------------------------------------------------
 
 def test_no_onednn_is_refused_unless_the_user_said_so(tmp_path, monkeypatch):
@@ -223,11 +237,19 @@ def test_the_environment_is_prepared(fake_jittor):
     assert {name: seen[name] for name in expected} == expected
 
 
-def test_the_user_s_variables_win(fake_jittor):
-    mine = dict(nvcc_path="", use_mpi="1", gdb_path="/gdb", FIX_TORCH_ERROR="1", cache_name="mine", python_config_path="/mine",
+def test_the_user_s_variables_win(fake_jittor, tmp_path):
+    gdb, config = str(program(tmp_path / "gdb", "")), str(program(tmp_path / "config", ""))
+    mine = dict(nvcc_path="", use_mpi="1", gdb_path=gdb, FIX_TORCH_ERROR="1", cache_name="mine", python_config_path=config,
                 log_silent="0", use_cutt="1")
     seen = fake_jittor(**mine)
     assert {name: seen[name] for name in mine} == mine
+
+
+def test_empty_flags_and_those_never_meant_do_not_reach_jittor(fake_jittor):
+    """An empty cc_path is run as a program, an empty log_v read as a number; use_cuda ends the process where there is no CUDA."""
+    seen = fake_jittor(cc_path="", log_v="", cache_name="", use_cutt="", use_cuda="0", no_grad="1", SKEY="abc", nvcc_path="", gdb_path="")
+    assert not {"cc_path", "log_v", "use_cuda", "no_grad", "SKEY"} & set(seen)
+    assert (seen["cache_name"], seen["use_cutt"], seen["nvcc_path"], seen["gdb_path"]) == ("default", "0", "", "")
 
 
 def test_a_library_that_cannot_be_loaded_is_not_taken_for_a_full_disk(fake_jittor, tmp_path):
@@ -302,6 +324,15 @@ def test_a_cache_that_cannot_hold_the_home_is_refused(bare, cuda):
         cuda()
 
 
+def test_a_number_that_no_gpu_has_is_refused(bare, cuda, monkeypatch):
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    monkeypatch.setenv("device_id", "1")
+    assert cuda(devices=(90, 90))["nvcc_path"]
+    with pytest.raises(RuntimeProblem, match="device_id=1 in the environment names no GPU, there are 1, numbered from 0"):
+        cuda()
+
+
 def test_several_processes_use_nccl_where_it_is(bare, cuda, capfd, monkeypatch):
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
@@ -324,6 +355,23 @@ def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(bare, c
         assert (found["use_nccl"], found["CUDA_VISIBLE_DEVICES"]) == ("0", gpu)
     said = capfd.readouterr().err
     assert said.count("NCCL is not found") == 1 and "install nvidia-nccl-cu13" in said
+
+
+@pytest.mark.parametrize("given, seen, expected", [
+    ("4,5", 2, "4545"), (" 6 , 2,7", 3, ["6", "2", "7", "6"]), ("3", 1, "3333"), ("0,1,9,2", 2, "0101"),
+    ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2), ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4)])
+def test_without_nccl_the_user_s_own_list_of_gpus_is_dealt(bare, cuda, monkeypatch, given, seen, expected):
+    """CUDA sees the entries up to the first that names no GPU; a scheduler's list is not to be left."""
+    toolkit(bare / "cuda")
+    cudnn(bare / "cuda", lib="lib64")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    for rank, gpu in enumerate(expected):
+        monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
+        assert cuda(devices=(90,) * seen)["CUDA_VISIBLE_DEVICES"] == gpu
+    with runtime._environment():                    # the last process's GPU takes the place of the list
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1], "CUDA may be asked after the import only"
 
 
 # --- a true import, on the warm cache --------------------------------------------------------------------------------------------
@@ -355,6 +403,7 @@ os.kill(os.getpid(), signal.SIGINT)
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_the_import_leaves_the_process_as_it_was(tmp_path):
     """With nvcc but no driver, MPICH, and torch installed; then Ctrl-C is Python's again."""
     write(tmp_path / "torch/__init__.py", "raise SystemExit('torch was imported')")
@@ -364,6 +413,14 @@ def test_the_import_leaves_the_process_as_it_was(tmp_path):
     done = child(IMPORT, tmp_path, PATH=path, LD_LIBRARY_PATH="", CUDA_VISIBLE_DEVICES="")
     assert done.stderr.strip().splitlines()[-1:] == ["KeyboardInterrupt"], done.stderr
     assert done.stdout.startswith("device cuda: nvcc 12.4.99 at ") and len(done.stdout.splitlines()) == 1, done.stdout
+
+
+def test_a_parent_s_wish_that_ctrl_c_be_ignored_is_kept():
+    """As a shell starts what it puts into the background, and what nohup and job systems start: Ctrl-C is meant for others."""
+    code = ("import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom jseg.runtime import jt\n"
+            "os.kill(os.getpid(), signal.SIGINT)\nassert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\nprint(jt.ones(2).sum().item())")
+    done = child(code, nvcc_path="")
+    assert (done.returncode, done.stdout.strip()) == (0, "2.0"), done.stderr
 
 
 def test_a_program_that_imported_jittor_first_is_checked_all_the_same():
@@ -451,6 +508,7 @@ def test_a_compilation_that_fails_is_one_line_and_a_log(tmp_path):
         assert "disk quota exceeded" in log.read()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_jittor_compiles_is_one_line_and_leaves_no_compiler_running(tmp_path):
     compiler = broken_compiler(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 300")
     doctor = subprocess.Popen([sys.executable, "-m", "jseg", "doctor"], env=environment(cc_path=compiler, HOME=tmp_path / "home"),
@@ -479,6 +537,45 @@ def test_progress_is_shown_on_one_line_and_the_output_kept(tmp_path, capfd):
     speaker.stdout.close()
     assert "\rjseg: compiling, 37 of 150 files, " in capfd.readouterr().err
     assert "Found g++" in (tmp_path / "log").read_text()
+
+
+LAUNCHED = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_ess": "hnp", "PMIX_RANK": "1", "PMI_RANK": "1", "PRTE_X": "1", "SLURM_PROCID": "1",
+            "MPI_LOCALRANKID": "1"}
+
+
+def test_the_compiling_child_is_no_process_of_the_mpi_program(tmp_path, monkeypatch):
+    """It would announce itself under its parent's rank, which ends the whole program."""
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("use_mpi", "1")
+    monkeypatch.setattr(compilation, "_CHILD", f"import json, os\njson.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))")
+    compilation.ensure(str(tmp_path), lambda line: None)
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert not set(LAUNCHED) & set(seen) and seen["use_mpi"] == "0"
+    assert {name: value for name, value in os.environ.items() if name not in (*LAUNCHED, "use_mpi", "log_silent")}.items() <= seen.items()
+
+
+TOGETHER = """
+import sys
+from jseg import compilation
+compilation._CHILD = "import time; time.sleep(0.5); open(" + repr({counted!r}) + ", 'a').write('compiled ')"
+compilation.ensure({cache!r}, lambda line: print(line, flush=True))
+import os
+assert any(name.startswith("jseg_ready") for name in os.listdir({cache!r}))
+"""
+
+
+@pytest.mark.parametrize("variables, waits", [({"OMPI_COMM_WORLD_SIZE": "3"}, 0), ({}, 2)], ids=["under mpirun", "started at once"])
+def test_of_several_processes_one_compiles_and_the_others_wait(tmp_path, variables, waits):
+    (tmp_path / "cache").mkdir()
+    code = TOGETHER.format(counted=str(tmp_path / "counted"), cache=str(tmp_path / "cache"))
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment(**variables), stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, universal_newlines=True) for _ in range(3)]
+    told = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert (tmp_path / "counted").read_text() == "compiled "
+    assert "".join(told).count("the first use of Jittor here compiles it") == 1
+    assert "".join(told).count("another process compiles Jittor here") <= waits
 
 
 def test_a_full_disk_is_refused_before_compiling(tmp_path, monkeypatch):

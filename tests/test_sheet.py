@@ -1,10 +1,16 @@
 """The contact sheet: every picture in its place, maps unsmoothed, any name, any Pillow."""
 
+import glob
+import os
+
 import numpy as np
 import pytest
 from PIL import ImageFont
 
+from jseg import sheet
 from jseg.sheet import contact_sheet
+
+DEJAVU = glob.glob("/usr/share/fonts/**/DejaVuSans.ttf", recursive=True)
 
 
 def test_contact_sheet_places_every_picture():
@@ -32,6 +38,38 @@ def test_contact_sheet_keeps_map_colours_and_survives_names():
     assert set(np.unique(cell)) == {0, 200}
     assert sheet.shape[1] < 250
     assert contact_sheet([], ["a"], []).shape[2] == 3
+
+
+def test_names_that_no_font_writes_become_numbers_beside_a_list(monkeypatch, capsys):
+    """A character that shows as an empty box is not written, whatever the font says of itself."""
+    monkeypatch.setattr(sheet, "_wide_fonts", lambda: [])
+    names, cell = ["plain", "\u98ce\u666f \u4e00", "\u98ce\u666f \u4e8c"], np.zeros((12, 16, 3), np.uint8)
+    ours = contact_sheet([[cell]] * 3, ["label"], names)
+    assert np.array_equal(ours, contact_sheet([[cell]] * 3, ["label"], ["plain", "row 2", "row 3"]))
+    contact_sheet([[cell]] * 3, ["label"], names)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "the names of 2 of 3 rows" in told and f"(row 2: {names[1]}; row 3: {names[2]})" in told
+
+
+@pytest.mark.skipif(not DEJAVU, reason="no DejaVu font, which has what Pillow's own lacks, is on this machine")
+def test_a_font_of_the_system_that_has_the_characters_is_taken(monkeypatch, capsys):
+    rare, cell = "\u2200\u2203\u2297", np.zeros((12, 16, 3), np.uint8)          # mathematics
+    monkeypatch.setattr(sheet, "_wide_fonts", lambda: [])
+    assert sheet._lacking(sheet._font(12, rare), rare) > 0
+    monkeypatch.setattr(sheet, "_wide_fonts", lambda: ["/nowhere.ttf", *DEJAVU])
+    assert sheet._lacking(sheet._font(12, rare), rare) == 0
+    written = contact_sheet([[cell]], ["label"], [rare])
+    assert capsys.readouterr().err == "" and not np.array_equal(written, contact_sheet([[cell]], ["label"], ["row 1"]))
+    assert sheet._font(12, "plain").getname() == ImageFont.load_default(size=12).getname(), "Latin text keeps its face"
+
+
+def test_fonts_with_chinese_characters_are_found_by_their_names(tmp_path, monkeypatch):
+    for name in ("a/DejaVuSans.ttf", "b/wqy-zenhei.ttc", "c/d/NotoSansCJK-Regular.ttc", "NotoSansCJK.txt", "DroidSansFallbackFull.ttf"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sheet, "FONT_FOLDERS", (str(tmp_path), "/nowhere"))
+    found = [os.path.basename(path) for path in sheet._wide_fonts.__wrapped__()]
+    assert found == ["NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"]
 
 
 def test_contact_sheet_refuses_mismatch_and_giants():

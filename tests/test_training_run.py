@@ -97,6 +97,7 @@ def test_dropout_too_is_resumed_bit_by_bit(tmp_path):
                               load(tmp_path / "without" / "unet.safetensors")["out.2.weight"])
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_step_in_hand_and_the_same_command_goes_on(number, whole, tmp_path):
     told = []
@@ -240,6 +241,7 @@ def test_a_validation_that_was_missed_is_made_up_for_and_none_is_repeated(tmp_pa
     assert [row["step"] for row in logged(tmp_path / "other") if row["validation/miou"]] == ["4", "6"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_cuts_a_validation_short_and_it_is_made_after_resuming(tmp_path):
     def interrupted(own, step):
         if step == 1:

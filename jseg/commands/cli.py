@@ -9,6 +9,7 @@ import sys
 import traceback
 from typing import Callable, Dict, List, NoReturn, Optional
 
+from jseg import out_of_memory
 from jseg.machine import RuntimeProblem
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -150,8 +151,13 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
     name = main.__module__.rpartition(".")[2]
     if name == "__main__":
         name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    out_of_memory.begin(name, sys.modules.get(main.__module__), argv)
     try:
-        code = main(argv) or 0
+        try:
+            code = main(argv) or 0
+        except SystemExit:  # --help, whose reader may be gone: noticed here, it is quiet
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -160,8 +166,14 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
     except BrokenPipeError:  # the reader of our output, `head` for instance, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (RuntimeProblem, ValueError, OSError, ModuleNotFoundError) as error:
-        if os.environ.get("JSEG_TRACEBACK") == "1" or isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("jseg"):
+    except Exception as error:
+        if os.environ.get("JSEG_TRACEBACK") == "1":
+            raise
+        if out_of_memory.is_shortage(error):
+            print(out_of_memory.told(error), file=sys.stderr)
+            return 2
+        ours = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("jseg")
+        if ours or not isinstance(error, (RuntimeProblem, ValueError, OSError, ModuleNotFoundError)):
             raise
         _say(name, _one_line(error))
         return 2

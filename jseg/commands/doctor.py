@@ -44,11 +44,12 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
     """(rows of the screen, problems that keep jseg from computing). Jittor runs in a child process, which may crash."""
-    from jseg import __version__, machine, onednn
+    from jseg import __version__, jittor_flags, machine, onednn
 
     home = os.environ.get("JITTOR_HOME") or os.path.expanduser("~")
     facts = {"Python": machine.python(), "NumPy": machine.numpy(), "compiler": machine.compiler(), "Jittor": machine.jittor(),
-             "oneDNN": onednn.fact(home), "jseg": machine.other_jseg(), "MPI": machine.mpi()}
+             "oneDNN": onednn.fact(home), "jseg": machine.other_jseg(), "MPI": machine.mpi(),
+             "flags": jittor_flags.check()}
     problems = [fact.problem for fact in (*facts.values(), machine.paths()) if fact.problem]
     rows = {name: fact.text for name, fact in facts.items()}
     rows["jseg"] = f"{__version__}, {rows['jseg']}"

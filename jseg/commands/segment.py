@@ -50,7 +50,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not Path(args.weights).is_file():
         problem = "is a folder" if Path(args.weights).is_dir() else "does not exist"
         raise FileNotFoundError(f"--weights {args.weights} {problem}; expected a file that train_flowseg wrote")
-    from jseg import runtime
+    from jseg import jittor_flags, runtime
     from jseg.checkpoint import sha256
     from jseg.flowseg import folder
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
@@ -66,7 +66,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     device, output = runtime.device(args.device), Path(args.output)
     options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
                "batch_size": args.batch_size, "shift": trained_shift(args.weights) if args.shift is None else args.shift}
-    settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name}
+    settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name,
+                **jittor_flags.record()}
     digests = folder.digests_of(pictures)
     with held(output):
         run = folder.opened(output, settings, pictures, digests, args.probabilities, notes)

@@ -13,6 +13,7 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from jseg import jittor_flags
 from jseg.checkpoint import sha256
 from jseg.checks import Classes
 from jseg.data import Pair, batches, load_pair
@@ -33,7 +34,8 @@ class Report:
 
 def settings_of(pipeline: Pipeline, seed: int, batch_size: int, device: str, ignore: Sequence[int], **hashes: str) -> dict:
     """Everything that the pixels depend on, for run.json."""
-    return {"pipeline": asdict(pipeline), "seed": seed, "batch_size": batch_size, "device": device, "ignore": sorted(ignore), **hashes}
+    return {"pipeline": asdict(pipeline), "seed": seed, "batch_size": batch_size, "device": device, "ignore": sorted(ignore), **hashes,
+            **jittor_flags.record()}
 
 
 def finished(pair: Pair, output: Path) -> bool:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from jseg.ldm.pipelines import stage_steps
 from jseg.ldm.presets import Pipeline
-from jseg.progress import QUIET_SECONDS
+from jseg.progress import QUIET_SECONDS, terminal
 
 
 class Estimate:
@@ -79,9 +79,9 @@ class Bars:
         self.made, self.total = total - sum(batch_sizes), total
         self.quiet = not sys.stderr.isatty()
         self.started = self.told = time.monotonic()
-        self.pictures = tqdm(total=total, initial=self.made, unit="picture", disable=self.quiet,
+        self.pictures = tqdm(total=total, initial=self.made, unit="picture", disable=self.quiet, **terminal(),
                              bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} pictures [{elapsed}{postfix}]")
-        self.inner = tqdm(total=sum(self.steps), unit="step", leave=False, disable=self.quiet, position=1,
+        self.inner = tqdm(total=sum(self.steps), unit="step", leave=False, disable=self.quiet, position=1, **terminal(),
                           bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps")
 
     def __enter__(self) -> "Bars":
