@@ -46,8 +46,10 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then train; 0 also when stopped by a signal with everything saved."""
     args = parser().parse_args(argv)
+    args.given = cli.options_given(parser(), argv)
     if args.release:
         vars(args).update(RELEASE)
+        args.given |= {"batch_size", *RELEASE}
     cli.check_training_options(args)
     for name in ("drop", "dropout"):
         if not 0 <= getattr(args, name) < 1:
@@ -55,15 +57,19 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.classes import class_set
     from jseg.examples import check_examples, find_examples
     from jseg.ldm.weights import find_autoencoder, network_config
+    from jseg.run_records import check_places, run_folder
     classes = class_set(args.classes)
     args.ae_path = find_autoencoder(args.ae_path)
     autoencoder = network_config(args.ae_path, "AutoencoderConfig")
     config = _network(args, len(classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
-    notes: List[str] = []
-    examples = find_examples(args.input_path, notes=notes)
-    notes += check_examples(examples, classes, args.ignore, *size)
-    _train(args, config, autoencoder, classes, examples, notes)
+    inputs = {"input_path": args.input_path, "ae_path": args.ae_path, "model_path": args.model_path}
+    check_places({"cache": args.cache or Path(args.output) / "latents"}, inputs)
+    with run_folder(args.output, "unet", inputs, cli.speaks()):
+        notes: List[str] = []
+        examples = find_examples(args.input_path, notes=notes)
+        notes += check_examples(examples, classes, args.ignore, *size)
+        _train(args, config, autoencoder, classes, examples, notes)
     return 0
 
 
@@ -98,11 +104,11 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
     division = Division.of(args, processes.rank(), processes.world())
     batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
     part = _part(args, config)
-    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), Plan.of(args, steps), "unet", _tell)
+    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), Plan.of(args, steps), "unet", _tell, args.given)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(part, batches.first, division.micro_batch)
-    _tell(f"{len(latents)} examples, {part.size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
+    _tell(f"{len(latents)} examples, {part.size:,} parameters, {cli.steps_told(start, steps, args.batch_size)} on {device}, "
           f"{division.world} process(es), into {args.output}")
     run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed))
 
