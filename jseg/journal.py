@@ -46,10 +46,17 @@ class Means:
         for name, value in losses.items():
             self.sums.setdefault(name, []).append(value)
 
+    def __bool__(self) -> bool:
+        return bool(self.sums)
+
     def taken(self) -> Dict[str, float]:
         means = {name: sum(values) / len(values) for name, values in self.sums.items()}
         self.sums = {}
         return means
+
+
+class NoMatplotlib(Exception):
+    """No curve can be drawn; one line: why, what to do."""
 
 
 class Journal:
@@ -159,8 +166,8 @@ def _numbers(row: List[str]) -> bool:
 def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> bool:
     """Draw each column of a log over the steps, raw and smoothed, into the PNG file `path`, whole or not at all.
 
-    False, and no picture, where matplotlib cannot be imported or the log has no finite number yet. Raises as `Journal.read` and
-    OSError where `path` cannot be written.
+    False, and no picture, where the log has no finite number yet. Raises NoMatplotlib, as `Journal.read`, and OSError where `path`
+    cannot be written.
     """
     columns = (log if isinstance(log, Journal) else Journal(log)).read()
     curves = [_curve(name, columns["step"], values) for name, values in columns.items() if name != "step" and np.isfinite(values).any()]
@@ -172,8 +179,10 @@ def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> boo
         try:
             from matplotlib import style
             from matplotlib.figure import Figure
-        except Exception:                              # a broken matplotlib, or a bad MPLBACKEND, must not end a training either
-            return False
+        except ModuleNotFoundError as error:
+            raise NoMatplotlib(f"{error.name} is not installed; pip install matplotlib") from error
+        except Exception as error:                     # a broken matplotlib, or a bad MPLBACKEND, must not end a training either
+            raise NoMatplotlib(f"matplotlib cannot be imported ({type(error).__name__}: {error})") from error
         with style.context(["default", STYLE]):
             _figure(Figure, curves, title).savefig(picture, format="png", dpi=200)
     write_atomic(path, lambda file: file.write(picture.getvalue()))

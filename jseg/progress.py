@@ -49,12 +49,13 @@ class TrainingBar:
         if self.untold and kind is None:
             self._tell(time.monotonic())
 
-    def show(self, step: int, loss: float) -> None:
-        """Step number `step` (the first is 1) is done; its loss."""
+    def show(self, step: int, loss: Optional[float]) -> None:
+        """Step number `step` (the first is 1) is done; its loss, None for a step that was skipped."""
         now = time.monotonic()
         self.step, self.untold = step, self.plain and not self.quiet
         self.times.append(now)
-        self.losses.append(loss)
+        if loss is not None:
+            self.losses.append(loss)
         if self.untold and now - self.told >= QUIET_SECONDS:
             self._tell(now)
         elif not self.plain:
@@ -73,7 +74,8 @@ class TrainingBar:
         return (len(self.times) - 1) / taken if taken > 0 else None
 
     def _state(self) -> str:
-        parts, speed, left = [f"loss {sum(self.losses) / len(self.losses):.4g}"], self._speed(), self.left()
+        loss = f"{sum(self.losses) / len(self.losses):.4g}" if self.losses else "no number"
+        parts, speed, left = [f"loss {loss}"], self._speed(), self.left()
         if speed is not None:
             parts.append(f"{speed:.2f} steps/s" if speed >= 1 else f"{1 / speed:.2f} s/step")
         if left is not None:

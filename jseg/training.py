@@ -20,7 +20,11 @@ Batches = Callable[[int], Iterable[Tuple[object, float]]]
 
 
 class TrainingProblem(ValueError):
-    """Training that cannot go on; one line: what happened, what to do."""
+    """Training that cannot go on; one line. `step`: the last that was finished; whole: no part has gone beyond it."""
+
+    def __init__(self, message: str, step: int = 0, whole: bool = True):
+        super().__init__(message)
+        self.step, self.whole = step, whole
 
 
 @dataclass
@@ -50,26 +54,39 @@ class Update(NamedTuple):
     step: int
     losses: Dict[str, float]
     seconds: float
+    skipped: bool = False
 
 
 def train(parts: Sequence[Part], batches: Batches, steps: int, start_step: int = 0,
-          learning_rate: Optional[Callable[[int], float]] = None) -> Iterator[Update]:
+          learning_rate: Optional[Callable[[int], float]] = None, skip: int = 0) -> Iterator[Update]:
     """Take optimisation steps start_step ... steps - 1, yielding an `Update` after each.
 
     batches(step) gives this process's micro-batches as (batch, share), share being its part of the global batch: all shares of all
     processes add up to 1, and so the sum of gradients is that of the whole batch. learning_rate(step): for a rate that is not
-    constant. Raises TrainingProblem when a loss is not a finite number; the parameters are then those of the step before.
+    constant. skip: steps whose loss may be no finite number: they leave the part as it is. Beyond them, raises TrainingProblem; the
+    parameters are then those of the step before, except where an earlier part has taken the step.
     """
     for step in range(start_step, steps):
         before = time.perf_counter()
         losses: Dict[str, float] = {}
+        skipped = taken = False
         for part in parts:
             if step < part.start_step:
                 continue
             if learning_rate is not None:
                 part.optimizer.learning_rate = learning_rate(step)
-            losses.update(take_step(part, batches(step), step))
-        yield Update(step + 1, losses, time.perf_counter() - before)
+            try:
+                losses.update(take_step(part, batches(step), step))
+                taken = True
+            except TrainingProblem as problem:
+                if skip <= 0:
+                    problem.whole = not taken
+                    raise
+                skipped = True
+                if not taken:
+                    break                          # the parts after it look at what it makes
+        skip -= skipped
+        yield Update(step + 1, losses, time.perf_counter() - before, skipped)
 
 
 def take_step(part: Part, micro_batches: Iterable[Tuple[object, float]], step: int) -> Dict[str, float]:
@@ -81,8 +98,7 @@ def take_step(part: Part, micro_batches: Iterable[Tuple[object, float]], step: i
     losses = processes.agreed(losses)
     if not all(math.isfinite(value) for value in losses.values()):
         told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        raise TrainingProblem(f"step {step + 1}: {told}; the training diverged: go on from an earlier checkpoint with a lower learning "
-                              f"rate")
+        raise TrainingProblem(f"step {step + 1}: {told}; the training diverged", step)
     part.optimizer.step(dict(zip(part.optimizer.parameters, processes.added(gradients))))
     if part.average is not None:
         part.average.update(part.optimizer.steps)

@@ -6,55 +6,30 @@ FOLDER/preview-00010000.png              what the network makes at that step
 FOLDER/best.safetensors                  the moving average of the validation that scored highest, where there are validations
 FOLDER/NAME.safetensors                  the result, when all steps are done: the moving average alone
 
-The same for every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
+`jseg.run_records` has the rest of the folder: whose it is, branches, what is set aside. The same for every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
 """
 from __future__ import annotations
 
 import contextlib
-import re
-import shutil
-import signal
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Callable, Collection, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence
 
 import numpy as np
 
 from jseg import jittor_flags, processes
 from jseg.atomic import remove_stale_temporaries
-from jseg.checkpoint import CheckpointError, load_config, load_extra, load_into, save
-from jseg.journal import Journal, Means, draw_curve
-from jseg.optimizer import fill
+from jseg.checkpoint import CheckpointError, load_config, load_extra, save, sha256
+from jseg.journal import Journal, Means, NoMatplotlib, draw_curve
 from jseg.progress import TrainingBar
+from jseg.run_records import (BEST, CHANGEABLE, CHECKPOINT, CURVE, JOURNAL, check_origin, checkpoints, compared, copied_log, later, mark,
+                              plain, prune, record, set_aside)
+from jseg.run_plan import Plan, Signals
+from jseg.run_state import check_space, restore, share_out, stored
 from jseg.training import Batches, Part, TrainingProblem, train
 
-CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
-JOURNAL, CURVE, BEST = "log.csv", "curve.png", "best.safetensors"
+__all__ = ["BEST", "CHECKPOINT", "CURVE", "JOURNAL", "Plan", "TrainingRun", "checkpoints"]
 VALIDATION = "validation/"                 # before the names of a validation's numbers in the log
 Validate = Callable[[Callable[[], bool]], Optional[Dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long, and how often what is written; none of it changes the numbers of a step."""
-    steps: int
-    save_interval: int = 10_000
-    keep: int = 3                      # checkpoints that stay; 0 keeps all
-    preview_interval: int = 0          # 0: no previews
-    log_interval: int = 10
-    validate_interval: int = 0         # 0: at the end alone, where there is something to validate with
-
-    @classmethod
-    def of(cls, options, steps: int) -> "Plan":
-        """From the options of a training command (`cli.add_training_options`)."""
-        previews = options.save_interval if options.preview_interval is None else options.preview_interval
-        validations = getattr(options, "validate_interval", None)
-        return cls(steps, options.save_interval, options.keep, previews, options.log_interval,
-                   options.save_interval if validations is None else validations)
-
-    def validates(self, step: int) -> bool:
-        """Whether a validation belongs to that step."""
-        return step == self.steps or self.validate_interval > 0 and step % self.validate_interval == 0
 
 
 class TrainingRun:
@@ -65,36 +40,71 @@ class TrainingRun:
     """
 
     def __init__(self, folder, parts: Sequence[Part], config, settings: Mapping[str, object], plan: Plan, name: str = "model",
-                 tell: Callable[[str], None] = print):
+                 tell: Callable[[str], None] = print, given: Collection[str] = ()):
         self.folder, self.parts, self.config, self.settings, self.plan, self.name = Path(folder), parts, config, dict(settings), plan, name
         self.settings.update(jittor_flags.record())
         self.tell = tell if processes.rank() == 0 else lambda message: None
+        self.given = frozenset(given)
         self.journal = Journal(self.folder / JOURNAL)
+        self.branch: Optional[dict] = None
+        self.changes: List[dict] = []
+        self.skipped = self.start = 0
         self.told = False                      # that there are no curves
 
     def resume(self, mode: str = "auto") -> int:
         """Finished steps: those of the newest checkpoint ("auto"; 0 if there is none), of the checkpoint file `mode`, or 0 ("never").
 
-        Raises CheckpointError in one line for a checkpoint of another network or other settings, and for "never" in a folder with
-        checkpoints; nothing has then been changed.
+        A file begins a branch, unless the newest checkpoint is of the branch that the same file and settings began. What is later
+        than the step is set aside, with the log. Settings in CHANGEABLE may differ where `given` names them. Raises CheckpointError
+        in one line for a checkpoint of another network or other settings, and for "never" in a folder with checkpoints, OutputError
+        for a folder with files of others; nothing has then been changed.
         """
         step = 0
         if processes.rank() == 0:
+            check_origin(self.folder, self.name)
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_stale_temporaries(self.folder)
             found = checkpoints(self.folder)
             if mode == "never" and found:
                 raise CheckpointError("%s holds checkpoints already (%s) and --resume is never; give another --output, or --resume auto"
                                       % (self.folder, found[-1].name))
-            path = found[-1] if mode == "auto" and found else None if mode in ("auto", "never") else Path(mode)
+
+            # Which file, and whether it begins a branch.
+            path, begun = found[-1] if mode == "auto" and found else None, None
+            if mode not in ("auto", "never"):
+                path = Path(mode)
+                begun = {"file": path.name, "sha256": sha256(path)}
+                if found and record(found[-1]).get("branch") == begun and not compared(record(found[-1])["settings"], self.settings):
+                    self.tell("%s began from %s with these settings: the branch goes on" % (found[-1], path))
+                    path, begun = found[-1], None
             if path is not None:
                 step = self._restore(path)
+                self.branch = begun or self.branch
                 self.tell("going on from %s" % path)
+            mark(self.folder, self.name)
+            self._make_way(step, path if begun else None)
             self.journal.rewind(step)
-            self._check_space()
+            check_space(self.folder, self.parts)
         step = int(processes.agreed({"step": float(step)})["step"])
-        self._share_out(step)
+        self.skipped = int(processes.agreed({"skipped": float(self.skipped)})["skipped"])
+        share_out(self.parts)
+        self.start = step
         return step
+
+    def _make_way(self, step: int, begun: Optional[Path]) -> None:
+        """Set aside what the steps from `step` on would overwrite or count against; begun: the file that begins a branch."""
+        elsewhere = begun is not None and begun.resolve().parent != self.folder.resolve()
+        files = later(self.folder, -1 if elsewhere else step, self.name)
+        if begun is None:
+            # After a kill previews and the best may be of steps that come again, and come out the same.
+            files = [path for path in files if record(path) and
+                     (path.name != BEST or compared(record(path).get("settings", {}), self.settings))]
+        if files:
+            target = set_aside(self.folder, step, files)
+            self.tell("%d files of later steps are set aside in %s, with the log: %s"
+                      % (len(files), target, ", ".join(path.name for path in files[:4]) + (", ..." if len(files) > 4 else "")))
+        if elsewhere:
+            copied_log(begun, self.folder)
 
     def follow(self, batches: Batches, start_step: int, preview: Optional[Callable[[Path], None]] = None,
                finish: Optional[Callable[[], None]] = None, validate: Optional[Validate] = None,
@@ -106,65 +116,89 @@ class TrainingRun:
         what is best, or None if stop() became true, for a signal came. learning_rate: of `train`. Raises TrainingProblem, OSError;
         checkpoints stay.
         """
-        plan, sums = self.plan, Means()
-        with _Signals() as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
+        plan, sums, update = self.plan, Means(), None
+        with Signals(self.tell) as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
             if start_step:
                 self._validate(start_step, validate, signals)       # a run killed after saving the step has not
             if start_step >= plan.steps:
-                self.tell("%d steps are done, %d were asked for: nothing to train" % (start_step, plan.steps))
+                self.tell("%d steps are done, %d were asked for: nothing to train; give --steps above %d to go on"
+                          % (start_step, plan.steps, start_step))
                 self._save_result(start_step, finish)
                 return True
-            for update in train(self.parts, batches, plan.steps, start_step, learning_rate):
-                sums.add(update.losses)
-                bar.show(update.step, update.losses["loss"])
-                stopping = processes.agreed({"stop": float(signals.caught)})["stop"] > 0
-                last = update.step == plan.steps
-                if update.step % plan.log_interval == 0 or last or stopping:
-                    self._log(update.step, sums.taken())
-                if update.step % plan.save_interval == 0 or last or stopping:
-                    self._save(update.step)
-                if preview is not None and plan.preview_interval and (update.step % plan.preview_interval == 0 or last):
-                    self._preview(update.step, preview)
-                if not stopping:
-                    self._validate(update.step, validate, signals)
-                if stopping and not last:
-                    break
+            try:
+                for update in train(self.parts, batches, plan.steps, start_step, learning_rate, plan.skip_bad_steps - self.skipped):
+                    self.skipped += update.skipped
+                    sums.add(update.losses)
+                    bar.show(update.step, update.losses.get("loss"))
+                    stopping = processes.agreed({"stop": float(signals.caught)})["stop"] > 0
+                    last = update.step == plan.steps
+                    if update.skipped:
+                        self.tell("step %d: its loss is no number; skipped (%d of %d)" % (update.step, self.skipped, plan.skip_bad_steps))
+                    if update.step % plan.log_interval == 0 or last or stopping:
+                        self._log(update.step, sums)
+                    if update.step % plan.save_interval == 0 or last or stopping:
+                        self._save(update.step)
+                    if preview is not None and plan.preview_interval and (update.step % plan.preview_interval == 0 or last):
+                        self._preview(update.step, preview)
+                    if not stopping:
+                        self._validate(update.step, validate, signals)
+                    if stopping and not last:
+                        break
+            except TrainingProblem as problem:
+                self._save_before(problem, sums)
         if update.step < plan.steps:
             self.tell("stopped after step %d, which is saved; the same command goes on from there" % update.step)
             return False
         self._save_result(plan.steps, finish)
         return True
 
-    def _log(self, step: int, values: Dict[str, float]) -> None:
+    def _save_before(self, problem: TrainingProblem, sums: Means) -> NoReturn:
+        """End a training whose loss is no number: the step before is saved, where it is whole and is not yet."""
+        step = problem.step
+        if not problem.whole:
+            raise TrainingProblem(f"{problem}; a part of that step was taken, so it is not saved: the same command goes on from the "
+                                  f"newest checkpoint, with a lower --learning_rate or --skip_bad_steps") from problem
+        if step and not (self.folder / f"checkpoint-{step:08d}.safetensors").exists():
+            if sums:
+                self._log(step, sums)
+            self._save(step)
+        raise TrainingProblem(f"{problem}; {f'step {step} is saved: ' if step else ''}give the same command again with a lower "
+                              f"--learning_rate, or with --skip_bad_steps 1") from problem
+
+    def _log(self, step: int, sums: Means) -> None:
+        values = sums.taken()
         if processes.rank() == 0:
-            self.journal.append(step, values)
+            self.journal.append(step, {**values, **({"skipped": float(self.skipped)} if self.skipped else {})})
 
     def _save(self, step: int) -> None:
         if processes.rank():
             return
-        first = self.parts[0]
-        groups: Dict[str, object] = {"optimizer": first.optimizer.state()}
-        if first.average is not None:
-            groups["ema"] = first.average.values
-        if first.companion is not None:
-            groups["companion"] = first.companion.state_dict()
-        for part in self.parts[1:]:
-            groups.update({part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()})
         path = self.folder / f"checkpoint-{step:08d}.safetensors"
         with self._written(path):
-            save(path, first.module.state_dict(), self.config, step=step, settings=self.settings,
-                 optimizer_steps=[part.optimizer.steps for part in self.parts], **groups)
-            if not draw_curve(self.folder / JOURNAL, self.folder / CURVE, self.name) and not self.told:
+            save(path, self.parts[0].module.state_dict(), self.config, step=step, settings=self.settings, branch=self.branch,
+                 changes=self.changes, skipped=self.skipped, optimizer_steps=[part.optimizer.steps for part in self.parts],
+                 **stored(self.parts))
+        self._draw()
+        prune(self.folder, self.plan.keep, self.branch)
+
+    def _draw(self) -> None:
+        """The curve of the log so far; said once where it cannot be drawn, silent while there is nothing to draw."""
+        with self._written(self.folder / CURVE):
+            try:
+                draw_curve(self.folder / JOURNAL, self.folder / CURVE, self.name)
+            except NoMatplotlib as problem:
+                if not self.told:
+                    self.tell("no %s: %s" % (CURVE, problem))
                 self.told = True
-                self.tell("no %s: matplotlib cannot be imported; pip install matplotlib" % CURVE)
-        kept = checkpoints(self.folder)
-        for old in kept[:-self.plan.keep] if self.plan.keep else []:
-            old.unlink()
 
     def _save_result(self, step: int, finish: Optional[Callable[[], None]]) -> None:
         if processes.rank():
             return
         path = self.folder / f"{self.name}.safetensors"
+        there = record(path)
+        if there.get("step") == step and not compared(there.get("settings", {}), self.settings):
+            self.tell("%d steps are done: %s" % (step, path))
+            return
         with self._averaged():
             if finish is not None:
                 finish()
@@ -178,7 +212,7 @@ class TrainingRun:
             with self._averaged(), self._written(path):
                 preview(path)
 
-    def _validate(self, step: int, validate: Optional[Validate], signals: "_Signals") -> None:
+    def _validate(self, step: int, validate: Optional[Validate], signals: "Signals") -> None:
         """Validate a step that is due and has not been, after it was saved: a validation may take long, and mpirun's Ctrl-C is quick."""
         if validate is None or processes.rank() or not self.plan.validates(step) or self._validated(step):
             return
@@ -187,12 +221,15 @@ class TrainingRun:
             if found is None:
                 return
             score, told = next(iter(found.values())), ", ".join("%s %.4f" % item for item in found.items())
-            best, best_step = self._best()
+            measured = plain(getattr(validate, "measured", {}))
+            best, best_step = self._best(measured)
             if score > best:
                 path = self.folder / BEST
                 with self._written(path):
-                    save(path, self.parts[0].module.state_dict(), self.config, step=step, settings=self.settings, score=float(score))
+                    save(path, self.parts[0].module.state_dict(), self.config, step=step, settings=self.settings, score=float(score),
+                         measured=measured)
             self.journal.append(step, {VALIDATION + name: value for name, value in found.items()})
+        self._draw()
         self.tell("step %d: %s; %s" % (step, told, "the best so far" if score > best else "best %.4f at step %d" % (best, best_step)))
 
     def _validated(self, step: int) -> bool:
@@ -200,12 +237,20 @@ class TrainingRun:
         columns = [values for name, values in log.items() if name.startswith(VALIDATION)]
         return any(np.isfinite(values[log["step"] == step]).any() for values in columns)
 
-    def _best(self):
-        """(score, step) of the best file of this run; (-inf, 0) if there is none."""
+    def _best(self, measured: Mapping[str, object]):
+        """(score, step) of the best file of this run; (-inf, 0) if there is none. One that was measured in another way is set aside."""
         path = self.folder / BEST
-        extra = load_extra(path) if path.is_file() else {}
-        mine = extra.get("settings") == self.settings and "score" in extra
-        return (float(extra["score"]), int(extra["step"])) if mine else (float("-inf"), 0)
+        if not path.is_file():
+            return float("-inf"), 0
+        extra = record(path)
+        differ = set(compared(extra.get("settings", {}), self.settings))
+        earlier = int(extra.get("step", 0)) <= self.start        # of this run before one of its settings was changed on purpose
+        mine = "score" in extra and (not differ or earlier and differ <= CHANGEABLE)
+        if mine and extra.get("measured", measured) == measured:
+            return float(extra["score"]), int(extra["step"])
+        target = set_aside(self.folder, int(extra.get("step", 0)), [path])
+        self.tell("%s was scored in another way or is of other settings: it is set aside in %s and not compared" % (path.name, target))
+        return float("-inf"), 0
 
     def _averaged(self):
         average = self.parts[0].average
@@ -227,68 +272,20 @@ class TrainingRun:
         if config != self.config:
             raise CheckpointError("%s holds another network (%s) than the one to be trained (%s); give another --output, or its --preset"
                                   % (path, config, self.config))
-        stored = extra.get("settings", {})
-        differ = sorted(name for name in set(stored) | set(self.settings) if stored.get(name) != self.settings.get(name))
+        differ = compared(extra.get("settings", {}), self.settings)
+        refused = [name for name in differ if name not in CHANGEABLE & self.given]
+        if refused:
+            told = ", ".join("%s was %.80s, is %.80s" % (name, *differ[name]) for name in refused[:4])
+            free = [f"--{name}" for name in refused if name in CHANGEABLE]
+            raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on%s, or another --output and this file "
+                                  "as --model_path to start anew from its weights"
+                                  % (path, told, " (or %s, to change it on purpose)" % " ".join(free) if free == [
+                                      f"--{name}" for name in refused] else ""))
+        step = int(extra["step"])
+        self.branch, self.skipped = extra.get("branch"), int(extra.get("skipped", 0))
+        self.changes = list(extra.get("changes", ())) + [{"step": step, "name": name, "was": was, "is": now}
+                                                         for name, (was, now) in differ.items()]
         if differ:
-            told = ", ".join("%s was %.80s, is %.80s" % (name, stored.get(name), self.settings.get(name)) for name in differ[:4])
-            raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on, or another --output and this file "
-                                  "as --model_path to start anew from its weights" % (path, told))
-        load_into(self.parts[0].module, path, weights="model")
-        for part, steps in zip(self.parts, extra["optimizer_steps"]):
-            prefix = f"{part.name}_" if part.name else ""
-            if part.name:
-                load_into(part.module, extra[part.name])
-            if part.companion is not None:
-                load_into(part.companion, extra["companion"])
-            part.optimizer.restore(extra[prefix + "optimizer"], steps)
-            if part.average is not None:
-                part.average.restore(extra[prefix + "ema"])
-        return int(extra["step"])
-
-    def _share_out(self, step: int) -> None:
-        for part in self.parts:
-            steps = processes.agreed({"steps": float(part.optimizer.steps if processes.rank() == 0 else 0)})["steps"]
-            part.optimizer.steps = int(steps)
-            processes.share_out(part.optimizer.state().values())
-            if part.average is not None:
-                processes.share_out(part.average.values.values())
-        for module in self._modules():
-            processes.share_out(module.state_dict().values())
-
-    def _modules(self) -> List:
-        return [module for part in self.parts for module in (part.module, part.companion) if module is not None]
-
-    def _check_space(self) -> None:
-        sizes = [sum(4 * v.numel() for v in module.state_dict().values()) for module in self._modules()]
-        needed = sum(3 * size for size in sizes) + (sizes[0] if self.parts[0].average is not None else 0)
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise OSError("%s has %.1f GB free, one checkpoint takes %.1f GB; make room or give another --output"
-                          % (self.folder, free / 1e9, needed / 1e9))
-
-
-def checkpoints(folder: Path) -> List[Path]:
-    """The checkpoint files of a run's folder, by step."""
-    found = {int(match.group(1)): entry for entry in folder.iterdir() for match in [CHECKPOINT.match(entry.name)] if match}
-    return [found[step] for step in sorted(found)]
-
-
-class _Signals:
-    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends it."""
-
-    def __init__(self):
-        self.caught, self.before = False, {}
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self._catch)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _catch(self, number, frame) -> None:
-        if self.caught:
-            raise KeyboardInterrupt
-        self.caught = True
+            self.tell("changed from step %d on: %s" % (step, ", ".join("%s %s -> %s" % (name, *pair) for name, pair in differ.items())))
+        restore(self.parts, path, extra)
+        return step

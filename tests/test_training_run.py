@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jseg import training_run
+from jseg import run_state, training_run
 from jseg.checkpoint import CheckpointError, load, load_config, load_extra
 from jseg.training_run import checkpoints
 from small_training import run_in
@@ -172,7 +172,7 @@ def test_a_disk_too_small_is_told_before_the_training(tmp_path, monkeypatch):
     class Usage:
         free = 1000
 
-    monkeypatch.setattr(training_run.shutil, "disk_usage", lambda folder: Usage)
+    monkeypatch.setattr(run_state.shutil, "disk_usage", lambda folder: Usage)
     with pytest.raises(OSError, match="one checkpoint takes .* GB; make room"):
         train(tmp_path, 3)
 

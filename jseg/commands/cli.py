@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import os
 import sys
 import traceback
-from typing import Callable, Dict, List, NoReturn, Optional
+from typing import Callable, Dict, FrozenSet, List, NoReturn, Optional
 
 from jseg import out_of_memory
 from jseg.machine import RuntimeProblem
@@ -81,6 +82,8 @@ def add_training_options(p: argparse.ArgumentParser, output: str, steps: int, ba
     p.add_argument("--keep", type=int, default=3, help="checkpoints that stay; 0 keeps all (default 3)")
     p.add_argument("--preview_interval", type=int, help="steps between previews; 0: none (default: as --save_interval)")
     p.add_argument("--log_interval", type=int, default=10, help="steps that one row of log.csv is the mean of (default 10)")
+    p.add_argument("--skip_bad_steps", type=int, default=0, metavar="N", help="leave out up to N steps in all whose loss is no finite "
+                   "number, and count them in the log (default 0: the training is saved and ends)")
     p.add_argument("--precision", default="float32", choices=("float32",),
                    help="float32 only: Jittor's half precision sums convolutions in half precision on CUDA and has no fast path on the CPU")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -89,7 +92,10 @@ def add_training_options(p: argparse.ArgumentParser, output: str, steps: int, ba
 
 def check_training_options(args: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that cannot be meant."""
-    for name, least in (("steps", 1), ("batch_size", 1), ("micro_batch", 1), ("seed", 0), ("save_interval", 1), ("keep", 0),
+    for name, value in vars(args).items():
+        if any(isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, (list, tuple)) else [value])):
+            raise ValueError(f"--{name} is {value}; expected a finite number")
+    for name, least in (("steps", 1), ("skip_bad_steps", 0), ("batch_size", 1), ("micro_batch", 1), ("seed", 0), ("save_interval", 1), ("keep", 0),
                         ("preview_interval", 0), ("log_interval", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
@@ -115,6 +121,19 @@ def steps_asked(args: argparse.Namespace, examples: int) -> int:
     if args.epochs is not None:
         return max(1, round(args.epochs * examples / args.batch_size))
     return args.default_steps if args.steps is None else args.steps
+
+
+def steps_told(start: int, steps: int, batch_size: int) -> str:
+    """What of the training is ahead, for its first line."""
+    return f"steps {start} to {steps} of {batch_size}" if start < steps else f"{start} steps done, {steps} asked for"
+
+
+def options_given(p: argparse.ArgumentParser, argv: Optional[List[str]]) -> FrozenSet[str]:
+    """The names of the options that stand on the command line itself; `p` is a parser of its own for this, whose defaults go."""
+    for action in p._actions:
+        action.default = argparse.SUPPRESS
+    p._defaults.clear()
+    return frozenset(vars(p.parse_args(argv))) | (frozenset(("steps",)) if "--epochs" in (argv or sys.argv[1:]) else frozenset())
 
 
 def speaks() -> bool:

@@ -54,8 +54,10 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then train; 0 also when stopped by a signal with everything saved."""
     args = parser().parse_args(argv)
+    args.given = cli.options_given(parser(), argv)
     if args.release:
         vars(args).update(RELEASE)
+        args.given |= {"batch_size", *RELEASE}
     cli.check_training_options(args)
     for name in ("drop", "dropout"):
         if not 0 <= getattr(args, name) < 1:
@@ -63,6 +65,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.examples import check_examples
     from jseg.flowseg.layouts import training_part
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
+    from jseg.run_records import check_places, run_folder
     placed: List[str] = []
     args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
     autoencoder = network_config(args.ae_path, "AutoencoderConfig")
@@ -70,9 +73,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     examples, classes = training_part(args.input_path, args.layout, args.classes, args.ignore, notes, args.map)
     config = _network(args, len(classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
-    notes = [autoencoder_line(args.ae_path), *placed, *notes]
-    notes += check_examples(examples, classes, args.ignore, *size, fit=args.fit)
-    _train(args, config, autoencoder, classes, examples, notes)
+    inputs = {"input_path": args.input_path, "ae_path": args.ae_path, "model_path": args.model_path}
+    check_places({"cache": args.cache or Path(args.output) / "latents"}, inputs)
+    with run_folder(args.output, "unet", inputs, cli.speaks()):
+        notes = [autoencoder_line(args.ae_path), *placed, *notes]
+        notes += check_examples(examples, classes, args.ignore, *size, fit=args.fit)
+        _train(args, config, autoencoder, classes, examples, notes)
     return 0
 
 
@@ -107,11 +113,11 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
     division = Division.of(args, processes.rank(), processes.world())
     batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
     part = _part(args, config)
-    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), Plan.of(args, steps), "unet", _tell)
+    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), Plan.of(args, steps), "unet", _tell, args.given)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(part, batches.first, division.micro_batch)
-    _tell(f"{len(latents)} examples, {part.size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
+    _tell(f"{len(latents)} examples, {part.size:,} parameters, {cli.steps_told(start, steps, args.batch_size)} on {device}, "
           f"{division.world} process(es), into {args.output}")
     run.follow(batches, start, Preview(part.module, autoencoder, latents, examples, classes, args.seed, args.fit))
 

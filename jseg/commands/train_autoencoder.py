@@ -50,6 +50,7 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check the pictures, then train; 0 also when stopped by a signal with everything saved."""
     args = parser().parse_args(argv)
+    args.given = cli.options_given(parser(), argv)
     cli.check_training_options(args)
     if args.decoder_only and not args.model_path:
         raise ValueError("--decoder_only trains the decoder of a given autoencoder; give its weights as --model_path")
@@ -64,8 +65,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
                          f"{4 * factor}, the crop no larger than the picture")
     from jseg.examples import find_examples
-    paths = [example.picture for example in find_examples(args.input_path, labels=False)]
-    _train(args, config, paths)
+    from jseg.run_records import run_folder
+    inputs = {"input_path": args.input_path, "model_path": args.model_path}
+    with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
+        _train(args, config, [example.picture for example in find_examples(args.input_path, labels=False)])
     return 0
 
 
@@ -80,11 +83,12 @@ def _train(args, config, paths) -> None:
     batches = PictureBatches(paths, (args.width, args.height), (args.crop, args.crop) if args.crop else (args.width, args.height),
                              division, args.seed)
     parts = _parts(args, config, batches)
-    run = TrainingRun(args.output, parts, config, _settings(args, paths), Plan.of(args, steps), "autoencoder", _tell)
+    run = TrainingRun(args.output, parts, config, _settings(args, paths), Plan.of(args, steps), "autoencoder", _tell,
+                      args.given)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(parts[0], lambda count: {**batches.first(count), "step": max(args.critic_start, 0)}, division.micro_batch)
-    _tell(f"{len(paths)} pictures, {parts[0].size:,} parameters, steps {start} to {steps} of {args.batch_size} on {device}, "
+    _tell(f"{len(paths)} pictures, {parts[0].size:,} parameters, {cli.steps_told(start, steps, args.batch_size)} on {device}, "
           f"{division.world} process(es), into {args.output}")
     run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches),
                None if args.decoder_only else lambda: _standardize(parts[0].module, batches))

@@ -73,23 +73,27 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then train; 0 also when stopped by a signal with everything saved."""
     args = parser().parse_args(argv)
+    args.given = cli.options_given(parser(), argv)
     for name, value in RECIPES.get(args.preset, RECIPES[""]).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     cli.check_training_options(args)
     _check_options(args)
     from jseg.flowseg.layouts import open_dataset
-    notes: List[str] = []
-    dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes, args.map)
-    notes += [dataset.classes.said()] * bool(args.classes and not args.classes.isdigit())
-    config = _network(args, len(dataset.classes))
-    _check_start(args, config)
-    if cli.speaks() and not args.trust_data:
-        count = len(dataset.train) + len(dataset.val)
-        if count >= MANY:
-            _tell(f"reading all {count} examples, to check them (--trust_data: not)")
-        notes += dataset.check(config.patch)
-    _train(args, config, dataset, notes)
+    from jseg.run_records import run_folder
+    inputs = {"data": args.data, "model_path": args.model_path, "repa": args.repa}
+    with run_folder(args.output, "flowseg", inputs, cli.speaks()):
+        notes: List[str] = []
+        dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes, args.map)
+        notes += [dataset.classes.said()] * bool(args.classes and not args.classes.isdigit())
+        config = _network(args, len(dataset.classes))
+        _check_start(args, config)
+        if cli.speaks() and not args.trust_data:
+            count = len(dataset.train) + len(dataset.val)
+            if count >= MANY:
+                _tell(f"reading all {count} examples, to check them (--trust_data: not)")
+            notes += dataset.check(config.patch)
+        _train(args, config, dataset, notes)
     return 0
 
 
@@ -170,12 +174,13 @@ def _train(args, config, dataset, notes) -> None:
     part = _part(args, config, codes)
     chosen = np.unique(np.linspace(0, len(dataset.val) - 1, min(args.validate_count or len(dataset.val), len(dataset.val))).astype(int))
     validation = Validation(part.module, [dataset.val[i] for i in chosen], dataset.load, dataset.classes, args.validate_steps)
-    run = TrainingRun(args.output, [part], config, _settings(args, dataset, steps), Plan.of(args, steps), "flowseg", _tell)
+    run = TrainingRun(args.output, [part], config, _settings(args, dataset, steps), Plan.of(args, steps), "flowseg", _tell,
+                      args.given)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(part, batches.first, division.micro_batch)
-    _tell(f"{len(dataset.train)} examples, {len(chosen)} to validate on, {len(dataset.classes)} classes, {part.size:,} parameters, steps "
-          f"{start} to {steps} of {args.batch_size} on {device}, {division.world} process(es), into {args.output}")
+    _tell(f"{len(dataset.train)} examples, {len(chosen)} to validate on, {len(dataset.classes)} classes, {part.size:,} parameters, "
+          f"{cli.steps_told(start, steps, args.batch_size)} on {device}, {division.world} process(es), into {args.output}")
     run.follow(batches, start, validation.preview, validate=validation,
                learning_rate=rates(args.learning_rate, args.warmup, steps if args.decay == "linear" else 0))
 

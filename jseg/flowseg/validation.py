@@ -1,6 +1,8 @@
 """What a training of FlowSeg looks at on the side: mIoU on the validation examples, and previews of the same."""
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
@@ -15,6 +17,7 @@ from jseg.metrics import confusion, mean_iou, pixel_accuracy
 from jseg.sheet import contact_sheet
 
 SHOWN = 6
+PROTOCOL = 1                   # counted up whenever the same network would get another score
 
 
 class Validation:
@@ -26,6 +29,15 @@ class Validation:
 
     def __init__(self, network, examples: List[Example], load: Load, classes: ClassSet, steps: int = 10):
         self.network, self.examples, self.load, self.classes, self.steps = network, examples, load, classes, steps
+
+    @property
+    def measured(self) -> Dict[str, object]:
+        """What a score depends on beside the network: scores of different ones are not compared."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            sizes = [os.stat(path).st_size if os.path.isfile(path) else -1 for path in (example.picture, example.label)]
+            digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
+        return {"protocol": PROTOCOL, "examples": len(self.examples), "steps": self.steps, "data": digest.hexdigest()}
 
     def __call__(self, stop: Callable[[], bool] = lambda: False) -> Optional[Dict[str, float]]:
         total = np.zeros((len(self.classes),) * 2, np.int64)

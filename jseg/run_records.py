@@ -1,0 +1,205 @@
+"""What a training run keeps in its folder: whose files they are, which checkpoint to go on from, and what is set aside.
+
+FOLDER/training.json                marks the folder as a training's, and says of which result
+FOLDER/set_aside-00000010-1/        what was later than step 10 when the run went back to that step, with the log as it was
+
+The checkpoints in FOLDER itself are always those of one line of steps. Each says in `branch` from which file a person started it with
+--resume FILE (None: from the beginning), and in `changes` which settings were changed on the way. Nothing here knows Jittor.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+
+from jseg.atomic import write_atomic
+from jseg.checkpoint import CheckpointError
+from jseg.formats.reader import read_record
+from jseg.outputs import OutputError, locked
+
+CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
+PREVIEW = re.compile(r"^preview-(\d{8,})\.png$")
+JOURNAL, CURVE, BEST, MARK = "log.csv", "curve.png", "best.safetensors", "training.json"
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+# What a person may change on the way, by giving the option: how the work is done, not which work it is.
+CHANGEABLE = frozenset(("batch_size", "learning_rate", "weight_decay", "ema", "drop", "warmup", "decay", "steps", "scales", "jitter",
+                        "shift", "repa_weight", "critic_weight"))
+# What a checkpoint without the setting was trained with: whoever adds a setting adds the old behaviour here.
+WHEN_MISSING: Dict[str, object] = {"weight_decay": 0.0, "drop": 0.2, "zero_init": "zero", "warmup": 0, "decay": "none",
+                                   "scales": [0.5, 2.0], "jitter": 0.0, "shift": 1.0, "weight": 1.0, "schedule": "static",
+                                   "tau": 1.0, "eps": 1e-2}
+
+
+def checkpoints(folder: Path) -> List[Path]:
+    """The checkpoint files of a run's folder, by step."""
+    found = {int(match.group(1)): entry for entry in folder.iterdir()
+             for match in [CHECKPOINT.match(entry.name)] if match}
+    return [found[step] for step in sorted(found)]
+
+
+def record(path: Path) -> Dict[str, object]:
+    """What a file of ours says beside its arrays; {} for a missing file and for those of others."""
+    try:
+        stored = read_record(path) if path.is_file() else None
+    except CheckpointError:
+        return {}
+    extra = stored.get("extra") if isinstance(stored, dict) else None
+    return extra if isinstance(extra, dict) else {}
+
+
+def plain(value):
+    """The value as it comes back from a file."""
+    return json.loads(json.dumps(value))
+
+
+def compared(stored: Mapping[str, object], asked: Mapping[str, object]) -> Dict[str, tuple]:
+    """{setting: (was, is)} of those that differ; a missing one is as in WHEN_MISSING."""
+    pairs = {}
+    for name in sorted(set(stored) | set(asked)):
+        was, now = (plain(one.get(name, WHEN_MISSING.get(name))) for one in (stored, asked))
+        if was != now:
+            pairs[name] = (was, now)
+    return pairs
+
+
+@contextlib.contextmanager
+def run_folder(output, name: str, inputs: Mapping[str, object], speaks: bool = True) -> Iterator[None]:
+    """Hold the folder `output` of a training of `name` for this process, made if missing and removed again if it stays empty.
+
+    inputs: {option: path or None} of what is read. Raises OutputError, before anything is written, where the folder holds files of
+    another origin, takes the place of an input or is held by another process. Where not `speaks`, process 0 does all this.
+    """
+    check_places({"output": output}, inputs)
+    if not speaks:
+        yield
+        return
+    folder = Path(output)
+    check_origin(folder, name)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            yield
+    finally:
+        with contextlib.suppress(OSError):                     # not empty: what is there stays
+            for place in made:
+                place.rmdir()
+
+
+def check_places(outputs: Mapping[str, object], inputs: Mapping[str, object]) -> None:
+    """Raise OutputError where an output folder is an input, lies among its pictures, or holds an input under a run's own name."""
+    for option, output in outputs.items():
+        if not output:
+            continue
+        target = Path(os.path.realpath(output))
+        if os.path.islink(output) and not target.exists():
+            raise OutputError(f"--{option} {output} is a link to nowhere; give a folder, which is created if missing")
+        for name, given in inputs.items():
+            source = Path(os.path.realpath(given)) if given else None
+            if source is not None and _takes(target, source):
+                raise OutputError(f"--{option} {output} would take the place of the input --{name} {given}; give another folder "
+                                  f"as --{option}")
+
+
+def _takes(target: Path, source: Path) -> bool:
+    """Whether results in `target` would mix with the input `source`."""
+    if source.is_file():
+        return source.parent == target and _own_name(source.name, source.stem)
+    if target == source:
+        return True
+    among = [place for place in (target, *target.parents) if source in (place, *place.parents)]
+    return any(_holds_pictures(place) for place in among)
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return folder.is_dir() and any(Path(name).suffix.lower() in PICTURES and name != CURVE and not PREVIEW.match(name)
+                                   for name in os.listdir(folder))
+
+
+def _own_name(name: str, result: str) -> bool:
+    """Whether a training that makes `result` writes a file of this name."""
+    return name in (JOURNAL, CURVE, BEST, f"{result}.safetensors") or bool(CHECKPOINT.match(name) or PREVIEW.match(name))
+
+
+def check_origin(folder: Path, name: str) -> None:
+    """Raise OutputError if `folder` holds a file that a training of `name` writes, but no such training."""
+    there = sorted(os.listdir(folder)) if folder.is_dir() else []
+    taken = [file for file in there if _own_name(file, name)]
+    if MARK in there:
+        other = _marked(folder / MARK)
+        if other != name:
+            raise OutputError(f"{folder} holds a training of {other or 'something else'}, not of {name}; give another --output")
+    elif taken and not any("settings" in record(folder / file) for file in taken if file.endswith(".safetensors")):
+        raise OutputError(f"{folder} holds {taken[0]}, which no training of {name} wrote there; give another --output, or move "
+                          f"it away")
+
+
+def mark(folder: Path, name: str) -> None:
+    """Say in `folder` that it is a training's."""
+    if not (folder / MARK).exists():
+        write_atomic(folder / MARK, lambda file: file.write(json.dumps({"training": name}).encode("ascii")))
+
+
+def _marked(path: Path) -> Optional[str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get("training") if isinstance(found, dict) else None
+
+
+def later(folder: Path, step: int, name: str) -> List[Path]:
+    """Checkpoints, previews, best and result of steps after `step`, the latest first."""
+    found = []
+    for entry in folder.iterdir():
+        match = CHECKPOINT.match(entry.name) or PREVIEW.match(entry.name)
+        if match:
+            found.append((int(match.group(1)), entry.name, entry))
+        elif entry.name in (BEST, f"{name}.safetensors"):
+            found.append((int(record(entry).get("step", 0)), entry.name, entry))
+    return [entry for at, _, entry in sorted(found, reverse=True) if at > step]
+
+
+def set_aside(folder: Path, step: int, files: Sequence[Path]) -> Path:
+    """Move files into a new folder set_aside-STEP-N in `folder`, with a copy of log and curve; that folder.
+
+    The log goes first and the latest file next, so whatever interrupts this, the rest is a run as one killed earlier leaves it.
+    """
+    number = 1
+    while True:
+        target = folder / f"set_aside-{step:08d}-{number}"
+        try:
+            target.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+    for name in (JOURNAL, CURVE):
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+            write_atomic(target / name, lambda file, content=content: file.write(content))
+    for path in files:
+        os.replace(path, target / path.name)
+    return target
+
+
+def prune(folder: Path, keep: int, branch: object) -> None:
+    """Remove all but the newest `keep` checkpoints of this branch; 0 keeps all. Those of other branches stay."""
+    if not keep:
+        return
+    mine = [path for path in checkpoints(folder) if record(path).get("branch") == plain(branch)]
+    for path in mine[:-keep]:
+        path.unlink()
+
+
+def copied_log(source: Path, target: Path) -> None:
+    """Take over the log beside a checkpoint of another folder, where there is one."""
+    log = source.parent / JOURNAL
+    if log.is_file():
+        shutil.copyfile(str(log), str(target / JOURNAL))
+    elif (target / JOURNAL).exists():
+        (target / JOURNAL).unlink()

@@ -1,0 +1,191 @@
+"""Random histories of a training (stopped, killed, branched, changed, diverging) against what a run promises."""
+import csv
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+
+from jseg import atomic, run_records, training_run
+from jseg.checkpoint import CheckpointError, load
+from jseg.outputs import OutputError
+from jseg.run_records import checkpoints, record
+from jseg.training import TrainingProblem
+from jseg.training_run import Plan, TrainingRun
+from test_training import part
+
+END = 12
+
+
+class Killed(BaseException):
+    """What a kill -9 is to the files: nothing after it runs."""
+
+
+def inputs(step, bad=()):
+    rng = np.random.default_rng(step)
+    x = rng.standard_normal((4, 5)).astype(np.float32)
+    yield {"x": x * np.float32("nan") if step + 1 in bad else x, "y": x[:, :2]}, 1.0
+
+
+def training(folder, told=None, rate=0.01, given=("learning_rate",), resume="auto", stop=None, bad=(), steps=END, **plan):
+    """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM comes."""
+    network = part(rate, average=True)
+    run = TrainingRun(folder, [network], None, {"learning_rate": rate, "seed": 0},
+                      Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}), "model", [].append if told is None else told.append,
+                      given)
+
+    def batches(step):
+        if stop == step + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inputs(step, bad)
+
+    return run.follow(batches, run.resume(str(resume))), run
+
+
+def steps_logged(folder):
+    if not (folder / "log.csv").exists():
+        return []
+    with open(folder / "log.csv") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def digest(path):
+    return load(path, weights="model")["weight"].tobytes()
+
+
+def saved(folder):
+    """{(step, weights)} of every checkpoint below the folder; each can be read."""
+    return {(int(path.name[11:19]), digest(path)) for path in folder.rglob("checkpoint-*.safetensors")}
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    monkeypatch.setattr(training_run, "draw_curve", lambda *arguments: True)
+
+
+def test_the_same_branching_command_goes_on_after_a_stop_and_nothing_is_lost(tmp_path):
+    training(tmp_path, steps=9)
+    before, told = saved(tmp_path), []
+    command = dict(resume=tmp_path / "checkpoint-00000003.safetensors", keep=1, told=told)
+    assert training(tmp_path, stop=5, **command)[0] is False
+    assert before <= saved(tmp_path) and told[-1].startswith("stopped after step 5, which is saved")
+    assert steps_logged(tmp_path) == [1, 2, 3, 4, 5]
+    aside = tmp_path / "set_aside-00000003-1"
+    assert steps_logged(aside) == list(range(1, 10)) and (aside / "model.safetensors").exists()
+    told.clear()
+    assert training(tmp_path, **command)[0] and any("the branch goes on" in line for line in told)
+    assert not (tmp_path / "set_aside-00000003-2").exists() and before <= saved(tmp_path)
+    assert steps_logged(tmp_path) == list(range(1, END + 1))
+
+
+def test_a_setting_changed_on_purpose_is_recorded_and_others_are_refused(tmp_path):
+    training(tmp_path, steps=3)
+    told = []
+    with pytest.raises(CheckpointError, match="learning_rate was 0.01, is 0.02; .*--learning_rate, to change it on purpose"):
+        training(tmp_path, rate=0.02, given=())
+    assert training(tmp_path, told, rate=0.02)[0]
+    assert "changed from step 3 on: learning_rate 0.01 -> 0.02" in told
+    assert record(checkpoints(tmp_path)[-1])["changes"] == [{"step": 3, "name": "learning_rate", "was": 0.01, "is": 0.02}]
+
+
+def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_path):
+    with pytest.raises(TrainingProblem, match="step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"):
+        training(tmp_path, bad=(5,))
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors" and steps_logged(tmp_path) == [1, 2, 3, 4]
+    done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
+    assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
+    assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
+
+
+def test_a_shorter_run_than_is_done_says_so_and_leaves_the_result(tmp_path):
+    training(tmp_path, steps=6)
+    before, told = (tmp_path / "model.safetensors").read_bytes(), []
+    assert training(tmp_path, told, steps=4)[0]
+    assert "6 steps are done, 4 were asked for: nothing to train; give --steps above 6 to go on" in told
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["log.csv", "curve.png", "model.safetensors", "best.safetensors", "checkpoint-00000003.safetensors",
+                                  "preview-00000003.png"])
+def test_files_of_another_origin_are_refused_and_nothing_is_written(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(OutputError, match=name):
+        training(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
+    pictures = tmp_path / "data" / "imgs"
+    pictures.mkdir(parents=True)
+    (pictures / "a.jpg").write_bytes(b"x")
+    for output in (tmp_path / "data", pictures, pictures / "run"):
+        with pytest.raises(OutputError, match="--output .* would take the place of the input --input_path"):
+            run_records.check_places({"output": output}, {"input_path": tmp_path / "data"})
+    run_records.check_places({"output": tmp_path / "data" / "runs" / "x"}, {"input_path": tmp_path / "data"})
+
+
+def test_a_folder_in_use_is_refused_and_one_that_stays_empty_goes(tmp_path):
+    with run_records.run_folder(tmp_path / "a" / "run", "model", {}):
+        with pytest.raises(OutputError, match=f"process {os.getpid()}"):
+            with run_records.run_folder(tmp_path / "a" / "run", "model", {}):
+                pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def killing(monkeypatch, rng):
+    """From a random one of the next file operations on, none works."""
+    left = [rng.randrange(1, 14)]
+
+    def dying(work):
+        def operation(*arguments, **named):
+            left[0] -= 1
+            if left[0] <= 0:
+                raise Killed
+            return work(*arguments, **named)
+        return operation
+
+    for name in ("replace", "fsync"):
+        monkeypatch.setattr(atomic.os, name, dying(getattr(os, name)))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(seed, tmp_path):
+    rng, folder = random.Random(seed), tmp_path / "run"
+    known, rate = set(), 0.01
+    for _ in range(5):
+        event = rng.choice(("stop", "kill", "branch", "nan", "rate"))
+        there = checkpoints(folder) if folder.exists() else []
+        options = dict(keep=0, rate=rate, steps=rng.randrange(4, END))
+        if event == "stop":
+            options["stop"] = rng.randrange(1, END)
+        elif event == "nan":
+            options["bad"] = (rng.randrange(2, END),)
+        elif event == "branch" and there:
+            options["resume"] = rng.choice(there)
+        elif event == "rate" and there:
+            options["rate"] = rng.choice((0.01, 0.02))
+        with pytest.MonkeyPatch.context() as patch:
+            if event == "kill":
+                killing(patch, rng)
+            try:
+                training(folder, **options)
+            except (Killed, TrainingProblem):
+                pass
+        now = saved(folder) if folder.exists() else set()
+        assert known <= now, f"lost after {event}"
+        known = now
+        newest = checkpoints(folder)[-1:] if folder.exists() else []
+        rate = record(newest[0])["settings"]["learning_rate"] if newest else options["rate"]
+    told = []
+    assert training(folder, told, rate=rate, keep=1)[0]
+    assert steps_logged(folder) == list(range(1, END + 1))
+
+    # The same from the beginning, with the changes of this line of steps.
+    last = checkpoints(folder)[-1]
+    changes = {change["step"]: change["is"] for change in record(last)["changes"]}
+    first = next((change["was"] for change in record(last)["changes"]), rate)
+    begun = tmp_path / "whole"
+    for stop, new in [*zip(sorted(changes), [first] + [changes[step] for step in sorted(changes)]), (END, rate)]:
+        training(begun, rate=new, steps=stop)
+    assert digest(last) == digest(checkpoints(begun)[-1])
