@@ -15,7 +15,7 @@ import numpy as np
 
 from jseg import images
 from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder,
-                         name_key, some, visible_files)
+                         left_out, name_key, some, visible_files)
 from jseg.classes import IGNORED
 
 PICTURE_FOLDERS = ("imgs", "images")
@@ -36,20 +36,20 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     """All examples of a training folder, sorted by stem.
 
     With labels=False, pictures directly in `folder` will do and label maps are not looked at. What the user should be told (two picture
-    folders) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and
+    folders, files that are left out) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and
     label maps without picture (all counted, the first five named), and for two files of one stem.
     """
     root = existing_folder(folder, "training folder")
     place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
     if not labels:
-        pictures = by_stem(place or root, images.PICTURE_SUFFIXES)
+        pictures = by_stem(place or root, images.PICTURE_SUFFIXES, notes)
         if not pictures:
             raise DataError("%s; expected pictures in it, in imgs/ or in images/" % _without(place or root, images.PICTURE_SUFFIXES))
         return [Example(stem, pictures[stem]) for stem in sorted(pictures)]
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
         raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
-    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES), by_stem(maps_place, LABEL_SUFFIXES)
+    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES, notes), by_stem(maps_place, LABEL_SUFFIXES, notes)
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
@@ -101,8 +101,11 @@ def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes:
     return (filled or there or [None])[0]
 
 
-def by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
-    """{stem: file} of the visible files of these suffixes in a folder; raises DataError for two files of one stem."""
+def by_stem(place: Path, suffixes: Sequence[str], notes: Notes = None) -> Dict[str, Path]:
+    """{stem: file} of the visible files of these suffixes in a folder; raises DataError for two files of one stem.
+
+    A line on the files that are left out is appended to `notes`.
+    """
     found: Dict[str, Path] = {}
     for path in visible_files(place, suffixes):
         stem = name_key(path.stem)
@@ -110,6 +113,8 @@ def by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
             raise DataError("%s holds both %s and %s, which would be one example; rename or remove one"
                             % (place, found[stem].name, path.name))
         found[stem] = path
+    if notes is not None:
+        notes.extend(left_out(place, suffixes))
     return found
 
 

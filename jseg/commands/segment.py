@@ -57,8 +57,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.progress import PictureBar
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
-    pictures = folder.find_pictures(args.input)
-    notes = folder.check_pictures(pictures, config.patch)
+    notes: List[str] = []
+    pictures = folder.find_pictures(args.input, notes)
+    notes += folder.check_pictures(pictures, config.patch)
     device, output = runtime.device(args.device), Path(args.output)
     options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
                "batch_size": args.batch_size, "shift": trained_shift(args.weights) if args.shift is None else args.shift}

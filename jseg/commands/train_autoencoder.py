@@ -64,7 +64,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
                          f"{4 * factor}, the crop no larger than the picture")
     from jseg.examples import find_examples
-    paths = [example.picture for example in find_examples(args.input_path, labels=False)]
+    notes: List[str] = []
+    paths = [example.picture for example in find_examples(args.input_path, labels=False, notes=notes)]
+    for note in notes:
+        _tell(note)
     _train(args, config, paths)
     return 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Set
+from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 import numpy as np
 
@@ -20,20 +20,23 @@ from jseg.checks import DataError, check_files, name_key
 from jseg.classes import ClassSet, colorize
 from jseg.examples import Example, find_examples
 from jseg.flowseg.predict import Segmenter
-from jseg.images import ImageError, read_header, read_picture, save_picture
+from jseg.images import ImageError, examine_picture, read_header, read_picture, save_picture
 
 RUN, OVERLAYS, PROBABILITIES = "run.json", "overlays", "probabilities"
 FORMAT = 1
 STRENGTH = 0.5                             # of the colours over the picture
 
 
-def find_pictures(inputs: Sequence[str]) -> List[Example]:
-    """The pictures that are named, and those in the folders that are named, sorted by stem; raises DataError, also for two of one stem."""
+def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> List[Example]:
+    """The pictures that are named, and those in the folders that are named, sorted by stem; raises DataError, also for two of one stem.
+
+    A line on the files of a folder that are left out is appended to `notes`.
+    """
     found: Dict[str, Example] = {}
     for given in map(Path, inputs):
         if not given.exists():
             raise DataError(f"input {given} does not exist; give a picture, or a folder of pictures")
-        for example in find_examples(given, labels=False) if given.is_dir() else [Example(name_key(given.stem), given)]:
+        for example in find_examples(given, labels=False, notes=notes) if given.is_dir() else [Example(name_key(given.stem), given)]:
             if example.stem in found:
                 raise DataError(f"{found[example.stem].picture} and {example.picture} would give one result, {example.stem}.png; rename "
                                 f"one")
@@ -44,10 +47,11 @@ def find_pictures(inputs: Sequence[str]) -> List[Example]:
 def check_pictures(pictures: Sequence[Example], least: int) -> List[str]:
     """Read every picture once; what the user should be told. Raises DataError naming the first that is broken or smaller than `least`."""
     def check(path: Path) -> List[str]:
-        height, width = read_picture(path).shape[:2]
+        picture, remarks = examine_picture(path)
+        height, width = picture.shape[:2]
         if min(height, width) < least:
             raise DataError(f"picture {path} is {width}x{height}; expected at least {least}x{least}, one patch of the network")
-        return [] if read_header(path).mode == "RGB" else ["pictures are not plain RGB and are converted"]
+        return remarks
 
     return check_files([[(example.picture, check)] for example in pictures])
 

@@ -114,7 +114,7 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
     known = LAYOUTS[layout]
     for pictures, maps in known.places[split]:
         if (root / pictures).is_dir() and (root / maps).is_dir():
-            return _paired(root / pictures, root / maps)
+            return _paired(root / pictures, root / maps, notes)
     if known.subfolders and (split == VAL or (root / split).is_dir()):
         return find_examples(root / split, notes=notes) if (root / split).is_dir() else []
     if known.subfolders:
@@ -128,11 +128,11 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
                        "; did you mean %s?" % deeper[0] if deeper else ", or name another layout"))
 
 
-def _paired(pictures_place: Path, maps_place: Path) -> List[Example]:
+def _paired(pictures_place: Path, maps_place: Path, notes: List[str]) -> List[Example]:
     """Every picture with the label map of its stem; raises DataError unless each has one, and for an empty folder."""
     found = []
     for place, suffixes in ((pictures_place, images.PICTURE_SUFFIXES), (maps_place, LABEL_SUFFIXES)):
-        paths = by_stem(place, suffixes)
+        paths = by_stem(place, suffixes, notes)
         if not paths:
             raise DataError("%s holds no %s; expected one label map NAME.png for every picture NAME.jpg"
                             % (place, "label map *.png" if suffixes == LABEL_SUFFIXES else "picture"))
@@ -186,11 +186,11 @@ def _count(examples: Sequence[Example], ignore: Sequence[int]) -> int:
 
 
 def _check_size(path: Path, least: int) -> List[str]:
-    header, (height, width) = images.read_header(path), images.read_picture(path).shape[:2]
+    picture, remarks = images.examine_picture(path)
+    height, width = picture.shape[:2]
     if min(height, width) < least:
         raise DataError("picture %s is %dx%d; expected at least %dx%d, one patch of the network" % (path, width, height, least, least))
-    remarks = ["pictures are not plain RGB and are converted"] if header.mode != "RGB" else []
-    return remarks + (["pictures are turned as their EXIF orientation says"] if header.turned else [])
+    return remarks
 
 
 def _check_label(path: Path, example: Example, numbering: Numbering) -> List[str]:
