@@ -73,4 +73,4 @@ def _tells_orientation(kind: bytes, data: bytes) -> bool:
         unpack.decompress(packed, LARGEST_TEXT)
     except zlib.error:
         return False
-    return not unpack.unconsumed_tail and rest[:1] in (b"\0", b"\1", b"\n")
+    return not unpack.unconsumed_tail
