@@ -141,7 +141,8 @@ def test_values_of_no_known_range_are_refused_in_one_line(tmp_path, values):
 def test_black_and_flat_pictures_are_told_and_others_are_not(tmp_path):
     dark = np.zeros((40, 40, 3), np.uint8)
     dark[0, 0] = 7
-    for name, picture, said in (("dark", dark, ["references are nearly black"]), ("flat", np.full_like(dark, 90), ["references are of one colour"]),
+    for name, picture, said in (("dark", dark, ["references are nearly black"]), ("flat", np.full_like(dark, 90),
+                                 ["references are of one colour"]),
                                 ("night", dark + np.arange(40, dtype=np.uint8)[:, None], [])):
         images.save_picture(tmp_path / f"{name}.png", picture)
         assert checks.check_picture(tmp_path / f"{name}.png", "reference", 40, 40) == said
@@ -165,7 +166,8 @@ def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
     for listing in listings:
         notes = []
         assert [path.name for path in listing(notes)] == ["a.jpg", "b.jfif", "c.PNG", "d.tif"]
-        assert notes == [f"3 other files in {tmp_path} are left out (e.heic, Thumbs.db, notes.txt); e.heic: convert to JPEG or PNG to use them"]
+        assert notes == [f"3 other files in {tmp_path} are left out (e.heic, Thumbs.db, notes.txt); "
+                         "e.heic: convert to JPEG or PNG to use them"]
 
 
 def test_suffixes_are_those_of_still_images():

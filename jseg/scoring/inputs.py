@@ -11,7 +11,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg import images
-from jseg.checks import LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some, visible_files
+from jseg.checks import (LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some,
+                         visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
 
