@@ -19,6 +19,9 @@ from jseg.census import Census  # noqa: F401
 from jseg.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
 
 SHOWN = 5
+# Photographs and drawings that Pillow alone does not open.
+UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".pdf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
+                       ".hdr")
 Check = Callable[[Path], List[str]]
 
 
@@ -76,19 +79,13 @@ def remarks_on_ids(ids: np.ndarray, ignored: str = "") -> List[str]:
 
 def check_picture(path: Path, what: str, width: int, height: int, fit: Optional[str] = None) -> List[str]:
     """Remarks on a picture, called `what`, that is to become width x height; raises ValueError if it cannot. fit: as of `check_label`."""
-    header = images.read_header(path)
-    picture = images.read_picture(path)
+    picture, remarks = images.examine_picture(path, what)
     _check_aspect(what, path, picture.shape[1], picture.shape[0], width, height, fit)
-    remarks = []
     if fit and not same_aspect(picture.shape[1], picture.shape[0], width, height):
         done = "cut to their middle of that aspect ratio" if fit == "crop" else "stretched"
-        remarks.append(f"{what}s of another aspect ratio than {width}x{height} are {done}, with their label maps (--fit {fit})")
+        remarks.insert(0, f"{what}s of another aspect ratio than {width}x{height} are {done}, with their label maps (--fit {fit})")
     if picture.shape[:2] != (height, width):
-        remarks.append("%ss of another size than %dx%d are resized" % (what, width, height))
-    if header.mode != "RGB":
-        remarks.append("%ss are not plain RGB and are converted" % what)
-    if header.turned:
-        remarks.append("%ss are turned as their EXIF orientation says" % what)
+        remarks.insert(0, f"{what}s of another size than {width}x{height} are resized")
     return remarks
 
 
@@ -100,9 +97,10 @@ def same_aspect(width: int, height: int, target_width: int, target_height: int) 
 def _check_aspect(what: str, path: Path, width: int, height: int, target_width: int, target_height: int,
                   fit: Optional[str] = None) -> None:
     if not fit and not same_aspect(width, height, target_width, target_height):
+        turned = " as its EXIF orientation turns it" if images.read_header(path).turned else ""
         remedy = "crop it first" if fit is None else "or give --fit crop (its middle is taken) or --fit resize (it is stretched)"
-        raise DataError("%s %s is %dx%d; expected %dx%d or the same aspect ratio, %s"
-                        % (what, path, width, height, target_width, target_height, remedy))
+        raise DataError(f"{what} {path} is {width}x{height}{turned}; expected {target_width}x{target_height} or the same aspect "
+                        f"ratio, {remedy}")
 
 
 def existing_folder(path: Union[str, Path], what: str) -> Path:
@@ -120,6 +118,20 @@ def visible_files(folder: Path, suffixes: Sequence[str] = LABEL_SUFFIXES) -> Lis
     # A dangling link is kept: reading it later says what is wrong, skipping it would lose a file silently.
     return sorted(entry for entry in folder.iterdir()
                   if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and not entry.is_dir())
+
+
+def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> List[str]:
+    """One line on the visible files of a folder that `visible_files` does not list, but for those of the `usual` names; [] if none."""
+    others = sorted(entry.name for entry in folder.iterdir()
+                    if entry.suffix.lower() not in suffixes and not entry.name.startswith(".") and not entry.is_dir()
+                    and entry.name not in usual)
+
+    # Names of images that this Pillow cannot open come first, with what to do.
+    closed = [name for name in others if Path(name).suffix.lower() in UNREADABLE_SUFFIXES]
+    remedy = f"; {some(closed, False)}: convert to JPEG or PNG to use them" if closed else ""
+    rest = [name for name in others if name not in closed]
+    lines = f"{len(others)} other files in {folder} are left out ({some(closed + rest, False)}){remedy}"
+    return [lines] if others else []
 
 
 def name_key(text: str) -> str:

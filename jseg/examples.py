@@ -28,14 +28,15 @@ Notes = Optional[List[str]]
 def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
-    With labels=False, pictures directly in `folder` will do and label maps are not looked at. What the user should be told (two picture
-    folders) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and
+    With labels=False, pictures directly in `folder` will do and label maps are not looked at. What the user should be
+    told (two picture folders, files that are left out) is appended to `notes`. Raises DataError in one line for a missing or
+    empty folder, for pictures without label map and
     label maps without picture (all counted, the first five named), and for two files of one stem.
     """
     root = existing_folder(folder, "training folder")
     place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
     if not labels:
-        pictures = by_stem(place or root, images.PICTURE_SUFFIXES)
+        pictures = by_stem(place or root, images.PICTURE_SUFFIXES, notes)
         if not pictures:
             raise DataError("%s; expected pictures in it, in imgs/ or in images/%s" % (_without(place or root, images.PICTURE_SUFFIXES),
                                                                                       _hint(root)))
@@ -43,7 +44,7 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
         raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
-    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES), by_stem(maps_place, LABEL_SUFFIXES)
+    pictures, maps = by_stem(place, images.PICTURE_SUFFIXES, notes), by_stem(maps_place, LABEL_SUFFIXES, notes)
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Iterator
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from jseg.atomic import PathLike
+from jseg.png_chunks import SIGNATURE, without_ballast
 
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 EXIF_ORIENTATION = 0x0112
+TIFF_BITS = 258  # the tag BitsPerSample
+XMP_ORIENTATION = re.compile(r"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9]+)")
+TURNS = {
+    2: Image.FLIP_LEFT_RIGHT,
+    3: Image.ROTATE_180,
+    4: Image.FLIP_TOP_BOTTOM,
+    5: Image.TRANSPOSE,
+    6: Image.ROTATE_270,
+    7: Image.TRANSVERSE,
+    8: Image.ROTATE_90,
+}
 
 
 class DataError(ValueError):
@@ -26,7 +40,7 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its pixels are decoded; width and height as seen, after EXIF orientation."""
+    """What a file says about itself before its pixels are decoded; width and height as seen, after its orientation."""
 
     format: str
     mode: str
@@ -37,15 +51,28 @@ class Header:
 
 def read_header(path: PathLike) -> Header:
     """Format, mode and size of a picture file, without decoding it; raises ImageError."""
-    with opened(path) as image:
-        turned = orientation(image) != 1
-        width, height = image.size[::-1] if orientation(image) in (5, 6, 7, 8) else image.size
-        return Header(image.format or "unknown", image.mode, width, height, turned)
+    with opened(path, pixels=False) as image:
+        return header_of(image)
+
+
+def header_of(image: Image.Image) -> Header:
+    """The header of an opened picture that is not decoded yet."""
+    turn = orientation(image)
+    width, height = image.size
+    if image.format == "TIFF":
+        # Pillow swaps the size of some turned TIFFs as it opens them; the tags keep what is stored.
+        width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
+    if turn in (5, 6, 7, 8):
+        width, height = height, width
+    return Header(image.format or "unknown", image.mode, width, height, turn != 1)
 
 
 @contextmanager
-def opened(path: PathLike) -> Iterator[Image.Image]:
-    """The file as a lazily opened Pillow image; every failure inside becomes an ImageError that names the file."""
+def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
+    """The file as a lazily opened Pillow image; every failure inside becomes an ImageError that names the file.
+
+    pixels: whether it can be decoded; without, less of a PNG is read.
+    """
     path = Path(path)
     if path.is_dir():
         raise ImageError("%s is a folder; expected a picture file" % path)
@@ -54,9 +81,13 @@ def opened(path: PathLike) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Pillow warns at half of the size that it refuses.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with open(path, "rb") as file:
-                with Image.open(file) as image:
+                start = file.read(len(SIGNATURE))
+                file.seek(0)
+                is_png = start == SIGNATURE
+                with Image.open(without_ballast(file, pixels) if is_png else file) as image:
                     yield image
     except (ImageError, DataError, MemoryError):
         raise
@@ -64,10 +95,11 @@ def opened(path: PathLike) -> Iterator[Image.Image]:
         raise ImageError(
             "%s cannot be read: permission denied; check its access rights" % path
         ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError as error:
+        claimed = re.search(r"\d+", str(error))
         raise ImageError(
-            "%s claims more than %d million pixels; expected an ordinary picture, make it smaller"
-            % (path, Image.MAX_IMAGE_PIXELS // 1000000)
+            f"{path} claims {int(claimed.group()) if claimed else 'too many'} pixels; expected at most "
+            f"{2 * (Image.MAX_IMAGE_PIXELS or 0)}, make it smaller"
         ) from None
     except Image.UnidentifiedImageError:
         size = path.stat().st_size
@@ -90,22 +122,59 @@ def opened(path: PathLike) -> Iterator[Image.Image]:
 def decode(image: Image.Image, path: PathLike) -> None:
     """Decode the first frame completely; of a PNG also check the checksums, which decoding alone does not."""
     if image.format == "PNG":
-        with Image.open(path) as twin:
+        with Image.open(BytesIO(image.fp.getvalue())) as twin:
             twin.verify()
     image.load()
 
 
+def stored_bits(image: Image.Image) -> int:
+    """Bits per sample of an opened file that is not decoded yet; 8 where its format does not say."""
+    if image.format == "PNG":
+        return image.fp.getvalue()[24]  # IHDR comes first
+    depth = getattr(image, "tag_v2", {}).get(TIFF_BITS)
+    if depth is not None:
+        return int(depth[0] if isinstance(depth, tuple) else depth)
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
+
+
 def orientation(image: Image.Image) -> int:
-    if image.format == "PNG" and "exif" not in image.info:
-        # Asking for the EXIF block of a PNG that has none would decode the whole picture.
-        return 1
+    """How the pixels are to be turned, 1 to 8 as EXIF counts; 1 for none and for values that mean nothing.
+
+    Of EXIF, in its own block or in a text of a PNG, else of XMP. A decoded TIFF has been turned by
+    Pillow, which then forgets the tag: 1.
+    """
     try:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+        # A PNG's own getexif would decode the picture; all its metadata stand before the pixels here.
+        exif = Image.Image.getexif(image)
+        value = exif.get(EXIF_ORIENTATION)
+        if value is None and image.format == "PNG":
+            value = _of_profile(image.info.get("Raw profile type APP1"))
+        if value is None and image.format != "TIFF":
+            value = _of_xmp(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"))
+        return int(value) if value is not None and int(value) in TURNS else 1
     except Exception:
         # A damaged EXIF block must not make a good picture unreadable.
         return 1
 
 
+def _of_profile(text) -> object:
+    """The orientation in an EXIF block that ImageMagick wrote in hexadecimal, or None."""
+    if not text:
+        return None
+    data = bytes.fromhex("".join(text.split("\n")[3:]))
+    exif = Image.Exif()
+    exif.load(data)
+    return exif.get(EXIF_ORIENTATION) if data.startswith(b"Exif") else None
+
+
+def _of_xmp(text) -> object:
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    found = XMP_ORIENTATION.search(text) if text else None
+    return found and found.group(1)
+
+
 def upright(image: Image.Image) -> Image.Image:
     """The decoded picture as it is meant to be seen: turned as its orientation says."""
-    return ImageOps.exif_transpose(image) if orientation(image) != 1 else image
+    turn = orientation(image)
+    return image.transpose(TURNS[turn]) if turn != 1 else image

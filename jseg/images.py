@@ -9,28 +9,65 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import List, Tuple
 
 import numpy as np
 from PIL import Image
 
 from jseg.atomic import PathLike, remove_stale_temporaries, write_atomic  # noqa: F401  callers need one door for files
-from jseg.image_file import Header, ImageError, decode, opened, read_header, upright  # noqa: F401
+from jseg.image_file import Header, ImageError, decode, header_of, opened, read_header, stored_bits, upright  # noqa: F401
 from jseg.label_maps import read_label  # noqa: F401
 from jseg.sheet import contact_sheet  # noqa: F401
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
+# What Pillow knows of, but photographs are never kept in: documents, films, measurements, icons' pointers.
+NO_PHOTOGRAPHS = ("PDF", "EPS", "WMF", "MPEG", "FLI", "HDF5", "GRIB", "BUFR", "FITS", "IPTC", "CUR", "PALM")
+BLACK_LEVEL, BLACK_PART = 8, 0.999          # of 255; of the pixels
+
+
+def _suffixes() -> Tuple[str, ...]:
+    """Those of all still images that the installed Pillow opens, the common ones first."""
+    Image.init()
+    known = {suffix for suffix, name in Image.registered_extensions().items()
+             if (name in Image.OPEN or name == "MPO") and name not in NO_PHOTOGRAPHS}
+    return COMMON_SUFFIXES + tuple(sorted(known - set(COMMON_SUFFIXES)))
+
+
+PICTURE_SUFFIXES = _suffixes()
 
 
 def read_picture(path: PathLike) -> np.ndarray:
     """Read a picture of any mode as uint8 [H, W, 3] RGB.
 
-    Alpha is composited over white, the EXIF orientation is applied, 16-bit gray is scaled to 8 bits, of several frames
-    the first is taken. Raises ImageError when the file is missing, is no picture, or is truncated.
+    Alpha is composited over white, the orientation is applied, of several frames the first is taken. Deeper gray is reduced to
+    8 bits: integers from the smallest of 8, 12 and 16 bits that holds them, floating-point from 0..1 or 0..255. Raises
+    ImageError when the file is missing, is no picture, is truncated, or holds other values.
     release: `Image.open` without conversion, so gray, RGBA and rotated files crash; here: converted.
     """
+    return examine_picture(path)[0]
+
+
+def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, List[str]]:
+    """(the picture as `read_picture` reads it, remarks on how, calling it `what`); raises ImageError."""
     with opened(path) as image:
+        header, bits = header_of(image), stored_bits(image)
         decode(image, path)
-        return np.array(_to_rgb(upright(image), path), dtype=np.uint8)
+        image, reduced = _eight_bits(upright(image), path, bits)
+        picture = np.array(_to_rgb(image), dtype=np.uint8)
+
+    # What was done to it, then what it looks like.
+    remarks = []
+    if header.mode != "RGB":
+        remarks.append(f"{what}s are not plain RGB and are converted: {header.mode}")
+    if reduced:
+        remarks.append(f"{what}s are reduced from {reduced}")
+    if header.turned:
+        remarks.append(f"{what}s are turned as their EXIF orientation says")
+    if picture.size and (picture == picture[:1, :1]).all():
+        remarks.append(f"{what}s are of one colour")
+    elif (picture.max(axis=2) <= BLACK_LEVEL).mean() >= BLACK_PART:
+        remarks.append(f"{what}s are nearly black")
+    return picture, remarks
 
 
 def resize_picture(picture: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -93,22 +130,33 @@ def save_picture(path: PathLike, picture: np.ndarray, quality: int = 95, subsamp
         write_atomic(path, lambda file: image.save(file, format="JPEG", quality=quality, subsampling=subsampling))
 
 
-def _to_rgb(image: Image.Image, path: PathLike) -> Image.Image:
-    mode = image.mode
-    if mode.startswith("I"):
-        return _sixteen_to_eight(image, path)
-    if mode == "F":
-        raise ImageError("%s is a floating-point picture; expected 8-bit RGB, convert it first" % path)
-    if mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
 
 
-def _sixteen_to_eight(image: Image.Image, path: PathLike) -> Image.Image:
+def _eight_bits(image: Image.Image, path: PathLike, bits: int) -> Tuple[Image.Image, str]:
+    """(the image in 8 bits a channel, what it was reduced from or ""); raises ImageError for values of no known range."""
+    if image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
+            raise ImageError(f"{path} is a floating-point picture with values {values.min():g}..{values.max():g}; expected 0..1 or "
+                             f"0..255, convert it to 8-bit RGB first")
+        top = 1 if values.max() <= 1 else 255
+        return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)), f"floating-point values, taken as 0..{top}"
+    if not image.mode.startswith("I"):
+        # Pillow itself keeps the upper 8 bits of deeper colours.
+        return image, f"{bits} bits" if bits > 8 else ""
+
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError("%s is a 32-bit picture with values %d..%d; expected 8 or 16 bits, convert it first"
-                         % (path, values.min(), values.max()))
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        raise ImageError(f"{path} is a 32-bit picture with values {values.min()}..{values.max()}; expected values of 8 or 16 bits, "
+                         f"0..255 or 0..65535, convert it first")
+    top = next(top for top in (255, 4095, 65535) if values.max() <= top)
+    levels = (values * 255 + top // 2) // top
+    stored = max(bits, 16)
+    reduced = f"{stored} bits" if top == 65535 else f"{stored} bits, their values taken as 0..{top}"
+    return Image.fromarray(levels.astype(np.uint8)), reduced

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from jseg.checks import LABEL_SUFFIXES, DataError, name_key, some, visible_files
+from jseg.checks import LABEL_SUFFIXES, DataError, left_out, name_key, some, visible_files
 from jseg.classes import IGNORED, ClassSet
 from jseg.images import PICTURE_SUFFIXES
 
@@ -44,7 +44,7 @@ def paired(pictures_place: Path, maps_place: Path, notes: Notes = None) -> List[
     DataError unless each picture has a label map and the reverse, and for an empty folder.
     """
     expected = "expected one label map NAME.png for every picture NAME.jpg"
-    pictures, maps = by_stem(pictures_place, PICTURE_SUFFIXES), by_stem(maps_place, LABEL_SUFFIXES)
+    pictures, maps = (by_stem(place, suffixes, notes) for place, suffixes in ((pictures_place, PICTURE_SUFFIXES), (maps_place, LABEL_SUFFIXES)))
     for found, place, what in (
         (pictures, pictures_place, "picture"),
         (maps, maps_place, "label map *.png"),
@@ -143,8 +143,13 @@ def with_train_ids(classes: ClassSet, examples: Sequence[Example], notes: Notes 
     )
 
 
-def by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
-    """{stem: file} of the visible files of these suffixes; DataError for two files of one stem."""
+def by_stem(
+    place: Path, suffixes: Sequence[str], notes: Optional[List[str]] = None
+) -> Dict[str, Path]:
+    """{stem: file} of the visible files of these suffixes; DataError for two files of one stem.
+
+    A line on the files that are left out is appended to `notes`.
+    """
     found: Dict[str, Path] = {}
     for path in visible_files(place, suffixes):
         stem = name_key(path.stem)
@@ -154,4 +159,6 @@ def by_stem(place: Path, suffixes: Sequence[str]) -> Dict[str, Path]:
                 f"example; rename or remove one"
             )
         found[stem] = path
+    if notes is not None:
+        notes.extend(left_out(place, suffixes))
     return found

@@ -137,19 +137,12 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_decompression_bomb(tmp_path, monkeypatch):
     images.save_picture(tmp_path / "x.png", gradient())
-    for limit in (100, 50):  # Pillow warns above the limit and raises above twice the limit; the picture has 192 pixels.
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(images.ImageError) as error:
-            images.read_picture(tmp_path / "x.png")
-        assert "pixels" in one_line(error)
-
-
-def test_float_and_32_bit_pictures_are_refused(tmp_path):
-    for mode, value in (("F", 0.5), ("I", 70000)):
-        Image.new(mode, (4, 4), value).save(tmp_path / "x.tif")
-        with pytest.raises(images.ImageError) as error:
-            images.read_picture(tmp_path / "x.tif")
-        assert "x.tif" in one_line(error) and "expected" in str(error.value)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96)  # Pillow raises above twice this; the picture has 192 pixels.
+    assert images.read_picture(tmp_path / "x.png").shape == (12, 16, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 95)
+    with pytest.raises(images.ImageError) as error:
+        images.read_picture(tmp_path / "x.png")
+    assert "claims 192 pixels; expected at most 190" in one_line(error)
 
 
 # -- reading labels --------------------------------------------------------------------------------------------------

@@ -188,10 +188,11 @@ def test_what_is_unusual_is_told(tmp_path):
     seen = []
     remarks = data.check(16, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert sorted(remarks)[:3] == ["1 label maps hold nothing but ignored ids (p0.png)",
+    assert sorted(remarks)[:4] == ["1 label maps hold nothing but ignored ids (p0.png)",
                                    "1 label maps of another size than their picture are resized with nearest (p0.png)",
-                                   "1 pictures are not plain RGB and are converted (p1.png)"]
-    assert len(remarks) == 4
+                                   "1 pictures are not plain RGB and are converted: L (p1.png)",
+                                   "1 pictures are of one colour (p1.png)"]
+    assert len(remarks) == 5
     picture, label = data.load(data.train[0])
     assert picture.shape == (18, 24, 3) and label.shape == (18, 24)
 

@@ -101,7 +101,7 @@ def _checked_inputs(args):
         check_folder(args.cache, "--cache")
     values = inputs.read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max) if args.aesthetic else {}
     # A single reference is no set: there is then no distance, which is said.
-    real = inputs.find_real(args.real) if args.real else inputs.find_real(args.references, 1)
+    real = inputs.find_real(args.real, notes=notes) if args.real else inputs.find_real(args.references, 1, notes)
     notes += inputs.check_items(items, classes, args.ignore)
     if values and max(values.values()) <= 1 < args.aesthetic_max:
         notes.append(f"no aesthetic value is above 1, the best possible is taken to be {args.aesthetic_max:g}: if it is 1, give "

@@ -68,7 +68,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.run_records import run_folder
     inputs = {"input_path": args.input_path, "model_path": args.model_path}
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
-        _train(args, config, [example.picture for example in find_examples(args.input_path, labels=False)])
+        notes: List[str] = []
+        paths = [example.picture for example in find_examples(args.input_path, labels=False, notes=notes)]
+        for note in notes:
+            _tell(note)
+        _train(args, config, paths)
     return 0
 
 

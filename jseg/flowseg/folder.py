@@ -23,7 +23,7 @@ from jseg.checks import SHOWN, DataError, check_files, name_key, some
 from jseg.classes import ClassSet, colorize
 from jseg.examples import Example, find_examples
 from jseg.flowseg.predict import Segmenter
-from jseg.images import ImageError, read_header, read_picture, save_picture
+from jseg.images import ImageError, examine_picture, read_header, read_picture, save_picture
 from jseg.outputs import check_folder, check_names, check_origin
 from jseg.records import by_products, is_own, listed
 
@@ -38,14 +38,14 @@ def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> L
     """The pictures that are named, and those in the folders that are named, sorted by stem; raises DataError, also for two of one stem.
 
     A file that is given twice counts once, and what a command of ours wrote into a folder as something else than its results, such
-    as a contact sheet, is left out; `notes` gets how many of both.
+    as a contact sheet, is left out; `notes` gets how many of both, and a line on other files of a folder that are left out.
     """
     found: Dict[str, Example] = {}
     twice, others = [], {}
     for given in map(Path, inputs):
         if not given.exists():
             raise DataError(f"input {given} does not exist; give a picture, or a folder of pictures")
-        examples = find_examples(given, labels=False) if given.is_dir() else [Example(name_key(given.stem), given)]
+        examples = find_examples(given, labels=False, notes=notes) if given.is_dir() else [Example(name_key(given.stem), given)]
 
         # A sheet in a folder is no picture that anyone wants segmented; one that is named is.
         left_out = by_products(given, [example.picture.name for example in examples]) if given.is_dir() else {}
@@ -79,10 +79,11 @@ def names_of(stems: Sequence[str], probabilities: bool = False) -> List[str]:
 def check_pictures(pictures: Sequence[Example], least: int) -> List[str]:
     """Read every picture once; what the user should be told. Raises DataError naming the first that is broken or smaller than `least`."""
     def check(path: Path) -> List[str]:
-        height, width = read_picture(path).shape[:2]
+        picture, remarks = examine_picture(path)
+        height, width = picture.shape[:2]
         if min(height, width) < least:
             raise DataError(f"picture {path} is {width}x{height}; expected at least {least}x{least}, one patch of the network")
-        return [] if read_header(path).mode == "RGB" else ["pictures are not plain RGB and are converted"]
+        return remarks
 
     return check_files([[(example.picture, check)] for example in pictures])
 

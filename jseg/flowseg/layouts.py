@@ -210,11 +210,11 @@ def _count(examples: Sequence[Example], ignore: Sequence[int], mapped: Sequence[
 
 
 def _check_size(path: Path, least: int) -> List[str]:
-    header, (height, width) = images.read_header(path), images.read_picture(path).shape[:2]
+    picture, remarks = images.examine_picture(path)
+    height, width = picture.shape[:2]
     if min(height, width) < least:
         raise DataError("picture %s is %dx%d; expected at least %dx%d, one patch of the network" % (path, width, height, least, least))
-    remarks = ["pictures are not plain RGB and are converted"] if header.mode != "RGB" else []
-    return remarks + (["pictures are turned as their EXIF orientation says"] if header.turned else [])
+    return remarks
 
 
 def _check_label(path: Path, example: Example, numbering: Numbering, census: Census) -> List[str]:

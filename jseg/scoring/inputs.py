@@ -12,7 +12,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg import images
-from jseg.checks import LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, name_key, same_aspect, some, visible_files
+from jseg.checks import (LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some,
+                         visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
 from jseg.outputs import check_folder, check_origin, claim
@@ -22,6 +23,7 @@ from jseg.text_file import read_text
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
 FORMAT = 1
 ROOM = 1 << 20                             # bytes without which not even the smallest tables fit
+OWN_RECORDS = ("run.json",)                # beside results and predictions by our own commands
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def find_items(results, labels, references, predictions=None, partial: bool = Fa
     Raises DataError in one line.
     """
     pairs = find_pairs(labels, references, notes)
-    made = _by_stem(existing_folder(results, "results folder"), images.PICTURE_SUFFIXES, [pair.stem for pair in pairs])
+    made = _by_stem(existing_folder(results, "results folder"), images.PICTURE_SUFFIXES, [pair.stem for pair in pairs], notes)
     missing = [pair.stem for pair in pairs if name_key(pair.stem) not in made]
     if len(missing) == len(pairs):
         raise DataError("%s holds no result of the %d label maps (%s.jpg, ...); give the folder that test wrote" % (results, len(pairs),
@@ -53,7 +55,7 @@ def find_items(results, labels, references, predictions=None, partial: bool = Fa
         notes.append("%d of %d label maps have no result and are left out (%s)" % (len(missing), len(pairs), some(missing, False)))
     pairs = [pair for pair in pairs if name_key(pair.stem) in made]
     seen = {} if predictions is None else _by_stem(existing_folder(predictions, "predictions folder"), LABEL_SUFFIXES,
-                                                   [pair.stem for pair in pairs])
+                                                   [pair.stem for pair in pairs], notes)
     unseen = [pair.stem for pair in pairs if predictions is not None and name_key(pair.stem) not in seen]
     if unseen:
         raise DataError("%s lacks the label maps of %d of %d results (%s.png, ...); expected one for each, as segment writes them"
@@ -61,7 +63,7 @@ def find_items(results, labels, references, predictions=None, partial: bool = Fa
     return [Item(pair.stem, made[name_key(pair.stem)], pair.label, pair.reference, seen.get(name_key(pair.stem))) for pair in pairs]
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str]) -> Dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes: Optional[List[str]]) -> Dict[str, Path]:
     found: Dict[str, Path] = {}
     keys = set(map(name_key, wanted))
     for path in visible_files(folder, suffixes):
@@ -69,6 +71,8 @@ def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str]) -> Di
         if stem in found and stem in keys:
             raise DataError("%s holds both %s and %s; expected one, remove the other" % (folder, found[stem].name, path.name))
         found[stem] = path
+    if notes is not None:
+        notes.extend(left_out(folder, suffixes, OWN_RECORDS))
     return found
 
 
@@ -123,14 +127,17 @@ def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: int) 
     return images.resize_label(found, *shape[::-1])
 
 
-def find_real(folder, least: int = 2) -> List[Path]:
+def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List[Path]:
     """The pictures of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for fewer than `least`, or for other files.
 
-    Only their headers are read: there may be ten thousand, with features kept already.
+    Only their headers are read: there may be ten thousand, with features kept already. A line on the files that are left out is
+    appended to `notes`.
     """
     folder = existing_folder(folder, "folder of real pictures")
     place = next((folder / name for name in ("imgs", "images") if (folder / name).is_dir()), folder)
     found = visible_files(place, images.PICTURE_SUFFIXES)
+    if notes is not None:
+        notes.extend(left_out(place, images.PICTURE_SUFFIXES))
     if len(found) < least:
         raise DataError("%s holds %d pictures; expected the real pictures, %d at least" % (place, len(found), least))
 
