@@ -119,7 +119,7 @@ def _run(cache: str, cold: bool) -> None:
 
 
 def _environment() -> "dict[str, str]":
-    """The child's environment: outside MPI, which it could only join under its parent's rank. What MPI needs is compiled in seconds later."""
+    """The child's environment: outside MPI, which it could only join under its parent's rank."""
     return dict(mpirun.without(os.environ), log_silent="0", use_mpi="0")
 
 

@@ -1,6 +1,7 @@
 """What importing Jittor does to the process, undone: standard output, signals, random generators, TLS checks, children.
 
-Standard library and NumPy only; `runtime.py` imports Jittor within these. Facts about Jittor 1.3.11: src/utils/log.cc, jittor_utils/__init__.py.
+Standard library and NumPy only; `runtime.py` imports Jittor within these. Facts about Jittor 1.3.11: src/utils/log.cc,
+jittor_utils/__init__.py.
 """
 
 from __future__ import annotations

@@ -111,6 +111,6 @@ def switch_on(jittor) -> None:
     """Give Jittor the user's use_cuda, which was withheld. Raises RuntimeProblem where there is no CUDA after all."""
     value = wanted_cuda()
     if value and not jittor.has_cuda:
-        raise RuntimeProblem(no_cuda() or f"use_cuda={value} in the environment asks for CUDA, which Jittor was built without: unset use_cuda")
+        raise RuntimeProblem(no_cuda() or f"use_cuda={value} in the environment asks for CUDA, which this Jittor lacks: unset use_cuda")
     if value:
         jittor.flags.use_cuda = value

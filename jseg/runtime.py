@@ -37,7 +37,7 @@ BLOCKS = (("MALLOC_MMAP_THRESHOLD_", -3, 256 << 20), ("MALLOC_TRIM_THRESHOLD_", 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Set the variables Jittor reads while it is imported, unless the user has; afterwards the environment is as it was, but for a GPU of its own."""
+    """Set the variables Jittor reads while it is imported, unless the user has; afterwards it is as it was, but for a GPU of its own."""
     before = dict(os.environ)
     chosen = dict(SWITCHES, **_cuda())
     chosen["use_parallel_op_compiler"] = str(compilation.workers())

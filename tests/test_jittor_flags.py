@@ -137,3 +137,16 @@ def test_gradients_are_computed_whatever_no_grad_says():
     code = ("from jseg.runtime import jt\nx = jt.array([3.0])\nprint(jt.grad(x * x, x).item())")
     status, lines = started("-c", code, no_grad="1")
     assert status == 0 and np.isclose(float(lines[-1]), 6.0), lines
+
+
+def test_results_and_trainings_record_the_flags_and_refuse_others(monkeypatch, tmp_path):
+    from jseg.ldm import folder, manifest
+    from jseg.ldm.presets import PIPELINES
+
+    pipeline = PIPELINES["release"]
+    plain = folder.settings_of(pipeline, 0, 1, "cpu", [])
+    assert "jittor_flags" not in plain, "what was begun before there was a record goes on"
+    monkeypatch.setenv("auto_mixed_precision_level", "5")
+    changed = folder.settings_of(pipeline, 0, 1, "cpu", [])
+    assert changed == {**plain, "jittor_flags": {"auto_mixed_precision_level": "5"}}
+    assert list(manifest._differences(plain, changed)) == [("jittor_flags", None, {"auto_mixed_precision_level": "5"})]

@@ -34,7 +34,8 @@ def test_impossible_orders_are_refused(arguments):
 
 
 @pytest.mark.parametrize("batch_size, micro_batch, world", [
-    (10, 3, 1), (10, 3, 2), (10, 3, 3), (30, None, 8), (30, 4, 8), (30, 3, 8), (32, None, 8), (7, 100, 3), (5, 1, 5), (13, 5, 2), (97, 9, 11)])
+    (10, 3, 1), (10, 3, 2), (10, 3, 3), (30, None, 8), (30, 4, 8), (30, 3, 8), (32, None, 8),
+    (7, 100, 3), (5, 1, 5), (13, 5, 2), (97, 9, 11)])
 def test_processes_share_the_batch_without_overlap_and_none_works_much_longer(batch_size, micro_batch, world):
     options = SimpleNamespace(batch_size=batch_size, micro_batch=micro_batch)
     divisions = [Division.of(options, rank, world) for rank in range(world)]

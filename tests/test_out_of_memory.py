@@ -14,10 +14,11 @@ from jseg.commands import cli
 from jseg.machine import RuntimeProblem
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-JITTOR = "Execute fused operator(6/11) failed.\n[JIT Source]: /cache/default/jit/op.cc\n[OP TYPE]: fused_op\n[Reason]: {}\n*****\nAsync error"
+JITTOR = "Execute fused operator(6/11) failed.\n[JIT Source]: /cache/default/jit/op.cc\n[OP TYPE]: fused_op\n[Reason]: {}\n***\nAsync"
 REQUIRED = {"train": ["--input_path", "d"], "train_autoencoder": ["--input_path", "d"], "train_flowseg": ["--data", "d"],
             "test": ["--input_path", "d", "--img_path", "r", "--output_path", "o"],
-            "segment": ["--weights", "w", "--input", "i", "--output", "o"], "score": ["--results", "s", "--labels", "l", "--references", "r"]}
+            "segment": ["--weights", "w", "--input", "i", "--output", "o"],
+            "score": ["--results", "s", "--labels", "l", "--references", "r"]}
 
 
 def command(name, error):

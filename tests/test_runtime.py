@@ -359,7 +359,8 @@ def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(bare, c
 
 @pytest.mark.parametrize("given, seen, expected", [
     ("4,5", 2, "4545"), (" 6 , 2,7", 3, ["6", "2", "7", "6"]), ("3", 1, "3333"), ("0,1,9,2", 2, "0101"),
-    ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2), ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4)])
+    ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2),
+    ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4)])
 def test_without_nccl_the_user_s_own_list_of_gpus_is_dealt(bare, cuda, monkeypatch, given, seen, expected):
     """CUDA sees the entries up to the first that names no GPU; a scheduler's list is not to be left."""
     toolkit(bare / "cuda")
