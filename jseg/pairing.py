@@ -44,7 +44,8 @@ def paired(pictures_place: Path, maps_place: Path, notes: Notes = None) -> List[
     DataError unless each picture has a label map and the reverse, and for an empty folder.
     """
     expected = "expected one label map NAME.png for every picture NAME.jpg"
-    pictures, maps = (by_stem(place, suffixes, notes) for place, suffixes in ((pictures_place, PICTURE_SUFFIXES), (maps_place, LABEL_SUFFIXES)))
+    pictures = by_stem(pictures_place, PICTURE_SUFFIXES, notes)
+    maps = by_stem(maps_place, LABEL_SUFFIXES, notes)
     for found, place, what in (
         (pictures, pictures_place, "picture"),
         (maps, maps_place, "label map *.png"),

@@ -6,7 +6,9 @@ FOLDER/preview-00010000.png              what the network makes at that step
 FOLDER/best.safetensors                  the moving average of the validation that scored highest, where there are validations
 FOLDER/NAME.safetensors                  the result, when all steps are done: the moving average alone
 
-`jseg.run_records` has the rest of the folder: whose it is, branches, what is set aside. The same for every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
+`jseg.run_records` has the rest of the folder: whose it is, branches, what is set aside.
+
+The same for every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
 """
 from __future__ import annotations
 

@@ -221,10 +221,12 @@ def test_a_long_log_is_drawn_with_few_points_and_its_level_kept():
     np.testing.assert_allclose(curve.smooth[curve.span:-curve.span], np.nanmean(values), rtol=0.01)
 
 
-def test_without_matplotlib_there_is_no_picture_and_no_error(log, monkeypatch):
-    fill(log, 3)
+def test_a_missing_matplotlib_is_told_from_an_empty_log_and_leaves_no_picture(log, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert draw_curve(log.path, log.path.with_suffix(".png"), "unet") is False
+    fill(log, 3)
+    with pytest.raises(journal.NoMatplotlib, match="pip install matplotlib"):
+        draw_curve(log.path, log.path.with_suffix(".png"), "unet")
     assert [entry.name for entry in log.path.parent.iterdir()] == ["log.csv"]
 
 

@@ -112,6 +112,6 @@ def test_a_rate_may_follow_the_step():
 def test_a_loss_that_is_no_number_stops_with_the_parameters_of_the_step_before():
     trained = part(scale=float("inf"))
     before = trained.module.weight.numpy()
-    with pytest.raises(TrainingProblem, match="step 1: loss .* diverged: go on from an earlier checkpoint with a lower learning rate"):
+    with pytest.raises(TrainingProblem, match="step 1: loss .* diverged"):
         list(train([trained], batches(6, 6), 1))
     assert np.array_equal(before, trained.module.weight.numpy())

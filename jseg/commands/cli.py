@@ -95,8 +95,8 @@ def check_training_options(args: argparse.Namespace) -> None:
     for name, value in vars(args).items():
         if any(isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, (list, tuple)) else [value])):
             raise ValueError(f"--{name} is {value}; expected a finite number")
-    for name, least in (("steps", 1), ("skip_bad_steps", 0), ("batch_size", 1), ("micro_batch", 1), ("seed", 0), ("save_interval", 1), ("keep", 0),
-                        ("preview_interval", 0), ("log_interval", 1)):
+    for name, least in (("steps", 1), ("skip_bad_steps", 0), ("batch_size", 1), ("micro_batch", 1), ("seed", 0),
+                        ("save_interval", 1), ("keep", 0), ("preview_interval", 0), ("log_interval", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} is {value}; expected {least} or more")
