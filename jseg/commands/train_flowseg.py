@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import sys
 from typing import List, Optional
@@ -98,18 +99,17 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _check_options(args) -> None:
-    for name, least in (("validate_interval", 0), ("validate_count", 1), ("validate_steps", 1), ("width", 1), ("height", 1), ("weight", 0),
-                        ("eps", 0), ("repa_weight", 0), ("warmup", 0), ("jitter", 0)):
+    from jseg.flowseg.presets import check_numbers
+    for name, least in (("validate_interval", 0), ("validate_count", 1), ("validate_steps", 1), ("width", 1), ("height", 1),
+                        ("repa_weight", 0), ("warmup", 0), ("jitter", 0)):
         value = getattr(args, name)
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < math.inf:
             raise ValueError(f"--{name} is {value}; expected {least} or more")
-    if not 0 < args.scales[0] <= args.scales[1]:
-        raise ValueError(f"--scales {args.scales[0]} {args.scales[1]}; expected two numbers above 0, the lower one first")
+    if not 0 < args.scales[0] <= args.scales[1] < math.inf:
+        raise ValueError(f"--scales {args.scales[0]} {args.scales[1]}; expected two finite numbers above 0, the lower one first")
     if not args.jitter < 1:
         raise ValueError(f"--jitter is {args.jitter}; expected less than 1")
-    for name in ("tau", "shift"):
-        if not getattr(args, name) > 0:
-            raise ValueError(f"--{name} is {getattr(args, name)}; expected more than 0")
+    check_numbers("--", weight=args.weight, tau=args.tau, eps=args.eps, shift=args.shift)
     if args.repa and not os.path.isfile(args.repa):
         raise FileNotFoundError(f"--repa {args.repa} does not exist; expected DINOv2's dinov2_vitb14_pretrain.pth")
 

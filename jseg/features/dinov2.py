@@ -1,7 +1,7 @@
 """DINOv2 ViT-B/14: features of pictures that guide a training (Oquab et al. 2023). Weights come from the user.
 
 Mirrors DinoVisionTransformer of the official code (models/vision_transformer.py, layers/), with its state-dict names, so the public file
-dinov2_vitb14_pretrain.pth fits; all weights are constants. Left out: registers, masks, stochastic depth and nested batches.
+dinov2_vitb14_pretrain.pth fits, and timm's vit_base_patch14_dinov2, which lacks the mask_token; all weights are constants. Left out: registers, masks, stochastic depth and nested batches.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPS = 1e-6
 # The official code asks for (size + 0.1) / grid times the table's size, and its interpolation uses that factor, not the sizes' ratio.
 OFFSET = 0.1
+WRAPPER = "backbone."                      # of training programs that put a head beside the network
 # The published networks, by width and number of blocks.
 PUBLISHED = {(384, 12): "ViT-S/14", (768, 12): "ViT-B/14", (1024, 24): "ViT-L/14", (1536, 40): "ViT-g/14"}
 
@@ -190,19 +191,25 @@ def _matrix(size: int, wanted: int, factor: float = 0.0):
 def load_dinov2(path) -> Dinov2:
     """ViT-B/14 with the weights of the public dinov2_vitb14_pretrain.pth, in any format that `jseg.checkpoint` reads.
 
+    The same network as timm writes it (vit_base_patch14_dinov2: no mask_token) is read too, and either behind the prefix "backbone.".
     Raises CheckpointError in one line for DINOv2 weights of another size or with registers and for other files, FileNotFoundError.
     """
     arrays = load(path, weights="model")
+    if all(name.startswith(WRAPPER) for name in arrays):
+        arrays = {name[len(WRAPPER):]: array for name, array in arrays.items()}
     expected = "expected %s, the public dinov2_vitb14_pretrain.pth" % PUBLISHED[768, 12]
     if "pos_embed" not in arrays or "patch_embed.proj.weight" not in arrays:
         raise CheckpointError("%s holds no DINOv2 network (no pos_embed, patch_embed.proj.weight); %s" % (path, expected))
     width, depth = arrays["pos_embed"].shape[-1], len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
-    registers = " with registers" if "register_tokens" in arrays else ""
+    registers = " with registers" if {"register_tokens", "reg_token"} & set(arrays) else ""
     if (width, depth) != (VIT_B14.width, VIT_B14.depth) or registers:
         raise CheckpointError("%s holds DINOv2 %s%s, width %d in %d blocks; %s, width %d in %d blocks without registers"
                               % (path, PUBLISHED.get((width, depth), "weights"), registers, width, depth, expected, VIT_B14.width,
                                  VIT_B14.depth))
+
+    # timm drops the mask_token, which only a training with masked patches uses.
     dinov2 = Dinov2(VIT_B14)
+    arrays.setdefault("mask_token", np.zeros((1, width), np.float32))
     try:
         load_into(dinov2, arrays)
     except CheckpointError as error:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jseg.flowseg.encoding import check_labels
 from jseg.flowseg.potential import correction
-from jseg.flowseg.presets import SOURCES
+from jseg.flowseg.presets import SOURCES, check_numbers
 from jseg.layers import as_var
 from jseg.runtime import jt
 
@@ -43,7 +43,11 @@ def interpolate(x0, x1, t):
 
 
 def shifted(t, shift: float = 1.0):
-    """Times t in [0, 1] moved towards the source by t / (t + (1 - t) shift); shift 1 leaves them, below 1 moves them to the data."""
+    """Times t in [0, 1] moved towards the source by t / (t + (1 - t) shift); shift 1 leaves them, below 1 moves them to the data.
+
+    Raises ValueError for a shift out of `presets.RANGES`.
+    """
+    check_numbers("shifted: ", shift=shift)
     return t / (t + (1 - t) * shift)
 
 
@@ -55,13 +59,13 @@ def flow_loss(velocity, x_t, x0, x1, t, labels, codes, *, weight: float = 1.0, t
     if all do. weight: of the correction, 0 being plain flow matching; schedule: its factor over time, "static", "1-t" or "t"; tau,
     eps: of the distances. "loss" gives its gradient to velocity alone; "fm", the loss of plain flow matching, and "correction_norm",
     the mean length of the correction, are for the log. Arrays or Vars; all arithmetic is float32. Raises ValueError for wrong shapes,
-    an unknown schedule, tau <= 0, eps < 0, and labels outside the classes that count.
+    an unknown schedule, weight, tau or eps out of `presets.RANGES`, and labels outside the classes that count.
     """
     _check_shapes(velocity, x_t, x0, x1, t, labels, codes, mask)
     if schedule not in SCHEDULES:
         raise ValueError(f"flow_loss: unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
-    if not (tau > 0 and eps >= 0):
-        raise ValueError(f"flow_loss: tau = {tau}, eps = {eps}; tau must be above 0 and eps not below")
+    # Without weight there is no correction, and an eps of 0 does no harm.
+    check_numbers("flow_loss: ", weight=weight, tau=tau, **({"eps": eps} if weight or eps else {}))
     labels, counted = _counted(labels, codes.shape[0], mask)
     velocity = as_var(velocity).float32()
     with jt.no_grad():

@@ -9,6 +9,7 @@ from typing import Callable, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
+from jseg.flowseg.presets import check_numbers
 from jseg.layers import as_var
 from jseg.runtime import jt
 
@@ -20,12 +21,11 @@ def times(steps: int, shift: float = 1.0, last: Optional[float] = None) -> np.nd
     """The times 0 = t_0 < ... < t_steps = 1, float64 [steps + 1].
 
     Even by default; `last` is the length of the last step before shifting, the others sharing the rest. shift: t / (t + (1 - t) shift),
-    above 1 more of them lie near the source. Raises ValueError for steps < 1, shift <= 0, and a `last` that leaves no room.
+    above 1 more of them lie near the source. Raises ValueError for steps < 1, a shift out of `presets.RANGES`, and a `last` that leaves no room.
     """
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"times: {steps!r} steps; expected a whole number from 1 on")
-    if not shift > 0:
-        raise ValueError(f"times: shift {shift}; expected a number above 0 (1 leaves the times even)")
+    check_numbers("times: ", shift=shift)
     last = 1 / steps if last is None else last
     if not (0 < last < 1 or last == 1 == steps):
         raise ValueError(f"times: a last step of length {last} in {steps} steps; expected one between 0 and 1")
@@ -112,6 +112,6 @@ def _grid(steps: Steps) -> np.ndarray:
     if isinstance(steps, (int, np.integer)):
         return times(steps)
     grid = np.asarray(steps, np.float64)
-    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():
+    if grid.ndim != 1 or len(grid) < 2 or not np.isfinite(grid).all() or not (np.diff(grid) > 0).all():
         raise ValueError(f"ode: times {np.array2string(grid, threshold=8)}; expected at least two, increasing, or a number of steps")
     return grid

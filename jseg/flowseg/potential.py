@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
+from jseg.flowseg.presets import check_numbers
 from jseg.layers import as_var
 from jseg.runtime import jt
 
@@ -140,8 +141,10 @@ def correction(x, labels, codes, tau: float = 1.0, eps: float = 1e-2) -> Tuple[o
     """(grad Phi [B, 3, H, W], Phi [B, H, W]) at the points x [B, 3, H, W] for labels int32 [B, H, W] and codes [N, 3].
 
     Both are 0 where a label is none of the N classes. They are constants: no gradient passes to x. Arrays or Vars; x and codes are
-    float32, or both float64 Vars. tau = 1 saves a logarithm and an exponential per pixel and class.
+    float32, or both float64 Vars. tau = 1 saves a logarithm and an exponential per pixel and class. Raises ValueError for
+    tau or eps out of `presets.RANGES`: with eps = 0, a point on its own code would divide 0 by 0.
     """
+    check_numbers("correction: ", tau=tau, eps=eps)
     batch, _, height, width = x.shape
     with jt.no_grad():
         x, labels, codes = as_var(x).detach().reshape(batch, 3, -1), as_var(labels).int32().reshape(batch, -1), as_var(codes).detach()

@@ -65,3 +65,18 @@ NETWORKS = {
     "tiny": PixNerdConfig(hidden_size=48, heads=3, depth=2, pixel_blocks=1, pixel_channels=8, frequencies=4, patch=8, classes=0, labels=11,
                           width=48, height=32),
 }
+
+# What the numbers of the loss may be. Codes lie in [-1, 1], where float32 points are 6e-8 apart;
+# beyond these, float32 overflows or divides by 0.
+RANGES = {"weight": (0, 1e6), "tau": (1e-6, 1e6), "eps": (1e-12, 1e6), "shift": (1e-6, 1e6)}
+
+
+def check_numbers(mark: str, **values) -> None:
+    """Raise ValueError for the first of the values, given by its name in `RANGES`, that is not in its range; NaN is in none.
+
+    mark: what stands before the name in the message, such as "--".
+    """
+    for name, value in values.items():
+        least, most = RANGES[name]
+        if not least <= value <= most:
+            raise ValueError(f"{mark}{name} is {value}; expected a number from {least:g} to {most:g}")

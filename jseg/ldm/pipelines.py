@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jseg.ldm.presets import PIPELINES, SAMPLERS, Pipeline, Stage
-from jseg.ldm.schedule import SPACINGS, TIMESTEPS, Schedule
+from jseg.ldm.schedule import SPACINGS, TIMESTEPS, Schedule, check_eta
 from jseg.text_file import read_text
 
 MAX_GUIDANCE = 1000              # far beyond any use; NaN, Infinity and typing errors are beyond it, too
@@ -68,8 +68,7 @@ def check_pipeline(pipeline: Pipeline) -> Pipeline:
         _check_sampler(stage, first_index(pipeline, number), f"stage {number}")
         if not abs(stage.guidance) <= MAX_GUIDANCE:
             raise ValueError(f"stage {number}: guidance is {stage.guidance}; expected a number such as 3.5, at most {MAX_GUIDANCE}")
-        if not 0 <= stage.eta <= 1:
-            raise ValueError(f"stage {number}: eta is {stage.eta}; expected 0 (deterministic) to 1 (ancestral)")
+        check_eta(stage.eta, f"stage {number}")
     return pipeline
 
 

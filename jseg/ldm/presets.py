@@ -80,7 +80,7 @@ UNETS = {
 }
 
 AUTOENCODERS = {
-    "release": AutoencoderConfig(),                      # 55,317,507 parameters; VQ-f4, autoencoder.pkl
+    "release": AutoencoderConfig(),                      # 55,322,782 parameters; VQ-f4, autoencoder.pkl
     "landscape": AutoencoderConfig(channels=32, blocks=1, codebook_size=4096, groups=8),       # jseg/weights/autoencoder.safetensors
     "small": AutoencoderConfig(channels=32, codebook_size=256),
     "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),

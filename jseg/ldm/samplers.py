@@ -16,7 +16,7 @@ from typing import Callable, Iterator, Optional, Tuple
 import numpy as np
 
 from jseg.layers import as_var
-from jseg.ldm.schedule import TIMESTEPS, Schedule
+from jseg.ldm.schedule import TIMESTEPS, Schedule, check_eta
 from jseg.runtime import jt
 
 
@@ -75,7 +75,8 @@ def ddim(predictor: Callable, x, schedule: Schedule, start_index: int, eta: floa
     eta = 0 is deterministic; eta > 0 draws `noise(index)` [B, C, h, w] at every index but the last. Song et al. 2021, eq. 12.
     The release noises at k and calls ddim(..., k); aligned with the noise is ddim(..., k + 1). `Schedule.visited` says which indices
     `steps` are.
-    Raises ValueError for a start_index outside 1 ... len(schedule), steps outside 1 ... start_index, or eta > 0 without `noise`.
+    Raises ValueError for a start_index outside 1 ... len(schedule), steps outside 1 ... start_index, eta outside 0 ... 1, or
+    eta > 0 without `noise`.
     """
     return _ddim(predictor, *_checked("ddim", x, schedule, start_index, eta, noise, steps, spacing))
 
@@ -105,6 +106,7 @@ def dpmpp_2m_sde(predictor: Callable, x, schedule: Schedule, start_index: int, e
 def _checked(name, x, schedule, start_index, eta, noise, steps, spacing):
     """What the generators need, checked before the first step: x, the steps, eta, noise."""
     indices = schedule.visited(start_index, steps, spacing)
+    check_eta(eta, name)
     if eta and noise is None:
         raise ValueError(f"{name}: eta {eta} draws noise at every step; pass noise=callable(index) -> array, or eta=0")
     alpha_bar = schedule.alpha_bar[indices]

@@ -16,6 +16,12 @@ RHO = 7                            # of "rho" spacing (Karras et al. 2022, table
 SPACINGS = ("uniform", "quadratic", "lambda", "rho")
 
 
+def check_eta(eta, what: str) -> None:
+    """Raise ValueError, naming `what`, unless eta is a number from 0 (deterministic) to 1 (ancestral); NaN is none."""
+    if not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= 1:
+        raise ValueError(f"{what}: eta is {eta}; expected 0 (deterministic) to 1 (ancestral)")
+
+
 def ddim_counts(timesteps: int = TIMESTEPS) -> List[int]:
     """Step counts N for which "ddimN" exists: those reached by an integer stride over `timesteps` (62 of them for 1000)."""
     return sorted({len(range(0, timesteps, stride)) for stride in range(1, timesteps)})
@@ -58,7 +64,12 @@ def _sections(respacing: str, timesteps: int) -> np.ndarray:
         if count > section:
             raise ValueError(f"respacing {respacing!r}: section {i + 1} has {section} steps and cannot keep {count} of them; ask for fewer")
         stride = (section - 1) / (count - 1) if count > 1 else 1
-        steps += [start + round(stride * k) for k in range(count)]
+
+        # The stride is added up, not multiplied: where a step lies half-way, that rounding decides.
+        current = 0.0
+        for _ in range(count):
+            steps.append(start + round(current))
+            current += stride
         start += section
     return np.array(sorted(set(steps)))
 
