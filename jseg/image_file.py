@@ -14,6 +14,7 @@ from PIL import Image
 
 from jseg.atomic import PathLike
 from jseg.png_chunks import SIGNATURE, without_ballast
+from jseg.text_file import DataError
 
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 EXIF_ORIENTATION = 0x0112
@@ -28,10 +29,6 @@ TURNS = {
     7: Image.TRANSVERSE,
     8: Image.ROTATE_90,
 }
-
-
-class DataError(ValueError):
-    """Input files that cannot be used; one line: what was given, what was expected, what to do."""
 
 
 class ImageError(ValueError):

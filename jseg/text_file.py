@@ -6,7 +6,6 @@ import codecs
 from pathlib import Path
 
 from jseg.atomic import PathLike
-from jseg.image_file import DataError
 
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -14,6 +13,10 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+
+
+class DataError(ValueError):
+    """Input files that cannot be used; one line: what was given, what was expected, what to do."""
 
 
 def read_text(path: PathLike, what: str = "") -> str:

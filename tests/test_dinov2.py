@@ -156,9 +156,24 @@ def test_weights_are_loaded_strictly(tmp_path, monkeypatch):
             load_dinov2(tmp_path / "other.npz")
 
 
+@pytest.mark.parametrize("prefix", ["", "model.", "backbone.", "model.backbone."])
+def test_the_layout_of_timm_is_read(tmp_path, monkeypatch, prefix):
+    """timm's vit_base_patch14_dinov2 has the official names but no mask_token; training programs put a prefix before both."""
+    monkeypatch.setattr(module, "VIT_B14", SMALL)
+    monkeypatch.setitem(module.PUBLISHED, (24, 2), "small")
+    timm, x = {prefix + name: array for name, array in state().items() if name != "mask_token"}, pictures()
+    np.savez(tmp_path / "timm.npz", **timm)
+    found = load_dinov2(tmp_path / "timm.npz")
+    assert np.array_equal(found(x).numpy(), network()(x).numpy()) and not found.mask_token.numpy().any()
+    np.savez(tmp_path / "damaged.npz", **{name: array for name, array in timm.items() if not name.endswith("cls_token")})
+    with pytest.raises(CheckpointError, match=r"damaged\.npz.*cls_token"):
+        load_dinov2(tmp_path / "damaged.npz")
+
+
 @pytest.mark.parametrize("width, depth, extra, words", [
     (384, 12, {}, "holds DINOv2 ViT-S/14, width 384 in 12 blocks; expected ViT-B/14"),
     (1024, 24, {}, "ViT-L/14"), (768, 12, {"register_tokens": np.zeros((1, 4, 768), np.float32)}, "ViT-B/14 with registers"),
+    (768, 12, {"reg_token": np.zeros((1, 4, 768), np.float32)}, "ViT-B/14 with registers"),
     (100, 3, {}, "DINOv2 weights, width 100 in 3 blocks"), (None, 0, {"a": np.zeros(3, np.float32)}, "holds no DINOv2 network")])
 def test_weights_of_another_size_are_called_by_it(tmp_path, width, depth, extra, words):
     arrays = dict(extra)

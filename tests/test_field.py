@@ -229,12 +229,29 @@ def test_wrong_shapes_are_told(change, message):
 
 
 @pytest.mark.parametrize("options, message", [({"schedule": "cosine"}, "unknown schedule 'cosine'; choose one of static, 1-t, t"),
-                                              ({"tau": 0}, "tau must be above 0"), ({"eps": -1}, "eps not below")])
+                                              ({"tau": 0}, "tau is 0; expected a number from 1e-06"),
+                                              ({"eps": -1}, "eps is -1; expected a number from 1e-12"),
+                                              ({"tau": float("inf")}, "tau is inf"), ({"eps": float("nan")}, "eps is nan")])
 @pytest.mark.parametrize("weight", [0, 1])
 def test_wrong_options_are_told(options, message, weight):
     velocity, arguments, mask = example()
     with pytest.raises(ValueError, match=message):
         flow_loss(velocity, *arguments, mask=mask, weight=weight, **options)
+
+
+@pytest.mark.parametrize("options", [{"eps": 0}, {"eps": 1e-45}, {"tau": 1e-45}, {"weight": float("nan")},
+                                     {"weight": float("inf")}, {"weight": -1.0}])
+def test_numbers_that_would_make_the_loss_nan_are_refused(options):
+    (name, value), = options.items()
+    velocity, arguments, mask = example()
+    with pytest.raises(ValueError, match=f"flow_loss: {name} is {value}; expected a number from"):
+        flow_loss(velocity, *arguments, mask=mask, **options)
+
+
+@pytest.mark.parametrize("shift", [0, -1, float("nan"), float("inf"), 1e-45])
+def test_a_shift_that_would_make_times_nan_is_refused(shift):
+    with pytest.raises(ValueError, match=f"shifted: shift is {shift}; expected a number from 1e-06 to 1e"):
+        shifted(np.zeros(3, np.float32), shift)
 
 
 def test_labels_outside_the_classes_are_told():

@@ -142,6 +142,8 @@ def test_no_gradient_is_kept():
 
 @pytest.mark.parametrize("call, words", [
     (lambda: times(0), "from 1 on"), (lambda: times(2.5), "whole number"), (lambda: times(3, shift=0.0), "above 0"),
+    (lambda: times(3, shift=float("inf")), "shift inf; expected a finite number"), (lambda: times(3, shift=float("nan")), "shift nan"),
+    (lambda: euler(None, start(), [0.0, float("inf")]), "expected at least two, increasing"),
     (lambda: times(3, last=1.0), "between 0 and 1"), (lambda: euler(None, start(), 0), "from 1 on"),
     (lambda: heun(None, start(), True), "from 1"),
     (lambda: adams2(None, start(), [0.0, 0.5, 0.5]), "increasing"), (lambda: euler(None, start(), [1.0]), "at least two"),

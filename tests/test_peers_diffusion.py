@@ -21,7 +21,7 @@ def predictor(x, t):
 
 @pytest.mark.parametrize("name, sampler, eta, times", [
     ("ddim_eta0", ddim, 0, "t_ddim50"), ("ddim_eta0.5", ddim, 0.5, "t_ddim50"), ("ddim_eta1", ddim, 1, "t_ddim50"),
-    ("ancestral", ancestral, 1, "t_ddim50"), ("dpmpp_2m", dpmpp_2m, 0, "t_quadratic"),
+    ("ancestral", ancestral, 1, "t_quadratic"), ("dpmpp_2m", dpmpp_2m, 0, "t_quadratic"),
     ("dpmpp_2m_eta0.5", dpmpp_2m, 0.5, "t_quadratic"), ("dpmpp_2m_sde", dpmpp_2m_sde, 1, "t_quadratic")])
 def test_every_state_of_a_sampler_is_the_peer_s(name, sampler, eta, times):
     strided = times == "t_ddim50"
@@ -47,9 +47,10 @@ def test_loss_and_gradient_are_guided_diffusion_s():
     output = jt.array(arrays["output"])
     found = diffusion_loss(lambda x_t, t, y: output, Schedule(), arrays["z"], arrays["t"], None, arrays["noise"])
     for name in ("loss", "mse", "vb"):
-        np.testing.assert_allclose(found[name].numpy(), arrays[name], rtol=1e-5, err_msg=name)
-    assert apart(jt.grad(found["loss"].mean(), output) / float(np.abs(arrays["gradient"]).max()),
-                 arrays["gradient"] / np.abs(arrays["gradient"]).max()) < 1e-4
+        assert apart(found[name], arrays[name]) < 1e-5, name
+    largest = np.abs(arrays["gradient"]).max()
+    gradient = jt.grad(found["loss"].mean(), output).numpy()
+    assert np.abs(gradient - arrays["gradient"]).max() < 1e-4 * largest
 
 
 @pytest.mark.parametrize("sampler", [ddim, ancestral, dpmpp_2m, dpmpp_2m_sde])

@@ -10,7 +10,6 @@ TORCH = peer("adamw_ema_torch.npz")
 
 
 def test_fifty_steps_and_their_average_are_torch_s():
-    """The average takes the parameters in before the first step, too, which leaves it where it is."""
     parameters = {name: jt.array(TORCH[f"start_{name}"]) for name in "wb"}
     optimizer = AdamW(parameters, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     average = Average(parameters, 0.9)

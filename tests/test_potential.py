@@ -123,6 +123,22 @@ def test_on_the_codes_it_is_finite(form, tau, monkeypatch):
     assert (other[1].numpy() > own[1].numpy()).all()
 
 
+@pytest.mark.parametrize("tau, eps", [(1e-6, 1e-12), (1e-6, 1e6), (1e6, 1e-12), (1e6, 1e6), (1, 1e-12)])
+def test_at_the_ends_of_the_ranges_it_is_finite(tau, eps):
+    codes = class_codes(150).astype(np.float32)
+    labels = (np.arange(150) + np.arange(2)[:, None]).reshape(2, 1, 150) % 150
+    for found in correction(np.stack([codes.T.reshape(3, 1, 150)] * 2), labels, codes, tau, eps):
+        assert np.isfinite(found.numpy()).all()
+
+
+@pytest.mark.parametrize("options", [{"eps": 0}, {"eps": -1e-3}, {"eps": float("nan")}, {"eps": float("inf")}, {"tau": 0},
+                                     {"tau": float("nan")}, {"tau": float("inf")}])
+def test_distances_that_divide_by_zero_are_refused(options):
+    (name, value), = options.items()
+    with pytest.raises(ValueError, match=f"correction: {name} is {value}; expected a number from"):
+        correction(np.zeros((1, 3, 1, 1), np.float32), np.zeros((1, 1, 1), np.int32), class_codes(3), **options)
+
+
 def test_near_its_own_code_a_pixel_keeps_its_digits():
     """There 1 - p_y cancels: it is 2e-4 here, and seven digits of p_y would leave four."""
     codes = class_codes(150).astype(np.float32).astype(np.float64)

@@ -1,7 +1,8 @@
 """DINOv2 ViT-B/14: features of pictures that guide a training (Oquab et al. 2023). Weights come from the user.
 
 Mirrors DinoVisionTransformer of the official code (models/vision_transformer.py, layers/), with its state-dict names, so the public file
-dinov2_vitb14_pretrain.pth fits, and timm's vit_base_patch14_dinov2, which lacks the mask_token; all weights are constants. Left out: registers, masks, stochastic depth and nested batches.
+dinov2_vitb14_pretrain.pth fits, and so does timm's vit_base_patch14_dinov2, which lacks the mask_token; all weights are constants.
+Left out: registers, masks, stochastic depth and nested batches.
 """
 from __future__ import annotations
 

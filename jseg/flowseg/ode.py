@@ -9,7 +9,6 @@ from typing import Callable, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from jseg.flowseg.presets import check_numbers
 from jseg.layers import as_var
 from jseg.runtime import jt
 
@@ -21,11 +20,13 @@ def times(steps: int, shift: float = 1.0, last: Optional[float] = None) -> np.nd
     """The times 0 = t_0 < ... < t_steps = 1, float64 [steps + 1].
 
     Even by default; `last` is the length of the last step before shifting, the others sharing the rest. shift: t / (t + (1 - t) shift),
-    above 1 more of them lie near the source. Raises ValueError for steps < 1, a shift out of `presets.RANGES`, and a `last` that leaves no room.
+    above 1 more of them lie near the source. Raises ValueError for steps < 1, a shift that is not finite and above 0, and a `last`
+    that leaves no room.
     """
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"times: {steps!r} steps; expected a whole number from 1 on")
-    check_numbers("times: ", shift=shift)
+    if not 0 < shift < np.inf:
+        raise ValueError(f"times: shift {shift}; expected a finite number above 0 (1 leaves the times even)")
     last = 1 / steps if last is None else last
     if not (0 < last < 1 or last == 1 == steps):
         raise ValueError(f"times: a last step of length {last} in {steps} steps; expected one between 0 and 1")
