@@ -245,7 +245,7 @@ def test_tokens_are_aligned_and_the_projection_is_resumed_but_not_shipped(folder
     folder.into("cut").run(steps=1, repa=encoder)
     assert folder.run(steps=3, repa=encoder)[0] == 0
     assert_equal(last, folder.output / "checkpoint-00000003.safetensors")
-    for changed in ({"repa": encoder, "repa_weight": 0.1}, {}):
+    for changed in ({"repa": encoder, "repa_block": 1}, {}):
         code, lines = folder.run(steps=4, **changed)
         assert code == 2 and "repa" in lines[-1] and "was trained with other settings" in lines[-1]
 

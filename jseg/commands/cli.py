@@ -21,9 +21,9 @@ class _Once(argparse._StoreAction):
 
     def __call__(self, parser, namespace, values, option_string=None):
         known = parser.given.setdefault(self.dest, values)
-        if known != values:
-            shown = " and ".join(" ".join(value) if isinstance(value, list) else str(value) for value in (known, values))
-            parser.error(f"{option_string or self.dest} is given twice ({shown}); give one")
+        one, other = (" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (known, values))
+        if one != other:
+            parser.error(f"{option_string or self.dest} is given twice ({one} and {other}); give one")
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -94,7 +94,8 @@ def check_training_options(args: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that cannot be meant."""
     for name, value in vars(args).items():
         if any(isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, (list, tuple)) else [value])):
-            raise ValueError(f"--{name} is {value}; expected a finite number")
+            given = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else f"is {value}"
+            raise ValueError(f"--{name} {given}; expected finite numbers")
     for name, least in (("steps", 1), ("skip_bad_steps", 0), ("batch_size", 1), ("micro_batch", 1), ("seed", 0),
                         ("save_interval", 1), ("keep", 0), ("preview_interval", 0), ("log_interval", 1)):
         value = getattr(args, name)
