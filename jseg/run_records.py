@@ -19,7 +19,7 @@ from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 from jseg.atomic import write_atomic
 from jseg.checkpoint import CheckpointError
 from jseg.formats.reader import read_record
-from jseg.outputs import OutputError, locked
+from jseg.outputs import OutputError, held
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
 PREVIEW = re.compile(r"^preview-(\d{8,})\.png$")
@@ -80,15 +80,8 @@ def run_folder(output, name: str, inputs: Mapping[str, object], speaks: bool = T
         return
     folder = Path(output)
     check_origin(folder, name)
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder):
-            yield
-    finally:
-        with contextlib.suppress(OSError):                     # not empty: what is there stays
-            for place in made:
-                place.rmdir()
+    with held(folder):
+        yield
 
 
 def check_places(outputs: Mapping[str, object], inputs: Mapping[str, object]) -> None:

@@ -244,7 +244,7 @@ def occupied(job):
     (None, {"weights": "."}, "--weights . is a folder"), (None, {"input": "nowhere"}, "input nowhere does not exist"),
     (None, {"steps": 0}, "from 1 on"), (None, {"scale": "x"}, "--scale is 'x'"), (None, {"scale": 0.2}, "scale 0.2; expected 1"),
     (None, {"seeds": [0, 1]}, "starts from the picture alone"), (None, {"overlap": 1}, "overlap 1.0"),
-    (None, {"batch_size": 0}, "batch_size 0"), (None, {"shift": 0}, "shift is 0.0; expected a number from"),
+    (None, {"batch_size": 0}, "batch_size 0"), (None, {"shift": 0}, "shift 0.0; expected a finite number above 0"),
     (None, {"classes": "ade20k-150"}, "has 150 classes, the network"), (None, {"classes": "nothing"}, "no class set or file nothing"),
     (None, {"method": "rk4"}, "invalid choice: 'rk4'")])
 def test_mistakes_are_one_line_and_nothing_is_written(job, spoil, options, said):
