@@ -2,9 +2,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Callable
+
+STOPPING = "stopping after this step; Ctrl-C again ends without saving"
+# A byte in standard input: say it, on a line of its own after a progress bar. Its end without one: be quiet.
+LISTENER = '[ "$(head -c 1 | wc -c)" -eq 1 ] || exit 0; if [ -t 2 ]; then echo >&2; fi; printf "%s\\n" "$1" >&2'
 
 
 @dataclass(frozen=True)
@@ -32,23 +38,47 @@ class Plan:
 
 
 class Signals:
-    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends it."""
+    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends it.
 
-    def __init__(self, tell: Callable[[str], None]):
-        self.caught, self.before, self.tell = False, {}, tell
+    What will happen is said on standard error at once where `speaks`, also while a step computes: Python's own handler runs only
+    when the step is done, so a shell of its own waits for the signal's byte (`signal.set_wakeup_fd`). A signal that the parent had
+    ignored (nohup, `&` in a script) stays ignored.
+    """
+
+    def __init__(self, speaks: bool = True):
+        self.caught, self.before, self.speaks = False, {}, speaks
+        self.wakeup = self.shell = None
 
     def __enter__(self) -> "Signals":
+        if self.speaks:
+            self._listen()
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self._catch)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self.before[number] = signal.signal(number, self._catch)
         return self
 
     def __exit__(self, *exception) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if self.shell is not None:
+            signal.set_wakeup_fd(self.wakeup)
+            self.shell.stdin.close()
+            self.shell.wait()
+
+    def _listen(self) -> None:
+        """Start the shell that waits for a byte and says STOPPING; without one, the handler says it."""
+        try:
+            self.shell = subprocess.Popen(["sh", "-c", LISTENER, "jseg", STOPPING], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                          start_new_session=True)
+        except OSError:
+            return
+        os.set_blocking(self.shell.stdin.fileno(), False)
+        self.wakeup = signal.set_wakeup_fd(self.shell.stdin.fileno(), warn_on_full_buffer=False)
 
     def _catch(self, number, frame) -> None:
         if self.caught:
             raise KeyboardInterrupt
         self.caught = True
-        with contextlib.suppress(RuntimeError):        # the signal came while a line was being printed
-            self.tell("stopping after this step; Ctrl-C again ends without saving")
+        if self.speaks and self.shell is None:
+            with contextlib.suppress(RuntimeError):        # the signal came while a line was being printed
+                print(STOPPING, file=sys.stderr, flush=True)

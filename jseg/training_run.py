@@ -119,7 +119,7 @@ class TrainingRun:
         checkpoints stay.
         """
         plan, sums, update = self.plan, Means(), None
-        with Signals(self.tell) as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
+        with Signals(processes.rank() == 0) as signals, TrainingBar(plan.steps, start_step, quiet=processes.rank() > 0) as bar:
             if start_step:
                 self._validate(start_step, validate, signals)       # a run killed after saving the step has not
             if start_step >= plan.steps:

@@ -1,0 +1,72 @@
+"""The signals that end a training: said while a step computes, and left ignored where they were."""
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jseg.run_plan import STOPPING, Signals
+
+ROOT = Path(__file__).resolve().parent.parent
+# A step in which Python cannot run, as in an operator of Jittor's: the C function keeps the interpreter's lock till the pipe is read.
+LONG_STEP = """
+import ctypes, os, signal, sys
+sys.path.insert(0, {root!r})
+from jseg.run_plan import Signals
+signal.siginterrupt(signal.SIGTERM, False)
+with Signals() as signals:
+    print("begun", flush=True)
+    ctypes.PyDLL(None).system(b"read line < {pipe}")
+    print("caught" if signals.caught else "not yet", flush=True)
+"""
+
+
+def test_a_signal_is_answered_while_the_step_computes(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    run = subprocess.Popen([sys.executable, "-c", LONG_STEP.format(root=str(ROOT), pipe=pipe)], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "begun\n"
+    run.send_signal(signal.SIGTERM)
+    assert run.stderr.readline() == STOPPING + "\n"          # the step still waits for the pipe
+    pipe.write_text("go on\n")
+    assert run.communicate(timeout=60) == ("caught\n", "") and run.returncode == 0
+
+
+def test_without_a_signal_nothing_is_said_and_all_is_as_before(capfd):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], signal.set_wakeup_fd(-1)
+    with Signals() as signals:
+        assert signal.getsignal(signal.SIGTERM) == signals._catch
+    assert ([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], signal.set_wakeup_fd(-1)) == before
+    assert capfd.readouterr() == ("", "") and not signals.caught
+
+
+def test_the_process_that_does_not_speak_only_notices(capfd):
+    with Signals(speaks=False) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.caught
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shell", [True, False])
+def test_it_is_said_once_and_the_second_signal_ends_it(shell, capfd, monkeypatch):
+    if not shell:
+        monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(KeyboardInterrupt):
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.caught
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert capfd.readouterr().err == STOPPING + "\n"
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not signals.caught and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
