@@ -18,6 +18,7 @@ from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, c
                          same_aspect, some, visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.pairing import Example, by_stem, one_version
+from jseg.records import pictures_alone
 
 PICTURE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
@@ -28,10 +29,10 @@ Notes = Optional[List[str]]
 def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
-    With labels=False, pictures directly in `folder` will do and label maps are not looked at. What the user should be
-    told (two picture folders, files that are left out) is appended to `notes`. Raises DataError in one line for a missing or
-    empty folder, for pictures without label map and
-    label maps without picture (all counted, the first five named), and for two files of one stem.
+    With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what a command of ours wrote beside
+    its results (a contact sheet) is left out. What the user should be told (two picture folders, files that are left out) is
+    appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and label maps
+    without picture (all counted, the first five named), and for two files of one stem.
     """
     root = existing_folder(folder, "training folder")
     place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
@@ -40,7 +41,8 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
         if not pictures:
             raise DataError("%s; expected pictures in it, in imgs/ or in images/%s" % (_without(place or root, images.PICTURE_SUFFIXES),
                                                                                       _hint(root)))
-        return [Example(stem, pictures[stem]) for stem in sorted(pictures)]
+        alone = set(pictures_alone(list(pictures.values()), notes))
+        return [Example(stem, pictures[stem]) for stem in sorted(pictures) if pictures[stem] in alone]
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
         raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))

@@ -6,11 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Dict, Iterable, Mapping, Optional, Sequence
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
 from jseg.atomic import PathLike
+from jseg.image_file import DataError
 from jseg.images import PICTURE_SUFFIXES, ImageError, read_header
 
+SHOWN = 5                                 # names in a message
 RECORDS = {"run.json": "", "summary.json": "score", "landscapes.json": "landscapes",
            "demo.json": "demo", "setting.json": "compare_official"}
 
@@ -81,6 +83,24 @@ def listed(folder: PathLike, files: Mapping[str, str], following: Iterable[str])
     found = {name: known for name, known in files.items() if (Path(folder) / name).exists()}
     found.update({name: "" for name in following if is_own(folder, name, found)})
     return found
+
+
+def pictures_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> List[Path]:
+    """The picture files of one folder less those of `by_products`; a line on these is appended to `notes`.
+
+    Raises DataError where nothing else is there.
+    """
+    if not paths:
+        return []
+    folder = paths[0].parent
+    others = by_products(folder, [path.name for path in paths])
+    kinds = ", ".join(f"{name}: {others[name]}" for name in sorted(others)[:SHOWN])
+    if len(others) == len(paths):
+        raise DataError(f"{folder} holds no pictures but {len(others)} files that are no results of the command that wrote "
+                        f"them ({kinds}); give the folder of the pictures")
+    if others and notes is not None:
+        notes.append(f"{len(others)} files in {folder} that are no results of the command that wrote them are left out ({kinds})")
+    return [path for path in paths if path.name not in others]
 
 
 def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:

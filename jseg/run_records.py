@@ -71,7 +71,7 @@ def compared(stored: Mapping[str, object], asked: Mapping[str, object]) -> Dict[
 def run_folder(output, name: str, inputs: Mapping[str, object], speaks: bool = True) -> Iterator[None]:
     """Hold the folder `output` of a training of `name` for this process, made if missing and removed again if it stays empty.
 
-    inputs: {option: path or None} of what is read. Raises OutputError, before anything is written, where the folder holds files of
+    inputs: {option: path, paths or None} of what is read. Raises OutputError, before anything is written, where the folder holds files of
     another origin, takes the place of an input or is held by another process. Where not `speaks`, process 0 does all this.
     """
     check_places({"output": output}, inputs)
@@ -93,10 +93,10 @@ def check_places(outputs: Mapping[str, object], inputs: Mapping[str, object]) ->
         if os.path.islink(output) and not target.exists():
             raise OutputError(f"--{option} {output} is a link to nowhere; give a folder, which is created if missing")
         for name, given in inputs.items():
-            source = Path(os.path.realpath(given)) if given else None
-            if source is not None and _takes(target, source):
-                raise OutputError(f"--{option} {output} would take the place of the input --{name} {given}; give another folder "
-                                  f"as --{option}")
+            for path in given if isinstance(given, (list, tuple)) else [given] * bool(given):
+                if _takes(target, Path(os.path.realpath(path))):
+                    raise OutputError(f"--{option} {output} would take the place of the input --{name} {path}; give another folder "
+                                      f"as --{option}")
 
 
 def _takes(target: Path, source: Path) -> bool:

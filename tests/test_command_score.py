@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jseg import images
 from jseg.checkpoint import save
@@ -122,6 +123,16 @@ def test_without_anything_the_missing_terms_are_named(job):
     assert summary["terms"]["fid"] is None and summary["terms"]["stand_in"] is not None
     assert [entry["value"] for entry in summary["scores"]] == [None] * 3
     assert sorted(path.name for path in job.output.iterdir()) == ["gallery.html", "pictures.csv", "summary.json"]
+
+
+def test_what_is_special_in_the_pictures_is_told(job):
+    result, reference = job.root / "results" / f"{job.stems[0]}.jpg", sorted((job.root / "data/train/imgs").glob("*.jpg"))[1]
+    Image.fromarray(images.read_picture(result)).convert("L").save(result)
+    Image.new("RGB", (WIDTH, HEIGHT), (2, 2, 2)).save(reference)
+    code, _, told = job.run()
+    assert code == 0
+    assert any(f"1 results are not plain RGB and are converted: L ({result.name})" in line for line in told), told
+    assert any(f"1 references are of one colour ({reference.name})" in line for line in told), told
 
 
 def test_everything_given_gives_the_score(job, judge):

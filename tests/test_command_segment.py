@@ -73,6 +73,13 @@ def test_pictures_of_any_size_and_mode_become_label_maps(job):
     assert not list(job.output.rglob(".jseg-*"))
 
 
+def test_the_classes_that_were_given_are_named(job):
+    names = CLASS_SETS["camvid-11"].names
+    (job.root / "mine.txt").write_text("\n".join(names))
+    code, lines = job.run(classes=job.root / "mine.txt")
+    assert code == 0 and f"jseg segment: 11 classes of mine: {', '.join(names[:6])}, ..." in lines
+
+
 def test_the_same_call_elsewhere_gives_the_same_bytes(job):
     job.run()
     first = everything(job.output)

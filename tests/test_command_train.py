@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jseg import images, memory
 from jseg.checkpoint import load, load_config, load_extra
@@ -160,6 +161,20 @@ def test_the_autoencoder_trains_too(folder):
     tuned = load(folder.output / "autoencoder.safetensors")
     for name, value in result.items():
         assert np.array_equal(value, tuned[name]) == (not name.startswith(("decoder.", "post_quant_conv."))), name
+
+
+def test_what_is_special_in_an_autoencoder_s_pictures_is_told_before_the_training(folder):
+    pictures = folder.root / "data" / "imgs"
+    Image.new("I;16", (WIDTH, HEIGHT), 40000).save(pictures / "deep.png")
+    (pictures / "notes.docx").write_text("x")
+    code, lines = folder.run(command=train_autoencoder, ae_path=None, width=WIDTH, height=HEIGHT, crop=32, steps=1, critic_start=-1)
+    assert code == 0
+    for said in ("pictures are reduced from 16 bits (deep.png)", "pictures are of one colour (deep.png)", "left out (notes.docx)"):
+        assert any(said in line for line in lines), (said, lines)
+    (pictures / "torn.png").write_bytes((pictures / "deep.png").read_bytes()[:60])
+    folder.output = folder.root / "other"
+    code, lines = folder.run(command=train_autoencoder, ae_path=None, width=WIDTH, height=HEIGHT, crop=32, steps=1, critic_start=-1)
+    assert code == 2 and len(lines) == 1 and "torn.png" in lines[0] and not folder.output.exists()
 
 
 def empty(folder):

@@ -52,6 +52,21 @@ def folder(tmp_path):
     return root
 
 
+def test_other_colours_of_the_classes_are_another_label_map(folder):
+    """Of files that have colours alone; the keys of gray files stay as they were, so trainings under way go on."""
+    def classes(first):
+        palette = CLASS_SETS["landscape-29"].palette.copy()
+        palette[[0, first]] = palette[[first, 0]]
+        return replace(CLASS_SETS["landscape-29"], palette=palette)
+
+    gray = [prepared(folder, classes=classes(swapped))[0].digest for swapped in (0, 1)]
+    assert gray[0] == gray[1]
+    for path in (folder / "labels").iterdir():
+        images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
+    ids = [np.array(prepared(folder, classes=classes(swapped))[0].labels[0]) for swapped in (0, 1)]
+    assert (ids[0] != ids[1]).any() and np.array_equal(np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1])
+
+
 def prepared(folder, autoencoder=None, cache="cache", sha=SHA, ignore=(), examples=None, **named):
     autoencoder = autoencoder or Blocks()
     examples = find_examples(folder) if examples is None else examples

@@ -17,10 +17,12 @@ from jseg.classes import CLASS_SETS
 from jseg.commands import cli, compare_official, demo, landscapes, score, segment
 from jseg.commands import test as test_command
 from jseg.comparison.parts import FILES
+from jseg.examples import find_examples
 from jseg.flowseg.predict import Segmenter, stored_classes
 from jseg.outputs import LOCK, OutputError, check_file, check_inputs, held
 from jseg.procedural import REFERENCE_SEEDS, write_challenge
 from jseg.records import by_products, origin
+from jseg.scoring.inputs import find_real
 from small_flowseg import TINY, random_network
 from tiny import STAGES, stubbed, weights
 
@@ -409,6 +411,8 @@ def test_sheets_are_no_pictures_to_be_segmented(place, stubbed):
     assert sorted(path.name for path in place.out.glob("*.png")) == [f"scene_{number:04d}.png" for number in range(3)]
     labels, place.out = place.out, place.root / "again"
     place.refused("segment", "holds no pictures but 3 files", "label map of segment", input=labels)
+    assert [path.name for path in find_real(results)] == [f"scene_{number:04d}.jpg" for number in range(3)]
+    assert [example.stem for example in find_examples(results, labels=False)] == [f"scene_{number:04d}" for number in range(3)]
 
 
 def test_an_option_that_is_given_twice_is_told(place):

@@ -28,10 +28,11 @@ def inputs(step, bad=()):
     yield {"x": x * np.float32("nan") if step + 1 in bad else x, "y": x[:, :2]}, 1.0
 
 
-def training(folder, told=None, rate=0.01, given=("learning_rate",), resume="auto", stop=None, bad=(), steps=END, **plan):
+def training(folder, told=None, rate=0.01, given=("learning_rate",), resume="auto", stop=None, bad=(), steps=END, validate=None,
+             settings=(), **plan):
     """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM comes."""
     network = part(rate, average=True)
-    run = TrainingRun(folder, [network], None, {"learning_rate": rate, "seed": 0},
+    run = TrainingRun(folder, [network], None, {"learning_rate": rate, "seed": 0, **dict(settings)},
                       Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}), "model", [].append if told is None else told.append,
                       given)
 
@@ -40,7 +41,7 @@ def training(folder, told=None, rate=0.01, given=("learning_rate",), resume="aut
             os.kill(os.getpid(), signal.SIGTERM)
         return inputs(step, bad)
 
-    return run.follow(batches, run.resume(str(resume))), run
+    return run.follow(batches, run.resume(str(resume)), validate=validate), run
 
 
 def steps_logged(folder):
@@ -96,6 +97,50 @@ def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_p
     done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
     assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
     assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
+
+
+class Lucky:
+    """A validation with these scores, measured on so many examples."""
+
+    def __init__(self, scores, examples):
+        self.scores, self.measured = iter(scores), {"protocol": 1, "examples": examples}
+
+    def __call__(self, stop):
+        return {"miou": next(self.scores)}
+
+
+def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
+    """One lucky picture (--validate_count 1) would stay the best for good."""
+    training(tmp_path, steps=3, validate=Lucky([0.99], 1))
+    lucky, told = (tmp_path / "best.safetensors").read_bytes(), []
+    training(tmp_path, told, steps=9, validate_interval=3, validate=Lucky([0.40, 0.30], 50))
+    best = record(tmp_path / "best.safetensors")
+    assert (best["score"], best["step"], best["measured"]["examples"]) == (0.40, 6, 50)
+    assert (tmp_path / "set_aside-00000003-1" / "best.safetensors").read_bytes() == lucky
+    assert [line for line in told if "best.safetensors" in line] == [
+        f"best.safetensors was scored in another way or is of other settings: it is set aside in {tmp_path / 'set_aside-00000003-1'} "
+        "and not compared"]
+    training(tmp_path, told, steps=END, validate=Lucky([0.35], 50))
+    assert record(tmp_path / "best.safetensors")["score"] == 0.40 and told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
+
+
+def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training_run, "draw_curve", lambda log, curve, name: drawn.append(log.read_text()))
+    training(tmp_path, steps=6, validate_interval=3, validate=Lucky([0.1, 0.2], 5))
+    assert drawn[-1] == (tmp_path / "log.csv").read_text()
+    assert [line.split(",")[0] for line in drawn[-1].splitlines()[1:] if not line.endswith(",")] == ["3", "6"]
+
+
+def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
+    """An upgrade of jseg adds settings; trainings that are under way go on with the old behaviour, and with that alone."""
+    training(tmp_path, steps=3)
+    assert training(tmp_path, steps=6, settings={"decay": "none", "drop": 0.2, "scales": (0.5, 2.0)}.items())[0]
+    with pytest.raises(CheckpointError, match="zero_init was zero, is unit; give the old ones"):
+        training(tmp_path, settings={"zero_init": "unit"}.items())
+    with pytest.raises(CheckpointError, match="invented was None, is 1"):
+        training(tmp_path, settings={"invented": 1}.items())
+    assert training(tmp_path, settings={"invented": None}.items())[0]
 
 
 def test_a_shorter_run_than_is_done_says_so_and_leaves_the_result(tmp_path):

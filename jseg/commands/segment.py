@@ -59,7 +59,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
-    notes: List[str] = []
+    notes = [classes.said()] * bool(args.classes)
     pictures = folder.find_pictures(args.input, notes)
     _claim(args, pictures, len(classes))
     notes += folder.check_pictures(pictures, config.patch)

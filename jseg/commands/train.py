@@ -73,7 +73,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     examples, classes = training_part(args.input_path, args.layout, args.classes, args.ignore, notes, args.map)
     config = _network(args, len(classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
-    inputs = {"input_path": args.input_path, "ae_path": args.ae_path, "model_path": args.model_path}
+    inputs = {"input_path": args.input_path, "ae_path": args.ae_path, "model_path": args.model_path, "classes": args.classes}
     check_places({"cache": args.cache or Path(args.output) / "latents"}, inputs)
     with run_folder(args.output, "unet", inputs, cli.speaks()):
         notes = [autoencoder_line(args.ae_path), *placed, *notes]

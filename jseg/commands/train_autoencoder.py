@@ -64,12 +64,16 @@ def main(argv: Optional[List[str]] = None) -> int:
     if min(crop) < 4 * factor or any(side % factor for side in sides) or crop[0] > args.width or crop[1] > args.height:
         raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
                          f"{4 * factor}, the crop no larger than the picture")
+    from jseg.checks import check_files
     from jseg.examples import find_examples
+    from jseg.images import examine_picture
     from jseg.run_records import run_folder
-    inputs = {"input_path": args.input_path, "model_path": args.model_path}
+    inputs = {"input_path": args.input_path, "model_path": args.model_path, "lpips_path": args.lpips_path}
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
         notes: List[str] = []
         paths = [example.picture for example in find_examples(args.input_path, labels=False, notes=notes)]
+        if cli.speaks():
+            notes += check_files([[(path, lambda one: examine_picture(one)[1])] for path in paths])
         for note in notes:
             _tell(note)
         _train(args, config, paths)

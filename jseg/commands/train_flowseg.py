@@ -82,7 +82,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     _check_options(args)
     from jseg.flowseg.layouts import open_dataset
     from jseg.run_records import run_folder
-    inputs = {"data": args.data, "model_path": args.model_path, "repa": args.repa}
+    inputs = {"data": args.data, "model_path": args.model_path, "repa": args.repa, "classes": args.classes}
     with run_folder(args.output, "flowseg", inputs, cli.speaks()):
         notes: List[str] = []
         dataset = open_dataset(args.data, args.layout, _classes(args.classes), args.ignore, notes, args.map)

@@ -19,13 +19,13 @@ import numpy as np
 
 from jseg.atomic import remove_stale_temporaries, write_atomic
 from jseg.checkpoint import sha256
-from jseg.checks import SHOWN, DataError, check_files, name_key, some
+from jseg.checks import DataError, check_files, name_key, some
 from jseg.classes import ClassSet, colorize
 from jseg.examples import Example, find_examples
 from jseg.flowseg.predict import Segmenter
 from jseg.images import ImageError, examine_picture, read_header, read_picture, save_picture
 from jseg.outputs import check_folder, check_names, check_origin
-from jseg.records import by_products, is_own, listed
+from jseg.records import is_own, listed
 
 RUN, OVERLAYS, PROBABILITIES = "run.json", "overlays", "probabilities"
 FORMAT = 1
@@ -41,21 +41,13 @@ def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> L
     as a contact sheet, is left out; `notes` gets how many of both, and a line on other files of a folder that are left out.
     """
     found: Dict[str, Example] = {}
-    twice, others = [], {}
+    twice: List[str] = []
     for given in map(Path, inputs):
         if not given.exists():
             raise DataError(f"input {given} does not exist; give a picture, or a folder of pictures")
         examples = find_examples(given, labels=False, notes=notes) if given.is_dir() else [Example(name_key(given.stem), given)]
 
-        # A sheet in a folder is no picture that anyone wants segmented; one that is named is.
-        left_out = by_products(given, [example.picture.name for example in examples]) if given.is_dir() else {}
-        others.update((str(given / name), what) for name, what in left_out.items())
-        if examples and len(left_out) == len(examples):
-            raise DataError(f"{given} holds no pictures but {some(sorted(left_out))} ({others[str(given / min(left_out))]}); give the "
-                            f"folder of the pictures")
         for example in examples:
-            if example.picture.name in left_out:
-                continue
             same = found.get(example.stem)
             if same is not None and os.path.samefile(str(same.picture), str(example.picture)):
                 twice.append(example.picture.name)
@@ -64,9 +56,6 @@ def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> L
             found.setdefault(example.stem, example)
     if notes is not None and twice:
         notes.append(f"{len(twice)} pictures are given twice and are taken once ({some(twice, False)})")
-    if notes is not None and others:
-        kinds = ", ".join(f"{Path(path).name}: {what}" for path, what in sorted(others.items())[:SHOWN])
-        notes.append(f"{len(others)} files that are no results of the command that wrote them are left out ({kinds})")
     return [found[stem] for stem in sorted(found)]
 
 

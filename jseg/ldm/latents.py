@@ -16,10 +16,11 @@ import numpy as np
 from jseg.checkpoint import sha256
 from jseg.checks import Classes, DataError, Numbering
 from jseg.examples import Example, load_label, load_picture
-from jseg.images import to_signed
+from jseg.images import read_header, to_signed
 from jseg.ldm import latent_cache
 from jseg.runtime import jt
 
+COLOURED = ("P", "PA", "RGB", "RGBA")
 TOLD_SECONDS = 60.0             # between two lines about a long encoding
 
 
@@ -57,7 +58,7 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
     if (width, height) != (latent_width * factor, latent_height * factor):
         raise ValueError("pictures of %dx%d become latents of %dx%d by this autoencoder, not of %dx%d"
                          % (width, height, width // factor, height // factor, latent_width, latent_height))
-    keys = np.stack([np.frombuffer(_picture_key(example, fit) + _label_key(example, numbering.table, fit), np.uint8).reshape(2, 32)
+    keys = np.stack([np.frombuffer(_picture_key(example, fit) + _label_key(example, numbering, fit), np.uint8).reshape(2, 32)
                      for example in examples])
     common = latent_cache.about(autoencoder_sha256, width, height, (autoencoder.config.latent_channels, latent_height, latent_width))
 
@@ -72,7 +73,7 @@ def prepare(examples: Sequence[Example], autoencoder, cache_folder, *, width: in
 
     def labels(i: int) -> np.ndarray:
         label = load_label(examples[i], latent_width, latent_height, numbering, fit)
-        _check_unchanged(examples[i].label, _label_key(examples[i], numbering.table, fit), keys[i, 1])
+        _check_unchanged(examples[i].label, _label_key(examples[i], numbering, fit), keys[i, 1])
         return np.stack([label, label[:, ::-1]])
 
     folder = latent_cache.fill(Path(cache_folder), common, keys, latents, labels, tell, progress or _every_minute(tell))
@@ -99,9 +100,12 @@ def _fitted(key: bytes, fit: str) -> bytes:
     return hashlib.sha256(fit.encode("ascii") + key).digest() if fit else key
 
 
-def _label_key(example: Example, table: np.ndarray, fit: str) -> bytes:
+def _label_key(example: Example, numbering: Numbering, fit: str) -> bytes:
+    """What the class ids depend on: the file, the numbering and, where the file has colours, those of the classes."""
     content = bytes.fromhex(sha256(example.label)) if example.label else b""
-    return _fitted(hashlib.sha256(table.astype("<i2").tobytes() + content).digest(), fit)
+    coloured = bool(example.label) and read_header(example.label).mode in COLOURED
+    palette = numbering.classes.palette.tobytes() if coloured and numbering.classes is not None else b""
+    return _fitted(hashlib.sha256(numbering.table.astype("<i2").tobytes() + content + palette).digest(), fit)
 
 
 def _check_unchanged(path, key: bytes, expected: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from jseg.checks import (LABEL_SUFFIXES, DataError, Numbering, check_files, exis
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
 from jseg.outputs import check_folder, check_origin, claim
-from jseg.records import is_own
+from jseg.records import is_own, pictures_alone
 from jseg.text_file import read_text
 
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
@@ -92,20 +92,21 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
             return remarks + ["label maps hold ignored ids, which are not scored"] * bool((ids == IGNORED).any())
 
         def result(path: Path) -> List[str]:
-            height, width = images.read_picture(path).shape[:2]
+            picture, remarks = images.examine_picture(path, "result")
+            height, width = picture.shape[:2]
             if sizes and not same_aspect(width, height, *sizes[0][::-1]):
                 raise DataError("result %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
                                 % (path, width, height, *sizes[0][::-1]))
             same = not sizes or sizes[0] == (height, width)
-            return [] if same else ["results are of another size than their label maps; label maps of them are compared at the latter's"]
+            return remarks if same else remarks + ["results are of another size than their label maps; label maps of them are compared "
+                                                   "at the latter's"]
 
         def prediction(path: Path) -> List[str]:
             load_prediction(path, sizes[0] if sizes else None, len(classes))
             return []
 
         def reference(path: Path) -> List[str]:
-            images.read_picture(path)
-            return []
+            return images.examine_picture(path, "reference")[1]
 
         return [(item.label, label), (item.result, result), (item.reference, reference)] + [(item.prediction, prediction)] * bool(
             item.prediction)
@@ -135,7 +136,7 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
     """
     folder = existing_folder(folder, "folder of real pictures")
     place = next((folder / name for name in ("imgs", "images") if (folder / name).is_dir()), folder)
-    found = visible_files(place, images.PICTURE_SUFFIXES)
+    found = pictures_alone(visible_files(place, images.PICTURE_SUFFIXES), notes)
     if notes is not None:
         notes.extend(left_out(place, images.PICTURE_SUFFIXES))
     if len(found) < least:
