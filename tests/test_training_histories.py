@@ -1,5 +1,6 @@
 """Random histories of a training (stopped, killed, branched, changed, diverging) against what a run promises."""
 import csv
+import json
 import os
 import random
 import signal
@@ -58,6 +59,12 @@ def digest(path):
 def saved(folder):
     """{(step, weights)} of every checkpoint below the folder; each can be read."""
     return {(int(path.name[11:19]), digest(path)) for path in folder.rglob("checkpoint-*.safetensors")}
+
+
+def line(folder):
+    """{(step, weights): branch} of the checkpoints in the folder itself, those of one line of steps."""
+    there = checkpoints(folder) if folder.exists() else []
+    return {(int(path.name[11:19]), digest(path)): json.dumps(record(path)["branch"]) for path in there}
 
 
 @pytest.fixture(autouse=True)
@@ -194,14 +201,14 @@ def killing(monkeypatch, rng):
         monkeypatch.setattr(atomic.os, name, dying(getattr(os, name)))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(32))
 def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(seed, tmp_path):
     rng, folder = random.Random(seed), tmp_path / "run"
-    known, rate = set(), 0.01
+    known, known_line, rate = set(), {}, 0.01
     for _ in range(5):
         event = rng.choice(("stop", "kill", "branch", "nan", "rate"))
         there = checkpoints(folder) if folder.exists() else []
-        options = dict(keep=0, rate=rate, steps=rng.randrange(4, END))
+        options = dict(keep=rng.choice((0, 1, 2)), rate=rate, steps=rng.randrange(4, END))
         if event == "stop":
             options["stop"] = rng.randrange(1, END)
         elif event == "nan":
@@ -218,8 +225,13 @@ def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(se
             except (Killed, TrainingProblem):
                 pass
         now = saved(folder) if folder.exists() else set()
-        assert known <= now, f"lost after {event}"
-        known = now
+
+        # `keep` removes the oldest of this branch, and only while so many newer ones are there.
+        for step, weights in known - now:
+            newer = [other for other in line(folder) if other[0] > step]
+            branches = {known_line.get((step, weights))} | {line(folder)[other] for other in newer}
+            assert options["keep"] and len(newer) >= options["keep"] and len(branches) == 1, f"step {step} was lost after {event}"
+        known, known_line = now, line(folder)
         newest = checkpoints(folder)[-1:] if folder.exists() else []
         rate = record(newest[0])["settings"]["learning_rate"] if newest else options["rate"]
     told = []
