@@ -53,7 +53,8 @@ def steps_logged(folder):
 
 
 def digest(path):
-    return load(path, weights="model")["weight"].tobytes()
+    """Parameters and their moving average."""
+    return load(path, weights="model")["weight"].tobytes() + load(path, weights="ema")["weight"].tobytes()
 
 
 def saved(folder):
