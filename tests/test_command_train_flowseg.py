@@ -17,6 +17,7 @@ from jseg.features import dinov2
 from jseg.flowseg.predict import trained_classes
 from jseg.flowseg.presets import NETWORKS
 from jseg.flowseg.validation import Validation
+from jseg.run_records import WHEN_MISSING
 from jseg.training_run import checkpoints
 from small_flowseg import CLASSES, called, everything, scene, write_scenes
 
@@ -76,6 +77,9 @@ def test_training_from_a_folder_to_label_maps(folder):
     assert any("6 examples, 2 to validate on, 4 classes" in line for line in lines) and "3 steps are done" in lines[-1]
     assert any("4 classes counted in the label maps" in line for line in lines)
     assert [path.name for path in checkpoints(folder.output)] == ["checkpoint-00000002.safetensors", "checkpoint-00000003.safetensors"]
+    known = {"batch_size", "classes", "data", "decay", "ema", "eps", "jitter", "learning_rate", "scales", "schedule", "seed", "shift",
+             "tau", "warmup", "weight", "weight_decay"}
+    assert set(load_extra(checkpoints(folder.output)[-1])["settings"]) <= known | set(WHEN_MISSING), "older trainings would not go on"
     rows = folder.rows()
     assert [row["step"] for row in rows] == ["1", "2", "2", "3", "3"] and float(rows[0]["correction_norm"]) > 0
     scores = {row["step"]: float(row["validation/miou"]) for row in rows if row["validation/miou"]}
