@@ -19,6 +19,7 @@ import numpy as np
 
 from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
+from jseg.census import Census
 from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, name_key,
                          some, visible_files)
 from jseg.text_file import read_text
@@ -93,9 +94,10 @@ def check_pairs(pairs: Sequence[Pair], classes: Classes = 29, ignore: Sequence[i
     (other sizes are resized later). `progress(done, total)` is called after each pair. Raises DataError naming the first
     unusable file and how many more there are.
     """
-    label = partial(check_label, numbering=Numbering.of(classes, ignore), width=width, height=height)
+    census, numbering = Census(), Numbering.of(classes, ignore)
+    label = partial(check_label, numbering=numbering, width=width, height=height, census=census)
     reference = partial(check_picture, what="reference", width=width, height=height)
-    return check_files([[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress)
+    return check_files([[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress) + census.warnings(numbering)
 
 
 def load_pair(pair: Pair, width: int, height: int, latent_width: int, latent_height: int,

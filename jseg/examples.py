@@ -69,7 +69,7 @@ def check_examples(examples: Sequence[Example], classes: Classes, ignore: Sequen
     picture = partial(check_picture, what="picture", width=width, height=height, fit=fit)
     remarks = check_files([[(e.picture, picture)] + [(e.label, partial(_check_map, example=e, check=label, fit=fit))] * bool(e.label)
                            for e in examples], progress)
-    return remarks + (census.remarks(classes, numbering.table, strict=False) if isinstance(classes, ClassSet) else [])
+    return remarks + (census.remarks(classes, numbering, strict=False) if isinstance(classes, ClassSet) else census.warnings(numbering))
 
 
 def _check_map(path: Path, example: Example, check: Callable[[Path], List[str]], fit: Optional[str]) -> List[str]:

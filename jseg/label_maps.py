@@ -1,16 +1,17 @@
 """The one reader of label maps: a file's pixels become the ids that it stores.
 
-One channel of integers of any depth (1 to 32 bits): the stored values are the ids. A palette whose
-used entries are all gray: the gray is the id. Colours that are all in the class set, in RGB or in a
-palette: by colour. Any other coloured palette: by index. Whatever is not plain 8-bit gray is told
-with the result. Floating-point, lossily compressed and other coloured files are refused.
+One channel of integers of any depth (1 to 32 bits): the stored values are the ids. A palette of
+grays alone: the gray is the id. Colours that are all in the class set, in RGB or in a palette: by
+colour. Any other coloured palette: by index. Whatever is not plain 8-bit gray is told with the
+result; `jseg.census` says what the readings of many files have against each other. Floating-point,
+lossily compressed and other coloured files are refused.
 release: `np.array(Image.open(...))` whatever the mode; here: the same for gray files, the rest as
 above.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -27,10 +28,13 @@ from jseg.image_file import (
     upright,
 )
 
-LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm", ".gif", ".tga", ".webp")
 
 EXPECTED = "expected an 8-bit single-channel PNG of class ids"
-TIFF_BITS = 258  # the tag BitsPerSample
+TIFF_BITS, TIFF_WHITE = 258, 262  # the tags BitsPerSample and PhotometricInterpretation
+LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000")
+GRAY, LOW, DEEP = "gray", "gray of few bits", "deep gray"
+GRAYS, COLOURS, INDICES = "palette of grays", "colours", "indices"
 
 # An image reduced to a palette is no label map: neighbouring pixels differ often, and by little.
 # Photographs in 16 colours: 17 to 40 % of pairs, at 0.2 to 0.5 of the usual distance; label maps of
@@ -39,10 +43,15 @@ SPECKLED, SMOOTH, LEAST_PIXELS = 0.08, 0.6, 1024
 
 
 class LabelMap(NamedTuple):
-    """Integers [H, W] as a file stores them, and how they were read ("" for 8-bit gray)."""
+    """Integers [H, W] as a file stores them, and how they were read ("" for 8-bit gray).
+
+    kind: one of GRAY ... INDICES. entries: {used index: colour} of a palette.
+    """
 
     values: np.ndarray
     reading: str
+    kind: str
+    entries: Dict[int, Tuple[int, ...]] = {}
 
 
 def read_label(path: PathLike, classes: Optional[ClassSet] = None) -> np.ndarray:
@@ -68,7 +77,8 @@ def read_values(path: PathLike, classes: Optional[ClassSet] = None) -> LabelMap:
     """
     with opened(path) as image:
         mode, bits, levels = image.mode, _bit_depth(image), _stretched_from(image)
-        lossy, turned = image.format in LOSSY_FORMATS, orientation(image) != 1
+        lossy = image.format in LOSSY_FORMATS or image.info.get("compression") in LOSSY_IN_TIFF
+        turned, frames = orientation(image) != 1, getattr(image, "n_frames", 1)
         decode(image, path)
         image = upright(image)
         if lossy:
@@ -77,17 +87,23 @@ def read_values(path: PathLike, classes: Optional[ClassSet] = None) -> LabelMap:
                 f"ids; {EXPECTED}, export it again"
             )
 
+        if _is_white_zero(image):
+            raise ImageError(
+                f"label {path} is a TIFF in which white is 0, so that it shows other numbers than "
+                f"it stores; {EXPECTED}, or a TIFF in which black is 0"
+            )
         if mode == "1" or mode == "L" or mode.startswith("I"):
             found = _gray(image, bits, levels)
         elif mode == "P":
             found = _palette(image, path, classes)
         else:
             found = _coloured(image, path, classes)
-    return (
-        LabelMap(found.values, found.reading + " and turned as their orientation says" * turned)
-        if found.reading or not turned
-        else LabelMap(found.values, "label maps are turned as their orientation says")
-    )
+
+    done = ["turned as their orientation says"] * turned
+    done += ["of several frames, of which the first is taken"] * (frames > 1)
+    words = [found.reading] * bool(found.reading) + done
+    start = "label maps are " * bool(done and not found.reading)
+    return found._replace(reading=start + " and ".join(words))
 
 
 def _gray(image: Image.Image, bits: int, levels: Optional[Tuple[int, int]]) -> LabelMap:
@@ -102,7 +118,8 @@ def _gray(image: Image.Image, bits: int, levels: Optional[Tuple[int, int]]) -> L
         if depth == 8
         else f"label maps are {depth}-bit gray; the stored values are the class ids"
     )
-    return LabelMap(_narrow(values), reading)
+    kind = GRAY if depth == 8 else LOW if depth < 8 else DEEP
+    return LabelMap(_narrow(values), reading, kind)
 
 
 def _palette(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -> LabelMap:
@@ -112,20 +129,26 @@ def _palette(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) ->
     palette[: len(entries)] = entries
     used = np.unique(indices)
     shown = palette[used]
+    known = {index: tuple(colour) for index, colour in zip(used.tolist(), shown.tolist())}
 
-    # The gray that a viewer shows is the id: programs that make files smaller reorder palettes.
-    if len(entries) and (shown == shown[:, :1]).all():
-        reading = "label maps have a gray palette; the gray that it shows is the class id"
-        differ = " (the index is another number)" if (shown[:, 0] != used).any() else ""
-        return LabelMap(palette[:, 0][indices], reading + differ)
-
+    # The gray that a viewer shows is the id: programs that make files smaller reorder palettes. But
+    # where other entries have colours, or the grays are no ids, they are colours like these.
     ids = None if classes is None else _ids_of(shown, classes)
-    if ids is not None and (ids >= 0).all():
+    coloured = ids is not None and (ids >= 0).all()
+    if len(entries) and (entries == entries[:, :1]).all():
+        if not coloured or _are_ids(shown[:, 0], classes):
+            reading = "label maps have a gray palette; the gray that it shows is the class id"
+            differ = " (the index is another number)" if (shown[:, 0] != used).any() else ""
+            return LabelMap(palette[:, 0][indices], reading + differ, GRAYS, known)
+
+    if coloured:
         table = np.zeros(256, np.int64)
         table[used] = ids
         return LabelMap(
             _narrow(table[indices]),
             f"label maps have a palette of the colours of {classes.name}, by which they are read",
+            COLOURS,
+            known,
         )
 
     if _is_reduced_image(indices, palette):
@@ -133,7 +156,8 @@ def _palette(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) ->
             f"label {path} is an image reduced to a palette of {len(used)} colours, most pixels "
             f"beside a similar one; {EXPECTED}, or the colours of the class set"
         )
-    return LabelMap(indices, "label maps have a palette; their indices are taken as class ids")
+    reading = "label maps have a palette; their indices are taken as class ids"
+    return LabelMap(indices, reading, INDICES, known)
 
 
 def _coloured(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -> LabelMap:
@@ -142,15 +166,22 @@ def _coloured(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -
             f"label {path} is a floating-point file; {EXPECTED}, save the ids as integers"
         )
     pixels = np.asarray(image.convert("RGBA"))
+    clear = (pixels[..., 3] < 255).any()
     flat = pixels[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
     codes, places, counts = np.unique(flat, return_inverse=True, return_counts=True)
     colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
 
     ids = None if classes is None else _ids_of(colours, classes)
-    if ids is not None and (ids >= 0).all() and (pixels[..., 3] == 255).all():
+    if ids is not None and (ids >= 0).all() and not clear:
         return LabelMap(
             _narrow(ids[places].reshape(flat.shape)),
             f"label maps are in the colours of {classes.name}, by which they are read",
+            COLOURS,
+        )
+    if clear:
+        raise ImageError(
+            f"label {path} has mode {image.mode} with transparent pixels, of which no class is "
+            f"known; {EXPECTED}, or the colours of the class set without transparency"
         )
 
     gray = (colours == colours[:, :1]).all()
@@ -168,8 +199,7 @@ def _coloured(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -
         )
     raise ImageError(
         f"label {path} has mode {image.mode} and looks like a colour-coded map{unknown}; "
-        f"{EXPECTED}, turn its colours back into ids"
-        + (" or give the class set that has them (--classes)" if classes is not None else "")
+        f"{EXPECTED}, turn its colours back into ids or give the class set that has them (--classes)"
     )
 
 
@@ -185,6 +215,12 @@ def _ids_of(colours: np.ndarray, classes: ClassSet) -> np.ndarray:
     found = matches.any(axis=1)
     ids[found] = stored[matches.argmax(axis=1)[found]]
     return ids
+
+
+def _are_ids(values: np.ndarray, classes: ClassSet) -> bool:
+    """Whether the classes store every one of these values."""
+    stored = classes.file_ids or range(len(classes))
+    return bool(np.isin(values, [*stored, *classes.file_ignore]).all())
 
 
 def _is_reduced_image(indices: np.ndarray, palette: np.ndarray) -> bool:
@@ -210,6 +246,10 @@ def _is_reduced_image(indices: np.ndarray, palette: np.ndarray) -> bool:
 
 def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8) if values.min() >= 0 and values.max() <= 255 else values
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    return image.mode[0] in "1LI" and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0
 
 
 def _bit_depth(image: Image.Image) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -18,10 +18,14 @@ Classes = Union[int, ClassSet]
 
 @dataclass(frozen=True, eq=False)
 class Numbering:
-    """What stored values mean: `table` int16 [256] (`label_table`), and the set whose colours count."""
+    """What stored values mean: `table` int16 [256] (`label_table`), and the set whose colours count.
+
+    far: {value: class or 255} of values outside of 0..255, by --ignore and --map.
+    """
 
     table: np.ndarray
     classes: Optional[ClassSet] = None
+    far: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, classes: Classes, ignore: Sequence[int] = ()) -> "Numbering":
@@ -37,7 +41,27 @@ class Numbering:
             if classes == len(landscape)
             else None
         )
-        return cls(label_table(classes, ignore), colours)
+        table = label_table(classes, ignore)
+        far = {value: IGNORED for value in ignore if not 0 <= value < 256}
+        mapped = classes.file_map if isinstance(classes, ClassSet) else ()
+        far.update((value, int(table[target])) for value, target in mapped if value > 255)
+        return cls(table, colours, far)
+
+    @property
+    def key(self) -> bytes:
+        """What results depend on of it, but for colours."""
+        far = "".join(f"{value}:{self.far[value]} " for value in sorted(self.far))
+        return self.table.astype("<i2").tobytes() + far.encode("ascii")
+
+    def meaning(self, values: np.ndarray) -> np.ndarray:
+        """Integers of any shape as stored -> int16 class ids, 255 where nothing is known, -1 for values that mean nothing."""
+        if values.dtype == np.uint8:
+            return self.table[values]
+        inside = (values >= 0) & (values < 256)
+        ids = np.where(inside, self.table[np.where(inside, values, 0)], np.int16(-1))
+        for value, meant in self.far.items():
+            ids[values == value] = meant
+        return ids
 
     def read(
         self, path: Path, census: Optional[Census] = None
@@ -46,8 +70,10 @@ class Numbering:
 
         census: is told what values the file holds. Raises ImageError or DataError in one line.
         """
-        values, reading = read_values(path, self.classes)
-        return class_ids(values, self.table, path, census), [reading] if reading else []
+        found = read_values(path, self.classes)
+        if census is not None:
+            census.note(path, found)
+        return class_ids(found.values, self, path, census), [found.reading] if found.reading else []
 
 
 def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
@@ -65,8 +91,8 @@ def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
         table[:classes] = np.arange(min(classes, 256))
     table[[value for value in ignore if 0 <= value < 256]] = IGNORED
     if isinstance(classes, ClassSet) and classes.file_map:
-        meant = [table[target] for _, target in classes.file_map]
-        table[[value for value, _ in classes.file_map]] = meant
+        meant = {value: table[target] for value, target in classes.file_map if value < 256}
+        table[list(meant)] = list(meant.values())
     return table
 
 
@@ -95,8 +121,8 @@ def split_map(words: Sequence[str], ignore: Sequence[int] = ()) -> List[Tuple[in
     found = {}
     for word in words:
         value, mark, target = word.partition(":")
-        if not (mark and value.isdigit() and target.strip()) or int(value) > 255:
-            raise ValueError(f"--map {word}: expected VALUE:CLASS, such as 255:1, VALUE of 0 to 255")
+        if not (mark and value.isdigit() and target.strip()) or int(value) >= 1 << 32:
+            raise ValueError(f"--map {word}: expected VALUE:CLASS, such as 255:1, VALUE of 0 or more")
         if int(value) in found:
             raise ValueError(f"--map names {value} twice; expected each value once")
         if int(value) in ignore:
@@ -106,7 +132,7 @@ def split_map(words: Sequence[str], ignore: Sequence[int] = ()) -> List[Tuple[in
 
 
 def class_ids(
-    values: np.ndarray, table: np.ndarray, path: Path, census: Optional[Census] = None
+    values: np.ndarray, numbering: Numbering, path: Path, census: Optional[Census] = None
 ) -> np.ndarray:
     """Integers [H, W] as stored -> uint8 class ids, 255 where nothing is known.
 
@@ -118,8 +144,7 @@ def class_ids(
         counts = counts[found]
     else:
         found, counts = np.unique(values, return_counts=True)
-    inside = (found >= 0) & (found < 256)
-    known = inside & (table[np.where(inside, found, 0)] >= 0)
+    known = numbering.meaning(found) >= 0
     if census is not None:
         census.add(found, counts)
     if not known.all():
@@ -129,13 +154,13 @@ def class_ids(
             "ignored (--ignore)%s"
             % (
                 path,
-                _span(np.flatnonzero((table >= 0) & (table != IGNORED))),
+                _span(np.flatnonzero((numbering.table >= 0) & (numbering.table != IGNORED))),
                 shares(found[~known], counts[~known], values.size),
                 shares(found, counts),
                 f"; {suspicion}" if suspicion else "",
             )
         )
-    return table[values].astype(np.uint8)
+    return numbering.meaning(values).astype(np.uint8)
 
 
 def histogram(counts: np.ndarray, ids: Optional[Sequence[int]] = None) -> str:

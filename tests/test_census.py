@@ -11,13 +11,16 @@ from jseg.flowseg.layouts import open_dataset
 from jseg.numbering import Numbering, with_map
 
 
-def made(root, ids, count=6, mode="L"):
-    """Pictures, and label maps that hold these ids alike, as 8-bit gray, 1 bit or a gray palette."""
+def made(root, ids, count=6, mode="L", deep=0):
+    """Pictures, and label maps that hold these ids alike, as 8-bit gray, 1 bit or a gray palette; `deep` in place of 2, in 16 bits."""
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True)
     for i in range(count):
         images.save_picture(root / "images" / f"p{i}.jpg", np.full((12, 16, 3), 9 * i, np.uint8))
         label = Image.fromarray(np.resize(np.array(ids, np.uint8), (12, 16)))
+        if deep:
+            Image.fromarray(np.where(np.array(label) == 2, deep, label).astype(np.uint16)).save(root / "labels" / f"p{i}.png")
+            continue
         if mode == "P":
             label = label.point(lambda value: 255 - value).convert("P")
             label.putpalette([255 - i // 3 for i in range(768)])
@@ -41,6 +44,18 @@ def test_black_and_white_masks_are_refused_with_the_remedy(tmp_path, mode, class
     root = made(tmp_path / "d", [0, 255], mode=mode)
     assert MASK in told(lambda: open_dataset(root, "folders", classes).check())
     assert MASK in told(lambda: check_examples(find_examples(root), CLASS_SETS["landscape-29"], (), 16, 12))
+
+
+def test_deep_masks_are_masks(tmp_path):
+    root = made(tmp_path / "d", [0, 1])
+    for path in (root / "labels").iterdir():
+        Image.fromarray((np.array(Image.open(path)) * 65535).astype(np.uint16)).save(path)
+    assert "0 and 65535: a black-and-white mask? save 0 and 1, or --map 65535:1" in told(lambda: open_dataset(root, "folders"))
+    data = open_dataset(root, "folders", mapped=["65535:1"])
+    assert len(data.classes) == 2 and data.check()[-1].startswith("2 of 2 classes are present")
+    assert set(np.unique(data.load(data.train[0])[1])) == {0, 1}
+    assert "--ignore 65535" in told(lambda: open_dataset(made(tmp_path / "e", [0, 1, 2], deep=65535), "folders"))
+    assert len(open_dataset(tmp_path / "e", "folders", ignore=(65535,)).classes) == 2
 
 
 def test_a_mask_of_one_bit_has_two_classes(tmp_path):
@@ -88,7 +103,7 @@ def test_map_reads_a_value_as_another_and_wins_over_ignored_ones(tmp_path):
 
 
 @pytest.mark.parametrize("words, ignore, message", [
-    (["255"], (), "expected VALUE:CLASS"), (["256:1"], (), "VALUE of 0 to 255"), (["x:1"], (), "expected VALUE:CLASS"),
+    (["255"], (), "expected VALUE:CLASS"), (["4294967296:1"], (), "VALUE of 0 or more"), (["-1:1"], (), "VALUE of 0 or more"), (["x:1"], (), "expected VALUE:CLASS"),
     (["255:151"], (), "151 is no class of ade20k-150"), (["255:cloud"], (), "cloud is no class"), (["255:1", "255:2"], (), "255 twice"),
     (["255:1"], (255,), "to --map and to --ignore")])
 def test_a_wrong_map_is_told_in_one_line(words, ignore, message):

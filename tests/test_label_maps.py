@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jseg.census import Census
 from jseg.classes import CLASS_SETS, colorize
 from jseg.image_file import DataError, ImageError
 from jseg.label_maps import read_label, read_values
-from jseg.numbering import Numbering
+from jseg.numbering import Numbering, with_map
 
 LANDSCAPE = CLASS_SETS["landscape-29"]
 IDS = (np.arange(24 * 32).reshape(24, 32) // 5 % 4).astype(np.uint8)  # 0 ... 3, in short runs
@@ -63,6 +64,9 @@ PGM = b"P5\n32 24\n28\n"
     ("32-bit TIFF", saved(IDS.astype(np.int32), "TIFF"), "32-bit gray"),
     ("8-bit BMP", saved(IDS, "BMP"), ""),
     ("8-bit PGM", saved(IDS, "PPM"), ""),
+    ("8-bit TGA", saved(IDS, "TGA"), ""),
+    ("GIF of the colours of the class set", palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER], "GIF"), "colours of landscape-29"),
+    ("lossless WebP of the class set", saved(colorize(IDS, LANDSCAPE), "WEBP", lossless=True), "colours of landscape-29"),
     ("PGM whose largest value is 28", PGM + IDS.tobytes(), ""),
     ("PGM whose largest value is 300", PGM.replace(b"28", b"300") + IDS.astype(">u2").tobytes(), "16-bit gray"),
     ("plain PGM", b"P2\n32 24\n28\n" + b" ".join(b"%d" % v for v in IDS.ravel()), ""),
@@ -121,8 +125,94 @@ def test_transparent_colours_are_no_ids(tmp_path):
     assert np.array_equal(Numbering.of(29).read(tmp_path / "opaque.png")[0], IDS)
     rgba[3, 3, 3] = 0
     Image.fromarray(rgba).save(tmp_path / "hole.png")
-    with pytest.raises(ImageError, match="mode RGBA"):
+    with pytest.raises(ImageError, match="mode RGBA with transparent pixels"):
         Numbering.of(29).read(tmp_path / "hole.png")
+
+
+CAMVID = CLASS_SETS["camvid-11"]
+
+
+@pytest.mark.parametrize("classes, entries, ids", [
+    (CLASS_SETS["ade20k-150"], CLASS_SETS["ade20k-150"].palette, [0, 6]),      # wall and road: (120, 120, 120), (140, 140, 140)
+    (CAMVID, CAMVID.palette, [0]),                                             # sky: (128, 128, 128)
+    (CAMVID, CAMVID.palette[:1], [0]),                                         # the same after a program dropped what is not used
+    (29, np.arange(29)[:, None].repeat(3, 1), [0]),                            # black is the id 0 here, and no ignored colour
+], ids=["ade20k", "camvid", "camvid, used entries alone", "grays"])
+def test_gray_colours_among_others_are_colours_and_grays_alone_are_ids(tmp_path, classes, entries, ids):
+    wanted = np.resize(np.array(ids, np.uint8), IDS.shape)
+    (tmp_path / "map.png").write_bytes(palette_image(wanted, entries))
+    assert np.array_equal(Numbering.of(classes).read(tmp_path / "map.png")[0], wanted)
+
+
+def test_gray_entries_of_an_unknown_coloured_palette_go_by_index_as_its_others_do(tmp_path):
+    voc = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128], [128, 128, 128]])
+    (tmp_path / "map.png").write_bytes(palette_image(IDS // 2 * 7, voc))
+    assert sorted(np.unique(read_label(tmp_path / "map.png"))) == [0, 7]
+
+
+def test_palettes_in_different_orders_are_no_ids(tmp_path):
+    """What oxipng and Pillow's quantize make of maps with an unknown palette: the index of a colour changes from file to file."""
+    colours = np.array([[9, 9, 200], [200, 9, 9], [9, 200, 9], [90, 90, 9]])
+    for name, order in (("a", [0, 1, 2, 3]), ("b", [0, 1, 2, 3]), ("c", ORDER)):
+        order = np.array(order)
+        (tmp_path / f"{name}.png").write_bytes(palette_image(np.argsort(order).astype(np.uint8)[IDS], colours[order]))
+    census, numbering = Census(), Numbering.of(5)
+    for name in "ab":
+        numbering.read(tmp_path / f"{name}.png", census)
+    with pytest.raises(DataError, match=r"c.png has the colour .* at index 0 of its palette, a.png at 2: .*save the maps as 8-bit gray"):
+        numbering.read(tmp_path / "c.png", census)
+
+
+def test_palettes_of_grays_beside_palettes_of_colours_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(palette_image(IDS, [[9, 9, 200], [70, 70, 70], [9, 200, 9], [90, 90, 9]]))
+    (tmp_path / "b.png").write_bytes(palette_image(IDS * 0, [[70, 70, 70]]))
+    census, numbering = Census(), Numbering.of(71)
+    for name in "ab":
+        numbering.read(tmp_path / f"{name}.png", census)
+    with pytest.raises(DataError, match=r"grays alone \(b.png\), others of colours \(a.png\)"):
+        census.check_readings()
+
+
+def test_maps_of_few_bits_beside_others_are_told(tmp_path):
+    """oxipng stores 0 and 17 of an 8-bit file as 0 and 1 of 4 bits."""
+    census, numbering = Census(), Numbering.of(29)
+    for name, content in (("a", png(IDS, 8)), ("b", png(IDS // 2, 4)), ("zeros", png(IDS * 0, 1))):
+        (tmp_path / f"{name}.png").write_bytes(content)
+        numbering.read(tmp_path / f"{name}.png", census)
+    line, = census.check_readings()
+    assert line.startswith("warning: 1 label maps are gray of 1, 2 or 4 bits (b.png) beside others of 8 (a.png)")
+    alone = Census()
+    numbering.read(tmp_path / "b.png", alone)
+    assert alone.check_readings() == []
+
+
+@pytest.mark.parametrize("array, options, words", [
+    (IDS, {"compression": "jpeg"}, "lossy compression changes ids"),
+    (IDS, {"tiffinfo": {262: 0}}, "white is 0"),
+    (IDS % 2 > 0, {"tiffinfo": {262: 0}}, "white is 0")], ids=["jpeg", "white is 0", "white is 0, one bit"])
+def test_tiffs_that_show_other_numbers_than_they_store_are_refused(tmp_path, array, options, words):
+    Image.fromarray(array).save(tmp_path / "map.tif", **options)
+    with pytest.raises(ImageError, match=words):
+        read_label(tmp_path / "map.tif")
+
+
+def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path):
+    Image.fromarray(IDS).save(tmp_path / "map.tif", save_all=True, append_images=[Image.fromarray(IDS * 0)])
+    ids, remarks = Numbering.of(29).read(tmp_path / "map.tif")
+    assert np.array_equal(ids, IDS) and remarks == ["label maps are of several frames, of which the first is taken"]
+
+
+@pytest.mark.parametrize("void", [-1, 256, 65535])
+def test_void_of_any_value_is_ignored_or_mapped_when_it_is_named(tmp_path, void):
+    wide = IDS.astype(np.int32)
+    wide[0] = void
+    Image.fromarray(wide).save(tmp_path / "map.tif")
+    ids, _ = Numbering.of(29, [void]).read(tmp_path / "map.tif")
+    assert (ids[0] == 255).all() and np.array_equal(ids[1:], IDS[1:])
+    if void > 0:
+        ids, _ = Numbering.of(with_map(LANDSCAPE, [f"{void}:28"])).read(tmp_path / "map.tif")
+        assert (ids[0] == 28).all() and np.array_equal(ids[1:], IDS[1:])
+    assert Numbering.of(29, [void]).key != Numbering.of(29).key == Numbering.of(29).table.tobytes()
 
 
 @pytest.mark.parametrize("colours", [16, 64, 256])

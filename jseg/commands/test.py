@@ -142,10 +142,10 @@ def _numbering(classes, ignore) -> dict:
     """For run.json: what the pixels depend on of a class set."""
     from hashlib import sha256
 
-    from jseg.checks import label_table
+    from jseg.checks import Numbering
     if isinstance(classes, int):
         return {}
-    return {"classes": classes.name, "numbering": sha256(label_table(classes, ignore).tobytes()).hexdigest()}
+    return {"classes": classes.name, "numbering": sha256(Numbering.of(classes, ignore).key).hexdigest()}
 
 
 def _tell(message: str) -> None:

@@ -230,7 +230,7 @@ def _settings(args, dataset, steps: int) -> dict:
         started["steps"] = steps
     if args.repa:
         started.update(repa=sha256(args.repa), repa_block=args.repa_block, repa_weight=args.repa_weight)
-    digest = hashlib.sha256(dataset.table.tobytes())
+    digest = hashlib.sha256(dataset.numbering.key)
     for example in dataset.train:
         sizes = [path.stat().st_size for path in (example.picture, example.label)]
         digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))

@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.census import Census
+from jseg.census import MOST_CLASSES, Census
 from jseg.checks import DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect
 from jseg.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
 from jseg.examples import Example, find_examples, load_label
@@ -31,7 +31,6 @@ from jseg.pairing import paired, with_train_ids
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10                              # without validation data, one example in so many is not trained on
-MOST_CLASSES = 255
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ class Dataset:
     classes: ClassSet
     numbering: Numbering
 
-    @property
-    def table(self) -> np.ndarray:
-        """int16 [256]: the class of every value in a label file, 255 where nothing is known, -1 for values that mean nothing."""
-        return self.numbering.table
-
     def load(self, example: Example) -> Tuple[np.ndarray, np.ndarray]:
         """(picture uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the picture's own size.
 
@@ -90,7 +84,7 @@ class Dataset:
         census = Census()
         label = partial(_check_label, numbering=self.numbering, census=census)
         remarks = check_files([[(e.picture, size), (e.label, partial(label, example=e))] for e in self.train + self.val], progress)
-        return remarks + census.remarks(self.classes, self.table, strict=True)
+        return remarks + census.remarks(self.classes, self.numbering, strict=True)
 
 
 def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet, int, None] = None, ignore: Sequence[int] = (),
@@ -198,12 +192,15 @@ def _count(examples: Sequence[Example], ignore: Sequence[int], mapped: Sequence[
     table, unknown = dict((value, int(target)) for value, target in mapped), tuple(ignore) + (IGNORED,)
     census = Census()
     for example in examples:
-        values, counts = np.unique(read_values(example.label).values, return_counts=True)
+        label = read_values(example.label)
+        census.note(example.label, label)
+        values, counts = np.unique(label.values, return_counts=True)
         census.add(np.array([table.get(value, value) for value in values.tolist()]), counts)
     found = [value for value in census.pixels if value not in unknown]
     if not found:
         raise DataError("the %d label maps beside %s hold nothing but ignored ids; expected ids 0, 1, 2, ..."
                         % (len(examples), examples[0].picture.parent))
+    census.check_readings()
     count = max(2, max(found) + 1)
     census.check_count(count, unknown)
     return count

@@ -105,7 +105,7 @@ def _label_key(example: Example, numbering: Numbering, fit: str) -> bytes:
     content = bytes.fromhex(sha256(example.label)) if example.label else b""
     coloured = bool(example.label) and read_header(example.label).mode in COLOURED
     palette = numbering.classes.palette.tobytes() if coloured and numbering.classes is not None else b""
-    return _fitted(hashlib.sha256(numbering.table.astype("<i2").tobytes() + content + palette).digest(), fit)
+    return _fitted(hashlib.sha256(numbering.key + content + palette).digest(), fit)
 
 
 def _check_unchanged(path, key: bytes, expected: np.ndarray) -> None:
