@@ -36,6 +36,8 @@ def origin(folder: PathLike) -> Optional[str]:
             command = command if about.get("command") == command else ""
         if command:
             return str(command)
+    if "training" in (read_record(folder / "training.json") or {}):
+        return "train"
     if (folder / "log.csv").is_file() and any(folder.glob("checkpoint-*.safetensors")):
         return "train"
     return None

@@ -40,6 +40,8 @@ class Plan:
 class Signals:
     """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends it.
 
+    SIGHUP, of a terminal that is closed, only ever does the former: shells send it twice.
+
     What will happen is said on standard error at once where `speaks`, also while a step computes: Python's own handler runs only
     when the step is done, so a shell of its own waits for the signal's byte (`signal.set_wakeup_fd`). A signal that the parent had
     ignored (nohup, `&` in a script) stays ignored.
@@ -52,7 +54,7 @@ class Signals:
     def __enter__(self) -> "Signals":
         if self.speaks:
             self._listen()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self.before[number] = signal.signal(number, self._catch)
         return self
@@ -76,9 +78,10 @@ class Signals:
         self.wakeup = signal.set_wakeup_fd(self.shell.stdin.fileno(), warn_on_full_buffer=False)
 
     def _catch(self, number, frame) -> None:
-        if self.caught:
+        if self.caught and number != signal.SIGHUP:
             raise KeyboardInterrupt
-        self.caught = True
-        if self.speaks and self.shell is None:
-            with contextlib.suppress(RuntimeError):        # the signal came while a line was being printed
+        said, self.caught = self.caught or not self.speaks or self.shell is not None, True
+        if not said:
+            # The signal came while a line was being printed, or the terminal is gone.
+            with contextlib.suppress(RuntimeError, OSError, ValueError):
                 print(STOPPING, file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
+from jseg import outputs
 from jseg.atomic import write_atomic
 from jseg.checkpoint import CheckpointError
 from jseg.formats.reader import read_record
@@ -123,13 +124,21 @@ def check_origin(folder: Path, name: str) -> None:
     """Raise OutputError if `folder` holds a file that a training of `name` writes, but no such training."""
     there = sorted(os.listdir(folder)) if folder.is_dir() else []
     taken = [file for file in there if _own_name(file, name)]
+    if MARK not in there and not any(CHECKPOINT.match(file) for file in there):
+        outputs.check_origin(folder, "--output", "train")
     if MARK in there:
         other = _marked(folder / MARK)
         if other != name:
             raise OutputError(f"{folder} holds a training of {other or 'something else'}, not of {name}; give another --output")
-    elif taken and not any("settings" in record(folder / file) for file in taken if file.endswith(".safetensors")):
+    elif taken and not any(is_trained(folder / file) for file in taken if file.endswith(".safetensors")):
         raise OutputError(f"{folder} holds {taken[0]}, which no training of {name} wrote there; give another --output, or move "
                           f"it away")
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a training wrote the file, as it is: no merge, no conversion."""
+    about = record(path)
+    return "step" in about and "settings" in about and not {"merged_from", "converted_from"} & set(about)
 
 
 def mark(folder: Path, name: str) -> None:
@@ -147,13 +156,13 @@ def _marked(path: Path) -> Optional[str]:
 
 
 def later(folder: Path, step: int, name: str) -> List[Path]:
-    """Checkpoints, previews, best and result of steps after `step`, the latest first."""
+    """Checkpoints, previews, best and result of steps after `step`, the latest first; what no training made is of none."""
     found = []
     for entry in folder.iterdir():
         match = CHECKPOINT.match(entry.name) or PREVIEW.match(entry.name)
         if match:
             found.append((int(match.group(1)), entry.name, entry))
-        elif entry.name in (BEST, f"{name}.safetensors"):
+        elif entry.name in (BEST, f"{name}.safetensors") and is_trained(entry):
             found.append((int(record(entry).get("step", 0)), entry.name, entry))
     return [entry for at, _, entry in sorted(found, reverse=True) if at > step]
 
@@ -191,7 +200,7 @@ def prune(folder: Path, keep: int, branch: object) -> None:
 
 def copied_log(source: Path, target: Path) -> None:
     """Take over the log beside a checkpoint of another folder, where there is one."""
-    log = source.parent / JOURNAL
+    log = source.resolve().parent / JOURNAL
     if log.is_file():
         shutil.copyfile(str(log), str(target / JOURNAL))
     elif (target / JOURNAL).exists():

@@ -23,7 +23,7 @@ from jseg.atomic import remove_stale_temporaries
 from jseg.checkpoint import CheckpointError, load_config, load_extra, save, sha256
 from jseg.journal import Journal, Means, NoMatplotlib, draw_curve
 from jseg.progress import TrainingBar
-from jseg.run_records import (BEST, CHANGEABLE, CHECKPOINT, CURVE, JOURNAL, check_origin, checkpoints, compared, copied_log, later, mark,
+from jseg.run_records import (BEST, CHANGEABLE, CHECKPOINT, CURVE, JOURNAL, check_origin, checkpoints, compared, copied_log, is_trained, later, mark,
                               plain, prune, record, set_aside)
 from jseg.run_plan import Plan, Signals
 from jseg.run_state import check_space, restore, share_out, stored
@@ -52,6 +52,7 @@ class TrainingRun:
         self.changes: List[dict] = []
         self.skipped = self.start = 0
         self.told = False                      # that there are no curves
+        self.again = "the same command"        # that goes on from what is saved
 
     def resume(self, mode: str = "auto") -> int:
         """Finished steps: those of the newest checkpoint ("auto"; 0 if there is none), of the checkpoint file `mode`, or 0 ("never").
@@ -72,6 +73,7 @@ class TrainingRun:
                                       % (self.folder, found[-1].name))
 
             # Which file, and whether it begins a branch.
+            self.again = "the same command with --resume auto" if mode == "never" else self.again
             path, begun = found[-1] if mode == "auto" and found else None, None
             if mode not in ("auto", "never"):
                 path = Path(mode)
@@ -95,7 +97,8 @@ class TrainingRun:
 
     def _make_way(self, step: int, begun: Optional[Path]) -> None:
         """Set aside what the steps from `step` on would overwrite or count against; begun: the file that begins a branch."""
-        elsewhere = begun is not None and begun.resolve().parent != self.folder.resolve()
+        mine = self.folder / f"checkpoint-{step:08d}.safetensors"
+        elsewhere = begun is not None and not (mine.exists() and sha256(mine) == sha256(begun))
         files = later(self.folder, -1 if elsewhere else step, self.name)
         if begun is None:
             # After a kill previews and the best may be of steps that come again, and come out the same.
@@ -149,7 +152,7 @@ class TrainingRun:
             except TrainingProblem as problem:
                 self._save_before(problem, sums)
         if update.step < plan.steps:
-            self.tell("stopped after step %d, which is saved; the same command goes on from there" % update.step)
+            self.tell("stopped after step %d, which is saved; %s goes on from there" % (update.step, self.again))
             return False
         self._save_result(plan.steps, finish)
         return True
@@ -164,8 +167,9 @@ class TrainingRun:
             if sums:
                 self._log(step, sums)
             self._save(step)
-        raise TrainingProblem(f"{problem}; {f'step {step} is saved: ' if step else ''}give the same command again with a lower "
-                              f"--learning_rate, or with --skip_bad_steps 1") from problem
+        again = self.again if self.branch is None else "the same command with --resume auto"
+        raise TrainingProblem(f"{problem}; {f'step {step} is saved: ' if step else ''}give {again} and a lower --learning_rate, or "
+                              f"--skip_bad_steps 1") from problem
 
     def _log(self, step: int, sums: Means) -> None:
         values = sums.taken()
@@ -197,10 +201,13 @@ class TrainingRun:
         if processes.rank():
             return
         path = self.folder / f"{self.name}.safetensors"
-        there = record(path)
-        if there.get("step") == step and not compared(there.get("settings", {}), self.settings):
+        there, differ = record(path), set(compared(record(path).get("settings", {}), self.settings))
+        if is_trained(path) and there["step"] == step and not differ:
             self.tell("%d steps are done: %s" % (step, path))
             return
+        if path.exists() and not (is_trained(path) and differ <= CHANGEABLE):
+            target = set_aside(self.folder, int(there.get("step", 0)), [path])
+            self.tell("%s is no result of this training: it is set aside in %s" % (path.name, target))
         with self._averaged():
             if finish is not None:
                 finish()

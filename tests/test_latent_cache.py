@@ -96,6 +96,27 @@ def test_only_what_changed_is_encoded_and_the_old_rows_go(tmp_path, pictures, la
     assert contents(folder) == contents(fresh)
 
 
+def test_a_folder_with_the_name_of_ours_and_other_files_stays(tmp_path):
+    """Sixteen hexadecimal digits are a name that anything may have."""
+    theirs = tmp_path / "00112233445566aa"
+    theirs.mkdir()
+    for name in ("labels.npy", "latents.npy", "keys.npy", "about.json", "note.txt"):
+        (theirs / name).write_text("mine")
+    before = contents(theirs)
+    for pictures in ("abcd", "abXd"):
+        Data(pictures).fill(tmp_path)
+    (theirs / "about.json").write_text('{"what": "mine"}')
+    Data("abc").fill(tmp_path)
+    assert contents(theirs) == {**before, "about.json": b'{"what": "mine"}'}
+
+
+def test_the_latents_of_another_data_set_go_with_a_word(tmp_path):
+    Data("abcd").fill(tmp_path)
+    other = Data("wxyz")
+    other.fill(tmp_path)
+    assert "keeps one data set: 4 encoded pictures of another are removed" in other.told[-1]
+
+
 def test_the_digest_names_contents_order_and_autoencoder():
     keys = Data("abc").keys
     found = [latent_cache.digest(COMMON, keys), latent_cache.digest(COMMON, Data("acb").keys), latent_cache.digest(COMMON, Data("ab").keys),

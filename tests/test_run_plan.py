@@ -62,6 +62,32 @@ def test_it_is_said_once_and_the_second_signal_ends_it(shell, capfd, monkeypatch
     assert capfd.readouterr().err == STOPPING + "\n"
 
 
+def test_a_closed_terminal_only_ever_asks_for_the_end(capfd):
+    """Shells send SIGHUP to a process that the system has sent it already."""
+    with Signals() as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.caught
+    assert capfd.readouterr().err == STOPPING + "\n" and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_reader_of_the_messages_that_is_gone_ends_nothing(monkeypatch):
+    """`train 2>&1 | tee log`: the Ctrl-C that ends tee must still save the step."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with open(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.caught
+        monkeypatch.undo()
+        with pytest.raises(BrokenPipeError):
+            gone.write("x")
+            gone.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
+
+
 def test_a_signal_that_was_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

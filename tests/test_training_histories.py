@@ -3,14 +3,15 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
 from jseg import atomic, run_records, training_run
-from jseg.checkpoint import CheckpointError, load
-from jseg.outputs import OutputError
+from jseg.checkpoint import CheckpointError, load, save
+from jseg.outputs import OutputError, check_origin
 from jseg.run_records import checkpoints, record
 from jseg.training import TrainingProblem
 from jseg.training_run import Plan, TrainingRun
@@ -149,6 +150,65 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
     with pytest.raises(CheckpointError, match="invented was None, is 1"):
         training(tmp_path, settings={"invented": 1}.items())
     assert training(tmp_path, settings={"invented": None}.items())[0]
+
+
+def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
+    """A merge, a converted file or another run's result under the name of the result."""
+    arrays = {"weight": np.zeros((2, 5), np.float32)}
+    for number, extra in enumerate((dict(settings={"seed": 0}, step=3, merged_from=[]), dict(settings={"seed": 0}), dict(converted_from="x"),
+                                    dict(settings={"seed": 5, "learning_rate": 0.01}, step=3))):
+        folder, told = tmp_path / str(number), []
+        training(folder, steps=3)
+        save(folder / "model.safetensors", arrays, None, **extra)
+        theirs = (folder / "model.safetensors").read_bytes()
+        assert training(folder, told, steps=6)[0]
+        aside, = folder.glob("set_aside-*/model.safetensors")
+        assert aside.read_bytes() == theirs and not (load(folder / "model.safetensors")["weight"] == 0).all()
+        assert any("model.safetensors is no result of this training: it is set aside in" in line for line in told)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    save(merged / "model.safetensors", arrays, None, settings={"seed": 0}, merged_from=[])
+    with pytest.raises(OutputError, match="holds model.safetensors, which no training of model wrote there"):
+        training(merged)
+
+
+@pytest.mark.parametrize("name, text", [("run.json", '{"command": "test"}'), ("run.json", '{"command": "segment"}'),
+                                        ("summary.json", '{"command": "score"}'), ("landscapes.json", '{"command": "landscapes"}')])
+def test_the_folder_of_another_command_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError, match="this folder holds results of the .* command; give another --output"):
+        training(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_training_s_folder_is_one_without_its_checkpoints_too(tmp_path):
+    training(tmp_path, steps=3)
+    for path in checkpoints(tmp_path):
+        path.unlink()
+    with pytest.raises(OutputError, match="holds the run of a training"):
+        check_origin(tmp_path, "--output_path", "test")
+
+
+def test_what_goes_on_after_never_and_in_a_branch_is_said_as_it_is(tmp_path):
+    told = []
+    training(tmp_path, told, resume="never", stop=5)
+    assert told[-1] == "stopped after step 5, which is saved; the same command with --resume auto goes on from there"
+    with pytest.raises(TrainingProblem, match="give the same command with --resume auto and a lower --learning_rate, or --skip_bad"):
+        training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors", bad=(6,))
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000005.safetensors"
+    assert training(tmp_path, rate=0.005)[0]
+
+
+@pytest.mark.parametrize("linked", [os.symlink, os.link, shutil.copyfile])
+def test_the_log_comes_along_whatever_way_the_checkpoint_is_named(tmp_path, linked):
+    run, latest = tmp_path / "run", tmp_path / "latest.safetensors"
+    training(run, steps=9)
+    linked(str(run / "checkpoint-00000006.safetensors"), str(latest))
+    training(run, resume=latest)
+    assert steps_logged(run) == list(range(1, END + 1))
+    if linked is os.symlink:
+        training(tmp_path / "new", resume=latest)
+        assert steps_logged(tmp_path / "new") == list(range(1, END + 1))
 
 
 def test_a_shorter_run_than_is_done_says_so_and_leaves_the_result(tmp_path):

@@ -92,6 +92,10 @@ def _complete(cache: Path, target: Path, common: dict, keys: np.ndarray, make: T
             tell("%d of %d pictures are to be encoded, with their mirror images, into %s" % (new, len(keys), cache))
         _write_rows(target, opened(target, common, len(keys)), keys, missing, known, make, progress)
     for other in _others(cache, target):
+        arrays = opened(other, common)
+        pictures = set() if arrays is None else {row.tobytes() for row in arrays[KEYS][:, 0] if row.any()}
+        if pictures and not pictures & {row.tobytes() for row in keys[:, 0]}:
+            tell("%s keeps one data set: %d encoded pictures of another are removed" % (cache, len(pictures)))
         _remove(other)
 
 
@@ -181,9 +185,11 @@ def _read_about(folder: Path) -> Optional[dict]:
 
 
 def _others(cache: Path, target: Optional[Path]) -> List[Path]:
+    """The folders in `cache` that were made for other data, by their own word: a name alone proves nothing."""
     if not cache.is_dir():
         return []
-    return sorted(entry for entry in cache.iterdir() if NAME.match(entry.name) and entry.is_dir() and entry != target)
+    named = sorted(entry for entry in cache.iterdir() if NAME.match(entry.name) and entry.is_dir() and entry != target)
+    return [entry for entry in named if (_read_about(entry) or {}).keys() >= {"format", "autoencoder", "latent"}]
 
 
 def _layout(common: dict, count: int) -> Dict[str, Tuple[str, tuple]]:
@@ -235,7 +241,7 @@ def _check_space(cache: Path, common: dict, examples: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    for name in (KEYS, ABOUT, LATENTS, LABELS):
+    for name in (KEYS, LATENTS, LABELS, ABOUT):     # the last says whose folder it is
         if (folder / name).exists():
             (folder / name).unlink()
     remove_stale_temporaries(folder)
