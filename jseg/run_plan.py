@@ -57,6 +57,8 @@ class Signals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self.before[number] = signal.signal(number, self._catch)
+                # Jittor takes a wait for its lock that a signal cut short for a failure.
+                signal.siginterrupt(number, False)
         return self
 
     def __exit__(self, *exception) -> None:

@@ -1,4 +1,5 @@
 """The signals that end a training: said while a step computes, and left ignored where they were."""
+import fcntl
 import os
 import signal
 import subprocess
@@ -15,7 +16,6 @@ LONG_STEP = """
 import ctypes, os, signal, sys
 sys.path.insert(0, {root!r})
 from jseg.run_plan import Signals
-signal.siginterrupt(signal.SIGTERM, False)
 with Signals() as signals:
     print("begun", flush=True)
     ctypes.PyDLL(None).system(b"read line < {pipe}")
@@ -33,6 +33,22 @@ def test_a_signal_is_answered_while_the_step_computes(tmp_path):
     assert run.stderr.readline() == STOPPING + "\n"          # the step still waits for the pipe
     pipe.write_text("go on\n")
     assert run.communicate(timeout=60) == ("caught\n", "") and run.returncode == 0
+
+
+def test_a_signal_cuts_no_wait_for_a_lock_short(tmp_path):
+    """Jittor locks its cache by fcntl, and dies where that is interrupted."""
+    program = ("import ctypes, fcntl, os, sys; sys.path.insert(0, {!r})\nfrom jseg.run_plan import Signals\n"
+               "file = open({!r}, 'w')\nwith Signals() as signals:\n    print('begun', flush=True)\n"
+               "    print(ctypes.PyDLL(None, use_errno=True).lockf(file.fileno(), 1, 0), signals.caught)")
+    path = tmp_path / "lock"
+    with open(path, "w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        run = subprocess.Popen([sys.executable, "-c", program.format(str(ROOT), str(path))], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.stderr.readline() == STOPPING + "\n"
+    assert run.communicate(timeout=60)[0] == "0 True\n"
 
 
 def test_without_a_signal_nothing_is_said_and_all_is_as_before(capfd):
