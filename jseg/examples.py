@@ -6,6 +6,7 @@ data_preprocess.py of the release makes, without its traps: sorted order, whole 
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
@@ -18,10 +19,11 @@ from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, c
                          same_aspect, some, visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.pairing import Example, by_stem, one_version
-from jseg.records import pictures_alone
+from jseg.records import digest, pictures_alone
 
 PICTURE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
+SIZED = (".bmp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm", ".ppm", ".tga", ".npy")
 LAYOUT = "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), one label map of the same name for every picture"
 Notes = Optional[List[str]]
 
@@ -108,6 +110,13 @@ def load_label(example: Example, width: int, height: int, numbering: Numbering, 
         return np.full((height, width), IGNORED, np.uint8)
     label, _ = numbering.read(example.label)
     return images.resize_label(middle(label, width, height) if fit == "crop" else label, width, height)
+
+
+def contents_of(examples: Sequence[Example]) -> str:
+    """SHA-256 in hex of the files of these examples whose size says nothing of their pixels, stored as they are; "" if there are none."""
+    files = [path for example in examples for path in (example.picture, example.label) if path and Path(path).suffix.lower() in SIZED]
+    digests = "".join(digest(path) for path in files if Path(path).is_file())
+    return hashlib.sha256(digests.encode("ascii")).hexdigest() if digests else ""
 
 
 def middle(array: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -30,8 +30,9 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What a person may change on the way, by giving the option: how the work is done, not which work it is.
 CHANGEABLE = frozenset(("batch_size", "learning_rate", "weight_decay", "ema", "drop", "warmup", "decay", "steps", "scales", "jitter",
                         "shift", "repa_weight", "critic_weight"))
-# What a checkpoint without the setting was trained with: whoever adds a setting adds the old behaviour here.
-WHEN_MISSING: Dict[str, object] = {"weight_decay": 0.0, "drop": 0.2, "zero_init": "zero", "warmup": 0, "decay": "none",
+UNKNOWN = object()
+# What a checkpoint without the setting was trained with: whoever adds a setting adds the old behaviour here; UNKNOWN where nothing tells.
+WHEN_MISSING: Dict[str, object] = {"classes": UNKNOWN, "contents": UNKNOWN, "weight_decay": 0.0, "drop": 0.2, "zero_init": "zero", "warmup": 0, "decay": "none",
                                    "scales": [0.5, 2.0], "jitter": 0.0, "shift": 1.0, "weight": 1.0, "schedule": "static",
                                    "tau": 1.0, "eps": 1e-2}
 
@@ -62,6 +63,8 @@ def compared(stored: Mapping[str, object], asked: Mapping[str, object]) -> Dict[
     """{setting: (was, is)} of those that differ; a missing one is as in WHEN_MISSING."""
     pairs = {}
     for name in sorted(set(stored) | set(asked)):
+        if UNKNOWN in (one.get(name, WHEN_MISSING.get(name)) for one in (stored, asked)):
+            continue
         was, now = (plain(one.get(name, WHEN_MISSING.get(name))) for one in (stored, asked))
         if was != now:
             pairs[name] = (was, now)
@@ -107,7 +110,13 @@ def _takes(target: Path, source: Path) -> bool:
     if target == source:
         return True
     among = [place for place in (target, *target.parents) if source in (place, *place.parents)]
-    return any(_holds_pictures(place) for place in among)
+    inside = bool(among) and target.is_dir() and any(target.iterdir()) and not _is_run(target)
+    return inside or any(_holds_pictures(place) for place in among)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a training has this folder."""
+    return (folder / MARK).exists() or any(CHECKPOINT.match(name) for name in os.listdir(folder))
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -124,8 +133,12 @@ def check_origin(folder: Path, name: str) -> None:
     """Raise OutputError if `folder` holds a file that a training of `name` writes, but no such training."""
     there = sorted(os.listdir(folder)) if folder.is_dir() else []
     taken = [file for file in there if _own_name(file, name)]
-    if MARK not in there and not any(CHECKPOINT.match(file) for file in there):
+    if there and not _is_run(folder):
         outputs.check_origin(folder, "--output", "train")
+        pictures = [file for file in there if Path(file).suffix.lower() in PICTURES and file not in taken]
+        if pictures:
+            raise OutputError(f"{folder} holds {len(pictures)} pictures, such as {pictures[0]}, and no training; give another --output, "
+                              f"which is created if missing")
     if MARK in there:
         other = _marked(folder / MARK)
         if other != name:
@@ -189,11 +202,12 @@ def set_aside(folder: Path, step: int, files: Sequence[Path]) -> Path:
     return target
 
 
-def prune(folder: Path, keep: int, branch: object) -> None:
-    """Remove all but the newest `keep` checkpoints of this branch; 0 keeps all. Those of other branches stay."""
+def prune(folder: Path, keep: int, branch: object, settings: Mapping[str, object]) -> None:
+    """Remove all but the newest `keep` checkpoints of this branch; 0 keeps all. Those of other branches and trainings stay."""
     if not keep:
         return
-    mine = [path for path in checkpoints(folder) if record(path).get("branch") == plain(branch)]
+    mine = [path for path in checkpoints(folder) if record(path).get("branch") == plain(branch)
+            and set(compared(record(path).get("settings", {}), settings)) <= CHANGEABLE]
     for path in mine[:-keep]:
         path.unlink()
 

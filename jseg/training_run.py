@@ -82,7 +82,7 @@ class TrainingRun:
                     self.tell("%s began from %s with these settings: the branch goes on" % (found[-1], path))
                     path, begun = found[-1], None
             if path is not None:
-                step = self._restore(path)
+                step = self._restored(path, found if mode == "auto" else [])
                 self.branch = begun or self.branch
                 self.tell("going on from %s" % path)
             mark(self.folder, self.name)
@@ -185,7 +185,7 @@ class TrainingRun:
                  changes=self.changes, skipped=self.skipped, optimizer_steps=[part.optimizer.steps for part in self.parts],
                  **stored(self.parts))
         self._draw()
-        prune(self.folder, self.plan.keep, self.branch)
+        prune(self.folder, self.plan.keep, self.branch, self.settings)
 
     def _draw(self) -> None:
         """The curve of the log so far; said once where it cannot be drawn, silent while there is nothing to draw."""
@@ -272,6 +272,15 @@ class TrainingRun:
         except OSError as error:
             raise OSError("cannot write %s (%s); earlier checkpoints stay: make room and give the same command again"
                           % (path, error.strerror or error)) from error
+
+    def _restored(self, path: Path, found: Sequence[Path]) -> int:
+        """`_restore`; of a damaged newest one of `found`, the error names the one before."""
+        try:
+            return self._restore(path)
+        except CheckpointError as error:
+            if len(found) < 2 or record(path):
+                raise
+            raise CheckpointError("%s; or give --resume %s to go on from the one before it" % (error, found[-2])) from error
 
     def _restore(self, path: Path) -> int:
         extra, config = load_extra(path), load_config(path)

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from jseg import images, noise, sheet
+from jseg.checkpoint import save
 from jseg.classes import CLASS_SETS, ClassSet, spread_palette
+from jseg.commands import test as command
 from jseg.ldm import refine
 from jseg.ldm.refine import Synthesizer
 from tiny import FINE, HEIGHT, RELEASE, STAGES, WIDTH, challenge, label_map, photograph, stubbed, weights
@@ -223,6 +225,18 @@ def test_the_contact_sheet_of_one_stage_and_of_many_pictures(challenge, stubbed,
     rows, headings, names = sheets[-1]
     assert headings == ["label", "reference", "result"] and len(rows) == 12 == len(names) and {len(row) for row in rows} == {3}
     assert len(challenge.results()) == 15
+
+
+def test_label_maps_in_another_numbering_than_the_training_s_are_told(tmp_path):
+    """ADE20K stores 1 to 150: without --classes every map would be read one class off."""
+    path, ade = tmp_path / "unet.safetensors", CLASS_SETS["ade20k-150"]
+    save(path, {"w": np.zeros(2, np.float32)}, None, step=1, settings={"classes": {"name": ade.name, "stored": list(ade.file_ids)}})
+    line, = command._otherwise(path, 150)
+    assert line.startswith("warning: the network was trained on label maps of ade20k-150, which store its classes as 1 to 150; these are "
+                           "read as 0 to 149") and line.endswith("give --classes ade20k-150")
+    assert command._otherwise(path, ade) == []
+    save(path, {"w": np.zeros(2, np.float32)}, None, step=1, settings={"seed": 1})
+    assert command._otherwise(path, 150) == []
 
 
 def test_maps_of_sixteen_bits_give_the_images_of_their_eight_bit_copies(challenge):

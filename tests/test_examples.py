@@ -10,7 +10,7 @@ from PIL import Image
 from jseg import images
 from jseg.checks import DataError
 from jseg.classes import CLASS_SETS, load_classes
-from jseg.examples import Example, check_examples, find_examples, load_example, load_label, load_picture
+from jseg.examples import Example, check_examples, contents_of, find_examples, load_example, load_label, load_picture
 from jseg.numbering import Numbering
 
 STEMS = ["c", "a", "b.1"]
@@ -122,6 +122,16 @@ def test_composed_and_decomposed_names_are_the_same(folder):
 
 # -- faults ----------------------------------------------------------------------------------------------------------
 
+def test_contents_count_where_the_size_says_nothing(tmp_path):
+    """Uncompressed files keep their size whatever they show; of others the size is enough."""
+    found = []
+    for ids in (0, 1):
+        for name, suffix in (("a", ".bmp"), ("b", ".png")):
+            Image.fromarray(np.full((4, 4), ids, np.uint8)).save(tmp_path / (name + suffix))
+        found.append(contents_of([Example("a", tmp_path / "a.jpg", tmp_path / "a.bmp"), Example("b", tmp_path / "b.png")]))
+    assert found[0] != found[1] and contents_of([Example("b", tmp_path / "b.png")]) == ""
+
+
 def remove_all(place):
     for path in place.iterdir():
         path.unlink()
@@ -143,7 +153,7 @@ FAULTS = {
     "no labels folder": (lambda f: (f / "labels").rename(f / "maps"), ["has no folder labels or annotations", "labels/*.png"]),
     "pictures empty": (lambda f: remove_all(f / "imgs"), ["imgs holds no *.jpg, *.jpeg", "expected"]),
     "labels empty": (lambda f: remove_all(f / "labels"), ["labels holds no *.png", "expected"]),
-    "labels of another format": (lambda f: rename_all(f / "labels", "%s.gif"), ["labels holds no *.png"]),
+    "labels of another format": (lambda f: rename_all(f / "labels", "%s.npy"), ["labels holds no *.png"]),
     "pictures one folder down": (lambda f: [remove_all(f / "imgs"), (f / "imgs" / "train").mkdir()], ["but folders (train)"]),
     "picture without label": (lambda f: (f / "labels" / "a.png").unlink(), ["labels lacks the label map of a.jpg", "one label map"]),
     "label without picture": (lambda f: (f / "imgs" / "c.jpg").unlink(), ["imgs lacks the picture of c.png", "remove"]),

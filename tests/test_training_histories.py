@@ -172,6 +172,37 @@ def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
         training(merged)
 
 
+def test_a_checkpoint_of_another_training_is_no_old_one_of_this(tmp_path):
+    training(tmp_path / "other", steps=3, settings={"seed": 5}.items())
+    training(tmp_path / "run", steps=6)
+    moved = tmp_path / "run" / "checkpoint-00000002.safetensors"
+    os.replace(tmp_path / "other" / "checkpoint-00000003.safetensors", moved)
+    assert training(tmp_path / "run", keep=1)[0]
+    assert [path.name[-14:-12] for path in checkpoints(tmp_path / "run")] == ["02", "12"]
+
+
+def test_a_folder_of_pictures_or_inside_of_an_input_becomes_no_run(tmp_path):
+    photos, data = tmp_path / "photos", tmp_path / "data"
+    (data / "val" / "images").mkdir(parents=True)
+    photos.mkdir()
+    (photos / "cat.jpg").write_bytes(b"x")
+    with pytest.raises(OutputError, match="holds 1 pictures, such as cat.jpg, and no training; give another --output"):
+        training(photos)
+    with pytest.raises(OutputError, match="would take the place of the input --data"):
+        run_records.check_places({"output": data / "val"}, {"data": data})
+    training(data / "runs" / "x", steps=3)
+    run_records.check_places({"output": data / "runs" / "x"}, {"data": data})
+
+
+def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
+    training(tmp_path, steps=6)
+    newest = tmp_path / "checkpoint-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before it"):
+        training(tmp_path)
+    assert training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors")[0]
+
+
 @pytest.mark.parametrize("name, text", [("run.json", '{"command": "test"}'), ("run.json", '{"command": "segment"}'),
                                         ("summary.json", '{"command": "score"}'), ("landscapes.json", '{"command": "landscapes"}')])
 def test_the_folder_of_another_command_is_refused(tmp_path, name, text):

@@ -108,6 +108,7 @@ def _checked_inputs(args):
     names = names_of([pair.stem for pair in pairs], len(pipeline.stages), shown)
     check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size, names, *_inputs(args, pairs))
     args.model_path, args.ae_path = find_weights(args.model_path, args.ae_path, notes)
+    notes += _otherwise(args.model_path, classes)
     return pipeline, pairs, notes, size, classes
 
 
@@ -136,6 +137,18 @@ def _classes(args, count: int):
         raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network {count}; give the class set of its training, "
                          f"or --model_path of a network of {len(classes)} classes")
     return classes
+
+
+def _otherwise(model_path, classes) -> List[str]:
+    """A warning where the network's training read label maps in another numbering."""
+    from jseg.run_records import record
+    trained = (record(Path(model_path)).get("settings") or {}).get("classes") or {}
+    stored = list(range(classes)) if isinstance(classes, int) else list(classes.file_ids or range(len(classes)))
+    if trained.get("stored") in (None, stored):
+        return []
+    first, last = trained["stored"][0], trained["stored"][-1]
+    return [f"warning: the network was trained on label maps of {trained.get('name')}, which store its classes as {first} to {last}; these "
+            f"are read as {stored[0]} to {stored[-1]}: if they are stored as in its training, give --classes {trained.get('name')}"]
 
 
 def _numbering(classes, ignore) -> dict:

@@ -113,7 +113,7 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
     division = Division.of(args, processes.rank(), processes.world())
     batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
     part = _part(args, config)
-    run = TrainingRun(args.output, [part], config, _settings(args, config, latents), Plan.of(args, steps), "unet", _tell, args.given)
+    run = TrainingRun(args.output, [part], config, _settings(args, classes, latents), Plan.of(args, steps), "unet", _tell, args.given)
     start = run.resume(args.resume)
     if start < steps:
         check_batch(part, batches.first, division.micro_batch)
@@ -163,13 +163,15 @@ def _part(args, config):
                 Average(parameters, args.ema) if args.ema else None)
 
 
-def _settings(args, config, latents) -> dict:
-    """Everything that the numbers of a step depend on."""
+def _settings(args, classes, latents) -> dict:
+    """Everything that the numbers of a step depend on, and how the label maps stored the classes."""
     from jseg.checkpoint import sha256
     from jseg.ldm.weights import encoder_digest
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "drop", "zero_init")
     started = {"model_path": sha256(args.model_path)} if args.model_path else {}
-    return {**{name: getattr(args, name) for name in names}, **started, "autoencoder": encoder_digest(args.ae_path), "data": latents.digest}
+    stored = {"name": classes.name, "stored": list(classes.file_ids or range(len(classes)))}
+    return {**{name: getattr(args, name) for name in names}, **started, "autoencoder": encoder_digest(args.ae_path),
+            "data": latents.digest, "classes": stored}
 
 
 def _tell(message: str) -> None:

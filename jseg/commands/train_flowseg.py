@@ -220,8 +220,12 @@ def _alignment(args, config):
 
 
 def _settings(args, dataset, steps: int) -> dict:
-    """Everything that the numbers of a step depend on; files are known by name and size, since a data set may have a hundred thousand."""
+    """Everything that the numbers of a step depend on; files are known by name and size, since a data set may have a hundred thousand.
+
+    Those whose size does not change with their pixels are known by content.
+    """
     from jseg.checkpoint import sha256
+    from jseg.examples import contents_of
     from jseg.flowseg.predict import stored_classes
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "scales", "jitter", "warmup", "decay", "shift", "weight",
              "schedule", "tau", "eps")
@@ -230,12 +234,12 @@ def _settings(args, dataset, steps: int) -> dict:
         started["steps"] = steps
     if args.repa:
         started.update(repa=sha256(args.repa), repa_block=args.repa_block, repa_weight=args.repa_weight)
-    digest = hashlib.sha256(dataset.numbering.key)
+    digest, contents = hashlib.sha256(dataset.numbering.key), contents_of(dataset.train)
     for example in dataset.train:
         sizes = [path.stat().st_size for path in (example.picture, example.label)]
         digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
     return {**{name: getattr(args, name) for name in names}, **started, "data": digest.hexdigest(),
-            "classes": stored_classes(dataset.classes)}
+            "classes": stored_classes(dataset.classes), **({"contents": contents} if contents else {})}
 
 
 def _tell(message: str) -> None:

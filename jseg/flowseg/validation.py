@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, Optional
 import numpy as np
 
 from jseg.classes import ClassSet, colorize
-from jseg.examples import Example
+from jseg.examples import Example, contents_of
 from jseg.flowseg.batches import Load
 from jseg.flowseg.predict import Segmenter
 from jseg.images import save_picture
@@ -37,6 +37,7 @@ class Validation:
         for example in self.examples:
             sizes = [os.stat(path).st_size if os.path.isfile(path) else -1 for path in (example.picture, example.label)]
             digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
+        digest.update(contents_of(self.examples).encode("ascii"))
         return {"protocol": PROTOCOL, "examples": len(self.examples), "steps": self.steps, "data": digest.hexdigest()}
 
     def __call__(self, stop: Callable[[], bool] = lambda: False) -> Optional[Dict[str, float]]:
