@@ -19,12 +19,13 @@ import numpy as np
 
 from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
-from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, name_key,
-                         some, visible_files)
+from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, left_out,
+                         name_key, some, visible_files)
 from jseg.text_file import read_text
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
+USUAL = (PAIRING, "imgs", "images") + LABEL_FOLDERS             # that a folder of label maps may hold as well
 SEARCHED = 50                              # folders of one folder that are looked at for the one that was meant
 Notes = Optional[List[str]]
 Item = TypeVar("Item")
@@ -41,14 +42,20 @@ class Pair:
 def find_label_folder(input_path: Union[str, Path], notes: Notes = None) -> Path:
     """The folder of label PNGs: input_path/val_B_labels_resized, or val_A_labels_resized, or input_path itself.
 
-    What the user should be told (both A and B are there) is appended to `notes`. Raises DataError.
+    What the user should be told (label maps elsewhere than there) is appended to `notes`. Raises DataError.
     """
     folder = existing_folder(input_path, "label folder")
     named = [folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()]
     filled = [candidate for candidate in named if visible_files(candidate)]
     if len(filled) > 1:
-        _tell(notes, "%s holds both %s and %s; using %s" % (folder, filled[0].name, filled[1].name, filled[0].name))
+        one, other = filled
+        _tell(notes, f"{folder} holds both {one.name} and {other.name}; using {one.name}, the {len(visible_files(other))} label maps of "
+                     f"{other.name} are left out")
     if filled:
+        beside = [path.name for path in visible_files(folder)]
+        if beside:
+            _tell(notes, f"{len(beside)} label maps in {folder} itself are left out, those in {filled[0].name} are taken "
+                         f"({some(beside, False)})")
         return filled[0]
     if visible_files(folder):
         return folder
@@ -67,6 +74,8 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
     """
     folder = find_label_folder(input_path, notes)
     names = [path.name for path in visible_files(folder)]
+    if notes is not None:
+        notes.extend(left_out(folder, LABEL_SUFFIXES, USUAL))
     stems: Dict[str, str] = {}
     for name in names:
         stem = name_key(Path(name).stem)

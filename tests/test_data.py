@@ -78,6 +78,25 @@ def test_clutter_is_skipped(challenge, clutter):
     assert len(pairs_of(challenge)) == 3
 
 
+@pytest.mark.parametrize("itself", [False, True])
+def test_what_a_folder_of_label_maps_holds_besides_is_counted(challenge, itself):
+    for name in ("d.gif", "e.npy", "notes.txt", "more/f.png", "more/deep/g.tif"):
+        (labels_of(challenge) / name).parent.mkdir(parents=True, exist_ok=True)
+        (labels_of(challenge) / name).write_bytes(b"x")
+    notes = []
+    given = labels_of(challenge) if itself else challenge / "test"
+    assert len(find_pairs(given, challenge / "train", notes)) == 3
+    assert notes == [f"3 other files in {labels_of(challenge)} are left out (d.gif, e.npy, notes.txt)",
+                     f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are not looked at"]
+
+
+def test_label_maps_beside_their_folder_are_counted(challenge):
+    images.save_picture(challenge / "test/z.png", label_map())
+    notes = []
+    assert len(pairs_of(challenge, notes)) == 3
+    assert notes == [f"1 label maps in {challenge / 'test'} itself are left out, those in val_B_labels_resized are taken (z.png)"]
+
+
 def test_label_folder_may_be_given_itself_or_be_the_a_board(challenge):
     assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train")] == ["a", "b.1", "c"]
     assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train" / "imgs")] == ["a", "b.1", "c"]
@@ -94,7 +113,8 @@ def test_both_boards_mean_b_and_it_is_said_once(challenge):
     images.save_picture(a_board / "z.png", label_map())
     notes = []
     assert len(pairs_of(challenge, notes)) == 3
-    assert len(notes) == 1 and "val_B_labels_resized" in notes[0] and "val_A_labels_resized" in notes[0]
+    assert notes == [f"{challenge / 'test'} holds both val_B_labels_resized and val_A_labels_resized; using val_B_labels_resized, the 1 "
+                     "label maps of val_A_labels_resized are left out"]
 
 
 def test_table_beside_or_inside_the_label_folder(challenge):

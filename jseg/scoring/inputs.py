@@ -16,6 +16,7 @@ from jseg.checks import (LABEL_SUFFIXES, DataError, Numbering, check_files, exis
                          visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
+from jseg.examples import LABEL_FOLDERS, PICTURE_FOLDERS, picture_place
 from jseg.outputs import check_folder, check_origin, claim
 from jseg.records import is_own, pictures_alone
 from jseg.text_file import read_text
@@ -23,7 +24,7 @@ from jseg.text_file import read_text
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
 FORMAT = 1
 ROOM = 1 << 20                             # bytes without which not even the smallest tables fit
-OWN_RECORDS = ("run.json",)                # beside results and predictions by our own commands
+OWN = ("run.json", "stages", "overlays", "probabilities")      # beside results and predictions by our own commands
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes
             raise DataError("%s holds both %s and %s; expected one, remove the other" % (folder, found[stem].name, path.name))
         found[stem] = path
     if notes is not None:
-        notes.extend(left_out(folder, suffixes, OWN_RECORDS))
+        notes.extend(left_out(folder, suffixes, OWN))
     return found
 
 
@@ -131,14 +132,14 @@ def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: int) 
 def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List[Path]:
     """The pictures of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for fewer than `least`, or for other files.
 
-    Only their headers are read: there may be ten thousand, with features kept already. A line on the files that are left out is
+    Only their headers are read: there may be ten thousand, with features kept already. Lines on the files that are left out are
     appended to `notes`.
     """
     folder = existing_folder(folder, "folder of real pictures")
-    place = next((folder / name for name in ("imgs", "images") if (folder / name).is_dir()), folder)
+    place = picture_place(folder, notes)
     found = pictures_alone(visible_files(place, images.PICTURE_SUFFIXES), notes)
     if notes is not None:
-        notes.extend(left_out(place, images.PICTURE_SUFFIXES))
+        notes.extend(left_out(place, images.PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS))
     if len(found) < least:
         raise DataError("%s holds %d pictures; expected the real pictures, %d at least" % (place, len(found), least))
 
