@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypeVar, Union
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
 from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, left_out,
                          name_key, some, visible_files)
-from jseg.text_file import read_text
+from jseg.text_file import other_readings, read_text
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
@@ -29,6 +30,7 @@ USUAL = (PAIRING, "imgs", "images") + LABEL_FOLDERS             # that a folder 
 SEARCHED = 50                              # folders of one folder that are looked at for the one that was meant
 Notes = Optional[List[str]]
 Item = TypeVar("Item")
+Places = List[Tuple[Path, Dict[str, Path]]]                     # folders, each with {key of the name: file}
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,15 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
         stems[stem] = name
     table_path = _find_table(Path(input_path), folder, notes)
     table = _read_table(table_path)
+    places = _reference_places(existing_folder(img_path, "reference folder"))
+    _check_encoding(table_path, table, list(stems), places)
     missing = [name for stem, name in stems.items() if stem not in table]
     if missing:
         raise DataError("%s has no entry for %s; expected one reference for every PNG in %s" % (table_path, some(missing), folder))
     unused = len(set(table) - set(stems))
     if unused:
         _tell(notes, "%d of %d entries of %s have no label map and are not used" % (unused, len(table), table_path))
-    references = _find_references(existing_folder(img_path, "reference folder"), table_path, [table[stem] for stem in stems])
+    references = _find_references(Path(img_path), places, table_path, [table[stem] for stem in stems])
     return [Pair(Path(name).stem, folder / name, reference) for name, reference in zip(names, references)]
 
 
@@ -145,8 +149,11 @@ def _find_table(input_path: Path, folder: Path, notes: Notes) -> Path:
 
 def _read_table(path: Path) -> Dict[str, str]:
     """Stem of the label -> file name of the reference."""
+    return _parse_table(path, read_text(path))
+
+
+def _parse_table(path: Path, text: str) -> Dict[str, str]:
     expected = 'expected {"label.png": "reference.jpg", ...}'
-    text = read_text(path)
     try:
         items = json.loads(text, object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
@@ -155,7 +162,7 @@ def _read_table(path: Path) -> Dict[str, str]:
         raise DataError("%s holds a %s; %s" % (path, type(items).__name__, expected))
     table: Dict[str, str] = {}
     for key, value in items:
-        if not isinstance(value, str) or not value or not value.isprintable() or "/" in value or "\\" in value:
+        if not isinstance(value, str) or not _is_file_name(value):
             shown = "a list or object" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)[:80]
             raise DataError("%s: the entry of %.80r is %s; expected a file name such as \"reference.jpg\"" % (path, key, shown))
         stem = name_key(_without_suffix(key))
@@ -163,6 +170,30 @@ def _read_table(path: Path) -> Dict[str, str]:
             raise DataError("%s has two entries for %s; remove one" % (path, stem))
         table[stem] = value
     return table
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text can be the name of a file; whatever letters, spaces and bytes of other encodings it holds."""
+    return bool(text) and not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in text)
+
+
+def _check_encoding(path: Path, table: Dict[str, str], stems: Sequence[str], places: Places) -> None:
+    """Raise DataError where files are missing by a table read as UTF-8, but none by the same bytes in another encoding."""
+    present = {name for _, files in places for name in files}
+
+    def fits(read: Dict[str, str]) -> bool:
+        return all(stem in read and name_key(read[stem]) in present for stem in stems)
+
+    if fits(table):
+        return
+    for encoding, text in other_readings(path):
+        try:
+            other = _parse_table(path, text)
+        except DataError:
+            continue
+        if fits(other):
+            raise DataError(f"{path} is not UTF-8 text (it looks like {encoding}: read so, all of its files are there); expected UTF-8, "
+                            f"save it as UTF-8")
 
 
 def _without_suffix(name: str) -> str:
@@ -174,9 +205,16 @@ class _Object(list):
     """A JSON object as its list of (key, value), so that doubled keys are seen."""
 
 
-def _find_references(img_path: Path, table_path: Path, wanted: Sequence[str]) -> List[Path]:
-    folder = img_path / "imgs" if (img_path / "imgs").is_dir() else img_path
-    present = {name_key(entry.name): entry for entry in folder.iterdir() if not entry.is_dir()}
+def _reference_places(img_path: Path) -> Places:
+    """[(folder, {key of the name: file})] of the places that references are looked for in, by preference."""
+    places = [place for place in (img_path / "imgs", img_path / "images", img_path) if place.is_dir()]
+    return [(place, {name_key(entry.name): entry for entry in place.iterdir() if not entry.is_dir()}) for place in places]
+
+
+def _find_references(img_path: Path, places: Places, table_path: Path, wanted: Sequence[str]) -> List[Path]:
+    keys: Set[str] = {name_key(name) for name in wanted}
+    # The place that has most of them, the first of equals.
+    folder, present = max(places, key=lambda place: len(keys & set(place[1])))
     missing = [name for name in wanted if name_key(name) not in present]
     if missing:
         near = _near(missing[0], [entry.name for entry in present.values()])

@@ -183,6 +183,16 @@ def test_what_is_special_in_an_autoencoder_s_pictures_is_told_before_the_trainin
     assert code == 2 and len(lines) == 1 and "torn.png" in lines[0] and not folder.output.exists()
 
 
+@pytest.mark.parametrize("command", [train, train_autoencoder], ids=["train", "train_autoencoder"])
+def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command):
+    name = b"\xc4\xe3".decode("utf-8", "surrogateescape")
+    for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
+        path.rename(path.with_name(name + path.suffix))
+    own = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1) if command is train_autoencoder else {}
+    code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
+    assert code == 0 and "1 steps are done" in lines[-1], lines
+
+
 def empty(folder):
     for path in (folder.root / "data" / "imgs").iterdir():
         path.unlink()
