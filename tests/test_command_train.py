@@ -1,6 +1,7 @@
 """The training commands as a user calls them, on tiny networks and drawn data."""
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -189,6 +190,7 @@ def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command)
     for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
         path.rename(path.with_name(name + path.suffix))
     own = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1) if command is train_autoencoder else {}
+    sys.stderr.reconfigure(errors="backslashreplace")                        # as Python opens it; pytest's own is strict
     code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
     assert code == 0 and "1 steps are done" in lines[-1], lines
 

@@ -17,7 +17,8 @@ TURNS = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4:
          8: lambda a: np.rot90(a)}
 SUFFIXES = (".jpg", ".png", ".webp", ".tif", ".avif")
 WAYS = [(suffix, "exif") for suffix in SUFFIXES] + [(suffix, "xmp") for suffix in SUFFIXES] + [
-    (".png", "exif text"), (".png", "APP1 text"), (".png", "exif at the end")]
+    (".png", "exif text"), (".png", "APP1 text"), (".png", "xmp text"), (".png", "exif at the end"), (".gif", "xmp"),
+    (".gif", "xmp of an animation")]
 
 
 def stored_picture():
@@ -53,8 +54,15 @@ def write_turned(path, way, value):
     options = {"lossless": True} if path.suffix == ".webp" else {"quality": 100} if path.suffix in (".jpg", ".avif") else {}
     block = exif_of(value).tobytes() if "exif" in way or "APP1" in way else b""
     block = block if block.startswith(b"Exif") else b"Exif\0\0" + block
+    block = xmp_of(value) if way == "xmp text" else block
     if way == "exif":
         image.save(path, exif=exif_of(value), **options)
+    elif path.suffix == ".gif":
+        image.save(path, **(dict(save_all=True, append_images=[image.rotate(90)]) if "animation" in way else {}))
+        data = path.read_bytes()
+        start = 13 + (6 << (data[10] & 7)) * (data[10] >> 7)                     # behind the colours of the whole file
+        trailer = b"\1" + bytes(range(255, -1, -1)) + b"\0"                      # by which readers of blocks find the end
+        path.write_bytes(data[:start] + b"!\xff\x0bXMP DataXMP" + xmp_of(value) + trailer + data[start:])
     elif way == "xmp" and path.suffix == ".png":
         png_with(path, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp_of(value)))
     elif way == "xmp":
