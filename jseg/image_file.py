@@ -13,6 +13,7 @@ from typing import Iterator
 from PIL import Image
 
 from jseg.atomic import PathLike
+from jseg.file_kinds import recognized
 from jseg.png_chunks import SIGNATURE, without_ballast
 from jseg.text_file import DataError
 
@@ -21,6 +22,7 @@ EXIF_ORIENTATION = 0x0112
 REDUCED = 254  # TIFF's NewSubfileType: 1 for a smaller copy of another page, 4 for a mask of one
 TIFF_BITS = 258  # BitsPerSample
 PHOTOMETRIC = 262  # 0: the smallest value is white
+SUB_PAGES, DNG_VERSION = 330, 50706
 SAMPLES, PLANAR = 277, 284  # SamplesPerPixel, PlanarConfiguration
 GIF_XMP = b"!\xff\x0bXMP DataXMP"
 LARGEST_XMP = 1 << 20  # bytes of a GIF in which its block is looked for
@@ -107,21 +109,28 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
             f"{2 * (Image.MAX_IMAGE_PIXELS or 0)}, make it smaller"
         ) from None
     except Image.UnidentifiedImageError:
-        size = path.stat().st_size
-        what = (
-            "is empty (0 bytes)"
-            if size == 0
-            else "is not a picture (%d bytes of another format, or damaged)" % size
-        )
-        raise ImageError(
-            "%s %s; expected a JPEG or PNG file, copy or make it again" % (path, what)
-        ) from None
+        raise ImageError(_unidentified(path)) from None
     except Exception as error:
         # Pillow's decoders raise half a dozen unrelated types on damaged files (OSError, SyntaxError, struct.error, ...).
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             "%s is truncated or damaged (%s); copy or make it again" % (path, reason)
         ) from None
+
+
+def _unidentified(path: Path) -> str:
+    """The line on a file that Pillow does not open: what it is and what to do, if its bytes tell."""
+    size = path.stat().st_size
+    if size == 0:
+        return f"{path} is empty (0 bytes); expected a JPEG or PNG file, copy or make it again"
+    known = recognized(path)
+    if known is None:
+        return (
+            f"{path} is not a picture ({size} bytes of another format, or damaged); expected a JPEG "
+            f"or PNG file, copy or make it again"
+        )
+    what, remedy = known
+    return f"{path} is {what}, not a picture that is read here; expected a JPEG or PNG file, {remedy}"
 
 
 def decode(image: Image.Image, path: PathLike) -> None:
@@ -135,6 +144,11 @@ def decode(image: Image.Image, path: PathLike) -> None:
             f"{path} is a TIFF of {stored_bits(image)} bits whose channels are stored one after the "
             f"other, which is not read; expected them pixel by pixel (PlanarConfiguration 1) or 8 "
             f"bits, save it so"
+        )
+    if int(tags.get(REDUCED, 0)) & 1 and (DNG_VERSION in tags or SUB_PAGES in tags):
+        raise ImageError(
+            f"{path} is the raw file of a camera, whose first image is a small preview; expected a "
+            f"JPEG or PNG file, develop it to one"
         )
     if image.format == "PNG":
         with Image.open(BytesIO(image.fp.getvalue())) as twin:
@@ -161,7 +175,7 @@ def white_is_zero(image: Image.Image) -> bool:
 
 
 def several_frames(image: Image.Image) -> bool:
-    """Whether an opened file, not decoded yet, has more frames or pages than the one that is decoded.
+    """Whether an opened file, not decoded yet, has more frames or pages than that which is decoded.
 
     Smaller copies and masks of it do not count, nor the layers of a Photoshop file, nor the sizes
     of an icon.

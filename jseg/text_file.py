@@ -80,17 +80,23 @@ def _other_encoding(content: bytes) -> str:
 
 
 def _east_asian(content: bytes) -> List[str]:
-    """The encodings in which nearly all that is not ASCII is frequent characters; else GBK where these are Chinese at least."""
+    """The encodings in which nearly all that is not ASCII are frequent characters.
+
+    Where there is none, the first in which they are Chinese at least.
+    """
     likely, possible = [], []
     for name, codec, first, last in EAST_ASIAN:
         try:
             foreign = [letter for letter in content.decode(codec) if ord(letter) > 127]
         except UnicodeDecodeError:
             continue
-        frequent = sum(_is_mark(letter) or first <= letter.encode(codec)[0] <= last for letter in foreign)
-        if frequent > 0.8 * len(foreign):
+        marks = sum(map(_is_mark, foreign))
+        letters = [letter for letter in foreign if not _is_mark(letter)]
+        frequent = sum(first <= letter.encode(codec)[0] <= last for letter in letters)
+        chinese = sum("\u4e00" <= letter <= "\u9fff" for letter in letters)
+        if marks + frequent > 0.8 * len(foreign):
             likely.append(name)
-        if sum(_is_mark(letter) or "\u4e00" <= letter <= "\u9fff" for letter in foreign) > 0.8 * len(foreign):
+        if marks + chinese > 0.8 * len(foreign):
             possible.append(name)
     return likely or possible[:1]
 
