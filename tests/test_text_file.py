@@ -5,7 +5,7 @@ import pytest
 from jseg.classes import load_classes
 from jseg.data import _read_table
 from jseg.ldm.pipelines import load_pipeline
-from jseg.scoring.inputs import read_aesthetic
+from jseg.scoring.aesthetic import read_aesthetic
 from jseg.text_file import read_text
 
 TEXTS = {
