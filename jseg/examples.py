@@ -46,7 +46,8 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
-        raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
+        names = LABEL_FOLDERS if place else PICTURE_FOLDERS
+        raise DataError(f"{root} has no folder {' or '.join(names)}{_but_folders(root)}; {LAYOUT}{_hint(root, names)}")
     pictures, maps = by_stem(place, images.PICTURE_SUFFIXES, notes), by_stem(maps_place, LABEL_SUFFIXES, notes)
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
@@ -174,13 +175,21 @@ def _check_partners(place: Path, pictures: Dict[str, Path], maps_place: Path, ma
 
 def _without(place: Path, suffixes: Sequence[str]) -> str:
     patterns = ", ".join("*" + suffix for suffix in suffixes[:SHOWN]) + (", ..." if len(suffixes) > SHOWN else "")
-    folders = sorted(child.name for child in place.iterdir() if child.is_dir())
-    return "%s holds no %s%s" % (place, patterns, ", but folders (%s)" % some(folders, False) if folders else "")
+    return f"{place} holds no {patterns}{_but_folders(place)}"
 
 
-def _hint(root: Path) -> str:
-    # One level too high, or too low.
-    for child in sorted(root.iterdir()) + [root.resolve().parent]:
+def _but_folders(place: Path) -> str:
+    folders = sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return f", but folders ({some(folders, False)})" if folders else ""
+
+
+def _hint(root: Path, names: Sequence[str] = PICTURE_FOLDERS) -> str:
+    # The names in capitals, or one level too high, or too low.
+    children = sorted(root.iterdir())
+    for child in children:
+        if child.is_dir() and child.name not in names and child.name.lower() in names:
+            return f"; rename {child.name} to {child.name.lower()}"
+    for child in children + [root.resolve().parent]:
         if any((child / name).is_dir() for name in PICTURE_FOLDERS):
             return "; did you mean %s?" % child
     return ""

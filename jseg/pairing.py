@@ -20,7 +20,7 @@ Notes = Optional[List[str]]
 
 # In the order in which they are taken; instance maps hold no classes and are taken never.
 TRAIN_IDS = "_labelTrainIds"
-VERSIONS = ("", TRAIN_IDS, "_labelIds", "_labels", "_label", "_mask", "_seg", "_gt", "_color")
+VERSIONS = ("", TRAIN_IDS, "_labelIds", "_labels", "_label", "_mask", "_seg", "_gt", "_L", "_color")
 NEVER = ("_instanceIds", "_instanceTrainIds", "_instances", "_instance")
 ENDING = re.compile(
     "(?P<base>.*?)(_gtFine|_gtCoarse)?(?P<version>%s)" % "|".join(VERSIONS[1:] + NEVER), re.I
