@@ -198,6 +198,14 @@ def test_a_data_set_of_another_layout_names_it(tmp_path, layout, given, said):
     assert said in told(call)
 
 
+def test_pictures_above_the_training_folder_are_counted(tmp_path):
+    write(tmp_path, "train/imgs", "train/labels", [0, 1])
+    write(tmp_path, "imgs", "labels", [0, 1], count=2)
+    notes = []
+    assert len(open_dataset(tmp_path, "landscape", notes=notes).train) == 2
+    assert notes[0] == f"2 pictures in {tmp_path / 'imgs'} are left out, those in train/ are taken"
+
+
 def test_folders_that_are_complete_are_taken_whatever_else_is_there(tmp_path):
     write(tmp_path, "images", "labels", [0, 1])
     for name in ("images/training", "annotations/training"):

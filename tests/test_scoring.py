@@ -54,6 +54,19 @@ def test_results_are_found_by_the_names_of_label_maps(data):
     assert check_items(found, CLASSES) == [] and items(data)[0].prediction is None
 
 
+def test_files_of_no_label_map_are_counted(data):
+    for name in ("results/z.jpg", "seen/y.png", "results/stages/1/a.png", "results/old/a.jpg"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(b"x")
+    (data / "results" / "notes.txt").write_text("x")
+    notes = []
+    assert len(items(data, predictions=data / "seen", notes=notes)) == 3
+    assert notes == [f"1 files in {data / 'results'} are of no label map and are left out (z.jpg)",
+                     f"1 other files in {data / 'results'} are left out (notes.txt)",
+                     f"1 files in folders of {data / 'results'} are left out (old: 1); folders in it are not looked at",
+                     f"1 files in {data / 'seen'} are of no label map and are left out (y.png)"]
+
+
 def test_missing_results_are_an_error_or_left_out(data):
     (data / "results" / "c.jpg").unlink()
     with pytest.raises(DataError, match=r"lacks the results of 1 of 3 label maps \(c\); make them, or give --partial"):

@@ -24,9 +24,9 @@ import numpy as np
 
 from jseg import images
 from jseg.census import Census
-from jseg.checks import DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect
+from jseg.checks import DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect, visible_files
 from jseg.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
-from jseg.examples import Example, find_examples, load_label
+from jseg.examples import PICTURE_FOLDERS, Example, find_examples, load_label
 from jseg.label_maps import read_values
 from jseg.numbering import split_map, with_map
 from jseg.pairing import paired, with_train_ids
@@ -153,7 +153,13 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
     if known.subfolders and split == VAL and not (root / split).is_dir():
         return []
     if known.subfolders:
-        return _in_subfolders(root / split if (root / split).is_dir() else root, root, layout, notes)
+        if not (root / split).is_dir():
+            return _in_subfolders(root, root, layout, notes)
+        above = [path for name in PICTURE_FOLDERS * (split == TRAIN) if (root / name).is_dir()
+                 for path in visible_files(root / name, images.PICTURE_SUFFIXES)]
+        if above:
+            notes.append(f"{len(above)} pictures in {above[0].parent} are left out, those in {split}/ are taken")
+        return _in_subfolders(root / split, root, layout, notes)
     if split == VAL and not any((root / place).exists() for places in known.places[split] for place in places):
         return []
     pictures, maps = known.places[split][0]

@@ -23,6 +23,7 @@ SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.
 FORMAT = 1
 CLEARLY = 0.2                              # of all pixels: by how much another numbering must explain predictions better
 ROOM = 1 << 20                             # bytes without which not even the smallest tables fit
+GRID = "grid.png"                          # a sheet of all results, by test
 OWN = ("run.json", "stages", "overlays", "probabilities")      # beside results and predictions by our own commands
 
 
@@ -72,6 +73,8 @@ def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes
             raise DataError("%s holds both %s and %s; expected one, remove the other" % (folder, found[stem].name, path.name))
         found[stem] = path
     if notes is not None:
+        others = [path.name for stem, path in found.items() if stem not in keys and path.name != GRID]
+        notes.extend([f"{len(others)} files in {folder} are of no label map and are left out ({some(others, False)})"] * bool(others))
         notes.extend(left_out(folder, suffixes, OWN))
     return found
 
