@@ -123,9 +123,10 @@ def visible_files(folder: Path, suffixes: Sequence[str] = LABEL_SUFFIXES) -> Lis
 
 
 def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> List[str]:
-    """Lines on what a folder holds and `visible_files` does not list: other visible files, and files of the suffixes in its folders.
+    """Lines on what a folder holds and `visible_files` does not list.
 
-    usual: names of files and folders of which nothing is said.
+    These are other visible files, and files of the suffixes in its folders. usual: names of files
+    and folders of which nothing is said.
     """
     others = sorted(entry.name for entry in folder.iterdir()
                     if entry.suffix.lower() not in suffixes and not entry.name.startswith(".") and not entry.is_dir()
@@ -140,9 +141,10 @@ def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -
 
 
 def deeper(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> List[str]:
-    """One line on the files of the suffixes in the folders of `folder`, which are not looked at; [] if there are none.
+    """One line on the files of the suffixes in the folders of `folder`; [] if there are none.
 
-    usual: names of folders that are passed over. At most SEARCHED files are looked at, which is then said.
+    usual: names of folders that are passed over. At most about SEARCHED files are looked at, which
+    is then said.
     """
     found: Dict[str, int] = {}
     looked = 0
@@ -162,8 +164,8 @@ def deeper(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> 
     # Each folder with its number.
     counts = [f"{name}: {count}" for name, count in found.items() if count]
     least = " at least" if looked > SEARCHED else ""
-    total = f"{sum(found.values())} files{least} in folders of {folder} are left out ({some(counts, False)}); folders in it are not looked at"
-    return [total] if counts else []
+    total = f"{sum(found.values())} files{least} in folders of {folder} are left out"
+    return [f"{total} ({some(counts, False)}); folders in it are not looked at"] if counts else []
 
 
 def name_key(text: str) -> str:

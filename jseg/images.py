@@ -64,8 +64,8 @@ def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, 
     if reduced:
         remarks.append(f"{what}s are reduced from {reduced}")
     if empty:
-        remarks.append(f"{what}s have {bits} bits a channel of which the upper ones are empty, so they come out dark; scale their values to "
-                       f"the whole range, or save 8 bits")
+        remarks.append(f"{what}s have {bits} bits a channel of which the upper ones are empty, so they "
+                       f"come out dark; scale their values to the whole range, or save 8 bits")
     if several:
         remarks.append(f"{what}s hold several frames or pages, of which the first is taken")
     if header.turned:

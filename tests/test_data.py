@@ -144,8 +144,9 @@ def test_composed_and_decomposed_names_are_the_same(challenge):
     assert pairs_of(challenge)[-1].reference.name == "e\u0301.png"
 
 
-@pytest.mark.parametrize("name", ["\u56fe\u3000\u7247", "a\u202fb", "a\u00a0b", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u200f\u05d0", "\ue000",
-                                  b"\xc4\xe3".decode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize("name", [
+    "\u56fe\u3000\u7247", "a\u202fb", "a\u00a0b", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u200f\u05d0",
+    "\ue000", b"\xc4\xe3".decode("utf-8", "surrogateescape")])
 def test_a_reference_may_have_every_name_that_a_file_can_have(challenge, name):
     images.save_picture(challenge / "train/imgs/new.jpg", photograph())
     (challenge / "train/imgs/new.jpg").rename(challenge / f"train/imgs/{name}.jpg")

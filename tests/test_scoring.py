@@ -151,7 +151,8 @@ def test_predictions_numbered_as_the_data_set_s_label_files_are_told_or_refused(
     (note,) = check_items(items(data, predictions=data / "seen"), classes)
     assert "read as label files of landscape-29 store them with 100 %" in note
     images.save_picture(data / "seen/a.png", np.full((24, 32), 31, np.uint8))
-    with pytest.raises(DataError, match="holds the id 31; expected class ids 0 to 28, as segment writes them, not those that label files of"):
+    said = "holds the id 31; expected class ids 0 to 28, as segment writes them, not those that label files of"
+    with pytest.raises(DataError, match=said):
         check_items(items(data, predictions=data / "seen"), classes)
 
 
@@ -206,7 +207,8 @@ def test_of_several_columns_the_heading_says_which_is_meant(tmp_path, text, take
 @pytest.mark.parametrize("text", ["a,1,5\nb.v2,2,4\nc,1,0\n", "name,std,votes\na,1,5\n", "name,mean,score\na,1,5\n", "name,std\na,1\n"])
 def test_columns_of_which_none_or_several_may_be_meant_are_refused(tmp_path, text):
     (tmp_path / "v.csv").write_text(text)
-    with pytest.raises(DataError, match=r"v.csv has [23] columns \(.*expected `name,value`, or a heading with one column of value") as error:
+    said = r"v.csv has [23] columns \(.*expected `name,value`, or a heading with one column of value"
+    with pytest.raises(DataError, match=said) as error:
         read_aesthetic(tmp_path / "v.csv", ["a"], 10)
     assert "\n" not in str(error.value)
 

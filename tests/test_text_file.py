@@ -42,7 +42,8 @@ def test_a_mark_that_was_written_twice_is_no_part_of_the_text(tmp_path):
 
 
 @pytest.mark.parametrize("text, encoding, looks", [
-    ("\u5929\u7a7a\uff0c\u5927\u6d77\uff0c\u8349\u5730", "gbk", "GBK"), ("\u5929\u7a7a \u8349\u5730 \u6d77\u6d0b \u5c71\u8108 \u6cb3\u6d41", "big5", "Big5"),
+    ("\u5929\u7a7a\uff0c\u5927\u6d77\uff0c\u8349\u5730", "gbk", "GBK"),
+    ("\u5929\u7a7a \u8349\u5730 \u6d77\u6d0b \u5c71\u8108 \u6cb3\u6d41", "big5", "Big5"),
     ("\u7a7a \u6d77 \u5c71 \u8349\u306e\u91ce", "shift_jis", "Shift-JIS"), ("\ud558\ub298 \ubc14\ub2e4", "euc_kr", "EUC-KR")])
 def test_an_east_asian_encoding_is_called_by_its_name(tmp_path, text, encoding, looks):
     (tmp_path / "a").write_text(text, encoding=encoding)
