@@ -85,8 +85,12 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
             raise DataError("%s holds both %s and %s, which would give one result; rename one" % (folder, stems[stem], name))
         stems[stem] = name
     table_path = _find_table(Path(input_path), folder, notes)
-    table = _read_table(table_path)
     places = _reference_places(existing_folder(img_path, "reference folder"))
+    try:
+        table = _read_table(table_path)
+    except DataError:
+        _check_encoding(table_path, {}, list(stems), places)
+        raise
     _check_encoding(table_path, table, list(stems), places)
     missing = [name for stem, name in stems.items() if stem not in table]
     if missing:
@@ -219,12 +223,30 @@ def _find_references(img_path: Path, places: Places, table_path: Path, wanted: S
     if missing:
         near = _near(missing[0], [entry.name for entry in present.values()])
         remedy = "there is %s, correct the entry or rename the file" % near if near else "add it or correct the entry"
+        garbled = _garbled(missing, present) if not near else ""
+        if garbled:
+            raise DataError(f"{folder} lacks {some(missing)}, which {table_path} names; {garbled}")
         if len(missing) == len(wanted) and not near:
             first = missing[0]
             meant = _meant(img_path, lambda place: (place / "imgs" / first).is_file() or (place / first).is_file())
             remedy = "did you mean %s?" % meant if meant else remedy if len(wanted) == 1 else "give the folder of the reference pictures"
         raise DataError("%s lacks %s, which %s names; %s" % (folder, some(missing), table_path, remedy))
     return [present[name_key(name)] for name in wanted]
+
+
+def _garbled(missing: Sequence[str], present: Dict[str, Path]) -> str:
+    """What to do where files are there under names that an unpacker has read in another encoding; "" if they are not."""
+    keys = {name_key(name) for name in missing}
+    for entry in present.values():
+        for codec in ("utf-8", "cp437"):               # bytes left as they were, or taken for those of the first PCs
+            for encoding in ("gb18030", "big5", "shift_jis"):
+                try:
+                    meant = name_key(entry.name.encode(codec, "surrogateescape").decode(encoding))
+                except UnicodeError:
+                    continue
+                if meant in keys and name_key(entry.name) != meant:
+                    return f"{entry.name} there is {meant} in {encoding}: unpack the archive again with that encoding, or rename the files"
+    return ""
 
 
 def _near(name: str, names: Sequence[str]) -> Optional[str]:

@@ -74,7 +74,8 @@ def _other_encoding(content: bytes) -> str:
     except UnicodeDecodeError as error:
         place = f"byte 0x{content[error.start]:02x} in line {content[:error.start].count(10) + 1}"
         names = _east_asian(content)
-        looks = f"it looks like {' or '.join(names)}" if names else "perhaps an old Windows encoding"
+        listed = ", ".join(names[:-1]) + " or " * (len(names) > 1) + "".join(names[-1:])
+        looks = f"it looks like {listed}" if names else "perhaps an old Windows encoding"
         return f"not UTF-8 text ({place}; {looks})"
     return ""
 

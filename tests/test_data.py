@@ -183,6 +183,32 @@ def test_a_table_in_another_encoding_that_is_utf_8_by_chance_is_told_by_its_file
         pairs_of(challenge)
 
 
+@pytest.mark.parametrize("text, encoding", [("\u98ce\u666f", "gbk"), ("\u5716", "big5"), ("\u5c71", "shift_jis")])
+def test_a_table_in_another_encoding_is_called_by_that_in_which_its_files_are_there(challenge, text, encoding):
+    (challenge / "train/imgs/ref_a.jpg").rename(challenge / f"train/imgs/{text}.jpg")
+    table = {"c.png": "ref_c.jpg", "a.png": text + ".jpg", "b.1.png": "ref_b.1.jpg"}
+    (challenge / "test/label_to_img.json").write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
+    said = {"gbk": "GBK", "big5": "Big5", "shift_jis": "Shift-JIS"}[encoding]
+    with pytest.raises(DataError, match=f"it looks like {said}: read so, all of its files are there"):
+        pairs_of(challenge)
+    (challenge / f"train/imgs/{text}.jpg").unlink()
+    with pytest.raises(DataError, match="not UTF-8 text .byte 0x"):
+        pairs_of(challenge)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "cp437"])
+@pytest.mark.parametrize("encoding", ["gb18030", "big5"])
+def test_names_that_an_unpacker_has_garbled_are_recognized(challenge, codec, encoding):
+    text = "\u98a8"
+    garbled = text.encode(encoding).decode(codec, "surrogateescape")
+    (challenge / "train/imgs/ref_a.jpg").rename(challenge / f"train/imgs/{garbled}.jpg")
+    write_table(challenge, {"c": "ref_c.jpg", "a": f"{text}.jpg", "b.1": "ref_b.1.jpg"})
+    with pytest.raises(DataError) as error:
+        pairs_of(challenge)
+    assert f"lacks {text}.jpg" in str(error.value)
+    assert f"{garbled}.jpg there is {text}.jpg in {encoding}: unpack the archive again" in str(error.value)
+
+
 def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
     write_table(challenge, {"c": "ref_c.jpg", "a": "ref_c.jpg", "b.1": "ref_c.jpg"})
     pairs = pairs_of(challenge)
