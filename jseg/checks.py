@@ -5,6 +5,7 @@ Label files go through a table from stored values to classes, so a data set's ow
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
@@ -19,6 +20,7 @@ from jseg.census import Census  # noqa: F401
 from jseg.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
 
 SHOWN = 5
+SEARCHED = 20_000                          # files at most that are looked at below a folder
 # Photographs and drawings that Pillow alone does not open.
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".pdf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
                        ".hdr")
@@ -121,7 +123,11 @@ def visible_files(folder: Path, suffixes: Sequence[str] = LABEL_SUFFIXES) -> Lis
 
 
 def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> List[str]:
-    """One line on the visible files of a folder that `visible_files` does not list, but for those of the `usual` names; [] if none."""
+    """Lines on what a folder holds and `visible_files` does not list.
+
+    These are other visible files, and files of the suffixes in its folders. usual: names of files
+    and folders of which nothing is said.
+    """
     others = sorted(entry.name for entry in folder.iterdir()
                     if entry.suffix.lower() not in suffixes and not entry.name.startswith(".") and not entry.is_dir()
                     and entry.name not in usual)
@@ -131,7 +137,35 @@ def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -
     remedy = f"; {some(closed, False)}: convert to JPEG or PNG to use them" if closed else ""
     rest = [name for name in others if name not in closed]
     lines = f"{len(others)} other files in {folder} are left out ({some(closed + rest, False)}){remedy}"
-    return [lines] if others else []
+    return [lines] * bool(others) + deeper(folder, suffixes, usual)
+
+
+def deeper(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> List[str]:
+    """One line on the files of the suffixes in the folders of `folder`; [] if there are none.
+
+    usual: names of folders that are passed over. At most about SEARCHED files are looked at, which
+    is then said.
+    """
+    found: Dict[str, int] = {}
+    looked = 0
+    for child in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name not in usual):
+        if child.name.startswith("."):
+            continue
+        for _, folders, names in os.walk(str(child)):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            wanted = sum(os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".") for name in names)
+            found[child.name] = found.get(child.name, 0) + wanted
+            looked += len(names)
+            if looked > SEARCHED:
+                break
+        if looked > SEARCHED:
+            break
+
+    # Each folder with its number.
+    counts = [f"{name}: {count}" for name, count in found.items() if count]
+    least = " at least" if looked > SEARCHED else ""
+    total = f"{sum(found.values())} files{least} in folders of {folder} are left out"
+    return [f"{total} ({some(counts, False)}); folders in it are not looked at"] if counts else []
 
 
 def name_key(text: str) -> str:

@@ -10,25 +10,28 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypeVar, Union
 
 import numpy as np
 
 from jseg import images
 from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one door for the challenge's data
 from jseg.census import Census
-from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, name_key,
-                         some, visible_files)
-from jseg.text_file import read_text
+from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, left_out,
+                         name_key, some, visible_files)
+from jseg.text_file import other_readings, read_text
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 PAIRING = "label_to_img.json"
+USUAL = (PAIRING, "imgs", "images") + LABEL_FOLDERS             # that a folder of label maps may hold as well
 SEARCHED = 50                              # folders of one folder that are looked at for the one that was meant
 Notes = Optional[List[str]]
 Item = TypeVar("Item")
+Places = List[Tuple[Path, Dict[str, Path]]]                     # folders, each with {key of the name: file}
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,20 @@ class Pair:
 def find_label_folder(input_path: Union[str, Path], notes: Notes = None) -> Path:
     """The folder of label PNGs: input_path/val_B_labels_resized, or val_A_labels_resized, or input_path itself.
 
-    What the user should be told (both A and B are there) is appended to `notes`. Raises DataError.
+    What the user should be told (label maps elsewhere than there) is appended to `notes`. Raises DataError.
     """
     folder = existing_folder(input_path, "label folder")
     named = [folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()]
     filled = [candidate for candidate in named if visible_files(candidate)]
     if len(filled) > 1:
-        _tell(notes, "%s holds both %s and %s; using %s" % (folder, filled[0].name, filled[1].name, filled[0].name))
+        one, other = filled
+        _tell(notes, f"{folder} holds both {one.name} and {other.name}; using {one.name}, the {len(visible_files(other))} label maps of "
+                     f"{other.name} are left out")
     if filled:
+        beside = [path.name for path in visible_files(folder)]
+        if beside:
+            _tell(notes, f"{len(beside)} label maps in {folder} itself are left out, those in {filled[0].name} are taken "
+                         f"({some(beside, False)})")
         return filled[0]
     if visible_files(folder):
         return folder
@@ -68,6 +77,8 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
     """
     folder = find_label_folder(input_path, notes)
     names = [path.name for path in visible_files(folder)]
+    if notes is not None:
+        notes.extend(left_out(folder, LABEL_SUFFIXES, USUAL))
     stems: Dict[str, str] = {}
     for name in names:
         stem = name_key(Path(name).stem)
@@ -75,14 +86,20 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
             raise DataError("%s holds both %s and %s, which would give one result; rename one" % (folder, stems[stem], name))
         stems[stem] = name
     table_path = _find_table(Path(input_path), folder, notes)
-    table = _read_table(table_path)
+    places = _reference_places(existing_folder(img_path, "reference folder"))
+    try:
+        table = _read_table(table_path)
+    except DataError:
+        _check_encoding(table_path, {}, list(stems), places)
+        raise
+    _check_encoding(table_path, table, list(stems), places)
     missing = [name for stem, name in stems.items() if stem not in table]
     if missing:
         raise DataError("%s has no entry for %s; expected one reference for every PNG in %s" % (table_path, some(missing), folder))
     unused = len(set(table) - set(stems))
     if unused:
         _tell(notes, "%d of %d entries of %s have no label map and are not used" % (unused, len(table), table_path))
-    references = _find_references(existing_folder(img_path, "reference folder"), table_path, [table[stem] for stem in stems])
+    references = _find_references(Path(img_path), places, table_path, [table[stem] for stem in stems])
     return [Pair(Path(name).stem, folder / name, reference) for name, reference in zip(names, references)]
 
 
@@ -138,8 +155,11 @@ def _find_table(input_path: Path, folder: Path, notes: Notes) -> Path:
 
 def _read_table(path: Path) -> Dict[str, str]:
     """Stem of the label -> file name of the reference."""
+    return _parse_table(path, read_text(path))
+
+
+def _parse_table(path: Path, text: str) -> Dict[str, str]:
     expected = 'expected {"label.png": "reference.jpg", ...}'
-    text = read_text(path)
     try:
         items = json.loads(text, object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
@@ -148,7 +168,7 @@ def _read_table(path: Path) -> Dict[str, str]:
         raise DataError("%s holds a %s; %s" % (path, type(items).__name__, expected))
     table: Dict[str, str] = {}
     for key, value in items:
-        if not isinstance(value, str) or not value or not value.isprintable() or "/" in value or "\\" in value:
+        if not isinstance(value, str) or not _is_file_name(value):
             shown = "a list or object" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)[:80]
             raise DataError("%s: the entry of %.80r is %s; expected a file name such as \"reference.jpg\"" % (path, key, shown))
         stem = name_key(_without_suffix(key))
@@ -156,6 +176,30 @@ def _read_table(path: Path) -> Dict[str, str]:
             raise DataError("%s has two entries for %s; remove one" % (path, stem))
         table[stem] = value
     return table
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text can be the name of a file; whatever letters, spaces and bytes of other encodings it holds."""
+    return bool(text) and not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in text)
+
+
+def _check_encoding(path: Path, table: Dict[str, str], stems: Sequence[str], places: Places) -> None:
+    """Raise DataError where files are missing by a table read as UTF-8, but none by the same bytes in another encoding."""
+    present = {name for _, files in places for name in files}
+
+    def fits(read: Dict[str, str]) -> bool:
+        return all(stem in read and name_key(read[stem]) in present for stem in stems)
+
+    if fits(table):
+        return
+    for encoding, text in other_readings(path):
+        try:
+            other = _parse_table(path, text)
+        except DataError:
+            continue
+        if fits(other):
+            raise DataError(f"{path} is not UTF-8 text (it looks like {encoding}: read so, all of its files are there); expected UTF-8, "
+                            f"save it as UTF-8")
 
 
 def _without_suffix(name: str) -> str:
@@ -167,19 +211,44 @@ class _Object(list):
     """A JSON object as its list of (key, value), so that doubled keys are seen."""
 
 
-def _find_references(img_path: Path, table_path: Path, wanted: Sequence[str]) -> List[Path]:
-    folder = img_path / "imgs" if (img_path / "imgs").is_dir() else img_path
-    present = {name_key(entry.name): entry for entry in folder.iterdir() if not entry.is_dir()}
+def _reference_places(img_path: Path) -> Places:
+    """[(folder, {key of the name: file})] of the places that references are looked for in, by preference."""
+    places = [place for place in (img_path / "imgs", img_path / "images", img_path) if place.is_dir()]
+    return [(place, {name_key(entry.name): entry for entry in place.iterdir() if not entry.is_dir()}) for place in places]
+
+
+def _find_references(img_path: Path, places: Places, table_path: Path, wanted: Sequence[str]) -> List[Path]:
+    keys: Set[str] = {name_key(name) for name in wanted}
+    # The place that has most of them, the first of equals.
+    folder, present = max(places, key=lambda place: len(keys & set(place[1])))
     missing = [name for name in wanted if name_key(name) not in present]
     if missing:
         near = _near(missing[0], [entry.name for entry in present.values()])
         remedy = "there is %s, correct the entry or rename the file" % near if near else "add it or correct the entry"
+        garbled = _garbled(missing, present) if not near else ""
+        if garbled:
+            raise DataError(f"{folder} lacks {some(missing)}, which {table_path} names; {garbled}")
         if len(missing) == len(wanted) and not near:
             first = missing[0]
             meant = _meant(img_path, lambda place: (place / "imgs" / first).is_file() or (place / first).is_file())
             remedy = "did you mean %s?" % meant if meant else remedy if len(wanted) == 1 else "give the folder of the reference pictures"
         raise DataError("%s lacks %s, which %s names; %s" % (folder, some(missing), table_path, remedy))
     return [present[name_key(name)] for name in wanted]
+
+
+def _garbled(missing: Sequence[str], present: Dict[str, Path]) -> str:
+    """What to do where files are there under names that an unpacker has read in another encoding; "" if they are not."""
+    keys = {name_key(name) for name in missing}
+    for entry in present.values():
+        for codec in ("utf-8", "cp437"):               # bytes left as they were, or taken for those of the first PCs
+            for encoding in ("gb18030", "big5", "shift_jis"):
+                try:
+                    meant = name_key(entry.name.encode(codec, "surrogateescape").decode(encoding))
+                except UnicodeError:
+                    continue
+                if meant in keys and name_key(entry.name) != meant:
+                    return f"{entry.name} there is {meant} in {encoding}: unpack the archive again with that encoding, or rename the files"
+    return ""
 
 
 def _near(name: str, names: Sequence[str]) -> Optional[str]:

@@ -15,8 +15,8 @@ import numpy as np
 
 from jseg import images
 from jseg.census import Census
-from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder,
-                         same_aspect, some, visible_files)
+from jseg.checks import (LABEL_SUFFIXES, SHOWN, Classes, DataError, Numbering, check_files, check_label, check_picture, deeper,
+                         existing_folder, same_aspect, some, visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.pairing import Example, by_stem, one_version
 from jseg.records import digest, pictures_alone
@@ -31,27 +31,33 @@ Notes = Optional[List[str]]
 def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
-    With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what a command of ours wrote beside
-    its results (a contact sheet) is left out. What the user should be told (two picture folders, files that are left out) is
-    appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and label maps
-    without picture (all counted, the first five named), and for two files of one stem.
+    With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what
+    a command of ours wrote beside its results (a contact sheet) is left out. What the user should be
+    told (two picture folders, files that are left out, there, in `folder` itself and in its other
+    folders) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for
+    pictures without label map and label maps without picture (all counted, the first five named),
+    and for two files of one stem.
     """
     root = existing_folder(folder, "training folder")
-    place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
     if not labels:
-        pictures = by_stem(place or root, images.PICTURE_SUFFIXES, notes)
+        place = picture_place(root, notes)
+        pictures = by_stem(place, images.PICTURE_SUFFIXES, notes, PICTURE_FOLDERS + LABEL_FOLDERS)
         if not pictures:
-            raise DataError("%s; expected pictures in it, in imgs/ or in images/%s" % (_without(place or root, images.PICTURE_SUFFIXES),
+            raise DataError("%s; expected pictures in it, in imgs/ or in images/%s" % (_without(place, images.PICTURE_SUFFIXES),
                                                                                       _hint(root)))
         alone = set(pictures_alone(list(pictures.values()), notes))
         return [Example(stem, pictures[stem]) for stem in sorted(pictures) if pictures[stem] in alone]
+    place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
-        raise DataError("%s has no folder %s; %s%s" % (root, " or ".join(LABEL_FOLDERS if place else PICTURE_FOLDERS), LAYOUT, _hint(root)))
+        names = LABEL_FOLDERS if place else PICTURE_FOLDERS
+        raise DataError(f"{root} has no folder {' or '.join(names)}{_but_folders(root)}; {LAYOUT}{_hint(root, names)}")
     pictures, maps = by_stem(place, images.PICTURE_SUFFIXES, notes), by_stem(maps_place, LABEL_SUFFIXES, notes)
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
+    if notes is not None:
+        notes.extend(_of_the_root(root, place))
     maps = one_version(pictures, maps, maps_place, notes)
     _check_partners(place, pictures, maps_place, maps)
     return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
@@ -128,12 +134,37 @@ def middle(array: np.ndarray, width: int, height: int) -> np.ndarray:
     return array[top:top + new_height, left:left + new_width]
 
 
+def picture_place(root: Path, notes: Notes = None) -> Path:
+    """Where the pictures of a folder are, if label maps are not wanted: imgs/ or images/ in it, or the folder itself.
+
+    A folder that holds no picture does not count where another does. What is left out in `root` is appended to `notes`.
+    """
+    place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)
+    if place is None:
+        return root
+    if not visible_files(place, images.PICTURE_SUFFIXES) and visible_files(root, images.PICTURE_SUFFIXES):
+        if notes is not None:
+            notes.append(f"{place} holds no pictures; those in {root} itself are taken")
+        return root
+    if notes is not None:
+        notes.extend(_of_the_root(root, place) + deeper(root, images.PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS))
+    return place
+
+
+def _of_the_root(root: Path, place: Path) -> List[str]:
+    """One line on the pictures that lie in `root` itself, where those of its folder `place` are taken; [] if none."""
+    names = [path.name for path in visible_files(root, images.PICTURE_SUFFIXES)]
+    return [f"{len(names)} pictures in {root} itself are left out, those in {place.name}/ are taken ({some(names, False)})"] * bool(names)
+
+
 def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes: Notes) -> Optional[Path]:
     """The first of the named folders in `root` that has such files, else the first that is there."""
     there = [root / name for name in names if (root / name).is_dir()]
     filled = [place for place in there if visible_files(place, suffixes)] if len(there) > 1 else there
     if len(filled) > 1 and notes is not None:
-        notes.append("%s holds both %s and %s; using %s" % (root, filled[0].name, filled[1].name, filled[0].name))
+        one, other = filled[:2]
+        notes.append(f"{root} holds both {one.name} and {other.name}; using {one.name}, the {len(visible_files(other, suffixes))} files "
+                     f"of {other.name} are left out")
     return (filled or there or [None])[0]
 
 
@@ -155,13 +186,21 @@ def _check_partners(place: Path, pictures: Dict[str, Path], maps_place: Path, ma
 
 def _without(place: Path, suffixes: Sequence[str]) -> str:
     patterns = ", ".join("*" + suffix for suffix in suffixes[:SHOWN]) + (", ..." if len(suffixes) > SHOWN else "")
-    folders = sorted(child.name for child in place.iterdir() if child.is_dir())
-    return "%s holds no %s%s" % (place, patterns, ", but folders (%s)" % some(folders, False) if folders else "")
+    return f"{place} holds no {patterns}{_but_folders(place)}"
 
 
-def _hint(root: Path) -> str:
-    # One level too high, or too low.
-    for child in sorted(root.iterdir()) + [root.resolve().parent]:
+def _but_folders(place: Path) -> str:
+    folders = sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return f", but folders ({some(folders, False)})" if folders else ""
+
+
+def _hint(root: Path, names: Sequence[str] = PICTURE_FOLDERS) -> str:
+    # The names in capitals, or one level too high, or too low.
+    children = sorted(root.iterdir())
+    for child in children:
+        if child.is_dir() and child.name not in names and child.name.lower() in names:
+            return f"; rename {child.name} to {child.name.lower()}"
+    for child in children + [root.resolve().parent]:
         if any((child / name).is_dir() for name in PICTURE_FOLDERS):
             return "; did you mean %s?" % child
     return ""

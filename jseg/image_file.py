@@ -13,12 +13,19 @@ from typing import Iterator
 from PIL import Image
 
 from jseg.atomic import PathLike
+from jseg.file_kinds import recognized
 from jseg.png_chunks import SIGNATURE, without_ballast
 from jseg.text_file import DataError
 
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 EXIF_ORIENTATION = 0x0112
-TIFF_BITS = 258  # the tag BitsPerSample
+REDUCED = 254  # TIFF's NewSubfileType: 1 for a smaller copy of another page, 4 for a mask of one
+TIFF_BITS = 258  # BitsPerSample
+PHOTOMETRIC = 262  # 0: the smallest value is white
+SUB_PAGES, DNG_VERSION = 330, 50706
+SAMPLES, PLANAR = 277, 284  # SamplesPerPixel, PlanarConfiguration
+GIF_XMP = b"!\xff\x0bXMP DataXMP"
+LARGEST_XMP = 1 << 20  # bytes of a GIF in which its block is looked for
 XMP_ORIENTATION = re.compile(r"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9]+)")
 TURNS = {
     2: Image.FLIP_LEFT_RIGHT,
@@ -82,9 +89,12 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with open(path, "rb") as file:
                 start = file.read(len(SIGNATURE))
-                file.seek(0)
                 is_png = start == SIGNATURE
+                gif_xmp = _xmp_of_gif(file.read(LARGEST_XMP)) if start[:4] == b"GIF8" else None
+                file.seek(0)
                 with Image.open(without_ballast(file, pixels) if is_png else file) as image:
+                    if gif_xmp:
+                        image.info["xmp"] = gif_xmp
                     yield image
     except (ImageError, DataError, MemoryError):
         raise
@@ -99,15 +109,7 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
             f"{2 * (Image.MAX_IMAGE_PIXELS or 0)}, make it smaller"
         ) from None
     except Image.UnidentifiedImageError:
-        size = path.stat().st_size
-        what = (
-            "is empty (0 bytes)"
-            if size == 0
-            else "is not a picture (%d bytes of another format, or damaged)" % size
-        )
-        raise ImageError(
-            "%s %s; expected a JPEG or PNG file, copy or make it again" % (path, what)
-        ) from None
+        raise ImageError(_unidentified(path)) from None
     except Exception as error:
         # Pillow's decoders raise half a dozen unrelated types on damaged files (OSError, SyntaxError, struct.error, ...).
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -116,8 +118,38 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
         ) from None
 
 
+def _unidentified(path: Path) -> str:
+    """The line on a file that Pillow does not open: what it is and what to do, if its bytes tell."""
+    size = path.stat().st_size
+    if size == 0:
+        return f"{path} is empty (0 bytes); expected a JPEG or PNG file, copy or make it again"
+    known = recognized(path)
+    if known is None:
+        return (
+            f"{path} is not a picture ({size} bytes of another format, or damaged); expected a JPEG "
+            f"or PNG file, copy or make it again"
+        )
+    what, remedy = known
+    return f"{path} is {what}, not a picture that is read here; expected a JPEG or PNG file, {remedy}"
+
+
 def decode(image: Image.Image, path: PathLike) -> None:
-    """Decode the first frame completely; of a PNG also check the checksums, which decoding alone does not."""
+    """Decode the first frame completely; of a PNG also check the checksums, which decoding alone does not.
+
+    Raises ImageError for what Pillow would decode into something else than is stored.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PLANAR) == 2 and tags.get(SAMPLES, 1) > 1 and stored_bits(image) > 8:
+        raise ImageError(
+            f"{path} is a TIFF of {stored_bits(image)} bits whose channels are stored one after the "
+            f"other, which is not read; expected them pixel by pixel (PlanarConfiguration 1) or 8 "
+            f"bits, save it so"
+        )
+    if int(tags.get(REDUCED, 0)) & 1 and (DNG_VERSION in tags or SUB_PAGES in tags):
+        raise ImageError(
+            f"{path} is the raw file of a camera, whose first image is a small preview; expected a "
+            f"JPEG or PNG file, develop it to one"
+        )
     if image.format == "PNG":
         with Image.open(BytesIO(image.fp.getvalue())) as twin:
             twin.verify()
@@ -134,6 +166,42 @@ def stored_bits(image: Image.Image) -> int:
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether an opened TIFF, not decoded yet, says that its smallest value is white.
+
+    Pillow inverts such files of 8 bits and less as it decodes them, and no others.
+    """
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+
+
+def several_frames(image: Image.Image) -> bool:
+    """Whether an opened file, not decoded yet, has more frames or pages than that which is decoded.
+
+    Smaller copies and masks of it do not count, nor the layers of a Photoshop file, nor the sizes
+    of an icon.
+    """
+    if image.format == "PNG":
+        return image.fp.frames > 1
+    if image.format == "PSD":
+        return False
+    if image.format != "TIFF":
+        return bool(getattr(image, "is_animated", False))
+    page = 0
+    try:
+        while True:
+            page += 1
+            image.seek(page)
+            if not int(image.tag_v2.get(REDUCED, 0)) & 5:
+                return True
+    except EOFError:
+        return False
+    except Exception:
+        # A page that cannot be read is one all the same, and leaves the first one good.
+        return True
+    finally:
+        image.seek(0)
+
+
 def orientation(image: Image.Image) -> int:
     """How the pixels are to be turned, 1 to 8 as EXIF counts; 1 for none and for values that mean nothing.
 
@@ -147,7 +215,7 @@ def orientation(image: Image.Image) -> int:
         if value is None and image.format == "PNG":
             value = _of_profile(image.info.get("Raw profile type APP1"))
         if value is None and image.format != "TIFF":
-            value = _of_xmp(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"))
+            value = _of_xmp(_xmp(image))
         return int(value) if value is not None and int(value) in TURNS else 1
     except Exception:
         # A damaged EXIF block must not make a good picture unreadable.
@@ -158,10 +226,29 @@ def _of_profile(text) -> object:
     """The orientation in an EXIF block that ImageMagick wrote in hexadecimal, or None."""
     if not text:
         return None
-    data = bytes.fromhex("".join(text.split("\n")[3:]))
+    data = _profile(text)
     exif = Image.Exif()
     exif.load(data)
     return exif.get(EXIF_ORIENTATION) if data.startswith(b"Exif") else None
+
+
+def _profile(text: str) -> bytes:
+    return bytes.fromhex("".join(text.split("\n")[3:]))
+
+
+def _xmp(image: Image.Image) -> object:
+    """The XMP block of an opened file, wherever its format keeps it, or None."""
+    found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    profile = image.info.get("Raw profile type xmp")
+    if not found and profile:
+        return _profile(profile)
+    return found
+
+
+def _xmp_of_gif(content: bytes) -> object:
+    """The XMP block in the first bytes of a GIF, of which Pillow keeps nothing, or None."""
+    place = content.find(GIF_XMP)
+    return content[place + len(GIF_XMP) :] if place >= 0 else None
 
 
 def _of_xmp(text) -> object:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from jseg.atomic import PathLike, remove_stale_temporaries, write_atomic  # noqa: F401  callers need one door for files
-from jseg.image_file import Header, ImageError, decode, header_of, opened, read_header, stored_bits, upright  # noqa: F401
+from jseg.image_file import (Header, ImageError, decode, header_of, opened, read_header, several_frames, stored_bits, upright,  # noqa: F401
+                             white_is_zero)
 from jseg.label_maps import read_label  # noqa: F401
 from jseg.sheet import contact_sheet  # noqa: F401
 
@@ -23,6 +24,7 @@ COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".
 # What Pillow knows of, but photographs are never kept in: documents, films, measurements, icons' pointers.
 NO_PHOTOGRAPHS = ("PDF", "EPS", "WMF", "MPEG", "FLI", "HDF5", "GRIB", "BUFR", "FITS", "IPTC", "CUR", "PALM")
 BLACK_LEVEL, BLACK_PART = 8, 0.999          # of 255; of the pixels
+EMPTY_LEVEL = 16                            # of 255: deep colours that stay below it use 12 of 16 bits at most
 
 
 def _suffixes() -> Tuple[str, ...]:
@@ -50,9 +52,9 @@ def read_picture(path: PathLike) -> np.ndarray:
 def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, List[str]]:
     """(the picture as `read_picture` reads it, remarks on how, calling it `what`); raises ImageError."""
     with opened(path) as image:
-        header, bits = header_of(image), stored_bits(image)
+        header, bits, inverted, several = header_of(image), stored_bits(image), white_is_zero(image), several_frames(image)
         decode(image, path)
-        image, reduced = _eight_bits(upright(image), path, bits)
+        image, reduced, empty = _eight_bits(upright(image), path, bits, inverted)
         picture = np.array(_to_rgb(image), dtype=np.uint8)
 
     # What was done to it, then what it looks like.
@@ -61,6 +63,11 @@ def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, 
         remarks.append(f"{what}s are not plain RGB and are converted: {header.mode}")
     if reduced:
         remarks.append(f"{what}s are reduced from {reduced}")
+    if empty:
+        remarks.append(f"{what}s have {bits} bits a channel of which the upper ones are empty, so they "
+                       f"come out dark; scale their values to the whole range, or save 8 bits")
+    if several:
+        remarks.append(f"{what}s hold several frames or pages, of which the first is taken")
     if header.turned:
         remarks.append(f"{what}s are turned as their EXIF orientation says")
     if picture.size and (picture == picture[:1, :1]).all():
@@ -138,25 +145,34 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image, path: PathLike, bits: int) -> Tuple[Image.Image, str]:
-    """(the image in 8 bits a channel, what it was reduced from or ""); raises ImageError for values of no known range."""
+def _eight_bits(image: Image.Image, path: PathLike, bits: int, inverted: bool) -> Tuple[Image.Image, str, bool]:
+    """(the image in 8 bits a channel, what it was reduced from or "", whether the upper bits of its colours were empty).
+
+    inverted: whether its file says that 0 is white. Raises ImageError for values of no known range.
+    """
+    if inverted and (image.mode == "F" or image.mode == "I"):
+        raise ImageError(f"{path} is a {bits}-bit picture in which 0 is white; expected that of 8 or 16 bits alone, convert it first")
     if image.mode == "F":
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
             raise ImageError(f"{path} is a floating-point picture with values {values.min():g}..{values.max():g}; expected 0..1 or "
                              f"0..255, convert it to 8-bit RGB first")
         top = 1 if values.max() <= 1 else 255
-        return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)), f"floating-point values, taken as 0..{top}"
+        return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)), f"floating-point values, taken as 0..{top}", False
     if not image.mode.startswith("I"):
         # Pillow itself keeps the upper 8 bits of deeper colours.
-        return image, f"{bits} bits" if bits > 8 else ""
+        if bits <= 8:
+            return image, "", False
+        colours = image.convert("RGB") if image.mode != "CMYK" else image
+        return image, f"{bits} bits", max(top for _, top in colours.getextrema()) < EMPTY_LEVEL
 
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(f"{path} is a 32-bit picture with values {values.min()}..{values.max()}; expected values of 8 or 16 bits, "
                          f"0..255 or 0..65535, convert it first")
+    values = 2 ** bits - 1 - values if inverted else values
     top = next(top for top in (255, 4095, 65535) if values.max() <= top)
     levels = (values * 255 + top // 2) // top
     stored = max(bits, 16)
     reduced = f"{stored} bits" if top == 65535 else f"{stored} bits, their values taken as 0..{top}"
-    return Image.fromarray(levels.astype(np.uint8)), reduced
+    return Image.fromarray(levels.astype(np.uint8)), reduced, False

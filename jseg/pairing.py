@@ -20,7 +20,7 @@ Notes = Optional[List[str]]
 
 # In the order in which they are taken; instance maps hold no classes and are taken never.
 TRAIN_IDS = "_labelTrainIds"
-VERSIONS = ("", TRAIN_IDS, "_labelIds", "_labels", "_label", "_mask", "_seg", "_gt", "_color")
+VERSIONS = ("", TRAIN_IDS, "_labelIds", "_labels", "_label", "_mask", "_seg", "_gt", "_L", "_color")
 NEVER = ("_instanceIds", "_instanceTrainIds", "_instances", "_instance")
 ENDING = re.compile(
     "(?P<base>.*?)(_gtFine|_gtCoarse)?(?P<version>%s)" % "|".join(VERSIONS[1:] + NEVER), re.I
@@ -145,11 +145,11 @@ def with_train_ids(classes: ClassSet, examples: Sequence[Example], notes: Notes 
 
 
 def by_stem(
-    place: Path, suffixes: Sequence[str], notes: Optional[List[str]] = None
+    place: Path, suffixes: Sequence[str], notes: Optional[List[str]] = None, usual: Sequence[str] = ()
 ) -> Dict[str, Path]:
     """{stem: file} of the visible files of these suffixes; DataError for two files of one stem.
 
-    A line on the files that are left out is appended to `notes`.
+    Lines on the files that are left out are appended to `notes`; usual: as of `left_out`.
     """
     found: Dict[str, Path] = {}
     for path in visible_files(place, suffixes):
@@ -161,5 +161,5 @@ def by_stem(
             )
         found[stem] = path
     if notes is not None:
-        notes.extend(left_out(place, suffixes))
+        notes.extend(left_out(place, suffixes, usual))
     return found

@@ -13,11 +13,22 @@ from typing import BinaryIO, List
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NEEDED = (b"tRNS",)  # a wrong checksum there is an error: transparency is part of the image
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-TURNING = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
+TURNING = (
+    b"Raw profile type exif",
+    b"Raw profile type APP1",
+    b"Raw profile type xmp",
+    b"XML:com.adobe.xmp",
+)
 LARGEST_TEXT = 1 << 20  # Pillow refuses to unpack more than this
 
 
-def without_ballast(file: BinaryIO, pixels: bool = True) -> io.BytesIO:
+class Png(io.BytesIO):
+    """The bytes of a PNG, and how many frames the whole file has; of an animation the first is left."""
+
+    frames = 1
+
+
+def without_ballast(file: BinaryIO, pixels: bool = True) -> Png:
     """The PNG in `file`, opened at its start, with its critical chunks as they are and, before the
     pixels, the sound ones that may hold an orientation.
 
@@ -26,6 +37,7 @@ def without_ballast(file: BinaryIO, pixels: bool = True) -> io.BytesIO:
     """
     before: List[bytes] = [file.read(len(SIGNATURE))]
     after: List[bytes] = []
+    frames = 1
     while True:
         head = file.read(8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
@@ -47,9 +59,13 @@ def without_ballast(file: BinaryIO, pixels: bool = True) -> io.BytesIO:
             body = file.read(length + 4)
             if _is_sound(kind, body) and _tells_orientation(kind, body[:-4]):
                 before.append(head + body)
+        elif kind == b"acTL":
+            frames = int.from_bytes(file.read(length + 4)[:4], "big")
         else:
             file.seek(length + 4, io.SEEK_CUR)
-    return io.BytesIO(b"".join(before + after))
+    png = Png(b"".join(before + after))
+    png.frames = frames
+    return png
 
 
 def _is_sound(kind: bytes, body: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
+from typing import Iterator, List, Tuple
 
 from jseg.atomic import PathLike
 
@@ -14,13 +15,21 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 
+# Encodings of East Asian text, by Python's codec, and the first bytes of their frequent characters.
+EAST_ASIAN = (
+    ("GBK", "gbk", 0xB0, 0xD7),
+    ("Big5", "big5", 0xA4, 0xC6),
+    ("Shift-JIS", "shift_jis", 0x88, 0x97),
+    ("EUC-KR", "euc_kr", 0xB0, 0xC8),
+)
+
 
 class DataError(ValueError):
     """Input files that cannot be used; one line: what was given, what was expected, what to do."""
 
 
 def read_text(path: PathLike, what: str = "") -> str:
-    """The text of a UTF-8 file, without the mark at its beginning that Windows writes.
+    """The text of a UTF-8 file, without the marks at its beginning that Windows writes.
 
     what: what the file is, for messages ("stages file"). Raises DataError in one line for a folder
     and for bytes that are no UTF-8, with the encoding that they look like; OSError passes through.
@@ -32,7 +41,20 @@ def read_text(path: PathLike, what: str = "") -> str:
     encoding = _other_encoding(content)
     if encoding:
         raise DataError(f"{named} is {encoding}; expected UTF-8, save it as UTF-8")
-    return content.decode("utf-8-sig")
+    return content.decode("utf-8").lstrip("\ufeff")
+
+
+def other_readings(path: PathLike) -> Iterator[Tuple[str, str]]:
+    """(encoding, text) of a file in other encodings than UTF-8 in which it is a text.
+
+    Short names in GBK can be UTF-8 by chance: whoever knows what the text must hold can tell.
+    """
+    content = Path(path).read_bytes()
+    for name, codec, _, _ in EAST_ASIAN:
+        try:
+            yield name, content.decode(codec)
+        except UnicodeDecodeError:
+            continue
 
 
 def _other_encoding(content: bytes) -> str:
@@ -51,18 +73,35 @@ def _other_encoding(content: bytes) -> str:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
         place = f"byte 0x{content[error.start]:02x} in line {content[:error.start].count(10) + 1}"
-        looks = "it looks like GBK" if _is_chinese(content) else "perhaps an old Windows encoding"
+        names = _east_asian(content)
+        listed = ", ".join(names[:-1]) + " or " * (len(names) > 1) + "".join(names[-1:])
+        looks = f"it looks like {listed}" if names else "perhaps an old Windows encoding"
         return f"not UTF-8 text ({place}; {looks})"
     return ""
 
 
-def _is_chinese(content: bytes) -> bool:
-    """Whether all bytes beyond ASCII are pairs of GBK's common characters."""
-    try:
-        text = content.decode("gb18030")
-    except UnicodeDecodeError:
-        return False
-    foreign = [letter for letter in text if ord(letter) > 127]
-    common = sum("\u4e00" <= letter <= "\u9fff" or "\u3000" <= letter <= "\u303f" or "\uff00" <=
-                 letter <= "\uffef" for letter in foreign)
-    return common > 0.8 * len(foreign)
+def _east_asian(content: bytes) -> List[str]:
+    """The encodings in which nearly all that is not ASCII are frequent characters.
+
+    Where there is none, the first in which they are Chinese at least.
+    """
+    likely, possible = [], []
+    for name, codec, first, last in EAST_ASIAN:
+        try:
+            foreign = [letter for letter in content.decode(codec) if ord(letter) > 127]
+        except UnicodeDecodeError:
+            continue
+        marks = sum(map(_is_mark, foreign))
+        letters = [letter for letter in foreign if not _is_mark(letter)]
+        frequent = sum(first <= letter.encode(codec)[0] <= last for letter in letters)
+        chinese = sum("\u4e00" <= letter <= "\u9fff" for letter in letters)
+        if marks + frequent > 0.8 * len(foreign):
+            likely.append(name)
+        if marks + chinese > 0.8 * len(foreign):
+            possible.append(name)
+    return likely or possible[:1]
+
+
+def _is_mark(letter: str) -> bool:
+    """Whether a letter is East Asian punctuation, of full width or kana."""
+    return "\u3000" <= letter <= "\u30ff" or "\uff00" <= letter <= "\uff5e"

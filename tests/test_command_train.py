@@ -1,6 +1,7 @@
 """The training commands as a user calls them, on tiny networks and drawn data."""
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -181,6 +182,17 @@ def test_what_is_special_in_an_autoencoder_s_pictures_is_told_before_the_trainin
     folder.output = folder.root / "other"
     code, lines = folder.run(command=train_autoencoder, ae_path=None, width=WIDTH, height=HEIGHT, crop=32, steps=1, critic_start=-1)
     assert code == 2 and len(lines) == 1 and "torn.png" in lines[0] and not folder.output.exists()
+
+
+@pytest.mark.parametrize("command", [train, train_autoencoder], ids=["train", "train_autoencoder"])
+def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command):
+    name = b"\xc4\xe3".decode("utf-8", "surrogateescape")
+    for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
+        path.rename(path.with_name(name + path.suffix))
+    own = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1) if command is train_autoencoder else {}
+    sys.stderr.reconfigure(errors="backslashreplace")                        # as Python opens it; pytest's own is strict
+    code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
+    assert code == 0 and "1 steps are done" in lines[-1], lines
 
 
 def empty(folder):

@@ -36,7 +36,7 @@ def challenge(tmp_path):
 
 
 def write_table(root, table, folder="test"):
-    text = table if isinstance(table, str) else json.dumps(table)
+    text = table if isinstance(table, str) else json.dumps(table)              # ASCII; a byte of no UTF-8 becomes an escape
     (root / folder / "label_to_img.json").write_text(text, encoding="utf-8")
 
 
@@ -78,6 +78,25 @@ def test_clutter_is_skipped(challenge, clutter):
     assert len(pairs_of(challenge)) == 3
 
 
+@pytest.mark.parametrize("itself", [False, True])
+def test_what_a_folder_of_label_maps_holds_besides_is_counted(challenge, itself):
+    for name in ("d.gif", "e.npy", "notes.txt", "more/f.png", "more/deep/g.tif"):
+        (labels_of(challenge) / name).parent.mkdir(parents=True, exist_ok=True)
+        (labels_of(challenge) / name).write_bytes(b"x")
+    notes = []
+    given = labels_of(challenge) if itself else challenge / "test"
+    assert len(find_pairs(given, challenge / "train", notes)) == 3
+    assert notes == [f"3 other files in {labels_of(challenge)} are left out (d.gif, e.npy, notes.txt)",
+                     f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are not looked at"]
+
+
+def test_label_maps_beside_their_folder_are_counted(challenge):
+    images.save_picture(challenge / "test/z.png", label_map())
+    notes = []
+    assert len(pairs_of(challenge, notes)) == 3
+    assert notes == [f"1 label maps in {challenge / 'test'} itself are left out, those in val_B_labels_resized are taken (z.png)"]
+
+
 def test_label_folder_may_be_given_itself_or_be_the_a_board(challenge):
     assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train")] == ["a", "b.1", "c"]
     assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train" / "imgs")] == ["a", "b.1", "c"]
@@ -94,7 +113,8 @@ def test_both_boards_mean_b_and_it_is_said_once(challenge):
     images.save_picture(a_board / "z.png", label_map())
     notes = []
     assert len(pairs_of(challenge, notes)) == 3
-    assert len(notes) == 1 and "val_B_labels_resized" in notes[0] and "val_A_labels_resized" in notes[0]
+    assert notes == [f"{challenge / 'test'} holds both val_B_labels_resized and val_A_labels_resized; using val_B_labels_resized, the 1 "
+                     "label maps of val_A_labels_resized are left out"]
 
 
 def test_table_beside_or_inside_the_label_folder(challenge):
@@ -122,6 +142,71 @@ def test_composed_and_decomposed_names_are_the_same(challenge):
     images.save_picture(challenge / "train" / "imgs" / "e\u0301.png", photograph())
     write_table(challenge, {"c": "ref_c.jpg", "a": "ref_a.jpg", "b.1": "ref_b.1.jpg", "f\u00e9e.png": "\u00e9.png"})
     assert pairs_of(challenge)[-1].reference.name == "e\u0301.png"
+
+
+@pytest.mark.parametrize("name", [
+    "\u56fe\u3000\u7247", "a\u202fb", "a\u00a0b", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u200f\u05d0",
+    "\ue000", b"\xc4\xe3".decode("utf-8", "surrogateescape")])
+def test_a_reference_may_have_every_name_that_a_file_can_have(challenge, name):
+    images.save_picture(challenge / "train/imgs/new.jpg", photograph())
+    (challenge / "train/imgs/new.jpg").rename(challenge / f"train/imgs/{name}.jpg")
+    write_table(challenge, {"c": "ref_c.jpg", "a": f"{name}.jpg", "b.1": "ref_b.1.jpg"})
+    assert pairs_of(challenge)[0].reference == challenge / f"train/imgs/{name}.jpg"
+
+
+@pytest.mark.parametrize("place", ["imgs", "images", "."])
+def test_references_are_taken_from_the_place_that_has_them(challenge, place):
+    if place != "imgs":
+        (challenge / "train/imgs").rename(challenge / "spare")
+        for empty in ("imgs", "images"):
+            (challenge / "train" / empty).mkdir()
+        for path in list((challenge / "spare").iterdir()):
+            path.rename(challenge / "train" / place / path.name)
+    assert {pair.reference.parent for pair in pairs_of(challenge)} == {challenge / "train" / place}
+
+
+# Short names in these encodings are valid UTF-8 by chance.
+@pytest.mark.parametrize("text, encoding, said", [
+    ("\u56fe\u7247", "gbk", "GBK"), ("\u5a92\u7247", "gbk", "GBK"), ("\u860b", "big5", "Big5"), ("\uff84\uff71", "shift_jis", "Shift-JIS")])
+@pytest.mark.parametrize("where", ["references", "label maps"])
+def test_a_table_in_another_encoding_that_is_utf_8_by_chance_is_told_by_its_files(challenge, text, encoding, said, where):
+    text.encode(encoding).decode("utf-8")
+    table = {"c.png": "ref_c.jpg", "a.png": "ref_a.jpg", "b.1.png": "ref_b.1.jpg"}
+    if where == "references":
+        (challenge / "train/imgs/ref_a.jpg").rename(challenge / f"train/imgs/{text}.jpg")
+        table["a.png"] = text + ".jpg"
+    else:
+        (labels_of(challenge) / "a.png").rename(labels_of(challenge) / f"{text}.png")
+        table[text + ".png"] = table.pop("a.png")
+    (challenge / "test/label_to_img.json").write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
+    with pytest.raises(DataError, match=f"it looks like {said}: read so, all of its files are there.; expected UTF-8, save it as UTF-8"):
+        pairs_of(challenge)
+
+
+@pytest.mark.parametrize("text, encoding", [("\u98ce\u666f", "gbk"), ("\u5716", "big5"), ("\u5c71", "shift_jis")])
+def test_a_table_in_another_encoding_is_called_by_that_in_which_its_files_are_there(challenge, text, encoding):
+    (challenge / "train/imgs/ref_a.jpg").rename(challenge / f"train/imgs/{text}.jpg")
+    table = {"c.png": "ref_c.jpg", "a.png": text + ".jpg", "b.1.png": "ref_b.1.jpg"}
+    (challenge / "test/label_to_img.json").write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
+    said = {"gbk": "GBK", "big5": "Big5", "shift_jis": "Shift-JIS"}[encoding]
+    with pytest.raises(DataError, match=f"it looks like {said}: read so, all of its files are there"):
+        pairs_of(challenge)
+    (challenge / f"train/imgs/{text}.jpg").unlink()
+    with pytest.raises(DataError, match="not UTF-8 text .byte 0x"):
+        pairs_of(challenge)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "cp437"])
+@pytest.mark.parametrize("encoding", ["gb18030", "big5"])
+def test_names_that_an_unpacker_has_garbled_are_recognized(challenge, codec, encoding):
+    text = "\u98a8"
+    garbled = text.encode(encoding).decode(codec, "surrogateescape")
+    (challenge / "train/imgs/ref_a.jpg").rename(challenge / f"train/imgs/{garbled}.jpg")
+    write_table(challenge, {"c": "ref_c.jpg", "a": f"{text}.jpg", "b.1": "ref_b.1.jpg"})
+    with pytest.raises(DataError) as error:
+        pairs_of(challenge)
+    assert f"lacks {text}.jpg" in str(error.value)
+    assert f"{garbled}.jpg there is {text}.jpg in {encoding}: unpack the archive again" in str(error.value)
 
 
 def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
@@ -270,6 +355,8 @@ MALFORMED = {
     "entry empty": (lambda r: write_table(r, {"a.png": ""}), ["'a.png' is \"\""]),
     "entry a path": (lambda r: write_table(r, {"a.png": "../x.jpg"}), ["../x.jpg", "file name"]),
     "entry of two lines": (lambda r: write_table(r, {"a.png": "x\ny.jpg"}), ['"x\\ny.jpg"', "file name"]),
+    "entry with a control character": (lambda r: write_table(r, {"a.png": "x\x7fy.jpg"}), ["file name"]),
+    "entry a path of Windows": (lambda r: write_table(r, {"a.png": "imgs\\x.jpg"}), ["file name"]),
     "entry doubled": (lambda r: write_table(r, '{"a.png": "ref_a.jpg", "a.png": "ref_c.jpg"}'), ["two entries for a"]),
     "entry doubled by stem": (lambda r: write_table(r, {"a": "ref_a.jpg", "a.png": "ref_a.jpg"}), ["two entries for a"]),
     "label doubled by stem": (lambda r: images.save_picture(labels_of(r) / "a.PNG", label_map()), ["a.PNG", "a.png", "one result"]),

@@ -151,6 +151,9 @@ FAULTS = {
     "folder missing": (lambda f: f.rename(f.parent / "moved"), ["training folder", "does not exist"]),
     "no pictures folder": (lambda f: (f / "imgs").rename(f / "photos"), ["has no folder imgs or images", "expected imgs/*.jpg"]),
     "no labels folder": (lambda f: (f / "labels").rename(f / "maps"), ["has no folder labels or annotations", "labels/*.png"]),
+    "pictures folder in capitals": (lambda f: (f / "imgs").rename(f / "Imgs"), ["no folder imgs or images, but folders (Imgs, labels)",
+                                                                                "rename Imgs to imgs"]),
+    "labels folder in capitals": (lambda f: (f / "labels").rename(f / "Labels"), ["no folder labels", "rename Labels to labels"]),
     "pictures empty": (lambda f: remove_all(f / "imgs"), ["imgs holds no *.jpg, *.jpeg", "expected"]),
     "labels empty": (lambda f: remove_all(f / "labels"), ["labels holds no *.png", "expected"]),
     "labels of another format": (lambda f: rename_all(f / "labels", "%s.npy"), ["labels holds no *.png"]),
@@ -159,7 +162,7 @@ FAULTS = {
     "label without picture": (lambda f: (f / "imgs" / "c.jpg").unlink(), ["imgs lacks the picture of c.png", "remove"]),
     "both": (lambda f: [(f / "imgs" / "c.jpg").unlink(), (f / "labels" / "a.png").unlink()],
              ["label map of a.jpg and", "picture of c.png"]),
-    "no names in common": (lambda f: rename_all(f / "labels", "%s_L.png"), ["none of the 3 pictures", "(a.jpg)", "(a_L.png)", "rename"]),
+    "no names in common": (lambda f: rename_all(f / "labels", "%s_X.png"), ["none of the 3 pictures", "(a.jpg)", "(a_X.png)", "rename"]),
     "two pictures of one name": (lambda f: images.save_picture(f / "imgs" / "a.png", picture()), ["both a.jpg and a.png", "remove one"]),
     "id 29": (lambda f: images.save_picture(f / "labels" / "a.png", np.full((48, 64), 29, np.uint8)),
               ["a.png", "outside 0..28: 29 (100 %)", "--ignore"]),
@@ -196,6 +199,12 @@ def test_pictures_alone_have_their_own_words(folder):
     remove_all(folder / "imgs")
     assert "expected pictures in it" in told(find_examples, folder, labels=False)
     assert "does not exist" in told(find_examples, folder / "nowhere", labels=False)
+
+
+def test_pictures_alone_in_a_folder_in_capitals_are_pointed_at(folder):
+    (folder / "imgs").rename(folder / "Images")
+    message = told(find_examples, folder, labels=False)
+    assert "but folders (Images, labels)" in message and message.endswith("rename Images to images")
 
 
 def test_the_parent_folder_gets_a_hint(folder):

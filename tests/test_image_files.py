@@ -17,7 +17,8 @@ TURNS = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4:
          8: lambda a: np.rot90(a)}
 SUFFIXES = (".jpg", ".png", ".webp", ".tif", ".avif")
 WAYS = [(suffix, "exif") for suffix in SUFFIXES] + [(suffix, "xmp") for suffix in SUFFIXES] + [
-    (".png", "exif text"), (".png", "APP1 text"), (".png", "exif at the end")]
+    (".png", "exif text"), (".png", "APP1 text"), (".png", "xmp text"), (".png", "exif at the end"), (".gif", "xmp"),
+    (".gif", "xmp of an animation")]
 
 
 def stored_picture():
@@ -53,8 +54,15 @@ def write_turned(path, way, value):
     options = {"lossless": True} if path.suffix == ".webp" else {"quality": 100} if path.suffix in (".jpg", ".avif") else {}
     block = exif_of(value).tobytes() if "exif" in way or "APP1" in way else b""
     block = block if block.startswith(b"Exif") else b"Exif\0\0" + block
+    block = xmp_of(value) if way == "xmp text" else block
     if way == "exif":
         image.save(path, exif=exif_of(value), **options)
+    elif path.suffix == ".gif":
+        image.save(path, **(dict(save_all=True, append_images=[image.rotate(90)]) if "animation" in way else {}))
+        data = path.read_bytes()
+        start = 13 + (6 << (data[10] & 7)) * (data[10] >> 7)                     # behind the colours of the whole file
+        trailer = b"\1" + bytes(range(255, -1, -1)) + b"\0"                      # by which readers of blocks find the end
+        path.write_bytes(data[:start] + b"!\xff\x0bXMP DataXMP" + xmp_of(value) + trailer + data[start:])
     elif way == "xmp" and path.suffix == ".png":
         png_with(path, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp_of(value)))
     elif way == "xmp":
@@ -168,6 +176,65 @@ def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
         assert [path.name for path in listing(notes)] == ["a.jpg", "b.jfif", "c.PNG", "d.tif"]
         assert notes == [f"3 other files in {tmp_path} are left out (e.heic, Thumbs.db, notes.txt); "
                          "e.heic: convert to JPEG or PNG to use them"]
+
+
+LISTINGS = {"examples": lambda root, notes: [example.picture for example in find_examples(root, labels=False, notes=notes)],
+            "segment": lambda root, notes: [example.picture for example in find_pictures([str(root)], notes)],
+            "score": lambda root, notes: find_real(root, notes=notes)}
+
+
+def fill(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(stored_picture()).save(root / name)
+
+
+@pytest.mark.parametrize("listing", sorted(LISTINGS))
+@pytest.mark.parametrize("there, taken, said", [
+    (["r0.jpg", "r1.jpg", "images/i0.jpg", "images/i1.jpg", "day2/d0.jpg", "day2/deeper/d1.PNG"], ["i0.jpg", "i1.jpg"],
+     ["2 pictures in {root} itself are left out, those in images/ are taken (r0.jpg, r1.jpg)",
+      "2 files in folders of {root} are left out (day2: 2); folders in it are not looked at"]),
+    (["r0.jpg", "r1.jpg", "day2/d0.jpg", "x/y/z/d1.jpg"], ["r0.jpg", "r1.jpg"],
+     ["2 files in folders of {root} are left out (day2: 1, x: 1); folders in it are not looked at"]),
+    (["imgs/i0.jpg", "imgs/i1.jpg", "imgs/more/d.jpg", "labels/i0.png"], ["i0.jpg", "i1.jpg"],
+     ["1 files in folders of {root}/imgs are left out (more: 1); folders in it are not looked at"]),
+    (["imgs/i0.jpg", "imgs/i1.jpg", "images/j.jpg"], ["i0.jpg", "i1.jpg"],
+     ["{root} holds both imgs and images; using imgs, the 1 files of images are left out"]),
+    (["r0.jpg", "r1.jpg", ".hidden/h.jpg", "._r0.jpg", "labels/r0.png"], ["r0.jpg", "r1.jpg"], [])])
+def test_pictures_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, there, taken, said):
+    fill(tmp_path, *there)
+    notes = []
+    assert [path.name for path in LISTINGS[listing](tmp_path, notes)] == taken
+    assert notes == [line.format(root=tmp_path) for line in said]
+
+
+@pytest.mark.parametrize("listing", sorted(LISTINGS))
+@pytest.mark.parametrize("name", ["imgs", "images"])
+def test_a_folder_for_pictures_that_holds_none_gives_way_to_the_pictures_above_it(tmp_path, listing, name):
+    fill(tmp_path, "r0.jpg", "r1.jpg")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("x")
+    notes = []
+    assert [path.name for path in LISTINGS[listing](tmp_path, notes)] == ["r0.jpg", "r1.jpg"]
+    assert notes == [f"{tmp_path / name} holds no pictures; those in {tmp_path} itself are taken"]
+
+
+def test_pictures_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_path):
+    fill(tmp_path, "r0.jpg", "imgs/a.jpg", "imgs/more/b.jpg", "labels/a.png", "labels/more/b.png", "val/imgs/c.jpg")
+    notes = []
+    assert [example.stem for example in find_examples(tmp_path, notes=notes)] == ["a"]
+    assert notes == [f"1 files in folders of {tmp_path}/{name} are left out (more: 1); folders in it are not looked at"
+                     for name in ("imgs", "labels")] + [
+        f"1 pictures in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"]
+
+
+def test_a_search_for_what_is_left_out_ends_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "SEARCHED", 2)
+    for name in ("a/1.jpg", "a/2.jpg", "a/3.jpg", "b/4.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert checks.left_out(tmp_path, (".jpg",)) == [
+        f"3 files at least in folders of {tmp_path} are left out (a: 3); folders in it are not looked at"]
 
 
 def test_suffixes_are_those_of_still_images():

@@ -6,7 +6,7 @@ import pytest
 from jseg import images
 from jseg.checks import DataError
 from jseg.classes import CLASS_SETS, COCO_STUFF_UNUSED
-from jseg.flowseg.layouts import LAYOUTS, open_dataset
+from jseg.flowseg.layouts import LAYOUTS, open_dataset, training_part
 
 SIZES = [(24, 18), (18, 24), (20, 20)]
 PLACES = {
@@ -86,6 +86,15 @@ def test_other_places_are_understood(tmp_path):
     assert (len(open_dataset(tmp_path / "a", "camvid").train), len(open_dataset(tmp_path / "a", "camvid").val)) == (3, 1)
     write(tmp_path / "b", "images/train2017", "annotations/train2017", [0, 181])
     write(tmp_path / "b", "images/val2017", "annotations/val2017", [90 + 1], count=1)
+    for layout in ("camvid", "folders"):
+        write(tmp_path / layout, "train", "train_labels", [0, 1])
+        write(tmp_path / layout, "val", "val_labels", [1, 0], count=1)
+        for path in [*(tmp_path / layout).glob("*_labels/*.png")]:
+            path.rename(path.with_name(path.stem + "_L.png"))
+        notes = []
+        data = open_dataset(tmp_path / layout, layout, notes=notes)
+        assert [(e.stem, e.label.name) for e in data.train + data.val] == [(f"p{i}", f"p{i}_L.png") for i in (0, 1, 2, 0)]
+        assert sum("the label maps are NAME_L.png" in note for note in notes) == 2
     assert open_dataset(tmp_path / "b", "coco_stuff").check()[:1] == ["1 label maps hold one class alone (p0.png)"]
 
 
@@ -177,6 +186,31 @@ def test_a_fault_is_one_line(tmp_path, case):
 
 def test_unknown_layouts_name_the_known_ones(tmp_path):
     assert "folders, ade20k, coco_stuff, camvid, landscape" in told(open_dataset, tmp_path, "cityscapes")
+
+
+@pytest.mark.parametrize("layout, given, said", [
+    ("ade20k", "folders", "has images/training/ and annotations/training/: give --layout ade20k"),
+    ("ade20k", "landscape", "give --layout ade20k"), ("ade20k", None, "give --layout ade20k"),
+    ("coco_stuff", "folders", "has images/train2017/ and stuffthingmaps/train2017/: give --layout coco_stuff")])
+def test_a_data_set_of_another_layout_names_it(tmp_path, layout, given, said):
+    write(tmp_path, *PLACES[layout][:2], [0, 1])
+    call = (lambda: open_dataset(tmp_path, given)) if given else (lambda: training_part(tmp_path, None))
+    assert said in told(call)
+
+
+def test_pictures_above_the_training_folder_are_counted(tmp_path):
+    write(tmp_path, "train/imgs", "train/labels", [0, 1])
+    write(tmp_path, "imgs", "labels", [0, 1], count=2)
+    notes = []
+    assert len(open_dataset(tmp_path, "landscape", notes=notes).train) == 2
+    assert notes[0] == f"2 pictures in {tmp_path / 'imgs'} are left out, those in train/ are taken"
+
+
+def test_folders_that_are_complete_are_taken_whatever_else_is_there(tmp_path):
+    write(tmp_path, "images", "labels", [0, 1])
+    for name in ("images/training", "annotations/training"):
+        (tmp_path / name).mkdir(parents=True)
+    assert len(training_part(tmp_path, None)[0]) == 3 and len(open_dataset(tmp_path, "folders").train) == 2
 
 
 def test_what_is_unusual_is_told(tmp_path):

@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import scipy.linalg
+from PIL import Image
 
 from jseg import images
 from jseg.checks import DataError
 from jseg.classes import CLASS_SETS
 from jseg.metrics import challenge_score, confusion, style_similarity
 from jseg.scoring import features, inputs, measures, report
+from jseg.scoring.aesthetic import read_aesthetic
 from jseg.scoring.features import Extractor, computed, digests
-from jseg.scoring.inputs import check_items, check_output, find_items, find_real, load_prediction, read_aesthetic
+from jseg.scoring.inputs import check_items, check_output, find_items, find_real, load_prediction
 from jseg.scoring.measures import PictureScores, Terms, challenge_scores, gathered, score_picture
 from jseg.scoring.store import FeatureStore, default_folder
 
@@ -50,6 +52,19 @@ def test_results_are_found_by_the_names_of_label_maps(data):
     assert [path.name for path in (found[1].result, found[1].label, found[1].reference, found[1].prediction)] == [
         "b.v2.jpg", "b.v2.png", "b.v2_ref.jpg", "b.v2.png"]
     assert check_items(found, CLASSES) == [] and items(data)[0].prediction is None
+
+
+def test_files_of_no_label_map_are_counted(data):
+    for name in ("results/z.jpg", "seen/y.png", "results/stages/1/a.png", "results/old/a.jpg"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(b"x")
+    (data / "results" / "notes.txt").write_text("x")
+    notes = []
+    assert len(items(data, predictions=data / "seen", notes=notes)) == 3
+    assert notes == [f"1 files in {data / 'results'} are of no label map and are left out (z.jpg)",
+                     f"1 other files in {data / 'results'} are left out (notes.txt)",
+                     f"1 files in folders of {data / 'results'} are left out (old: 1); folders in it are not looked at",
+                     f"1 files in {data / 'seen'} are of no label map and are left out (y.png)"]
 
 
 def test_missing_results_are_an_error_or_left_out(data):
@@ -92,6 +107,62 @@ def test_predictions_come_to_the_label_map_s_size(data):
     assert len(notes) == 1 and "of another size than their label maps" in notes[0]
 
 
+@pytest.mark.parametrize("classes", ["landscape-29", "ade20k-150"])
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_predictions_may_be_in_the_colours_of_the_classes_which_is_told(data, classes, mode):
+    classes = CLASS_SETS[classes]
+    ids = RNG(1).integers(0, 29, (24, 32)).astype(np.uint8)
+    for path in (data / "seen").iterdir():
+        image = Image.fromarray(classes.palette[ids])
+        if mode == "P":
+            image = Image.fromarray(255 - ids)
+            image.putpalette(np.concatenate([np.zeros((256 - 29, 3), np.uint8), classes.palette[:29][::-1]]).tobytes())
+        image.save(path)
+    assert np.array_equal(load_prediction(data / "seen/a.png", (24, 32), classes), ids)
+    notes = check_items(items(data, predictions=data / "seen"), dataclasses.replace(CLASSES, palette=classes.palette[:29]))
+    assert len(notes) == 1 and notes[0].startswith("3 predictions ") and "colours of landscape-29, by which they are read" in notes[0]
+
+
+def test_predictions_in_other_colours_stay_refused(data):
+    images.save_picture(data / "seen/a.png", picture(0))
+    with pytest.raises(DataError, match="seen.a.png"):
+        check_items(items(data, predictions=data / "seen"), CLASSES)
+
+
+@pytest.mark.parametrize("shift, said", [(1, "read as ids from 1 on"), (-1, "read as ids from -1 on")])
+def test_predictions_in_another_numbering_are_warned_of(data, shift, said):
+    for stem in ("a", "b.v2", "c"):
+        label = images.read_label(data / f"labels/{stem}.png") % 20 + 2
+        images.save_picture(data / f"labels/{stem}.png", label)
+        images.save_picture(data / f"seen/{stem}.png", label)
+    assert check_items(items(data, predictions=data / "seen"), CLASSES) == []
+    for stem in ("a", "b.v2", "c"):
+        images.save_picture(data / f"seen/{stem}.png", (images.read_label(data / f"labels/{stem}.png") + shift).astype(np.uint8))
+    (note,) = check_items(items(data, predictions=data / "seen"), CLASSES)
+    assert note.startswith("warning: the predictions agree with 0 % of the label maps' pixels, ") and f"{said} with 100 %" in note
+
+
+def test_predictions_numbered_as_the_data_set_s_label_files_are_told_or_refused(data):
+    classes = dataclasses.replace(CLASSES, file_ids=tuple(range(3, 3 + 29)), file_ignore=(0,))
+    for stem in ("a", "b.v2", "c"):
+        label = images.read_label(data / f"labels/{stem}.png") % 20
+        for folder in ("labels", "seen"):
+            images.save_picture(data / folder / f"{stem}.png", label + 3)
+    (note,) = check_items(items(data, predictions=data / "seen"), classes)
+    assert "read as label files of landscape-29 store them with 100 %" in note
+    images.save_picture(data / "seen/a.png", np.full((24, 32), 31, np.uint8))
+    said = "holds the id 31; expected class ids 0 to 28, as segment writes them, not those that label files of"
+    with pytest.raises(DataError, match=said):
+        check_items(items(data, predictions=data / "seen"), classes)
+
+
+def test_a_poor_network_is_no_other_numbering(data):
+    for stem in ("a", "b.v2", "c"):
+        images.save_picture(data / f"labels/{stem}.png", np.full((24, 32), 4, np.uint8))
+        images.save_picture(data / f"seen/{stem}.png", np.full((24, 32), 5, np.uint8))
+    assert check_items(items(data, predictions=data / "seen"), CLASSES) == []
+
+
 def test_real_pictures(data):
     assert [path.name for path in find_real(data / "refs")] == ["a_ref.jpg", "b.v2_ref.jpg", "c_ref.jpg"]
     (data / "one").mkdir()
@@ -121,6 +192,41 @@ def test_aesthetic_values_that_cannot_be_meant(tmp_path, name, text, said):
     with pytest.raises(DataError, match=said) as error:
         read_aesthetic(tmp_path / name, ["a", "b.v2", "c"], 10)
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, taken", [
+    ("name,std,mean\na,1,5\nb.v2,2,4.5\nc,1,0\n", "mean"), ("Aesthetic,File Name,n\n5,a.jpg,10\n4.5,b.v2,9\n0,c.png,3\n", "Aesthetic"),
+    ("id,Mean Score,std,\na,5,1,\nb.v2,4.5,1,\nc,0,1,\n", "Mean Score")])
+def test_of_several_columns_the_heading_says_which_is_meant(tmp_path, text, taken):
+    (tmp_path / "v.csv").write_text(text)
+    notes = []
+    assert read_aesthetic(tmp_path / "v.csv", ["a", "b.v2", "c"], 10, notes) == {"a": 5, "b.v2": 4.5, "c": 0}
+    assert notes == [f"of the 3 columns in {tmp_path / 'v.csv'}, {taken} is taken as the aesthetic value"]
+
+
+@pytest.mark.parametrize("text", ["a,1,5\nb.v2,2,4\nc,1,0\n", "name,std,votes\na,1,5\n", "name,mean,score\na,1,5\n", "name,std\na,1\n"])
+def test_columns_of_which_none_or_several_may_be_meant_are_refused(tmp_path, text):
+    (tmp_path / "v.csv").write_text(text)
+    said = r"v.csv has [23] columns \(.*expected `name,value`, or a heading with one column of value"
+    with pytest.raises(DataError, match=said) as error:
+        read_aesthetic(tmp_path / "v.csv", ["a"], 10)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_column_at_the_end_is_none_and_unused_values_are_counted(tmp_path):
+    (tmp_path / "v.csv").write_text("a,1,\nb,2,\nother,3,\n")
+    notes = []
+    assert read_aesthetic(tmp_path / "v.csv", ["a", "b"], 10, notes) == {"a": 1, "b": 2}
+    assert notes == [f"1 of 3 values in {tmp_path / 'v.csv'} are of no result and are not used (other)"]
+
+
+@pytest.mark.parametrize("name, text", [("v.csv", "\u56fe\u7247,5\n"), ("v.json", '{"\u56fe\u7247": 5}')])
+def test_values_in_gbk_that_are_utf_8_by_chance_are_told_by_their_names(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode("gbk"))
+    with pytest.raises(DataError, match="it looks like GBK: read so, it has a value for every result.; expected UTF-8, save it as UTF-8"):
+        read_aesthetic(tmp_path / name, ["\u56fe\u7247"], 10)
+    with pytest.raises(DataError, match="has no value for \u5929"):
+        read_aesthetic(tmp_path / name, ["\u5929"], 10)
 
 
 def test_output_of_others_is_refused(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from jseg.classes import load_classes
 from jseg.data import _read_table
 from jseg.ldm.pipelines import load_pipeline
-from jseg.scoring.inputs import read_aesthetic
+from jseg.scoring.aesthetic import read_aesthetic
 from jseg.text_file import read_text
 
 TEXTS = {
@@ -34,6 +34,22 @@ def test_utf_8_is_read_with_its_mark_and_without(tmp_path):
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / "a").write_text("天空 é", encoding=encoding)
         assert read_text(tmp_path / "a") == "天空 é"
+
+
+def test_a_mark_that_was_written_twice_is_no_part_of_the_text(tmp_path):
+    (tmp_path / "label_to_img.json").write_text('\ufeff\ufeff{"a.png": "b.jpg"}', encoding="utf-8")
+    assert _read_table(tmp_path / "label_to_img.json") == {"a": "b.jpg"}
+
+
+@pytest.mark.parametrize("text, encoding, looks", [
+    ("\u5929\u7a7a\uff0c\u5927\u6d77\uff0c\u8349\u5730", "gbk", "GBK"),
+    ("\u5929\u7a7a \u8349\u5730 \u6d77\u6d0b \u5c71\u8108 \u6cb3\u6d41", "big5", "Big5"),
+    ("\u7a7a \u6d77 \u5c71 \u8349\u306e\u91ce", "shift_jis", "Shift-JIS"), ("\ud558\ub298 \ubc14\ub2e4", "euc_kr", "EUC-KR")])
+def test_an_east_asian_encoding_is_called_by_its_name(tmp_path, text, encoding, looks):
+    (tmp_path / "a").write_text(text, encoding=encoding)
+    with pytest.raises(ValueError, match=f"it looks like .*{looks}.*; expected UTF-8") as error:
+        read_text(tmp_path / "a")
+    assert encoding == "gbk" or "like GBK)" not in str(error.value)
 
 
 def test_what_is_no_text_is_refused(tmp_path):

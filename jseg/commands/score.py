@@ -82,6 +82,7 @@ def _checked_inputs(args):
     from jseg.numbering import with_map
     from jseg.outputs import check_folder, check_inputs
     from jseg.scoring import inputs
+    from jseg.scoring.aesthetic import read_aesthetic
     if args.predictions and args.flowseg is not None:
         raise ValueError("--predictions and --flowseg are both given; give one: label maps that are there, or a network that makes them")
     if not 0 < args.aesthetic_max < float("inf"):
@@ -99,7 +100,7 @@ def _checked_inputs(args):
         check_inputs(args.output, "--output", [f"{inputs.PREDICTIONS}/{item.stem}.png" for item in items], *read)
     if args.cache:
         check_folder(args.cache, "--cache")
-    values = inputs.read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max) if args.aesthetic else {}
+    values = read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max, notes) if args.aesthetic else {}
     # A single reference is no set: there is then no distance, which is said.
     real = inputs.find_real(args.real, notes=notes) if args.real else inputs.find_real(args.references, 1, notes)
     notes += inputs.check_items(items, classes, args.ignore)
@@ -184,7 +185,7 @@ def _scored(items, values, classes, ignore):
     with PictureBar(len(items)) as bar:
         for item in items:
             label, _ = numbering.read(item.label)
-            prediction = item.prediction and inputs.load_prediction(item.prediction, label.shape, len(classes))
+            prediction = item.prediction and inputs.load_prediction(item.prediction, label.shape, classes)
             row, matrix = measures.score_picture(item.stem, images.read_picture(item.result), images.read_picture(item.reference), label,
                                                  prediction, len(classes), values.get(item.stem))
             rows.append(row)

@@ -151,7 +151,7 @@ def _settings(args, paths) -> dict:
         given["model_path"] = sha256(args.model_path)
     if args.lpips_path:
         given["lpips_path"] = [sha256(path) for path in args.lpips_path]
-    pictures = hashlib.sha256("".join(path.name + sha256(path) for path in paths).encode()).hexdigest()
+    pictures = hashlib.sha256("".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
     return {**{name: getattr(args, name) for name in names}, **given, "pictures": pictures}
 
 

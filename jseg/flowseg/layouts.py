@@ -1,8 +1,10 @@
 """Where data sets keep pictures and label maps, and how their label files number the classes: a folder becomes a `Dataset`.
 
     layout       training pictures and their label maps                              validation
-    folders      images|imgs/, labels|annotations/, in the folder or in its train/   val/
-    camvid       train/images/, train/labels/, or train/, trainannot/ (SegNet's)     val/, valannot/
+    folders      images|imgs/, labels|annotations/, in the folder or in its train/,  val/, val_labels/
+                 or train/, train_labels/
+    camvid       train/images/, train/labels/, or train/, trainannot/ (SegNet's),    val/, valannot/, val_labels/
+                 or train/, train_labels/ (Kaggle's)
     landscape    imgs|images/, labels|annotations/, in the folder or in its train/   val/
     ade20k       images/training/, annotations/training/                             images/validation/, annotations/validation/
     coco_stuff   images/train2017/, stuffthingmaps|annotations/train2017/            .../val2017/
@@ -22,9 +24,9 @@ import numpy as np
 
 from jseg import images
 from jseg.census import MOST_CLASSES, Census
-from jseg.checks import DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect
+from jseg.checks import DataError, Numbering, check_files, existing_folder, remarks_on_ids, same_aspect, visible_files
 from jseg.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
-from jseg.examples import Example, find_examples, load_label
+from jseg.examples import PICTURE_FOLDERS, Example, find_examples, load_label
 from jseg.label_maps import read_values
 from jseg.numbering import split_map, with_map
 from jseg.pairing import paired, with_train_ids
@@ -49,11 +51,11 @@ def _placed(*pairs: Tuple[str, str], train: str = TRAIN, val: str = VAL) -> Dict
 
 
 LAYOUTS = {
-    "folders": Layout(None, _placed(), subfolders=True),
+    "folders": Layout(None, _placed(("%s", "%s_labels")), subfolders=True),
     "ade20k": Layout("ade20k-150", _placed(("images/%s", "annotations/%s"), train="training", val="validation")),
     "coco_stuff": Layout("coco-stuff-171", _placed(("images/%s", "stuffthingmaps/%s"), ("images/%s", "annotations/%s"),
                                                    train="train2017", val="val2017")),
-    "camvid": Layout("camvid-11", _placed(("%s", "%sannot")), subfolders=True),
+    "camvid": Layout("camvid-11", _placed(("%s", "%sannot"), ("%s", "%s_labels")), subfolders=True),
     "landscape": Layout("landscape-29", _placed(), subfolders=True),
 }
 
@@ -128,7 +130,7 @@ def training_part(folder: Union[str, Path], layout: Optional[str], classes: Opti
 
     # Where a layout has a validation folder, its examples are not trained on, which is said.
     root = existing_folder(folder, "training folder")
-    train = _split(root, layout, TRAIN, notes) if layout else find_examples(root, notes=notes)
+    train = _split(root, layout, TRAIN, notes) if layout else _in_subfolders(root, root, None, notes)
     val = _split(root, layout, VAL, []) if layout else []
     if val:
         notes.append(f"the {len(val)} examples of the validation folder are left out")
@@ -142,10 +144,16 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
     for pictures, maps in known.places[split]:
         if (root / pictures).is_dir() and (root / maps).is_dir():
             return paired(root / pictures, root / maps, notes)
-    if known.subfolders and (split == VAL or (root / split).is_dir()):
-        return find_examples(root / split, notes=notes) if (root / split).is_dir() else []
+    if known.subfolders and split == VAL and not (root / split).is_dir():
+        return []
     if known.subfolders:
-        return find_examples(root, notes=notes)
+        if not (root / split).is_dir():
+            return _in_subfolders(root, root, layout, notes)
+        above = [path for name in PICTURE_FOLDERS * (split == TRAIN) if (root / name).is_dir()
+                 for path in visible_files(root / name, images.PICTURE_SUFFIXES)]
+        if above:
+            notes.append(f"{len(above)} pictures in {above[0].parent} are left out, those in {split}/ are taken")
+        return _in_subfolders(root / split, root, layout, notes)
     if split == VAL and not any((root / place).exists() for places in known.places[split] for place in places):
         return []
     pictures, maps = known.places[split][0]
@@ -153,6 +161,20 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
     raise DataError("%s lacks %s; expected pictures in %s and label maps in %s (layout %s)%s"
                     % (root, " and ".join(place for place in (pictures, maps) if not (root / place).is_dir()), pictures, maps, layout,
                        "; did you mean %s?" % deeper[0] if deeper else ", or name another layout"))
+
+
+def _in_subfolders(place: Path, root: Path, layout: Optional[str], notes: List[str]) -> List[Example]:
+    """`find_examples` of a folder in the data set's; where that fails, the layout that the data set has is named."""
+    try:
+        return find_examples(place, notes=notes)
+    except DataError as error:
+        fitting = [(name, pictures, maps) for name, known in LAYOUTS.items() if name != layout
+                   for pictures, maps in known.places[TRAIN] if (root / pictures).is_dir() and (root / maps).is_dir()]
+        if not fitting:
+            raise
+        _, pictures, maps = fitting[0]
+        names = [f"--layout {name}" for name, *places in fitting if places == [pictures, maps]]
+        raise DataError(f"{error}; {root} has {pictures}/ and {maps}/: give {' or '.join(names)}") from None
 
 
 def _held_out(examples: List[Example]) -> Tuple[List[Example], List[Example]]:

@@ -1,29 +1,30 @@
 """What is scored: every result with its label map, its reference and, where there is one, a predicted label map; all checked first."""
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from jseg import images
-from jseg.checks import (LABEL_SUFFIXES, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some,
+from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some,
                          visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
+from jseg.examples import LABEL_FOLDERS, PICTURE_FOLDERS, picture_place
+from jseg.label_maps import read_values
 from jseg.outputs import check_folder, check_origin, claim
 from jseg.records import is_own, pictures_alone
-from jseg.text_file import read_text
 
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
 FORMAT = 1
+CLEARLY = 0.2                              # of all pixels: by how much another numbering must explain predictions better
 ROOM = 1 << 20                             # bytes without which not even the smallest tables fit
-OWN_RECORDS = ("run.json",)                # beside results and predictions by our own commands
+GRID = "grid.png"                          # a sheet of all results, by test
+OWN = ("run.json", "stages", "overlays", "probabilities")      # beside results and predictions by our own commands
 
 
 @dataclass(frozen=True)
@@ -72,38 +73,44 @@ def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes
             raise DataError("%s holds both %s and %s; expected one, remove the other" % (folder, found[stem].name, path.name))
         found[stem] = path
     if notes is not None:
-        notes.extend(left_out(folder, suffixes, OWN_RECORDS))
+        others = [path.name for stem, path in found.items() if stem not in keys and path.name != GRID]
+        notes.extend([f"{len(others)} files in {folder} are of no label map and are left out ({some(others, False)})"] * bool(others))
+        notes.extend(left_out(folder, suffixes, OWN))
     return found
 
 
 def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] = ()) -> List[str]:
     """Read every file once; what the user should be told. Raises DataError naming the first unusable file and how many more there are.
 
-    A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 and one of the two sizes, the label map `classes`.
+    A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 (or the classes' colours) and one of the two sizes,
+    the label map `classes`.
     """
-    numbering = Numbering.of(classes, ignore)
+    numbering, agreement = Numbering.of(classes, ignore), _Agreement(classes)
 
     def group(item: Item):
-        sizes: List[Tuple[int, int]] = []
+        labels: List[np.ndarray] = []
 
         def label(path: Path) -> List[str]:
             ids, remarks = numbering.read(path)
-            sizes.append(ids.shape)
+            labels.append(ids)
             return remarks + ["label maps hold ignored ids, which are not scored"] * bool((ids == IGNORED).any())
 
         def result(path: Path) -> List[str]:
             picture, remarks = images.examine_picture(path, "result")
             height, width = picture.shape[:2]
-            if sizes and not same_aspect(width, height, *sizes[0][::-1]):
+            shape = labels[0].shape if labels else (height, width)
+            if not same_aspect(width, height, *shape[::-1]):
                 raise DataError("result %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
-                                % (path, width, height, *sizes[0][::-1]))
-            same = not sizes or sizes[0] == (height, width)
+                                % (path, width, height, *shape[::-1]))
+            same = shape == (height, width)
             return remarks if same else remarks + ["results are of another size than their label maps; label maps of them are compared "
                                                    "at the latter's"]
 
         def prediction(path: Path) -> List[str]:
-            load_prediction(path, sizes[0] if sizes else None, len(classes))
-            return []
+            found, remarks = read_prediction(path, labels[0].shape if labels else None, classes)
+            if labels:
+                agreement.add(found, labels[0])
+            return remarks
 
         def reference(path: Path) -> List[str]:
             return images.examine_picture(path, "reference")[1]
@@ -111,34 +118,77 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
         return [(item.label, label), (item.result, result), (item.reference, reference)] + [(item.prediction, prediction)] * bool(
             item.prediction)
 
-    return check_files([group(item) for item in items])
+    return check_files([group(item) for item in items]) + agreement.remarks()
 
 
-def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: int) -> np.ndarray:
+class _Agreement:
+    """How many pixels of predictions are those of their label maps, in the numbering that is expected and in others."""
+
+    def __init__(self, classes: ClassSet) -> None:
+        count, values = len(classes), np.arange(256)
+        stored = np.full(256, -1)
+        stored[list(classes.file_ids or range(count))] = np.arange(count)
+        self.tables = {"": values, f"as label files of {classes.name} store them": stored, "as ids from 1 on": values - 1,
+                       "as ids from -1 on": values + 1}
+        self.equal, self.total = dict.fromkeys(self.tables, 0), 0
+        self.met: Dict[str, Set[int]] = {name: set() for name in self.tables}
+
+    def add(self, prediction: np.ndarray, label: np.ndarray) -> None:
+        known = label != IGNORED
+        self.total += int(known.sum())
+        for name, table in self.tables.items():
+            met = label[(table[prediction] == label) & known]
+            self.equal[name] += met.size
+            self.met[name].update(np.unique(met).tolist())
+
+    def remarks(self) -> List[str]:
+        """A warning where another numbering explains the predictions far better; [] else."""
+        best = max(self.equal, key=lambda name: self.equal[name])  # the first of equals
+        plain, other = (self.equal[name] / max(self.total, 1) for name in ("", best))
+        # A network that takes one class for its neighbour is no other numbering.
+        if other < max(2 * plain, plain + CLEARLY) or len(self.met[best]) < 2:
+            return []
+        return [f"warning: the predictions agree with {100 * plain:.0f} % of the label maps' pixels, read {best} with {100 * other:.0f} %; "
+                f"expected ids 0, 1, 2, ..., as segment writes them: renumber them"]
+
+
+def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Classes) -> np.ndarray:
     """A predicted label map, uint8 of class ids, brought to the label map's `shape` (height, width) with nearest; raises DataError."""
-    found = images.read_label(path)
-    if found.max() >= classes:
-        raise DataError("prediction %s holds the id %d; expected class ids 0 to %d, as segment writes them"
-                        % (path, found.max(), classes - 1))
+    return read_prediction(path, shape, classes)[0]
+
+
+def read_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Classes) -> Tuple[np.ndarray, List[str]]:
+    """(what `load_prediction` gives, remarks on how the file was read): ids 0 ... N - 1, or the colours of `classes`."""
+    count = classes if isinstance(classes, int) else len(classes)
+    # Predictions are numbered as segment numbers them, whatever the data set's own label files do.
+    plain = classes if isinstance(classes, int) else replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
+    values, reading = read_values(path, Numbering.of(plain).classes)
+    wrong = values[(values < 0) | (values >= count)]
+    if wrong.size:
+        known = () if isinstance(classes, int) else classes.file_ids + classes.file_ignore
+        stored = set(np.unique(values).tolist()) <= set(known) and known != ()
+        raise DataError("prediction %s holds the id %d; expected class ids 0 to %d, as segment writes them%s"
+                        % (path, wrong.max(), count - 1, f", not those that label files of {classes.name} store" if stored else ""))
+    found, remarks = values.astype(np.uint8), [reading.replace("label maps", "predictions", 1)] * bool(reading)
     if shape is None:
-        return found
+        return found, remarks
     if not same_aspect(found.shape[1], found.shape[0], *shape[::-1]):
         raise DataError("prediction %s is %dx%d, its label map %dx%d; expected the same aspect ratio" % (path, *found.shape[::-1],
                                                                                                        *shape[::-1]))
-    return images.resize_label(found, *shape[::-1])
+    return images.resize_label(found, *shape[::-1]), remarks
 
 
 def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List[Path]:
     """The pictures of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for fewer than `least`, or for other files.
 
-    Only their headers are read: there may be ten thousand, with features kept already. A line on the files that are left out is
+    Only their headers are read: there may be ten thousand, with features kept already. Lines on the files that are left out are
     appended to `notes`.
     """
     folder = existing_folder(folder, "folder of real pictures")
-    place = next((folder / name for name in ("imgs", "images") if (folder / name).is_dir()), folder)
+    place = picture_place(folder, notes)
     found = pictures_alone(visible_files(place, images.PICTURE_SUFFIXES), notes)
     if notes is not None:
-        notes.extend(left_out(place, images.PICTURE_SUFFIXES))
+        notes.extend(left_out(place, images.PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS))
     if len(found) < least:
         raise DataError("%s holds %d pictures; expected the real pictures, %d at least" % (place, len(found), least))
 
@@ -148,64 +198,6 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
 
     check_files([[(path, header)] for path in found])
     return found
-
-
-def read_aesthetic(path, stems: Sequence[str], top: float) -> Dict[str, float]:
-    """{stem: value} of a file with an aesthetic value, 0 to `top`, for every result; others are not used.
-
-    CSV: `name,value` a line, a heading allowed; JSON (a name ending in .json): {"name": value, ...}. A name may have a suffix (.jpg).
-    Raises DataError in one line, FileNotFoundError.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError("--aesthetic %s %s; expected a file of values, `name,value` a line" % (path, "is a folder" if path.is_dir()
-                                                                                                       else "does not exist"))
-    text = read_text(path)
-    try:
-        pairs = list(json.loads(text).items()) if path.suffix.lower() == ".json" else _csv_pairs(path, text)
-    except (ValueError, AttributeError, RecursionError, csv.Error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError("%s cannot be read (%s); expected `name,value` a line, or JSON {\"name\": value, ...}" % (path, error)) from None
-    found: Dict[str, float] = {}
-    for name, value in pairs:
-        key = name_key(_stem(str(name)))
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= top:
-            raise DataError("%s: the value of %s is %s; expected 0 to %g (--aesthetic_max)" % (path, name, value, top))
-        if key in found:
-            raise DataError("%s has two values for %s; remove one" % (path, key))
-        found[key] = float(value)
-    missing = [stem for stem in stems if name_key(stem) not in found]
-    if missing:
-        raise DataError("%s has no value for %s; expected one for every result" % (path, some(missing)))
-    return {stem: found[name_key(stem)] for stem in stems}
-
-
-def _csv_pairs(path: Path, text: str) -> List[Tuple[str, float]]:
-    pairs: List[Tuple[str, float]] = []
-    for number, row in enumerate(csv.reader(text.splitlines()), 1):
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
-            continue
-        value = _number(cells[1]) if len(cells) > 1 else None
-        if value is None and (number > 1 or len(cells) < 2):
-            raise DataError("%s, line %d: %s; expected `name,value`" % (path, number, ",".join(cells)[:60]))
-        if value is not None:
-            pairs.append((cells[0], value))
-    return pairs
-
-
-def _number(text: str) -> Optional[float]:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _stem(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and "." + suffix.lower() in images.PICTURE_SUFFIXES else name
 
 
 def check_output(output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()) -> None:
