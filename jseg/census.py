@@ -68,11 +68,18 @@ class Census:
         for value, count in zip(values.tolist(), counts.tolist()):
             self.pixels[value] = self.pixels.get(value, 0) + count
 
-    def warnings(self, numbering) -> List[str]:
-        """What is probably not meant of the maps, where single classes are no fault."""
+    def warnings(self, numbering, strict: bool = False) -> List[str]:
+        """What is probably not meant of the maps, where single classes are no fault.
+
+        Raises DataError, if strict, for a mask of 0 and 255 of which one class alone remains.
+        """
         values = sorted(self.pixels)
         mapped = numbering.classes is not None and numbering.classes.file_map
         suspicion = "" if mapped else suspected(values)
+        if suspicion and strict:
+            ids = numbering.meaning(np.array(values))
+            if len(set(ids[ids != IGNORED].tolist())) < 2:
+                raise DataError(f"the label maps hold {suspicion}")
         lines = [f"warning: the label maps hold {suspicion}"] * bool(suspicion)
         return lines + self.check_readings()
 
@@ -89,9 +96,7 @@ class Census:
         ids = numbering.meaning(np.array(values))
         present = sorted(set(ids[ids != IGNORED].tolist()))
         ignored = pixels[ids == IGNORED].sum() / pixels.sum()
-        suspicion = "" if classes.file_map else suspected(values)
-        if suspicion and len(present) < 2:
-            raise DataError(f"the label maps hold {suspicion}")
+        warnings = self.warnings(numbering, strict=True)
 
         # What there is, then what is wrong with it.
         absent = [classes.names[i] for i in range(len(classes)) if i not in present]
@@ -113,7 +118,7 @@ class Census:
                 f"files, or name other classes (--classes, --ignore, --map)"
             )
         lines = [line] + [f"warning: of the label maps, {wrong}"] * bool(wrong)
-        return lines + self.warnings(numbering)
+        return lines + warnings
 
     def check_count(self, count: int, ignore: Sequence[int]) -> None:
         """Raises DataError where `count` classes, counted by the largest id, are hardly meant."""

@@ -7,7 +7,6 @@ Mirrors the official image_datasets.py without its traps: sorted order, every fi
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import unicodedata
@@ -23,6 +22,8 @@ from jseg.checks import histogram, same_aspect  # noqa: F401  callers need one d
 from jseg.census import Census
 from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, check_label, check_picture, existing_folder, left_out,
                          name_key, some, visible_files)
+from jseg.label_maps import RARE_SUFFIXES
+from jseg.pairing import near_name
 from jseg.text_file import other_readings, read_text
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
@@ -80,8 +81,10 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
     if notes is not None:
         notes.extend(left_out(folder, LABEL_SUFFIXES, USUAL))
     stems: Dict[str, str] = {}
-    for name in names:
+    for name in sorted(names, key=_is_rare):
         stem = name_key(Path(name).stem)
+        if stem in stems and _is_rare(name):
+            continue
         if stem in stems:
             raise DataError("%s holds both %s and %s, which would give one result; rename one" % (folder, stems[stem], name))
         stems[stem] = name
@@ -93,14 +96,25 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
         _check_encoding(table_path, {}, list(stems), places)
         raise
     _check_encoding(table_path, table, list(stems), places)
+    # A preview beside the label maps is none of them.
+    stems = {stem: name for stem, name in stems.items() if stem in table or not _is_rare(name)}
+    spare = sorted(set(names) - set(stems.values()))
+    if spare:
+        _tell(notes, "%d files beside the label maps in %s are left out (%s)" % (len(spare), folder, some(spare, False)))
+    names = sorted(stems.values())
     missing = [name for stem, name in stems.items() if stem not in table]
     if missing:
         raise DataError("%s has no entry for %s; expected one reference for every PNG in %s" % (table_path, some(missing), folder))
     unused = len(set(table) - set(stems))
     if unused:
         _tell(notes, "%d of %d entries of %s have no label map and are not used" % (unused, len(table), table_path))
-    references = _find_references(Path(img_path), places, table_path, [table[stem] for stem in stems])
+    references = _find_references(Path(img_path), places, table_path, [table[name_key(Path(name).stem)] for name in names])
     return [Pair(Path(name).stem, folder / name, reference) for name, reference in zip(names, references)]
+
+
+def _is_rare(name: str) -> bool:
+    """Whether a file of this name may be a label map, but is more often something else."""
+    return Path(name).suffix.lower() in RARE_SUFFIXES
 
 
 def check_pairs(pairs: Sequence[Pair], classes: Classes = 29, ignore: Sequence[int] = (), width: int = 512, height: int = 384,
@@ -223,7 +237,7 @@ def _find_references(img_path: Path, places: Places, table_path: Path, wanted: S
     folder, present = max(places, key=lambda place: len(keys & set(place[1])))
     missing = [name for name in wanted if name_key(name) not in present]
     if missing:
-        near = _near(missing[0], [entry.name for entry in present.values()])
+        near = near_name(missing[0], [entry.name for entry in present.values()])
         remedy = "there is %s, correct the entry or rename the file" % near if near else "add it or correct the entry"
         garbled = _garbled(missing, present) if not near else ""
         if garbled:
@@ -249,27 +263,6 @@ def _garbled(missing: Sequence[str], present: Dict[str, Path]) -> str:
                 if meant in keys and name_key(entry.name) != meant:
                     return f"{entry.name} there is {meant} in {encoding}: unpack the archive again with that encoding, or rename the files"
     return ""
-
-
-def _near(name: str, names: Sequence[str]) -> Optional[str]:
-    stem = Path(name).stem.lower()
-    for candidate in sorted(names):
-        if Path(candidate).stem.lower() == stem and Path(candidate).suffix.lower() in images.PICTURE_SUFFIXES:
-            return candidate
-
-    # Names that differ in a number are of different pictures, however near they look; 7 and 0007 are the same number.
-    same = [candidate for candidate in names if _numbers(candidate) == _numbers(name)]
-    plain = {_short_numbers(candidate): candidate for candidate in same[:2000]}
-    close = difflib.get_close_matches(_short_numbers(name), list(plain), n=1, cutoff=0.9)
-    return plain[close[0]] if close else None
-
-
-def _short_numbers(name: str) -> str:
-    return re.sub(r"\d+", lambda digits: str(int(digits.group())), name)
-
-
-def _numbers(name: str) -> List[int]:
-    return [int(digits) for digits in re.findall(r"\d+", Path(name).stem)]
 
 
 def _meant(folder: Path, fits: Callable[[Path], bool]) -> Optional[Path]:

@@ -25,13 +25,16 @@ from jseg.image_file import (
     decode,
     opened,
     orientation,
+    several_frames,
     upright,
+    white_is_zero,
 )
 
-LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm", ".gif", ".tga", ".webp")
+RARE_SUFFIXES = (".pbm", ".pnm", ".gif", ".tga", ".webp")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm") + RARE_SUFFIXES
 
 EXPECTED = "expected an 8-bit single-channel PNG of class ids"
-TIFF_BITS, TIFF_WHITE = 258, 262  # the tags BitsPerSample and PhotometricInterpretation
+TIFF_BITS = 258  # the tag BitsPerSample
 LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000")
 GRAY, LOW, DEEP = "gray", "gray of few bits", "deep gray"
 GRAYS, COLOURS, INDICES = "palette of grays", "colours", "indices"
@@ -78,7 +81,8 @@ def read_values(path: PathLike, classes: Optional[ClassSet] = None) -> LabelMap:
     with opened(path) as image:
         mode, bits, levels = image.mode, _bit_depth(image), _stretched_from(image)
         lossy = image.format in LOSSY_FORMATS or image.info.get("compression") in LOSSY_IN_TIFF
-        turned, frames = orientation(image) != 1, getattr(image, "n_frames", 1)
+        turned, several = orientation(image) != 1, several_frames(image)
+        inverted = white_is_zero(image)
         decode(image, path)
         image = upright(image)
         if lossy:
@@ -87,7 +91,7 @@ def read_values(path: PathLike, classes: Optional[ClassSet] = None) -> LabelMap:
                 f"ids; {EXPECTED}, export it again"
             )
 
-        if _is_white_zero(image):
+        if inverted:
             raise ImageError(
                 f"label {path} is a TIFF in which white is 0, so that it shows other numbers than "
                 f"it stores; {EXPECTED}, or a TIFF in which black is 0"
@@ -100,7 +104,7 @@ def read_values(path: PathLike, classes: Optional[ClassSet] = None) -> LabelMap:
             found = _coloured(image, path, classes)
 
     done = ["turned as their orientation says"] * turned
-    done += ["of several frames, of which the first is taken"] * (frames > 1)
+    done += ["of several frames, of which the first is taken"] * several
     words = [found.reading] * bool(found.reading) + done
     start = "label maps are " * bool(done and not found.reading)
     return found._replace(reading=start + " and ".join(words))
@@ -246,10 +250,6 @@ def _is_reduced_image(indices: np.ndarray, palette: np.ndarray) -> bool:
 
 def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8) if values.min() >= 0 and values.max() <= 255 else values
-
-
-def _is_white_zero(image: Image.Image) -> bool:
-    return image.mode[0] in "1LI" and getattr(image, "tag_v2", {}).get(TIFF_WHITE) == 0
 
 
 def _bit_depth(image: Image.Image) -> int:

@@ -6,6 +6,7 @@ Where a folder holds several versions of a label map (`a.png`, `a_labelTrainIds.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -163,3 +164,25 @@ def by_stem(
     if notes is not None:
         notes.extend(left_out(place, suffixes, usual))
     return found
+
+
+def near_name(name: str, names: Sequence[str]) -> Optional[str]:
+    """The one of the names that `name` was probably to be, None if none is near."""
+    stem = Path(name).stem.lower()
+    for candidate in sorted(names):
+        if Path(candidate).stem.lower() == stem and Path(candidate).suffix.lower() in PICTURE_SUFFIXES:
+            return candidate
+
+    # Names that differ in a number are of different pictures, however near they look; 7 and 0007 are the same number.
+    same = [candidate for candidate in names if _numbers(candidate) == _numbers(name)]
+    plain = {_short_numbers(candidate): candidate for candidate in same[:2000]}
+    close = difflib.get_close_matches(_short_numbers(name), list(plain), n=1, cutoff=0.9)
+    return plain[close[0]] if close else None
+
+
+def _short_numbers(name: str) -> str:
+    return re.sub(r"\d+", lambda digits: str(int(digits.group())), name)
+
+
+def _numbers(name: str) -> List[int]:
+    return [int(digits) for digits in re.findall(r"\d+", Path(name).stem)]

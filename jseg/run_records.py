@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Collection, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from jseg import outputs
 from jseg.atomic import write_atomic
@@ -31,8 +31,9 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 CHANGEABLE = frozenset(("batch_size", "learning_rate", "weight_decay", "ema", "drop", "warmup", "decay", "steps", "scales", "jitter",
                         "shift", "repa_weight", "critic_weight"))
 UNKNOWN = object()
-# What a checkpoint without the setting was trained with: whoever adds a setting adds the old behaviour here; UNKNOWN where nothing tells.
-WHEN_MISSING: Dict[str, object] = {"classes": UNKNOWN, "contents": UNKNOWN, "weight_decay": 0.0, "drop": 0.2, "zero_init": "zero", "warmup": 0, "decay": "none",
+# What a checkpoint without the setting was trained with: whoever adds a setting adds the old behaviour here, or UNKNOWN.
+WHEN_MISSING: Dict[str, object] = {"classes": UNKNOWN, "contents": UNKNOWN, "weight_decay": 0.0, "drop": 0.2, "zero_init": "zero",
+                                   "warmup": 0, "decay": "none",
                                    "scales": [0.5, 2.0], "jitter": 0.0, "shift": 1.0, "weight": 1.0, "schedule": "static",
                                    "tau": 1.0, "eps": 1e-2}
 
@@ -69,6 +70,19 @@ def compared(stored: Mapping[str, object], asked: Mapping[str, object]) -> Dict[
         if was != now:
             pairs[name] = (was, now)
     return pairs
+
+
+def changed(path: Path, stored: Mapping[str, object], asked: Mapping[str, object], given: Collection[str]) -> Dict[str, tuple]:
+    """`compared` of a checkpoint that is to be gone on from; CheckpointError unless a person `given` all that differs, and may."""
+    differ = compared(stored, asked)
+    refused = [name for name in differ if name not in CHANGEABLE & frozenset(given)]
+    if refused:
+        told = ", ".join("%s was %.80s, is %.80s" % (name, *differ[name]) for name in refused[:4])
+        free = [f"--{name}" for name in refused if name in CHANGEABLE]
+        purpose = " (or %s, to change it on purpose)" % " ".join(free) if len(free) == len(refused) else ""
+        raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on%s, or another --output and this file "
+                              "as --model_path to start anew from its weights" % (path, told, purpose))
+    return differ
 
 
 @contextlib.contextmanager
@@ -137,8 +151,8 @@ def check_origin(folder: Path, name: str) -> None:
         outputs.check_origin(folder, "--output", "train")
         pictures = [file for file in there if Path(file).suffix.lower() in PICTURES and file not in taken]
         if pictures:
-            raise OutputError(f"{folder} holds {len(pictures)} pictures, such as {pictures[0]}, and no training; give another --output, "
-                              f"which is created if missing")
+            raise OutputError(f"{folder} holds {len(pictures)} pictures, such as {pictures[0]}, and no training; give another "
+                              f"--output, which is created if missing")
     if MARK in there:
         other = _marked(folder / MARK)
         if other != name:

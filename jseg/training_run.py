@@ -7,7 +7,6 @@ FOLDER/best.safetensors                  the moving average of the validation th
 FOLDER/NAME.safetensors                  the result, when all steps are done: the moving average alone
 
 `jseg.run_records` has the rest of the folder: whose it is, branches, what is set aside.
-
 The same for every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
 """
 from __future__ import annotations
@@ -23,8 +22,8 @@ from jseg.atomic import remove_stale_temporaries
 from jseg.checkpoint import CheckpointError, load_config, load_extra, save, sha256
 from jseg.journal import Journal, Means, NoMatplotlib, draw_curve
 from jseg.progress import TrainingBar
-from jseg.run_records import (BEST, CHANGEABLE, CHECKPOINT, CURVE, JOURNAL, check_origin, checkpoints, compared, copied_log, is_trained, later, mark,
-                              plain, prune, record, set_aside)
+from jseg.run_records import (BEST, CHANGEABLE, CHECKPOINT, CURVE, JOURNAL, changed, check_origin, checkpoints, compared, copied_log,
+                              is_trained, later, mark, plain, prune, record, set_aside)
 from jseg.run_plan import Plan, Signals
 from jseg.run_state import check_space, restore, share_out, stored
 from jseg.training import Batches, Part, TrainingProblem, train
@@ -43,8 +42,8 @@ class TrainingRun:
 
     def __init__(self, folder, parts: Sequence[Part], config, settings: Mapping[str, object], plan: Plan, name: str = "model",
                  tell: Callable[[str], None] = print, given: Collection[str] = ()):
-        self.folder, self.parts, self.config, self.settings, self.plan, self.name = Path(folder), parts, config, dict(settings), plan, name
-        self.settings.update(jittor_flags.record())
+        self.folder, self.parts, self.config, self.plan, self.name = Path(folder), parts, config, plan, name
+        self.settings = {**settings, **jittor_flags.record()}
         self.tell = tell if processes.rank() == 0 else lambda message: None
         self.given = frozenset(given)
         self.journal = Journal(self.folder / JOURNAL)
@@ -290,15 +289,7 @@ class TrainingRun:
         if config != self.config:
             raise CheckpointError("%s holds another network (%s) than the one to be trained (%s); give another --output, or its --preset"
                                   % (path, config, self.config))
-        differ = compared(extra.get("settings", {}), self.settings)
-        refused = [name for name in differ if name not in CHANGEABLE & self.given]
-        if refused:
-            told = ", ".join("%s was %.80s, is %.80s" % (name, *differ[name]) for name in refused[:4])
-            free = [f"--{name}" for name in refused if name in CHANGEABLE]
-            raise CheckpointError("%s was trained with other settings: %s; give the old ones to go on%s, or another --output and this file "
-                                  "as --model_path to start anew from its weights"
-                                  % (path, told, " (or %s, to change it on purpose)" % " ".join(free) if free == [
-                                      f"--{name}" for name in refused] else ""))
+        differ = changed(path, extra.get("settings", {}), self.settings, self.given)
         step = int(extra["step"])
         self.branch, self.skipped = extra.get("branch"), int(extra.get("skipped", 0))
         self.changes = list(extra.get("changes", ())) + [{"step": step, "name": name, "was": was, "is": now}

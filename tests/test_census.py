@@ -103,7 +103,8 @@ def test_map_reads_a_value_as_another_and_wins_over_ignored_ones(tmp_path):
 
 
 @pytest.mark.parametrize("words, ignore, message", [
-    (["255"], (), "expected VALUE:CLASS"), (["4294967296:1"], (), "VALUE of 0 or more"), (["-1:1"], (), "VALUE of 0 or more"), (["x:1"], (), "expected VALUE:CLASS"),
+    (["255"], (), "expected VALUE:CLASS"), (["4294967296:1"], (), "VALUE of 0 or more"), (["-1:1"], (), "VALUE of 0 or more"),
+    (["x:1"], (), "expected VALUE:CLASS"),
     (["255:151"], (), "151 is no class of ade20k-150"), (["255:cloud"], (), "cloud is no class"), (["255:1", "255:2"], (), "255 twice"),
     (["255:1"], (255,), "to --map and to --ignore")])
 def test_a_wrong_map_is_told_in_one_line(words, ignore, message):

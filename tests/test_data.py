@@ -10,6 +10,7 @@ from PIL import Image
 
 from jseg import data, images
 from jseg.data import DataError, Pair, batches, check_pairs, find_label_folder, find_pairs, load_pair, same_aspect
+from jseg.pairing import near_name
 
 
 def label_map(width=512, height=384, seed=0):
@@ -80,14 +81,22 @@ def test_clutter_is_skipped(challenge, clutter):
 
 @pytest.mark.parametrize("itself", [False, True])
 def test_what_a_folder_of_label_maps_holds_besides_is_counted(challenge, itself):
-    for name in ("d.gif", "e.npy", "notes.txt", "more/f.png", "more/deep/g.tif"):
+    for name in ("a.gif", "d.gif", "e.npy", "notes.txt", "more/f.png", "more/deep/g.tif"):
         (labels_of(challenge) / name).parent.mkdir(parents=True, exist_ok=True)
         (labels_of(challenge) / name).write_bytes(b"x")
     notes = []
     given = labels_of(challenge) if itself else challenge / "test"
     assert len(find_pairs(given, challenge / "train", notes)) == 3
-    assert notes == [f"3 other files in {labels_of(challenge)} are left out (d.gif, e.npy, notes.txt)",
-                     f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are not looked at"]
+    assert notes == [f"2 other files in {labels_of(challenge)} are left out (e.npy, notes.txt)",
+                     f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are not looked at",
+                     f"2 files beside the label maps in {labels_of(challenge)} are left out (a.gif, d.gif)"]
+
+
+def test_a_label_map_may_be_a_gif_where_the_table_names_it(challenge):
+    labels = labels_of(challenge)
+    Image.fromarray(images.read_label(labels / "a.png")).save(labels / "a.gif")
+    (labels / "a.png").unlink()
+    assert [pair.label.name for pair in pairs_of(challenge)] == ["a.gif", "b.1.png", "c.png"]
 
 
 def test_label_maps_beside_their_folder_are_counted(challenge):
@@ -434,4 +443,4 @@ def test_the_folder_of_references_that_was_probably_meant_is_named(challenge, gi
     ("mountain_12.jpg", ["mountan_12.jpg", "mountain_13.jpg"], "mountan_12.jpg"), ("lake side.jpg", ["lake_side.jpg"], "lake_side.jpg"),
     ("style_0004.jpg", ["style_0004.png", "style_0005.jpg"], "style_0004.png")])
 def test_names_that_differ_in_a_number_are_not_near(wanted, there, near):
-    assert data._near(wanted, there) == near
+    assert near_name(wanted, there) == near

@@ -70,7 +70,7 @@ def test_every_layout_is_found_and_its_ids_become_classes(made):
 @pytest.mark.parametrize("layout, count", [("ade20k", 150), ("coco_stuff", 171), ("camvid", 11), ("landscape", 29)])
 def test_every_stored_value_is_a_class_ignored_or_refused(layout, count, tmp_path):
     write(tmp_path, PLACES[layout][0], PLACES[layout][1], STORED[layout])
-    table = open_dataset(tmp_path, layout).table
+    table = open_dataset(tmp_path, layout).numbering.table
     assert sorted(table[(table >= 0) & (table < 255)]) == list(range(count))
     stored = [value for value in range(256) if table[value] >= 0]
     expected = {"ade20k": range(151), "camvid": range(12), "landscape": [*range(29), 255],

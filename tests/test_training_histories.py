@@ -155,8 +155,9 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
 def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
     """A merge, a converted file or another run's result under the name of the result."""
     arrays = {"weight": np.zeros((2, 5), np.float32)}
-    for number, extra in enumerate((dict(settings={"seed": 0}, step=3, merged_from=[]), dict(settings={"seed": 0}), dict(converted_from="x"),
-                                    dict(settings={"seed": 5, "learning_rate": 0.01}, step=3))):
+    foreign = [dict(settings={"seed": 0}, step=3, merged_from=[]), dict(settings={"seed": 0}), dict(converted_from="x"),
+               dict(settings={"seed": 5, "learning_rate": 0.01}, step=3)]
+    for number, extra in enumerate(foreign):
         folder, told = tmp_path / str(number), []
         training(folder, steps=3)
         save(folder / "model.safetensors", arrays, None, **extra)

@@ -10,6 +10,7 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from jseg import images
+from jseg.census import Census
 from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some,
                          visible_files)
 from jseg.classes import IGNORED, ClassSet
@@ -85,13 +86,13 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
     A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 (or the classes' colours) and one of the two sizes,
     the label map `classes`.
     """
-    numbering, agreement = Numbering.of(classes, ignore), _Agreement(classes)
+    numbering, agreement, census = Numbering.of(classes, ignore), _Agreement(classes), Census()
 
     def group(item: Item):
         labels: List[np.ndarray] = []
 
         def label(path: Path) -> List[str]:
-            ids, remarks = numbering.read(path)
+            ids, remarks = numbering.read(path, census)
             labels.append(ids)
             return remarks + ["label maps hold ignored ids, which are not scored"] * bool((ids == IGNORED).any())
 
@@ -118,7 +119,8 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
         return [(item.label, label), (item.result, result), (item.reference, reference)] + [(item.prediction, prediction)] * bool(
             item.prediction)
 
-    return check_files([group(item) for item in items]) + agreement.remarks()
+    remarks = check_files([group(item) for item in items])
+    return remarks + census.warnings(numbering, strict=True) + agreement.remarks()
 
 
 class _Agreement:
@@ -162,7 +164,7 @@ def read_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Class
     count = classes if isinstance(classes, int) else len(classes)
     # Predictions are numbered as segment numbers them, whatever the data set's own label files do.
     plain = classes if isinstance(classes, int) else replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
-    values, reading = read_values(path, Numbering.of(plain).classes)
+    values, reading = read_values(path, Numbering.of(plain).classes)[:2]
     wrong = values[(values < 0) | (values >= count)]
     if wrong.size:
         known = () if isinstance(classes, int) else classes.file_ids + classes.file_ignore
