@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import math
 import os
 import sys
 import traceback
 from typing import Callable, Dict, FrozenSet, List, NoReturn, Optional
 
-from jseg import out_of_memory
+from jseg import out_of_memory, streams
 from jseg.machine import RuntimeProblem
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -145,21 +146,24 @@ def speaks() -> bool:
 def run(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]] = None) -> int:
     """Call a command's `main(argv)` and return its exit code; an error a user can cause becomes `jseg NAME: ...` on stderr and 2.
 
-    Ctrl-C gives 130. With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
+    Ctrl-C gives 130, a reader of standard output that is gone 141. Standard error that cannot be written changes nothing (`streams`).
+    With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
     """
-    try:
-        code = _called(main, argv)
-    except BaseException:
-        if not _others_wait():
-            raise
-        traceback.print_exc()
-        code = 1
-    if code and _others_wait():
-        # A normal exit would wait for the others, which wait for this process in a sum; mpirun ends them all when one is gone.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    with streams.kept():
+        try:
+            code = _called(main, argv)
+        except BaseException:
+            if not _others_wait():
+                raise
+            traceback.print_exc()
+            code = 1
+        if code and _others_wait():
+            # A normal exit would wait for the others, which wait for this process in a sum; mpirun ends them all when one is gone.
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
 
 
 def _others_wait() -> bool:
@@ -184,7 +188,6 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
         _say(name, "interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for instance, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         if os.environ.get("JSEG_TRACEBACK") == "1":
