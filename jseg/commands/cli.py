@@ -112,10 +112,22 @@ def check_training_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--ema is {args.ema}, --weight_decay {args.weight_decay}; expected 0 to below 1, and 0 or more")
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise ValueError(f"--output {args.output} is a file; expected a folder, which is created if missing")
-    for name in ("model_path", "resume"):
-        value = getattr(args, name)
-        if value and value not in ("auto", "never") and not (os.path.isfile(value) or name == "model_path" and os.path.isdir(value)):
-            raise ValueError(f"--{name} {value} does not exist; expected a file")
+    if args.model_path and not (os.path.isfile(args.model_path) or os.path.isdir(args.model_path)):
+        raise ValueError(f"--model_path {args.model_path} {no_file(args.model_path)}; expected a file of weights")
+    if args.resume not in ("auto", "never") and not os.path.isfile(args.resume):
+        remedy = "give auto, never or the file of a checkpoint"
+        if os.path.isdir(args.resume):
+            remedy = f"give a checkpoint in it, or --output {args.resume} --resume auto"
+        raise ValueError(f"--resume {args.resume or repr('')} {no_file(args.resume)}; {remedy}")
+
+
+def no_file(path: str) -> str:
+    """Why there is no file to be read at `path`, as the predicate of a message."""
+    if os.path.isdir(path):
+        return "is a folder"
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"is a link to {os.readlink(path)}, which does not exist"
+    return "is no plain file" if os.path.exists(path) else "does not exist"
 
 
 def steps_asked(args: argparse.Namespace, examples: int) -> int:

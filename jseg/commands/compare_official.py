@@ -95,7 +95,7 @@ def check(args) -> None:
         raise ValueError("--model_path and --ae_path: one is given; give both, or none for stand-in weights")
     for option, path in (("--model_path", args.model_path), ("--ae_path", args.ae_path)):
         if path and not Path(path).is_file():
-            raise FileNotFoundError(f"{option} {path} does not exist; expected a file of weights")
+            raise FileNotFoundError(f"{option} {path} {cli.no_file(path)}; expected a file of weights")
     claim_output(args)
 
 

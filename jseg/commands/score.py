@@ -87,8 +87,8 @@ def _checked_inputs(args):
     if not 0 < args.aesthetic_max < float("inf"):
         raise ValueError(f"--aesthetic_max is {args.aesthetic_max}; expected more than 0")
     if args.inception and not Path(args.inception).is_file():
-        problem = "is a folder" if Path(args.inception).is_dir() else "does not exist"
-        raise FileNotFoundError(f"--inception {args.inception} {problem}; expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
+        raise FileNotFoundError(f"--inception {args.inception} {cli.no_file(args.inception)}; "
+                                f"expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
     notes: List[str] = []
     classes = with_map(class_set(args.classes), args.map, args.ignore)
     notes.append(classes.said())
@@ -146,8 +146,7 @@ def _segmenter(args, items, classes, device, notes):
 
     args.flowseg = args.flowseg or str(SHIPPED)
     if not Path(args.flowseg).is_file():
-        problem = "is a folder" if Path(args.flowseg).is_dir() else "does not exist"
-        raise FileNotFoundError(f"--flowseg {args.flowseg} {problem}; expected a file that train_flowseg wrote")
+        raise FileNotFoundError(f"--flowseg {args.flowseg} {cli.no_file(args.flowseg)}; expected a file that train_flowseg wrote")
     count = network_config(args.flowseg).labels
     if count != len(classes):
         raise ValueError(f"--flowseg {args.flowseg} knows {count} classes, --classes {args.classes} has {len(classes)}; expected equal "
