@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import math
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from types import ModuleType
 from typing import Callable, Iterator, Optional
 
 PATIENCE = 10.0                # seconds of waiting for another process before it is named
+PAUSE = 0.01                   # between two attempts: a process that compiles lets go between two operators alone
 
 
 @contextlib.contextmanager
@@ -86,12 +88,12 @@ def end_pool(jittor_utils: ModuleType) -> None:
         jittor_utils.pool_size = 0
 
 
-def wait_aloud(lock: ModuleType, tell: Callable[[str], None]) -> None:
+def wait_aloud(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
     """Have jittor_utils.lock say for which process it waits; one that is suspended would hold up every other for good.
 
     Jittor imports, and compiles operators that come with files of their own, under this lock.
     """
-    if lock.disable_lock:
+    if not _known(lock):
         return
     jittor_lock, path = lock.jittor_lock, lock.lock_path
 
@@ -102,13 +104,18 @@ def wait_aloud(lock: ModuleType, tell: Callable[[str], None]) -> None:
     jittor_lock.lock = take
 
 
-def wait_for_compilers(lock: ModuleType, tell: Callable[[str], None]) -> None:
+def wait_for_compilers(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
     """Wait until no process compiles an operator, before this one begins to: Jittor's own wait for that, in C++, can say nothing and
     hears no Ctrl-C."""
-    if lock.disable_lock:
+    if not _known(lock):
         return
     with contextlib.suppress(OSError), open(lock.lock_path, "r+") as file:
         wait_for(file, lock.lock_path, tell, kind="POSIX")
+
+
+def _known(lock: Optional[ModuleType]) -> bool:
+    """Whether Jittor locks, and in the way of Jittor 1.3.11."""
+    return all(hasattr(lock, name) for name in ("jittor_lock", "lock_path")) and not getattr(lock, "disable_lock", False)
 
 
 def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool = False, kind: str = "FLOCK") -> None:
@@ -119,7 +126,7 @@ def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool 
     locks.
     """
     lock = fcntl.flock if kind == "FLOCK" else fcntl.lockf
-    started, told, pause = time.monotonic(), False, 0.01
+    look = time.monotonic() + PATIENCE
     while True:
         try:
             lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,14 +135,14 @@ def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool 
             pass
         if signal.SIGINT in signal.sigpending():
             raise KeyboardInterrupt
-        if not told and time.monotonic() - started >= PATIENCE:
+        if time.monotonic() >= look:
+            look = time.monotonic() + 1
             process = holder(path, kind)
             suspended = process is not None and is_suspended(process)
             if suspended or not only_suspended:
-                told = True
+                look = math.inf
                 tell(waiting_line(path, process, suspended))
-        time.sleep(pause)
-        pause = min(0.2, 2 * pause)
+        time.sleep(PAUSE)
 
 
 def waiting_line(path: str, process: Optional[int], suspended: bool) -> str:

@@ -75,7 +75,7 @@ def _misread(name: str, value: str) -> str:
 
 def suspects() -> str:
     """The end of a message about a Jittor that fails: which flags are set that change what it does; "" where none is."""
-    names = [name for name in INTEGERS + SWITCHES if not name.startswith("log_") and name != "use_cuda" and os.environ.get(name)]
+    names = [name for name in INTEGERS if not name.startswith("log_") and name != "use_cuda" and os.environ.get(name)]
     said = ", ".join(f"{name}={os.environ[name]}" for name in names)
     return f"; {said} in the environment may be why: unset {'it' if len(names) == 1 else 'them'} and start again" if names else ""
 

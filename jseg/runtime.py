@@ -142,7 +142,7 @@ def _open() -> ModuleType:
     if jittor.compile_extern.mkl_ops is None and onednn.wanted():
         raise RuntimeProblem("Jittor runs without oneDNN, so that convolutions are about 50 times slower: "
                              "import jseg.runtime before jittor, or set use_mkl=0 to accept it")
-    import_guard.wait_for_compilers(jittor.lock, _tell_once)
+    import_guard.wait_for_compilers(getattr(jittor, "lock", None), _tell_once)
     try:
         _canary(jittor)
     except RuntimeError as error:
@@ -164,7 +164,7 @@ def _import_jittor(suspects: str) -> ModuleType:
         with _cache_errors(os.path.join(os.path.expanduser("~"), ".cache", "jittor")):
             import jittor_utils
 
-            import_guard.wait_aloud(jittor_utils.lock, _tell_once)
+            import_guard.wait_aloud(getattr(jittor_utils, "lock", None), _tell_once)
             onednn.prepare(jittor_utils.home())
             compilation.ensure(jittor_utils.cache_path, _tell)
             if quiet:
