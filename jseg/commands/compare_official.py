@@ -55,6 +55,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     size, unet, autoencoder = networks(args)
     folder = Path(args.output)
     with held(folder):
+        claim_output(args)                           # once more: another run may have written there since
         return _compared(args, folder, size, unet, autoencoder)
 
 
