@@ -159,7 +159,7 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("redirections", ["2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full 2>&1", "2>{gone} >{gone}"])
+@pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", ">/dev/full 2>&1", "2>{gone} >{gone}"])
 def test_a_training_ends_well_without_anyone_to_talk_to(place, tmp_path, redirections):
     code, _, said = shell(["-m", "jseg", "train", "--input_path", place / "data", "--output", tmp_path / "run", "--ae_path",
                            place / "autoencoder.safetensors", "--preset", "tiny", "--steps", 1, "--batch_size", 1, "--preview_interval",
