@@ -12,7 +12,7 @@ matplotlib the figure, of those that are there.
 
   python benchmarks/flowseg_convergence.py toy --runs runs/convergence
   python benchmarks/flowseg_convergence.py camvid --runs runs/convergence --data CAMVID --steps 4000
-  python benchmarks/flowseg_convergence.py report --runs runs/convergence --figure docs/flowseg_convergence.png
+  python benchmarks/flowseg_convergence.py report --runs runs/convergence --figure runs/convergence/convergence.png
 """
 from __future__ import annotations
 
@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
+    if args.figure:
+        from jseg.outputs import check_file
+        check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)
     if args.what == "camvid" and not args.data:
         sys.exit("camvid: give CamVid's folder with --data")

@@ -23,6 +23,9 @@ def main():
     parser.add_argument("--recompute", action="store_true", help="ours with recomputed blocks")
     args = parser.parse_args()
     import numpy as np
+    if args.output:
+        from jseg.outputs import check_file
+        check_file(args.output, "--output", args.theirs)
     files = {"ours": gradients(args.timesteps, args.recompute)}
     if args.output:
         np.savez(args.output, **files["ours"])

@@ -11,7 +11,7 @@ Each finished configuration is a file in --runs; the same command again takes on
 with matplotlib the figure, of those that are there.
 
   python benchmarks/samplers.py run --runs runs/samplers --classifier classifier.npz
-  python benchmarks/samplers.py report --runs runs/samplers --figure docs/samplers.png
+  python benchmarks/samplers.py report --runs runs/samplers --figure runs/samplers/samplers.png
 """
 from __future__ import annotations
 
@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
+    if args.figure:
+        from jseg.outputs import check_file
+        check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)
     {"run": run, "report": report}[args.what](args)
 

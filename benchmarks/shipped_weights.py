@@ -75,6 +75,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if not 2 <= args.among <= args.count or args.batch_size < 1:
         raise ValueError(f"--count {args.count} --among {args.among}: expected 2 or more pairs, and --among 2 to --count")
+    from jseg.outputs import check_file
+    if args.sheet:
+        check_file(args.sheet, "--sheet")
     from jseg.checkpoint import sha256
     from jseg.ldm.pipelines import load_pipeline
     from jseg.ldm.refine import Synthesizer

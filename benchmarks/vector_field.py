@@ -10,7 +10,7 @@ each loss (plain: the posterior mean, in closed form; corrected: the zero of the
 The numbers are kept in --numbers; where that file exists it is only drawn, so drawing, which needs matplotlib, may have a Python of its
 own. Markdown tables go to standard output.
 
-  python benchmarks/vector_field.py --numbers runs/vector_field.npz --figures docs
+  python benchmarks/vector_field.py --numbers runs/vector_field.npz --figures runs
 """
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ OWN = 1                                                    # the class to which 
 PAIR, CHANCES = (1, 3), (0.6, 0.4)                         # the classes in question, with the middle one between them
 GRID, POINTS, STEPS = 19, 400, (1, 2, 5, 10, 25)
 DESCENT, RATE = 600, 0.01                                  # to the zero of the corrected loss's gradient
+FIGURES = ("flowseg_force.png", "flowseg_field.png", "flowseg_trajectories.png")
 
 
 def main() -> None:
@@ -41,6 +42,10 @@ def main() -> None:
     p.add_argument("--numbers", type=Path, required=True, help="file of the numbers, .npz")
     p.add_argument("--figures", type=Path, help="folder of the figures flowseg_*.png (default: none)")
     args = p.parse_args()
+    if args.figures:
+        from jseg.outputs import check_file
+        for name in FIGURES:
+            check_file(args.figures / name, "--figures")
     if not args.numbers.exists():
         args.numbers.parent.mkdir(parents=True, exist_ok=True)
         np.savez(args.numbers, **{**forces(), **field(), **trajectories()})
@@ -148,7 +153,7 @@ def draw(numbers: Dict[str, np.ndarray], folder: Path) -> None:
         axis.fill_between(DISTANCES, force[:, 0], force[:, 2], color=colour, alpha=0.15, linewidth=0)
     axis.set(xlabel="distance from the class's code", ylabel="pull")
     axis.legend(frameon=False, fontsize=8)
-    save(figure, folder / "flowseg_force.png")
+    save(figure, folder / FIGURES[0])
     names = ("plain flow matching", "FlowSeg")
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), constrained_layout=True)
     for axis, name, arrows in zip(axes, names, (numbers["plain"], numbers["corrected"])):
@@ -161,7 +166,7 @@ def draw(numbers: Dict[str, np.ndarray], folder: Path) -> None:
         axis.plot(*SIX[OWN, :2], "*", color="#c03a2b", markersize=14)
         axis.set_title(name)
     figure.colorbar(drawn, ax=axes, label="log10 of the pull", shrink=0.8)
-    save(figure, folder / "flowseg_field.png", tight=False)
+    save(figure, folder / FIGURES[1], tight=False)
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 4))
     for axis, name, path in zip(axes, names, numbers["paths"]):
         cells(axis)
@@ -169,7 +174,7 @@ def draw(numbers: Dict[str, np.ndarray], folder: Path) -> None:
         axis.plot(path[-1, :60, 0], path[-1, :60, 1], ".", color="#222222", markersize=4)
         axis.plot(SIX[list(PAIR), 0], SIX[list(PAIR), 1], "*", color="#c03a2b", markersize=14)
         axis.set_title(f"{name}, 10 steps")
-    save(figure, folder / "flowseg_trajectories.png")
+    save(figure, folder / FIGURES[2])
 
 
 def cells(axis) -> None:

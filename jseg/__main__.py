@@ -11,11 +11,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(argv)
     except KeyboardInterrupt:  # before the command itself could answer: the imports take half a second
-        print(f"jseg{' ' + argv[0] if argv else ''}: interrupted", file=sys.stderr)
+        from jseg import streams
+
+        with streams.kept():
+            print(f"jseg{' ' + argv[0] if argv else ''}: interrupted", file=sys.stderr)
         return 130
 
 
 def _run(argv: list[str]) -> int:
+    from jseg import streams
+
+    with streams.kept():
+        return _chosen(argv)
+
+
+def _chosen(argv: list[str]) -> int:
     import difflib
     import importlib
 

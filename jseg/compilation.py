@@ -20,6 +20,7 @@ import time
 from typing import Callable, Iterator, List
 
 from jseg import mpirun
+from jseg.import_guard import wait_for
 from jseg.machine import RuntimeProblem, inside_mpirun, jittor
 
 MEMORY_PER_WORKER = 1 << 30  # bytes: Jittor's largest source file takes half of it in g++ 12
@@ -72,7 +73,7 @@ def _alone(path: str, tell: Callable[[str], None]) -> Iterator[None]:
         except BlockingIOError:
             if not inside_mpirun():
                 tell("another process compiles Jittor here; this one waits for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            wait_for(file, path, tell, only_suspended=True)
         except OSError:  # a file system without locks: Jittor's own lock still keeps the cache whole
             pass
         yield

@@ -1,4 +1,5 @@
-"""What importing Jittor does to the process, undone: standard output, signals, random generators, TLS checks, children.
+"""What importing Jittor does to the process, undone: standard output, signals, random generators, TLS checks, children, and a wait
+for its lock that says nothing and hears nothing.
 
 Standard library and NumPy only; `runtime.py` imports Jittor within these. Facts about Jittor 1.3.11: src/utils/log.cc,
 jittor_utils/__init__.py.
@@ -8,14 +9,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import math
 import os
 import random
 import signal
 import ssl
 import sys
 import threading
+import time
 from types import ModuleType
-from typing import Iterator
+from typing import Callable, Iterator, Optional
+
+PATIENCE = 10.0                # seconds of waiting for another process before it is named
+PAUSE = 0.01                   # between two attempts: a process that compiles lets go between two operators alone
 
 
 @contextlib.contextmanager
@@ -79,3 +86,94 @@ def end_pool(jittor_utils: ModuleType) -> None:
         atexit.unregister(jittor_utils.pool_cleanup)
         jittor_utils.pool_cleanup()
         jittor_utils.pool_size = 0
+
+
+def wait_aloud(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
+    """Have jittor_utils.lock say for which process it waits; one that is suspended would hold up every other for good.
+
+    Jittor imports, and compiles operators that come with files of their own, under this lock.
+    """
+    if not _known(lock):
+        return
+    jittor_lock, path = lock.jittor_lock, lock.lock_path
+
+    def take() -> None:
+        wait_for(jittor_lock.handle, path, tell)
+        jittor_lock.is_locked = True
+
+    jittor_lock.lock = take
+
+
+def wait_for_compilers(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
+    """Wait until no process compiles an operator, before this one begins to: Jittor's own wait for that, in C++, can say nothing and
+    hears no Ctrl-C."""
+    if not _known(lock):
+        return
+    with contextlib.suppress(OSError), open(lock.lock_path, "r+") as file:
+        wait_for(file, lock.lock_path, tell, kind="POSIX")
+
+
+def _known(lock: Optional[ModuleType]) -> bool:
+    """Whether Jittor locks, and in the way of Jittor 1.3.11."""
+    return all(hasattr(lock, name) for name in ("jittor_lock", "lock_path")) and not getattr(lock, "disable_lock", False)
+
+
+def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool = False, kind: str = "FLOCK") -> None:
+    """Lock `file`, which is open at `path`; after PATIENCE seconds `tell` is given one line with the process that holds it.
+
+    only_suspended: the line is for a holder that is suspended alone. kind: "FLOCK", or "POSIX" for fcntl's locks, which know nothing
+    of the others. Ctrl-C ends the waiting, also while it is held back (`ctrl_c_waits`). Raises OSError where the file system knows no
+    locks.
+    """
+    lock = fcntl.flock if kind == "FLOCK" else fcntl.lockf
+    look = time.monotonic() + PATIENCE
+    while True:
+        try:
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except (BlockingIOError, PermissionError):   # lockf may give either
+            pass
+        if signal.SIGINT in signal.sigpending():
+            raise KeyboardInterrupt
+        if time.monotonic() >= look:
+            look = time.monotonic() + 1
+            process = holder(path, kind)
+            suspended = process is not None and is_suspended(process)
+            if suspended or not only_suspended:
+                look = math.inf
+                tell(waiting_line(path, process, suspended))
+        time.sleep(PAUSE)
+
+
+def waiting_line(path: str, process: Optional[int], suspended: bool) -> str:
+    """What is said of the process that is waited for."""
+    if process is None:
+        return f"waiting for another process, which holds Jittor's lock {path}; Ctrl-C ends the waiting"
+    if suspended:
+        return (f"waiting for process {process}, which holds Jittor's lock {path} and is suspended: let it go on (fg in its terminal, or "
+                f"kill -CONT {process}), or end it; Ctrl-C ends the waiting")
+    return f"waiting for process {process}, which holds Jittor's lock {path}; Ctrl-C ends the waiting"
+
+
+def holder(path: str, kind: str = "FLOCK") -> Optional[int]:
+    """The process that has locked the file by this kind of lock, None where the system does not tell."""
+    try:
+        inode = str(os.stat(path).st_ino)
+        with open("/proc/locks", encoding="ascii") as file:
+            rows = [line.split() for line in file]
+    except (OSError, ValueError):
+        return None
+    # "1: FLOCK ADVISORY WRITE 1806 fe:00:2508737 0 EOF"; those who wait have an arrow before the kind.
+    for row in rows:
+        if len(row) > 5 and row[1] == kind and row[5].rpartition(":")[2] == inode and row[4].isdigit() and row[4] != "0":
+            return int(row[4])
+    return None
+
+
+def is_suspended(process: int) -> bool:
+    """Whether it is stopped, by Ctrl-Z or by a debugger."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[:1] in (["T"], ["t"])
+    except OSError:
+        return False

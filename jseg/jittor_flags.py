@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
+import sys
 from typing import Dict, Iterator
 
 from jseg import machine
@@ -56,6 +58,9 @@ def _misread(name: str, value: str) -> str:
     """What is wrong with a value that is not empty, and the remedy; "" if nothing is."""
     if name in INTEGERS and not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
         return f"is not a whole number, which Jittor expects: unset {name}, or give a number"
+    if name == "trace_py_var" and int(value) and sys.version_info >= (3, 11):
+        version = platform.python_version()
+        return f"makes every computation fail, for Jittor cannot trace Python {version}: unset trace_py_var, or use Python 3.8 to 3.10"
     if name in SWITCHES and value.strip() not in ("0", "1"):
         return f"is neither 0 nor 1, and Jittor would take it for 0: unset {name}, or give 0 or 1"
     if name in PROGRAMS and not shutil.which(value):
@@ -66,6 +71,13 @@ def _misread(name: str, value: str) -> str:
     if name == "log_vprefix" and not re.fullmatch(r"([^=,]+=\d{1,9})(,[^=,]+=\d{1,9})*", value):
         return "is not of the form file=level,file=level, which Jittor expects: unset log_vprefix"
     return ""
+
+
+def suspects() -> str:
+    """The end of a message about a Jittor that fails: which flags are set that change what it does; "" where none is."""
+    names = [name for name in INTEGERS if not name.startswith("log_") and name != "use_cuda" and os.environ.get(name)]
+    said = ", ".join(f"{name}={os.environ[name]}" for name in names)
+    return f"; {said} in the environment may be why: unset {'it' if len(names) == 1 else 'them'} and start again" if names else ""
 
 
 def wanted_cuda() -> int:

@@ -3,21 +3,21 @@ nothing of others is mixed in.
 
 `claim` is asked before anything is written. It refuses an output that would take the place of an
 input, names that are taken by files which the same work did not write, and places that cannot be
-written. `held` keeps the folder for one process at a time.
+written. `held` keeps a folder for one process at a time, `held_files` single files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from typing import Collection, Iterable, Iterator, List, Optional
 
 from jseg.atomic import PathLike
-from jseg.checks import DataError
-from jseg.records import origin
+from jseg.text_file import DataError
 
 LOCK = ".jseg-lock"
 MOST = 1000                                # files that are counted in a folder of another origin
@@ -80,6 +80,8 @@ def free_bytes(folder: PathLike) -> int:
 
 def check_origin(folder: PathLike, option: str, command: str) -> None:
     """Raise OutputError if the folder holds the record of another command."""
+    from jseg.records import origin      # what reads images is of no use to who writes single files
+
     found = origin(folder)
     if found not in (None, command):
         said = "the run of a training" if found == "train" else f"results of the {found} command"
@@ -169,6 +171,22 @@ def check_empty(folder: PathLike, option: str, record: str, ours: Collection[str
                           f"they were made; give a new or an empty folder")
 
 
+def check_cache(folder: PathLike, option: str, output: PathLike, inputs: Iterable[PathLike] = (),
+                places: Iterable[PathLike] = ()) -> None:
+    """Raise OutputError unless `folder` can keep what is computed: neither an input's folder nor
+    that of the results, and without files, for a cache of ours is made of folders alone."""
+    check_folder(folder, option)
+    if os.path.realpath(str(folder)) == os.path.realpath(str(output)):
+        raise OutputError(f"{option} {folder} is the folder of the results; give the cache a "
+                          f"folder of its own")
+    check_inputs(folder, option, [], inputs, places)
+    names = sorted(os.listdir(str(folder))) if os.path.isdir(str(folder)) else []
+    files = [name for name in names if not name.startswith(".") and not (Path(folder) / name).is_dir()]
+    if files:
+        raise OutputError(f"{option} {folder} holds {len(files)} files of another origin, such as "
+                          f"{files[0]}; give a new or an empty folder, or that of an earlier cache")
+
+
 def check_file(path: PathLike, option: str, inputs: Iterable[PathLike] = (), known: bool = False) -> None:
     """Raise OutputError unless a single file can be written at `path`: no input, not there
     unless `known` to be this work's own."""
@@ -186,16 +204,23 @@ def check_file(path: PathLike, option: str, inputs: Iterable[PathLike] = (), kno
 def held(folder: PathLike) -> Iterator[None]:
     """`locked`, and the folder is made where it is missing; what was made goes again if nothing
     was written into it."""
-    folder = Path(folder)
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder):
-            yield
-    finally:
-        for place in made:
-            with contextlib.suppress(OSError):
-                place.rmdir()
+    with _made(Path(folder)), locked(folder):
+        yield
+
+
+@contextlib.contextmanager
+def held_files(paths: Iterable[PathLike]) -> Iterator[None]:
+    """As `held` for single files that are going to be written, by their names, there or not.
+
+    Ask once more inside of the `with` whether they may be replaced: another run may have written
+    them since.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in sorted(Path(os.path.realpath(str(Path(path).parent))) / Path(path).name for path in paths):
+            stack.enter_context(_made(path.parent))
+            name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]   # as long as any name may be
+            stack.enter_context(_lock(path.parent / f"{LOCK}-{name}", path, "name"))
+        yield
 
 
 @contextlib.contextmanager
@@ -205,10 +230,29 @@ def locked(folder: PathLike) -> Iterator[None]:
 
     The lock is the system's own on the hidden file LOCK, so a killed process holds nothing; the
     file goes when the `with` ends. Where the file system knows no locks, nothing is held. Raises
-    OutputError, which names the process that holds the folder, and OSError.
+    OutputError, which names the process that holds the folder.
     """
-    path = Path(folder) / LOCK
-    descriptor = _locked_file(path, Path(folder))
+    with _lock(Path(folder) / LOCK, Path(folder), "folder"):
+        yield
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(path: Path, output: Path, kind: str) -> Iterator[None]:
+    """Hold the hidden file `path` for the work on `output`, which is a "folder" or the "name" of
+    a file."""
+    descriptor = _locked_file(path, output, kind)
     try:
         yield
     finally:
@@ -218,22 +262,27 @@ def locked(folder: PathLike) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _locked_file(path: Path, folder: Path):
+def _locked_file(path: Path, output: Path, kind: str):
     while True:
-        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(f"{output} cannot be written, for {path.parent} takes no new file "
+                              f"({error.strerror}); give another {kind}, or make room") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise OutputError(
-                "%s is being written by another run of jseg%s; wait for it, stop it, or give another folder"
-                % (folder, " (process %s)" % holder if holder.isdigit() else "")
-            ) from None
+            process = f" (process {holder})" if holder.isdigit() else ""
+            raise OutputError(f"{output} is being written by another run of jseg{process}; wait "
+                              f"for it, stop it, or give another {kind}") from None
         except OSError:  # a network file system without locks
             os.close(descriptor)
             return None
-        # The holder before us may have removed the file between our opening and locking it: then the lock is on a file without a name.
+
+        # The holder before us may have removed the file between our opening and locking it: then
+        # the lock is on a file without a name.
         try:
             same = os.path.samestat(os.fstat(descriptor), os.stat(str(path)))
         except FileNotFoundError:

@@ -83,6 +83,7 @@ def write_challenge(
     check_challenge(folder, count, seed, width, height)
     folder, kept = Path(folder), 0
     with held(folder):
+        check_challenge(folder, count, seed, width, height)      # once more: another run may have written there since
         about = _read(folder) or _record(count, seed, width, height)
         for place in PLACES:
             (folder / place).mkdir(parents=True, exist_ok=True)

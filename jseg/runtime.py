@@ -129,6 +129,7 @@ def _open() -> ModuleType:
     for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor, jittor_flags.check):
         _refuse(check())
     _keep_blocks()
+    suspects = jittor_flags.suspects()           # the user's own, before there are ours
     if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
         import jittor
     else:
@@ -136,18 +137,19 @@ def _open() -> ModuleType:
         if machine.inside_mpirun():
             _refuse(machine.mpi())
         with jittor_flags.withheld(), _environment(), import_guard.process_kept():
-            jittor = _import_jittor()
+            jittor = _import_jittor(suspects)
         jittor_flags.switch_on(jittor)
     if jittor.compile_extern.mkl_ops is None and onednn.wanted():
         raise RuntimeProblem("Jittor runs without oneDNN, so that convolutions are about 50 times slower: "
                              "import jseg.runtime before jittor, or set use_mkl=0 to accept it")
+    import_guard.wait_for_compilers(getattr(jittor, "lock", None), _tell_once)
     try:
         _canary(jittor)
     except RuntimeError as error:
         if isinstance(error, RuntimeProblem):
             raise
         cause = compilation.telling_line(str(error))
-        raise RuntimeProblem(f"Jittor cannot compile its operators ({cause}){compilation.without_cuda()}") from error
+        raise RuntimeProblem(f"Jittor cannot compile its operators ({cause}){compilation.without_cuda()}{suspects}") from error
     out_of_memory.watch(jittor)
     set_by_user = ", ".join(f"{name}={value}" for name, value in numeric_flags().items())
     if set_by_user:
@@ -155,13 +157,14 @@ def _open() -> ModuleType:
     return jittor
 
 
-def _import_jittor() -> ModuleType:
+def _import_jittor(suspects: str) -> ModuleType:
     quiet = "log_silent" not in os.environ
     os.environ.setdefault("log_silent", "1")
     try:
         with _cache_errors(os.path.join(os.path.expanduser("~"), ".cache", "jittor")):
             import jittor_utils
 
+            import_guard.wait_aloud(getattr(jittor_utils, "lock", None), _tell_once)
             onednn.prepare(jittor_utils.home())
             compilation.ensure(jittor_utils.cache_path, _tell)
             if quiet:
@@ -172,7 +175,8 @@ def _import_jittor() -> ModuleType:
     except RuntimeProblem:
         raise
     except Exception as error:
-        raise RuntimeProblem(f"Jittor cannot be imported ({compilation.telling_line(str(error))}){compilation.without_cuda()}") from error
+        raise RuntimeProblem(f"Jittor cannot be imported ({compilation.telling_line(str(error))})"
+                             f"{compilation.without_cuda()}{suspects}") from error
     if quiet:
         jittor.flags.log_silent = 0  # the import's chatter is over; warnings from here on are about our own doings
     import_guard.end_pool(jittor_utils)

@@ -123,6 +123,50 @@ def test_a_reader_that_stops_reading_is_no_error():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+# --- files that are none ---------------------------------------------------------------------------------------------------------
+
+def a_folder(path):
+    path.mkdir()
+    return "is a folder"
+
+
+def a_link_to_nowhere(path):
+    path.symlink_to("gone")
+    return "is a link to gone, which does not exist"
+
+
+def a_pipe(path):
+    os.mkfifo(path)
+    return "is no plain file"
+
+
+def nothing(path):
+    return "does not exist"
+
+
+TRAININGS = [("train", ["--input_path", "data"]), ("train_autoencoder", ["--input_path", "data"]), ("train_flowseg", ["--data", "data"])]
+FILES = [(name, [*words, "--output", "out"], option) for name, words in TRAININGS for option in ("resume", "model_path")]
+FILES += [("train_flowseg", ["--data", "data", "--output", "out"], "repa"), ("segment", ["--input", "data", "--output", "out"], "weights"),
+          ("score", ["--results", "data", "--labels", "data", "--references", "data", "--output", "out"], "inception")]
+
+
+SPOILED = [(*row, spoil) for row in FILES for spoil in (a_folder, a_link_to_nowhere, a_pipe, nothing)
+           if (row[2], spoil) != ("model_path", a_folder)]          # which may hold a model in parts
+
+
+@pytest.mark.parametrize("name, words, option, spoil", SPOILED, ids=lambda value: getattr(value, "__name__", None))
+def test_what_is_no_file_is_told_as_what_it_is(name, words, option, spoil, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    said = spoil(tmp_path / "given")
+    assert main([name, *words, f"--{option}", "given"]) == 2
+    error = capsys.readouterr().err
+    assert f"--{option} given {said}; " in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    if option == "resume" and spoil is a_folder:
+        assert error.endswith("; give a checkpoint in it, or --output given --resume auto\n")
+
+
 # --- doctor ----------------------------------------------------------------------------------------------------------------------
 
 def test_doctor_shows_one_screen_and_a_rate():

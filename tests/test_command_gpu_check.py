@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from jseg import atomic
 from jseg.commands import cli, gpu_check
 from jseg.runtime import jt
 
@@ -87,11 +88,84 @@ def test_groups_and_tf32():
 
 
 @pytest.mark.parametrize("words, told", [(["--minutes", "0"], "--minutes 0"), (["--sdm", "nowhere"], "guided_diffusion"),
-                                         (["--output", "nowhere/found"], "does not exist")])
+                                         (["--output", "nowhere/found"], "does not exist"), (["--output", "./"], "expected a name"),
+                                         (["--output", ".."], "expected a name")])
 def test_wrong_arguments_are_one_line(words, told, capsys):
     assert cli.run(gpu_check.main, words) == 2
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
+
+
+QUICK = """
+    say(begins="good")
+    say(group="layers", case="good", ok=True)
+"""
+
+
+def tree(folder):
+    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
+
+
+def refused(tmp_path, capsys, *words, said):
+    """The call must be refused in one line before any group runs, and change nothing."""
+    before = tree(tmp_path)
+    assert cli.run(gpu_check.main, ["--output", str(tmp_path / "found"), "--device", "cpu", "--only", "layers", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and said in captured.err, captured.err
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["found.md", "found.json"])
+@pytest.mark.parametrize("content", ["mine", "{}", '{"command": "score"}', None])
+def test_files_of_others_are_never_replaced(tmp_path, monkeypatch, capsys, name, content):
+    monkeypatch.setattr(gpu_check, "command", fake(QUICK))
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text(content)
+    refused(tmp_path, capsys, said=f"{name} is a folder" if content is None else f"{name} is there already")
+
+
+def test_an_earlier_result_of_the_same_call_is_replaced_and_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check, "command", fake(QUICK))
+    assert checked(tmp_path, "--only", "layers")[0] == 0
+    first = tree(tmp_path)
+    monkeypatch.setattr(gpu_check, "command", fake(QUICK.replace("good", "better")))
+    code, records, table = checked(tmp_path, "--only", "layers", "--minutes", "5")
+    assert code == 0 and records[0]["case"] == "better" and "better" in table and sorted(tree(tmp_path)) == sorted(first)
+    capsys.readouterr()
+    refused(tmp_path, capsys, "--size", "tiny", said="holds the results of other --device, --size")
+
+    # A table that someone has added a word to is that person's.
+    (tmp_path / "found.md").write_text(table + "seen by me\n")
+    refused(tmp_path, capsys, said="found.md is there already")
+
+
+@pytest.mark.parametrize("lost", ["found.md", "found.json"])
+def test_a_call_that_was_killed_between_its_two_files_knows_its_own(tmp_path, monkeypatch, lost):
+    monkeypatch.setattr(gpu_check, "command", fake(QUICK))
+    assert checked(tmp_path, "--only", "layers")[0] == 0
+    before = (tmp_path / "found.md").read_bytes()
+    monkeypatch.setattr(gpu_check, "command", fake(QUICK.replace("good", "better")))
+    write = atomic.write_atomic
+
+    def killed(path, content):
+        if str(path).endswith(lost):
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(atomic, "write_atomic", killed)
+    assert cli.run(gpu_check.main, ["--output", str(tmp_path / "found"), "--device", "cpu", "--only", "layers"]) == 130
+    assert (tmp_path / "found.md").read_bytes() == before
+    monkeypatch.setattr(atomic, "write_atomic", write)
+    assert checked(tmp_path, "--only", "layers")[0] == 0 and "better" in (tmp_path / "found.md").read_text()
+
+
+def test_a_place_that_takes_no_file_is_told_before_the_checks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check, "command", lambda *_: pytest.fail("a group was run"))
+    assert cli.run(gpu_check.main, ["--output", "/proc/found", "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "/proc/found" in error and "cannot be written" in error and ".part" not in error
 
 
 def test_differences_are_relative_and_never_pass_what_is_not_finite():
@@ -153,7 +227,9 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
     import jseg.ldm.unet, jseg.ldm.autoencoder, jseg.ldm.critic, jseg.ldm.samplers, jseg.ldm.loss, jseg.ldm.codec_loss
     import jseg.flowseg.pixnerd, jseg.flowseg.potential, jseg.flowseg.field, jseg.flowseg.objective, jseg.flowseg.ode
     import jseg.features.dinov2, jseg.features.lpips
-    import jseg.commands.gpu_check, jseg.device_checks.child
+    import jseg.commands.gpu_check, jseg.device_checks.child, jseg.outputs
+    args = jseg.commands.gpu_check.parser().parse_args(["--output", "no_such_result"])
+    jseg.commands.gpu_check.check_output(args)
     print("fine")
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,

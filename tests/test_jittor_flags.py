@@ -28,6 +28,17 @@ def started(*command, **variables):
     return done.returncode, done.stdout.strip().splitlines()
 
 
+# Importing jseg.runtime with a Jittor whose first operator fails.
+FAILING = """import jseg.import_guard as guard
+    def fail(lock, tell):
+        import jittor
+        def broken(*given):
+            raise RuntimeError('broken')
+        jittor.ones = broken
+    guard.wait_for_compilers = fail
+    import jseg.runtime"""
+
+
 @pytest.mark.parametrize("name, value, words", [
     ("log_v", "loud", "is not a whole number"), ("log_silent", "yes", "is not a whole number"), ("use_cuda", "true", "whole number"),
     ("lazy_execution", "1.0", "whole number"), ("use_mkl", "off", "is neither 0 nor 1"), ("use_mpi", "2", "is neither 0 nor 1"),
@@ -49,6 +60,31 @@ def test_values_that_jittor_takes_pass(monkeypatch):
         monkeypatch.setenv(name, value)
     fact = jittor_flags.check()
     assert fact.problem == "" and "auto_mixed_precision_level=5" in fact.text and "device_id" not in fact.text
+
+
+@pytest.mark.parametrize("version, refused", [((3, 10, 14), False), ((3, 11, 7), True), ((3, 12, 0), True)])
+def test_tracing_is_refused_by_its_name_where_jittor_cannot_trace(monkeypatch, version, refused):
+    """Jittor's own messages advise it, and on Python 3.11 it makes every operator fail over "Wrong inputs arguments"."""
+    monkeypatch.setattr(sys, "version_info", version)
+    for value in ("1", "3"):
+        monkeypatch.setenv("trace_py_var", value)
+        problem = jittor_flags.check().problem
+        assert problem.startswith(f"trace_py_var={value} in the environment makes") == refused and bool(problem) == refused
+        assert not refused or "unset trace_py_var, or use Python 3.8 to 3.10" in problem
+    monkeypatch.setenv("trace_py_var", "0")
+    assert jittor_flags.check().problem == ""
+
+
+def test_a_jittor_that_fails_names_the_flags_that_are_set():
+    code = ("from jseg.commands import cli\ndef main(argv):\n    import jseg.runtime\n"
+            "main.__module__ = 'jseg.commands.doctor'\nimport sys\nsys.exit(cli.run(main))")
+    for more, said in (({}, "sync_run=1 in the environment may be why: unset it and start again"),
+                       ({"check_graph": "1"}, "sync_run=1, check_graph=1 in the environment may be why: unset them and start again")):
+        status, lines = started("-c", code.replace("import jseg.runtime", FAILING), sync_run="1", log_v="0", **more)
+        assert status == 2 and len(lines) == 1 and lines[0].startswith("jseg doctor: Jittor cannot compile its operators (broken)"), lines
+        assert lines[0].endswith(said)
+    status, lines = started("-c", code.replace("import jseg.runtime", FAILING))
+    assert status == 2 and lines[0].endswith("(broken)")
 
 
 def test_mpicc_matters_only_to_who_asks_for_mpi(monkeypatch):

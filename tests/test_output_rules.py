@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from jseg import images
+from jseg import images, outputs, procedural
 from jseg.checkpoint import save
 from jseg.classes import CLASS_SETS
 from jseg.commands import cli, compare_official, demo, landscapes, score, segment
@@ -218,6 +218,25 @@ def test_the_second_of_two_runs_names_the_first_one_s_process(place, command):
     finally:
         other.communicate(b"")
     assert not (place.out / LOCK).exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_another_run_has_taken_since_the_first_look_is_left_alone(place, command, stubbed, monkeypatch):
+    """Two calls of different commands start at once; the later one finds the results of the earlier one when it holds the folder."""
+    other = "segment" if command == "test" else "test"
+    name, content = RECORDS[other]
+    first = outputs.held
+
+    def later(folder):
+        place.out.mkdir(exist_ok=True)
+        (place.out / name).write_text(json.dumps(content))
+        return first(folder)
+
+    for module in (outputs, procedural):
+        monkeypatch.setattr(module, "held", later)
+    code, lines = place.run(command)
+    assert code == 2 and f"results of the {other} command" in lines[-1], lines
+    assert os.listdir(place.out) == [name]
 
 
 # Inputs -------------------------------------------------------------------------------------------------------------

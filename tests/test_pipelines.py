@@ -176,3 +176,5 @@ def test_a_wrong_stages_file_is_told_in_one_line_with_its_name(tmp_path, content
 def test_a_missing_stages_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.json does not exist; expected a JSON file"):
         load_pipeline(tmp_path / "none.json")
+    with pytest.raises(FileNotFoundError, match="is a folder; expected a JSON file"):
+        load_pipeline(tmp_path)

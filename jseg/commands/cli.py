@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import math
 import os
 import sys
 import traceback
 from typing import Callable, Dict, FrozenSet, List, NoReturn, Optional
 
-from jseg import out_of_memory
+from jseg import out_of_memory, streams
 from jseg.machine import RuntimeProblem
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -111,10 +112,22 @@ def check_training_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--ema is {args.ema}, --weight_decay {args.weight_decay}; expected 0 to below 1, and 0 or more")
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise ValueError(f"--output {args.output} is a file; expected a folder, which is created if missing")
-    for name in ("model_path", "resume"):
-        value = getattr(args, name)
-        if value and value not in ("auto", "never") and not (os.path.isfile(value) or name == "model_path" and os.path.isdir(value)):
-            raise ValueError(f"--{name} {value} does not exist; expected a file")
+    if args.model_path and not (os.path.isfile(args.model_path) or os.path.isdir(args.model_path)):
+        raise ValueError(f"--model_path {args.model_path} {no_file(args.model_path)}; expected a file of weights")
+    if args.resume not in ("auto", "never") and not os.path.isfile(args.resume):
+        remedy = "give auto, never or the file of a checkpoint"
+        if os.path.isdir(args.resume):
+            remedy = f"give a checkpoint in it, or --output {args.resume} --resume auto"
+        raise ValueError(f"--resume {args.resume or repr('')} {no_file(args.resume)}; {remedy}")
+
+
+def no_file(path: str) -> str:
+    """Why there is no file to be read at `path`, as the predicate of a message."""
+    if os.path.isdir(path):
+        return "is a folder"
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"is a link to {os.readlink(path)}, which does not exist"
+    return "is no plain file" if os.path.exists(path) else "does not exist"
 
 
 def steps_asked(args: argparse.Namespace, examples: int) -> int:
@@ -145,21 +158,24 @@ def speaks() -> bool:
 def run(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]] = None) -> int:
     """Call a command's `main(argv)` and return its exit code; an error a user can cause becomes `jseg NAME: ...` on stderr and 2.
 
-    Ctrl-C gives 130. With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
+    Ctrl-C gives 130, a reader of standard output that is gone 141. Standard error that cannot be written changes nothing (`streams`).
+    With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
     """
-    try:
-        code = _called(main, argv)
-    except BaseException:
-        if not _others_wait():
-            raise
-        traceback.print_exc()
-        code = 1
-    if code and _others_wait():
-        # A normal exit would wait for the others, which wait for this process in a sum; mpirun ends them all when one is gone.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    with streams.kept():
+        try:
+            code = _called(main, argv)
+        except BaseException:
+            if not _others_wait():
+                raise
+            traceback.print_exc()
+            code = 1
+        if code and _others_wait():
+            # A normal exit would wait for the others, which wait for this process in a sum; mpirun ends them all when one is gone.
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
 
 
 def _others_wait() -> bool:
@@ -184,7 +200,6 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
         _say(name, "interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for instance, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         if os.environ.get("JSEG_TRACEBACK") == "1":

@@ -55,6 +55,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     size, unet, autoencoder = networks(args)
     folder = Path(args.output)
     with held(folder):
+        claim_output(args)                           # once more: another run may have written there since
         return _compared(args, folder, size, unet, autoencoder)
 
 
@@ -95,7 +96,7 @@ def check(args) -> None:
         raise ValueError("--model_path and --ae_path: one is given; give both, or none for stand-in weights")
     for option, path in (("--model_path", args.model_path), ("--ae_path", args.ae_path)):
         if path and not Path(path).is_file():
-            raise FileNotFoundError(f"{option} {path} does not exist; expected a file of weights")
+            raise FileNotFoundError(f"{option} {path} {cli.no_file(path)}; expected a file of weights")
     claim_output(args)
 
 

@@ -52,6 +52,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import checkpoint
     from jseg.formats import conversion, targets
     from jseg.ldm.layout import Unreadable
+    from jseg.outputs import held_files
 
     targets.check_target(args.output, [args.input], create=True)
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
@@ -73,16 +74,19 @@ def main(argv: Optional[List[str]] = None) -> int:
         state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind)
                  for name, shape in found.shapes.items()}
         origin = {"converted_from": os.path.basename(os.path.abspath(args.input)), "sources": [checkpoint.sha256(args.input)]}
-        replaced = targets.check_replaceable(args.output, origin, type(found.config).__name__)
+        network = type(found.config).__name__
+        targets.check_replaceable(args.output, origin, network)
 
         # Every value is looked at, also in a dry run.
         made: list = []
+        replaced = False
         if args.dry_run:
             for array in state.values():
                 array.numpy()
         else:
             extra = {**origin, **_trained_by(args.input, stored is None and _is_pixnerd(found.config))}
-            with targets.folder_of(args.output) as made:
+            with targets.folder_of(args.output) as made, held_files([args.output]):
+                replaced = targets.check_replaceable(args.output, origin, network)
                 checkpoint.save(args.output, state, found.config, **extra)
         _report(selection, found, stored is None, kind, sum(array.vanished for array in state.values()))
     if unused:

@@ -52,6 +52,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     folder, record = Path(args.output), {"format": 1, "command": "demo", "count": args.count, "seed": args.seed}
     _check(folder, record, width, height)
     with held(folder):
+        _check(folder, record, width, height)        # once more: another run may have written there since
         _write(folder / RECORD, json.dumps(record, indent=1).encode())
         _tell(f"drawing {args.count} landscapes of {width}x{height} into {folder / 'data'}")
         procedural.write_challenge(folder / "data", args.count, args.seed, width, height)

@@ -1,7 +1,8 @@
 """Check a GPU machine in ten minutes: does Jittor come up, does CUDA compute what the CPU does, how fast is it, in which precision.
 
 Every group of checks is a process of its own with a time limit; what fails, crashes or hangs is told, and the rest goes on. Needs Jittor
-and NumPy only. Written are OUTPUT.json, with everything, and OUTPUT.md, the tables; exit code 0 if nothing failed.
+and NumPy only. Written are NAME.json, with everything, and NAME.md, the tables; exit code 0 if nothing failed. Files that are there are
+replaced only if they are the results of an earlier call for the same device, size and groups.
 
 Examples:
   python scripts/gpu_check.py
@@ -10,6 +11,7 @@ Examples:
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -26,6 +28,7 @@ from jseg.commands import cli
 GROUPS = {"bring-up": 300, "layers": 180, "networks": 120, "losses": 90, "release": 150, "speed float32": 150, "speed tf32": 90,
           "speed float16": 60, "speed bfloat16": 60, "kernels": 240, "kernel-times": 60, "sdm": 60}
 EXACT = "NVIDIA_TF32_OVERRIDE"             # 0: float32 without TF32, which cuDNN uses unless told not to
+RECORD, TABLES = SUFFIXES = ".json", ".md"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -48,8 +51,21 @@ def main(argv: Optional[List[str]] = None) -> int:
         raise ValueError(f"--minutes {args.minutes:g}; expected more than 0")
     if args.sdm and not (Path(args.sdm) / "guided_diffusion" / "unet.py").is_file():
         raise FileNotFoundError(f"--sdm {args.sdm}: no guided_diffusion/unet.py in it; expected a clone of semantic-diffusion-model")
-    if not Path(args.output).resolve().parent.is_dir():
-        raise FileNotFoundError(f"--output {args.output}: its folder does not exist; create it")
+    check_output(args)
+    from jseg.outputs import held_files
+
+    with held_files([args.output + suffix for suffix in SUFFIXES]):
+        check_output(args)
+        records = checked(args)
+    failed = [record for record in records if record["ok"] is False]
+    left_out = [record for record in records if record["ok"] is None]
+    print(f"jseg gpu_check: {len(records) - len(failed) - len(left_out)} fine, {len(failed)} failed, {len(left_out)} left out; "
+          f"{args.output}.md, {args.output}.json" + ("; once more goes further: what was compiled stays" if left_out else ""))
+    return 1 if failed else 0
+
+
+def checked(args) -> List[Dict]:
+    """The records of all groups, written after each."""
     deadline, records = time.monotonic() + 60 * args.minutes, []
     with tempfile.TemporaryDirectory() as folder:
         for group in groups(args):
@@ -59,11 +75,48 @@ def main(argv: Optional[List[str]] = None) -> int:
             write(args, records)
             if group == "bring-up" and not all(record["ok"] for record in records):
                 break
-    failed = [record for record in records if record["ok"] is False]
-    left_out = [record for record in records if record["ok"] is None]
-    print(f"jseg gpu_check: {len(records) - len(failed) - len(left_out)} fine, {len(failed)} failed, {len(left_out)} left out; "
-          f"{args.output}.md, {args.output}.json" + ("; once more goes further: what was compiled stays" if left_out else ""))
-    return 1 if failed else 0
+    return records
+
+
+def check_output(args) -> None:
+    """Raise FileNotFoundError or ValueError unless both files can be written and take the place of none but an earlier result."""
+    from jseg.outputs import OutputError, check_file
+    if os.path.basename(args.output) in ("", ".", ".."):
+        raise ValueError(f"--output {args.output}: expected a name to which .json and .md are added, such as gpu_check")
+    if not Path(args.output).resolve().parent.is_dir():
+        raise FileNotFoundError(f"--output {args.output}: its folder does not exist; create it")
+
+    # The record says whose it is, and which table belongs to it.
+    about, tables = earlier(args), earlier(args).get("tables")
+    known = {TABLES: isinstance(tables, list) and digest(args.output + TABLES) in tables, RECORD: bool(about)}
+    for suffix in SUFFIXES:
+        check_file(args.output + suffix, "--output", known=known[suffix])
+    settings = about.get("settings")
+    if about and not (isinstance(settings, dict) and asked(args).items() <= settings.items()):
+        raise OutputError(f"--output {args.output}{RECORD} holds the results of other --device, --size, --only or --sdm; "
+                          f"give another --output, or move both files away")
+
+
+def earlier(args) -> Dict:
+    """What an earlier call of this command wrote under the same name, {} if none did."""
+    try:
+        about = json.loads(Path(args.output + RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) and about.get("command") == "gpu_check" else {}
+
+
+def asked(args) -> Dict:
+    """What makes a call the same work as another."""
+    return {"device": args.device, "size": args.size, "groups": groups(args)}
+
+
+def digest(path: str) -> str:
+    """The SHA-256 of a file, "" where none can be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def groups(args) -> List[str]:
@@ -159,11 +212,14 @@ def line(record: Dict) -> str:
 def write(args, records: List[Dict]) -> None:
     """Both files, as far as it has come, each whole or not at all."""
     from jseg.atomic import write_atomic
-    text = "\n".join(table(records)) + "\n"
-    settings = {"device": args.device, "size": args.size, "python": sys.version.split()[0], "time": time.strftime("%Y-%m-%d %H:%M:%S")}
-    about = json.dumps({"settings": settings, "records": records}, indent=1)
-    write_atomic(args.output + ".md", lambda file: file.write(text.encode()))
-    write_atomic(args.output + ".json", lambda file: file.write(about.encode()))
+    text = ("\n".join(table(records)) + "\n").encode()
+    settings = {**asked(args), "python": sys.version.split()[0], "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+    # The record goes first and knows the table before it and after it, so that a killed run knows its own.
+    tables = [found for found in (digest(args.output + TABLES), hashlib.sha256(text).hexdigest()) if found]
+    about = json.dumps({"command": "gpu_check", "settings": settings, "tables": tables, "records": records}, indent=1)
+    write_atomic(args.output + RECORD, lambda file: file.write(about.encode()))
+    write_atomic(args.output + TABLES, lambda file: file.write(text))
 
 
 def table(records: List[Dict]) -> List[str]:

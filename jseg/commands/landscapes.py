@@ -43,8 +43,23 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     # Everything is checked before the first folder is made.
     procedural.check_challenge(args.output, args.count, args.seed, args.width, args.height)
-    if args.sheet:
+    if not args.sheet:
+        _draw(args)
+        return 0
+    from jseg.outputs import held_files
+
+    _check_sheet(args)
+    with held_files([args.sheet]):
         _check_sheet(args)
+        _draw(args)
+        _write_sheet(Path(args.output), Path(args.sheet), args.count)
+    print("wrote %s" % args.sheet)
+    return 0
+
+
+def _draw(args) -> None:
+    """The pairs that are not there yet."""
+    from jseg import procedural
 
     def tell(number: int) -> None:
         if number % 100 == 0:
@@ -55,10 +70,6 @@ def main(argv: Optional[List[str]] = None) -> int:
         print("jseg landscapes: %d of %d pairs were there already and are kept" % (kept, args.count), file=sys.stderr)
     print("wrote %d pairs of %dx%d: --input_path %s --img_path %s" % (args.count, args.width, args.height, Path(args.output) / "test",
                                                                       Path(args.output) / "train"))
-    if args.sheet:
-        _write_sheet(Path(args.output), Path(args.sheet), args.count)
-        print("wrote %s" % args.sheet)
-    return 0
 
 
 def _check_sheet(args) -> None:
@@ -90,6 +101,7 @@ def _write_sheet(folder: Path, target: Path, count: int) -> None:
     from jseg.checkpoint import sha256
     from jseg.classes import CLASS_SETS, colorize
     from jseg.images import read_label, read_picture, save_picture
+    from jseg.outputs import held
     from jseg.procedural import RECORD, write_record
     from jseg.records import read_record
     from jseg.sheet import contact_sheet
@@ -101,10 +113,10 @@ def _write_sheet(folder: Path, target: Path, count: int) -> None:
                   colorize(read_label(train / "labels" / (stem + ".png")), CLASS_SETS["landscape-29"])]
     rows = [cells[start:start + 2 * ACROSS] for start in range(0, len(cells), 2 * ACROSS)]
     across = min(ACROSS, len(cells) // 2)
-    target.parent.mkdir(parents=True, exist_ok=True)
     save_picture(target, contact_sheet(rows, ["picture", "label map"] * across, [""] * len(rows)))
-    about = {**(read_record(folder / RECORD) or {}), "sheet": _name(folder, target), "sheet_sha256": sha256(target)}
-    write_record(folder, about)
+    with held(folder):
+        about = {**(read_record(folder / RECORD) or {}), "sheet": _name(folder, target), "sheet_sha256": sha256(target)}
+        write_record(folder, about)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
+    from jseg.outputs import held_files
 
     parts = [split_part(part) for part in args.ckpts]
     paths = [path for path, _ in parts]
@@ -51,9 +52,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     origin = {"merged_from": [{"file": os.path.basename(os.path.abspath(path)), "share": weight / total if total else 0.0}
                               for path, weight in parts],
               "sources": [checkpoint.sha256(path) for path in paths]}
-    replaced = targets.check_replaceable(args.save_path, origin)
-    mean = checkpoint.average(parts, args.weights)
-    with targets.folder_of(args.save_path) as made:
+    targets.check_replaceable(args.save_path, origin)
+    with targets.folder_of(args.save_path) as made, held_files([args.save_path]):
+        replaced = targets.check_replaceable(args.save_path, origin)
+        mean = checkpoint.average(parts, args.weights)
         checkpoint.save(args.save_path, mean, config, **origin, **kept)
 
     for path, weight in parts:

@@ -53,6 +53,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     extractor = features.inception(args.inception) if args.inception else features.autoencoder()
     kept = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
     with held(output):
+        _check_places(args, items)                   # once more: another run may have written there since
         stale: List[str] = []
         segmenter, run = _segmenter(args, items, classes, device, stale)
         kept.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,6 @@ def _checked_inputs(args):
     """(items, real pictures, {stem: aesthetic value} or {}, classes, notes), all checked that needs no network."""
     from jseg.classes import class_set
     from jseg.numbering import with_map
-    from jseg.outputs import check_folder, check_inputs
     from jseg.scoring import inputs
     from jseg.scoring.aesthetic import read_aesthetic
     if args.predictions and args.flowseg is not None:
@@ -88,18 +88,13 @@ def _checked_inputs(args):
     if not 0 < args.aesthetic_max < float("inf"):
         raise ValueError(f"--aesthetic_max is {args.aesthetic_max}; expected more than 0")
     if args.inception and not Path(args.inception).is_file():
-        problem = "is a folder" if Path(args.inception).is_dir() else "does not exist"
-        raise FileNotFoundError(f"--inception {args.inception} {problem}; expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
+        raise FileNotFoundError(f"--inception {args.inception} {cli.no_file(args.inception)}; "
+                                f"expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
     notes: List[str] = []
     classes = with_map(class_set(args.classes), args.map, args.ignore)
     notes.append(classes.said())
     items = inputs.find_items(args.results, args.labels, args.references, args.predictions, args.partial, notes)
-    read = _inputs(args, items)
-    inputs.check_output(Path(args.output), Path(args.results), *read)
-    if args.flowseg is not None:
-        check_inputs(args.output, "--output", [f"{inputs.PREDICTIONS}/{item.stem}.png" for item in items], *read)
-    if args.cache:
-        check_folder(args.cache, "--cache")
+    _check_places(args, items)
     values = read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max, notes) if args.aesthetic else {}
     # A single reference is no set: there is then no distance, which is said.
     real = inputs.find_real(args.real, notes=notes) if args.real else inputs.find_real(args.references, 1, notes)
@@ -116,6 +111,20 @@ def _checked_inputs(args):
     if not args.real:
         notes.append(f"no --real: the {len(real)} pictures in {real[0].parent} are the real ones")
     return items, real, values, classes, notes
+
+
+def _check_places(args, items) -> None:
+    """Refuse an output or a cache that would take an input's place, or mix with files of others."""
+    from jseg.outputs import check_cache, check_inputs
+    from jseg.scoring import inputs
+
+    files, places = _inputs(args, items)
+    output = Path(args.output)
+    inputs.check_output(output, Path(args.results), files, places)
+    if args.flowseg is not None:
+        check_inputs(output, "--output", [f"{inputs.PREDICTIONS}/{item.stem}.png" for item in items], files, places)
+    if args.cache:
+        check_cache(args.cache, "--cache", output, files, places)
 
 
 def _inputs(args, items):
@@ -138,8 +147,7 @@ def _segmenter(args, items, classes, device, notes):
 
     args.flowseg = args.flowseg or str(SHIPPED)
     if not Path(args.flowseg).is_file():
-        problem = "is a folder" if Path(args.flowseg).is_dir() else "does not exist"
-        raise FileNotFoundError(f"--flowseg {args.flowseg} {problem}; expected a file that train_flowseg wrote")
+        raise FileNotFoundError(f"--flowseg {args.flowseg} {cli.no_file(args.flowseg)}; expected a file that train_flowseg wrote")
     count = network_config(args.flowseg).labels
     if count != len(classes):
         raise ValueError(f"--flowseg {args.flowseg} knows {count} classes, --classes {args.classes} has {len(classes)}; expected equal "

@@ -48,8 +48,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         args.weights = SHIPPED
         _tell("no weights given: using the small ones that ship with jseg, trained on procedural landscapes of 128x96")
     if not Path(args.weights).is_file():
-        problem = "is a folder" if Path(args.weights).is_dir() else "does not exist"
-        raise FileNotFoundError(f"--weights {args.weights} {problem}; expected a file that train_flowseg wrote")
+        raise FileNotFoundError(f"--weights {args.weights} {cli.no_file(args.weights)}; expected a file that train_flowseg wrote")
     from jseg import jittor_flags, runtime
     from jseg.checkpoint import sha256
     from jseg.flowseg import folder

@@ -65,6 +65,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.examples import check_examples
     from jseg.flowseg.layouts import training_part
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
+    from jseg.outputs import check_cache
     from jseg.run_records import check_places, run_folder
     placed: List[str] = []
     args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
@@ -75,6 +76,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
     inputs = {"input_path": args.input_path, "ae_path": args.ae_path, "model_path": args.model_path, "classes": args.classes}
     check_places({"cache": args.cache or Path(args.output) / "latents"}, inputs)
+    if args.cache:
+        check_cache(args.cache, "--cache", args.output)
     with run_folder(args.output, "unet", inputs, cli.speaks()):
         notes = [autoencoder_line(args.ae_path), *placed, *notes]
         notes += check_examples(examples, classes, args.ignore, *size, fit=args.fit)

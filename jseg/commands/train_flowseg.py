@@ -111,7 +111,7 @@ def _check_options(args) -> None:
         raise ValueError(f"--jitter is {args.jitter}; expected less than 1")
     check_numbers("--", weight=args.weight, tau=args.tau, eps=args.eps, shift=args.shift)
     if args.repa and not os.path.isfile(args.repa):
-        raise FileNotFoundError(f"--repa {args.repa} does not exist; expected DINOv2's dinov2_vitb14_pretrain.pth")
+        raise FileNotFoundError(f"--repa {args.repa} {cli.no_file(args.repa)}; expected DINOv2's dinov2_vitb14_pretrain.pth")
 
 
 def _classes(given: Optional[str]):

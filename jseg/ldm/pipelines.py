@@ -92,7 +92,8 @@ def load_pipeline(path, base: str = "release") -> Pipeline:
     """The Pipeline that the JSON file describes; raises ValueError or FileNotFoundError in one line naming the file and the field."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"stages file {path} does not exist; expected a JSON file with a list \"stages\"")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"stages file {path} {problem}; expected a JSON file with a list \"stages\"")
     text = read_text(path, "stages file")
     try:
         table = json.loads(text)
