@@ -29,10 +29,11 @@ NUMBERED = re.compile(
 )
 NAMED_ID = re.compile(r"([^:=]*[^:=\d\s][^:=]*)[:=]\s*(-?\d+)\s*,?")
 NAMED_COLOUR = re.compile(r"([^:=]*[^:=\d\s][^:=]*)[:=]\s*([^:=]+?)\s*,?")
+LEADING = re.compile(r"\s*#(?=[a-f]*\d)([0-9a-f]{6}|[0-9a-f]{3})\s+\S", re.I)
 IGNORE = re.compile(r"ignore\s*[\s,:=]\s*([+-]?[\d.]+)", re.I)
 NOT_A_NAME = re.compile(
     r"[:=]\s*\d|::|\d\s*,\s*\d|^[{\[<>)\]=、）|/\\~;,.!?+&]|^[-*]+[\s>]|^\d+\s*[^\w\s]"
-    r"|[}\]:=,{]$|(^|\s)0x[0-9a-f]+$",
+    r"|[}\]:=,{]$|(^|\s)0x[0-9a-f]+$|[-=]>",
     re.I,
 )
 FULL_WIDTH = str.maketrans("，；：", ",;:")
@@ -57,6 +58,7 @@ def read_rows(path: Path) -> Found:
 def _settled(found: Found) -> Found:
     """The rows without those that are no classes: nothing is known there, or no label map has them."""
     rows, ignore, remarks = list(found.rows), list(found.ignore), list(found.remarks)
+    numbered = any(row.id is not None for row in rows)
     if rows and rows[0].name == LABELME and rows[0].id in (None, -1, IGNORED):
         ignore.append(IGNORED)
         remarks.append(f"{LABELME} is no class, 255 is ignored")
@@ -79,8 +81,10 @@ def _settled(found: Found) -> Found:
     ]
     if any(unknown):
         ignore += [number for number, no in zip(ids, unknown) if no]
-        rows = [row._replace(id=number) for row, number, no in zip(rows, ids, unknown) if not no]
-    return Found(rows, list(dict.fromkeys(ignore)), remarks)
+        kept = [place for place, no in enumerate(unknown) if not no]
+        counted = kept == list(range(len(kept)))  # only the last ones go: their order is still the ids
+        rows = [rows[place] if counted else rows[place]._replace(id=ids[place]) for place in kept]
+    return Found(rows, list(dict.fromkeys(ignore)), remarks, numbered)
 
 
 def _text_rows(path: Path, text: str) -> Found:
@@ -90,7 +94,8 @@ def _text_rows(path: Path, text: str) -> Found:
     if lines and re.fullmatch(r"sep=.", lines[0][1].strip()):
         lines = lines[1:]
     lines = [(place, line.translate(FULL_WIDTH)) for place, line in lines]
-    lines = [(place, _hexed(_without_comment(path, place, line))) for place, line in lines]
+    lead = any(LEADING.match(line) for _, line in lines)
+    lines = [(place, _hexed(_without_comment(path, place, line, lead))) for place, line in lines]
     lines = _unframed([(place, line) for place, line in lines if line])
 
     # Ids to be ignored have lines of their own in every form.
@@ -111,14 +116,17 @@ def _text_rows(path: Path, text: str) -> Found:
     return Found(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))
 
 
-def _without_comment(path: Path, place: str, line: str) -> str:
-    """The line up to the first # that begins a comment: none of a colour or, as in C#, of a name."""
+def _without_comment(path: Path, place: str, line: str, lead: bool) -> str:
+    """The line up to the first # that begins a comment: none of a colour or, as in C#, of a name.
+
+    lead: whether lines of the file begin with colours, so that #add and #bad are such.
+    """
     for mark in re.finditer("#", line):
         before, after = line[: mark.start()], line[mark.end() :]
         colour = HEX.match(line, mark.start())
         short = bool(colour) and len(colour[0]) == 4
         coloured = any(is_number(word) for word in re.split(r"[\s,;|]+", before)[1:])
-        if colour and not (short and (coloured or not before.strip() and not re.search(r"\d", colour[0]))):
+        if colour and not (short and (coloured or not (before.strip() or lead))):
             continue
         if before[-1:].isalpha():
             if re.match(r"\s*($|[,;|\t]|[:=]|[\d(#\[])", after):

@@ -73,6 +73,7 @@ def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]
     word = {key: str(key).lower().replace(" ", "_") for key in data}
     beside: Dict[str, object] = {}
     lists = [key for key in data if word[key] in LISTS and data[key] and _holds_names(data[key])]
+    lists = lists or [key for key in data if word[key] in LISTS and isinstance(data[key], list) and data[key]][:1]
     for key, value in data.items():
         numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
         kind = ""

@@ -84,6 +84,8 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise ValueError(f"{type(value).__name__} is nothing that JSON has")
     return value
 
 

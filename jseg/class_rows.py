@@ -49,11 +49,15 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a file holds: classes in its order, ids at which nothing is known, what is to be told."""
+    """What a file holds: classes in its order, ids at which nothing is known, what is to be told.
+
+    numbered: whether the file gives ids, not train ids alone.
+    """
 
     rows: List[Row]
     ignore: List[int]
     remarks: List[str]
+    numbered: bool = False
 
 
 def kind_of(heading: str) -> str:

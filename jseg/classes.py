@@ -25,7 +25,7 @@ class ClassSet:
     file_ids says which value the data set's own label files use for each class, file_ignore which values mean "no class";
     they differ from 0..N-1 and `ignore` for ADE20K (0 = other, 1..150) and COCO-Stuff (0..181 with gaps). file_map are further values
     that stand for one of these (`--map`).
-    Of a file's set, numbered says that the file gives ids, train_ids what *_labelTrainIds.png store for each class (255: nothing), ()
+    Of a file's set, numbered says that the file gives ids (not train ids alone), train_ids what *_labelTrainIds.png store for each class (255: nothing), ()
     where the file does not say, and remarks what of the file is not used.
     """
     name: str
@@ -48,7 +48,8 @@ class ClassSet:
         stored = self.file_ids or tuple(range(len(self)))
         return f"{len(self)} classes of {self.name}: {shown}" + (
             f"; stored as {_ranges(np.array(stored))}" if stored != tuple(range(len(self))) else "") + "".join(
-            f"; {remark}" for remark in self.remarks)
+            f"; {remark}" for remark in self.remarks) + (
+            "; train ids are read in *_labelTrainIds.png alone" if self.train_ids and self.train_ids != self.file_ids else "")
 
     def from_file_ids(self, label: np.ndarray) -> np.ndarray:
         """uint8 [H, W] as stored by the data set -> uint8 class ids 0..N-1, with `ignore[0]` where there is no class.
@@ -97,7 +98,7 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
     their order, and label files are read by them. Raises ValueError naming the file and the line.
     """
     path = Path(path)
-    rows, ignore, remarks = read_rows(path)
+    rows, ignore, remarks, numbered = read_rows(path)
     if not 1 <= len(rows) <= 255:
         raise ValueError(f"{path} names {len(rows)} classes; expected 1 to 255")
     _check_distinct(path, [(row.place, row.name) for row in rows], "name")
@@ -110,7 +111,6 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
             _check_distinct(path, [(row.place, row[index]) for row in given], what)
 
     # Ids as given, else in the order of the file.
-    numbered = rows[0].id is not None
     rows = [row._replace(id=place if row.id is None else row.id) for place, row in enumerate(rows)]
     rows.sort(key=lambda row: row.id)
     names, stored = tuple(row.name for row in rows), tuple(row.id for row in rows)

@@ -26,11 +26,12 @@ LAYOUT = "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), o
 Notes = Optional[List[str]]
 
 
-def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
+def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None,
+                  classes: Optional[ClassSet] = None) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
     With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what a command of ours wrote beside
-    its results (a contact sheet) is left out. What the user should be told (two picture folders, files that are left out) is
+    its results (a contact sheet) is left out. classes: as of `jseg.pairing.one_version`. What the user should be told (two picture folders, files that are left out) is
     appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and label maps
     without picture (all counted, the first five named), and for two files of one stem.
     """
@@ -50,7 +51,7 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     for found, where, suffixes in ((pictures, place, images.PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
         if not found:
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
-    maps = one_version(pictures, maps, maps_place, notes)
+    maps = one_version(pictures, maps, maps_place, notes, classes)
     _check_partners(place, pictures, maps_place, maps)
     return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
 

@@ -71,7 +71,7 @@ def test_ids_with_gaps_are_those_of_the_label_files(tmp_path, table):
     classes = load_classes(tmp_path / "c.txt")
     assert classes.names == ("wall", "building, edifice", "sky") and classes.file_ids == (1, 2, 4)
     assert label_table(classes)[:6].tolist() == [-1, 0, 1, -1, 2, -1] and label_table(classes)[255] == 255
-    assert classes.said() == "3 classes of c: wall, building, edifice, sky; stored as 1..2, 4"
+    assert classes.said() == "3 classes of c: wall, building, edifice, sky; stored as 1..2, 4; columns not used: Ratio, Train, Val, Stuff"
 
 
 def test_255_may_be_a_class(tmp_path):
@@ -80,8 +80,9 @@ def test_255_may_be_a_class(tmp_path):
 
 
 @pytest.mark.parametrize("line", [
-    "sky:1,2,3:a", "sky=1", "sky,1", "sky,1,2,3,255", "names:", "- sky", "{", "0 sky 1 2 3 4", "7", "0 0 0 0 0 0 0 sky",
-    "sky,sea,1,2,3", "256 sky", "sky,1,2,256"])
+    "sky:1,2,3:a", "sky=1=2", "sky,1,2", "sky,1,2,3,9", "sky:", "-- sky", "{", "0 sky 1 2 3 4", "7", "0 0 0 0 0 0 0 sky",
+    "sky,sea,1,2,3", "256 sky", "sky,1,2,256", "-2 sky", "sky 1.5", "0/sky", "0> sky", "0 -> sky", "3-wheeler", "sky 0xabcde", "sky->1",
+    "0) sky:1,2,3::", "<sky>", "0 <sky>", "sky#blue", "sky# blue", "C#D 1 2 3", "0 1 sky", "sky, sea", "- sky\nsea 1 2 3"])
 def test_a_line_of_no_form_is_refused_by_its_number(tmp_path, line):
     (tmp_path / "c.txt").write_text("# mine\n" + line + "\n")
     with pytest.raises(ValueError, match="line 2") as error:

@@ -106,7 +106,8 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
         raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
     notes = [] if notes is None else notes
     root = existing_folder(folder, "data folder")
-    train, val = (_split(root, layout, split, notes) for split in (TRAIN, VAL))
+    known = classes if isinstance(classes, ClassSet) else None
+    train, val = (_split(root, layout, split, notes, known) for split in (TRAIN, VAL))
     if not val:
         every = train
         train, val = _held_out(every)
@@ -134,24 +135,24 @@ def training_part(folder: Union[str, Path], layout: Optional[str], classes: Opti
 
     # Where a layout has a validation folder, its examples are not trained on, which is said.
     root = existing_folder(folder, "training folder")
-    train = _split(root, layout, TRAIN, notes) if layout else find_examples(root, notes=notes)
-    val = _split(root, layout, VAL, []) if layout else []
+    train = _split(root, layout, TRAIN, notes, chosen) if layout else find_examples(root, notes=notes, classes=chosen)
+    val = _split(root, layout, VAL, [], chosen) if layout else []
     if val:
         notes.append(f"the {len(val)} examples of the validation folder are left out")
     notes.append(chosen.said())
     return train, with_map(with_train_ids(chosen, train, notes), mapped, ignore)
 
 
-def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Example]:
+def _split(root: Path, layout: str, split: str, notes: List[str], classes: Optional[ClassSet] = None) -> List[Example]:
     """The examples of one split; [] where there is no validation data."""
     known = LAYOUTS[layout]
     for pictures, maps in known.places[split]:
         if (root / pictures).is_dir() and (root / maps).is_dir():
-            return paired(root / pictures, root / maps, notes)
+            return paired(root / pictures, root / maps, notes, classes)
     if known.subfolders and (split == VAL or (root / split).is_dir()):
-        return find_examples(root / split, notes=notes) if (root / split).is_dir() else []
+        return find_examples(root / split, notes=notes, classes=classes) if (root / split).is_dir() else []
     if known.subfolders:
-        return find_examples(root, notes=notes)
+        return find_examples(root, notes=notes, classes=classes)
     if split == VAL and not any((root / place).exists() for places in known.places[split] for place in places):
         return []
     pictures, maps = known.places[split][0]
