@@ -25,15 +25,18 @@ LABELMAP = re.compile(
     r"([^:]+?)\s*:\s*(?:(\d+)[\s,]+(\d+)[\s,]+(\d+)\s*)?(?::[^:]*:[^:]*)?", re.S
 )
 NUMBERED = re.compile(
-    r"[(\[（]?[\"']?(\d+)[\"']?(?:\s*[):=\]、）．]|\s*\.(?!\d)|\s+-(?=\s))\s*(.+?)\s*,?"
+    r"[(\[（]?[\"']?(\d+)[\"']?(?:\s*[):=\]、）．]|\s*\.(?!\d)|\s+-\s(?=\s*\D))\s*(.+?)\s*,?"
 )
-NAMED_ID = re.compile(r"([^:=]*[^:=\d\s][^:=]*)[:=]\s*(-?\d+)\s*,?")
+NAMED_ID = re.compile(
+    r"(?:([^:]*[^:\d\s][^:]*):|([^:=]*[^:=\d\s][^:=]*)=)\s*(-?\d+)\s*,?"
+)
 NAMED_COLOUR = re.compile(r"([^:=]*[^:=\d\s][^:=]*)[:=]\s*([^:=]+?)\s*,?")
+NUMBER_IN_NAME = re.compile(r"\d+[-/.&+'%]")  # 24/7 and 3-wheeler are names, 0/sky and 1/tree hardly
 LEADING = re.compile(r"\s*#(?=[a-f]*\d)([0-9a-f]{6}|[0-9a-f]{3})\s+\S", re.I)
 IGNORE = re.compile(r"ignore\s*[\s,:=]\s*([+-]?[\d.]+)", re.I)
 NOT_A_NAME = re.compile(
-    r"[:=]\s*\d|::|\d\s*,\s*\d|^[{\[<>)\]=、）|/\\~;,.!?+&]|^[-*]+[\s>]|^\d+\s*[^\w\s]"
-    r"|[}\]:=,{]$|(^|\s)0x[0-9a-f]+$|[-=]>",
+    r"[:=]\s*\d|::|\d\s*,\s*\d|^[{\[<>)\]=、）|/\\~;,.!?+&]|^[-*]+[\s>]|^\d+(?![-/.&+'%])\s*[^\w\s]"
+    r"|[}\]:=,{]$|(^|\s)0x[0-9a-f]+$|[-=]>|^\w+\s*=\s*\w*[\[({]",
     re.I,
 )
 FULL_WIDTH = str.maketrans("，；：", ",;:")
@@ -113,6 +116,10 @@ def _text_rows(path: Path, text: str) -> Found:
 
     fourth = _fourth([_split(line, shared) for _, line in lines])
     rows = [_row(path, place, line, shared, fourth) for place, line in lines]
+    if rows and all(row.id is None and NUMBER_IN_NAME.match(row.name) for row in rows):
+        raise ValueError(
+            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; {FORMS}"
+        )
     return Found(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))
 
 
@@ -179,8 +186,8 @@ def _row(path: Path, place: str, line: str, shared: Sequence[str], fourth: str) 
         return Row(place, _named(path, place, line, labelled[1]), colour, None)
     named = NAMED_ID.fullmatch(line)
     if named:
-        number = class_id(path, place, named[2])
-        return Row(place, _named(path, place, line, named[1]), None, number)
+        number = class_id(path, place, named[3])
+        return Row(place, _named(path, place, line, named[1] or named[2]), None, number)
     coloured = NAMED_COLOUR.fullmatch(line)
     words = _split(coloured[2], ()) if coloured else []
     if words and all(map(is_number, words)) and _size(words) == 3:
@@ -243,7 +250,8 @@ def _of_fields(path: Path, place: str, line: str, words: Sequence[str], fourth: 
     ids = before[: sizes[0] in (1, 4)] + after[: sizes[1] == 1 or fourth == "id"]
     levels = before[sizes[0] in (1, 4) :] + after[sizes[1] == 1 or fourth == "id" :]
     most = 4 if fourth == "id" else 3
-    if sizes[0] not in (0, 1, 3, 4) or sizes[1] not in (0, 1, most) or len(ids) > 1 or _size(levels) > 3:
+    wrong = sizes[0] not in (0, 1, 3, 4) or sizes[1] not in (0, 1, most)
+    if wrong or len(ids) > 1 or (sizes[0] > 1 and sizes[1]):
         many = f"{sizes[1]} numbers after the name" if sizes[1] else f"{sizes[0]} numbers before it"
         raise ValueError(f"{path}, {place}: {line!r} has {many}; {FORMS}")
     number = class_id(path, place, ids[0]) if ids else None

@@ -14,6 +14,7 @@ from jseg.class_tables import rows_of
 FORMS = (
     '{"classes": [["name", [R, G, B]], ...], "ignore": [255]}, a list of names, or {"0": "name"}'
 )
+SPELLING = {"name": "name", "id": "id", "train": "trainid", "colour": "color", "r": "r", "g": "g", "b": "b"}
 PALETTES = (
     "palette colors colours color_map colour_map colormap colourmap id2color id2colour label2color "
     "class_colors class_colours label_colors label_colours rgb"
@@ -39,7 +40,7 @@ def data_rows(path: Path, data: object) -> Found:
 
     # Objects of what is known of each class, as rows of a table.
     if isinstance(inner, dict):
-        items = [_of_pair(path, key, value) for key, value in inner.items()]
+        items = [_same_keys(_of_pair(path, key, value)) for key, value in inner.items()]
     elif isinstance(inner, list):
         items = [_of_item(path, f"class {number}", item) for number, item in enumerate(inner)]
     else:
@@ -47,7 +48,7 @@ def data_rows(path: Path, data: object) -> Found:
     if not items:
         raise ValueError(f"{path}: no classes; expected {FORMS}")
     for what, values in beside.items():
-        _spread(path, what, values, items)
+        _spread(path, what, values, items, isinstance(inner, list))
     headings = list(dict.fromkeys(key for item in items for key in item))
     places = [f"class {number}" for number in range(len(items))]
     rows, left = rows_of(path, places, headings, [[item.get(key) for key in headings] for item in items])
@@ -144,8 +145,8 @@ def _ignored(path: Path, value: object, remarks: List[str]) -> List[int]:
     return list(dict.fromkeys(item for item in values if item >= 0))
 
 
-def _spread(path: Path, what: str, values: object, items: List[dict]) -> None:
-    """Give each class what a list or mapping beside the classes has for it."""
+def _spread(path: Path, what: str, values: object, items: List[dict], listed: bool) -> None:
+    """Give each class what a list or mapping beside the classes has for it: by id, else in order."""
     count = len(items)
     if isinstance(values, list) and what == "color" and values and all(type(v) is int for v in values):
         values = [values[start : start + 3] for start in range(0, len(values), 3)]  # R G B R G B ...
@@ -153,7 +154,7 @@ def _spread(path: Path, what: str, values: object, items: List[dict]) -> None:
     numbered = all(type(value) is int for value in ids)
     if isinstance(values, dict):
         found = [values.get(str(item.get("id", place)), values.get(item.get("name"))) for place, item in enumerate(items)]
-    elif len(values) == count and (not numbered or ids == sorted(ids)):
+    elif len(values) == count and (listed or not numbered or ids == sorted(ids)):
         found = list(values)
     elif what == "color" and numbered and 0 <= min(ids) and max(ids) < len(values):
         found = [values[number] for number in ids]
@@ -186,9 +187,20 @@ def _of_pair(path: Path, key: str, value: object) -> dict:
         raise ValueError(f"{path}: {shown} names no class; expected {FORMS}") from None
 
 
+def _same_keys(item: dict) -> dict:
+    """The object with one spelling of each key that is understood: objects may differ in it."""
+    kinds = {key: kind_of(key) for key in item}
+    once = {
+        key: SPELLING[kind]
+        for key, kind in kinds.items()
+        if kind in SPELLING and list(kinds.values()).count(kind) == 1
+    }
+    return {once.get(key, key): value for key, value in item.items()}
+
+
 def _of_item(path: Path, place: str, item: object) -> dict:
     if isinstance(item, dict):
-        return {str(key): value for key, value in item.items() if value is not None}
+        return _same_keys({str(key): value for key, value in item.items() if value is not None})
     pair = isinstance(item, list) and len(item) == 2
     name, colour = item if pair else (item, None)
     if not isinstance(name, str) or not name.strip():
