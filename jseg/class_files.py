@@ -21,17 +21,15 @@ from jseg.text_file import read_text
 
 FORMS = "expected 'name R G B', 'id name', 'name,R,G,B', 'id,name,R,G,B' or 'name:R,G,B::'"
 TRIPLE = re.compile(r"(?:rgb)?[(\[]\s*(\d+)\s*[,\s]\s*(\d+)\s*[,\s]\s*(\d+)\s*[)\]]", re.I)
-LABELMAP = re.compile(
-    r"([^:]+?)\s*:\s*(?:(\d+)[\s,]+(\d+)[\s,]+(\d+)\s*)?(?::[^:]*:[^:]*)?", re.S
-)
+LABELMAP = re.compile(r"([^:]+?)\s*:\s*(?:(\d+)[\s,]+(\d+)[\s,]+(\d+)\s*)?(?::[^:]*:[^:]*)?", re.S)
 NUMBERED = re.compile(
     r"[(\[（]?[\"']?(\d+)[\"']?(?:\s*[):=\]、）．]|\s*\.(?!\d)|\s+-\s(?=\s*\D))\s*(.+?)\s*,?"
 )
-NAMED_ID = re.compile(
-    r"(?:([^:]*[^:\d\s][^:]*):|([^:=]*[^:=\d\s][^:=]*)=)\s*(-?\d+)\s*,?"
-)
+NAMED_ID = re.compile(r"(?:([^:]*[^:\d\s][^:]*):|([^:=]*[^:=\d\s][^:=]*)=)\s*(-?\d+)\s*,?")
 NAMED_COLOUR = re.compile(r"([^:=]*[^:=\d\s][^:=]*)[:=]\s*([^:=]+?)\s*,?")
-NUMBER_IN_NAME = re.compile(r"\d+[-/.&+'%]")  # 24/7 and 3-wheeler are names, 0/sky and 1/tree hardly
+NUMBER_IN_NAME = re.compile(
+    r"\d+[-/.&+'%]"
+)  # 24/7 and 3-wheeler are names, 0/sky and 1/tree hardly
 LEADING = re.compile(r"\s*#(?=[a-f]*\d)([0-9a-f]{6}|[0-9a-f]{3})\s+\S", re.I)
 IGNORE = re.compile(r"ignore\s*[\s,:=]\s*([+-]?[\d.]+)", re.I)
 NOT_A_NAME = re.compile(
@@ -85,7 +83,9 @@ def _settled(found: Found) -> Found:
     if any(unknown):
         ignore += [number for number, no in zip(ids, unknown) if no]
         kept = [place for place, no in enumerate(unknown) if not no]
-        counted = kept == list(range(len(kept)))  # only the last ones go: their order is still the ids
+        counted = kept == list(
+            range(len(kept))
+        )  # only the last ones go: their order is still the ids
         rows = [rows[place] if counted else rows[place]._replace(id=ids[place]) for place in kept]
     return Found(rows, list(dict.fromkeys(ignore)), remarks, numbered)
 
@@ -149,12 +149,16 @@ def _unframed(lines: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
     """The lines without what all of them begin or end with: - or * of a list, | of a table, commas."""
     texts = [line for _, line in lines]
     if texts and all(len(line) > 1 and line[0] == line[-1] == "|" for line in texts):
-        lines = [(place, line[1:-1].strip()) for place, line in lines if re.search(r"[^|\s:-]", line)]
+        lines = [
+            (place, line[1:-1].strip()) for place, line in lines if re.search(r"[^|\s:-]", line)
+        ]
     elif texts and all(re.match(r"[-*•]\s+\S", line) for line in texts):
         lines = [(place, line[1:].strip()) for place, line in lines]
     for mark in ",;":
         if lines and all(line.endswith(mark) for _, line in lines[:-1] or lines):
-            lines = [(place, line[:-1].strip() if line.endswith(mark) else line) for place, line in lines]
+            lines = [
+                (place, line[:-1].strip() if line.endswith(mark) else line) for place, line in lines
+            ]
     return [(place, line) for place, line in lines if line]
 
 
@@ -164,7 +168,9 @@ def _fourth(parts: Sequence[List[str]]) -> str:
     if not split or len({(len(before), len(after)) for before, _, after in split}) > 1:
         return ""
     before, after = len(split[0][0]), len(split[0][2])
-    if (before, after) not in ((0, 4), (1, 4), (5, 0), (4, 0)) or not all(names for _, names, _ in split):
+    if (before, after) not in ((0, 4), (1, 4), (5, 0), (4, 0)) or not all(
+        names for _, names, _ in split
+    ):
         return ""
 
     # A level that is the same everywhere, 255 or 0, is alpha; numbers 0, 1, 2, ... are ids.

@@ -14,7 +14,15 @@ from jseg.class_tables import rows_of
 FORMS = (
     '{"classes": [["name", [R, G, B]], ...], "ignore": [255]}, a list of names, or {"0": "name"}'
 )
-SPELLING = {"name": "name", "id": "id", "train": "trainid", "colour": "color", "r": "r", "g": "g", "b": "b"}
+SPELLING = {
+    "name": "name",
+    "id": "id",
+    "train": "trainid",
+    "colour": "color",
+    "r": "r",
+    "g": "g",
+    "b": "b",
+}
 PALETTES = (
     "palette colors colours color_map colour_map colormap colourmap id2color id2colour label2color "
     "class_colors class_colours label_colors label_colours rgb"
@@ -51,7 +59,9 @@ def data_rows(path: Path, data: object) -> Found:
         _spread(path, what, values, items, isinstance(inner, list))
     headings = list(dict.fromkeys(key for item in items for key in item))
     places = [f"class {number}" for number in range(len(items))]
-    rows, left = rows_of(path, places, headings, [[item.get(key) for key in headings] for item in items])
+    rows, left = rows_of(
+        path, places, headings, [[item.get(key) for key in headings] for item in items]
+    )
     remarks += [f"not used of the classes: {', '.join(left)}"] * bool(left)
     return Found(rows, ignore, remarks)
 
@@ -74,7 +84,12 @@ def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]
     word = {key: str(key).lower().replace(" ", "_") for key in data}
     beside: Dict[str, object] = {}
     lists = [key for key in data if word[key] in LISTS and data[key] and _holds_names(data[key])]
-    lists = lists or [key for key in data if word[key] in LISTS and isinstance(data[key], list) and data[key]][:1]
+    lists = (
+        lists
+        or [
+            key for key in data if word[key] in LISTS and isinstance(data[key], list) and data[key]
+        ][:1]
+    )
     for key, value in data.items():
         numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
         kind = ""
@@ -87,7 +102,9 @@ def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]
         elif lists and numbers and word[key] in TRAIN_IDS:
             kind = "trainid"
         if kind and kind in beside:
-            raise ValueError(f"{path}: {key} and another entry both give the {kind}; expected one of them")
+            raise ValueError(
+                f"{path}: {key} and another entry both give the {kind}; expected one of them"
+            )
         if kind:
             beside[kind] = value
         word[key] = kind or word[key]
@@ -148,12 +165,22 @@ def _ignored(path: Path, value: object, remarks: List[str]) -> List[int]:
 def _spread(path: Path, what: str, values: object, items: List[dict], listed: bool) -> None:
     """Give each class what a list or mapping beside the classes has for it: by id, else in order."""
     count = len(items)
-    if isinstance(values, list) and what == "color" and values and all(type(v) is int for v in values):
-        values = [values[start : start + 3] for start in range(0, len(values), 3)]  # R G B R G B ...
+    if (
+        isinstance(values, list)
+        and what == "color"
+        and values
+        and all(type(v) is int for v in values)
+    ):
+        values = [
+            values[start : start + 3] for start in range(0, len(values), 3)
+        ]  # R G B R G B ...
     ids = [item.get("id") for item in items]
     numbered = all(type(value) is int for value in ids)
     if isinstance(values, dict):
-        found = [values.get(str(item.get("id", place)), values.get(item.get("name"))) for place, item in enumerate(items)]
+        found = [
+            values.get(str(item.get("id", place)), values.get(item.get("name")))
+            for place, item in enumerate(items)
+        ]
     elif len(values) == count and (listed or not numbered or ids == sorted(ids)):
         found = list(values)
     elif what == "color" and numbered and 0 <= min(ids) and max(ids) < len(values):
@@ -161,10 +188,14 @@ def _spread(path: Path, what: str, values: object, items: List[dict], listed: bo
     elif what == "color" and not numbered and len(values) == 256:
         found = list(values[:count])
     else:
-        raise ValueError(f"{path}: {len(values)} entries of {what} beside {count} classes; expected one a class")
+        raise ValueError(
+            f"{path}: {len(values)} entries of {what} beside {count} classes; expected one a class"
+        )
     for item, value in zip(items, found):
         if any(kind_of(key) == kind_of(what) for key in item):
-            raise ValueError(f"{path}: {what} is given with the classes and beside them; expected one of both")
+            raise ValueError(
+                f"{path}: {what} is given with the classes and beside them; expected one of both"
+            )
         item[what] = value
 
 
@@ -209,5 +240,7 @@ def _of_item(path: Path, place: str, item: object) -> dict:
             f'expected "name", ["name", [R, G, B]] or {{"id": 0, "name": ...}}'
         )
     if re.match(r"\s*\d+\s*[:=)）、]\s*\S", name):
-        raise ValueError(f'{path}, {place}: {name!r} begins with a number; expected {{"0": "name"}}')
+        raise ValueError(
+            f'{path}, {place}: {name!r} begins with a number; expected {{"0": "name"}}'
+        )
     return {"name": name, "color": colour} if colour is not None else {"name": name}

@@ -130,7 +130,9 @@ def _yaml_value(path: Path, line: str, value: str, below: List[str]) -> object:
     pairs = [re.fullmatch(r"[\"']?([^\"':]+)[\"']?\s*:\s+(.+)", item) for item in below]
     if not all(pairs):
         bad = next(item for item, pair in zip(below, pairs) if not pair)
-        raise ValueError(f"{path}: {bad[:60]!r} below {line!r} is not understood; expected '- name' or '0: name'")
+        raise ValueError(
+            f"{path}: {bad[:60]!r} below {line!r} is not understood; expected '- name' or '0: name'"
+        )
     return {pair[1].strip(): _scalar(pair[2].strip()) for pair in pairs}
 
 

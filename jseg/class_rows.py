@@ -31,7 +31,9 @@ COLOURS = set(
     "color colour rgb hex palette colors colours hexcode hexcolor hexcolour colorcode colourcode "
     "html css 颜色 颜色值".split()
 )
-BESIDE_COLOURS = set("value values code codes channel level band val 0 255 r g b class label".split())
+BESIDE_COLOURS = set(
+    "value values code codes channel level band val 0 255 r g b class label".split()
+)
 OTHER_SPACES = {"bgr", "hsv", "hsl", "cmyk", "yuv"}
 
 
@@ -61,7 +63,7 @@ class Found(NamedTuple):
 
 
 def kind_of(heading: str) -> str:
-    """"id", "name", "train", "r", "g", "b", "colour", "space" (a colour, but not RGB), "other" or "?"."""
+    """ "id", "name", "train", "r", "g", "b", "colour", "space" (a colour, but not RGB), "other" or "?"."""
     word = re.sub(r"[^0-9a-z\u4e00-\u9fff]+", "_", heading.lower()).strip("_")
     if word in KINDS:
         return KINDS[word]

@@ -148,7 +148,9 @@ def _colours(
     if channels:
         cells = [[columns[channels[channel]][i] for channel in "rgb"] for i in range(len(places))]
         empty = [all(value is None for value in row) for row in cells]
-        sources.append(([channels[c] for c in "rgb"], [None if e else c for e, c in zip(empty, cells)]))
+        sources.append(
+            ([channels[c] for c in "rgb"], [None if e else c for e, c in zip(empty, cells)])
+        )
     sources += [([number], columns[number]) for number in kinds if kinds[number] == "colour"]
 
     # Beside a column that is understood, words such as "gray" are not used.
@@ -184,11 +186,15 @@ def _check_left(
 ) -> None:
     """Raises ValueError for a column not understood which holds what no other column gives."""
     if kind == "space":
-        raise ValueError(f"{path}: {heading} holds colours, but not R G B; expected r, g, b or #rrggbb")
+        raise ValueError(
+            f"{path}: {heading} holds colours, but not R G B; expected r, g, b or #rrggbb"
+        )
     if kind != "?":
         return
     if not any(colour is not None for colour in colours) and all(map(_is_colour, cells)):
-        raise ValueError(f"{path}: {heading} looks like colours; expected the heading color, or r,g,b")
+        raise ValueError(
+            f"{path}: {heading} looks like colours; expected the heading color, or r,g,b"
+        )
 
     # Numbers that only count the rows are the order that is taken anyway.
     if all(value is None for value in ids) and all(map(_is_whole, cells)):

@@ -31,7 +31,14 @@ ENDING = re.compile(
 )
 PICTURE_ENDING = "_leftImg8bit"
 
-UNTRAINED = ("unlabeled", "unlabelled", "void", "ignore", "ego vehicle", "out of roi")  # no train id
+UNTRAINED = (
+    "unlabeled",
+    "unlabelled",
+    "void",
+    "ignore",
+    "ego vehicle",
+    "out of roi",
+)  # no train id
 READ_AHEAD = 50  # label maps that are asked whether a file's ids may be those of *_labelIds.png
 
 
@@ -116,7 +123,11 @@ def one_version(
         notes.append(
             f"{place}: the label maps are {'NAME' + chosen}.png"
             + (f", as {classes.name} has ids and no train ids" if by_ids else "")
-            + (f"; other versions of them are left out: {sum(left.values())} files ({parts})" if left else "")
+            + (
+                f"; other versions of them are left out: {sum(left.values())} files ({parts})"
+                if left
+                else ""
+            )
         )
     return {**versions[chosen], **rest}
 
@@ -132,10 +143,14 @@ def _by_label_ids(classes: ClassSet, versions: Dict[str, Dict[str, Path]]) -> bo
     if classes.file_ids != tuple(range(len(classes))):
         return True
     first = [maps[stem] for stem in sorted(maps)[:READ_AHEAD]]
-    return all(set(np.unique(read_values(path, classes).values).tolist()) <= stored for path in first)
+    return all(
+        set(np.unique(read_values(path, classes).values).tolist()) <= stored for path in first
+    )
 
 
-def _belongs(stem: str, pictures: Dict[str, Path], bases: Dict[str, str]) -> Tuple[Optional[str], str]:
+def _belongs(
+    stem: str, pictures: Dict[str, Path], bases: Dict[str, str]
+) -> Tuple[Optional[str], str]:
     """(stem of the picture, version) of a label map's stem; (None, "") if it is of no picture."""
     if stem in pictures:
         return stem, ""
@@ -206,7 +221,9 @@ def _by_train_ids(classes: ClassSet, notes: Notes) -> ClassSet:
     kept.sort(key=lambda place: classes.train_ids[place])
     numbers = tuple(classes.train_ids[place] for place in kept)
     shared = [
-        place for place, other in zip(kept[1:], kept) if classes.train_ids[place] == classes.train_ids[other]
+        place
+        for place, other in zip(kept[1:], kept)
+        if classes.train_ids[place] == classes.train_ids[other]
     ]
     if shared or not kept:
         what = f"train id {classes.train_ids[shared[0]]} twice" if shared else "no train id but 255"
