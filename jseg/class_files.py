@@ -2,7 +2,7 @@
 
 Text: `name R G B`, `id name`, `name id`, `R G B name`, the same with commas, semicolons or tabs,
 with or without a heading; a fourth level that is opaque; `name:R,G,B::` (CVAT's labelmap.txt),
-`0: name`, `0) name`, `0=name`, `name: 0`, `- name`; `#rrggbb`, `#rgb`, `0xrrggbb` and `(R, G, B)` as
+`0: name`, `0) name`, `0=name`, `name: 0`, `- name`; `#rrggbb`, `#rgb`, `0xrrggbb`, `(R, G, B)` as
 colours; GIMP palettes; labelme's labels.txt. JSON, Python's and YAML's lists: `jseg.class_json`.
 Every line that is none of these is refused by its number.
 """
@@ -57,7 +57,7 @@ def read_rows(path: Path) -> Found:
 
 
 def _settled(found: Found) -> Found:
-    """The rows without those that are no classes: nothing is known there, or no label map has them."""
+    """The rows without those that are no classes: nothing is known there, or no map has them."""
     rows, ignore, remarks = list(found.rows), list(found.ignore), list(found.remarks)
     numbered = any(row.id is not None for row in rows)
     if rows and rows[0].name == LABELME and rows[0].id in (None, -1, IGNORED):
@@ -118,7 +118,8 @@ def _text_rows(path: Path, text: str) -> Found:
     rows = [_row(path, place, line, shared, fourth) for place, line in lines]
     if rows and all(row.id is None and NUMBER_IN_NAME.match(row.name) for row in rows):
         raise ValueError(
-            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; {FORMS}"
+            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; "
+            f"{FORMS}"
         )
     return Found(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))
 
@@ -139,14 +140,15 @@ def _without_comment(path: Path, place: str, line: str, lead: bool) -> str:
             if re.match(r"\s*($|[,;|\t]|[:=]|[\d(#\[])", after):
                 continue
             raise ValueError(
-                f"{path}, {place}: {line.strip()!r} has # in a word; expected a space before a comment"
+                f"{path}, {place}: {line.strip()!r} has # in a word; expected a space before a "
+                f"comment"
             )
         return before.strip()
     return line.strip()
 
 
 def _unframed(lines: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
-    """The lines without what all of them begin or end with: - or * of a list, | of a table, commas."""
+    """The lines without what all of them begin or end with: - of a list, | of a table, commas."""
     texts = [line for _, line in lines]
     if texts and all(len(line) > 1 and line[0] == line[-1] == "|" for line in texts):
         lines = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Tuple
 
 from jseg.class_rows import Found, class_id, colour_of, kind_of
 from jseg.class_literals import LISTS
@@ -80,7 +80,7 @@ def _inner(data: object) -> object:
 
 
 def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]]:
-    """(the classes, {"color" or "id" or "trainid" or "ignore": what is beside them}, unused keys)."""
+    """(the classes, {"color", "id", "trainid", "ignore": what is beside them}, unused keys)."""
     word = {key: str(key).lower().replace(" ", "_") for key in data}
     beside: Dict[str, object] = {}
     lists = [key for key in data if word[key] in LISTS and data[key] and _holds_names(data[key])]
@@ -116,7 +116,8 @@ def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]
     names = [_names(data[key]) for key in lists]
     if any(other != names[0] for other in names[1:]):
         raise ValueError(
-            f"{path} has {' and '.join(map(str, lists))}, which name different classes; expected one list"
+            f"{path} has {' and '.join(map(str, lists))}, which name different classes; "
+            f"expected one list"
         )
     for key in rest:
         value = rest[key]
@@ -163,7 +164,7 @@ def _ignored(path: Path, value: object, remarks: List[str]) -> List[int]:
 
 
 def _spread(path: Path, what: str, values: object, items: List[dict], listed: bool) -> None:
-    """Give each class what a list or mapping beside the classes has for it: by id, else in order."""
+    """Give each class what a list or mapping beside them has for it: by id, else in order."""
     count = len(items)
     if (
         isinstance(values, list)

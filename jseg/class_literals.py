@@ -1,4 +1,4 @@
-"""What a text of classes holds that is JSON, Python's literals or YAML's `names:`; nothing of it is run."""
+"""A text of classes that is JSON, Python's literals or YAML's `names:`; nothing of it is run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def literal(path: Path, text: str) -> Optional[object]:
 
 
 def _python(text: str) -> Optional[object]:
-    """The literal, or {name: literal} of all that a Python text assigns; None where it is neither."""
+    """The literal, or {name: literal} of what a Python text assigns; None where it is neither."""
     try:
         body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -90,7 +90,7 @@ def _plain(value: object) -> object:
 
 
 def _yaml(path: Path, text: str) -> Optional[dict]:
-    """{key: names} of a YAML text with `names:` and the like above a list or a mapping; else None."""
+    """{key: names} of a YAML text with `names:` and the like above a list or mapping; else None."""
     lines = [re.sub(r"(^|\s)#\s.*$", "", line).rstrip() for line in text.splitlines()]
     lines = [line for line in lines if line.strip() and line.strip() != "---"]
     heads = [number for number, line in enumerate(lines) if KEY.fullmatch(line)]

@@ -1,4 +1,4 @@
-"""One class as a file gives it: name, colour, ids; what a column or an entry of a file is by its heading."""
+"""One class as a file gives it: name, colour, ids; what a column or a key holds, by its heading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ BRACKETS = re.compile(r"(?:rgba?)?\s*[(\[{]?([^()\[\]{}]*)[)\]}]?", re.I)
 
 # Headings of columns and keys of objects: lower case, words joined by _.
 HEADINGS = {
-    "id": "id idx index ids value class_id label_id classid labelid pixel_value pixelvalue pixel_id "
+    "id": "id idx index ids value class_id label_id classid labelid pixel_value pixelvalue "
+    "pixel_id "
     "gray grey gray_value grey_value gray_level class_value label_value class_index label_index "
     "编号 序号 类别编号 类别id 标签值 像素值 灰度值",
     "name": "name class label class_name label_name classname labelname names title "
@@ -63,7 +64,10 @@ class Found(NamedTuple):
 
 
 def kind_of(heading: str) -> str:
-    """ "id", "name", "train", "r", "g", "b", "colour", "space" (a colour, but not RGB), "other" or "?"."""
+    """What a heading says: "id", "name", "train", "r", "g", "b", "colour" or one of three others.
+
+    "space": a colour, but not RGB; "other": known, and nothing is read from it; "?": not known.
+    """
     word = re.sub(r"[^0-9a-z\u4e00-\u9fff]+", "_", heading.lower()).strip("_")
     if word in KINDS:
         return KINDS[word]

@@ -1,4 +1,4 @@
-"""Classes of a table: CSV and the like with a heading, or objects with keys; no column is dropped silently."""
+"""Classes of a table with a heading, or of objects with keys; no column is dropped silently."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def table_rows(
             found = found[:first] + [" ".join(found[first:stop])] + found[stop:]
         if len(found) != count:
             raise ValueError(
-                f"{path}, {place}: {line!r} has {len(found)} fields; expected {count}, as the heading"
+                f"{path}, {place}: {line!r} has {len(found)} fields; expected {count}, as the "
+                f"heading"
             )
         cells.append([cell or None for cell in found])
     return rows_of(path, [place for place, _ in lines], heading.words, cells)
@@ -125,8 +126,8 @@ def _ids(
     for other in there[1:]:
         if read[other] != read[there[0]]:
             raise ValueError(
-                f"{path}: {shown[there[0]]} and {shown[other]} both look like the ids of classes, and "
-                f"differ; expected one column of ids, leave the other out"
+                f"{path}: {shown[there[0]]} and {shown[other]} both look like the ids of classes, "
+                f"and differ; expected one column of ids, leave the other out"
             )
     found = read[there[0]] if there else [None] * len(places)
     return [255 if value == -1 and kind == "train" else value for value in found]

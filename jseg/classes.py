@@ -25,8 +25,9 @@ class ClassSet:
     file_ids says which value the data set's own label files use for each class, file_ignore which values mean "no class";
     they differ from 0..N-1 and `ignore` for ADE20K (0 = other, 1..150) and COCO-Stuff (0..181 with gaps). file_map are further values
     that stand for one of these (`--map`).
-    Of a file's set, numbered says that the file gives ids (not train ids alone), train_ids what *_labelTrainIds.png store for each class (255: nothing), ()
-    where the file does not say, and remarks what of the file is not used.
+    Of a file's set, numbered says that the file gives ids (not train ids alone), train_ids what
+    *_labelTrainIds.png store for each class (255: nothing), () where the file does not say, and
+    remarks what of the file is not used.
     """
     name: str
     names: Tuple[str, ...]
@@ -122,7 +123,8 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
     unknown = tuple(ignore) or tuple({IGNORED} - set(stored))
     plain = stored == tuple(range(len(rows)))
     train_ids = tuple(row.train_id for row in rows) if rows[0].train_id is not None else ()
-    return ClassSet(path.stem, names, palette, unknown if plain else (IGNORED,), stored, unknown, (), numbered, train_ids, tuple(remarks))
+    ignored = unknown if plain else (IGNORED,)
+    return ClassSet(path.stem, names, palette, ignored, stored, unknown, (), numbered, train_ids, tuple(remarks))
 
 
 def spread_palette(count: int) -> np.ndarray:

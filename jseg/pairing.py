@@ -56,8 +56,9 @@ def paired(
 ) -> List[Example]:
     """Every picture of a folder with its label map of another, sorted by stem.
 
-    classes: as of `one_version`. Which of several versions was taken, and what was left out, is appended to `notes`. Raises
-    DataError unless each picture has a label map and the reverse, and for an empty folder.
+    classes: as of `one_version`. Which of several versions was taken, and what was left out, is
+    appended to `notes`. Raises DataError unless each picture has a label map and the reverse, and
+    for an empty folder.
     """
     expected = "expected one label map NAME.png for every picture NAME.jpg"
     pictures = by_stem(pictures_place, PICTURE_SUFFIXES, notes)
@@ -202,8 +203,8 @@ def with_train_ids(classes: ClassSet, examples: Sequence[Example], notes: Notes 
             return classes
         why = f"which number others ({untrained[0]})" if plain else "which have gaps or begin later"
         raise DataError(
-            f"the label maps are *{TRAIN_IDS}.png, and {classes.name} has ids alone, {why}; expected "
-            f"a column trainId in the file of classes (255: none), or *{LABEL_IDS}.png"
+            f"the label maps are *{TRAIN_IDS}.png, and {classes.name} has ids alone, {why}; "
+            f"expected a column trainId in the file of classes (255: none), or *{LABEL_IDS}.png"
         )
     if classes.file_ids and notes is not None:
         notes.append(

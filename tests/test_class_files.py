@@ -37,7 +37,8 @@ FORMS = {
     "a Markdown table": "| id | name | colour |\n|---|:--|---|\n| 0 | sky | #010203 |\n| 1 | calm sea | 4 5 6 |",
     "Excel's separator": "sep=;\nid;name;colour\n0;sky;1,2,3\n1;calm sea;4,5,6",
     "a pandas index": ",name,id,colour\n0,sky,0.0,#010203\n1,calm sea,1.0,#040506",
-    "ADE20K's colours": "Idx,Color_Code (R,G,B),Color_Code(hex),Color,Name\n0,\"(1, 2, 3)\",#010203,black,sky\n1,\"(4, 5, 6)\",#040506,black,calm sea",
+    "ADE20K's colours":
+        "Idx,Color_Code (R,G,B),Color_Code(hex),Color,Name\n0,\"(1, 2, 3)\",#010203,black,sky\n1,\"(4, 5, 6)\",#040506,black,calm sea",
     "hex_code": "id,name,hex_code\n0,sky,#010203\n1,calm sea,#040506",
     "hexcode": "name,hexcode\nsky,#010203\ncalm sea,#040506",
     "palette": "name;palette\nsky;1 2 3\ncalm sea;4 5 6",
@@ -257,7 +258,8 @@ def test_what_cannot_be_read_safely_is_refused_in_one_line(tmp_path, name, text,
     assert words in str(error.value) and "\n" not in str(error.value) and str(tmp_path / name) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["3-wheeler", "24/7 shop", "50% grass", "a=b", "sky (120)", "n01 tench", "4x4", "U.S. road", "3d model"])
+@pytest.mark.parametrize("name", ["3-wheeler", "24/7 shop", "50% grass", "a=b", "sky (120)", "n01 tench", "4x4", "U.S. road",
+                                  "3d model"])
 def test_marks_within_names_are_theirs(tmp_path, name):
     (tmp_path / "c.txt").write_text(f"sky\n{name}" if name != "3d model" else f"sky,1,2,3\n{name},4,5,6")
     assert load_classes(tmp_path / "c.txt").names == ("sky", name)

@@ -70,7 +70,8 @@ def test_coco_stuff_s_versions_have_their_own_numbering(tmp_path, endings, store
 # Train ids of a file of classes -------------------------------------------------------------------------------------
 
 IDS, TRAIN = "_gtFine_labelIds", "_gtFine_labelTrainIds"
-ROWS = [("unlabeled", 0, 255), ("ego vehicle", 1, 255), ("pole", 2, 255), ("road", 3, 0), ("building", 4, 2), ("sidewalk", 5, 1), ("plate", -1, -1)]
+ROWS = [("unlabeled", 0, 255), ("ego vehicle", 1, 255), ("pole", 2, 255), ("road", 3, 0), ("building", 4, 2),
+        ("sidewalk", 5, 1), ("plate", -1, -1)]
 
 
 def city(root, versions, ids=(0, 3, 4, 5), train=(255, 0, 2, 1)):
