@@ -34,10 +34,11 @@ LEADING = re.compile(r"\s*#(?=[a-f]*\d)([0-9a-f]{6}|[0-9a-f]{3})\s+\S", re.I)
 IGNORE = re.compile(r"ignore\s*[\s,:=]\s*([+-]?[\d.]+)", re.I)
 NOT_A_NAME = re.compile(
     r"[:=]\s*\d|::|\d\s*,\s*\d|^[{\[<>)\]=、）|/\\~;,.!?+&]|^[-*]+[\s>]|^\d+(?![-/.&+'%])\s*[^\w\s]"
-    r"|[}\]:=,{]$|(^|\s)0x[0-9a-f]+$|[-=]>|^\w+\s*=\s*\w*[\[({]",
+    r"|[}\]:=,{]$|(^|\s)0x[0-9a-f]+$|[-=]>|^\w+\s*=\s*\w*[\[({]"
+    r"|(^|\s)\d+\s+\d+\s+\d+(\s|$)|\d\s*[:=]|^[①-⑳]|\s(?=[a-f]*\d)[0-9a-f]{6}$",
     re.I,
 )
-FULL_WIDTH = str.maketrans("，；：", ",;:")
+FULL_WIDTH = {**str.maketrans("，；：", ",;:"), 0x200B: None, 0xFEFF: None}  # and what has no width
 UNKNOWN = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "__ignore__")  # at id 255
 LABELME = "__ignore__"  # labelme's first line, of id -1
 
@@ -49,14 +50,14 @@ def read_rows(path: Path) -> Found:
     """
     text = read_text(path)
     if path.suffix.lower() == ".json":
-        return _settled(data_rows(path, parsed(path, text)))
+        return _settled(path, data_rows(path, parsed(path, text)))
     if re.match(r"\s*<[?!\w]", text):
         raise ValueError(f"{path} looks like XML; {FORMS}, a name or class a line")
     data = literal(path, text)
-    return _settled(_text_rows(path, text) if data is None else data_rows(path, data))
+    return _settled(path, _text_rows(path, text) if data is None else data_rows(path, data))
 
 
-def _settled(found: Found) -> Found:
+def _settled(path: Path, found: Found) -> Found:
     """The rows without those that are no classes: nothing is known there, or no map has them."""
     rows, ignore, remarks = list(found.rows), list(found.ignore), list(found.remarks)
     numbered = any(row.id is not None for row in rows)
@@ -64,6 +65,12 @@ def _settled(found: Found) -> Found:
         ignore.append(IGNORED)
         remarks.append(f"{LABELME} is no class, 255 is ignored")
         rows = rows[1:]
+    later = [row for row in rows if row.name == LABELME and row.id not in (-1, IGNORED, *ignore)]
+    if later:
+        raise ValueError(
+            f"{path}, {later[0].place}: {LABELME} is no class, as labelme has it in the first line,"
+            f" without an id; expected it there, or another name"
+        )
 
     # A file of train ids alone is numbered by them, where some are none.
     if rows and all(row.id is None and row.train_id is not None for row in rows):
@@ -154,6 +161,8 @@ def _unframed(lines: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
         lines = [
             (place, line[1:-1].strip()) for place, line in lines if re.search(r"[^|\s:-]", line)
         ]
+    elif texts and all("|" in line for line in texts):
+        lines = [(place, line) for place, line in lines if re.search(r"[^|\s:-]", line)]
     elif texts and all(re.match(r"[-*•]\s+\S", line) for line in texts):
         lines = [(place, line[1:].strip()) for place, line in lines]
     for mark in ",;":
@@ -252,6 +261,8 @@ def _of_fields(path: Path, place: str, line: str, words: Sequence[str], fourth: 
         raise ValueError(f"{path}, {place}: {line!r} {what}; {FORMS}")
 
     # Without alpha there are an id and a colour, each once.
+    if len(after) == 2 and HEX.fullmatch(after[1]) and not HEX.fullmatch(after[0]) and not before:
+        before, after = after[:1], after[1:]
     after = after[:-1] if fourth == "alpha" and _size(after) == 4 else after
     before = before[:-1] if fourth == "alpha" and _size(before) in (4, 5) else before
     sizes = (_size(before), _size(after))

@@ -68,11 +68,11 @@ def data_rows(path: Path, data: object) -> Found:
 
 def _inner(data: object) -> object:
     """The entry of an object that alone holds the classes, such as METAINFO, else the object."""
-    if isinstance(data, dict) and not any(str(key).lower() in LISTS for key in data):
+    if isinstance(data, dict) and not any(_word(str(key)) in LISTS for key in data):
         nested = [
             value
             for value in data.values()
-            if isinstance(value, dict) and any(str(key).lower() in LISTS for key in value)
+            if isinstance(value, dict) and any(_word(str(key)) in LISTS for key in value)
         ]
         if len(nested) == 1:
             return nested[0]
@@ -81,7 +81,8 @@ def _inner(data: object) -> object:
 
 def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]]:
     """(the classes, {"color", "id", "trainid", "ignore": what is beside them}, unused keys)."""
-    word = {key: str(key).lower().replace(" ", "_") for key in data}
+    data = {key: value for key, value in data.items() if value is not None}
+    word = {key: _word(str(key)) for key in data}
     beside: Dict[str, object] = {}
     lists = [key for key in data if word[key] in LISTS and data[key] and _holds_names(data[key])]
     lists = (
@@ -126,6 +127,14 @@ def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]
         if all(isinstance(item, list) and len(item) == 3 for item in value):
             raise ValueError(f"{path}: {key} looks like colours; expected the key palette")
     return data[lists[0]], beside, [str(key) for key in rest if key not in lists]
+
+
+def _word(key: str) -> str:
+    """A key in lower case; class_names and VOC_CLASSES are names and classes, so with palettes."""
+    word = key.lower().replace(" ", "_")
+    last = word.rpartition("_")[2]
+    whole = word in IGNORES + PALETTES or last not in [*LISTS, *PALETTES]
+    return word if whole else last
 
 
 def _holds_names(value: object) -> bool:
@@ -233,8 +242,13 @@ def _same_keys(item: dict) -> dict:
 def _of_item(path: Path, place: str, item: object) -> dict:
     if isinstance(item, dict):
         return _same_keys({str(key): value for key, value in item.items() if value is not None})
-    pair = isinstance(item, list) and len(item) == 2
-    name, colour = item if pair else (item, None)
+    # ["name", [R, G, B]], with an id before or behind the name.
+    parts = list(item) if isinstance(item, list) and 2 <= len(item) <= 3 else [item]
+    numbers = [part for part in parts if type(part) is int] if len(parts) > 1 else []
+    parts = [part for part in parts if part not in numbers] if len(numbers) == 1 else parts
+    name, colour = (parts + [None])[:2] if len(parts) <= 2 else (item, None)
+    if len(numbers) > 1:
+        name = item
     if not isinstance(name, str) or not name.strip():
         raise ValueError(
             f"{path}, {place}: got {json.dumps(item, ensure_ascii=False)[:60]}; "
@@ -244,4 +258,5 @@ def _of_item(path: Path, place: str, item: object) -> dict:
         raise ValueError(
             f'{path}, {place}: {name!r} begins with a number; expected {{"0": "name"}}'
         )
-    return {"name": name, "color": colour} if colour is not None else {"name": name}
+    known = {"id": numbers[0] if numbers else None, "name": name, "color": colour}
+    return {key: value for key, value in known.items() if value is not None}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 LISTS = ("classes", "categories", "labels", "names", "items", "id2label", "label2id")
-KEY = re.compile(r"(?P<key>%s)\s*:\s*(?P<value>[\[({].*)?" % "|".join(LISTS), re.I)
+KEY = re.compile(r"(?:\w+_)?(?P<key>%s)\s*:\s*(?P<value>[\[({].*)?" % "|".join(LISTS), re.I)
+KEPT = (ast.Assign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.If, ast.Expr)
 
 
 def parsed(path: Path, text: str) -> object:
@@ -58,35 +59,68 @@ def _python(text: str) -> Optional[object]:
         body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    if len(body) == 1 and isinstance(body[0], ast.Expr):
+        found = _whole(_value(body[0].value, {}))
+        return found if isinstance(found, (list, dict)) else None
 
-    def value(node: ast.AST) -> object:
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("dict", "list", "tuple"):
-            if node.keywords:
-                return {word.arg: value(word.value) for word in node.keywords}
-            return value(node.args[0]) if node.args else None
-        return _plain(ast.literal_eval(node))
-
-    try:
-        if len(body) == 1 and isinstance(body[0], ast.Expr):
-            found = value(body[0].value)
-            return found if isinstance(found, (list, dict)) else None
-        assigned = [node for node in body if isinstance(node, ast.Assign)]
-        if not assigned or len(assigned) < len(body):
-            return None
-        return {node.targets[0].id: value(node.value) for node in assigned}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    # What may change a list after its assignment is not followed.
+    names = [
+        ast.dump(target) for node in body if isinstance(node, ast.Assign) for target in node.targets
+    ]
+    texts = [node for node in body if isinstance(node, ast.Expr)]
+    changed = any(not isinstance(node.value, ast.Constant) for node in texts)
+    if changed or len(set(names)) < len(names) or not all(isinstance(node, KEPT) for node in body):
         return None
 
+    # `Label = namedtuple("Label", ["name", "id"])` says what Label("road", 7) is.
+    assigned = {
+        node.targets[0].id: node.value
+        for node in body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    records: Dict[str, List[str]] = {}
+    for name, node in assigned.items():
+        if isinstance(node, ast.Call) and _called(node) == "namedtuple" and len(node.args) == 2:
+            given = _value(node.args[1], {})
+            words = given.replace(",", " ").split() if isinstance(given, str) else given
+            records[name] = words if isinstance(words, list) else []
+    found = {
+        name: _whole(_value(node, records))
+        for name, node in assigned.items()
+        if name not in records
+    }
+    return found if any(isinstance(value, (list, dict)) for value in found.values()) else None
 
-def _plain(value: object) -> object:
-    """A Python literal as JSON has it."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if value is not None and not isinstance(value, (str, int, float)):
-        raise ValueError(f"{type(value).__name__} is nothing that JSON has")
-    return value
+
+def _whole(value: object) -> object:
+    """The value, or "..." where a part of it is none that is known."""
+    return "..." if '"..."' in json.dumps(value) else value
+
+
+def _called(node: ast.Call) -> str:
+    return getattr(node.func, "id", getattr(node.func, "attr", ""))
+
+
+def _value(node: ast.AST, records: Dict[str, List[str]]) -> object:
+    """What a node of literals, dict, list, np.array and records holds; "..." for any other."""
+    if isinstance(node, ast.Call):
+        name = _called(node)
+        if name in records and not node.keywords:
+            return dict(zip(records[name], [_value(item, records) for item in node.args]))
+        if name == "dict" or name in records:
+            return {str(word.arg): _value(word.value, records) for word in node.keywords}
+        known = name in ("list", "tuple", "array", "asarray") and node.args
+        return _value(node.args[0], records) if known else "..."
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item, records) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [None if key is None else _value(key, records) for key in node.keys]
+        return {str(key): _value(value, records) for key, value in zip(keys, node.values)}
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return "..."
+    return value if value is None or isinstance(value, (str, int, float)) else "..."
 
 
 def _yaml(path: Path, text: str) -> Optional[dict]:
@@ -127,6 +161,8 @@ def _yaml_value(path: Path, line: str, value: str, below: List[str]) -> object:
     if all(item.startswith("-") for item in below):
         items = [item[1:].strip() for item in below]
         return [_scalar(item) for item in items]
+    if below[0].startswith("-"):
+        return _yaml_objects(path, line, below)
     pairs = [re.fullmatch(r"[\"']?([^\"':]+)[\"']?\s*:\s+(.+)", item) for item in below]
     if not all(pairs):
         bad = next(item for item, pair in zip(below, pairs) if not pair)
@@ -134,6 +170,20 @@ def _yaml_value(path: Path, line: str, value: str, below: List[str]) -> object:
             f"{path}: {bad[:60]!r} below {line!r} is not understood; expected '- name' or '0: name'"
         )
     return {pair[1].strip(): _scalar(pair[2].strip()) for pair in pairs}
+
+
+def _yaml_objects(path: Path, line: str, below: List[str]) -> List[dict]:
+    """The objects of `- name: sky` with other keys in the lines below it."""
+    found: List[dict] = []
+    for item in below:
+        pair = re.fullmatch(r"(-\s+)?[\"']?([^\"':]+)[\"']?\s*:\s+(.+)", item)
+        if not pair:
+            raise ValueError(
+                f"{path}: {item[:60]!r} below {line!r} is not understood; expected '- name'"
+            )
+        found += [{}] if pair[1] else []
+        found[-1][pair[2].strip()] = _scalar(pair[3].strip())
+    return found
 
 
 def _scalar(text: str) -> object:

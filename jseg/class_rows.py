@@ -12,6 +12,7 @@ Colour = Tuple[int, int, int]
 IGNORED = 255
 HEX = re.compile(r"(?:#|0x)(?:[0-9a-f]{6}|[0-9a-f]{3})(?![0-9a-z])", re.I)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
+BARE = re.compile(r"[0-9a-f]{6}", re.I)  # where a heading says that it is a colour
 BRACKETS = re.compile(r"(?:rgba?)?\s*[(\[{]?([^()\[\]{}]*)[)\]}]?", re.I)
 
 # Headings of columns and keys of objects: lower case, words joined by _.
@@ -115,8 +116,8 @@ def colour_of(path: Path, place: str, value: object) -> Colour:
     if isinstance(value, dict):
         kinds = {kind_of(str(key)): number for key, number in value.items()}
         levels = [kinds.get(channel) for channel in "rgb"]
-    elif isinstance(value, str) and HEX.fullmatch(value.strip()):
-        digits = value.strip().lower().replace("0x", "#")[1:]
+    elif isinstance(value, str) and (HEX.fullmatch(value.strip()) or BARE.fullmatch(value.strip())):
+        digits = re.sub("^(#|0x)", "", value.strip().lower())
         digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
         levels = [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
     elif isinstance(value, str):

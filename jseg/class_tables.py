@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from jseg.class_rows import NUMBER, Colour, Row, class_id, colour_of, is_number, kind_of
+from jseg.class_rows import BARE, NUMBER, Colour, Row, class_id, colour_of, is_number, kind_of
 
 DELIMITERS = "\t;,|"
 TRIPLE_HEADING = re.compile(r"\(\s*r\s*,\s*g\s*,\s*b\s*\)", re.I)
@@ -213,7 +213,7 @@ def _is_whole(cell: object) -> bool:
 
 
 def _is_colour(cell: object) -> bool:
-    if isinstance(cell, (str, int)) and NUMBER.fullmatch(str(cell)):
+    if isinstance(cell, (str, int)) and (NUMBER.fullmatch(str(cell)) or BARE.fullmatch(str(cell))):
         return False
     try:
         colour_of(Path(), "", cell)

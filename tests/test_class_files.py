@@ -46,6 +46,11 @@ FORMS = {
     "color_r": "color_r\tcolor_g\tcolor_b\tclass name\n1\t2\t3\tsky\n4\t5\t6\tcalm sea",
     "Chinese headings": "编号,名称,颜色\n0,sky,#010203\n1,calm sea,#040506",
     "mmsegmentation": "CLASSES = ('sky', 'calm sea')\nPALETTE = [[1, 2, 3], [4, 5, 6]]",
+    "a program of lists": "import numpy as np\nVOC_CLASSES = ['sky', 'calm sea']\nVOC_COLORMAP = np.array([[1, 2, 3], [4, 5, 6]])",
+    "id and hexadecimal behind": "sky,0,#010203\ncalm sea,1,#040506",
+    "hexadecimal without #": "name,color\nsky,010203\ncalm sea,040506",
+    "a Markdown table without frame": "name | colour\n---|:--\nsky | #010203\ncalm sea | #040506",
+    "YAML's objects": "classes:\n  - name: sky\n    color: [1, 2, 3]\n  - color: '#040506'\n    name: calm sea",
     "METAINFO": "METAINFO = dict(\n    classes=('sky', 'calm sea'),\n    palette=[[1, 2, 3], [4, 5, 6]])",
     "YAML": "nc: 2\nnames: [sky, calm sea]\npalette:\n  - [1, 2, 3]\n  - [4, 5, 6]",
     "JSON in a text file": '[["sky", [1, 2, 3]], ["calm sea", "#040506"]]',
@@ -127,7 +132,8 @@ def test_255_may_be_a_class(tmp_path):
 @pytest.mark.parametrize("line", [
     "sky:1,2,3:a", "sky=1=2", "sky,1,2", "sky,1,2,3,9", "sky:", "-- sky", "{", "0 sky 1 2 3 4", "7", "0 0 0 0 0 0 0 sky",
     "sky,sea,1,2,3", "256 sky", "sky,1,2,256", "-2 sky", "sky 1.5", "0/sky", "0> sky", "0 -> sky", "3-wheeler", "sky 0xabcde", "sky->1",
-    "0) sky:1,2,3::", "<sky>", "0 <sky>", "sky#blue", "sky# blue", "C#D 1 2 3", "0 1 sky", "sky, sea", "- sky\nsea 1 2 3"])
+    "0) sky:1,2,3::", "<sky>", "0 <sky>", "sky#blue", "sky# blue", "C#D 1 2 3", "0 1 sky", "sky, sea", "- sky\nsea 1 2 3",
+    "sky 1 2 3 blue", "class 0: sky", "① sky", "sky aabb01"])
 def test_a_line_of_no_form_is_refused_by_its_number(tmp_path, line):
     (tmp_path / "c.txt").write_text("# mine\n" + line + "\n")
     with pytest.raises(ValueError, match="line 2") as error:
@@ -160,6 +166,8 @@ BESIDE = {
     "palette of a class": ([{"title": "sky", "palette": [1, 2, 3]}, {"title": "calm sea", "palette": [4, 5, 6]}], (0, 1)),
     "id: [name, colour]": ({"0": ["sky", [1, 2, 3]], "1": ["calm sea", [4, 5, 6]]}, (0, 1)),
     "name: {...}": ({"sky": {"id": 3, "color": "#010203"}, "calm sea": {"id": 4, "color": "#040506"}}, (3, 4)),
+    "class_names": ({"class_names": ["sky", "calm sea"], "class_colors": [[1, 2, 3], [4, 5, 6]], "ignore": None}, (0, 1)),
+    "lists of id, name, colour": ([[3, "sky", [1, 2, 3]], [4, "calm sea", [4, 5, 6]]], (3, 4)),
     "an empty list beside": ({"classes": [], "categories": [["sky", [1, 2, 3]], ["calm sea", [4, 5, 6]]]}, (0, 1)),
 }
 
@@ -250,7 +258,13 @@ def test_what_is_not_used_of_a_file_is_said(tmp_path, name, text, words):
     ("c.xml", '<labels><label name="sky"/></labels>', "looks like XML"),
     ("c.txt", "0/sky\n1/sea", "begins with a number, as all names do"),
     ("c.txt", "#abc sky", "names 0 classes"),
-    ("c.txt", "CLASSES = tuple(open('x'))", "not understood")])
+    ("c.txt", "CLASSES = tuple(open('x'))", "not understood"),
+    ("c.txt", "CLASSES = ['sky']\nCLASSES += ['sea']", "not understood"),
+    ("c.txt", "CLASSES = ['sky']\nCLASSES.append('sea')", "not understood"),
+    ("c.txt", "A = ['sky']\nCLASSES = ['sea', A]", "names no class"),
+    ("c.json", '{"thing_classes": ["sky"], "stuff_classes": ["sea"]}', "name different classes"),
+    ("c.txt", "sky\n__ignore__", "line 2: __ignore__ is no class"),
+    ("c.txt", "0 __ignore__\n1 sky", "line 1: __ignore__ is no class")])
 def test_what_cannot_be_read_safely_is_refused_in_one_line(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError) as error:
@@ -263,3 +277,23 @@ def test_what_cannot_be_read_safely_is_refused_in_one_line(tmp_path, name, text,
 def test_marks_within_names_are_theirs(tmp_path, name):
     (tmp_path / "c.txt").write_text(f"sky\n{name}" if name != "3d model" else f"sky,1,2,3\n{name},4,5,6")
     assert load_classes(tmp_path / "c.txt").names == ("sky", name)
+
+
+def test_the_labels_of_cityscapes_scripts_are_read(tmp_path):
+    (tmp_path / "labels.py").write_text('''"""Labels."""
+from collections import namedtuple
+Label = namedtuple("Label", ["name", "id", "trainId", "category", "color"])
+labels = [
+    #      name           id  trainId category  color
+    Label("unlabeled"   ,  0,  255,   "void",   (0, 0, 0)),
+    Label("road"        ,  7,    0,   "flat",   (128, 64, 128)),
+    Label("car"         , 26,   13,   "vehicle", (0, 0, 142)),
+    Label("licence plate", -1,  -1,   "vehicle", (0, 0, 143)),
+]
+name2label = {label.name: label for label in labels}
+def ids(): pass
+''')
+    classes = load_classes(tmp_path / "labels.py")
+    assert classes.names == ("unlabeled", "road", "car") and classes.file_ids == (0, 7, 26) and classes.train_ids == (255, 0, 13)
+    assert classes.palette.tolist()[1] == [128, 64, 128]
+    assert classes.remarks == ("not used: name2label", "not used of the classes: category", "of id -1, which no label map holds: licence plate")
