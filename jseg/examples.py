@@ -31,9 +31,9 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     """All examples of a training folder, sorted by stem.
 
     With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what a command of ours wrote beside
-    its results (a contact sheet) is left out. classes: as of `jseg.pairing.one_version`. What the user should be told (two picture folders, files that are left out) is
-    appended to `notes`. Raises DataError in one line for a missing or empty folder, for pictures without label map and label maps
-    without picture (all counted, the first five named), and for two files of one stem.
+    its results (a contact sheet) is left out. classes: as of `jseg.pairing.one_version`. What the user should be told (two picture
+    folders, files that are left out) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for
+    pictures without label map and label maps without picture (all counted, the first five named), and for two files of one stem.
     """
     root = existing_folder(folder, "training folder")
     place = _subfolder(root, PICTURE_FOLDERS, images.PICTURE_SUFFIXES, notes)

@@ -296,4 +296,5 @@ def ids(): pass
     classes = load_classes(tmp_path / "labels.py")
     assert classes.names == ("unlabeled", "road", "car") and classes.file_ids == (0, 7, 26) and classes.train_ids == (255, 0, 13)
     assert classes.palette.tolist()[1] == [128, 64, 128]
-    assert classes.remarks == ("not used: name2label", "not used of the classes: category", "of id -1, which no label map holds: licence plate")
+    assert classes.remarks == ("not used: name2label", "not used of the classes: category",
+                               "of id -1, which no label map holds: licence plate")

@@ -123,6 +123,13 @@ def test_train_ids_may_have_another_order_than_ids(tmp_path):
     assert read(tmp_path, classes) == ["building", "road", "sidewalk", "wall"]
 
 
+def test_train_ids_may_have_gaps(tmp_path):
+    classes = class_file(city(tmp_path, [TRAIN], train=(0, 13, 255, 5)), ["name", "id", "trainId"],
+                         [("car", 26, 13), ("road", 7, 0), ("pole", 17, 5)])
+    assert read(tmp_path, classes) == ["road", "car", None, "pole"]
+    assert open_dataset(tmp_path, "folders", classes).classes.file_ids == (0, 5, 13)
+
+
 def test_label_ids_alone_are_read_by_the_ids(tmp_path):
     classes = class_file(city(tmp_path, [IDS]), ["name", "id", "trainId"])
     assert read(tmp_path, classes) == ["unlabeled", "road", "building", "sidewalk"]
