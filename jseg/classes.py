@@ -25,6 +25,9 @@ class ClassSet:
     file_ids says which value the data set's own label files use for each class, file_ignore which values mean "no class";
     they differ from 0..N-1 and `ignore` for ADE20K (0 = other, 1..150) and COCO-Stuff (0..181 with gaps). file_map are further values
     that stand for one of these (`--map`).
+    Of a file's set, numbered says that the file gives ids (not train ids alone), train_ids what
+    *_labelTrainIds.png store for each class (255: nothing), () where the file does not say, and
+    remarks what of the file is not used.
     """
     name: str
     names: Tuple[str, ...]
@@ -33,16 +36,21 @@ class ClassSet:
     file_ids: Tuple[int, ...] = ()
     file_ignore: Tuple[int, ...] = (IGNORED,)
     file_map: Tuple[Tuple[int, int], ...] = ()      # (value, the stored value that it is read as)
+    numbered: bool = False
+    train_ids: Tuple[int, ...] = ()
+    remarks: Tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def said(self) -> str:
-        """'11 classes of camvid-11: sky, building, pole, ...' and how files store them, in one line."""
+        """'11 classes of camvid-11: sky, building, pole, ...', how files store them and what is left out, in one line."""
         shown = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
         stored = self.file_ids or tuple(range(len(self)))
         return f"{len(self)} classes of {self.name}: {shown}" + (
-            f"; stored as {_ranges(np.array(stored))}" if stored != tuple(range(len(self))) else "")
+            f"; stored as {_ranges(np.array(stored))}" if stored != tuple(range(len(self))) else "") + "".join(
+            f"; {remark}" for remark in self.remarks) + (
+            "; train ids are read in *_labelTrainIds.png alone" if self.train_ids and self.train_ids != self.file_ids else "")
 
     def from_file_ids(self, label: np.ndarray) -> np.ndarray:
         """uint8 [H, W] as stored by the data set -> uint8 class ids 0..N-1, with `ignore[0]` where there is no class.
@@ -91,16 +99,17 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
     their order, and label files are read by them. Raises ValueError naming the file and the line.
     """
     path = Path(path)
-    rows, ignore = read_rows(path)
+    rows, ignore, remarks, numbered = read_rows(path)
     if not 1 <= len(rows) <= 255:
         raise ValueError(f"{path} names {len(rows)} classes; expected 1 to 255")
     _check_distinct(path, [(row.place, row.name) for row in rows], "name")
-    for what, index in (("colour", 2), ("id", 3)):
+    for what, index in (("colour", 2), ("id", 3), ("train id", 4)):
         given = [row for row in rows if row[index] is not None]
         if given and len(given) < len(rows):
             row = next(row for row in rows if row[index] is None)
             raise ValueError(f"{path}, {row.place}: class {row.name!r} has no {what} while others have; give all or none")
-        _check_distinct(path, [(row.place, row[index]) for row in given], what)
+        if what != "train id":          # several classes may be one to a training, and are refused there
+            _check_distinct(path, [(row.place, row[index]) for row in given], what)
 
     # Ids as given, else in the order of the file.
     rows = [row._replace(id=place if row.id is None else row.id) for place, row in enumerate(rows)]
@@ -113,7 +122,9 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
         raise ValueError(f"{path}: ignored id {inside[0]} is a class ({names[stored.index(inside[0])]}); expected other ids up to 255")
     unknown = tuple(ignore) or tuple({IGNORED} - set(stored))
     plain = stored == tuple(range(len(rows)))
-    return ClassSet(path.stem, names, palette, unknown if plain else (IGNORED,), stored, unknown)
+    train_ids = tuple(row.train_id for row in rows) if rows[0].train_id is not None else ()
+    ignored = unknown if plain else (IGNORED,)
+    return ClassSet(path.stem, names, palette, ignored, stored, unknown, (), numbered, train_ids, tuple(remarks))
 
 
 def spread_palette(count: int) -> np.ndarray:

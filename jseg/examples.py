@@ -28,11 +28,13 @@ LAYOUT = "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), o
 Notes = Optional[List[str]]
 
 
-def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None) -> List[Example]:
+def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None,
+                  classes: Optional[ClassSet] = None) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
     With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what
-    a command of ours wrote beside its results (a contact sheet) is left out. What the user should be
+    a command of ours wrote beside its results (a contact sheet) is left out. classes: as of
+    `jseg.pairing.one_version`. What the user should be
     told (two picture folders, files that are left out, there, in `folder` itself and in its other
     folders) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for
     pictures without label map and label maps without picture (all counted, the first five named),
@@ -58,7 +60,7 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
             raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
     if notes is not None:
         notes.extend(_of_the_root(root, place))
-    maps = one_version(pictures, maps, maps_place, notes)
+    maps = one_version(pictures, maps, maps_place, notes, classes)
     _check_partners(place, pictures, maps_place, maps)
     return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
 

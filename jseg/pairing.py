@@ -13,20 +13,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
+
 from jseg.checks import LABEL_SUFFIXES, DataError, left_out, name_key, some, visible_files
 from jseg.classes import IGNORED, ClassSet
 from jseg.images import PICTURE_SUFFIXES
+from jseg.label_maps import read_values
 
 Notes = Optional[List[str]]
 
 # In the order in which they are taken; instance maps hold no classes and are taken never.
 TRAIN_IDS = "_labelTrainIds"
-VERSIONS = ("", TRAIN_IDS, "_labelIds", "_labels", "_label", "_mask", "_seg", "_gt", "_L", "_color")
+LABEL_IDS = "_labelIds"
+VERSIONS = ("", TRAIN_IDS, LABEL_IDS, "_labels", "_label", "_mask", "_seg", "_gt", "_L", "_color")
 NEVER = ("_instanceIds", "_instanceTrainIds", "_instances", "_instance")
 ENDING = re.compile(
     "(?P<base>.*?)(_gtFine|_gtCoarse)?(?P<version>%s)" % "|".join(VERSIONS[1:] + NEVER), re.I
 )
 PICTURE_ENDING = "_leftImg8bit"
+
+UNTRAINED = (
+    "unlabeled",
+    "unlabelled",
+    "void",
+    "ignore",
+    "ego vehicle",
+    "out of roi",
+)  # no train id
+READ_AHEAD = 50  # label maps that are asked whether a file's ids may be those of *_labelIds.png
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,14 @@ class Example:
     label: Optional[Path] = None
 
 
-def paired(pictures_place: Path, maps_place: Path, notes: Notes = None) -> List[Example]:
+def paired(
+    pictures_place: Path, maps_place: Path, notes: Notes = None, classes: Optional[ClassSet] = None
+) -> List[Example]:
     """Every picture of a folder with its label map of another, sorted by stem.
 
-    Which of several versions was taken, and what was left out, is appended to `notes`. Raises
-    DataError unless each picture has a label map and the reverse, and for an empty folder.
+    classes: as of `one_version`. Which of several versions was taken, and what was left out, is
+    appended to `notes`. Raises DataError unless each picture has a label map and the reverse, and
+    for an empty folder.
     """
     expected = "expected one label map NAME.png for every picture NAME.jpg"
     pictures = by_stem(pictures_place, PICTURE_SUFFIXES, notes)
@@ -53,7 +70,7 @@ def paired(pictures_place: Path, maps_place: Path, notes: Notes = None) -> List[
     ):
         if not found:
             raise DataError(f"{place} holds no {what}; {expected}")
-    maps = one_version(pictures, maps, maps_place, notes)
+    maps = one_version(pictures, maps, maps_place, notes, classes)
     for found, others, place, what in (
         (pictures, maps, maps_place, "label map"),
         (maps, pictures, pictures_place, "picture"),
@@ -68,11 +85,16 @@ def paired(pictures_place: Path, maps_place: Path, notes: Notes = None) -> List[
 
 
 def one_version(
-    pictures: Dict[str, Path], maps: Dict[str, Path], place: Path, notes: Notes = None
+    pictures: Dict[str, Path],
+    maps: Dict[str, Path],
+    place: Path,
+    notes: Notes = None,
+    classes: Optional[ClassSet] = None,
 ) -> Dict[str, Path]:
     """{stem of the picture: label map}: the version that most pictures have, the first of equals.
 
-    Label maps of no picture keep their own stem.
+    Where `classes` come from a file with ids and without train ids, *_labelIds.png go before
+    *_labelTrainIds.png. Label maps of no picture keep their own stem.
     """
     bases = {_base(stem): stem for stem in pictures}
     versions: Dict[str, Dict[str, Path]] = {}
@@ -95,17 +117,42 @@ def one_version(
             )
         return maps
     chosen = max(usable, key=lambda name: len(versions[name]))  # max keeps the first of equals
+    by_ids = chosen == TRAIN_IDS and classes is not None and _by_label_ids(classes, versions)
+    chosen = LABEL_IDS if by_ids else chosen
     left = Counter({name: len(files) for name, files in versions.items() if name != chosen})
     if notes is not None and (chosen or left):
         parts = ", ".join(f"{count} *{name or '(no ending)'}" for name, count in left.items())
         notes.append(
             f"{place}: the label maps are {'NAME' + chosen}.png"
-            + (f"; other versions of them are left out: {sum(left.values())} files ({parts})" if left else "")
+            + (f", as {classes.name} has ids and no train ids" if by_ids else "")
+            + (
+                f"; other versions of them are left out: {sum(left.values())} files ({parts})"
+                if left
+                else ""
+            )
         )
     return {**versions[chosen], **rest}
 
 
-def _belongs(stem: str, pictures: Dict[str, Path], bases: Dict[str, str]) -> Tuple[Optional[str], str]:
+def _by_label_ids(classes: ClassSet, versions: Dict[str, Dict[str, Path]]) -> bool:
+    """Whether a file's ids, without train ids beside them, are those of *_labelIds.png."""
+    maps = versions.get(LABEL_IDS, {})
+    if not classes.numbered or classes.train_ids or len(maps) < len(versions[TRAIN_IDS]):
+        return False
+
+    # 0 to N - 1 may as well be train ids: then some *_labelIds.png hold others.
+    stored = set(classes.file_ids) | set(classes.file_ignore)
+    if classes.file_ids != tuple(range(len(classes))):
+        return True
+    first = [maps[stem] for stem in sorted(maps)[:READ_AHEAD]]
+    return all(
+        set(np.unique(read_values(path, classes).values).tolist()) <= stored for path in first
+    )
+
+
+def _belongs(
+    stem: str, pictures: Dict[str, Path], bases: Dict[str, str]
+) -> Tuple[Optional[str], str]:
     """(stem of the picture, version) of a label map's stem; (None, "") if it is of no picture."""
     if stem in pictures:
         return stem, ""
@@ -123,17 +170,42 @@ def _base(stem: str) -> str:
 
 
 def with_train_ids(classes: ClassSet, examples: Sequence[Example], notes: Notes = None) -> ClassSet:
-    """The class set as *_labelTrainIds.png store it, 0 to N - 1 and 255, if these were taken."""
-    count = sum(
-        example.label is not None and example.label.stem.lower().endswith(TRAIN_IDS.lower())
-        for example in examples
-    )
-    if not count or classes.file_ids == tuple(range(len(classes))):
+    """The class set as *_labelTrainIds.png store it, if these were taken; 255 is ignored.
+
+    A file of classes says which train id each of its classes has; those of none are left out, which
+    is appended to `notes`. A built-in set, and names without ids, count from 0. Raises DataError in
+    one line where a file has ids alone, where several classes share a train id, and for label maps
+    of two numberings.
+    """
+    stems = [example.label.stem.lower() for example in examples if example.label is not None]
+    count = sum(stem.endswith(TRAIN_IDS.lower()) for stem in stems)
+    by_id = sum(stem.endswith(LABEL_IDS.lower()) for stem in stems)
+    plain = classes.file_ids == tuple(range(len(classes)))
+    if by_id and classes.train_ids and not classes.numbered:
+        raise DataError(
+            f"{by_id} label maps are *{LABEL_IDS}.png, and {classes.name} has train ids alone; "
+            f"expected *{TRAIN_IDS}.png, or a column id in the file of classes"
+        )
+    if not count or (plain and not classes.numbered):
         return classes
-    if count < len(examples):
+    one_reading = classes.train_ids == classes.file_ids or (plain and not classes.train_ids)
+    if count < len(examples) and (by_id or not one_reading):
         raise DataError(
             f"{count} of {len(examples)} label maps are *{TRAIN_IDS}.png, the others are not; "
             f"expected one numbering, remove one kind"
+        )
+
+    if classes.train_ids:
+        return _by_train_ids(classes, notes)
+    if classes.numbered:
+        # 0 to N - 1 may be meant as train ids, but these have no class for what is not labelled.
+        untrained = [name for name in classes.names if name.lower() in UNTRAINED]
+        if plain and not untrained:
+            return classes
+        why = f"which number others ({untrained[0]})" if plain else "which have gaps or begin later"
+        raise DataError(
+            f"the label maps are *{TRAIN_IDS}.png, and {classes.name} has ids alone, {why}; "
+            f"expected a column trainId in the file of classes (255: none), or *{LABEL_IDS}.png"
         )
     if classes.file_ids and notes is not None:
         notes.append(
@@ -142,6 +214,39 @@ def with_train_ids(classes: ClassSet, examples: Sequence[Example], notes: Notes 
         )
     return replace(
         classes, ignore=(IGNORED,), file_ids=tuple(range(len(classes))), file_ignore=(IGNORED,)
+    )
+
+
+def _by_train_ids(classes: ClassSet, notes: Notes) -> ClassSet:
+    """The classes that have a train id, in its order, stored by it."""
+    kept = [place for place, number in enumerate(classes.train_ids) if number != IGNORED]
+    kept.sort(key=lambda place: classes.train_ids[place])
+    numbers = tuple(classes.train_ids[place] for place in kept)
+    shared = [
+        place
+        for place, other in zip(kept[1:], kept)
+        if classes.train_ids[place] == classes.train_ids[other]
+    ]
+    if shared or not kept:
+        what = f"train id {classes.train_ids[shared[0]]} twice" if shared else "no train id but 255"
+        raise DataError(
+            f"the label maps are *{TRAIN_IDS}.png, and {classes.name} has {what}; expected a train "
+            f"id of its own for every class that is trained on, 255 for the others"
+        )
+    left = [name for name, number in zip(classes.names, classes.train_ids) if number == IGNORED]
+    if notes is not None and classes.train_ids != classes.file_ids:
+        notes.append(
+            f"*{TRAIN_IDS}.png are read by the train ids of {classes.name}, {len(kept)} classes"
+            + (f"; {len(left)} have none and are ignored: {some(left, False)}" if left else "")
+        )
+    return replace(
+        classes,
+        names=tuple(classes.names[place] for place in kept),
+        palette=classes.palette[kept],
+        ignore=(IGNORED,),
+        file_ids=numbers,
+        file_ignore=(IGNORED,),
+        train_ids=numbers,
     )
 
 

@@ -121,7 +121,7 @@ def test_json_file(tmp_path):
     ("c.json", '{"classes": [["sky", [1, 2]]]}', ["class 0"]),
     ("c.json", '{"classes": [["sky", [1, 2, true]]]}', ["class 0", "0..255"]),
     ("c.json", '{"classes": [3]}', ["class 0"]),
-    ("c.json", '{"classes": ["sky"], "ignore": 3}', ["ignore"])])
+    ("c.json", '{"classes": ["sky"], "ignore": "3"}', ["ignore", "an id 0..255 or a list"])])
 def test_malformed_files_are_explained_in_one_line(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

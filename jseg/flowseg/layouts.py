@@ -102,7 +102,8 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
         raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
     notes = [] if notes is None else notes
     root = existing_folder(folder, "data folder")
-    train, val = (_split(root, layout, split, notes) for split in (TRAIN, VAL))
+    known = classes if isinstance(classes, ClassSet) else None
+    train, val = (_split(root, layout, split, notes, known) for split in (TRAIN, VAL))
     if not val:
         every = train
         train, val = _held_out(every)
@@ -130,30 +131,30 @@ def training_part(folder: Union[str, Path], layout: Optional[str], classes: Opti
 
     # Where a layout has a validation folder, its examples are not trained on, which is said.
     root = existing_folder(folder, "training folder")
-    train = _split(root, layout, TRAIN, notes) if layout else _in_subfolders(root, root, None, notes)
-    val = _split(root, layout, VAL, []) if layout else []
+    train = _split(root, layout, TRAIN, notes, chosen) if layout else _in_subfolders(root, root, None, notes, chosen)
+    val = _split(root, layout, VAL, [], chosen) if layout else []
     if val:
         notes.append(f"the {len(val)} examples of the validation folder are left out")
     notes.append(chosen.said())
     return train, with_map(with_train_ids(chosen, train, notes), mapped, ignore)
 
 
-def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Example]:
+def _split(root: Path, layout: str, split: str, notes: List[str], classes: Optional[ClassSet] = None) -> List[Example]:
     """The examples of one split; [] where there is no validation data."""
     known = LAYOUTS[layout]
     for pictures, maps in known.places[split]:
         if (root / pictures).is_dir() and (root / maps).is_dir():
-            return paired(root / pictures, root / maps, notes)
+            return paired(root / pictures, root / maps, notes, classes)
     if known.subfolders and split == VAL and not (root / split).is_dir():
         return []
     if known.subfolders:
         if not (root / split).is_dir():
-            return _in_subfolders(root, root, layout, notes)
+            return _in_subfolders(root, root, layout, notes, classes)
         above = [path for name in PICTURE_FOLDERS * (split == TRAIN) if (root / name).is_dir()
                  for path in visible_files(root / name, images.PICTURE_SUFFIXES)]
         if above:
             notes.append(f"{len(above)} pictures in {above[0].parent} are left out, those in {split}/ are taken")
-        return _in_subfolders(root / split, root, layout, notes)
+        return _in_subfolders(root / split, root, layout, notes, classes)
     if split == VAL and not any((root / place).exists() for places in known.places[split] for place in places):
         return []
     pictures, maps = known.places[split][0]
@@ -163,10 +164,10 @@ def _split(root: Path, layout: str, split: str, notes: List[str]) -> List[Exampl
                        "; did you mean %s?" % deeper[0] if deeper else ", or name another layout"))
 
 
-def _in_subfolders(place: Path, root: Path, layout: Optional[str], notes: List[str]) -> List[Example]:
+def _in_subfolders(place: Path, root: Path, layout: Optional[str], notes: List[str], classes: Optional[ClassSet]) -> List[Example]:
     """`find_examples` of a folder in the data set's; where that fails, the layout that the data set has is named."""
     try:
-        return find_examples(place, notes=notes)
+        return find_examples(place, notes=notes, classes=classes)
     except DataError as error:
         fitting = [(name, pictures, maps) for name, known in LAYOUTS.items() if name != layout
                    for pictures, maps in known.places[TRAIN] if (root / pictures).is_dir() and (root / maps).is_dir()]
