@@ -60,7 +60,7 @@ def test_instance_maps_alone_are_refused(tmp_path):
 def test_coco_stuff_s_versions_have_their_own_numbering(tmp_path, endings, stored):
     write(tmp_path, endings, "images/train2017", "stuffthingmaps/train2017")
     notes = []
-    table = open_dataset(tmp_path, "coco_stuff", notes=notes).table
+    table = open_dataset(tmp_path, "coco_stuff", notes=notes).numbering.table
     # The originals store 170 for the class that train ids call 159.
     assert table[[0, 12, 255]].tolist() == ([0, 12, 255] if stored else [0, 11, 255])
     assert (table[11] == 11) == stored and any("from 0 to 170" in note for note in notes) == stored
