@@ -82,6 +82,8 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
         raise ImageError("%s is a folder; expected a picture file" % path)
     if not path.exists():
         raise ImageError("%s does not exist; expected a picture file" % path)
+    if not path.is_file():
+        raise ImageError(f"{path} is a pipe, a socket or a device; expected a picture file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

@@ -79,13 +79,18 @@ def free_bytes(folder: PathLike) -> int:
 
 
 def check_origin(folder: PathLike, option: str, command: str) -> None:
-    """Raise OutputError if the folder holds the record of another command."""
-    from jseg.records import origin      # what reads images is of no use to who writes single files
+    """Raise OutputError if the folder holds the record of another command, or is one that such a
+    command keeps results in."""
+    from jseg.records import kept_by, origin      # what reads images is of no use to who writes files
 
     found = origin(folder)
     if found not in (None, command):
         said = "the run of a training" if found == "train" else f"results of the {found} command"
         raise OutputError(f"{option} {folder}: this folder holds {said}; give another {option}")
+    owner = kept_by(folder) if found is None else None
+    if owner:
+        raise OutputError(f"{option} {folder}: the {owner} command keeps results in this folder; "
+                          f"give another {option}")
 
 
 def check_inputs(folder: PathLike, option: str, names: Iterable[str], inputs: Iterable[PathLike],

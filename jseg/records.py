@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
@@ -40,6 +41,19 @@ def origin(folder: PathLike) -> Optional[str]:
         return "train"
     if (folder / "log.csv").is_file() and any(folder.glob("checkpoint-*.safetensors")):
         return "train"
+    return None
+
+
+def kept_by(folder: PathLike) -> Optional[str]:
+    """The command that keeps some of its results in this folder, its record being in one above it."""
+    folder = Path(os.path.abspath(folder))
+    for above in list(folder.parents)[:2]:
+        inside = folder.relative_to(above).as_posix() + "/"
+        files = (read_record(above / "run.json") or {}).get("files")
+        listed = files if isinstance(files, dict) else {}
+        drawn = inside.startswith(("test/", "train/")) and origin(above) == "landscapes"
+        if drawn or any(name.startswith(inside) for name in listed):
+            return origin(above)
     return None
 
 

@@ -99,6 +99,7 @@ def run_folder(output, name: str, inputs: Mapping[str, object], speaks: bool = T
     folder = Path(output)
     check_origin(folder, name)
     with held(folder):
+        check_origin(folder, name)             # another process may have had the folder in between
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
@@ -26,6 +27,19 @@ EAST_ASIAN = (
 
 class DataError(ValueError):
     """Input files that cannot be used; one line: what was given, what was expected, what to do."""
+
+
+def parse_json(text: str):
+    """The data of a JSON text; ValueError also where a key stands twice in one object, of which one would be lost."""
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
 
 
 def read_text(path: PathLike, what: str = "") -> str:

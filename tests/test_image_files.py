@@ -1,5 +1,6 @@
 """Photographs as people have them: every way to say an orientation, damaged remarks, all depths, folders of mixed files."""
 
+import os
 import struct
 import zlib
 
@@ -241,3 +242,12 @@ def test_suffixes_are_those_of_still_images():
     assert {".jpg", ".jfif", ".jpe", ".pgm", ".tga"} <= set(images.PICTURE_SUFFIXES)
     assert not {".pdf", ".eps", ".ps", ".mpg", ".h5", ".txt"} & set(images.PICTURE_SUFFIXES)
     assert len(set(images.PICTURE_SUFFIXES)) == len(images.PICTURE_SUFFIXES)
+
+
+@pytest.mark.parametrize("what", ["picture", "label map"])
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path, what):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(images.ImageError, match="is a pipe, a socket or a device; expected a picture file"):
+        images.read_picture(tmp_path / "x.png") if what == "picture" else images.read_label(tmp_path / "x.png")
+    with pytest.raises(images.ImageError, match="is a pipe"):
+        images.read_header(tmp_path / "x.png")

@@ -14,12 +14,12 @@ import pytest
 from jseg import images, outputs, procedural
 from jseg.checkpoint import save
 from jseg.classes import CLASS_SETS
-from jseg.commands import cli, compare_official, demo, landscapes, score, segment
+from jseg.commands import cli, compare_official, demo, landscapes, score, segment, train_flowseg
 from jseg.commands import test as test_command
 from jseg.comparison.parts import FILES
 from jseg.examples import find_examples
 from jseg.flowseg.predict import Segmenter, stored_classes
-from jseg.outputs import LOCK, OutputError, check_file, check_inputs, held
+from jseg.outputs import LOCK, OutputError, check_file, check_inputs, check_origin, held
 from jseg.procedural import REFERENCE_SEEDS, write_challenge
 from jseg.records import by_products, origin
 from jseg.scoring.inputs import find_real
@@ -443,6 +443,17 @@ def test_an_option_that_is_given_twice_is_told(place):
     assert "--output_path is given twice" in line and "give one" in line
 
 
+@pytest.mark.parametrize("command, option", [(test_command, "--output_path"), (segment, "--output"), (score, "--results"),
+                                             (train_flowseg, "--model_path"), (landscapes, "--output")])
+def test_an_empty_value_is_no_value(command, option, capsys):
+    """A shell makes one of a variable that is not set: results would go into the folder that the command runs in."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(command.main, [option, ""])
+    assert stopped.value.code == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert f"{option} is given an empty value; give one, or leave the option out" in line
+
+
 # The rule by itself -------------------------------------------------------------------------------------------------
 
 def test_what_is_made_for_a_run_that_writes_nothing_goes_again(tmp_path):
@@ -463,6 +474,17 @@ def test_inputs_elsewhere_do_no_harm(tmp_path):
         check_inputs(tmp_path, "--output", ["a.png", "b.png"], [tmp_path / "b.png", tmp_path / "a.png"])
     with pytest.raises(OutputError, match="is a folder"):
         check_file(tmp_path, "--sheet")
+
+
+def test_a_folder_that_another_command_keeps_results_in_is_its_own(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"command": "test", "files": {"a.jpg": "", "stages/0/a.png": ""}}))
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "landscapes.json").write_text(json.dumps({"command": "landscapes"}))
+    for folder, owner in (("stages", "test"), ("stages/0", "test"), ("drawn/train", "landscapes"), ("drawn/test/more", "landscapes")):
+        with pytest.raises(OutputError, match=f"the {owner} command keeps results in this folder; give another --output"):
+            check_origin(tmp_path / folder, "--output", "score")
+    for folder in ("scores", "stages2", "drawn/labels"):
+        check_origin(tmp_path / folder, "--output", "score")
 
 
 def test_the_origin_of_a_folder_is_read_from_its_record(tmp_path):

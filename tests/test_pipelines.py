@@ -142,6 +142,7 @@ def test_the_presets_can_be_written_as_stages_files(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
+    ('{"stages": [], "stages": [1]}', "'stages' stands twice in one object"),
     ("", "is not JSON"), ("{", "is not JSON"), ("[" * 100000, "is not JSON"), ("\0", "save it as UTF-8"),
     ("3", "expected an object with a list"), ({}, "expected an object with a list"), ([], "of at least one stage"),
     ({"stages": STAGE}, "expected an object with a list"),

@@ -18,9 +18,14 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class _Once(argparse._StoreAction):
-    """An option's value; another one for the same option is an error, since one of both would be forgotten without a word."""
+    """An option's value; another one for the same option is an error, since one of both would be forgotten without a word.
+
+    So is an empty one, which a shell makes of a variable that is not set.
+    """
 
     def __call__(self, parser, namespace, values, option_string=None):
+        if values != self.const and "" in (values if isinstance(values, list) else [values]):
+            parser.error(f"{option_string or self.dest} is given an empty value; give one, or leave the option out")
         known = parser.given.setdefault(self.dest, values)
         one, other = (" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (known, values))
         if one != other:

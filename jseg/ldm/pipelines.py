@@ -8,7 +8,6 @@ Any field of `presets.Stage` may stand in a stage, and of `presets.Pipeline` bes
 """
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from jseg.ldm.presets import PIPELINES, SAMPLERS, Pipeline, Stage
 from jseg.ldm.schedule import SPACINGS, TIMESTEPS, Schedule, check_eta
-from jseg.text_file import read_text
+from jseg.text_file import parse_json, read_text
 
 MAX_GUIDANCE = 1000              # far beyond any use; NaN, Infinity and typing errors are beyond it, too
 _TYPES = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
@@ -96,7 +95,7 @@ def load_pipeline(path, base: str = "release") -> Pipeline:
         raise FileNotFoundError(f"stages file {path} {problem}; expected a JSON file with a list \"stages\"")
     text = read_text(path, "stages file")
     try:
-        table = json.loads(text)
+        table = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"stages file {path} is not JSON ({error}); see --help for an example") from None
     if isinstance(table, list):

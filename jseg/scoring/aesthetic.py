@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
@@ -11,7 +10,7 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 from jseg import images
 from jseg.atomic import PathLike
 from jseg.checks import DataError, name_key, some
-from jseg.text_file import other_readings, read_text
+from jseg.text_file import other_readings, parse_json, read_text
 
 # Headings of columns, in lower case.
 NAMES = ("name", "names", "file", "filename", "file_name", "image", "image_name", "picture", "path")
@@ -75,7 +74,7 @@ def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, flo
     """{key of the name: value} of a file's text; what should be told is appended to `said`."""
     is_json = path.suffix.lower() == ".json"
     try:
-        pairs = list(json.loads(text).items()) if is_json else _csv_pairs(path, text, said)
+        pairs = list(parse_json(text).items()) if is_json else _csv_pairs(path, text, said)
     except DataError:
         raise
     except (ValueError, AttributeError, RecursionError, csv.Error) as error:
