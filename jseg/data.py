@@ -277,7 +277,7 @@ def _meant(folder: Path, fits: Callable[[Path], bool]) -> Optional[Path]:
     above = [folder.resolve().parent, folder.resolve().parent.parent]
     places = children + [deeper for child in children[:SEARCHED] for deeper in below(child)[:SEARCHED]]
     places += above + [beside for place in above for beside in below(place)[:SEARCHED]]
-    return next((place for place in places if fits(place)), None)
+    return next((place for place in places if place != folder.resolve() and fits(place)), None)
 
 
 def _tell(notes: Notes, line: str) -> None:

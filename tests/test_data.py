@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_a_label_map_may_be_a_gif_where_the_table_names_it(challenge):
     Image.fromarray(images.read_label(labels / "a.png")).save(labels / "a.gif")
     (labels / "a.png").unlink()
     assert [pair.label.name for pair in pairs_of(challenge)] == ["a.gif", "b.1.png", "c.png"]
+
+
+def test_a_folder_is_not_proposed_for_itself(challenge):
+    """A table without its label maps: the folder fits but for what it lacks."""
+    alone = challenge / "alone"
+    alone.mkdir()
+    shutil.copy(str(challenge / "test" / "label_to_img.json"), str(alone))
+    with pytest.raises(DataError) as error:
+        find_label_folder(alone)
+    assert "nor any label map" in str(error.value) and f"did you mean {alone}?" not in str(error.value)
 
 
 def test_label_maps_beside_their_folder_are_counted(challenge):
