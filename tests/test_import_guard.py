@@ -66,6 +66,7 @@ def test_a_short_wait_says_nothing(held):
     assert said == [] and import_guard.holder(path) is None
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_waiting_also_where_it_is_held_back(held):
     """Jittor is imported with Ctrl-C held back, for its own handler would end the process."""
     path, _ = held
