@@ -98,10 +98,13 @@ def test_importing_jittor_says_for_whom_it_waits(lock):
     """Jittor's imports are under one kind of lock, its compilations of operators under the other."""
     path = sys.modules["jittor_utils"].lock.lock_path
     assert jt is not None and os.path.isfile(path)
-    with open(path, "r+") as file:
-        lock(file, fcntl.LOCK_EX)
-        child = subprocess.Popen([sys.executable, "-c", IMPORT], stderr=subprocess.PIPE, universal_newlines=True, cwd=ROOT)
-        said = child.stderr.readline()
-    rest = child.communicate(timeout=300)[1]
+    for _ in range(3):                     # the lock is this machine's: others that compute here may come in between
+        with open(path, "r+") as file:
+            lock(file, fcntl.LOCK_EX)
+            child = subprocess.Popen([sys.executable, "-c", IMPORT], stderr=subprocess.PIPE, universal_newlines=True, cwd=ROOT)
+            said = child.stderr.readline()
+        rest = child.communicate(timeout=300)[1]
+        if f"process {os.getpid()}," in said and not rest:
+            break
     assert said == f"jseg: waiting for process {os.getpid()}, which holds Jittor's lock {path}; Ctrl-C ends the waiting\n"
     assert (child.returncode, rest) == (0, "")
