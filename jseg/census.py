@@ -9,7 +9,7 @@ import numpy as np
 
 from jseg.classes import IGNORED, ClassSet
 from jseg.image_file import DataError
-from jseg.label_maps import GRAY, GRAYS, INDICES, LOW, LabelMap
+from jseg.label_maps import COLOURS, GRAY, GRAYS, INDICES, LOW, LabelMap
 
 MOST_CLASSES = 255
 MOST_COUNTED = 200  # more classes than that are an instance map or a picture
@@ -36,8 +36,6 @@ class Census:
 
         # Optimisers of PNG files put the entries of a palette in an order of their own, file by file.
         for index, colour in found.entries.items():
-            if list(found.entries.values()).count(colour) > 1:
-                continue
             place, name = self.places.setdefault(colour, (index, path.name))
             if place != index:
                 raise DataError(
@@ -54,10 +52,16 @@ class Census:
                 f"colours ({self.kinds[INDICES][0]}): one numbering cannot be meant by both; save all "
                 f"maps as 8-bit gray"
             )
+        lines = []
+        if COLOURS in self.kinds and INDICES in self.kinds:
+            lines.append(
+                f"warning: some label maps are in the classes' colours ({self.kinds[COLOURS][0]}), others "
+                f"have another palette, whose indices are taken as ids ({self.kinds[INDICES][0]})"
+            )
         low, others = self.kinds.get(LOW, []), self.kinds.get(GRAY, []) + self.kinds.get(GRAYS, [])
         if not (low and others):
-            return []
-        return [
+            return lines
+        return lines + [
             f"warning: {len(low)} label maps are gray of 1, 2 or 4 bits ({low[0]}) beside others of 8 "
             f"({others[0]}): their stored values are taken as ids, 1 for what a viewer shows as white "
             f"or 17; if a program has made the files smaller, save them with 8 bits"
@@ -68,14 +72,16 @@ class Census:
         for value, count in zip(values.tolist(), counts.tolist()):
             self.pixels[value] = self.pixels.get(value, 0) + count
 
-    def warnings(self, numbering, strict: bool = False) -> List[str]:
+    def warnings(self, numbering, strict: bool = False, named: Sequence[int] = ()) -> List[str]:
         """What is probably not meant of the maps, where single classes are no fault.
 
-        Raises DataError, if strict, for a mask of 0 and 255 of which one class alone remains.
+        named: values that a person gave to be ignored, which are meant. Raises DataError, if strict,
+        for a mask of 0 and 255 of which one class alone remains.
         """
         values = sorted(self.pixels)
         mapped = numbering.classes is not None and numbering.classes.file_map
-        suspicion = "" if mapped else suspected(values)
+        meant = mapped or bool(values) and values[-1] in named
+        suspicion = "" if meant else suspected(values)
         if suspicion and strict:
             ids = numbering.meaning(np.array(values))
             if len(set(ids[ids != IGNORED].tolist())) < 2:

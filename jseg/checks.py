@@ -15,7 +15,7 @@ import numpy as np
 from jseg import images
 from jseg.classes import IGNORED
 from jseg.image_file import DataError
-from jseg.label_maps import LABEL_SUFFIXES
+from jseg.label_maps import LABEL_SUFFIXES, RARE_SUFFIXES
 from jseg.census import Census  # noqa: F401
 from jseg.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
 
@@ -120,6 +120,12 @@ def visible_files(folder: Path, suffixes: Sequence[str] = LABEL_SUFFIXES) -> Lis
     # A dangling link is kept: reading it later says what is wrong, skipping it would lose a file silently.
     return sorted(entry for entry in folder.iterdir()
                   if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and not entry.is_dir())
+
+
+def map_suffixes(folder: Path) -> Sequence[str]:
+    """Those of LABEL_SUFFIXES that are label maps in this folder: beside PNG and the like a GIF or WebP is a preview."""
+    common = [suffix for suffix in LABEL_SUFFIXES if suffix not in RARE_SUFFIXES]
+    return common if visible_files(folder, common) else LABEL_SUFFIXES
 
 
 def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> List[str]:

@@ -125,7 +125,8 @@ def _text_rows(path: Path, text: str) -> Found:
     rows = [_row(path, place, line, shared, fourth) for place, line in lines]
     if rows and all(row.id is None and NUMBER_IN_NAME.match(row.name) for row in rows):
         raise ValueError(
-            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; "
+            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; if these are "
+            f"ids, write them as in `0: sky`; "
             f"{FORMS}"
         )
     return Found(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))

@@ -97,7 +97,7 @@ def find_pairs(input_path: Union[str, Path], img_path: Union[str, Path], notes: 
         raise
     _check_encoding(table_path, table, list(stems), places)
     # A preview beside the label maps is none of them.
-    stems = {stem: name for stem, name in stems.items() if stem in table or not _is_rare(name)}
+    stems = {stem: name for stem, name in stems.items() if stem in table or not _is_rare(name)} or stems
     spare = sorted(set(names) - set(stems.values()))
     if spare:
         _tell(notes, "%d files beside the label maps in %s are left out (%s)" % (len(spare), folder, some(spare, False)))
@@ -128,7 +128,8 @@ def check_pairs(pairs: Sequence[Pair], classes: Classes = 29, ignore: Sequence[i
     census, numbering = Census(), Numbering.of(classes, ignore)
     label = partial(check_label, numbering=numbering, width=width, height=height, census=census)
     reference = partial(check_picture, what="reference", width=width, height=height)
-    return check_files([[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress) + census.warnings(numbering)
+    remarks = check_files([[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress)
+    return remarks + census.warnings(numbering, named=ignore)
 
 
 def load_pair(pair: Pair, width: int, height: int, latent_width: int, latent_height: int,
@@ -227,7 +228,7 @@ class _Object(list):
 
 def _reference_places(img_path: Path) -> Places:
     """[(folder, {key of the name: file})] of the places that references are looked for in, by preference."""
-    places = [place for place in (img_path / "imgs", img_path / "images", img_path) if place.is_dir()]
+    places = [place for place in (img_path / "imgs", img_path, img_path / "images") if place.is_dir()]
     return [(place, {name_key(entry.name): entry for entry in place.iterdir() if not entry.is_dir()}) for place in places]
 
 

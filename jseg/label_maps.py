@@ -48,7 +48,7 @@ SPECKLED, SMOOTH, LEAST_PIXELS = 0.08, 0.6, 1024
 class LabelMap(NamedTuple):
     """Integers [H, W] as a file stores them, and how they were read ("" for 8-bit gray).
 
-    kind: one of GRAY ... INDICES. entries: {used index: colour} of a palette.
+    kind: one of GRAY ... INDICES. entries: {used index: colour}, of colours that a palette has once.
     """
 
     values: np.ndarray
@@ -133,12 +133,14 @@ def _palette(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) ->
     palette[: len(entries)] = entries
     used = np.unique(indices)
     shown = palette[used]
-    known = {index: tuple(colour) for index, colour in zip(used.tolist(), shown.tolist())}
+    colours = [tuple(colour) for colour in entries.tolist()]
+    single = [i for i in used.tolist() if i < len(colours) and colours.count(colours[i]) == 1]
+    known = {index: colours[index] for index in single}
 
     # The gray that a viewer shows is the id: programs that make files smaller reorder palettes. But
     # where other entries have colours, or the grays are no ids, they are colours like these.
     ids = None if classes is None else _ids_of(shown, classes)
-    coloured = ids is not None and (ids >= 0).all()
+    coloured = ids is not None and (ids >= 0).all() and _has_colours_of(entries, classes)
     if len(entries) and (entries == entries[:, :1]).all():
         if not coloured or _are_ids(shown[:, 0], classes):
             reading = "label maps have a gray palette; the gray that it shows is the class id"
@@ -219,6 +221,13 @@ def _ids_of(colours: np.ndarray, classes: ClassSet) -> np.ndarray:
     found = matches.any(axis=1)
     ids[found] = stored[matches.argmax(axis=1)[found]]
     return ids
+
+
+def _has_colours_of(entries: np.ndarray, classes: ClassSet) -> bool:
+    """Whether a palette [n, 3] is of the classes: black alone, which they may ignore, says nothing."""
+    own = {tuple(colour) for colour in classes.palette.tolist()}
+    others = {tuple(colour) for colour in entries.tolist()} - {(0, 0, 0)}
+    return bool(own & others) and 2 * len(own & others) >= len(others)
 
 
 def _are_ids(values: np.ndarray, classes: ClassSet) -> bool:

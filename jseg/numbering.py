@@ -48,6 +48,12 @@ class Numbering:
         return cls(table, colours, far)
 
     @property
+    def own_colours(self) -> bool:
+        """Whether the colours are those of a file of classes, not of a set that ships."""
+        known = CLASS_SETS.get(self.classes.name) if self.classes is not None else None
+        return self.classes is not None and not (known and np.array_equal(known.palette, self.classes.palette))
+
+    @property
     def key(self) -> bytes:
         """What results depend on of it, but for colours."""
         far = "".join(f"{value}:{self.far[value]} " for value in sorted(self.far))

@@ -15,7 +15,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from jseg.checks import LABEL_SUFFIXES, DataError, left_out, name_key, some, visible_files
+from jseg.checks import LABEL_SUFFIXES, DataError, left_out, map_suffixes, name_key, some, visible_files
 from jseg.classes import IGNORED, ClassSet
 from jseg.images import PICTURE_SUFFIXES
 from jseg.label_maps import read_values
@@ -258,6 +258,7 @@ def by_stem(
     Lines on the files that are left out are appended to `notes`; usual: as of `left_out`.
     """
     found: Dict[str, Path] = {}
+    suffixes = map_suffixes(place) if suffixes is LABEL_SUFFIXES else suffixes
     for path in visible_files(place, suffixes):
         stem = name_key(path.stem)
         if stem in found:

@@ -13,6 +13,7 @@ from jseg.atomic import PathLike
 from jseg.image_file import DataError
 from jseg.images import PICTURE_SUFFIXES, ImageError, read_header
 
+DRAWN = ("test/", "test/val_B_labels_resized/", "train/", "train/imgs/", "train/labels/")     # folders of landscapes
 SHOWN = 5                                 # names in a message
 RECORDS = {"run.json": "", "summary.json": "score", "landscapes.json": "landscapes",
            "demo.json": "demo", "setting.json": "compare_official"}
@@ -51,7 +52,7 @@ def kept_by(folder: PathLike) -> Optional[str]:
         inside = folder.relative_to(above).as_posix() + "/"
         files = (read_record(above / "run.json") or {}).get("files")
         listed = files if isinstance(files, dict) else {}
-        drawn = inside.startswith(("test/", "train/")) and origin(above) == "landscapes"
+        drawn = inside in DRAWN and origin(above) == "landscapes"
         if drawn or any(name.startswith(inside) for name in listed):
             return origin(above)
     return None

@@ -9,8 +9,9 @@ import sys
 from dataclasses import dataclass
 
 STOPPING = "stopping after this step; Ctrl-C again ends without saving"
-# A byte in standard input: say it, on a line of its own after a progress bar. Its end without one: be quiet.
-LISTENER = '[ "$(head -c 1 | wc -c)" -eq 1 ] || exit 0; if [ -t 2 ]; then echo >&2; fi; printf "%s\\n" "$1" >&2'
+# A byte in standard input: say it, on a line of its own after a progress bar. Its end without one: be quiet. The pipe is read to its
+# end, for further signals write into it too.
+LISTENER = '[ "$(head -c 1 | wc -c)" -eq 1 ] || exit 0; if [ -t 2 ]; then echo >&2; fi; printf "%s\\n" "$1" >&2; cat >/dev/null'
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ from jseg.outputs import OutputError, held
 CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
 PREVIEW = re.compile(r"^preview-(\d{8,})\.png$")
 JOURNAL, CURVE, BEST, MARK = "log.csv", "curve.png", "best.safetensors", "training.json"
+LATENTS = "latents"                        # the cache of `train`, which is there before anything else
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 # What a person may change on the way, by giving the option: how the work is done, not which work it is.
 CHANGEABLE = frozenset(("batch_size", "learning_rate", "weight_decay", "ema", "drop", "warmup", "decay", "steps", "scales", "jitter",
                         "shift", "repa_weight", "critic_weight"))
-UNKNOWN = object()
+UNKNOWN, SAID = object(), "class_set"      # a name for people, which decides nothing
 # What a checkpoint without the setting was trained with: whoever adds a setting adds the old behaviour here, or UNKNOWN.
 WHEN_MISSING: Dict[str, object] = {"classes": UNKNOWN, "contents": UNKNOWN, "weight_decay": 0.0, "drop": 0.2, "zero_init": "zero",
                                    "warmup": 0, "decay": "none",
@@ -63,7 +64,7 @@ def plain(value):
 def compared(stored: Mapping[str, object], asked: Mapping[str, object]) -> Dict[str, tuple]:
     """{setting: (was, is)} of those that differ; a missing one is as in WHEN_MISSING."""
     pairs = {}
-    for name in sorted(set(stored) | set(asked)):
+    for name in sorted((set(stored) | set(asked)) - {SAID}):
         if UNKNOWN in (one.get(name, WHEN_MISSING.get(name)) for one in (stored, asked)):
             continue
         was, now = (plain(one.get(name, WHEN_MISSING.get(name))) for one in (stored, asked))
@@ -113,7 +114,8 @@ def check_places(outputs: Mapping[str, object], inputs: Mapping[str, object]) ->
             raise OutputError(f"--{option} {output} is a link to nowhere; give a folder, which is created if missing")
         for name, given in inputs.items():
             for path in given if isinstance(given, (list, tuple)) else [given] * bool(given):
-                if _takes(target, Path(os.path.realpath(path))):
+                source = Path(os.path.realpath(path))
+                if _takes(target, source) or option == "output" and _is_of(target, source):
                     raise OutputError(f"--{option} {output} would take the place of the input --{name} {path}; give another folder "
                                       f"as --{option}")
 
@@ -125,8 +127,14 @@ def _takes(target: Path, source: Path) -> bool:
     if target == source:
         return True
     among = [place for place in (target, *target.parents) if source in (place, *place.parents)]
-    inside = bool(among) and target.is_dir() and any(target.iterdir()) and not _is_run(target)
-    return inside or any(_holds_pictures(place) for place in among)
+    return any(_holds_pictures(place) for place in among)
+
+
+def _is_of(target: Path, source: Path) -> bool:
+    """Whether an output lies inside of the input folder `source` and holds other things than a run."""
+    if not target.is_dir() or source not in target.parents or _is_run(target):
+        return False
+    return any(not name.startswith(".") and name != LATENTS for name in os.listdir(target))
 
 
 def _is_run(folder: Path) -> bool:

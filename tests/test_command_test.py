@@ -230,7 +230,7 @@ def test_the_contact_sheet_of_one_stage_and_of_many_pictures(challenge, stubbed,
 def test_label_maps_in_another_numbering_than_the_training_s_are_told(tmp_path):
     """ADE20K stores 1 to 150: without --classes every map would be read one class off."""
     path, ade = tmp_path / "unet.safetensors", CLASS_SETS["ade20k-150"]
-    save(path, {"w": np.zeros(2, np.float32)}, None, step=1, settings={"classes": {"name": ade.name, "stored": list(ade.file_ids)}})
+    save(path, {"w": np.zeros(2, np.float32)}, None, step=1, settings={"class_set": ade.name, "classes": list(ade.file_ids)})
     line, = command._otherwise(path, 150)
     assert line.startswith("warning: the network was trained on label maps of ade20k-150, which store its classes as 1 to 150; these are "
                            "read as 0 to 149") and line.endswith("give --classes ade20k-150")

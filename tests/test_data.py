@@ -100,6 +100,15 @@ def test_a_label_map_may_be_a_gif_where_the_table_names_it(challenge):
     assert [pair.label.name for pair in pairs_of(challenge)] == ["a.gif", "b.1.png", "c.png"]
 
 
+def test_a_label_map_of_a_rare_kind_that_the_table_does_not_name_is_told(challenge):
+    labels = labels_of(challenge)
+    for path in labels.glob("*.png"):
+        path.rename(path.with_suffix(".gif"))
+    (challenge / "test" / "label_to_img.json").write_text('{"y.png": "a.jpg"}')
+    with pytest.raises(DataError, match="has no entry for 3 files"):
+        pairs_of(challenge)
+
+
 def test_a_folder_is_not_proposed_for_itself(challenge):
     """A table without its label maps: the folder fits but for what it lacks."""
     alone = challenge / "alone"

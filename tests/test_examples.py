@@ -132,6 +132,15 @@ def test_contents_count_where_the_size_says_nothing(tmp_path):
     assert found[0] != found[1] and contents_of([Example("b", tmp_path / "b.png")]) == ""
 
 
+def test_previews_beside_label_maps_are_left_out(folder):
+    for stem in "ac":
+        (folder / "labels" / f"{stem}.webp").write_bytes(b"x")
+        (folder / "labels" / f"{stem}_vis.gif").write_bytes(b"x")
+    notes = []
+    assert len(find_examples(folder, notes=notes)) == 3
+    assert any("4 other files in" in note and "a.webp" in note for note in notes)
+
+
 def remove_all(place):
     for path in place.iterdir():
         path.unlink()

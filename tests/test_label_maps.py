@@ -150,6 +150,37 @@ def test_gray_entries_of_an_unknown_coloured_palette_go_by_index_as_its_others_d
     assert sorted(np.unique(read_label(tmp_path / "map.png"))) == [0, 7]
 
 
+@pytest.mark.parametrize("name", ["landscape-29", "camvid-11"])
+def test_black_alone_of_another_palette_is_an_index_and_of_the_classes_palette_nothing_known(tmp_path, name):
+    """A map of background alone, in a data set whose palette is VOC's, is no map of ignored pixels."""
+    classes, voc = CLASS_SETS[name], [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 64, 9], [9, 9, 64]]
+    (tmp_path / "voc.png").write_bytes(palette_image(IDS * 0, voc))
+    assert (Numbering.of(classes).read(tmp_path / "voc.png")[0] == 0).all()
+    (tmp_path / "own.png").write_bytes(palette_image(IDS * 0 + 3, np.concatenate([classes.palette[:3], [[0, 0, 0]]])))
+    assert (Numbering.of(classes).read(tmp_path / "own.png")[0] == 255).all()
+
+
+def test_a_palette_filled_up_with_black_contradicts_no_other(tmp_path):
+    """Background 0 and void 255 are both black: each of two files may use one of them alone."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:4] = [[0, 0, 0], [9, 9, 200], [200, 9, 9], [9, 200, 9]]
+    census, numbering = Census(), Numbering.of(5, [255])
+    for name, ids in (("a", IDS), ("b", np.where(IDS == 0, 255, IDS))):
+        (tmp_path / f"{name}.png").write_bytes(palette_image(ids.astype(np.uint8), colours))
+        numbering.read(tmp_path / f"{name}.png", census)
+    assert census.check_readings() == []
+
+
+def test_colours_of_the_classes_beside_another_palette_are_told(tmp_path):
+    census, numbering = Census(), Numbering.of(29)
+    (tmp_path / "a.png").write_bytes(palette_image(IDS, LANDSCAPE.palette[:4]))
+    (tmp_path / "b.png").write_bytes(palette_image(IDS, [[9, 9, 200], [200, 9, 9], [9, 200, 9], [90, 90, 9]]))
+    for name in "ab":
+        numbering.read(tmp_path / f"{name}.png", census)
+    line, = census.check_readings()
+    assert line.startswith("warning: some label maps are in the classes' colours (a.png), others have another palette")
+
+
 def test_palettes_in_different_orders_are_no_ids(tmp_path):
     """What oxipng and Pillow's quantize make of maps with an unknown palette: the index of a colour changes from file to file."""
     colours = np.array([[9, 9, 200], [200, 9, 9], [9, 200, 9], [90, 90, 9]])

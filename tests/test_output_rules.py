@@ -480,10 +480,10 @@ def test_a_folder_that_another_command_keeps_results_in_is_its_own(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"command": "test", "files": {"a.jpg": "", "stages/0/a.png": ""}}))
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "landscapes.json").write_text(json.dumps({"command": "landscapes"}))
-    for folder, owner in (("stages", "test"), ("stages/0", "test"), ("drawn/train", "landscapes"), ("drawn/test/more", "landscapes")):
+    for folder, owner in (("stages", "test"), ("stages/0", "test"), ("drawn/train", "landscapes"), ("drawn/train/imgs", "landscapes")):
         with pytest.raises(OutputError, match=f"the {owner} command keeps results in this folder; give another --output"):
             check_origin(tmp_path / folder, "--output", "score")
-    for folder in ("scores", "stages2", "drawn/labels"):
+    for folder in ("scores", "stages2", "drawn/labels", "drawn/test/results"):
         check_origin(tmp_path / folder, "--output", "score")
 
 

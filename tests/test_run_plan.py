@@ -104,6 +104,14 @@ def test_a_reader_of_the_messages_that_is_gone_ends_nothing(monkeypatch):
         os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
 
 
+def test_further_signals_leave_no_trace(tmp_path):
+    """The pipe that says the first must still be read when the second comes."""
+    program = ("import os, signal, sys, time; sys.path.insert(0, {!r})\nfrom jseg.run_plan import Signals\n"
+               "with Signals():\n    for _ in range(4):\n        os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.1)")
+    run = subprocess.run([sys.executable, "-c", program.format(str(ROOT))], stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (0, STOPPING + "\n")
+
+
 def test_a_signal_that_was_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -192,7 +192,10 @@ def test_a_folder_of_pictures_or_inside_of_an_input_becomes_no_run(tmp_path):
     with pytest.raises(OutputError, match="would take the place of the input --data"):
         run_records.check_places({"output": data / "val"}, {"data": data})
     training(data / "runs" / "x", steps=3)
-    run_records.check_places({"output": data / "runs" / "x"}, {"data": data})
+    (data / "runs" / "encoding" / "latents").mkdir(parents=True)
+    (data / "runs" / "encoding" / ".jseg-lock").write_bytes(b"")
+    for output in ("x", "encoding", "new"):
+        run_records.check_places({"output": data / "runs" / output, "cache": data / "runs" / output / "latents"}, {"data": data})
 
 
 def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):

@@ -86,6 +86,10 @@ def check_output(args) -> None:
     if not Path(args.output).resolve().parent.is_dir():
         raise FileNotFoundError(f"--output {args.output}: its folder does not exist; create it")
 
+    if not earlier(args) and _without_command(args.output + RECORD):
+        raise OutputError(f"--output {args.output}{RECORD} was written by an earlier version; give another --output, or move it and "
+                          f"its table away")
+
     # The record says whose it is, and which table belongs to it.
     about, tables = earlier(args), earlier(args).get("tables")
     known = {TABLES: isinstance(tables, list) and digest(args.output + TABLES) in tables, RECORD: bool(about)}
@@ -95,6 +99,15 @@ def check_output(args) -> None:
     if about and not (isinstance(settings, dict) and asked(args).items() <= settings.items()):
         raise OutputError(f"--output {args.output}{RECORD} holds the results of other --device, --size, --only or --sdm; "
                           f"give another --output, or move both files away")
+
+
+def _without_command(path: str) -> bool:
+    """Whether a file is a record of this command from before records said so."""
+    try:
+        about = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and {"settings", "records"} <= set(about) and "command" not in about
 
 
 def earlier(args) -> Dict:

@@ -142,13 +142,14 @@ def _classes(args, count: int):
 def _otherwise(model_path, classes) -> List[str]:
     """A warning where the network's training read label maps in another numbering."""
     from jseg.run_records import record
-    trained = (record(Path(model_path)).get("settings") or {}).get("classes") or {}
+    settings = record(Path(model_path)).get("settings") or {}
+    trained = settings.get("classes")
     stored = list(range(classes)) if isinstance(classes, int) else list(classes.file_ids or range(len(classes)))
-    if trained.get("stored") in (None, stored):
+    if not isinstance(trained, list) or not trained or trained == stored:
         return []
-    first, last = trained["stored"][0], trained["stored"][-1]
-    return [f"warning: the network was trained on label maps of {trained.get('name')}, which store its classes as {first} to {last}; these "
-            f"are read as {stored[0]} to {stored[-1]}: if they are stored as in its training, give --classes {trained.get('name')}"]
+    name = settings.get("class_set", "its class set")
+    return [f"warning: the network was trained on label maps of {name}, which store its classes as {trained[0]} to {trained[-1]}; these "
+            f"are read as {stored[0]} to {stored[-1]}: if they are stored as in its training, give --classes {name}"]
 
 
 def _numbering(classes, ignore) -> dict:

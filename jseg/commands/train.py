@@ -172,9 +172,9 @@ def _settings(args, classes, latents) -> dict:
     from jseg.ldm.weights import encoder_digest
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "drop", "zero_init")
     started = {"model_path": sha256(args.model_path)} if args.model_path else {}
-    stored = {"name": classes.name, "stored": list(classes.file_ids or range(len(classes)))}
+    stored = {"class_set": classes.name, "classes": list(classes.file_ids or range(len(classes)))}
     return {**{name: getattr(args, name) for name in names}, **started, "autoencoder": encoder_digest(args.ae_path),
-            "data": latents.digest, "classes": stored}
+            "data": latents.digest, **stored}
 
 
 def _tell(message: str) -> None:

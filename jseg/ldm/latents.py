@@ -17,6 +17,7 @@ from jseg.checkpoint import sha256
 from jseg.checks import Classes, DataError, Numbering
 from jseg.examples import Example, load_label, load_picture
 from jseg.images import read_header, to_signed
+from jseg.label_maps import COLOURS, read_values
 from jseg.ldm import latent_cache
 from jseg.runtime import jt
 
@@ -101,10 +102,12 @@ def _fitted(key: bytes, fit: str) -> bytes:
 
 
 def _label_key(example: Example, numbering: Numbering, fit: str) -> bytes:
-    """What the class ids depend on: the file, the numbering and, where the file has colours, those of the classes."""
+    """What the class ids depend on: the file, the numbering and, where it is read by colour, colours that a person may change."""
     content = bytes.fromhex(sha256(example.label)) if example.label else b""
-    coloured = bool(example.label) and read_header(example.label).mode in COLOURED
-    palette = numbering.classes.palette.tobytes() if coloured and numbering.classes is not None else b""
+    palette = b""
+    if example.label and numbering.own_colours and read_header(example.label).mode in COLOURED:
+        by_colour = read_values(example.label, numbering.classes).kind == COLOURS
+        palette = numbering.classes.palette.tobytes() if by_colour else b""
     return _fitted(hashlib.sha256(numbering.key + content + palette).digest(), fit)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from jseg import images
 from jseg.census import Census
-from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, existing_folder, left_out, name_key, same_aspect, some,
-                         visible_files)
+from jseg.checks import (LABEL_SUFFIXES, Classes, DataError, Numbering, check_files, existing_folder, left_out, map_suffixes, name_key,
+                         same_aspect, some, visible_files)
 from jseg.classes import IGNORED, ClassSet
 from jseg.data import find_pairs
 from jseg.examples import LABEL_FOLDERS, PICTURE_FOLDERS, picture_place
@@ -45,7 +45,8 @@ def find_items(results, labels, references, predictions=None, partial: bool = Fa
     Raises DataError in one line.
     """
     pairs = find_pairs(labels, references, notes)
-    made = _by_stem(existing_folder(results, "results folder"), images.PICTURE_SUFFIXES, [pair.stem for pair in pairs], notes)
+    given = [Path(path).name for path in (predictions, labels, references) if path]
+    made = _by_stem(existing_folder(results, "results folder"), images.PICTURE_SUFFIXES, [pair.stem for pair in pairs], notes, given)
     missing = [pair.stem for pair in pairs if name_key(pair.stem) not in made]
     if len(missing) == len(pairs):
         raise DataError("%s holds no result of the %d label maps (%s.jpg, ...); give the folder that test wrote" % (results, len(pairs),
@@ -65,9 +66,11 @@ def find_items(results, labels, references, predictions=None, partial: bool = Fa
     return [Item(pair.stem, made[name_key(pair.stem)], pair.label, pair.reference, seen.get(name_key(pair.stem))) for pair in pairs]
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes: Optional[List[str]]) -> Dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes: Optional[List[str]],
+             usual: Sequence[str] = ()) -> Dict[str, Path]:
     found: Dict[str, Path] = {}
     keys = set(map(name_key, wanted))
+    suffixes = map_suffixes(folder) if suffixes is LABEL_SUFFIXES else suffixes
     for path in visible_files(folder, suffixes):
         stem = name_key(path.stem)
         if stem in found and stem in keys:
@@ -76,7 +79,7 @@ def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes
     if notes is not None:
         others = [path.name for stem, path in found.items() if stem not in keys and path.name != GRID]
         notes.extend([f"{len(others)} files in {folder} are of no label map and are left out ({some(others, False)})"] * bool(others))
-        notes.extend(left_out(folder, suffixes, OWN))
+        notes.extend(left_out(folder, suffixes, OWN + tuple(usual)))
     return found
 
 
@@ -120,7 +123,7 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
             item.prediction)
 
     remarks = check_files([group(item) for item in items])
-    return remarks + census.warnings(numbering, strict=True) + agreement.remarks()
+    return remarks + census.warnings(numbering, named=ignore) + agreement.remarks()
 
 
 class _Agreement:
