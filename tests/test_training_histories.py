@@ -149,7 +149,10 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
         training(tmp_path, settings={"zero_init": "unit"}.items())
     with pytest.raises(CheckpointError, match="invented was None, is 1"):
         training(tmp_path, settings={"invented": 1}.items())
-    assert training(tmp_path, settings={"invented": None}.items())[0]
+    assert training(tmp_path, steps=9, settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items())[0]
+    with pytest.raises(CheckpointError, match=r"classes was \[1, 2\], is \[0, 1\]"):
+        training(tmp_path, settings={"classes": [0, 1], "class_set": "one"}.items())
+    assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"}.items())[0]
 
 
 def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
