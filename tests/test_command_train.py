@@ -78,7 +78,8 @@ def test_training_from_a_folder_to_pictures(folder):
     assert images.read_picture(folder.output / "preview-00000003.png").ndim == 3
     assert load_config(folder.output / "unet.safetensors") == UNETS["tiny"]
     known = {"autoencoder", "batch_size", "data", "drop", "ema", "learning_rate", "seed", "weight_decay", "zero_init"}
-    assert set(load_extra(checkpoints(folder.output)[-1])["settings"]) <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
+    settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
+    assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
     labels = folder.root / "data" / "labels"
     (labels / "label_to_img.json").write_text(json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)}))
     (folder.root / "stages.json").write_text('{"base": "fine", "stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2}]}')
@@ -155,7 +156,8 @@ def test_the_autoencoder_trains_too(folder):
     assert code == 0 and "4 steps are done" in lines[-1], lines
     known = {"batch_size", "codebook_weight", "commitment_weight", "critic_channels", "critic_start", "critic_weight", "crop", "ema",
              "height", "learning_rate", "pictures", "preset", "seed", "weight_decay", "width"}
-    assert set(load_extra(checkpoints(folder.output)[-1])["settings"]) <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
+    settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
+    assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
     rows = folder.rows()
     assert rows[0]["l1"] and not rows[0].get("critic/loss") and float(rows[3]["critic/loss"]) > 0
     assert 0 < float(rows[0]["codes_used"]) <= 1 and float(rows[0]["perplexity"]) >= 1
