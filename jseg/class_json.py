@@ -175,15 +175,13 @@ def _ignored(path: Path, value: object, remarks: List[str]) -> List[int]:
 def _spread(path: Path, what: str, values: object, items: List[dict], listed: bool) -> None:
     """Give each class what a list or mapping beside them has for it: by id, else in order."""
     count = len(items)
-    if (
-        isinstance(values, list)
-        and what == "color"
-        and values
-        and all(type(v) is int for v in values)
-    ):
-        values = [
-            values[start : start + 3] for start in range(0, len(values), 3)
-        ]  # R G B R G B ...
+
+    # R G B R G B ... in one list.
+    flat = isinstance(values, list) and all(type(level) is int for level in values)
+    if what == "color" and values and flat:
+        values = [values[start : start + 3] for start in range(0, len(values), 3)]
+
+    # Which entry is whose.
     ids = [item.get("id") for item in items]
     numbered = all(type(value) is int for value in ids)
     if isinstance(values, dict):
@@ -201,6 +199,7 @@ def _spread(path: Path, what: str, values: object, items: List[dict], listed: bo
         raise ValueError(
             f"{path}: {len(values)} entries of {what} beside {count} classes; expected one a class"
         )
+
     for item, value in zip(items, found):
         if any(kind_of(key) == kind_of(what) for key in item):
             raise ValueError(

@@ -8,7 +8,6 @@ Mirrors the official image_datasets.py without its traps: sorted order, every fi
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import partial

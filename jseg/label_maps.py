@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image
 
 from jseg.atomic import PathLike
-from jseg.classes import CLASS_SETS, IGNORED, ClassSet
+from jseg.classes import ClassSet
 from jseg.image_file import (
     LOSSY_FORMATS,
-    DataError,
     ImageError,
     decode,
     opened,

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from jseg import images
+from jseg.census import Census
 from jseg.classes import CLASS_SETS
 from jseg.examples import check_examples, find_examples
 from jseg.flowseg.layouts import open_dataset
@@ -56,6 +57,16 @@ def test_deep_masks_are_masks(tmp_path):
     assert set(np.unique(data.load(data.train[0])[1])) == {0, 1}
     assert "--ignore 65535" in told(lambda: open_dataset(made(tmp_path / "e", [0, 1, 2], deep=65535), "folders"))
     assert len(open_dataset(tmp_path / "e", "folders", ignore=(65535,)).classes) == 2
+
+
+def test_what_a_person_ignores_on_purpose_is_no_suspicion(tmp_path):
+    """test and score warn of a mask, for one class and void are a label map too."""
+    root = made(tmp_path / "d", [0, 255])
+    for ignore, lines in (((), [f"warning: the label maps hold {MASK}"]), ((255,), [])):
+        census, numbering = Census(), Numbering.of(CLASS_SETS["landscape-29"], ignore)
+        for path in (root / "labels").iterdir():
+            numbering.read(path, census)
+        assert census.warnings(numbering, named=ignore) == lines
 
 
 def test_a_mask_of_one_bit_has_two_classes(tmp_path):

@@ -141,6 +141,11 @@ def test_an_earlier_result_of_the_same_call_is_replaced_and_no_other(tmp_path, m
     refused(tmp_path, capsys, said="found.md is there already")
 
 
+def test_a_result_from_before_records_named_their_command_is_called_that(tmp_path, capsys):
+    (tmp_path / "found.json").write_text('{"settings": {"device": "cpu"}, "records": []}')
+    refused(tmp_path, capsys, said="found.json was written by an earlier version; give another --output")
+
+
 @pytest.mark.parametrize("lost", ["found.md", "found.json"])
 def test_a_call_that_was_killed_between_its_two_files_knows_its_own(tmp_path, monkeypatch, lost):
     monkeypatch.setattr(gpu_check, "command", fake(QUICK))

@@ -100,6 +100,16 @@ def test_a_label_map_may_be_a_gif_where_the_table_names_it(challenge):
     assert [pair.label.name for pair in pairs_of(challenge)] == ["a.gif", "b.1.png", "c.png"]
 
 
+def test_references_beside_their_folders_go_before_those_in_images(challenge):
+    """As many in both: what lies in the given folder itself was always taken."""
+    place = challenge / "more"
+    for folder in (place, place / "images"):
+        folder.mkdir()
+        for path in (challenge / "train" / "imgs").iterdir():
+            shutil.copy(str(path), str(folder))
+    assert {pair.reference.parent for pair in find_pairs(challenge / "test", place)} == {place}
+
+
 def test_a_label_map_of_a_rare_kind_that_the_table_does_not_name_is_told(challenge):
     labels = labels_of(challenge)
     for path in labels.glob("*.png"):

@@ -1,5 +1,6 @@
 """Latents of a training folder: what the release's arrays hold, encoded once, whatever happens to the folder or to the run."""
 
+import hashlib
 import os
 from dataclasses import replace
 
@@ -11,13 +12,14 @@ from jseg import images
 from jseg.checkpoint import load_into
 from jseg.checks import DataError
 from jseg.classes import CLASS_SETS
-from jseg.examples import find_examples
+from jseg.examples import Example, find_examples
 from jseg.ldm import latents as module
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.latents import prepare
 from jseg.ldm.layout import autoencoder_shapes
 from jseg.ldm.presets import AUTOENCODERS
 from jseg.ldm.recipe import fill
+from jseg.numbering import Numbering
 from jseg.runtime import jt
 from tiny import HEIGHT, WIDTH, label_map, photograph
 
@@ -65,6 +67,15 @@ def test_other_colours_of_the_classes_are_another_label_map(folder):
         images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     ids = [np.array(prepared(folder, classes=classes(swapped))[0].labels[0]) for swapped in (0, 1)]
     assert (ids[0] != ids[1]).any() and np.array_equal(np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1])
+
+
+def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
+    """They never change, and trainings on such label maps go on."""
+    path = folder / "labels" / "a.png"
+    images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
+    numbering = Numbering.of(CLASS_SETS["landscape-29"])
+    expected = hashlib.sha256(numbering.table.astype("<i2").tobytes() + hashlib.sha256(path.read_bytes()).digest()).digest()
+    assert module._label_key(Example("a", folder / "imgs" / "a.png", path), numbering, "") == expected
 
 
 def prepared(folder, autoencoder=None, cache="cache", sha=SHA, ignore=(), examples=None, **named):

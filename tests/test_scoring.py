@@ -67,6 +67,12 @@ def test_files_of_no_label_map_are_counted(data):
                      f"1 files in {data / 'seen'} are of no label map and are left out (y.png)"]
 
 
+def test_predictions_beside_the_results_are_not_called_left_out(data):
+    (data / "seen").rename(data / "results" / "labels")
+    notes = []
+    assert len(items(data, predictions=data / "results" / "labels", notes=notes)) == 3 and notes == []
+
+
 def test_missing_results_are_an_error_or_left_out(data):
     (data / "results" / "c.jpg").unlink()
     with pytest.raises(DataError, match=r"lacks the results of 1 of 3 label maps \(c\); make them, or give --partial"):

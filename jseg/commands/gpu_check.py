@@ -86,7 +86,7 @@ def check_output(args) -> None:
     if not Path(args.output).resolve().parent.is_dir():
         raise FileNotFoundError(f"--output {args.output}: its folder does not exist; create it")
 
-    if not earlier(args) and _without_command(args.output + RECORD):
+    if "records" in _stored(args) and not earlier(args):
         raise OutputError(f"--output {args.output}{RECORD} was written by an earlier version; give another --output, or move it and "
                           f"its table away")
 
@@ -101,22 +101,19 @@ def check_output(args) -> None:
                           f"give another --output, or move both files away")
 
 
-def _without_command(path: str) -> bool:
-    """Whether a file is a record of this command from before records said so."""
-    try:
-        about = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(about, dict) and {"settings", "records"} <= set(about) and "command" not in about
-
-
 def earlier(args) -> Dict:
     """What an earlier call of this command wrote under the same name, {} if none did."""
+    about = _stored(args)
+    return about if about.get("command") == "gpu_check" else {}
+
+
+def _stored(args) -> Dict:
+    """The JSON object in the record's place, {} if there is none."""
     try:
         about = json.loads(Path(args.output + RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return about if isinstance(about, dict) and about.get("command") == "gpu_check" else {}
+    return about if isinstance(about, dict) else {}
 
 
 def asked(args) -> Dict:
