@@ -20,7 +20,7 @@ from jseg.formats import own, shards
 from jseg.formats.comparison import mismatch, shape_of, some
 from jseg.formats.conventions import CHOICES, Selection, select
 from jseg.formats.reader import opened, read_record
-from jseg.formats.targets import SUFFIXES, check_target
+from jseg.formats.targets import check_target
 from jseg.formats.tensor import CHUNK, CheckpointError
 from jseg.flowseg.presets import PixNerdConfig
 from jseg.ldm.presets import AutoencoderConfig, UNetConfig
