@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["jseg", "jseg.*"]),
-    package_data={"jseg": ["weights/*", "cuda/nvcc.in", "cuda/include/*.h", "cuda/include/cub/*"]},
+    package_data={"jseg": ["weights/*", "machine/nvcc.in", "machine/include/*.h", "machine/include/cub/*"]},
     python_requires=">=3.8,<3.13",  # NumPy 1, which Jittor needs, has no wheels for 3.13
     install_requires=[
         "jittor>=1.3.11,<1.4",               # 1.3.11 is what jseg/runtime.py knows the traps of

@@ -42,22 +42,22 @@ def main():
     unknown = [name for name in wanted if name not in groups()]
     if unknown:
         sys.exit(f"cuda_compile: no group {', '.join(unknown)}; choose from {', '.join(groups())}")
-    from jseg import cuda_home
+    from jseg.machine import cuda_toolkit
 
     args.folder = os.path.abspath(args.folder)
     os.makedirs(args.folder, exist_ok=True)
     real_home, os.environ["HOME"] = os.path.expanduser("~"), args.folder                     # a home and a cache of its own
-    kit = next(iter(filter(None, map(cuda_home.toolkit, cuda_home.compilers()))), None)
+    kit = next(iter(filter(None, map(cuda_toolkit.toolkit, cuda_toolkit.compilers()))), None)
     if kit is None:
         sys.exit("cuda_compile: no nvcc on PATH or in /usr/local/cuda: install a CUDA toolkit")
-    lacking = cuda_home.missing(kit)
+    lacking = cuda_toolkit.missing(kit)
     if lacking:
         sys.exit(f"cuda_compile: {lacking}")
-    known = cuda_home.capabilities(kit)
+    known = cuda_toolkit.capabilities(kit)
     capabilities = [number for number in args.capabilities if number in known]
     if not capabilities:
         sys.exit(f"cuda_compile: {kit.nvcc} compiles for none of {args.capabilities}; it knows {known}")
-    home = pretend(cuda_home, kit, capabilities[0], args.folder)
+    home = pretend(cuda_toolkit, kit, capabilities[0], args.folder)
     environment = child_environment(args.folder, capabilities[0])
     print(f"nvcc {dotted(kit.version)} at {kit.nvcc}, cuDNN {dotted(kit.cudnn)}, Python {sys.version.split()[0]}; "
           f"pretended device: compute capability {decimal(capabilities[0])}"
@@ -99,10 +99,10 @@ def child_environment(folder, capability):
                 PYTHONPATH=path)
 
 
-def pretend(cuda_home, kit, capability, folder):
+def pretend(cuda_toolkit, kit, capability, folder):
     """Build the home that jseg.runtime will find, with pretended libraries in it, and the driver."""
-    home = cuda_home.plan(kit, [capability])
-    cuda_home.build(home)
+    home = cuda_toolkit.plan(kit, [capability])
+    cuda_toolkit.build(home)
     driver = os.path.join(folder, "driver")
     os.makedirs(driver, exist_ok=True)
     version = f"-DPRETENDED_VERSION={kit.version[0]}"
@@ -149,7 +149,7 @@ def kernels(folder):
 
 def compile_again(compiled, capabilities, folder):
     """Compile the kernels' device code for other compute capabilities; the names of those that fail, each with nvcc's line."""
-    from jseg import compilation
+    from jseg.machine import compilation
 
     place, targets = os.path.join(folder, "again"), " ".join(f"-gencode arch=compute_{n},code=sm_{n}" for n in capabilities)
     os.makedirs(place, exist_ok=True)
@@ -206,10 +206,10 @@ def run_child(name, environment):
 
 def run_group(name):
     """In the child: bring Jittor up, as any program does, and run the group on the pretended device."""
-    from jseg import compilation, machine
+    from jseg.machine import compilation, facts
     from jseg.runtime import device, jt
 
-    assert machine.cuda().case == "home", machine.cuda().reason
+    assert facts.cuda().case == "home", facts.cuda().reason
     device("cuda")
     missing = [library for library in ("cublas", "cudnn", "curand", "cub", "cufft", "cusparse") if not getattr(jt.compile_extern, library)]
     problem = f"Jittor did not load {', '.join(missing)}" if missing else ""
@@ -244,7 +244,7 @@ def normal(*shape):
 
 
 def parameters(module):
-    from jseg.optimizer import trainable
+    from jseg.training.optimizer import trainable
     return list(trainable(module).values())
 
 
@@ -273,7 +273,7 @@ def operators():
 def half():
     """convolutions, products and norms in bfloat16 and float16"""
     from jseg.flowseg.blocks import RMSNorm
-    from jseg.layers import GroupNorm
+    from jseg.nn.layers import GroupNorm
     from jseg.runtime import jt
     for kind in ("bfloat16", "float16"):
         x, tokens = normal(2, 32, 8, 8).cast(kind), normal(2, 6, 32).cast(kind)
@@ -290,7 +290,7 @@ def half():
 
 def fused():
     """jseg.fused's operators, CUDA source, in float32, float16 and bfloat16"""
-    from jseg.device_checks import parity
+    from jseg.parity.gpu import parity
     from jseg.runtime import jt
     for kind in ("float32", "float16", "bfloat16"):
         for name, _, function, arrays, wanted in parity.kernel_functions():
@@ -318,9 +318,9 @@ def unet():
     """the UNet's training loss and all gradients, plain and with recompute"""
     import numpy as np
 
-    from jseg.layers import one_hot
     from jseg.ldm.loss import diffusion_loss
     from jseg.ldm.schedule import Schedule
+    from jseg.nn.layers import one_hot
     network = tiny_unet()
     z, noise, labels = latents(network.config)
     for network.recompute in (False, True):
@@ -330,9 +330,9 @@ def unet():
 
 def sampling():
     """guided DDIM steps of the UNet in evaluation"""
-    from jseg.layers import one_hot
     from jseg.ldm.samplers import add_noise, ddim, guided
     from jseg.ldm.schedule import Schedule
+    from jseg.nn.layers import one_hot
     from jseg.runtime import jt
     network = tiny_unet()
     network.eval()
@@ -354,7 +354,7 @@ def tiny_autoencoder():
 
 def autoencoder():
     """the autoencoder: encode, codes, decode; its training loss and all gradients"""
-    from jseg.ldm.codec_loss import autoencoder_loss
+    from jseg.ldm.vqgan_loss import autoencoder_loss
     from jseg.runtime import jt
     network, pictures = tiny_autoencoder(), normal(2, 3, 64, 64)
     back(autoencoder_loss(network)({"pictures": pictures, "step": 0})["loss"], *parameters(network))
@@ -366,8 +366,8 @@ def autoencoder():
 
 def critic():
     """the critic with both norms: both losses and all gradients"""
-    from jseg.ldm.codec_loss import autoencoder_loss, critic_loss
-    from jseg.ldm.critic import NORMS, Critic
+    from jseg.ldm.discriminator import NORMS, Critic
+    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
     network, batch = tiny_autoencoder(), {"pictures": normal(2, 3, 64, 64), "step": 0}
     for norm in NORMS:
         judge = Critic(16, norm=norm)
@@ -378,7 +378,7 @@ def critic():
 
 def perceptual():
     """LPIPS and its gradient"""
-    from jseg.features.lpips import Lpips
+    from jseg.ldm.lpips import Lpips
     picture = normal(1, 3, 32, 32)
     back(Lpips()(normal(1, 3, 32, 32), picture), picture)
 
@@ -428,7 +428,7 @@ def segmentation():
 
 def alignment():
     """DINOv2's tokens and the alignment's loss and gradients"""
-    from jseg.features.dinov2 import Dinov2, Dinov2Config
+    from jseg.flowseg.dinov2 import Dinov2, Dinov2Config
     from jseg.flowseg.repa import Alignment
     encoder = Dinov2(Dinov2Config(width=24, depth=1, heads=2, grid=5))
     align = Alignment(encoder, 48, patch=8, encoder_width=24)
@@ -438,8 +438,8 @@ def alignment():
 
 def training():
     """AdamW and the moving average"""
-    from jseg.optimizer import AdamW, Average, trainable
     from jseg.runtime import jt
+    from jseg.training.optimizer import AdamW, Average, trainable
     layer = jt.nn.Conv2d(8, 8, 3)
     named = trainable(layer)
     optimizer, average = AdamW(named, 1e-3, weight_decay=0.01), Average(named, 0.9)

@@ -42,8 +42,8 @@ def main():
 def measure(args):
     from jseg.flowseg.encoding import class_codes, encode
     from jseg.flowseg.field import flow_loss, interpolate
-    from jseg.memory import resident_bytes
     from jseg.runtime import device, jt
+    from jseg.training.memory import resident_bytes
     device("cpu")
     rng, codes = np.random.default_rng(0), class_codes(args.classes)
     shape = (args.batch, args.size, args.size)

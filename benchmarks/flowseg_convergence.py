@@ -2,7 +2,7 @@
 
 toy: pixels as vectors. 40 classes in 8 groups of 5 that are easily confused, 10 features each; a network of 3 x 160 units learns the flow
 from noise to the class's code with the features fed in (512 points an iteration, Adam, learning rate by cosine to 1 %), through
-jseg.training and jseg.flowseg.field. Each arm's learning rate comes from the same short grid, on seeds that are in no table. Accuracy
+jseg.training.loop and jseg.flowseg.field. Each arm's learning rate comes from the same short grid, on seeds that are in no table. Accuracy
 and mIoU are of 4,000 points that are never trained on, 10 Euler steps if nothing else is said.
 camvid: the command train_flowseg on CamVid's train split, mIoU on its val split; each arm's learning rate by the mIoU on a seed that
 is in no table. Every run can be stopped and goes on where it was.
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.figure:
-        from jseg.outputs import check_file
+        from jseg.outputs.rules import check_file
         check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)
     if args.what == "camvid" and not args.data:
@@ -149,9 +149,9 @@ def train_toy(arm: Arm, seed: int, rate: float, iterations: int) -> Dict:
     from jseg import runtime
     from jseg.flowseg.encoding import class_codes, encode
     from jseg.flowseg.field import flow_loss, interpolate
-    from jseg.optimizer import AdamW, trainable
     from jseg.runtime import jt
-    from jseg.training import Part, train
+    from jseg.training.loop import Part, train
+    from jseg.training.optimizer import AdamW, trainable
     runtime.seed(seed)
     network, points, codes = toy_network(), Points(), class_codes(CLASSES, arm.codes)
     known_codes = codes if arm.masked else np.vstack([codes, np.zeros((1, 3))])
@@ -231,7 +231,7 @@ def camvid(args, weight: float, seed: int, rate: float, steps: int, shown: Seque
 
 def train_camvid(args, folder: Path, weight: float, seed: int, rate: float, steps: int, shown: Sequence[int]) -> Dict:
     from jseg.commands import train_flowseg
-    from jseg.flowseg.layouts import open_dataset
+    from jseg.data.datasets import open_dataset
     from jseg.flowseg.predict import Segmenter
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
     options = {"--data": args.data, "--layout": "camvid", "--output": folder, "--preset": args.preset, "--steps": steps, "--seed": seed,

@@ -1,6 +1,6 @@
 """Gradients of the mean training loss of a small UNet, parameter by parameter, beside another implementation's.
 
-Network, weights, latents, labels and noise are those of tests/golden/training.npz and the recipe of jseg.ldm.recipe, so any
+Network, weights, latents, labels and noise are those of tests/golden/training.npz and the recipe of jseg.parity.stand_in, so any
 implementation of the same layout can make the same file: an .npz with an array of every parameter's name. The golden timesteps are
 0 and 640; at 0 the loss has a likelihood that is a difference of nearly equal numbers, which costs float32 four digits in anyone's hands.
 
@@ -24,7 +24,7 @@ def main():
     args = parser.parse_args()
     import numpy as np
     if args.output:
-        from jseg.outputs import check_file
+        from jseg.outputs.rules import check_file
         check_file(args.output, "--output", args.theirs)
     files = {"ours": gradients(args.timesteps, args.recompute)}
     if args.output:
@@ -39,14 +39,14 @@ def gradients(timesteps, recompute):
 
     import numpy as np
 
-    from jseg.layers import one_hot
     from jseg.ldm.loss import diffusion_loss
     from jseg.ldm.presets import UNETS
-    from jseg.ldm.recipe import value
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
-    from jseg.optimizer import trainable
+    from jseg.nn.layers import one_hot
+    from jseg.parity.stand_in import value
     from jseg.runtime import jt
+    from jseg.training.optimizer import trainable
     arrays = np.load(GOLDEN)
     unet = UNet(dataclasses.replace(UNETS["release"], channels=32, head_channels=16))
     for name, v in unet.state_dict().items():

@@ -63,7 +63,7 @@ def ours(weights, path):
     """Our arrays by name; the weights, which theirs then load, into `path`."""
     import numpy as np
 
-    from jseg.features.inception import Inception, load_inception, prepared
+    from jseg.evaluation.inception import Inception, load_inception, prepared
     from jseg.runtime import jt
     inception, rng = load_inception(weights) if weights else Inception(), np.random.default_rng(1)
     state = inception.state_dict()

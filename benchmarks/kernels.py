@@ -69,7 +69,7 @@ def random(*shape, seed=0):
 
 @contextlib.contextmanager
 def chosen(names):
-    from jseg import kernels
+    from jseg.nn import kernels
     before = kernels.FASTER
     kernels.FASTER = {"cpu": names, "cuda": names}
     try:
@@ -90,7 +90,7 @@ def under(names, function):
 
 def standardize(rows, n):
     def make():
-        from jseg import kernels
+        from jseg.nn import kernels
 
         def twin(x):
             return kernels.plain_forward(x, 1e-5)[0]
@@ -102,7 +102,7 @@ def standardize(rows, n):
 
 def moments(rows, n):
     def make():
-        from jseg import kernels
+        from jseg.nn import kernels
         return {"ours": lambda x: kernels.moments(x)[1], "twin": lambda x: kernels.plain_moments(x)[1]}, [random(rows, n)]
 
     return make
@@ -110,7 +110,7 @@ def moments(rows, n):
 
 def products(n, length, inner, others):
     def make():
-        from jseg import kernels
+        from jseg.nn import kernels
         return {"ours": kernels.products, "twin": lambda a, b: kernels.plain_products(a, b, False, False, False)}, [
             random(n, length, inner), random(n, inner, others, seed=1)]
 
@@ -119,8 +119,8 @@ def products(n, length, inner, others):
 
 def group_norm(shape, maps, film):
     def make():
-        from jseg.fused import group_norm as module
-        from jseg.layers import GroupNorm, normalized
+        from jseg.nn import group_norm as module
+        from jseg.nn.layers import GroupNorm, normalized
         norm, like = GroupNorm(32, shape[1], affine=False), shape if maps else shape[1:2]
         inputs = [random(*shape), random(*like, seed=1), random(*like, seed=2)]
         inputs += [random(*shape[:2], 1, 1, seed=3), random(*shape[:2], 1, 1, seed=4)] if film else []
@@ -138,7 +138,7 @@ def group_norm(shape, maps, film):
 
 def attention(heads, length, channels):
     def make():
-        from jseg import layers
+        from jseg.nn import layers
         from jseg.runtime import jt
 
         def twin(q, k, v):
@@ -159,7 +159,7 @@ def attention(heads, length, channels):
 def rms_norm(shape, adaptive):
     def make():
         from jseg.flowseg.blocks import rms_scaled
-        from jseg.fused import rms_norm as module
+        from jseg.nn import rms_norm as module
         like = (shape[0], shape[2]) if adaptive else shape[2:]
         inputs = [random(*shape), random(*like, seed=1)] + ([random(*like, seed=2)] if adaptive else [])
         return {"ours": under(("rms_norm",), rms_scaled), "before": under((), rms_scaled),
@@ -265,16 +265,16 @@ def steps():
     from jseg.flowseg.objective import training_loss as flow_training_loss
     from jseg.flowseg.pixnerd import PixNerd
     from jseg.flowseg.presets import NETWORKS
-    from jseg.layers import one_hot
     from jseg.ldm.loss import training_loss
     from jseg.ldm.presets import UNETS
-    from jseg.ldm.recipe import value
     from jseg.ldm.samplers import guided
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
-    from jseg.optimizer import AdamW, trainable
+    from jseg.nn.layers import one_hot
+    from jseg.parity.stand_in import value
     from jseg.runtime import jt
-    from jseg.training import Part, take_step
+    from jseg.training.loop import Part, take_step
+    from jseg.training.optimizer import AdamW, trainable
     rng = np.random.default_rng(0)
 
     def filled(network):

@@ -1,6 +1,6 @@
 """A small pixel classifier that judges pictures of procedural landscapes: which of the 29 classes is seen where.
 
-A convolutional network of three scales (about 0.4 million parameters), trained in a few minutes on drawings of jseg.procedural that no
+A convolutional network of three scales (about 0.4 million parameters), trained in a few minutes on drawings of jseg.landscapes.draw that no
 other training here uses, from a fixed seed. Training pictures are varied in light and colour, blurred and made noisy, so that it
 judges by form as well and not only by the drawings' exact colours and sharpness. Used by benchmarks/shipped_weights.py.
 """
@@ -12,13 +12,14 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
-from jseg import procedural
 from jseg.checkpoint import load_into, save
 from jseg.images import resize_label
-from jseg.layers import GroupNorm, one_hot, silu, upsample
-from jseg.optimizer import AdamW, trainable
-from jseg.order import generator, positions
+from jseg.landscapes import draw
+from jseg.nn.layers import GroupNorm, one_hot, silu, upsample
+from jseg.noise import generator
 from jseg.runtime import jt, seed
+from jseg.training.optimizer import AdamW, trainable
+from jseg.training.sampling import positions
 
 nn = jt.nn
 
@@ -62,7 +63,7 @@ class Classifier(nn.Module):
 def train(drawings: int, steps: int, width: int, height: int, learning_seed: int = 0) -> Classifier:
     """A classifier trained on `drawings` landscapes of that size; the learning rate falls to 0 along a cosine."""
     started = time.monotonic()
-    data = [procedural.landscape(SEEDS + number, width, height) for number in range(drawings)]
+    data = [draw.landscape(SEEDS + number, width, height) for number in range(drawings)]
     _tell(f"classifier: {drawings} landscapes drawn in {time.monotonic() - started:.0f} s")
     seed(learning_seed)
     network = Classifier()

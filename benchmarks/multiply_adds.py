@@ -5,10 +5,10 @@ Norms, activations and sums are not counted. For the release's UNet at a 96x128 
 """
 from typing import Dict, List, NamedTuple
 
-from jseg.ldm.layout import autoencoder_shapes, unet_shapes
-from jseg.ldm.presets import AutoencoderConfig, UNetConfig
+from jseg.configs import AutoencoderConfig, UNetConfig
+from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 
-DOUBLED = 4 / 9                 # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.layers.upsampled_conv)
+DOUBLED = 4 / 9                 # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.nn.layers.upsampled_conv)
 
 
 class Product(NamedTuple):

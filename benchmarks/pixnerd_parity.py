@@ -1,6 +1,6 @@
 """Our PixNerd beside the official class (MCG-NJU/PixNerd, src/models/transformer/pixnerd_c2i.py) under equal weights and inputs.
 
-The official class runs in a Python that has PyTorch, on its CPU in float32; weights are the recipe of jseg.ldm.recipe, so no checkpoint
+The official class runs in a Python that has PyTorch, on its CPU in float32; weights are the recipe of jseg.parity.stand_in, so no checkpoint
 is needed. Compared are names and shapes, outputs, and the gradients of sum(out^2) to x and to every parameter: the largest difference over
 the largest value of the array, of gradients the worst. Arrays below 1e-6 of the largest gradient are zero but for rounding: left out.
 
@@ -68,7 +68,7 @@ def official(source, name, path):
     import numpy as np
     import torch
 
-    from jseg.ldm.recipe import value
+    from jseg.parity.stand_in import value
     spec = importlib.util.spec_from_file_location("pixnerd_c2i", source)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -92,9 +92,9 @@ def official(source, name, path):
 
 def ours(name):
     """The same arrays from our network."""
+    from jseg.configs import PixNerdConfig
     from jseg.flowseg.pixnerd import PixNerd
-    from jseg.flowseg.presets import PixNerdConfig
-    from jseg.ldm.recipe import value
+    from jseg.parity.stand_in import value
     from jseg.runtime import jt
     config, _, _, _, gradients = CASES[name]
     network = PixNerd(PixNerdConfig(**config))

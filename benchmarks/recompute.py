@@ -1,7 +1,7 @@
 """Activation memory and time of one loss and gradient of the UNet, plain and with recompute, at the release's widths.
 
 Each measurement is a process of its own; the two kinds alternate, so that both meet the same machine. Weights are the recipe of
-jseg.ldm.recipe, so no checkpoint is needed; losses and gradients of both kinds are compared. Each gradient is reduced to its norm and
+jseg.parity.stand_in, so no checkpoint is needed; losses and gradients of both kinds are compared. Each gradient is reduced to its norm and
 freed as soon as it is there, so that what is measured above the parameters is the activations:
 
 - kept: with the loss computed and its graph alive, what waits for the backward pass (resident memory; Linux);
@@ -68,14 +68,14 @@ def measure(args):
 
     import numpy as np
 
-    from jseg.layers import one_hot
     from jseg.ldm.loss import diffusion_loss
     from jseg.ldm.presets import UNETS
-    from jseg.ldm.recipe import value
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
-    from jseg.optimizer import trainable
+    from jseg.nn.layers import one_hot
+    from jseg.parity.stand_in import value
     from jseg.runtime import jt
+    from jseg.training.optimizer import trainable
     unet = UNet(dataclasses.replace(UNETS[args.preset], width=args.width, height=args.height))
     for name, v in unet.state_dict().items():
         v.assign(jt.array(value(name, v.shape)))

@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.figure:
-        from jseg.outputs import check_file
+        from jseg.outputs.rules import check_file
         check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)
     {"run": run, "report": report}[args.what](args)
@@ -112,10 +112,11 @@ def pipeline_of(plan: Plan):
 
 def run(args) -> None:
     import label_classifier
+    from shipped_weights import held_out
+
     from jseg.checkpoint import sha256
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.weights import find_weights
-    from shipped_weights import held_out
 
     class Recorder(Synthesizer):
         """A Synthesizer that keeps the latent at every stage's end."""
@@ -140,9 +141,10 @@ def run(args) -> None:
 
 def measured(synthesizer, plan: Plan, pairs, classifier, args, arrays: Path) -> Dict:
     import label_classifier
+    from shipped_weights import made
+
     from jseg.ldm.pipelines import unet_calls
     from jseg.metrics import mask_accuracy, style_similarity
-    from shipped_weights import made
     synthesizer.pipeline, synthesizer.latents = pipeline_of(plan), []
     started = time.perf_counter()
     pictures = made(synthesizer, pairs, argparse.Namespace(batch_size=args.batch_size, seed=plan.seed))

@@ -21,7 +21,7 @@ def main():
     parser.add_argument("--mirror", type=int, nargs="*", default=[1, 10], help="steps with the mirrored picture (default 1 10)")
     parser.add_argument("--even", type=int, nargs="*", default=[2, 5, 10, 25], help="steps at even times (default 2 5 10 25)")
     args = parser.parse_args()
-    from jseg.flowseg.layouts import open_dataset
+    from jseg.data.datasets import open_dataset
     from jseg.flowseg.predict import Segmenter
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
     dataset = open_dataset(args.data, args.layout)

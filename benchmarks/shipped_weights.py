@@ -1,6 +1,6 @@
 """What the weights that ship can do, measured on landscapes that no training has seen: mood of the reference, agreement with the label map.
 
-Pairs: scenes drawn by jseg.procedural from seeds far from those of the training, each with a picture of another scene as its reference.
+Pairs: scenes drawn by jseg.landscapes.draw from seeds far from those of the training, each with a picture of another scene as its reference.
 Style: jseg.metrics.style_similarity of each result with its own reference and with other results' references; "nearest" is the share
 of results to which, of all the references compared, their own is the most similar. Labels: a small classifier (label_classifier.py),
 trained here on drawings of its own, says what each pixel of a result shows; that is compared with the map that was asked for, and
@@ -75,7 +75,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if not 2 <= args.among <= args.count or args.batch_size < 1:
         raise ValueError(f"--count {args.count} --among {args.among}: expected 2 or more pairs, and --among 2 to --count")
-    from jseg.outputs import check_file
+    from jseg.outputs.rules import check_file
     if args.sheet:
         check_file(args.sheet, "--sheet")
     from jseg.checkpoint import sha256
@@ -113,7 +113,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def held_out(count: int, width: int, height: int) -> List[Pair]:
     """`count` pairs of drawings, by seeds that neither the training nor the classifier has."""
-    from jseg.procedural import REFERENCE_SEEDS, landscape
+    from jseg.landscapes.draw import REFERENCE_SEEDS, landscape
     pairs = []
     for number in range(count):
         scene, style = SCENES + number, REFERENCE_SEEDS + SCENES + number
@@ -127,10 +127,10 @@ def pictures_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.n
     """{row, a key of MEANING: pictures}, uint8 [H, W, 3] each."""
     from jseg import runtime
     from jseg.checkpoint import load_into
-    from jseg.ldm.layout import unet_shapes
-    from jseg.ldm.recipe import fill
     from jseg.ldm.refine import Synthesizer
+    from jseg.ldm.state_dict import unet_shapes
     from jseg.ldm.unet import UNet
+    from jseg.parity.stand_in import fill
     config = synthesizer.unet.config
 
     def fresh():
@@ -238,9 +238,9 @@ def described(stage) -> str:
 
 
 def write_sheet(path: str, pairs: Sequence[Pair], results: Dict[str, List[np.ndarray]]) -> None:
-    from jseg.classes import CLASS_SETS, colorize
+    from jseg.contact_sheet import contact_sheet
+    from jseg.data.classes import CLASS_SETS, colorize
     from jseg.images import save_picture
-    from jseg.sheet import contact_sheet
     rows = [[colorize(pair.label, CLASS_SETS["landscape-29"]), pair.reference] + [pictures[i] for pictures in results.values()]
             for i, pair in enumerate(pairs[:SHOWN])]
     save_picture(path, contact_sheet(rows, ["label map", "reference"] + list(results), [pair.stem[-4:] for pair in pairs[:SHOWN]], 192))

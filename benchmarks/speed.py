@@ -60,8 +60,8 @@ def main():
 
 
 def prepare(args):
-    from jseg.comparison import inputs
     from jseg.ldm.presets import AUTOENCODERS, UNETS
+    from jseg.parity.release import inputs
     folder = Path(args.folder) / args.size
     folder.mkdir(parents=True, exist_ok=True)
     weights = (str(path.resolve()) for path in inputs.stand_in_weights(folder, args.size))
@@ -117,9 +117,9 @@ def multiply_adds(args, part):
     """{"release", "ours"}: what each of them computes."""
     import multiply_adds as counts
 
-    from jseg.comparison.inputs import SIZES
-    from jseg.comparison.parts import STAGES
     from jseg.ldm.presets import AUTOENCODERS, UNETS
+    from jseg.parity.release.inputs import SIZES
+    from jseg.parity.release.parts import STAGES
     unet, autoencoder = UNETS[args.size], AUTOENCODERS[args.size]
     step, forward = counts.guided_step(unet), counts.of_unet(unet)
     encoding, decoding = (of(autoencoder, unet.height, unet.width) for of in (counts.of_encoding, counts.of_decoding))
@@ -134,15 +134,15 @@ def multiply_adds(args, part):
 
 def of_side(args):
     """Ours or the release's, by the classes of a comparison."""
-    from jseg.comparison.computing import completed
-    from jseg.comparison.inputs import read
+    from jseg.parity.release.computing import completed
+    from jseg.parity.release.inputs import read
     from jseg.runtime import device
     setting, arrays = read(Path(args.folder))
     device(setting.device)
     if args.child == "ours":
-        from jseg.comparison.ours import Ours as Side
+        from jseg.parity.release.ours import Ours as Side
     else:
-        from jseg.comparison.official import Release as Side
+        from jseg.parity.release.official import Release as Side
     computation = getattr(Side(setting, arrays, Path(args.folder)), args.part)()[0]
     completed(computation.warm or computation.run)
     return {"seconds": [seconds(lambda: completed(computation.run)) for _ in range(args.repetitions)]}
@@ -193,8 +193,8 @@ def of_products(args):
     import multiply_adds as counts
     import numpy as np
 
-    from jseg.layers import Pointwise, attention, nn
     from jseg.ldm.presets import UNETS
+    from jseg.nn.layers import Pointwise, attention, nn
     from jseg.runtime import device, jt
     chosen, kinds, known = device(args.device), {}, {}
 
@@ -262,12 +262,12 @@ def of_growth(args):
     import numpy as np
 
     from jseg import checkpoint
-    from jseg.comparison.inputs import read
-    from jseg.layers import one_hot
     from jseg.ldm.samplers import ddim, guided
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
+    from jseg.nn.layers import one_hot
     from jseg.noise import normal
+    from jseg.parity.release.inputs import read
     from jseg.runtime import device, jt
     setting, _ = read(Path(args.folder))
     device(setting.device)

@@ -1,6 +1,6 @@
 """Where the time of one guided step goes, by Jittor's profiler: convolutions, products, norms, and what is neither.
 
-The guided step of jseg.ldm.samplers under the weights of jseg.ldm.recipe, one picture. The step is first timed without the profiler,
+The guided step of jseg.ldm.samplers under the weights of jseg.parity.stand_in, one picture. The step is first timed without the profiler,
 then its kernels are timed one by one and added up by kind. The multiply-adds a second that the convolutions reach in their own time are
 what this machine makes of these shapes; the last lines hold the step against that.
 
@@ -28,8 +28,8 @@ def main():
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--every", action="store_true", help="a line for every kernel as well")
     args = parser.parse_args()
-    from jseg.device_checks.cost import seconds
     from jseg.ldm.presets import UNETS
+    from jseg.parity.gpu.cost import seconds
     from jseg.runtime import device, jt
     if args.size not in UNETS:
         sys.exit(f"step_profile: no UNet {args.size!r}; choose from {', '.join(UNETS)}")
@@ -45,10 +45,10 @@ def main():
 
 def guided_step(config):
     """A function that computes one guided step: conditional and unconditional prediction of the noise."""
-    from jseg.device_checks.parity import filled, random
-    from jseg.layers import one_hot
     from jseg.ldm.samplers import guided
     from jseg.ldm.unet import UNet
+    from jseg.nn.layers import one_hot
+    from jseg.parity.gpu.parity import filled, random
     from jseg.runtime import jt
     unet = filled(UNet(config))
     unet.eval()

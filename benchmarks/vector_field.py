@@ -43,7 +43,7 @@ def main() -> None:
     p.add_argument("--figures", type=Path, help="folder of the figures flowseg_*.png (default: none)")
     args = p.parse_args()
     if args.figures:
-        from jseg.outputs import check_file
+        from jseg.outputs.rules import check_file
         for name in FIGURES:
             check_file(args.figures / name, "--figures")
     if not args.numbers.exists():

@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(argv)
     except KeyboardInterrupt:  # before the command itself could answer: the imports take half a second
-        from jseg import streams
+        from jseg.machine import streams
 
         with streams.kept():
             print(f"jseg{' ' + argv[0] if argv else ''}: interrupted", file=sys.stderr)
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from jseg import streams
+    from jseg.machine import streams
 
     with streams.kept():
         return _chosen(argv)

@@ -14,16 +14,16 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Uni
 
 import numpy as np
 
-from jseg import __version__
-from jseg.atomic import PathLike, write_atomic
-from jseg.formats import own, shards
-from jseg.formats.comparison import mismatch, shape_of, some
-from jseg.formats.conventions import CHOICES, Selection, select
+from jseg import __version__, files
+from jseg.configs import AutoencoderConfig, PixNerdConfig, UNetConfig
+from jseg.files import PathLike, write_atomic
+from jseg.formats import record as own
+from jseg.formats import shards
+from jseg.formats.mismatch import mismatch, shape_of, some
 from jseg.formats.reader import opened, read_record
+from jseg.formats.state_dicts import CHOICES, Selection, select
 from jseg.formats.targets import check_target
-from jseg.formats.tensor import CHUNK, CheckpointError
-from jseg.flowseg.presets import PixNerdConfig
-from jseg.ldm.presets import AutoencoderConfig, UNetConfig
+from jseg.formats.tensor import CheckpointError
 
 Source = Union[PathLike, Mapping[str, object]]
 
@@ -133,17 +133,9 @@ def sha256(path: PathLike) -> str:
     digest = hashlib.sha256()
     if shards.together(path):
         for part in shards.files(path):
-            digest.update(f"{part.name} {_sha256(part)}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{part.name} {files.sha256(part)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
-    return _sha256(path)
-
-
-def _sha256(path: PathLike) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(CHUNK), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return files.sha256(path)
 
 
 class Streamed:

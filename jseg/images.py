@@ -1,4 +1,4 @@
-"""Picture or label file <-> array: the only place with 127.5, RGB, resizing and saving.
+"""Image file <-> array: the only place with 127.5, RGB, resizing and saving.
 
 Mirrors the release's `Image.open(...)`, `label.resize((128, 96), NEAREST)` and `custom_to_pil` (image_sample.py,
 image_datasets.py), with every mode of picture converted on purpose and every unreadable file named.
@@ -14,28 +14,20 @@ from typing import List, Tuple
 import numpy as np
 from PIL import Image
 
-from jseg.atomic import PathLike, remove_stale_temporaries, write_atomic  # noqa: F401  callers need one door for files
-from jseg.image_file import (Header, ImageError, decode, header_of, opened, read_header, several_frames, stored_bits, upright,  # noqa: F401
-                             white_is_zero)
-from jseg.label_maps import read_label  # noqa: F401
-from jseg.sheet import contact_sheet  # noqa: F401
+from jseg.files import PathLike, write_atomic
+from jseg.image_files.decoding import (
+    ImageError,
+    decode,
+    header_of,
+    opened,
+    several_frames,
+    stored_bits,
+    upright,
+    white_is_zero,
+)
 
-COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
-# What Pillow knows of, but photographs are never kept in: documents, films, measurements, icons' pointers.
-NO_PHOTOGRAPHS = ("PDF", "EPS", "WMF", "MPEG", "FLI", "HDF5", "GRIB", "BUFR", "FITS", "IPTC", "CUR", "PALM")
 BLACK_LEVEL, BLACK_PART = 8, 0.999          # of 255; of the pixels
 EMPTY_LEVEL = 16                            # of 255: deep colours that stay below it use 12 of 16 bits at most
-
-
-def _suffixes() -> Tuple[str, ...]:
-    """Those of all still images that the installed Pillow opens, the common ones first."""
-    Image.init()
-    known = {suffix for suffix, name in Image.registered_extensions().items()
-             if (name in Image.OPEN or name == "MPO") and name not in NO_PHOTOGRAPHS}
-    return COMMON_SUFFIXES + tuple(sorted(known - set(COMMON_SUFFIXES)))
-
-
-PICTURE_SUFFIXES = _suffixes()
 
 
 def read_picture(path: PathLike) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from jseg.classes import IGNORED
+from jseg.data.classes import IGNORED
 
 Ignore = Union[int, Sequence[int], None]
 

@@ -34,6 +34,15 @@ def normal(seed: int, stem: str, stage: Union[int, str], shape: Sequence[int]) -
     return generator.standard_normal(tuple(shape)).astype(np.float32)
 
 
+def generator(seed: int, *place: object) -> np.random.Generator:
+    """A NumPy generator that depends on the seed and the place ("noise", step, position, ...) alone: SHA-256 keys a Philox counter.
+
+    The same construction as `normal`, for draws that are not pictures' sampling noise.
+    """
+    text = "/".join(str(part) for part in (seed,) + place)
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")))
+
+
 def check_seed(seed: int) -> int:
     """The seed itself if it is an integer >= 0; raises ValueError otherwise."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:

@@ -18,8 +18,17 @@ import tempfile
 from types import ModuleType
 from typing import Dict, Iterator
 
-from jseg import compilation, cuda_home, import_guard, jittor_flags, machine, mpirun, onednn, out_of_memory
-from jseg.machine import RuntimeProblem
+from jseg.machine import (
+    compilation,
+    cuda_toolkit,
+    facts,
+    import_guard,
+    jittor_flags,
+    mpirun,
+    onednn,
+    out_of_memory,
+)
+from jseg.machine.facts import RuntimeProblem
 
 __all__ = ["jt", "device", "seed", "numeric_flags", "RuntimeProblem"]
 
@@ -41,7 +50,7 @@ def _environment() -> Iterator[None]:
     before = dict(os.environ)
     chosen = dict(SWITCHES, **_cuda())
     chosen["use_parallel_op_compiler"] = str(compilation.workers())
-    if not machine.inside_mpirun():
+    if not facts.inside_mpirun():
         chosen["use_mpi"] = "0"
     if sys.platform == "linux":
         chosen["python_config_path"] = _python_config()
@@ -59,9 +68,9 @@ def _environment() -> Iterator[None]:
 
 def _cuda() -> Dict[str, str]:
     """The variables that lead Jittor to CUDA or away from it, the home that it may need built; docs/cuda.md has the reasons."""
-    found = machine.cuda()
+    found = facts.cuda()
     chosen = {"nvcc_path": found.nvcc}
-    if found.case == "chosen" and machine.driver() is None:
+    if found.case == "chosen" and facts.driver() is None:
         _tell_once(f"{found.reason}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to use the CPU")
     number = int(os.environ.get("device_id") or "-1")
     if found.devices and number >= len(found.devices):
@@ -71,15 +80,15 @@ def _cuda() -> Dict[str, str]:
         _tell_once(f"the CPU computes, not the GPU: {found.reason}")
     if found.home is not None:
         with _cache_errors(os.path.dirname(found.home.folder)):
-            cuda_home.build(found.home)
-    if found.case in ("stock", "home") and machine.inside_mpirun():
+            cuda_toolkit.build(found.home)
+    if found.case in ("stock", "home") and facts.inside_mpirun():
         chosen.update(_several_gpus(found))
     return chosen
 
 
-def _several_gpus(found: machine.Cuda) -> Dict[str, str]:
+def _several_gpus(found: facts.Cuda) -> Dict[str, str]:
     """NCCL as it is installed; without, Jittor would download 2.8.4, which is older than CUDA 12, and build it at every first start."""
-    places = cuda_home.nccl(found.toolkit, found.home)
+    places = cuda_toolkit.nccl(found.toolkit, found.home)
     if places:
         return dict(zip(("nccl_include_path", "nccl_lib_path"), places))
     if "use_nccl" not in os.environ:
@@ -94,7 +103,7 @@ def _python_config() -> str:
 
     A virtual environment has none, and the one in /usr/bin may belong to another Python of the same version.
     """
-    paths = [machine.python_headers(), sysconfig.get_path("platinclude") or ""]
+    paths = [facts.python_headers(), sysconfig.get_path("platinclude") or ""]
     includes = " ".join("-I" + shlex.quote(path) for path in paths if os.path.isdir(path))
     text = ('#!/bin/sh\nfor option; do case "$option" in\n'
             f"--includes) echo {shlex.quote(includes)};;\n"
@@ -126,16 +135,16 @@ def _cache_errors(folder: str) -> Iterator[None]:
 
 def _open() -> ModuleType:
     """Import Jittor, or raise RuntimeProblem."""
-    for check in (machine.python, machine.paths, machine.other_jseg, machine.numpy, machine.jittor, jittor_flags.check):
+    for check in (facts.python, facts.paths, facts.other_jseg, facts.numpy, facts.jittor, jittor_flags.check):
         _refuse(check())
     _keep_blocks()
     suspects = jittor_flags.suspects()           # the user's own, before there are ours
     if "jittor" in sys.modules:  # the user's program imported it first: too late to prepare, not too late to check
         import jittor
     else:
-        _refuse(machine.compiler())
-        if machine.inside_mpirun():
-            _refuse(machine.mpi())
+        _refuse(facts.compiler())
+        if facts.inside_mpirun():
+            _refuse(facts.mpi())
         with jittor_flags.withheld(), _environment(), import_guard.process_kept():
             jittor = _import_jittor(suspects)
         jittor_flags.switch_on(jittor)
@@ -215,7 +224,7 @@ def numeric_flags() -> Dict[str, str]:
     return jittor_flags.numeric()
 
 
-def _refuse(fact: machine.Fact) -> None:
+def _refuse(fact: facts.Fact) -> None:
     if fact.problem:
         raise RuntimeProblem(fact.problem)
 
@@ -241,7 +250,7 @@ def device(name: str = "auto") -> str:
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not jt.has_cuda:
-        raise RuntimeProblem(f"device cuda: {machine.cuda().reason}; or use --device cpu")
+        raise RuntimeProblem(f"device cuda: {facts.cuda().reason}; or use --device cpu")
     declined = name == "auto" and os.environ.get("use_cuda", "").strip() == "0"
     jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu" and not declined)
     return "cuda" if jt.flags.use_cuda else "cpu"

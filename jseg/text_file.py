@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
-from jseg.atomic import PathLike
+from jseg.files import DataError, PathLike
 
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -23,10 +23,6 @@ EAST_ASIAN = (
     ("Shift-JIS", "shift_jis", 0x88, 0x97),
     ("EUC-KR", "euc_kr", 0xB0, 0xC8),
 )
-
-
-class DataError(ValueError):
-    """Input files that cannot be used; one line: what was given, what was expected, what to do."""
 
 
 def parse_json(text: str):

@@ -21,7 +21,7 @@ case $version in
     fail "$python is $version, jseg runs on 3.8 to 3.12: install one of those and use make PYTHON=python3.12"
     ;;
 esac
-"$python" -m jseg.machine || exit 2
+"$python" -m jseg.machine.facts || exit 2
 
 state="$version $(cat setup.py "$0" | cksum)"
 [ "$state" = "$(cat "$venv/ready" 2> /dev/null)" ] && "$venv/bin/python" -c "" 2> /dev/null && exit 0

@@ -25,7 +25,7 @@ def pytest_sessionstart(session):
     """Open Jittor (its import compiles it on first use, shown live, and runs the canary); without it no number below means anything."""
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        from jseg.machine import RuntimeProblem
+        from jseg.machine.facts import RuntimeProblem
 
         try:
             import jseg.runtime  # noqa: F401

@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 
 from jseg import checkpoint
-from jseg.checkpoint import CheckpointError, average, load, load_config, load_extra, load_into, save, sha256
-from jseg.ldm.layout import autoencoder_shapes, unet_shapes
-from jseg.ldm.presets import AUTOENCODERS, UNETS, AutoencoderConfig, UNetConfig
+from jseg.checkpoint import (
+    CheckpointError,
+    average,
+    load,
+    load_config,
+    load_extra,
+    load_into,
+    save,
+    sha256,
+)
+from jseg.configs import AutoencoderConfig, UNetConfig
+from jseg.ldm.presets import AUTOENCODERS, UNETS
+from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 
 SUFFIXES = (".safetensors", ".npz", ".pkl")
 
@@ -172,7 +182,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 def with_config(tmp_path, config, **record):
     """A file whose record was written by another version."""
-    from jseg.formats.own import FORMAT
+    from jseg.formats.record import FORMAT
     text = json.dumps({"format": FORMAT, "groups": {"": 1}, "extra": {}, "config": config, **record})
     header = json.dumps({"__metadata__": {"jseg": text}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     path = tmp_path / "w.safetensors"

@@ -8,10 +8,10 @@ import shlex
 
 import numpy as np
 import pytest
+from support.places import ROOT
 
 from jseg.commands import cli
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENGLISH, CHINESE = READMES = ("README.md", "README.zh-CN.md")
 DIFFERENCES, FORMATS, TRAINING, FLOWSEG = "docs/differences.md", "docs/formats.md", "docs/training.md", "docs/flowseg.md"
 PAGES = READMES + tuple("docs/" + name for name in sorted(os.listdir(os.path.join(ROOT, "docs"))) if name.endswith(".md"))
@@ -189,16 +189,17 @@ def test_the_tree_lists_what_is_there():
 def test_the_python_example_runs(tmp_path, monkeypatch):
     """On the tiny networks under the names of the official files, and with shorter stages."""
     from jseg import checkpoint, images
-    from jseg.ldm import layout, recipe
+    from jseg.ldm import state_dict
     from jseg.ldm.presets import AUTOENCODERS, PIPELINES, UNETS, Pipeline, Stage
+    from jseg.parity import stand_in
 
     short = Pipeline((Stage(3.5, "ddim10", 3), Stage(3.7, "ddim10", 2, True)), aligned=False, float_handoff=False, rounding="truncate")
     monkeypatch.setitem(PIPELINES, "release", short)
     monkeypatch.chdir(tmp_path)
     os.mkdir("checkpoints")
     unet, autoencoder = UNETS["tiny"], AUTOENCODERS["tiny"]
-    checkpoint.save("checkpoints/average-176k-266k.pkl", recipe.fill(layout.unet_shapes(unet)), unet)
-    checkpoint.save("checkpoints/autoencoder.pkl", recipe.fill(layout.autoencoder_shapes(autoencoder)), autoencoder)
+    checkpoint.save("checkpoints/average-176k-266k.pkl", stand_in.fill(state_dict.unet_shapes(unet)), unet)
+    checkpoint.save("checkpoints/autoencoder.pkl", stand_in.fill(state_dict.autoencoder_shapes(autoencoder)), autoencoder)
     width, height = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     random = np.random.default_rng(0)
     images.save_picture("label.png", random.integers(0, 29, (height, width)).astype(np.uint8))
@@ -246,24 +247,25 @@ def test_the_presets_of_training_are_named():
 
 
 def test_the_files_of_a_run_have_the_names_on_the_pages():
-    from jseg import journal, training_run
     from jseg.ldm import latent_cache
+    from jseg.training import log, run
     for page in READMES + (TRAINING, FORMATS):
         named = re.findall(r"checkpoint-[\w.]+", text(page))
-        assert named and [name for name in named if not training_run.CHECKPOINT.match(name)] == []
-        assert training_run.JOURNAL in text(page) and training_run.CURVE in text(page)
+        assert named and [name for name in named if not run.CHECKPOINT.match(name)] == []
+        assert run.JOURNAL in text(page) and run.CURVE in text(page)
     for name in (latent_cache.ABOUT, latent_cache.LATENTS, latent_cache.LABELS, latent_cache.KEYS):
         assert [cells for cells in rows(FORMATS) if cells[0] == "`%s`" % name], name
     columns = set(re.findall(r"`(?:critic/|validation/)?(\w+)`", text(TRAINING) + text(FLOWSEG)))
-    assert set(journal.UNITS) <= columns, "columns of log.csv"
+    assert set(log.UNITS) <= columns, "columns of log.csv"
 
 
 # docs/flowseg.md ----------------------------------------------------------------------------------------------------
 
 def test_the_example_of_flowseg_runs(tmp_path, monkeypatch):
+    from support.small_flowseg import TINY, random_network, scene
+
     from jseg import images
     from jseg.checkpoint import save
-    from small_flowseg import TINY, random_network, scene
     monkeypatch.chdir(tmp_path)
     os.makedirs("runs/flowseg")
     save("runs/flowseg/best.safetensors", random_network().state_dict(), TINY)
@@ -298,14 +300,14 @@ def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
     table = {cells[0].strip("`"): cells[1:] for cells in cells_of if len(cells) == 4}
     for place, presets in enumerate((["tiny"], ["small"], ["pixnerd-L/16", "pixnerd-XL/16"])):
         assert re.findall(r"`([^`]+)`", table["what is not given"][place]) == presets
-        recipe, sizes = RECIPES.get(presets[0], RECIPES[""]), {(NETWORKS[name].width, NETWORKS[name].height) for name in presets}
+        stand_in, sizes = RECIPES.get(presets[0], RECIPES[""]), {(NETWORKS[name].width, NETWORKS[name].height) for name in presets}
         assert sizes == {tuple(map(int, table["crops and windows"][place].split("x")))}
         for option, name in (("steps", "default_steps"), ("batch_size",) * 2, ("learning_rate",) * 2, ("ema",) * 2, ("save_interval",) * 2):
-            assert float(table["--" + option][place].replace(",", "")) == recipe[name], (option, presets)
+            assert float(table["--" + option][place].replace(",", "")) == stand_in[name], (option, presets)
         for option in ("warmup", "jitter", "shift"):
-            assert float(table["--" + option][place]) == recipe[option], (option, presets)
-        assert table["--decay"][place].strip("`") == recipe["decay"]
-        assert list(map(float, table["--scales"][place].split())) == recipe["scales"]
+            assert float(table["--" + option][place]) == stand_in[option], (option, presets)
+        assert table["--decay"][place].strip("`") == stand_in["decay"]
+        assert list(map(float, table["--scales"][place].split())) == stand_in["scales"]
         counts = [sum(int(np.prod(value.shape)) for value in PixNerd(NETWORKS[name]).state_dict().values()) for name in presets]
         assert table["parameters"][place] == ", ".join(format(count, ",") for count in counts)
 
@@ -321,14 +323,14 @@ def test_the_distances_of_codes_are_those_of_the_code():
 
 
 def test_the_layouts_of_flowseg_are_those_of_the_code():
-    from jseg.classes import CLASS_SETS
     from jseg.commands import train_flowseg
-    from jseg.flowseg.layouts import LAYOUTS
+    from jseg.data.classes import CLASS_SETS
+    from jseg.data.datasets import LAYOUTS
     table = {cells[0].strip("`"): cells for cells in rows(FLOWSEG) if len(cells) == 4 and cells[0].strip("`") in LAYOUTS}
     assert set(table) == set(LAYOUTS) == set(train_flowseg.LAYOUTS)
-    for name, layout in LAYOUTS.items():
-        if layout.classes:
-            classes = CLASS_SETS[layout.classes]
+    for name, state_dict in LAYOUTS.items():
+        if state_dict.classes:
+            classes = CLASS_SETS[state_dict.classes]
             assert table[name][3].startswith("%d to %d" % (min(classes.file_ids), max(classes.file_ids)))
             assert table[name][3].endswith("and %d" % classes.file_ignore[0])
 
@@ -336,7 +338,7 @@ def test_the_layouts_of_flowseg_are_those_of_the_code():
 # docs/formats.md ----------------------------------------------------------------------------------------------------
 
 def test_the_file_of_classes_is_accepted(tmp_path):
-    from jseg.classes import load_classes
+    from jseg.data.classes import load_classes
     example, = [body for body in fences(FORMATS, "text") if "ignore" in body]
     (tmp_path / "classes.txt").write_text(example)
     classes = load_classes(tmp_path / "classes.txt")
@@ -346,7 +348,7 @@ def test_the_file_of_classes_is_accepted(tmp_path):
 
 
 def test_the_table_of_classes_is_that_of_the_code():
-    from jseg.classes import CLASS_SETS
+    from jseg.data.classes import CLASS_SETS
     for name, classes in CLASS_SETS.items():
         row, = [cells for cells in rows(FORMATS) if cells[0] == "`%s`" % name]
         assert row[1].startswith("%d to %d" % (min(classes.file_ids), max(classes.file_ids)))

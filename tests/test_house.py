@@ -10,10 +10,9 @@ import sys
 import warnings
 
 import pytest
+from support.places import ROOT
 
 from jseg import __version__
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 HEAVY = {"jittor", "jittor_utils", "numpy", "cv2", "scipy", "PIL", "tqdm", "matplotlib"}
 

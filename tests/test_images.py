@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from jseg import images
+from jseg.data.label_maps import read_label
+from jseg.image_files.decoding import Header, ImageError, read_header
 
 
 def gradient(height=12, width=16):
@@ -67,7 +69,7 @@ def test_exif_orientation(tmp_path, orientation, turn):
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :8], stored[:8, 24:] = 255, 128
     Image.fromarray(stored).save(tmp_path / "x.jpg", quality=100, exif=exif)
-    seen, header = images.read_picture(tmp_path / "x.jpg"), images.read_header(tmp_path / "x.jpg")
+    seen, header = images.read_picture(tmp_path / "x.jpg"), read_header(tmp_path / "x.jpg")
     assert np.abs(seen.astype(int) - turn(stored)).max() < 20
     assert (header.height, header.width) == seen.shape[:2] and header.turned == (orientation != 1)
 
@@ -77,7 +79,7 @@ def test_orientation_of_a_png(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(gradient()).save(tmp_path / "x.png", exif=exif)
     assert np.array_equal(images.read_picture(tmp_path / "x.png"), np.rot90(gradient(), -1))
-    assert images.read_header(tmp_path / "x.png") == images.Header("PNG", "RGB", 12, 16, True)
+    assert read_header(tmp_path / "x.png") == Header("PNG", "RGB", 12, 16, True)
 
 
 def test_damaged_exif_does_not_spoil_a_good_picture(tmp_path):
@@ -119,18 +121,18 @@ def flipped(data, position):
     (b"", "0 bytes"), (b"hello", "not a picture"), (jpeg_bytes()[:20], "damaged"), (jpeg_bytes()[:1500], "truncated"),
     (jpeg_bytes(progressive=True)[:1500], "truncated"), (png_bytes()[:600], "truncated"), (png_bytes()[:-12], "truncated"),
     (flipped(png_bytes(), 300), "damaged"), (flipped(png_bytes(), 20), "damaged")])
-@pytest.mark.parametrize("read", [images.read_picture, images.read_label])
+@pytest.mark.parametrize("read", [images.read_picture, read_label])
 def test_unreadable_files_are_named(tmp_path, read, content, word):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
-    with pytest.raises(images.ImageError) as error:
+    with pytest.raises(ImageError) as error:
         read(path)
     assert str(path) in one_line(error) and word in str(error.value)
 
 
 def test_missing_file_and_folder(tmp_path):
     for path, word in ((tmp_path / "no.png", "does not exist"), (tmp_path, "folder")):
-        with pytest.raises(images.ImageError) as error:
+        with pytest.raises(ImageError) as error:
             images.read_picture(path)
         assert str(path) in one_line(error) and word in str(error.value)
 
@@ -140,7 +142,7 @@ def test_decompression_bomb(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96)  # Pillow raises above twice this; the picture has 192 pixels.
     assert images.read_picture(tmp_path / "x.png").shape == (12, 16, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 95)
-    with pytest.raises(images.ImageError) as error:
+    with pytest.raises(ImageError) as error:
         images.read_picture(tmp_path / "x.png")
     assert "claims 192 pixels; expected at most 190" in one_line(error)
 
@@ -154,15 +156,15 @@ def test_gray_and_palette_labels_give_stored_values(tmp_path):
     palette.putpalette(list(range(255, -1, -1)) * 3)
     assert palette.mode == "P"
     palette.save(tmp_path / "p.png")
-    assert np.array_equal(images.read_label(tmp_path / "l.png"), ids)
-    assert np.array_equal(images.read_label(tmp_path / "p.png"), ids)
+    assert np.array_equal(read_label(tmp_path / "l.png"), ids)
+    assert np.array_equal(read_label(tmp_path / "p.png"), ids)
 
 
 @pytest.mark.parametrize("depth, raw, ids", [(2, b"\0\x1b", [0, 1, 2, 3]), (4, b"\0\x0f\x5c", [0, 15, 5, 12])])
 def test_low_bit_depth_labels_are_not_stretched(tmp_path, depth, raw, ids):
     (tmp_path / "x.png").write_bytes(png(4, 1, depth, 0, raw))
     assert np.asarray(Image.open(tmp_path / "x.png")).tolist() != [ids]  # what Pillow alone makes of it
-    assert images.read_label(tmp_path / "x.png").tolist() == [ids]
+    assert read_label(tmp_path / "x.png").tolist() == [ids]
 
 
 @pytest.mark.parametrize("mode, words", [
@@ -177,8 +179,8 @@ def test_labels_of_other_kinds_are_refused_with_remedy(tmp_path, mode, words):
     else:
         picture = gradient() if mode != "equal" else gradient()[..., :1].repeat(3, axis=2)
         Image.fromarray(picture).convert("RGB" if mode == "equal" else mode).save(path)
-    with pytest.raises(images.ImageError) as error:
-        images.read_label(path)
+    with pytest.raises(ImageError) as error:
+        read_label(path)
     message = one_line(error)
     assert str(path) in message and words in message and "8-bit single-channel" in message
 
@@ -240,7 +242,7 @@ def test_saved_bytes_are_equal_and_faithful(tmp_path):
     assert np.array_equal(images.read_picture(tmp_path / "d.PNG"), picture)
     assert np.abs(images.read_picture(tmp_path / "a.jpg").astype(int) - picture).mean() < 2
     assert sorted(os.listdir(tmp_path)) == ["a.jpg", "b.jpg", "c.png", "d.PNG"]
-    with pytest.raises(images.ImageError, match="x.gif"):
+    with pytest.raises(ImageError, match="x.gif"):
         images.save_picture(tmp_path / "x.gif", picture)
 
 

@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from support.places import ROOT
 
 from jseg import __version__
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
     "-c import sys"*) echo {version} ;;
-    "-m jseg.machine") {machine} ;;
+    "-m jseg.machine.facts") {machine} ;;
     "-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
     *"pip "*) echo "WARNING: noise"; echo "$@"; {pip} ;;
     "-m jseg doctor") echo "the doctor's screen" ;;
@@ -63,7 +63,7 @@ def test_it_is_done_once_for_one_version_of_python(make_venv, tmp_path):
 
 
 def test_the_machine_s_own_check_passes_here():
-    done = subprocess.run([sys.executable, "-m", "jseg.machine"], cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True)
+    done = subprocess.run([sys.executable, "-m", "jseg.machine.facts"], cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -9,7 +9,15 @@ import pytest
 import scipy.linalg
 
 from jseg import metrics
-from jseg.metrics import challenge_score, confusion, frechet_distance, kernel_distance, mask_accuracy, mean_iou, style_similarity
+from jseg.metrics import (
+    challenge_score,
+    confusion,
+    frechet_distance,
+    kernel_distance,
+    mask_accuracy,
+    mean_iou,
+    style_similarity,
+)
 
 RNG = np.random.default_rng
 

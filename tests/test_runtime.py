@@ -19,12 +19,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_cuda import bare, cudnn, toolkit  # noqa: F401
+from support.fake_cuda import bare, cudnn, toolkit  # noqa: F401
+from support.places import ROOT
 
-from jseg import compilation, machine, onednn, runtime
-from jseg.machine import RuntimeProblem
+from jseg import runtime
+from jseg.machine import compilation, facts, onednn
+from jseg.machine.facts import RuntimeProblem
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JITTOR_VARIABLES = ("nvcc_path", "use_mpi", "gdb_path", "FIX_TORCH_ERROR", "cache_name", "use_cutlass", "use_cutt", "python_config_path",
                     "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME",
                     "use_cuda")
@@ -93,9 +94,9 @@ def test_a_package_that_shadows_ours_is_refused(tmp_path):
 
 def test_files_of_another_jseg_among_ours_are_found(tmp_path, monkeypatch):
     write(tmp_path / "jseg/runner/runner.py")
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "jseg/machine.py"))
+    monkeypatch.setattr(facts, "__file__", str(tmp_path / "jseg/machine/facts.py"))
     monkeypatch.setitem(sys.modules, "jseg", SimpleNamespace(__file__=str(tmp_path / "jseg/__init__.py")))
-    assert "runner belongs to another package" in machine.other_jseg().problem
+    assert "runner belongs to another package" in facts.other_jseg().problem
 
 
 def test_an_old_jittor_is_refused(tmp_path):
@@ -105,8 +106,8 @@ def test_an_old_jittor_is_refused(tmp_path):
 
 
 def test_a_missing_jittor_is_refused(monkeypatch):
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    assert "Jittor is not installed" in machine.jittor().problem and "jittor_offline" in machine.jittor().problem
+    monkeypatch.setattr(facts.importlib.util, "find_spec", lambda name: None)
+    assert "Jittor is not installed" in facts.jittor().problem and "jittor_offline" in facts.jittor().problem
 
 
 def test_a_missing_compiler_is_refused(tmp_path):
@@ -115,38 +116,38 @@ def test_a_missing_compiler_is_refused(tmp_path):
 
 
 def test_missing_headers_are_named_with_the_package_that_has_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "python_headers", lambda: str(tmp_path))
-    assert f"apt install python3.{sys.version_info[1]}-dev" in machine.compiler().problem
+    monkeypatch.setattr(facts, "python_headers", lambda: str(tmp_path))
+    assert f"apt install python3.{sys.version_info[1]}-dev" in facts.compiler().problem
 
 
 def test_missing_openmp_and_venv_are_named(monkeypatch):
-    monkeypatch.setattr(machine.ctypes.util, "find_library", lambda name: None)
-    assert "apt install libgomp1" in machine.compiler().problem
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    assert f"apt install python3.{sys.version_info[1]}-venv" in machine.virtual_environments().problem
+    monkeypatch.setattr(facts.ctypes.util, "find_library", lambda name: None)
+    assert "apt install libgomp1" in facts.compiler().problem
+    monkeypatch.setattr(facts.importlib.util, "find_spec", lambda name: None)
+    assert f"apt install python3.{sys.version_info[1]}-venv" in facts.virtual_environments().problem
 
 
 @pytest.mark.parametrize("version", [(3, 7, 9), (3, 13, 0)])
 def test_unsupported_pythons_are_refused(monkeypatch, version):
-    assert machine.python().problem == ""
-    monkeypatch.setattr(machine, "sys", SimpleNamespace(version_info=version, platform="linux", executable="python"))
-    assert "3.8 to 3.12" in machine.python().problem
+    assert facts.python().problem == ""
+    monkeypatch.setattr(facts, "sys", SimpleNamespace(version_info=version, platform="linux", executable="python"))
+    assert "3.8 to 3.12" in facts.python().problem
 
 
 def test_paths_that_jittor_cannot_name_to_the_shell_are_refused(tmp_path):
     home = tmp_path / "my home"
     home.mkdir()
     assert "path has a space" in refusal(HOME=home) and str(home) in refusal(HOME=home)
-    assert machine.paths().problem == "" and machine.paths("/home/\u7528\u6237/jseg-1.0").problem == ""
-    assert "'/a b'" in machine.paths("/a b").problem
+    assert facts.paths().problem == "" and facts.paths("/home/\u7528\u6237/jseg-1.0").problem == ""
+    assert "'/a b'" in facts.paths("/a b").problem
 
 
 def test_windows_and_pypy_are_refused(monkeypatch):
-    monkeypatch.setattr(machine, "sys", SimpleNamespace(version_info=(3, 11, 0), platform="win32", executable="python"))
-    assert "WSL" in machine.python().problem
-    monkeypatch.setattr(machine.sys, "platform", "linux")
-    monkeypatch.setattr(machine.platform, "python_implementation", lambda: "PyPy")
-    assert "64-bit CPython" in machine.python().problem
+    monkeypatch.setattr(facts, "sys", SimpleNamespace(version_info=(3, 11, 0), platform="win32", executable="python"))
+    assert "WSL" in facts.python().problem
+    monkeypatch.setattr(facts.sys, "platform", "linux")
+    monkeypatch.setattr(facts.platform, "python_implementation", lambda: "PyPy")
+    assert "64-bit CPython" in facts.python().problem
 
 
 def test_a_home_that_cannot_be_written_is_refused(tmp_path):
@@ -278,7 +279,7 @@ def test_the_python_config_answers_for_the_running_python(tmp_path, monkeypatch)
 def cuda(bare, monkeypatch):
     """What the runtime sets for Jittor where the driver answers so."""
     def chosen(newest=13, devices=(90,)):
-        monkeypatch.setattr(machine, "driver", lambda: (newest, list(devices)))
+        monkeypatch.setattr(facts, "driver", lambda: (newest, list(devices)))
         return runtime._cuda()
     for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "use_nccl"):
         monkeypatch.delenv(name, raising=False)
@@ -305,12 +306,12 @@ def test_a_gpu_that_is_not_used_is_said_once(bare, cuda, capfd, monkeypatch):
 
 def test_a_machine_without_a_gpu_says_nothing(bare, monkeypatch, capfd):
     toolkit(bare / "cuda")
-    monkeypatch.setattr(machine, "driver", lambda: None)
+    monkeypatch.setattr(facts, "driver", lambda: None)
     assert runtime._cuda() == {"nvcc_path": ""} and capfd.readouterr().err == ""
 
 
 def test_the_user_s_nvcc_without_a_driver_is_warned_of(bare, monkeypatch, capfd):
-    monkeypatch.setattr(machine, "driver", lambda: None)
+    monkeypatch.setattr(facts, "driver", lambda: None)
     monkeypatch.setenv("nvcc_path", "/my/nvcc")
     assert runtime._cuda() == {"nvcc_path": "/my/nvcc"}
     assert "nvcc_path=/my/nvcc is set, but no NVIDIA driver answers: Jittor may abort" in capfd.readouterr().err

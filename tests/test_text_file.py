@@ -2,10 +2,10 @@
 
 import pytest
 
-from jseg.classes import load_classes
-from jseg.data import _read_table
+from jseg.data.challenge import _read_table
+from jseg.data.classes import load_classes
+from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.ldm.pipelines import load_pipeline
-from jseg.scoring.aesthetic import read_aesthetic
 from jseg.text_file import read_text
 
 TEXTS = {

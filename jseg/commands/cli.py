@@ -11,8 +11,8 @@ import sys
 import traceback
 from typing import Callable, Dict, FrozenSet, List, NoReturn, Optional
 
-from jseg import out_of_memory, streams
-from jseg.machine import RuntimeProblem
+from jseg.machine import out_of_memory, streams
+from jseg.machine.facts import RuntimeProblem
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 

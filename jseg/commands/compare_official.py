@@ -30,7 +30,7 @@ TITLES = {"ours": "ours", "release": "release", "exact": "release with float64 n
 
 
 def parser():
-    from jseg.comparison.parts import PARTS
+    from jseg.parity.release.parts import PARTS
     p = cli.make_parser("compare_official", __doc__)
     p.add_argument("--official", required=True, metavar="DIR", help=f"a clone of {REPOSITORY}")
     p.add_argument("--model_path", metavar="FILE", help="weights of the UNet, for both sides; with --ae_path")
@@ -50,7 +50,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Compute what is missing, compare, write and print; 0 if every row is within bounds, 1 if one is not."""
     args = parser().parse_args(argv)
     check(args)
-    from jseg.outputs import held
+    from jseg.outputs.rules import held
 
     size, unet, autoencoder = networks(args)
     folder = Path(args.output)
@@ -60,8 +60,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _compared(args, folder: Path, size: str, unet, autoencoder) -> int:
-    from jseg.comparison import inputs, table
-    from jseg.comparison.parts import PARTS
+    from jseg.parity.release import inputs, table
+    from jseg.parity.release.parts import PARTS
 
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     files = (Path(args.model_path), Path(args.ae_path)) if args.model_path else inputs.stand_in_weights(folder, size)
@@ -86,7 +86,7 @@ def _compared(args, folder: Path, size: str, unet, autoencoder) -> int:
 
 def check(args) -> None:
     """Raise FileNotFoundError or ValueError for what cannot be meant, before anything is computed."""
-    from jseg.comparison.parts import FILES
+    from jseg.parity.release.parts import FILES
     if not Path(args.official).is_dir():
         raise FileNotFoundError(f"--official {args.official} is no folder; expected a clone of {REPOSITORY}")
     missing = [name for name in FILES if not (Path(args.official) / name).is_file()]
@@ -102,9 +102,9 @@ def check(args) -> None:
 
 def claim_output(args) -> None:
     """Refuse a folder that holds files of others under names that are written, or whose files are the inputs."""
-    from jseg.comparison.inputs import MERGED
-    from jseg.outputs import claim
-    from jseg.records import origin
+    from jseg.outputs.records import origin
+    from jseg.outputs.rules import claim
+    from jseg.parity.release.inputs import MERGED
 
     # setting.json is written first of all, so a folder that has it is of an earlier call.
     names = ["inputs.npz", "comparison.md", "comparison.json", "comparison.png", "parts/x", "weights/x", *MERGED]
@@ -124,10 +124,10 @@ def networks(args):
 
     Raises ValueError for files that are damaged or of networks that the release's code cannot build.
     """
-    from jseg.comparison import inputs
-    from jseg.ldm.layout import autoencoder_shapes, unet_shapes
     from jseg.ldm.presets import AUTOENCODERS, UNETS
+    from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
     from jseg.ldm.weights import network_config
+    from jseg.parity.release import inputs
     size = args.size or "small"
     if not args.model_path:
         return size, UNETS[size], AUTOENCODERS[size]
@@ -144,8 +144,8 @@ def keys(setting, arrays) -> Callable[[str, str], str]:
     """key(part, side), which tells whether a result that is there is of these inputs, weights and sources."""
     import dataclasses
 
-    from jseg.comparison.inputs import digest
-    files = digest(arrays, Path(setting.unet_weights), Path(setting.autoencoder_weights), ROOT / "jseg" / "comparison")
+    from jseg.parity.release.inputs import digest
+    files = digest(arrays, Path(setting.unet_weights), Path(setting.autoencoder_weights), ROOT / "jseg" / "parity" / "release")
     sources = {True: digest(ROOT / "jseg"), False: digest(Path(setting.official))}
 
     def key(part: str, side: str) -> str:
@@ -158,8 +158,8 @@ def keys(setting, arrays) -> Callable[[str, str], str]:
 
 def rows_of(folder: Path, part: str, key: Callable[[str, str], str], again: bool) -> List[Dict]:
     """A part's rows: both sides computed and compared, and the third one where that leaves a doubt."""
-    from jseg.comparison import table
-    from jseg.comparison.parts import EXACT, PARTS, SIDES
+    from jseg.parity.release import table
+    from jseg.parity.release.parts import EXACT, PARTS, SIDES
     failures = {side: why for side in SIDES for why in [computed(folder, part, side, key(part, side), again)] if why}
     rows = table.records(folder, part, failures)
     if not (PARTS[part].exact and table.doubtful(rows)):
@@ -173,7 +173,7 @@ def rows_of(folder: Path, part: str, key: Callable[[str, str], str], again: bool
 
 def computed(folder: Path, part: str, side: str, key: str, again: bool) -> str:
     """Compute a part on one side, unless its result is there; why it failed, or ""."""
-    from jseg.comparison.inputs import result_paths
+    from jseg.parity.release.inputs import result_paths
     arrays, record = result_paths(folder, part, side)
     about = json.loads(record.read_text(encoding="utf-8")) if record.is_file() and arrays.is_file() else {}
     if about.get("key") == key and not again:
@@ -186,7 +186,7 @@ def computed(folder: Path, part: str, side: str, key: str, again: bool) -> str:
     path = os.pathsep.join([str(ROOT)] + os.environ.get("PYTHONPATH", "").split(os.pathsep)).strip(os.pathsep)
     # No bytecode into the clone, and float32 without TF32, which cuDNN uses unless told not to.
     environment = dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="1", NVIDIA_TF32_OVERRIDE="0")
-    done = subprocess.run([sys.executable, "-m", "jseg.comparison.child", side, part, str(folder), key], stdout=subprocess.DEVNULL,
+    done = subprocess.run([sys.executable, "-m", "jseg.parity.release.child", side, part, str(folder), key], stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, universal_newlines=True, env=environment)
     if done.returncode or not record.is_file():
         return f"the process ended with {done.returncode}: {last_word(done.stderr)}"
@@ -203,9 +203,9 @@ def last_word(text: str) -> str:
 
 def write(folder: Path, args, setting, arrays, found: List[Dict]) -> None:
     """The three files, each whole or not at all, with the rows so far."""
-    from jseg.atomic import write_atomic
-    from jseg.comparison import table
+    from jseg.files import write_atomic
     from jseg.images import save_picture
+    from jseg.parity.release import table
     parts = list(dict.fromkeys(row["part"] for row in found))
     nudges, about = table.nudges_of(folder, found), facts(args, setting, folder, parts)
     sheet = table.sheet(folder, arrays, found)
@@ -220,10 +220,10 @@ def write(folder: Path, args, setting, arrays, found: List[Dict]) -> None:
 def facts(args, setting, folder: Path, parts: List[str]) -> Dict[str, str]:
     """What the numbers depend on, as lines of the page."""
     from jseg import __version__
-    from jseg.comparison.inputs import result_paths
+    from jseg.parity.release.inputs import result_paths
     ran = [json.loads(path.read_text(encoding="utf-8")) for part in parts for path in [result_paths(folder, part, "ours")[1]]
            if path.is_file()]
-    weights = "stand-ins (jseg/ldm/recipe.py)" if not args.model_path else f"{Path(args.model_path).name}, {Path(args.ae_path).name}"
+    weights = "stand-ins (jseg/parity/stand_in.py)" if not args.model_path else f"{Path(args.model_path).name}, {Path(args.ae_path).name}"
     found = {"networks": f"UNet of {setting.unet.channels} channels, {setting.unet.width}x{setting.unet.height} latents; autoencoder of "
                          f"{setting.autoencoder.channels} channels, pictures of {setting.picture_size[0]}x{setting.picture_size[1]}",
              "weights": weights, "stage that is run whole": str(setting.stage),

@@ -50,9 +50,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
-    from jseg.formats import conversion, targets
-    from jseg.ldm.layout import Unreadable
-    from jseg.outputs import held_files
+    from jseg.formats import targets
+    from jseg.ldm import conversion
+    from jseg.ldm.state_dict import Unreadable
+    from jseg.outputs.rules import held_files
 
     targets.check_target(args.output, [args.input], create=True)
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
@@ -140,8 +141,8 @@ def _report(selection, found, inferred: bool, kind: str, vanished: int) -> None:
 
 def _report_assumed(found) -> None:
     """What the weights do not tell, and what was taken in its place."""
-    from jseg.flowseg.layout import preset_of
-    from jseg.formats.conversion import pixel_network
+    from jseg.flowseg.state_dict import preset_of
+    from jseg.ldm.conversion import pixel_network
     config = found.config
     if _is_pixnerd(config):
         preset = preset_of(found.shapes)

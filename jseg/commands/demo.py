@@ -41,11 +41,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if args.count < 1 or args.seed < 0:
         raise ValueError(f"--count {args.count} --seed {args.seed}: expected a count of 1 or more and a seed of 0 or more")
-    from jseg import procedural
     from jseg.checkpoint import sha256
     from jseg.commands import test
+    from jseg.landscapes import draw
     from jseg.ldm.weights import SHIPPED_AUTOENCODER, SHIPPED_MODEL, expected_networks
-    from jseg.outputs import held
+    from jseg.outputs.rules import held
 
     unet, autoencoder = expected_networks(SHIPPED_MODEL, SHIPPED_AUTOENCODER)
     width, height = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
@@ -55,7 +55,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         _check(folder, record, width, height)        # once more: another run may have written there since
         _write(folder / RECORD, json.dumps(record, indent=1).encode())
         _tell(f"drawing {args.count} landscapes of {width}x{height} into {folder / 'data'}")
-        procedural.write_challenge(folder / "data", args.count, args.seed, width, height)
+        draw.write_challenge(folder / "data", args.count, args.seed, width, height)
         stages = folder / "stages.json"
         _write(stages, _stages())
         call = ["--input_path", str(folder / "data" / "test"), "--img_path", str(folder / "data" / "train"), "--output_path",
@@ -73,12 +73,12 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _check(folder: Path, record: dict, width: int, height: int) -> None:
     """Refuse, before anything is drawn, a folder that holds anything but what the same call has begun."""
-    from jseg import procedural
-    from jseg.checks import DataError
-    from jseg.outputs import check_empty, check_folder, check_origin
-    from jseg.records import is_own, read_record
+    from jseg.files import DataError
+    from jseg.landscapes import draw
+    from jseg.outputs.records import is_own, read_record
+    from jseg.outputs.rules import check_empty, check_folder, check_origin
 
-    count, seed, most = record["count"], record["seed"], procedural.REFERENCE_SEEDS
+    count, seed, most = record["count"], record["seed"], draw.REFERENCE_SEEDS
     if not 0 <= seed <= most - count:
         raise ValueError(f"--seed {seed} with --count {count}: expected a seed from 0 to {max(0, most - count)}")
     check_folder(folder, "--output", 0 if (folder / RECORD).exists() else 16 * count * width * height)
@@ -97,7 +97,7 @@ def _check(folder: Path, record: dict, width: int, height: int) -> None:
         raise DataError(f"{stages} is not as the demo wrote it; move it away, or give another --output")
     if not is_own(folder, SHEET, old.get("files") or {}):
         raise DataError(f"{folder / SHEET} was changed since the demo wrote it; move it away, or give another --output")
-    procedural.check_challenge(folder / "data", count, seed, width, height)
+    draw.check_challenge(folder / "data", count, seed, width, height)
 
 
 def _stages() -> bytes:
@@ -105,15 +105,17 @@ def _stages() -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    from jseg.atomic import write_atomic
+    from jseg.files import write_atomic
     write_atomic(path, lambda file: file.write(content))
 
 
 def _segment(folder: Path) -> None:
     """The way back: segment what was made, as a user would, and hold it against the label maps; the references show what can be had."""
-    from jseg.classes import CLASS_SETS, colorize
     from jseg.commands import segment
-    from jseg.images import contact_sheet, read_label, read_picture, save_picture
+    from jseg.contact_sheet import contact_sheet
+    from jseg.data.classes import CLASS_SETS, colorize
+    from jseg.data.label_maps import read_label
+    from jseg.images import read_picture, save_picture
     maps = sorted((folder / "data" / "test" / "val_B_labels_resized").glob("*.png"))
     results = [folder / "results" / f"{path.stem}.jpg" for path in maps]
     references = folder / "data" / "train"
@@ -136,7 +138,7 @@ def _segment(folder: Path) -> None:
 
 def _agreement(pairs) -> Tuple[float, float]:
     """(share of equal pixels, mIoU) of (found, expected) label maps of the challenge's classes."""
-    from jseg.classes import CLASS_SETS
+    from jseg.data.classes import CLASS_SETS
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
     total = sum(confusion(found, expected, len(CLASS_SETS["landscape-29"])) for found, expected in pairs)
     return pixel_accuracy(total), mean_iou(total)

@@ -44,7 +44,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
     """(rows of the screen, problems that keep jseg from computing). Jittor runs in a child process, which may crash."""
-    from jseg import __version__, jittor_flags, machine, onednn
+    from jseg import __version__
+    from jseg.machine import facts as machine
+    from jseg.machine import jittor_flags, onednn
 
     home = os.environ.get("JITTOR_HOME") or os.path.expanduser("~")
     facts = {"Python": machine.python(), "NumPy": machine.numpy(), "compiler": machine.compiler(), "Jittor": machine.jittor(),
@@ -68,7 +70,7 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
 
 def unused_cuda() -> str:
     """Why CUDA does not compute; where it is the driver alone, also what would become of the toolkit with one."""
-    from jseg import machine
+    from jseg.machine import facts as machine
 
     cuda = machine.cuda()
     text = cuda.reason if cuda.nvcc else f"not used: {cuda.reason}"
@@ -97,7 +99,7 @@ def measure() -> Dict:
 
 def _measure() -> None:
     """Import Jittor, time it, and print what was found as one line of JSON."""
-    from jseg.machine import RuntimeProblem, cuda
+    from jseg.machine.facts import RuntimeProblem, cuda
 
     try:
         from jseg.runtime import device, jt

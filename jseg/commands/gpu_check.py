@@ -52,7 +52,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.sdm and not (Path(args.sdm) / "guided_diffusion" / "unet.py").is_file():
         raise FileNotFoundError(f"--sdm {args.sdm}: no guided_diffusion/unet.py in it; expected a clone of semantic-diffusion-model")
     check_output(args)
-    from jseg.outputs import held_files
+    from jseg.outputs.rules import held_files
 
     with held_files([args.output + suffix for suffix in SUFFIXES]):
         check_output(args)
@@ -80,7 +80,7 @@ def checked(args) -> List[Dict]:
 
 def check_output(args) -> None:
     """Raise FileNotFoundError or ValueError unless both files can be written and take the place of none but an earlier result."""
-    from jseg.outputs import OutputError, check_file
+    from jseg.outputs.rules import OutputError, check_file
     if os.path.basename(args.output) in ("", ".", ".."):
         raise ValueError(f"--output {args.output}: expected a name to which .json and .md are added, such as gpu_check")
     if not Path(args.output).resolve().parent.is_dir():
@@ -165,7 +165,7 @@ def run_group(group: str, args, folder: str, deadline: float) -> Iterator[Dict]:
 def command(group: str, args, folder: str, skip: int) -> List[str]:
     if group == "sdm":
         return [sys.executable, str(ROOT / "benchmarks" / "sdm_speed.py"), "--sdm", args.sdm, "--device", args.device, "--size", args.size]
-    return [sys.executable, "-m", "jseg.device_checks.child", group, args.device, args.size, folder, str(skip)]
+    return [sys.executable, "-m", "jseg.parity.gpu.child", group, args.device, args.size, folder, str(skip)]
 
 
 def environment(group: str) -> Dict[str, str]:
@@ -221,7 +221,7 @@ def line(record: Dict) -> str:
 
 def write(args, records: List[Dict]) -> None:
     """Both files, as far as it has come, each whole or not at all."""
-    from jseg.atomic import write_atomic
+    from jseg.files import write_atomic
     text = ("\n".join(table(records)) + "\n").encode()
     settings = {**asked(args), "python": sys.version.split()[0], "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 

@@ -39,14 +39,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if args.sheet and Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError("--sheet %s: expected a name that ends in .png, .jpg or .jpeg" % args.sheet)
-    from jseg import procedural
+    from jseg.landscapes import draw
 
     # Everything is checked before the first folder is made.
-    procedural.check_challenge(args.output, args.count, args.seed, args.width, args.height)
+    draw.check_challenge(args.output, args.count, args.seed, args.width, args.height)
     if not args.sheet:
         _draw(args)
         return 0
-    from jseg.outputs import held_files
+    from jseg.outputs.rules import held_files
 
     _check_sheet(args)
     with held_files([args.sheet]):
@@ -59,13 +59,13 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _draw(args) -> None:
     """The pairs that are not there yet."""
-    from jseg import procedural
+    from jseg.landscapes import draw
 
     def tell(number: int) -> None:
         if number % 100 == 0:
             print("jseg landscapes: %d of %d" % (number, args.count), file=sys.stderr)
 
-    kept = procedural.write_challenge(args.output, args.count, args.seed, args.width, args.height, tell)
+    kept = draw.write_challenge(args.output, args.count, args.seed, args.width, args.height, tell)
     if kept:
         print("jseg landscapes: %d of %d pairs were there already and are kept" % (kept, args.count), file=sys.stderr)
     print("wrote %d pairs of %dx%d: --input_path %s --img_path %s" % (args.count, args.width, args.height, Path(args.output) / "test",
@@ -75,9 +75,9 @@ def _draw(args) -> None:
 def _check_sheet(args) -> None:
     """Refuse a sheet in the place of any other file: it may replace only the sheet that the same call wrote."""
     from jseg.checkpoint import sha256
-    from jseg.outputs import OutputError, check_file
-    from jseg.procedural import PLACES, RECORD, TABLE
-    from jseg.records import read_record
+    from jseg.landscapes.draw import PLACES, RECORD, TABLE
+    from jseg.outputs.records import read_record
+    from jseg.outputs.rules import OutputError, check_file
 
     folder, sheet = Path(args.output), Path(args.sheet)
     place = os.path.realpath(str(sheet.parent))
@@ -99,12 +99,13 @@ def _name(folder: Path, sheet: Path) -> str:
 def _write_sheet(folder: Path, target: Path, count: int) -> None:
     """The first references beside their label maps in colour; the record then knows the sheet."""
     from jseg.checkpoint import sha256
-    from jseg.classes import CLASS_SETS, colorize
-    from jseg.images import read_label, read_picture, save_picture
-    from jseg.outputs import held
-    from jseg.procedural import RECORD, write_record
-    from jseg.records import read_record
-    from jseg.sheet import contact_sheet
+    from jseg.contact_sheet import contact_sheet
+    from jseg.data.classes import CLASS_SETS, colorize
+    from jseg.data.label_maps import read_label
+    from jseg.images import read_picture, save_picture
+    from jseg.landscapes.draw import RECORD, write_record
+    from jseg.outputs.records import read_record
+    from jseg.outputs.rules import held
 
     train, cells = folder / "train", []
     for number in range(min(count, SHOWN)):

@@ -46,8 +46,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     items, real, values, classes, notes = _checked_inputs(args)
     from jseg import runtime
-    from jseg.outputs import held
-    from jseg.scoring import features, measures, report, store
+    from jseg.evaluation import features, measures, report, store
+    from jseg.outputs.rules import held
 
     device, output = runtime.device(args.device), Path(args.output)
     extractor = features.inception(args.inception) if args.inception else features.autoencoder()
@@ -79,10 +79,10 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _checked_inputs(args):
     """(items, real pictures, {stem: aesthetic value} or {}, classes, notes), all checked that needs no network."""
-    from jseg.classes import class_set
-    from jseg.numbering import with_map
-    from jseg.scoring import inputs
-    from jseg.scoring.aesthetic import read_aesthetic
+    from jseg.data.classes import class_set
+    from jseg.data.numbering import with_map
+    from jseg.evaluation import inputs
+    from jseg.evaluation.aesthetic import read_aesthetic
     if args.predictions and args.flowseg is not None:
         raise ValueError("--predictions and --flowseg are both given; give one: label maps that are there, or a network that makes them")
     if not 0 < args.aesthetic_max < float("inf"):
@@ -115,8 +115,8 @@ def _checked_inputs(args):
 
 def _check_places(args, items) -> None:
     """Refuse an output or a cache that would take an input's place, or mix with files of others."""
-    from jseg.outputs import check_cache, check_inputs
-    from jseg.scoring import inputs
+    from jseg.evaluation import inputs
+    from jseg.outputs.rules import check_cache, check_inputs
 
     files, places = _inputs(args, items)
     output = Path(args.output)
@@ -140,10 +140,10 @@ def _segmenter(args, items, classes, device, notes):
     if args.flowseg is None:
         return None, None
     from jseg.checkpoint import sha256
-    from jseg.examples import Example
-    from jseg.flowseg import folder
+    from jseg.data.image_folder import Example
+    from jseg.evaluation.inputs import PREDICTIONS
+    from jseg.flowseg import segment
     from jseg.flowseg.predict import SHIPPED, Segmenter, network_config
-    from jseg.scoring.inputs import PREDICTIONS
 
     args.flowseg = args.flowseg or str(SHIPPED)
     if not Path(args.flowseg).is_file():
@@ -155,9 +155,9 @@ def _segmenter(args, items, classes, device, notes):
 
     # Label maps are taken again only if all that they depend on is as it was; this folder is score's own, so others are made again.
     segmenter = Segmenter.from_file(args.flowseg, device=args.device)
-    settings = {"weights": sha256(args.flowseg), "device": device, "code": folder.code(), **folder.options_of(segmenter)}
+    settings = {"weights": sha256(args.flowseg), "device": device, "code": segment.code(), **segment.options_of(segmenter)}
     pictures = [Example(item.stem, item.result) for item in items]
-    run = folder.opened(Path(args.output) / PREDICTIONS, settings, pictures, folder.digests_of(pictures), notes=notes, remake=True)
+    run = segment.opened(Path(args.output) / PREDICTIONS, settings, pictures, segment.digests_of(pictures), notes=notes, remake=True)
     return segmenter, run
 
 
@@ -167,17 +167,17 @@ def _segmented(args, items, segmenter, run, classes):
         return items
     import dataclasses
 
-    from jseg.examples import Example
-    from jseg.flowseg import folder
+    from jseg.data.image_folder import Example
+    from jseg.evaluation.inputs import PREDICTIONS
+    from jseg.flowseg import segment
     from jseg.progress import PictureBar
-    from jseg.scoring.inputs import PREDICTIONS
 
     output, pictures = Path(args.output) / PREDICTIONS, [Example(item.stem, item.result) for item in items]
-    digests = folder.digests_of(pictures)
-    done = len(folder.finished(pictures, output, run, digests, False))
+    digests = segment.digests_of(pictures)
+    done = len(segment.finished(pictures, output, run, digests, False))
     _tell(f"segmenting {len(pictures) - done} of {len(pictures)} results with {args.flowseg}")
     with PictureBar(len(pictures), done) as bar:
-        for _ in folder.segment_folder(segmenter, pictures, output, run, classes, digests):
+        for _ in segment.segment_folder(segmenter, pictures, output, run, classes, digests):
             bar.show()
     return [dataclasses.replace(item, prediction=output / f"{item.stem}.png") for item in items]
 
@@ -185,9 +185,9 @@ def _segmented(args, items, segmenter, run, classes):
 def _scored(items, values, classes, ignore):
     """(PictureScores of every item, confusion of all)."""
     from jseg import images
-    from jseg.checks import Numbering
+    from jseg.data.validation import Numbering
+    from jseg.evaluation import inputs, measures
     from jseg.progress import PictureBar
-    from jseg.scoring import inputs, measures
     numbering, rows, total = Numbering.of(classes, ignore), [], 0
     _tell("comparing results with label maps and references")
     with PictureBar(len(items)) as bar:
@@ -204,8 +204,8 @@ def _scored(items, values, classes, ignore):
 
 def _distances(items, real, extractor, kept, measure):
     """The set's distances by name; {} where a set is too small."""
+    from jseg.evaluation import features
     from jseg.progress import PictureBar
-    from jseg.scoring import features
     if min(len(items), len(real)) < 2:
         _tell(f"no distance of sets: {len(items)} results and {len(real)} real pictures; it needs two of each")
         return {}

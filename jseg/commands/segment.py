@@ -49,44 +49,45 @@ def main(argv: Optional[List[str]] = None) -> int:
         _tell("no weights given: using the small ones that ship with jseg, trained on procedural landscapes of 128x96")
     if not Path(args.weights).is_file():
         raise FileNotFoundError(f"--weights {args.weights} {cli.no_file(args.weights)}; expected a file that train_flowseg wrote")
-    from jseg import jittor_flags, runtime
+    from jseg import runtime
     from jseg.checkpoint import sha256
-    from jseg.flowseg import folder
+    from jseg.flowseg import segment
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
-    from jseg.outputs import held
+    from jseg.machine import jittor_flags
+    from jseg.outputs.rules import held
     from jseg.progress import PictureBar
 
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
     notes = [classes.said()] * bool(args.classes)
-    pictures = folder.find_pictures(args.input, notes)
+    pictures = segment.find_pictures(args.input, notes)
     _claim(args, pictures, len(classes))
-    notes += folder.check_pictures(pictures, config.patch)
+    notes += segment.check_pictures(pictures, config.patch)
     device, output = runtime.device(args.device), Path(args.output)
     options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
                "batch_size": args.batch_size, "shift": trained_shift(args.weights) if args.shift is None else args.shift}
     settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name,
                 **jittor_flags.record()}
-    digests = folder.digests_of(pictures)
+    digests = segment.digests_of(pictures)
     with held(output):
-        run = folder.opened(output, settings, pictures, digests, args.probabilities, notes)
+        run = segment.opened(output, settings, pictures, digests, args.probabilities, notes)
         segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
-        kept = len(folder.finished(pictures, output, run, digests, args.probabilities))
+        kept = len(segment.finished(pictures, output, run, digests, args.probabilities))
         for note in notes + [f"{kept} of {len(pictures)} pictures are in {output} already and are kept"] * bool(kept):
             _tell(note)
         with PictureBar(len(pictures), kept) as bar:
-            for _ in folder.segment_folder(segmenter, pictures, output, run, classes, digests, args.probabilities):
+            for _ in segment.segment_folder(segmenter, pictures, output, run, classes, digests, args.probabilities):
                 bar.show()
-    _tell(f"{len(pictures)} label maps in {output}, overlays in {output / folder.OVERLAYS}")
+    _tell(f"{len(pictures)} label maps in {output}, overlays in {output / segment.OVERLAYS}")
     return 0
 
 
 def _claim(args, pictures, count: int) -> None:
     """Refuse, before anything long, an output that would replace an input or another's file, or that cannot be written."""
-    from jseg.examples import PICTURE_FOLDERS
-    from jseg.flowseg import folder
-    from jseg.images import ImageError, read_header
-    from jseg.outputs import claim
+    from jseg.data.image_folder import PICTURE_FOLDERS
+    from jseg.flowseg import segment
+    from jseg.image_files.decoding import ImageError, read_header
+    from jseg.outputs.rules import claim
 
     output, given = Path(args.output), [Path(path) for path in args.input]
     places = [place for path in given if path.is_dir() for place in [path] + [path / name for name in PICTURE_FOLDERS]]
@@ -101,15 +102,15 @@ def _claim(args, pictures, count: int) -> None:
             continue                                 # told with the other faults of pictures
 
     # An overlay takes 2.5 bytes a pixel at most, a label map one, probabilities two a class.
-    names = folder.names_of([example.stem for example in pictures], args.probabilities)
-    known = folder.read_run(output)["files"] if output.is_dir() and _ours(output) else {}
+    names = segment.names_of([example.stem for example in pictures], args.probabilities)
+    known = segment.read_run(output)["files"] if output.is_dir() and _ours(output) else {}
     bytes_each = 3.5 + 2 * count * args.probabilities
     needed = 0 if known else int(pixels * bytes_each)
-    claim(output, "--output", "segment", names, files, places, known, folder.RUN, needed)
+    claim(output, "--output", "segment", names, files, places, known, segment.RUN, needed)
 
 
 def _ours(output: Path) -> bool:
-    from jseg.records import origin
+    from jseg.outputs.records import origin
     return origin(output) in (None, "segment")
 
 
@@ -122,7 +123,7 @@ def _scale(text: str) -> Optional[float]:
 
 def _classes(args, count: int):
     """The class set that was asked for, else that of the training."""
-    from jseg.classes import class_set
+    from jseg.data.classes import class_set
     from jseg.flowseg.predict import trained_classes
     if not args.classes:
         return trained_classes(args.weights, count)

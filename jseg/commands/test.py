@@ -54,20 +54,20 @@ def main(argv: Optional[List[str]] = None) -> int:
     output, limited = Path(args.output_path), pairs[:args.limit]
     from jseg import runtime
     from jseg.checkpoint import sha256
-    from jseg.ldm import folder, manifest
+    from jseg.ldm import manifest, synthesize
     from jseg.ldm.progress import Bars
     from jseg.ldm.refine import Synthesizer
-    from jseg.outputs import held
+    from jseg.outputs.rules import held
 
     device = runtime.device(args.device)
-    settings = folder.settings_of(pipeline, args.seed, args.batch_size or (5 if device == "cuda" else 1), device, args.ignore,
+    settings = synthesize.settings_of(pipeline, args.seed, args.batch_size or (5 if device == "cuda" else 1), device, args.ignore,
                                   inputs=manifest.inputs_digest(pairs),
                                   model=sha256(args.model_path), autoencoder=sha256(args.ae_path),
                                   **_numbering(classes, args.ignore))
     with held(output):
         run = manifest.opened(output, settings, [pair.stem for pair in pairs], notes)
         run["notes"] = notes
-        todo = folder.unfinished_batches(limited, settings["batch_size"], output)
+        todo = synthesize.unfinished_batches(limited, settings["batch_size"], output)
         kept = len(limited) - sum(map(len, todo))
         synthesizer = Synthesizer.from_files(args.model_path, args.ae_path, pipeline, device) if todo else None
         for note in notes + [f"{kept} of {len(limited)} pictures are in {output} already and are kept"] * bool(kept):
@@ -75,7 +75,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         shown = [pair.stem for pair in limited[:GRID_ROWS]] if args.grid else []
         with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-            for report in folder.synthesize_folder(synthesizer, pairs, output, run, args.limit, shown, classes):
+            for report in synthesize.synthesize_folder(synthesizer, pairs, output, run, args.limit, shown, classes):
                 bars.show(report.progress.stage, report.progress.step, report.progress.pictures is not None, report.seconds)
         if args.grid:
             _write_grid(output, run, limited[:GRID_ROWS], len(pipeline.stages), size, classes, args.ignore)
@@ -85,7 +85,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _checked_inputs(args):
     """(pipeline, pairs, notes, picture size, classes), all checked that needs no network computed; the weights are found."""
-    from jseg import data, noise
+    from jseg import noise
+    from jseg.data import challenge
     from jseg.ldm import pipelines
     from jseg.ldm.manifest import check_output, names_of
     from jseg.ldm.weights import expected_networks, find_weights
@@ -98,12 +99,12 @@ def _checked_inputs(args):
     named = pipelines.load_pipeline(args.stages, args.preset) if args.stages else pipelines.pipeline_named(args.preset)
     pipeline = pipelines.check_pipeline(named)
     notes: List[str] = []
-    pairs = data.find_pairs(args.input_path, args.img_path, notes)
+    pairs = challenge.find_pairs(args.input_path, args.img_path, notes)
     unet, autoencoder = expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
     notes += [] if isinstance(classes, int) else [classes.said()]
-    notes += data.check_pairs(pairs, classes, args.ignore, *size)
+    notes += challenge.check_pairs(pairs, classes, args.ignore, *size)
     shown = [pair.stem for pair in pairs[:args.limit][:GRID_ROWS]] if args.grid else []
     names = names_of([pair.stem for pair in pairs], len(pipeline.stages), shown)
     check_output(Path(args.output_path), [pair.stem for pair in pairs[:args.limit]], *size, names, *_inputs(args, pairs))
@@ -114,7 +115,7 @@ def _checked_inputs(args):
 
 def _inputs(args, pairs):
     """(files that are read, folders that they are looked for in): none of which a result may replace."""
-    from jseg.data import LABEL_FOLDERS, PAIRING
+    from jseg.data.challenge import LABEL_FOLDERS, PAIRING
     labels, references = Path(args.input_path), Path(args.img_path)
     places = [labels, references, pairs[0].label.parent, pairs[0].reference.parent, references / "imgs"]
     places += [labels / name for name in LABEL_FOLDERS]
@@ -126,8 +127,8 @@ def _inputs(args, pairs):
 
 def _classes(args, count: int):
     """The class set that was asked for, which must be as large as the network's, else that number."""
-    from jseg.classes import class_set
-    from jseg.numbering import with_map
+    from jseg.data.classes import class_set
+    from jseg.data.numbering import with_map
     if args.map and not args.classes:
         raise ValueError("--map needs --classes, whose ids it names; give both")
     if not args.classes:
@@ -141,7 +142,7 @@ def _classes(args, count: int):
 
 def _otherwise(model_path, classes) -> List[str]:
     """A warning where the network's training read label maps in another numbering."""
-    from jseg.run_records import record
+    from jseg.training.records import record
     settings = record(Path(model_path)).get("settings") or {}
     trained = settings.get("classes")
     stored = list(range(classes)) if isinstance(classes, int) else list(classes.file_ids or range(len(classes)))
@@ -156,7 +157,7 @@ def _numbering(classes, ignore) -> dict:
     """For run.json: what the pixels depend on of a class set."""
     from hashlib import sha256
 
-    from jseg.checks import Numbering
+    from jseg.data.validation import Numbering
     if isinstance(classes, int):
         return {}
     return {"classes": classes.name, "numbering": sha256(Numbering.of(classes, ignore).key).hexdigest()}
@@ -168,12 +169,14 @@ def _tell(message: str) -> None:
 
 def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignore) -> None:
     """Write the contact sheet from the files in the folder, unless one that shows more is there."""
-    from jseg import data, images
+    from jseg import images
     from jseg.checkpoint import sha256
-    from jseg.classes import CLASS_SETS, ClassSet, colorize, spread_palette
+    from jseg.contact_sheet import contact_sheet
+    from jseg.data import challenge
+    from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
     from jseg.ldm import manifest
-    from jseg.ldm.folder import written
-    from jseg.records import is_own
+    from jseg.ldm.synthesize import written
+    from jseg.outputs.records import is_own
 
     shown = CLASS_SETS["landscape-29"] if classes == len(CLASS_SETS["landscape-29"]) else classes
     if isinstance(shown, int):
@@ -182,7 +185,7 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
     # A picture that was made without --grid has only its result.
     rows, path = [], output / manifest.GRID
     for pair in pairs:
-        label, reference = data.load_pair(pair, *size, *size, ignore, classes)
+        label, reference = challenge.load_pair(pair, *size, *size, ignore, classes)
         stages = [output / manifest.stage_name(pair.stem, stage) for stage in range(count - 1)]
         known = pair.stem in run["stages"]
         made = [images.read_picture(stage) if known and stage.is_file() else None for stage in stages]
@@ -206,7 +209,7 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
     with written(output / manifest.NAME):
         manifest.write(output, run)
     with written(path):
-        images.save_picture(path, images.contact_sheet(rows, headings, [pair.stem for pair in pairs]))
+        images.save_picture(path, contact_sheet(rows, headings, [pair.stem for pair in pairs]))
         run["files"][manifest.GRID] = sha256(path)
     with written(output / manifest.NAME):
         manifest.write(output, run)

@@ -62,11 +62,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     for name in ("drop", "dropout"):
         if not 0 <= getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
-    from jseg.examples import check_examples
-    from jseg.flowseg.layouts import training_part
+    from jseg.data.datasets import training_part
+    from jseg.data.image_folder import check_examples
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
-    from jseg.outputs import check_cache
-    from jseg.run_records import check_places, run_folder
+    from jseg.outputs.rules import check_cache
+    from jseg.training.records import check_places, run_folder
     placed: List[str] = []
     args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
     autoencoder = network_config(args.ae_path, "AutoencoderConfig")
@@ -101,19 +101,20 @@ def _network(args, classes: int, autoencoder):
 
 
 def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
-    from jseg import processes, runtime
-    from jseg.ldm.batches import Division, LatentBatches
+    from jseg import runtime
+    from jseg.ldm.dataset import Division, LatentBatches
     from jseg.ldm.preview import Preview
-    from jseg.memory import check_batch
-    from jseg.training_run import Plan, TrainingRun
+    from jseg.training import distributed
+    from jseg.training.memory import check_batch
+    from jseg.training.run import Plan, TrainingRun
     device = runtime.device(args.device)
     if args.release:
-        args.batch_size, args.micro_batch = RELEASE_MICRO_BATCH * processes.world(), RELEASE_MICRO_BATCH
+        args.batch_size, args.micro_batch = RELEASE_MICRO_BATCH * distributed.world(), RELEASE_MICRO_BATCH
     for note in notes:
         _tell(note)
     autoencoder, latents = _latents(args, config, autoencoder_config, examples, classes)
     steps = cli.steps_asked(args, len(latents))
-    division = Division.of(args, processes.rank(), processes.world())
+    division = Division.of(args, distributed.rank(), distributed.world())
     batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
     part = _part(args, config)
     run = TrainingRun(args.output, [part], config, _settings(args, classes, latents), Plan.of(args, steps), "unet", _tell, args.given)
@@ -127,11 +128,11 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
 
 def _latents(args, config, autoencoder_config, examples, classes):
     """The autoencoder and the cache, made by process 0 and read by all."""
-    from jseg import processes
     from jseg.checkpoint import load_into
     from jseg.ldm.autoencoder import Autoencoder
     from jseg.ldm.latents import prepare
     from jseg.ldm.weights import encoder_digest
+    from jseg.training import distributed
     autoencoder = Autoencoder(autoencoder_config)
     load_into(autoencoder, args.ae_path)
     autoencoder.eval()
@@ -142,8 +143,8 @@ def _latents(args, config, autoencoder_config, examples, classes):
                        height=config.height * factor, latent_width=config.width, latent_height=config.height, ignore=args.ignore,
                        classes=classes, fit=args.fit, autoencoder_sha256=encoder_digest(args.ae_path), tell=_tell)
 
-    latents = cached() if processes.rank() == 0 else None
-    processes.wait()
+    latents = cached() if distributed.rank() == 0 else None
+    distributed.wait()
     return autoencoder, latents or cached()
 
 
@@ -153,8 +154,8 @@ def _part(args, config):
     from jseg.ldm.loss import training_loss
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
-    from jseg.optimizer import AdamW, Average, trainable
-    from jseg.training import Part
+    from jseg.training.loop import Part
+    from jseg.training.optimizer import AdamW, Average, trainable
     runtime.seed(args.seed)
     unet = UNet(config, zero_init=args.zero_init == "zero")
     unet.train()

@@ -64,10 +64,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     if min(crop) < 4 * factor or any(side % factor for side in sides) or crop[0] > args.width or crop[1] > args.height:
         raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
                          f"{4 * factor}, the crop no larger than the picture")
-    from jseg.checks import check_files
-    from jseg.examples import find_examples
+    from jseg.data.image_folder import find_examples
+    from jseg.data.validation import check_files
     from jseg.images import examine_picture
-    from jseg.run_records import run_folder
+    from jseg.training.records import run_folder
     inputs = {"input_path": args.input_path, "model_path": args.model_path, "lpips_path": args.lpips_path}
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
         notes: List[str] = []
@@ -81,13 +81,14 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _train(args, config, paths) -> None:
-    from jseg import processes, runtime
-    from jseg.ldm.batches import Division, PictureBatches
-    from jseg.memory import check_batch
-    from jseg.training_run import Plan, TrainingRun
+    from jseg import runtime
+    from jseg.ldm.dataset import Division, PictureBatches
+    from jseg.training import distributed
+    from jseg.training.memory import check_batch
+    from jseg.training.run import Plan, TrainingRun
     device = runtime.device(args.device)
     steps = cli.steps_asked(args, len(paths))
-    division = Division.of(args, processes.rank(), processes.world())
+    division = Division.of(args, distributed.rank(), distributed.world())
     batches = PictureBatches(paths, (args.width, args.height), (args.crop, args.crop) if args.crop else (args.width, args.height),
                              division, args.seed)
     parts = _parts(args, config, batches)
@@ -109,12 +110,12 @@ def _parts(args, config, batches):
     from jseg.checkpoint import load_into
     from jseg.images import to_signed
     from jseg.ldm.autoencoder import Autoencoder
-    from jseg.ldm.codec_loss import autoencoder_loss, critic_loss
-    from jseg.ldm.critic import Critic
-    from jseg.ldm.latent_scale import restart_codebook, start_codebook
-    from jseg.optimizer import AdamW, Average, trainable
-    from jseg.order import generator
-    from jseg.training import Part
+    from jseg.ldm.discriminator import Critic
+    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+    from jseg.ldm.whitening import restart_codebook, start_codebook
+    from jseg.noise import generator
+    from jseg.training.loop import Part
+    from jseg.training.optimizer import AdamW, Average, trainable
     runtime.seed(args.seed)
     autoencoder = Autoencoder(config)
     if args.model_path:
@@ -126,7 +127,7 @@ def _parts(args, config, batches):
         start(autoencoder, np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]), args.seed)
     lpips = None
     if args.lpips_path:
-        from jseg.features.lpips import load_lpips
+        from jseg.ldm.lpips import load_lpips
         lpips = load_lpips(*args.lpips_path)
     critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
     parameters = {name: value for name, value in trainable(autoencoder).items()
@@ -160,8 +161,8 @@ def _standardize(autoencoder, batches) -> None:
     import numpy as np
 
     from jseg.images import to_signed
-    from jseg.ldm.latent_scale import standardize_latents
-    from jseg.order import generator
+    from jseg.ldm.whitening import standardize_latents
+    from jseg.noise import generator
     chosen = np.linspace(0, len(batches.paths) - 1, min(MEASURED_PICTURES, len(batches.paths))).astype(int)
     pictures = [to_signed(batches.picture(index, generator(batches.seed, "scale", index), batches.size)) for index in chosen]
     _tell("the latents' spread was %.3f; it is 1 in the result" % standardize_latents(autoencoder, np.stack(pictures)))
@@ -170,10 +171,10 @@ def _standardize(autoencoder, batches) -> None:
 def _preview(path: Path, autoencoder, batches) -> None:
     import numpy as np
 
+    from jseg.contact_sheet import contact_sheet
     from jseg.images import from_signed, save_picture, to_signed
-    from jseg.order import generator
+    from jseg.noise import generator
     from jseg.runtime import jt
-    from jseg.sheet import contact_sheet
     chosen = np.linspace(0, len(batches.paths) - 1, min(SHOWN, len(batches.paths))).astype(int)
     pictures = [batches.picture(index, generator(batches.seed, "preview", index), batches.size) for index in chosen]
     rows = []

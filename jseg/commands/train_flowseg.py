@@ -80,8 +80,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             setattr(args, name, value)
     cli.check_training_options(args)
     _check_options(args)
-    from jseg.flowseg.layouts import open_dataset
-    from jseg.run_records import run_folder
+    from jseg.data.datasets import open_dataset
+    from jseg.training.records import run_folder
     inputs = {"data": args.data, "model_path": args.model_path, "repa": args.repa, "classes": args.classes}
     with run_folder(args.output, "flowseg", inputs, cli.speaks()):
         notes: List[str] = []
@@ -115,7 +115,7 @@ def _check_options(args) -> None:
 
 
 def _classes(given: Optional[str]):
-    from jseg.classes import class_set
+    from jseg.data.classes import class_set
     return None if given is None else int(given) if given.isdigit() else class_set(given)
 
 
@@ -143,7 +143,7 @@ def _check_start(args, config) -> None:
     if not args.model_path:
         return
     from jseg.checkpoint import CheckpointError, mismatch, opened_state
-    from jseg.flowseg.layout import PICTURE_LAYERS, pixnerd_shapes
+    from jseg.flowseg.state_dict import PICTURE_LAYERS, pixnerd_shapes
     expected = pixnerd_shapes(config)
     with opened_state(args.model_path) as selection:
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
@@ -155,20 +155,21 @@ def _check_start(args, config) -> None:
 def _train(args, config, dataset, notes) -> None:
     import numpy as np
 
-    from jseg import processes, runtime
-    from jseg.flowseg.batches import CropBatches
+    from jseg import runtime
+    from jseg.flowseg.dataset import CropBatches
     from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.validation import Validation
-    from jseg.memory import check_batch
-    from jseg.optimizer import rates
-    from jseg.order import Division
-    from jseg.training_run import Plan, TrainingRun
+    from jseg.training import distributed
+    from jseg.training.memory import check_batch
+    from jseg.training.optimizer import rates
+    from jseg.training.run import Plan, TrainingRun
+    from jseg.training.sampling import Division
     device = runtime.device(args.device)
     for note in notes:
         _tell(note)
     codes = class_codes(config.labels, config.codes)
     steps = cli.steps_asked(args, len(dataset.train))
-    division = Division.of(args, processes.rank(), processes.world())
+    division = Division.of(args, distributed.rank(), distributed.world())
     batches = CropBatches(dataset.train, dataset.load, codes, (config.width, config.height), division, args.seed, tuple(args.scales),
                           jitter=args.jitter)
     part = _part(args, config, codes)
@@ -190,8 +191,8 @@ def _part(args, config, codes):
     from jseg.checkpoint import CheckpointError
     from jseg.flowseg.objective import training_loss
     from jseg.flowseg.pixnerd import PixNerd, load_pretrained
-    from jseg.optimizer import AdamW, Average, trainable
-    from jseg.training import Part
+    from jseg.training.loop import Part
+    from jseg.training.optimizer import AdamW, Average, trainable
     runtime.seed(args.seed)
     network = PixNerd(config)
     runtime.jt.sync(network.parameters())      # drawn before anything else draws: the first weights are the same with --repa
@@ -213,7 +214,7 @@ def _alignment(args, config):
     """The loss that draws the network's tokens to DINOv2's, or None."""
     if not args.repa:
         return None
-    from jseg.features.dinov2 import load_dinov2
+    from jseg.flowseg.dinov2 import load_dinov2
     from jseg.flowseg.repa import Alignment
     encoder = load_dinov2(args.repa)
     return Alignment(encoder, config.hidden_size, config.patch, args.repa_weight, encoder.config.width, encoder.config.patch)
@@ -225,7 +226,7 @@ def _settings(args, dataset, steps: int) -> dict:
     Those whose size does not change with their pixels are known by content.
     """
     from jseg.checkpoint import sha256
-    from jseg.examples import contents_of
+    from jseg.data.image_folder import contents_of
     from jseg.flowseg.predict import stored_classes
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "scales", "jitter", "warmup", "decay", "shift", "weight",
              "schedule", "tau", "eps")

@@ -9,7 +9,7 @@ from typing import Tuple
 
 import numpy as np
 
-from jseg.classes import IGNORED
+from jseg.data.classes import IGNORED
 from jseg.images import resize_label, resize_picture
 
 GREY = 128                                 # of the surroundings, whose label is 255; nearly 0 in [-1, 1]

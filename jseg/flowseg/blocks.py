@@ -10,9 +10,9 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from jseg.fused import rms_norm as fused_norm
-from jseg.kernels import HALVES, Function, compiles, products
-from jseg.layers import SiLU, attention, nn, silu
+from jseg.nn import rms_norm as fused_norm
+from jseg.nn.kernels import HALVES, Function, compiles, products
+from jseg.nn.layers import SiLU, attention, nn, silu
 from jseg.runtime import jt
 
 EPS = 1e-6                                 # of every RMS norm

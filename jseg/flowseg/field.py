@@ -11,10 +11,11 @@ from typing import Dict
 
 import numpy as np
 
+from jseg.configs import SOURCES
 from jseg.flowseg.encoding import check_labels
 from jseg.flowseg.potential import correction
-from jseg.flowseg.presets import SOURCES, check_numbers
-from jseg.layers import as_var
+from jseg.flowseg.presets import check_numbers
+from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
 NOISE_SHARE = 0.5                          # standard deviation of the noise added to a picture

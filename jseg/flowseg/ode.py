@@ -9,7 +9,7 @@ from typing import Callable, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from jseg.layers import as_var
+from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
 Velocity = Callable[[object, object], object]

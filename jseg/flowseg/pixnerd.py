@@ -17,11 +17,19 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 
 from jseg.checkpoint import load, load_into
-from jseg.flowseg.blocks import FieldBlock, FinalLayer, PixelEmbedding, Split, TimeEmbedding, TransformerBlock, turn_tables
-from jseg.flowseg.layout import PICTURE_LAYERS
-from jseg.flowseg.presets import PixNerdConfig
-from jseg.layers import as_var, nn, silu, zero
-from jseg.recompute import recompute
+from jseg.configs import PixNerdConfig
+from jseg.flowseg.blocks import (
+    FieldBlock,
+    FinalLayer,
+    PixelEmbedding,
+    Split,
+    TimeEmbedding,
+    TransformerBlock,
+    turn_tables,
+)
+from jseg.flowseg.state_dict import PICTURE_LAYERS
+from jseg.nn.layers import as_var, nn, silu, zero
+from jseg.nn.recompute import recompute
 from jseg.runtime import jt
 
 FIELD_CHUNK_BYTES = 256 << 20              # of the neural field's intermediate values at a time

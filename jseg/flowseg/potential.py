@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Tuple
 
 from jseg.flowseg.presets import check_numbers
-from jseg.layers import as_var
+from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
 CHUNK_BYTES = 8 << 20                      # of one of the twin's arrays of classes times pixels

@@ -14,12 +14,12 @@ import numpy as np
 
 from jseg import runtime
 from jseg.checkpoint import CheckpointError, load_config, load_into
-from jseg.classes import ClassSet, spread_palette
+from jseg.configs import PixNerdConfig
+from jseg.data.classes import ClassSet, spread_palette
 from jseg.flowseg import ode
 from jseg.flowseg.encoding import assignment, class_codes, decode
 from jseg.flowseg.field import source
 from jseg.flowseg.pixnerd import PixNerd
-from jseg.flowseg.presets import PixNerdConfig
 from jseg.flowseg.windows import Band, Size, bands, resized, scaled_size
 from jseg.formats.reader import read_record
 from jseg.images import resize_picture, to_signed

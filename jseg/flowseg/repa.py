@@ -10,8 +10,8 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from jseg.features.dinov2 import resize
-from jseg.layers import SiLU, as_var, nn
+from jseg.flowseg.dinov2 import resize
+from jseg.nn.layers import SiLU, as_var, nn
 from jseg.runtime import jt
 
 BLOCK = 8                                  # the transformer block, counted from 1, whose output is aligned

@@ -8,13 +8,13 @@ from typing import Callable, Dict, List, Optional
 
 import numpy as np
 
-from jseg.classes import ClassSet, colorize
-from jseg.examples import Example, contents_of
-from jseg.flowseg.batches import Load
+from jseg.contact_sheet import contact_sheet
+from jseg.data.classes import ClassSet, colorize
+from jseg.data.image_folder import Example, contents_of
+from jseg.flowseg.dataset import Load
 from jseg.flowseg.predict import Segmenter
 from jseg.images import save_picture
 from jseg.metrics import confusion, mean_iou, pixel_accuracy
-from jseg.sheet import contact_sheet
 
 SHOWN = 6
 PROTOCOL = 1                   # counted up whenever the same network would get another score

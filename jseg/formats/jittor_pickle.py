@@ -12,8 +12,9 @@ from typing import BinaryIO, Callable, Mapping, Optional
 
 import numpy as np
 
-from jseg.formats.pickles import Unpickler
-from jseg.formats.tensor import CHUNK, CheckpointError, Region, raw
+from jseg.files import CHUNK
+from jseg.formats.tensor import CheckpointError, Region, raw
+from jseg.formats.unpickler import Unpickler
 
 MARK = b"HCAJSLHD"
 TRAILER = 20 + len(MARK)

@@ -10,9 +10,9 @@ from typing import BinaryIO, Callable, Dict, Mapping
 
 import numpy as np
 
-from jseg.formats.archive import Archive
 from jseg.formats.builders import strides_of
 from jseg.formats.tensor import CheckpointError, Tensor, dtype_of, raw
+from jseg.formats.zip_archive import Archive
 
 HEADER = re.compile(rb"\{'descr': '([<>|=])([a-zA-Z]+\d*)', 'fortran_order': (True|False), "
                     rb"'shape': \(((?:\d+, ?)*(?:\d+,?)?)\), *\} *\n?")

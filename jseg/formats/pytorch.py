@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import BinaryIO, Callable, Dict, Optional
 
-from jseg.formats.archive import Archive
 from jseg.formats.builders import Global
-from jseg.formats.pickles import Unpickler
 from jseg.formats.tensor import BFLOAT16, CheckpointError, Region, Tensor, checked_sizes, dtype_of
+from jseg.formats.unpickler import Unpickler
+from jseg.formats.zip_archive import Archive
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_MAGIC_BYTES = LEGACY_MAGIC.to_bytes(10, "little")

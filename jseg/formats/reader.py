@@ -13,10 +13,10 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, Iterator, Optional, Tuple
 
-from jseg.atomic import PathLike
+from jseg.files import PathLike
 from jseg.formats import jittor_pickle, npz, pytorch, safetensors, shards
-from jseg.formats.archive import Archive
 from jseg.formats.tensor import CheckpointError, Tensor
+from jseg.formats.zip_archive import Archive
 
 RECORD = "jseg"
 RECORD_ENTRY = "__jseg__"

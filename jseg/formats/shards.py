@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from jseg.atomic import PathLike
+from jseg.files import PathLike
 from jseg.formats.tensor import CheckpointError
 
 PART = re.compile(r"(?P<stem>.+?)[-_.]?(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(?P<suffix>\.\w+)")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Iterable, Iterator, List, Mapping, Optional
 
-from jseg.atomic import PathLike
+from jseg.files import PathLike
 from jseg.formats import shards
 from jseg.formats.reader import read_record
 from jseg.formats.tensor import CheckpointError

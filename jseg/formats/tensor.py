@@ -11,7 +11,8 @@ from typing import BinaryIO, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
-CHUNK = 1 << 22
+from jseg.files import CHUNK
+
 BFLOAT16 = "bfloat16"
 DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 READABLE = "float16, bfloat16, float32, float64, integers and bool"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jseg.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, silu, to_tokens
+from jseg.configs import AutoencoderConfig
 from jseg.ldm import strips
-from jseg.ldm.presets import AutoencoderConfig
+from jseg.nn.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, silu, to_tokens
 from jseg.runtime import jt
 
 EPS = 1e-6

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from jseg.layers import (Dropout, GroupNorm, Pointwise, SiLU, attention, from_tokens, nn, normalized, to_tokens, upsample,
-                         upsampled_conv)
-from jseg.ldm.presets import UNetConfig
+from jseg.configs import UNetConfig
+from jseg.nn.layers import (
+    Dropout,
+    GroupNorm,
+    Pointwise,
+    SiLU,
+    attention,
+    from_tokens,
+    nn,
+    normalized,
+    to_tokens,
+    upsample,
+    upsampled_conv,
+)
 from jseg.runtime import jt
 
 Modulation = Tuple[object, object]     # (1 + gamma, beta), each [B, C, h, w], of one SPADE norm

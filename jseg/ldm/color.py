@@ -11,7 +11,6 @@ from typing import Tuple
 import cv2
 import numpy as np
 
-
 LAB_LOW, LAB_HIGH = (0.0, -128.0, -128.0), (100.0, 127.0, 127.0)
 # A spread below half a level of 8-bit LAB cannot be seen in the source; stretching it further would show rounding as colour.
 LEAST_SPREAD = 0.5

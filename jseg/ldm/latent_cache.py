@@ -27,8 +27,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from jseg.atomic import remove_stale_temporaries, write_atomic
-from jseg.checks import DataError
+from jseg.files import DataError, remove_stale_temporaries, write_atomic
 
 FORMAT = 1
 ABOUT, LATENTS, LABELS, KEYS = "about.json", "latents.npy", "labels.npy", "keys.npy"

@@ -14,10 +14,12 @@ from typing import Callable, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg.checkpoint import sha256
-from jseg.checks import Classes, DataError, Numbering
-from jseg.examples import Example, load_label, load_picture
-from jseg.images import read_header, to_signed
-from jseg.label_maps import COLOURS, read_values
+from jseg.data.image_folder import Example, load_label, load_picture
+from jseg.data.label_maps import COLOURS, read_values
+from jseg.data.validation import Classes, Numbering
+from jseg.files import DataError
+from jseg.image_files.decoding import read_header
+from jseg.images import to_signed
 from jseg.ldm import latent_cache
 from jseg.runtime import jt
 

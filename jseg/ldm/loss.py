@@ -10,17 +10,17 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from jseg.dropout import seed_dropout
-from jseg.layers import as_var, one_hot
 from jseg.ldm.samplers import add_noise
 from jseg.ldm.schedule import Schedule
+from jseg.nn.dropout import seed_dropout
+from jseg.nn.layers import as_var, one_hot
 from jseg.runtime import jt
 
 BITS = 1.0 / math.log(2.0)
 
 
 def training_loss(unet, schedule: Schedule) -> Callable:
-    """The function of a batch of `jseg.ldm.batches.LatentBatches` -> {"loss", "mse", "vb"}, means over it, for `jseg.training.Part`."""
+    """The function of a batch of `jseg.ldm.dataset.LatentBatches` -> {"loss", "mse", "vb"}, means over it, for `jseg.training.loop.Part`."""
     def loss(batch) -> Dict[str, object]:
         seed_dropout(batch["seed"], batch["step"], batch["start"])
         found = diffusion_loss(unet, schedule, batch["z"], batch["t"], one_hot(batch["labels"], unet.config.classes), batch["noise"])

@@ -16,10 +16,17 @@ from typing import Dict, Iterable, List, Optional, Sequence, Set
 
 from jseg import __version__
 from jseg.checkpoint import sha256
-from jseg.checks import some
-from jseg.data import DataError, Pair
-from jseg.images import write_atomic
-from jseg.outputs import OutputError, check_folder, check_names, check_origin, claim, free_bytes
+from jseg.data.challenge import Pair
+from jseg.data.validation import some
+from jseg.files import DataError, write_atomic
+from jseg.outputs.rules import (
+    OutputError,
+    check_folder,
+    check_names,
+    check_origin,
+    claim,
+    free_bytes,
+)
 
 NAME, GRID, STAGES = "run.json", "grid.png", "stages"
 FORMAT = 1

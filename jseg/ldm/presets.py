@@ -6,39 +6,7 @@ Mirrors `create_argparser` of the official image_sample.py, config/config-jittor
 from dataclasses import dataclass
 from typing import Tuple
 
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The SPADE-conditioned UNet. `width` and `height` are the latent's, the size that the weights were trained at."""
-    channels: int = 256                                  # base width; level widths are channels * channel_mult
-    channel_mult: Tuple[int, ...] = (1, 1, 2, 3, 4)
-    blocks: int = 2                                      # residual blocks per level (one more in the decoder half)
-    attention_downsampling: Tuple[int, ...] = (4, 8, 16)  # levels with attention, by their downsampling factor
-    head_channels: int = 64                              # channels per attention head
-    classes: int = 29                                    # columns of the one-hot label map
-    spade_channels: int = 128                            # hidden width of every SPADE norm
-    latent_channels: int = 3
-    groups: int = 32                                     # of every group norm
-    dropout: float = 0.0
-    width: int = 128
-    height: int = 96
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """The VQ autoencoder; its downsampling factor is 2 ** (levels - 1)."""
-    channels: int = 128
-    channel_mult: Tuple[int, ...] = (1, 2, 4)
-    blocks: int = 2                                      # residual blocks per level (one more in the decoder)
-    latent_channels: int = 3
-    codebook_size: int = 8192
-    picture_channels: int = 3
-    groups: int = 32                                     # of every group norm; with one channel a group, a picture's mean colour is lost
-
-    @property
-    def downsampling(self) -> int:
-        return 2 ** (len(self.channel_mult) - 1)
-
+from jseg.configs import AutoencoderConfig, UNetConfig
 
 # What a stage may name: generators of jseg/ldm/samplers.py, each with the eta that its name stands for, or None where the stage says it.
 SAMPLERS = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.0}

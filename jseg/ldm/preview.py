@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jseg.classes import ClassSet, colorize
-from jseg.examples import load_picture
+from jseg.contact_sheet import contact_sheet
+from jseg.data.classes import ClassSet, colorize
+from jseg.data.image_folder import load_picture
 from jseg.images import resize_label, save_picture
 from jseg.ldm.presets import Pipeline, Stage
 from jseg.ldm.refine import Synthesizer
-from jseg.sheet import contact_sheet
 
 SHOWN = 6
 # One short stage from the release's noise level: 15 of 25 steps, about t = 600.

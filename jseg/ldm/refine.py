@@ -13,9 +13,8 @@ import numpy as np
 
 from jseg import runtime
 from jseg.checkpoint import load_into
-from jseg.data import same_aspect
+from jseg.data.challenge import same_aspect
 from jseg.images import from_signed, jpeg_round_trip, resize_label, resize_picture, to_signed
-from jseg.layers import one_hot
 from jseg.ldm import samplers
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.color import transfer, transfer_signed
@@ -25,6 +24,7 @@ from jseg.ldm.samplers import add_noise, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.weights import find_weights, network_config
+from jseg.nn.layers import one_hot
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
 

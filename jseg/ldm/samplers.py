@@ -15,8 +15,8 @@ from typing import Callable, Iterator, Optional, Tuple
 
 import numpy as np
 
-from jseg.layers import as_var
 from jseg.ldm.schedule import TIMESTEPS, Schedule, check_eta
+from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
 

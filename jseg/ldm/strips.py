@@ -11,8 +11,8 @@ from typing import Callable, List
 
 import numpy as np
 
-from jseg.kernels import moments
-from jseg.layers import nn, silu, upsampled_conv
+from jseg.nn.kernels import moments
+from jseg.nn.layers import nn, silu, upsampled_conv
 from jseg.runtime import jt
 
 STRIP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}

@@ -15,11 +15,11 @@ from typing import Callable, List, NamedTuple, Tuple
 
 import numpy as np
 
-from jseg.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
+from jseg.configs import UNetConfig
 from jseg.ldm.blocks import AttentionBlock, Modulation, ResBlock, SpadeResBlock, joined
-from jseg.ldm.presets import UNetConfig
 from jseg.ldm.schedule import TIMESTEPS
-from jseg.recompute import recompute
+from jseg.nn.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
+from jseg.nn.recompute import recompute
 from jseg.runtime import jt
 
 

@@ -1,0 +1,1 @@
+"""Files of class names, colours and ids in the forms that people have, read as rows."""

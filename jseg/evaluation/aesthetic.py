@@ -1,0 +1,149 @@
+"""Aesthetic values that people bring, in CSV or JSON: one for every result."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Set, Tuple
+
+from jseg.data.validation import name_key, some
+from jseg.files import DataError, PathLike
+from jseg.image_files.decoding import PICTURE_SUFFIXES
+from jseg.text_file import other_readings, parse_json, read_text
+
+# Headings of columns, in lower case.
+NAMES = ("name", "names", "file", "filename", "file_name", "image", "image_name", "picture", "path")
+NAMES += ("stem", "id", "image_id")
+VALUES = ("value", "aesthetic", "score", "mean", "aesthetic_score", "aesthetics", "mean_score")
+VALUES += ("mos", "prediction", "rating")
+SPREADS = ("std", "stddev", "std_dev", "sd", "sem", "var", "variance")
+
+
+def read_aesthetic(
+    path: PathLike, stems: Sequence[str], top: float, notes: Optional[List[str]] = None
+) -> Dict[str, float]:
+    """{stem: value} of a file with an aesthetic value, 0 to `top`, for every result.
+
+    CSV: `name,value` a line, a heading allowed; of more columns, the heading must tell which is
+    meant (VALUES). JSON (a name ending in .json): {"name": value, ...}. A name may have a suffix
+    (.jpg). Which column was taken, and values of no result, are told in `notes`. Raises DataError
+    in one line, FileNotFoundError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(
+            f"--aesthetic {path} {problem}; expected a file of values, `name,value` a line"
+        )
+
+    # The values first, then what of them is missing or unused.
+    said: List[str] = []
+    found = _values(path, read_text(path), top, said)
+    wanted = {name_key(stem): stem for stem in stems}
+    missing = [stem for key, stem in wanted.items() if key not in found]
+    if missing:
+        _check_encoding(path, top, set(wanted))
+        raise DataError(f"{path} has no value for {some(missing)}; expected one for every result")
+    unused = [key for key in found if key not in wanted]
+    if unused:
+        said.append(
+            f"{len(unused)} of {len(found)} values in {path} are of no result and are not used "
+            f"({some(unused, False)})"
+        )
+    if notes is not None:
+        notes.extend(said)
+    return {stem: found[key] for key, stem in wanted.items()}
+
+
+def _check_encoding(path: Path, top: float, wanted: Set[str]) -> None:
+    """Raise DataError where the file has all names in another encoding than UTF-8."""
+    for encoding, text in other_readings(path):
+        try:
+            found = _values(path, text, top, [])
+        except DataError:
+            continue
+        if wanted <= set(found):
+            raise DataError(
+                f"{path} is not UTF-8 text (it looks like {encoding}: read so, it has a value for "
+                f"every result); expected UTF-8, save it as UTF-8"
+            )
+
+
+def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, float]:
+    """{key of the name: value} of a file's text; what should be told is appended to `said`."""
+    is_json = path.suffix.lower() == ".json"
+    try:
+        pairs = list(parse_json(text).items()) if is_json else _csv_pairs(path, text, said)
+    except DataError:
+        raise
+    except (ValueError, AttributeError, RecursionError, csv.Error) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); expected `name,value` a line, or JSON "
+            f'{{"name": value, ...}}'
+        ) from None
+
+    # A name stands for a result, with its suffix or without.
+    found: Dict[str, float] = {}
+    for name, value in pairs:
+        key = name_key(_stem(str(name)))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= top:
+            raise DataError(
+                f"{path}: the value of {name} is {value}; expected 0 to {top:g} (--aesthetic_max)"
+            )
+        if key in found:
+            raise DataError(f"{path} has two values for {key}; remove one")
+        found[key] = float(value)
+    return found
+
+
+def _csv_pairs(path: Path, text: str, said: List[str]) -> List[Tuple[str, float]]:
+    lines = enumerate(csv.reader(text.splitlines()), 1)
+    rows = [(number, [cell.strip() for cell in row]) for number, row in lines]
+    rows = [(number, row) for number, row in rows if any(row)]
+    name, value = _columns(path, rows, said)
+    pairs: List[Tuple[str, float]] = []
+    for number, row in rows:
+        found = _number(row[value]) if max(name, value) < len(row) else None
+        if found is None and (number > 1 or max(name, value) >= len(row)):
+            shown = ",".join(row)[:60]
+            raise DataError(f"{path}, line {number}: {shown}; expected `name,value`")
+        if found is not None:
+            pairs.append((row[name], found))
+    return pairs
+
+
+def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]], said: List[str]) -> Tuple[int, int]:
+    """The columns of the names and of the values: the first two, or what a heading says of more."""
+    used = {place for _, row in rows for place, cell in enumerate(row) if cell}
+    heading = [cell.lower().replace(" ", "_") for cell in rows[0][1]] if rows else []
+
+    # Two columns need no heading, unless it says that the second is something else.
+    if max(used, default=1) < 2 and not set(heading[1:2]) & set(SPREADS):
+        return 0, 1
+    names = [place for place, cell in enumerate(heading) if cell in NAMES] or [0]
+    values = [place for place, cell in enumerate(heading) if cell in VALUES and place not in names]
+    if len(values) != 1 or len(names) != 1:
+        shown = ",".join(rows[0][1])[:60]
+        raise DataError(
+            f"{path} has {max(used) + 1} columns ({shown}); expected `name,value`, or a heading "
+            f"with one column of {', '.join(VALUES[:4])} or the like; remove the others"
+        )
+    taken = rows[0][1][values[0]]
+    count = max(used) + 1
+    said.append(f"of the {count} columns in {path}, {taken} is taken as the aesthetic value")
+    return names[0], values[0]
+
+
+def _number(text: str) -> Optional[float]:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _stem(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and "." + suffix.lower() in PICTURE_SUFFIXES else name

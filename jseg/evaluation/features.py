@@ -1,0 +1,94 @@
+"""Feature sets of picture files: Inception's for FID, our autoencoder's for the stand-in, each kept in a `FeatureStore`.
+
+The stand-in is always the autoencoder that ships, on pictures of 128x96: mean and spread over all positions of what its encoder holds
+behind each level and behind its middle, 704 numbers. It knows drawn landscapes; its distances order sets of results that are held against
+the same real pictures, and are not to be compared with any FID.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence
+
+import numpy as np
+
+from jseg.checkpoint import load_into, sha256
+from jseg.evaluation.inception import load_inception, prepared
+from jseg.evaluation.store import FeatureStore
+from jseg.images import read_picture, resize_picture, to_signed
+from jseg.ldm import strips
+from jseg.ldm.autoencoder import Autoencoder
+from jseg.ldm.weights import SHIPPED_AUTOENCODER, network_config
+from jseg.runtime import jt
+
+BATCH, SHARD = 8, 256                      # pictures at a time; pictures between two writes
+STAND_IN_SIZE = 128, 96
+
+
+class Extractor(NamedTuple):
+    """A network's name with its weights' hash, and pictures uint8 [H, W, 3] of any sizes -> float32 [n, d]."""
+    kind: str
+    features: Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def inception(path) -> Extractor:
+    """Inception with the user's weights; errors as of `load_inception`."""
+    network = load_inception(path)
+    return Extractor("inception-" + sha256(path)[:16], lambda pictures: network(prepared(pictures)).numpy())
+
+
+def autoencoder() -> Extractor:
+    """The stand-in: features of the autoencoder that ships."""
+    network = Autoencoder(network_config(SHIPPED_AUTOENCODER, "AutoencoderConfig"))
+    load_into(network, SHIPPED_AUTOENCODER)
+    network.eval()
+
+    def features(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        batch = np.stack([to_signed(resize_picture(picture, *STAND_IN_SIZE)) for picture in pictures])
+        with jt.no_grad():
+            maps = [h.numpy() for h in _levels(network.encoder, jt.array(batch))]
+        return np.concatenate([statistic((2, 3)) for h in maps for statistic in (h.mean, h.std)], axis=1)
+
+    return Extractor("autoencoder-" + sha256(SHIPPED_AUTOENCODER)[:16], features)
+
+
+def _levels(encoder, x) -> Iterator:
+    """The encoder's activations [B, C_i, H_i, W_i] behind each level and behind the middle, of pictures x [B, 3, H, W]."""
+    h = strips.convolve(encoder.conv_in, strips.split(x, encoder.channels, encoder.multiple))
+    for level in encoder.down:
+        h = level(h)
+        whole = strips.join(h)
+        yield whole
+        h = strips.downsample(level.downsample.conv, h) if hasattr(level, "downsample") else [whole]
+    yield strips.join(encoder.mid(h))
+
+
+def digests(paths: Sequence[Path]) -> List[str]:
+    """SHA-256 of every file."""
+    known: Dict[Path, str] = {}
+    for path in paths:
+        if path not in known:
+            known[path] = sha256(path)
+    return [known[path] for path in paths]
+
+
+def computed(paths: Sequence[Path], keys: Sequence[str], extractor: Extractor, store: FeatureStore) -> Iterator[int]:
+    """Put the features of those files that the store lacks into it; yields how many pictures more are done. Interrupted, it goes on later.
+
+    keys: `digests` of the paths. Raises ImageError for a file that is no picture.
+    """
+    todo = dict(zip(keys, paths))
+    wanted = store.missing(todo)
+    order = [key for key in todo if key in wanted]
+    held, values = [], []
+    try:
+        for start in range(0, len(order), BATCH):
+            chosen = order[start:start + BATCH]
+            values.append(extractor.features([read_picture(todo[key]) for key in chosen]))
+            held += chosen
+            yield len(chosen)
+            if len(held) >= SHARD:
+                kept, held, values = (held, np.concatenate(values)), [], []
+                store.add(*kept)
+    finally:
+        if held:
+            store.add(held, np.concatenate(values))

@@ -1,0 +1,139 @@
+"""A gallery: one HTML file with small pictures and numbers in rows that a click on a column's head sorts. It asks nothing of any network.
+
+Pictures are embedded as JPEG, and the page's own policy forbids it to load anything else.
+"""
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from dataclasses import dataclass
+from typing import BinaryIO, Iterable, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from PIL import Image
+
+from jseg.files import PathLike, write_atomic
+
+WIDTH, QUALITY = 160, 80                   # of the embedded pictures
+KINDS = ("text", "number", "picture", "map")
+Cell = Union[str, float, np.ndarray, None]
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
+table { border-collapse: collapse; }
+td, th { padding: .3rem .6rem; text-align: left; vertical-align: middle; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+#rows thead th { position: sticky; top: 0; background: #f3f3f3; }
+#rows tbody tr { border-top: 1px solid #ddd; }
+#rows button { font: inherit; font-weight: bold; border: 0; padding: 0; background: none; cursor: pointer; color: #036; }
+th[aria-sort=ascending] button::after { content: " \\25B2"; }
+th[aria-sort=descending] button::after { content: " \\25BC"; }
+img { display: block; }
+"""
+# `order` is on its own so that it can be run without a page: the order of the rows; what is not known comes last either way.
+SCRIPT = """
+function order(values, numeric, down) {
+  const known = values.map((value, place) => place).filter(place => values[place] !== null);
+  const unknown = values.map((value, place) => place).filter(place => values[place] === null);
+  const sign = down ? -1 : 1;
+  known.sort((a, b) => sign * (numeric ? values[a] - values[b] : String(values[a]).localeCompare(values[b])) || a - b);
+  return known.concat(unknown);
+}
+if (typeof document !== "undefined") {
+  const body = document.querySelector("#rows tbody"), first = Array.from(body.rows);
+  document.querySelectorAll("#rows th").forEach((head, column) => {
+    const button = head.querySelector("button");
+    if (button) button.onclick = () => {
+      const down = head.getAttribute("aria-sort") === "ascending", numeric = head.dataset.kind === "number";
+      const values = first.map(row => {
+        const text = row.cells[column].dataset.value;
+        return text === undefined ? null : numeric ? Number(text) : text;
+      });
+      document.querySelectorAll("#rows th").forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      order(values, numeric, down).forEach(place => body.appendChild(first[place]));
+    };
+  });
+}
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading, what its cells hold (of KINDS; "map": a picture of few colours), digits shown of numbers, and a longer word."""
+    name: str
+    kind: str = "number"
+    digits: int = 3
+    about: str = ""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError("gallery: column %r is of kind %r; expected one of %s" % (self.name, self.kind, ", ".join(KINDS)))
+
+
+def write_gallery(path: PathLike, title: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]],
+                  facts: Sequence[Tuple[str, str]] = (), notes: Sequence[str] = ()) -> None:
+    """Write the page, whole or not at all; rows are taken one at a time, so they may be made on the way.
+
+    A cell is a text, a number, a picture uint8 [h, w, 3], or None where there is nothing; `facts` are (name, value) lines above the rows.
+    Raises ValueError for a row of another length; OSError (disk full) passes through.
+    """
+    def write(file: BinaryIO) -> None:
+        def put(text: str) -> None:
+            file.write(text.encode("utf-8", "xmlcharrefreplace"))
+
+        put("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"Content-Security-Policy\" "
+            "content=\"%s\">\n<title>%s</title>\n<style>%s</style>\n</head>\n<body>\n<h1>%s</h1>\n"
+            % (POLICY, _escaped(title), STYLE, _escaped(title)))
+        if facts:
+            put("<table>\n%s</table>\n" % "".join("<tr><th>%s</th><td>%s</td></tr>\n" % tuple(map(_escaped, fact)) for fact in facts))
+        if notes:
+            put("<ul>\n%s</ul>\n" % "".join("<li>%s</li>\n" % _escaped(note) for note in notes))
+        put("<table id=\"rows\">\n<thead>\n<tr>%s</tr>\n</thead>\n<tbody>\n" % "".join(map(_head, columns)))
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(columns):
+                raise ValueError("gallery: row %d has %d cells; expected %d, one a column" % (number, len(row), len(columns)))
+            name = next((cell for column, cell in zip(columns, row) if column.kind == "text" and cell), "row %d" % number)
+            put("<tr>%s</tr>\n" % "".join(_cell(column, cell, str(name)) for column, cell in zip(columns, row)))
+        put("</tbody>\n</table>\n<script>%s</script>\n</body>\n</html>\n" % SCRIPT)
+
+    write_atomic(path, write)
+
+
+def _head(column: Column) -> str:
+    about = ' title="%s"' % _escaped(column.about) if column.about else ""
+    if column.kind in ("picture", "map"):
+        return "<th%s>%s</th>" % (about, _escaped(column.name))
+    return '<th data-kind="%s"%s><button type="button">%s</button></th>' % (column.kind, about, _escaped(column.name))
+
+
+def _cell(column: Column, cell: Cell, name: str) -> str:
+    if cell is None or isinstance(cell, float) and math.isnan(cell):
+        return "<td></td>"
+    if column.kind == "number":
+        return '<td class="number" data-value="%r">%.*f</td>' % (float(cell), column.digits, cell)
+    if column.kind == "text":
+        return '<td data-value="%s">%s</td>' % (_escaped(str(cell)), _escaped(str(cell)))
+    data, width, height = thumbnail(cell, column.kind == "map")
+    return ('<td><img alt="%s of %s" width="%d" height="%d" src="data:image/jpeg;base64,%s"></td>'
+            % (_escaped(column.name), _escaped(name), width, height, base64.b64encode(data).decode("ascii")))
+
+
+def thumbnail(picture: np.ndarray, few_colours: bool = False, width: Optional[int] = None) -> Tuple[bytes, int, int]:
+    """(JPEG, width, height) of a picture uint8 [h, w, 3], no wider than `width` (default WIDTH); few colours are resized with nearest."""
+    image = Image.fromarray(picture)
+    wanted = min(WIDTH if width is None else width, image.width)
+    size = wanted, max(1, round(image.height * wanted / image.width))
+    if size != image.size:
+        image = image.resize(size, Image.NEAREST if few_colours else Image.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=QUALITY)
+    return file.getvalue(), size[0], size[1]
+
+
+def _escaped(text: str) -> str:
+    # A file name that is no text comes with lone surrogates, which no page may hold.
+    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"))

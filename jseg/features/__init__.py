@@ -1,1 +1,0 @@
-"""Networks that only judge or guide; their weights come from the user."""

@@ -1,0 +1,1 @@
+"""Procedural landscapes with their label maps: noise, terrain, sky, light, plants and buildings (NumPy and OpenCV only)."""

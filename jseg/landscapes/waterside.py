@@ -1,0 +1,266 @@
+"""Plans of scenes by the water: lake, shore, open sea, river, waterfront, waterfall, headland."""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import numpy as np
+
+from jseg.landscapes import ids
+from jseg.landscapes.compose import Draw
+from jseg.landscapes.plan import Basin, Plan, Prop, Range, Ribbon, centre_of
+
+
+def alpine_lake(d: Draw) -> Plan:
+    eye = d.between(4, 16)
+    wood = d.one("conifer", "conifer", "mixed")
+    far = d.between(500, 1800)
+    props: List[Prop] = []
+    if d.chance(0.35):
+        props.append(d.prop("pier", eye * 4.6, d.focus * 0.5, 0.9 + eye / 14, d.between(-0.3, 0.3)))
+    if d.chance(0.45):
+        props.append(d.prop("boat", d.between(9, 16) * eye, d.focus * d.between(0.3, 1.0), 1.2 + eye / 9, d.between(-0.8, 0.8)))
+    if d.chance(0.3):
+        props.append(d.prop("house", far * 1.06 + 30, -d.focus * 1.2, 1.6, d.between(-0.6, 0.6)))
+    if d.chance(0.35):
+        props.append(d.frame_tree(d.one("conifer", "pine"), eye))
+    return Plan(
+        "lake",
+        d.seed,
+        d.between(0.52, 0.66),
+        d.between(0.46, 0.58),
+        eye,
+        near_cover=d.one(ids.GRASS, ids.GRASS, ids.EARTH),
+        far_cover=ids.GRASS,
+        patches=((ids.EARTH, 0.15, 0.2),),
+        banks=(d.between(0, 0.12), d.between(0, 0.12)),
+        ranges=d.alps(d.between(6000, 11000), d.between(0.19, 0.32), int(d.between(1.5, 3.5))),
+        basin=Basin(
+            ids.LAKE,
+            eye * d.between(2.6, 4.2),
+            far,
+            d.side * d.between(0, 0.7),
+            d.between(0.1, 0.25),
+            d.one(ids.ROCK, ids.SAND, ids.EARTH),
+            d.between(0.3, 0.8),
+            islands=d.one(0, 0, 0.5),
+        ),
+        forests=(d.wood(wood, far * 0.5, far * 4, d.between(0.45, 0.8), single=60), d.wood(wood, eye * 3, 160, d.between(0.15, 0.4), 0.3)),
+        props=tuple(props),
+        rocks=int(d.between(8, 40)),
+        plants=int(d.between(10, 40)),
+    )
+
+
+def seashore(d: Draw) -> Plan:
+    eye = d.between(3, 22)
+    props = []
+    if d.chance(0.55):
+        props.append(d.prop("boat", d.between(10, 28) * eye, d.focus * d.between(0.2, 1.2), 1.2 + eye / 12, d.between(-0.9, 0.9)))
+    if d.chance(0.5):
+        props.append(d.prop("ship", d.between(700, 2200), -d.focus * d.between(0.3, 1.4), 1.0, d.one(-1, 1) * d.between(0.0, 0.6)))
+    if d.chance(0.4):
+        props.append(d.prop("person", eye * d.between(2.6, 3.4), d.between(-0.3, 0.3), 1.05, d.between(-1, 1)))
+    ranges: Tuple[Range, ...] = ()
+    if d.chance(0.75):
+        peaks = ((d.side * d.between(0.45, 0.7), 1.0, d.between(0.15, 0.35)),)
+        ranges = (
+            Range(
+                d.one("alpine", "hill", "mesa"), d.between(1500, 5000), d.between(0.07, 0.18), peaks, 0.0, front=0.3, back=0.3, key=d.key()
+            ),
+        )
+    shore = d.one(ids.SAND, ids.SAND, ids.SAND, ids.ROCK)
+    return Plan(
+        "shore",
+        d.seed,
+        d.between(0.55, 0.68),
+        d.between(0.34, 0.52),
+        eye,
+        near_cover=shore,
+        far_cover=ids.GRASS,
+        far_from=4000,
+        patches=((ids.GRASS, 0.12, 0.25),) if shore == ids.SAND else (),
+        bumps=0.35,
+        ranges=ranges,
+        basin=Basin(
+            ids.SEA,
+            eye * d.between(2.2, 4.5),
+            None,
+            -d.side * d.between(0.2, 2.2),
+            d.between(0.08, 0.2),
+            shore,
+            1.6,
+            6.0,
+            d.one(0, 0, 0.4, 0.8),
+        ),
+        props=tuple(props),
+        rocks=int(d.between(4, 50 if shore == ids.ROCK else 16)),
+        plants=int(d.between(0, 14)),
+    )
+
+
+def open_sea(d: Draw) -> Plan:
+    eye = d.between(5, 30)
+    peaks = tuple((d.between(-0.6, 0.6), d.between(0.5, 1), d.between(0.06, 0.2)) for _ in range(int(d.between(1, 4))))
+    if d.chance(0.5):
+        vessel = d.prop("ship", d.between(450, 1500), d.focus, 1.0, d.between(-0.7, 0.7))
+    else:
+        vessel = d.prop("boat", d.between(150, 400), d.focus, 3.0, d.between(-0.7, 0.7))
+    railing = (d.railing(),) if d.chance(0.35) else ()
+    return Plan(
+        "sea",
+        d.seed,
+        d.between(0.5, 0.62),
+        d.one(d.between(0.32, 0.4), d.between(0.55, 0.64)),
+        eye,
+        near_cover=ids.ROCK,
+        bumps=0.6,
+        ranges=(
+            Range(d.one("alpine", "hill"), d.between(3000, 9000), d.between(0.04, 0.13), peaks, 0.0, front=0.25, back=0.25, key=d.key()),
+        ),
+        basin=Basin(ids.SEA, d.one(0, eye * 1.9), None, d.side * d.between(0, 1.5), 0.15, ids.ROCK, 2.0, 8.0, d.one(0, 0.6)),
+        props=(vessel, *railing),
+        rocks=int(d.between(0, 30)),
+    )
+
+
+def river_valley(d: Draw) -> Plan:
+    eye = d.between(5, 26)
+    wood = d.one("conifer", "mixed", "broad", "birch")
+    river = Ribbon(
+        ids.RIVER,
+        eye * d.between(0.9, 2.3),
+        (eye * 0.9, -d.side * d.between(0.05, 0.3)),
+        (d.between(1500, 3000), d.focus),
+        d.between(0.12, 0.3),
+        d.between(1.4, 2.8),
+        d.between(0, 6.28),
+    )
+    props = []
+    if d.chance(0.4):
+        at = d.between(9, 16) * eye
+        props.append(d.prop("bridge", at, float(centre_of(river, np.log(at))), river.width * d.between(1.3, 1.7)))
+    if d.chance(0.35):
+        props.append(d.prop("person", eye * 3.2, d.side * 0.2, 1.3))
+    if d.chance(0.4):
+        props.append(d.frame_tree(wood if wood in ("birch",) else d.one("broad", "pine"), eye))
+    ranges = (
+        d.alps(d.between(5000, 10000), d.between(0.16, 0.28), 2)
+        if d.chance(0.65)
+        else d.hills(d.between(3000, 6000), d.between(0.09, 0.16), 3)
+    )
+    return Plan(
+        "river",
+        d.seed,
+        d.between(0.52, 0.66),
+        d.between(0.38, 0.52),
+        eye,
+        patches=((ids.EARTH, 0.12, 0.15), (ids.ROCK, 0.06, 0.1)),
+        banks=(d.between(0.05, 0.25), d.between(0.05, 0.25)),
+        ranges=ranges,
+        ribbons=(river,),
+        props=tuple(props),
+        forests=(d.wood(wood, 150, 4000, d.between(0.4, 0.7), 0.12), d.wood(wood, eye * 4, 170, d.between(0.2, 0.5), 0.25, 90)),
+        rocks=int(d.between(25, 70)),
+        plants=int(d.between(10, 50)),
+    )
+
+
+def waterfront(d: Draw) -> Plan:
+    eye = d.between(3.5, 12)
+    label = d.one(ids.RIVER, ids.LAKE, ids.SEA, ids.WATER)
+    far = d.between(130, 300)
+    span = far * 1.15
+    props, x = [], -0.62 * span
+    while x < 0.62 * span:
+        props.append(d.prop("block", far * 1.12 + d.between(0, 14), x / (far * 1.12), 1.0, d.between(-0.12, 0.12)))
+        x += d.between(9, 15)
+    props.append(d.prop(d.one("church", "castle"), far * 1.35 + 16, d.focus, d.between(1.2, 1.7), d.between(-0.3, 0.3)))
+    if d.chance(0.6):
+        props.append(d.railing())
+    if d.chance(0.6):
+        props += [
+            d.prop("boat", far * d.between(0.3, 0.75), d.between(-0.5, 0.5), 1.5, d.between(-0.5, 0.5)) for _ in range(int(d.between(1, 5)))
+        ]
+    if d.chance(0.5):
+        props.append(d.prop("bridge", far * 0.9, -d.focus * 1.6, far * 0.5))
+    if d.chance(0.5):
+        props.append(d.prop("quay", far * 1.02, 0.0, far / 140))
+    return Plan(
+        "waterfront",
+        d.seed,
+        d.between(0.52, 0.64),
+        d.between(0.42, 0.55),
+        eye,
+        near_cover=d.one(ids.GRASS, ids.EARTH, ids.ROAD),
+        far_cover=ids.GRASS,
+        far_from=90,
+        ranges=d.hills(d.between(1200, 2500), d.between(0.09, 0.16), 2),
+        basin=Basin(label, eye * d.between(1.6, 2.6), far, 0.0, 0.02, ids.EARTH, 0.3),
+        props=tuple(props),
+        forests=(d.wood("broad", far * 1.1, 2000, d.between(0.3, 0.6), single=50),),
+        plants=int(d.between(0, 20)),
+    )
+
+
+def waterfall(d: Draw) -> Plan:
+    eye = d.between(4, 9)
+    at = d.between(140, 220)
+    peaks = ((d.focus, 1.0, 0.5), (-d.focus * 2, 0.9, 0.3))
+    wood = d.one("conifer", "mixed")
+    return Plan(
+        "waterfall",
+        d.seed,
+        d.between(0.5, 0.6),
+        d.between(0.55, 0.66),
+        eye,
+        patches=((ids.ROCK, 0.2, 0.15),),
+        bumps=0.6,
+        banks=(0.15, 0.15),
+        ranges=(
+            Range("alpine", 4000, 0.3, peaks, 0.3, key=d.key()),
+            Range("mesa", at * 1.5, d.between(0.2, 0.3), peaks, 0.75, front=0.3, back=0.6, frequency=2.2, key=d.key()),
+        ),
+        basin=Basin(d.one(ids.WATER, ids.RIVER), eye * 2.4, at * 0.95, d.side * 0.3, 0.2, ids.ROCK, 0.8),
+        forests=(d.wood(wood, at * 1.3, 900, 0.75, single=40), d.wood(wood, eye * 4, 120, 0.35, 0.3, 60)),
+        waterfall=(d.focus, d.between(0.018, 0.05)),
+        rocks=int(d.between(40, 80)),
+        plants=int(d.between(20, 60)),
+    )
+
+
+def headland(d: Draw) -> Plan:
+    eye = d.between(12, 40)
+    lighthouse = d.between(260, 420)
+    peaks = ((d.side * 0.42, 1.0, 0.22),)
+    return Plan(
+        "headland",
+        d.seed,
+        d.between(0.52, 0.64),
+        d.between(0.38, 0.5),
+        eye,
+        far_cover=ids.GRASS,
+        swell=0.02,
+        bumps=0.6,
+        ranges=(
+            Range("hill", lighthouse, (eye * 0.5) / lighthouse + 0.01, peaks, 0.0, front=0.35, back=0.35, frequency=2.0, key=d.key()),
+            Range(
+                d.one("alpine", "hill"),
+                d.between(5000, 9000),
+                d.between(0.04, 0.1),
+                ((-d.side * 0.3, 1.0, 0.3),),
+                0.0,
+                front=0.2,
+                back=0.2,
+                key=d.key(),
+            ),
+        ),
+        basin=Basin(ids.SEA, eye * 2.4, None, -d.side * d.between(1.2, 2.4), 0.2, ids.ROCK, 2.5, 9.0, 0.3),
+        props=(
+            (d.prop("lighthouse", lighthouse, d.side * 0.42, 1.2), d.prop("boat", lighthouse * 0.8, -d.side * 0.2, 3.0, 0.4))
+            if d.chance(0.75)
+            else ()
+        ),
+        plants=int(d.between(20, 50)),
+        rocks=int(d.between(20, 50)),
+    )

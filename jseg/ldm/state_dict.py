@@ -1,0 +1,231 @@
+"""Names and shapes of the networks' state dicts, from their configurations and back, without building a network.
+
+The names are those of the release's guided_diffusion/unet.py and autoencoder/{model,autoencoder}.py, which are also those of
+SDM's UNet and of the VQ-GAN in taming-transformers and latent-diffusion. Shapes are tuples, by name.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Tuple
+
+from jseg.configs import AutoencoderConfig, UNetConfig
+
+Shapes = Dict[str, Tuple[int, ...]]
+UNET_MARK, AUTOENCODER_MARK = "input_blocks.0.0.weight", "encoder.conv_in.weight"
+SPADE_MARK = "middle_block.0.in_norm.mlp_shared.0.weight"
+TIME_FACTOR = 4
+
+
+class LayoutError(ValueError):
+    """Shapes from which no configuration can be read; one line."""
+
+
+def unet_shapes(config: UNetConfig) -> Shapes:
+    """The UNet's state dict for a configuration."""
+    shapes: Shapes = {}
+    base, levels = config.channels, len(config.channel_mult)
+    embedding = TIME_FACTOR * base
+    _linear(shapes, "time_embed.0", base, embedding)
+    _linear(shapes, "time_embed.2", embedding, embedding)
+    channels = base * config.channel_mult[0]
+    _conv(shapes, "input_blocks.0.0", config.latent_channels, channels)
+    skips = [channels]
+    for level, mult in enumerate(config.channel_mult):
+        for i in range(config.blocks + (level < levels - 1)):
+            at, down = "input_blocks.%d" % len(skips), i == config.blocks
+            width = channels if down else base * mult
+            _res_block(shapes, at + ".0", channels, width, embedding)
+            channels = width
+            if 2 ** level in config.attention_downsampling and not down:
+                _attention(shapes, at + ".1", channels)
+            skips.append(channels)
+    _spade_block(shapes, "middle_block.0", channels, channels, embedding, config)
+    _attention(shapes, "middle_block.1", channels)
+    _spade_block(shapes, "middle_block.2", channels, channels, embedding, config)
+    number = 0
+    for level in reversed(range(levels)):
+        for i in range(config.blocks + 1):
+            at, width = "output_blocks.%d." % number, base * config.channel_mult[level]
+            _spade_block(shapes, at + "0", channels + skips.pop(), width, embedding, config)
+            channels, number = width, number + 1
+            attends = 2 ** level in config.attention_downsampling
+            if attends:
+                _attention(shapes, at + "1", channels)
+            if level and i == config.blocks:
+                _spade_block(shapes, at + ("2" if attends else "1"), channels, channels, embedding, config)
+    _norm(shapes, "out.0", channels)
+    _conv(shapes, "out.2", channels, 2 * config.latent_channels)
+    return shapes
+
+
+def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
+    """The autoencoder's state dict for a configuration."""
+    shapes: Shapes = {}
+    widths = [config.channels * mult for mult in config.channel_mult]
+    latent, last = config.latent_channels, len(widths) - 1
+    _conv(shapes, "encoder.conv_in", config.picture_channels, config.channels)
+    channels = config.channels
+    for level, width in enumerate(widths):
+        for i in range(config.blocks):
+            _vq_block(shapes, "encoder.down.%d.block.%d" % (level, i), channels, width)
+            channels = width
+        if level < last:
+            _conv(shapes, "encoder.down.%d.downsample.conv" % level, channels, channels)
+    _vq_middle(shapes, "encoder.mid", channels)
+    _norm(shapes, "encoder.norm_out", channels)
+    _conv(shapes, "encoder.conv_out", channels, latent)
+    _conv(shapes, "decoder.conv_in", latent, channels)
+    _vq_middle(shapes, "decoder.mid", channels)
+    for level in reversed(range(len(widths))):
+        for i in range(config.blocks + 1):
+            _vq_block(shapes, "decoder.up.%d.block.%d" % (level, i), channels, widths[level])
+            channels = widths[level]
+        if level:
+            _conv(shapes, "decoder.up.%d.upsample.conv" % level, channels, channels)
+    _norm(shapes, "decoder.norm_out", channels)
+    _conv(shapes, "decoder.conv_out", channels, config.picture_channels)
+    shapes["quantize.embedding.weight"] = (config.codebook_size, latent)
+    _conv(shapes, "quant_conv", latent, latent, 1)
+    _conv(shapes, "post_quant_conv", latent, latent, 1)
+    return shapes
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What shapes do not tell: a UNet's attention heads and latent size, both networks' groups of a norm; the release's unless given."""
+    head_channels: int = UNetConfig.head_channels
+    width: int = UNetConfig.width
+    height: int = UNetConfig.height
+    groups: int = UNetConfig.groups
+
+
+def unet_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()) -> UNetConfig:
+    """The configuration whose UNet has these shapes, as far as they tell; compare with `unet_shapes` of it. Raises LayoutError."""
+    base = _shape(shapes, "time_embed.0.weight")[1]
+    blocks = _numbers(shapes, "output_blocks.")
+    ends = [number for number in blocks if any("output_blocks.%d.%d.in_norm.mlp_gamma.weight" % (number, i) in shapes for i in (1, 2))]
+    per_level = ends[0] if ends else len(blocks) - 1
+    levels = len(ends) + 1
+    if not base or per_level < 1 or len(blocks) != levels * (per_level + 1):
+        raise LayoutError("this UNet's blocks (%d in the decoder) are not arranged as SDM's with resblock_updown" % len(blocks))
+    starts = [1 + level * (per_level + 1) for level in range(levels)]
+    widths = [_shape(shapes, "input_blocks.%d.0.out_layers.3.weight" % start)[0] for start in starts]
+    if any(width % base for width in widths):
+        raise LayoutError("this UNet's widths %s are not multiples of its base width %d" % (widths, base))
+    attending = tuple(2 ** level for level, start in enumerate(starts) if "input_blocks.%d.1.qkv.weight" % start in shapes)
+    spade_channels, classes = _shape(shapes, SPADE_MARK)[:2]
+    odd = sorted({width for level, width in enumerate(widths) if 2 ** level in attending or level == levels - 1
+                  if width % unreadable.head_channels})
+    if odd:
+        raise LayoutError("attention over %s channels does not divide into heads of %d; give --head_channels, the number that the "
+                          "network was trained with" % (odd, unreadable.head_channels))
+    _check_groups(base, unreadable.groups)
+    return UNetConfig(channels=base, channel_mult=tuple(width // base for width in widths), blocks=per_level,
+                      attention_downsampling=attending, head_channels=unreadable.head_channels, classes=classes,
+                      spade_channels=spade_channels, latent_channels=_shape(shapes, UNET_MARK)[1],
+                      groups=unreadable.groups, width=unreadable.width, height=unreadable.height)
+
+
+def autoencoder_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()) -> AutoencoderConfig:
+    """The configuration whose autoencoder has these shapes, as far as they tell; compare with `autoencoder_shapes` of it."""
+    base, picture_channels = _shape(shapes, AUTOENCODER_MARK)[:2]
+    widths = [_shape(shapes, "encoder.down.%d.block.0.conv1.weight" % level)[0] for level in _numbers(shapes, "encoder.down.")]
+    codebook_size, latent_channels = _shape(shapes, "quantize.embedding.weight")
+    if not base or any(width % base for width in widths):
+        raise LayoutError("this autoencoder's widths %s are not multiples of its base width %d" % (widths, base))
+    _check_groups(base, unreadable.groups)
+    return AutoencoderConfig(channels=base, channel_mult=tuple(width // base for width in widths),
+                             blocks=len(_numbers(shapes, "encoder.down.0.block.")), latent_channels=latent_channels,
+                             codebook_size=codebook_size, picture_channels=picture_channels, groups=unreadable.groups)
+
+
+def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
+    """In a few words, the network that these names and shapes look like; None when they look like none that is known."""
+    if UNET_MARK in shapes and SPADE_MARK in shapes:
+        return "a UNet with %d base channels and %d classes" % ((*shapes[UNET_MARK], 0)[0], (*shapes[SPADE_MARK], 0, 0)[1])
+    if UNET_MARK in shapes:
+        return "a UNet without SPADE norms (unconditional, or of another project)"
+    if AUTOENCODER_MARK in shapes:
+        codes = shapes.get("quantize.embedding.weight") or shapes.get("quantize.embed.weight")
+        return "an autoencoder with %d base channels and %s" % (
+            (*shapes[AUTOENCODER_MARK], 0)[0], "%d codes" % codes[0] if codes else "no codebook (a KL autoencoder?)")
+    if any(name.startswith("model.diffusion_model.") for name in shapes):
+        return "a whole latent-diffusion checkpoint"
+    if any(name.startswith(("discriminator.", "loss.discriminator.")) for name in shapes):
+        return "a discriminator"
+    return None
+
+
+def _shape(shapes: Mapping[str, Tuple[int, ...]], name: str) -> Tuple[int, ...]:
+    shape = tuple(shapes.get(name, ()))
+    if len(shape) < 2:
+        raise LayoutError("%s is missing or not a matrix; expected the state dict of a UNet with SPADE norms or of a VQ autoencoder" % name)
+    return shape
+
+
+def _check_groups(channels: int, groups: int) -> None:
+    if groups < 1 or channels % groups:
+        raise LayoutError("norms over %d channels do not divide into %d groups; give --groups, the number that the network was trained with"
+                          % (channels, groups))
+
+
+def _numbers(shapes: Mapping[str, Tuple[int, ...]], prefix: str) -> List[int]:
+    found = {name[len(prefix):].partition(".")[0] for name in shapes if name.startswith(prefix)}
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def _linear(shapes: Shapes, name: str, inputs: int, outputs: int) -> None:
+    shapes[name + ".weight"], shapes[name + ".bias"] = (outputs, inputs), (outputs,)
+
+
+def _norm(shapes: Shapes, name: str, channels: int) -> None:
+    shapes[name + ".weight"], shapes[name + ".bias"] = (channels,), (channels,)
+
+
+def _conv(shapes: Shapes, name: str, inputs: int, outputs: int, size: int = 3, dimensions: int = 2) -> None:
+    shapes[name + ".weight"], shapes[name + ".bias"] = (outputs, inputs) + (size,) * dimensions, (outputs,)
+
+
+def _attention(shapes: Shapes, name: str, channels: int) -> None:
+    _norm(shapes, name + ".norm", channels)
+    _conv(shapes, name + ".qkv", channels, 3 * channels, 1, 1)
+    _conv(shapes, name + ".proj_out", channels, channels, 1, 1)
+
+
+def _res_block(shapes: Shapes, name: str, inputs: int, outputs: int, embedding: int) -> None:
+    _norm(shapes, name + ".in_layers.0", inputs)
+    _conv(shapes, name + ".in_layers.2", inputs, outputs)
+    _linear(shapes, name + ".emb_layers.1", embedding, 2 * outputs)
+    _norm(shapes, name + ".out_layers.0", outputs)
+    _conv(shapes, name + ".out_layers.3", outputs, outputs)
+    if inputs != outputs:
+        _conv(shapes, name + ".skip_connection", inputs, outputs, 1)
+
+
+def _spade_block(shapes: Shapes, name: str, inputs: int, outputs: int, embedding: int, config: UNetConfig) -> None:
+    for norm, channels in (("in_norm", inputs), ("out_norm", outputs)):
+        _conv(shapes, "%s.%s.mlp_shared.0" % (name, norm), config.classes, config.spade_channels)
+        _conv(shapes, "%s.%s.mlp_gamma" % (name, norm), config.spade_channels, channels)
+        _conv(shapes, "%s.%s.mlp_beta" % (name, norm), config.spade_channels, channels)
+    _conv(shapes, name + ".in_layers.1", inputs, outputs)
+    _linear(shapes, name + ".emb_layers.1", embedding, 2 * outputs)
+    _conv(shapes, name + ".out_layers.2", outputs, outputs)
+    if inputs != outputs:
+        _conv(shapes, name + ".skip_connection", inputs, outputs, 1)
+
+
+def _vq_block(shapes: Shapes, name: str, inputs: int, outputs: int) -> None:
+    _norm(shapes, name + ".norm1", inputs)
+    _conv(shapes, name + ".conv1", inputs, outputs)
+    _norm(shapes, name + ".norm2", outputs)
+    _conv(shapes, name + ".conv2", outputs, outputs)
+    if inputs != outputs:
+        _conv(shapes, name + ".nin_shortcut", inputs, outputs, 1)
+
+
+def _vq_middle(shapes: Shapes, name: str, channels: int) -> None:
+    _vq_block(shapes, name + ".block_1", channels, channels)
+    _norm(shapes, name + ".attn_1.norm", channels)
+    for part in ("q", "k", "v", "proj_out"):
+        _conv(shapes, "%s.attn_1.%s" % (name, part), channels, channels, 1)
+    _vq_block(shapes, name + ".block_2", channels, channels)

@@ -1,0 +1,1 @@
+"""What this machine offers Jittor, and what has to be in place before Jittor is imported."""

@@ -1,0 +1,1 @@
+"""What a command may write where, and whose results a folder holds."""

@@ -1,0 +1,65 @@
+"""All that a training goes on from, as arrays: into a checkpoint, out of one, and to the other processes."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Dict, List, Mapping, Sequence
+
+from jseg.checkpoint import load_into
+from jseg.training import distributed
+from jseg.training.loop import Part
+
+
+def stored(parts: Sequence[Part]) -> Dict[str, Mapping]:
+    """Sets of arrays by name beside the first part's parameters."""
+    first = parts[0]
+    groups: Dict[str, Mapping] = {"optimizer": first.optimizer.state()}
+    if first.average is not None:
+        groups["ema"] = first.average.values
+    if first.companion is not None:
+        groups["companion"] = first.companion.state_dict()
+    for part in parts[1:]:
+        groups.update({part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()})
+    return groups
+
+
+def restore(parts: Sequence[Part], path: Path, extra: Mapping) -> None:
+    """Put everything back as the checkpoint `path` has it; extra: as `load_extra` gives it."""
+    load_into(parts[0].module, path, weights="model")
+    for part, steps in zip(parts, extra["optimizer_steps"]):
+        prefix = f"{part.name}_" if part.name else ""
+        if part.name:
+            load_into(part.module, extra[part.name])
+        if part.companion is not None:
+            load_into(part.companion, extra["companion"])
+        part.optimizer.restore(extra[prefix + "optimizer"], steps)
+        if part.average is not None:
+            # Without one so far (--ema was 0), it begins at the parameters as they are.
+            part.average.restore(extra[prefix + "ema"] if prefix + "ema" in extra else
+                                 {name: value.numpy() for name, value in part.average.parameters.items()})
+
+
+def share_out(parts: Sequence[Part]) -> None:
+    """Give every process the state of process 0."""
+    for part in parts:
+        steps = distributed.agreed({"steps": float(part.optimizer.steps if distributed.rank() == 0 else 0)})["steps"]
+        part.optimizer.steps = int(steps)
+        distributed.share_out(part.optimizer.state().values())
+        if part.average is not None:
+            distributed.share_out(part.average.values.values())
+    for module in _modules(parts):
+        distributed.share_out(module.state_dict().values())
+
+
+def check_space(folder: Path, parts: Sequence[Part]) -> None:
+    """Raise OSError if the disk of `folder` has no room for one checkpoint."""
+    sizes = [sum(4 * v.numel() for v in module.state_dict().values()) for module in _modules(parts)]
+    needed = sum(3 * size for size in sizes) + (sizes[0] if parts[0].average is not None else 0)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError("%s has %.1f GB free, one checkpoint takes %.1f GB; make room or give another --output"
+                      % (folder, free / 1e9, needed / 1e9))
+
+
+def _modules(parts: Sequence[Part]) -> List:
+    return [module for part in parts for module in (part.module, part.companion) if module is not None]

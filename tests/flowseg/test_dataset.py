@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from jseg.flowseg.dataset import CropBatches
+from jseg.flowseg.encoding import class_codes, decode
+from jseg.images import to_signed
+from jseg.training.sampling import Division, positions
+
+CODES = class_codes(5)
+SIZE = (16, 12)
+
+
+def load(index):
+    """A picture whose red value tells its number and whose green value tells the label, but for a column that is not known."""
+    label = np.tile(np.arange(20, dtype=np.uint8) // 4, (15, 1))
+    label[:, 8] = 255
+    picture = np.zeros((15, 20, 3), np.uint8)
+    picture[..., 0], picture[..., 1] = 10 * index, 20 * (np.arange(20) // 4)
+    return picture, label
+
+
+def batches(division, seed=4, **options):
+    return CropBatches(range(7), load, CODES, SIZE, division, seed, **options)
+
+
+def joined(parts):
+    parts = list(parts)
+    assert sum(share for _, share in parts) == pytest.approx(1)
+    return {name: np.concatenate([batch[name] for batch, _ in parts]) for name in parts[0][0]}
+
+
+def assert_equal(one, other):
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_shapes_types_and_ranges():
+    batch, share = next(batches(Division(5, 5))(0))
+    assert share == 1
+    assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
+        "pictures": ("float32", (5, 3, 12, 16)), "labels": ("uint8", (5, 12, 16)), "x1": ("float32", (5, 3, 12, 16)),
+        "mask": ("float32", (5, 1, 12, 16)), "t": ("float32", (5,)), "noise": ("float32", (5, 3, 12, 16))}
+    assert np.abs(batch["pictures"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
+
+
+def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
+    batch = next(batches(Division(6, 6))(3))[0]
+    known = batch["labels"] != 255
+    assert known.any() and not known.all()
+    np.testing.assert_array_equal(batch["mask"][:, 0], known)
+    np.testing.assert_array_equal(decode(batch["x1"], CODES)[known], batch["labels"][known])
+    assert not batch["x1"].transpose(0, 2, 3, 1)[~known].any()
+
+
+def test_pictures_and_labels_stay_together():
+    batch = next(batches(Division(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
+    for picture, label in zip(batch["pictures"], batch["labels"]):
+        green, known = (picture[1] + 1) * 127.5, label != 255
+        assert np.mean(np.abs(green / 20 - label)[known] < 0.5) > 0.85                 # all but the borders, which are blurred
+
+
+def test_each_example_once_an_epoch_in_the_common_order():
+    seen = np.concatenate([np.rint((next(batches(Division(7, 7), scales=(1, 1))(step))[0]["pictures"][:, 0].max((1, 2)) + 1) * 12.75)
+                           for step in range(2)])
+    np.testing.assert_array_equal(seen[:7], positions(7, 7, 0, 4))
+    assert sorted(seen[7:]) == list(range(7))
+
+
+@pytest.mark.parametrize("micro, world", [(1, 1), (2, 1), (5, 1), (2, 2), (1, 3)])
+def test_micro_batches_and_processes_change_no_number(micro, world):
+    whole = joined(batches(Division(6, 6))(5))
+    parts = {}
+    for rank in range(world):
+        for number, part in enumerate(batches(Division(6, micro, rank, world))(5)):
+            parts[rank, number] = part
+    assert_equal(joined(parts[number] for number in sorted(parts)), whole)
+
+
+def test_steps_and_seeds_differ_and_repeat():
+    one, again = (next(batches(Division(3, 3))(1))[0] for _ in range(2))
+    assert_equal(one, again)
+    for other in (next(batches(Division(3, 3))(2))[0], next(batches(Division(3, 3), seed=5)(1))[0]):
+        assert not np.array_equal(one["t"], other["t"]) and not np.array_equal(one["noise"], other["noise"])
+
+
+def test_the_first_are_those_of_a_batch_of_that_size():
+    first = batches(Division(6, 2)).first(3)
+    assert_equal(first, next(batches(Division(3, 3))(0))[0])
+    assert to_signed(load(0)[0]).dtype == first["pictures"].dtype
+
+
+def test_jitter_changes_colours_and_nothing_else():
+    plain, jittered = (next(batches(Division(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3}))
+    assert not np.array_equal(plain["pictures"], jittered["pictures"])
+    assert_equal({**jittered, "pictures": plain["pictures"]}, plain)
+    assert_equal(jittered, next(batches(Division(4, 4), jitter=0.3)(2))[0])
+
+
+def test_times_are_even():
+    times = np.concatenate([next(batches(Division(50, 50))(step))[0]["t"] for step in range(8)])
+    assert abs(times.mean() - 0.5) < 0.05 and abs(times.var() - 1 / 12) < 0.01

@@ -1,0 +1,141 @@
+"""Pictures of more than 8 bits and of more than one frame: the right range, or a word, or one line of refusal."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jseg import images
+from jseg.data.label_maps import read_label
+from jseg.image_files.decoding import ImageError, opened, several_frames
+
+DARK = ("pictures have 16 bits a channel of which the upper ones are empty, so they come out dark; scale their values to the whole range, "
+        "or save 8 bits")
+FRAMES = "pictures hold several frames or pages, of which the first is taken"
+
+
+def colours():
+    rows, columns = np.mgrid[:12, :16]
+    return np.stack([columns * 17, rows * 23, (columns + rows) * 9], -1).astype(np.uint8)
+
+
+def png(path, array):
+    """A 16-bit PNG of gray, gray with alpha, RGB or RGBA, which Pillow does not write."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[1 if array.ndim == 2 else array.shape[2]]
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
+
+
+def tiff(path, array, photometric=None, planar=1, kind=1, **more):
+    """An uncompressed TIFF of any type of number [H, W] or [H, W, C]; kind: SampleFormat; more: t254=1 and other short tags."""
+    count = 1 if array.ndim == 2 else array.shape[2]
+    data = (array.transpose(2, 0, 1) if planar == 2 else array).astype(array.dtype.newbyteorder("<")).tobytes()
+    part, bits = len(data) // (count if planar == 2 else 1), array.dtype.itemsize * 8
+    tags = {256: ("H", [array.shape[1]]), 257: ("H", [array.shape[0]]), 258: ("H", [bits] * count), 259: ("H", [1]),
+            262: ("H", [(2 if count > 2 else 1) if photometric is None else photometric]), 277: ("H", [count]),
+            273: ("I", [8 + i * part for i in range(len(data) // part)]), 278: ("H", [array.shape[0]]),
+            279: ("I", [part] * (len(data) // part)), 284: ("H", [planar]), 339: ("H", [kind] * count)}
+    tags.update({int(name[1:]): ("H", [value]) for name, value in more.items()})
+    place, entries, behind = 8 + len(data), b"", b""
+    end = place + 6 + 12 * len(tags)
+    for tag, (letter, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{letter}", *values)
+        if len(packed) > 4:
+            packed, behind = struct.pack("<I", end + len(behind)), behind + packed
+        entries += struct.pack("<HHI", tag, {"H": 3, "I": 4}[letter], len(values)) + packed.ljust(4, b"\0")
+    path.write_bytes(b"II*\0" + struct.pack("<I", place) + data + struct.pack("<H", len(tags)) + entries + bytes(4) + behind)
+
+
+# -- more than 8 bits -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("factor, dark", [(257, False), (64, False), (16, True), (4, True), (1, True)])
+def test_deep_colours_whose_upper_bits_are_empty_are_told(tmp_path, suffix, factor, dark):
+    path = tmp_path / ("x" + suffix)
+    (png if suffix == ".png" else tiff)(path, colours().astype(np.uint16) * factor)
+    picture, remarks = images.examine_picture(path)
+    assert "pictures are reduced from 16 bits" in remarks and (DARK in remarks) == dark
+    assert np.array_equal(picture, colours().astype(int) * factor // 256)
+
+
+def test_neither_transparency_nor_plain_8_bits_count_as_empty_bits(tmp_path):
+    alpha = np.full((12, 16, 1), 65535)
+    png(tmp_path / "a.png", np.concatenate([colours().astype(np.uint16) * 16, alpha], 2))
+    assert DARK in images.examine_picture(tmp_path / "a.png")[1]
+    images.save_picture(tmp_path / "b.png", colours() // 20)
+    assert images.examine_picture(tmp_path / "b.png")[1] == []
+
+
+@pytest.mark.parametrize("array, same", [
+    (colours()[..., 0], lambda a: a), (colours()[..., 0].astype(np.uint16) * 257, lambda a: a // 257)])
+def test_a_tiff_whose_smallest_value_is_white_is_no_negative_at_any_depth(tmp_path, array, same):
+    top = np.iinfo(array.dtype).max
+    tiff(tmp_path / "white.tif", (top - array).astype(array.dtype), photometric=0)
+    tiff(tmp_path / "black.tif", array, photometric=1)
+    assert np.array_equal(images.read_picture(tmp_path / "white.tif")[..., 1], same(array))
+    assert np.array_equal(images.read_picture(tmp_path / "black.tif")[..., 1], same(array))
+
+
+def test_a_white_zero_in_deeper_files_is_refused(tmp_path):
+    tiff(tmp_path / "x.tif", colours()[..., 0].astype(np.float32), photometric=0, kind=3)
+    with pytest.raises(ImageError, match="x.tif is a 32-bit picture in which 0 is white; expected"):
+        images.read_picture(tmp_path / "x.tif")
+
+
+def test_channels_one_after_the_other_are_read_in_8_bits_and_refused_in_16(tmp_path):
+    tiff(tmp_path / "a.tif", colours(), planar=2)
+    assert np.array_equal(images.read_picture(tmp_path / "a.tif"), colours())
+    tiff(tmp_path / "gray.tif", colours()[..., 0].astype(np.uint16) * 257, planar=1)
+    assert np.array_equal(images.read_picture(tmp_path / "gray.tif")[..., 0], colours()[..., 0])
+    tiff(tmp_path / "b.tif", colours().astype(np.uint16) * 257, planar=2)
+    for read in (images.read_picture, read_label):
+        with pytest.raises(ImageError, match=r"b.tif is a TIFF of 16 bits whose channels .* expected .*PlanarConfiguration 1.*save"):
+            read(tmp_path / "b.tif")
+
+
+# -- more than one frame ----------------------------------------------------------------------------------------------
+
+def save_frames(path, count, **options):
+    frames = [Image.fromarray(colours())] + [Image.new("RGB", (16, 12), "red")] * (count - 1)
+    lossless = {".webp": {"lossless": True}, ".avif": {"quality": 100}}.get(path.suffix, {})
+    more = {"save_all": True, "append_images": frames[1:]} if count > 1 else {}
+    frames[0].save(path, **more, **lossless, **options)
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.webp", "x.png", "x.tif", "x.mpo", "x.avif"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_several_frames_the_first_is_taken_and_that_is_told(tmp_path, name, count):
+    try:
+        save_frames(tmp_path / name, count)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {name[1:]}")
+    picture, remarks = images.examine_picture(tmp_path / name)
+    assert (FRAMES in remarks) == (count > 1)
+    assert np.abs(picture.astype(int) - colours()).mean() < 40 < np.abs(picture.astype(int) - [255, 0, 0]).mean()
+    assert np.array_equal(images.read_picture(tmp_path / name), picture)
+
+
+@pytest.mark.parametrize("kind, counted", [(0, True), (1, False), (2, True), (4, False)])
+def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(tmp_path, kind, counted):
+    pages = [Image.fromarray(colours()), Image.new("RGB", (8, 6))]
+    pages[1].encoderinfo = {"tiffinfo": {254: kind}}
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with opened(tmp_path / "x.tif") as image:
+        assert several_frames(image) == counted
+        assert image.tell() == 0 and image.size == (16, 12)
+    assert np.array_equal(images.read_picture(tmp_path / "x.tif"), colours())
+
+
+def test_a_damaged_second_page_leaves_the_first_one_good(tmp_path):
+    save_frames(tmp_path / "x.tif", 2)
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    first = struct.unpack("<I", data[4:8])[0]
+    link = first + 2 + 12 * struct.unpack("<H", data[first:first + 2])[0]
+    data[link:link + 4] = struct.pack("<I", len(data) - 3)
+    (tmp_path / "x.tif").write_bytes(data)
+    assert np.array_equal(images.read_picture(tmp_path / "x.tif"), colours())

@@ -1,0 +1,349 @@
+"""Random histories of a training (stopped, killed, branched, changed, diverging) against what a run promises."""
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from test_training import part
+
+from jseg import files
+from jseg.checkpoint import CheckpointError, load, save
+from jseg.outputs.rules import OutputError, check_origin
+from jseg.training import records
+from jseg.training import run as training_run
+from jseg.training.loop import TrainingProblem
+from jseg.training.records import checkpoints, record
+from jseg.training.run import Plan, TrainingRun
+
+END = 12
+
+
+class Killed(BaseException):
+    """What a kill -9 is to the files: nothing after it runs."""
+
+
+def inputs(step, bad=()):
+    rng = np.random.default_rng(step)
+    x = rng.standard_normal((4, 5)).astype(np.float32)
+    yield {"x": x * np.float32("nan") if step + 1 in bad else x, "y": x[:, :2]}, 1.0
+
+
+def training(folder, told=None, rate=0.01, given=("learning_rate",), resume="auto", stop=None, bad=(), steps=END, validate=None,
+             settings=(), **plan):
+    """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM comes."""
+    network = part(rate, average=True)
+    run = TrainingRun(folder, [network], None, {"learning_rate": rate, "seed": 0, **dict(settings)},
+                      Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}), "model", [].append if told is None else told.append,
+                      given)
+
+    def batches(step):
+        if stop == step + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inputs(step, bad)
+
+    return run.follow(batches, run.resume(str(resume)), validate=validate), run
+
+
+def steps_logged(folder):
+    if not (folder / "log.csv").exists():
+        return []
+    with open(folder / "log.csv") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def digest(path):
+    """Parameters and their moving average."""
+    return load(path, weights="model")["weight"].tobytes() + load(path, weights="ema")["weight"].tobytes()
+
+
+def saved(folder):
+    """{(step, weights)} of every checkpoint below the folder; each can be read."""
+    return {(int(path.name[11:19]), digest(path)) for path in folder.rglob("checkpoint-*.safetensors")}
+
+
+def line(folder):
+    """{(step, weights): branch} of the checkpoints in the folder itself, those of one line of steps."""
+    there = checkpoints(folder) if folder.exists() else []
+    return {(int(path.name[11:19]), digest(path)): json.dumps(record(path)["branch"]) for path in there}
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    monkeypatch.setattr(training_run, "draw_curve", lambda *arguments: True)
+
+
+def test_the_same_branching_command_goes_on_after_a_stop_and_nothing_is_lost(tmp_path):
+    training(tmp_path, steps=9)
+    before, told = saved(tmp_path), []
+    command = dict(resume=tmp_path / "checkpoint-00000003.safetensors", keep=1, told=told)
+    assert training(tmp_path, stop=5, **command)[0] is False
+    assert before <= saved(tmp_path) and told[-1].startswith("stopped after step 5, which is saved")
+    assert steps_logged(tmp_path) == [1, 2, 3, 4, 5]
+    aside = tmp_path / "set_aside-00000003-1"
+    assert steps_logged(aside) == list(range(1, 10)) and (aside / "model.safetensors").exists()
+    told.clear()
+    assert training(tmp_path, **command)[0] and any("the branch goes on" in line for line in told)
+    assert not (tmp_path / "set_aside-00000003-2").exists() and before <= saved(tmp_path)
+    assert steps_logged(tmp_path) == list(range(1, END + 1))
+
+
+def test_a_setting_changed_on_purpose_is_recorded_and_others_are_refused(tmp_path):
+    training(tmp_path, steps=3)
+    told = []
+    with pytest.raises(CheckpointError, match="learning_rate was 0.01, is 0.02; .*--learning_rate, to change it on purpose"):
+        training(tmp_path, rate=0.02, given=())
+    assert training(tmp_path, told, rate=0.02)[0]
+    assert "changed from step 3 on: learning_rate 0.01 -> 0.02" in told
+    assert record(checkpoints(tmp_path)[-1])["changes"] == [{"step": 3, "name": "learning_rate", "was": 0.01, "is": 0.02}]
+
+
+def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_path):
+    with pytest.raises(TrainingProblem, match="step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"):
+        training(tmp_path, bad=(5,))
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors" and steps_logged(tmp_path) == [1, 2, 3, 4]
+    done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
+    assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
+    assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
+
+
+class Lucky:
+    """A validation with these scores, measured on so many examples."""
+
+    def __init__(self, scores, examples):
+        self.scores, self.measured = iter(scores), {"protocol": 1, "examples": examples}
+
+    def __call__(self, stop):
+        return {"miou": next(self.scores)}
+
+
+def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
+    """One lucky picture (--validate_count 1) would stay the best for good."""
+    training(tmp_path, steps=3, validate=Lucky([0.99], 1))
+    lucky, told = (tmp_path / "best.safetensors").read_bytes(), []
+    training(tmp_path, told, steps=9, validate_interval=3, validate=Lucky([0.40, 0.30], 50))
+    best = record(tmp_path / "best.safetensors")
+    assert (best["score"], best["step"], best["measured"]["examples"]) == (0.40, 6, 50)
+    assert (tmp_path / "set_aside-00000003-1" / "best.safetensors").read_bytes() == lucky
+    assert [line for line in told if "best.safetensors" in line] == [
+        f"best.safetensors was scored in another way or is of other settings: it is set aside in {tmp_path / 'set_aside-00000003-1'} "
+        "and not compared"]
+    training(tmp_path, told, steps=END, validate=Lucky([0.35], 50))
+    assert record(tmp_path / "best.safetensors")["score"] == 0.40 and told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
+
+
+def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training_run, "draw_curve", lambda log, curve, name: drawn.append(log.read_text()))
+    training(tmp_path, steps=6, validate_interval=3, validate=Lucky([0.1, 0.2], 5))
+    assert drawn[-1] == (tmp_path / "log.csv").read_text()
+    assert [line.split(",")[0] for line in drawn[-1].splitlines()[1:] if not line.endswith(",")] == ["3", "6"]
+
+
+def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
+    """An upgrade of jseg adds settings; trainings that are under way go on with the old behaviour, and with that alone."""
+    training(tmp_path, steps=3)
+    assert training(tmp_path, steps=6, settings={"decay": "none", "drop": 0.2, "scales": (0.5, 2.0)}.items())[0]
+    with pytest.raises(CheckpointError, match="zero_init was zero, is unit; give the old ones"):
+        training(tmp_path, settings={"zero_init": "unit"}.items())
+    with pytest.raises(CheckpointError, match="invented was None, is 1"):
+        training(tmp_path, settings={"invented": 1}.items())
+    assert training(tmp_path, steps=9, settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items())[0]
+    with pytest.raises(CheckpointError, match=r"classes was \[1, 2\], is \[0, 1\]"):
+        training(tmp_path, settings={"classes": [0, 1], "class_set": "one"}.items())
+    assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"}.items())[0]
+
+
+def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
+    """A merge, a converted file or another run's result under the name of the result."""
+    arrays = {"weight": np.zeros((2, 5), np.float32)}
+    foreign = [dict(settings={"seed": 0}, step=3, merged_from=[]), dict(settings={"seed": 0}), dict(converted_from="x"),
+               dict(settings={"seed": 5, "learning_rate": 0.01}, step=3)]
+    for number, extra in enumerate(foreign):
+        folder, told = tmp_path / str(number), []
+        training(folder, steps=3)
+        save(folder / "model.safetensors", arrays, None, **extra)
+        theirs = (folder / "model.safetensors").read_bytes()
+        assert training(folder, told, steps=6)[0]
+        aside, = folder.glob("set_aside-*/model.safetensors")
+        assert aside.read_bytes() == theirs and not (load(folder / "model.safetensors")["weight"] == 0).all()
+        assert any("model.safetensors is no result of this training: it is set aside in" in line for line in told)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    save(merged / "model.safetensors", arrays, None, settings={"seed": 0}, merged_from=[])
+    with pytest.raises(OutputError, match="holds model.safetensors, which no training of model wrote there"):
+        training(merged)
+
+
+def test_a_checkpoint_of_another_training_is_no_old_one_of_this(tmp_path):
+    training(tmp_path / "other", steps=3, settings={"seed": 5}.items())
+    training(tmp_path / "run", steps=6)
+    moved = tmp_path / "run" / "checkpoint-00000002.safetensors"
+    os.replace(tmp_path / "other" / "checkpoint-00000003.safetensors", moved)
+    assert training(tmp_path / "run", keep=1)[0]
+    assert [path.name[-14:-12] for path in checkpoints(tmp_path / "run")] == ["02", "12"]
+
+
+def test_a_folder_of_pictures_or_inside_of_an_input_becomes_no_run(tmp_path):
+    photos, data = tmp_path / "photos", tmp_path / "data"
+    (data / "val" / "images").mkdir(parents=True)
+    photos.mkdir()
+    (photos / "cat.jpg").write_bytes(b"x")
+    with pytest.raises(OutputError, match="holds 1 pictures, such as cat.jpg, and no training; give another --output"):
+        training(photos)
+    with pytest.raises(OutputError, match="would take the place of the input --data"):
+        records.check_places({"output": data / "val"}, {"data": data})
+    training(data / "runs" / "x", steps=3)
+    (data / "runs" / "encoding" / "latents").mkdir(parents=True)
+    (data / "runs" / "encoding" / ".jseg-lock").write_bytes(b"")
+    for output in ("x", "encoding", "new"):
+        records.check_places({"output": data / "runs" / output, "cache": data / "runs" / output / "latents"}, {"data": data})
+
+
+def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
+    training(tmp_path, steps=6)
+    newest = tmp_path / "checkpoint-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before it"):
+        training(tmp_path)
+    assert training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors")[0]
+
+
+@pytest.mark.parametrize("name, text", [("run.json", '{"command": "test"}'), ("run.json", '{"command": "segment"}'),
+                                        ("summary.json", '{"command": "score"}'), ("landscapes.json", '{"command": "landscapes"}')])
+def test_the_folder_of_another_command_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError, match="this folder holds results of the .* command; give another --output"):
+        training(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_training_s_folder_is_one_without_its_checkpoints_too(tmp_path):
+    training(tmp_path, steps=3)
+    for path in checkpoints(tmp_path):
+        path.unlink()
+    with pytest.raises(OutputError, match="holds the run of a training"):
+        check_origin(tmp_path, "--output_path", "test")
+
+
+def test_what_goes_on_after_never_and_in_a_branch_is_said_as_it_is(tmp_path):
+    told = []
+    training(tmp_path, told, resume="never", stop=5)
+    assert told[-1] == "stopped after step 5, which is saved; the same command with --resume auto goes on from there"
+    with pytest.raises(TrainingProblem, match="give the same command with --resume auto and a lower --learning_rate, or --skip_bad"):
+        training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors", bad=(6,))
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000005.safetensors"
+    assert training(tmp_path, rate=0.005)[0]
+
+
+@pytest.mark.parametrize("linked", [os.symlink, os.link, shutil.copyfile])
+def test_the_log_comes_along_whatever_way_the_checkpoint_is_named(tmp_path, linked):
+    run, latest = tmp_path / "run", tmp_path / "latest.safetensors"
+    training(run, steps=9)
+    linked(str(run / "checkpoint-00000006.safetensors"), str(latest))
+    training(run, resume=latest)
+    assert steps_logged(run) == list(range(1, END + 1))
+    if linked is os.symlink:
+        training(tmp_path / "new", resume=latest)
+        assert steps_logged(tmp_path / "new") == list(range(1, END + 1))
+
+
+def test_a_shorter_run_than_is_done_says_so_and_leaves_the_result(tmp_path):
+    training(tmp_path, steps=6)
+    before, told = (tmp_path / "model.safetensors").read_bytes(), []
+    assert training(tmp_path, told, steps=4)[0]
+    assert "6 steps are done, 4 were asked for: nothing to train; give --steps above 6 to go on" in told
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["log.csv", "curve.png", "model.safetensors", "best.safetensors", "checkpoint-00000003.safetensors",
+                                  "preview-00000003.png"])
+def test_files_of_another_origin_are_refused_and_nothing_is_written(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(OutputError, match=name):
+        training(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
+    pictures = tmp_path / "data" / "imgs"
+    pictures.mkdir(parents=True)
+    (pictures / "a.jpg").write_bytes(b"x")
+    for output in (tmp_path / "data", pictures, pictures / "run"):
+        with pytest.raises(OutputError, match="--output .* would take the place of the input --input_path"):
+            records.check_places({"output": output}, {"input_path": tmp_path / "data"})
+    records.check_places({"output": tmp_path / "data" / "runs" / "x"}, {"input_path": tmp_path / "data"})
+
+
+def test_a_folder_in_use_is_refused_and_one_that_stays_empty_goes(tmp_path):
+    with records.run_folder(tmp_path / "a" / "run", "model", {}):
+        with pytest.raises(OutputError, match=f"process {os.getpid()}"):
+            with records.run_folder(tmp_path / "a" / "run", "model", {}):
+                pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def killing(monkeypatch, rng):
+    """From a random one of the next file operations on, none works."""
+    left = [rng.randrange(1, 14)]
+
+    def dying(work):
+        def operation(*arguments, **named):
+            left[0] -= 1
+            if left[0] <= 0:
+                raise Killed
+            return work(*arguments, **named)
+        return operation
+
+    for name in ("replace", "fsync"):
+        monkeypatch.setattr(files.os, name, dying(getattr(os, name)))
+
+
+@pytest.mark.parametrize("seed", range(32))
+def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(seed, tmp_path):
+    rng, folder = random.Random(seed), tmp_path / "run"
+    known, known_line, rate = set(), {}, 0.01
+    for _ in range(5):
+        event = rng.choice(("stop", "kill", "branch", "nan", "rate"))
+        there = checkpoints(folder) if folder.exists() else []
+        options = dict(keep=rng.choice((0, 1, 2)), rate=rate, steps=rng.randrange(4, END))
+        if event == "stop":
+            options["stop"] = rng.randrange(1, END)
+        elif event == "nan":
+            options["bad"] = (rng.randrange(2, END),)
+        elif event == "branch" and there:
+            options["resume"] = rng.choice(there)
+        elif event == "rate" and there:
+            options["rate"] = rng.choice((0.01, 0.02))
+        with pytest.MonkeyPatch.context() as patch:
+            if event == "kill":
+                killing(patch, rng)
+            try:
+                training(folder, **options)
+            except (Killed, TrainingProblem):
+                pass
+        now = saved(folder) if folder.exists() else set()
+
+        # `keep` removes the oldest of this branch, and only while so many newer ones are there.
+        for step, weights in known - now:
+            newer = [other for other in line(folder) if other[0] > step]
+            branches = {known_line.get((step, weights))} | {line(folder)[other] for other in newer}
+            assert options["keep"] and len(newer) >= options["keep"] and len(branches) == 1, f"step {step} was lost after {event}"
+        known, known_line = now, line(folder)
+        newest = checkpoints(folder)[-1:] if folder.exists() else []
+        rate = record(newest[0])["settings"]["learning_rate"] if newest else options["rate"]
+    told = []
+    assert training(folder, told, rate=rate, keep=1)[0]
+    assert steps_logged(folder) == list(range(1, END + 1))
+
+    # The same from the beginning, with the changes of this line of steps.
+    last = checkpoints(folder)[-1]
+    changes = {change["step"]: change["is"] for change in record(last)["changes"]}
+    first = next((change["was"] for change in record(last)["changes"]), rate)
+    begun = tmp_path / "whole"
+    for stop, new in [*zip(sorted(changes), [first] + [changes[step] for step in sorted(changes)]), (END, rate)]:
+        training(begun, rate=new, steps=stop)
+    assert digest(last) == digest(checkpoints(begun)[-1])
