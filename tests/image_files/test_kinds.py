@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from test_deep_pictures import colours, tiff
+from support.deep_images import colours, tiff
 
 from jseg import images
 from jseg.data.label_maps import read_label

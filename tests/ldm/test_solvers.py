@@ -1,7 +1,7 @@
 """DPM-Solver++(2M), its SDE form and ancestral steps against closed forms: order, end points, many steps, many samples."""
 import numpy as np
 import pytest
-from test_samplers import MEAN, SPREAD, exact_solution, gaussian_predictor, noise
+from support.gaussian import MEAN, SPREAD, exact_solution, gaussian_predictor, noise
 
 from jseg.ldm.samplers import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde
 from jseg.ldm.schedule import SPACINGS, Schedule

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_fused_group_norm import choose
+from support.operators import choose
 
 from jseg.nn import attention as fused
 from jseg.nn import kernels, layers

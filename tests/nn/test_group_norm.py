@@ -1,23 +1,14 @@
 import numpy as np
 import pytest
 from scipy.special import expit
-from support import simulated_gpu
+from support.operators import FORMS, choose
 
 from jseg.nn import group_norm as fused
-from jseg.nn import kernels
 from jseg.runtime import jt
 
 GROUPS, EPS = 2, 1e-5
-FORMS = ("compiled", "twin", "CUDA source")
 CASES = {"group norm": (False, False, False), "and SiLU": (False, False, True), "FiLM": (False, True, True),
          "SPADE": (True, False, True), "SPADE, FiLM": (True, True, True), "one map for all": ("one", True, True)}
-
-
-def choose(form, monkeypatch, module=fused):
-    monkeypatch.setattr(kernels, "FASTER", {"cpu": () if form == "twin" else (module.NAME,)})
-    monkeypatch.delenv("JSEG_FUSED", raising=False)
-    if form == "CUDA source":
-        simulated_gpu.install(monkeypatch, module)
 
 
 def arrays(maps, film, shape=(2, 6, 7, 9), mean=0.0, seed=0):
@@ -60,7 +51,7 @@ def ours(values, activate, kind="float32"):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
 def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, monkeypatch):
-    choose(form, monkeypatch)
+    choose(form, monkeypatch, fused)
     maps, film, activate = CASES[case]
     values, factor = arrays(maps, film)
     given, y = ours(values, activate)
@@ -76,7 +67,7 @@ def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, mon
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_large_mean_costs_no_digits_but_those_of_the_input(form, monkeypatch):
-    choose(form, monkeypatch)
+    choose(form, monkeypatch, fused)
     values, _ = arrays(False, False, (1, 4, 80, 120), mean=1e3)           # 19,200 a group: more than one piece on a GPU
     values["x"] = values["x"].astype(np.float32).astype(np.float64)
     assert values["x"].size // GROUPS > fused.PIECE
@@ -87,7 +78,7 @@ def test_a_large_mean_costs_no_digits_but_those_of_the_input(form, monkeypatch):
 @pytest.mark.parametrize("kind, unit", [("float16", 2.0 ** -11), ("bfloat16", 2.0 ** -7)])      # the CPU's conversion to bfloat16 truncates
 def test_half_precision_costs_its_rounding_alone(form, kind, unit, monkeypatch):
     """x of mean 300: squares of it have no place in float16, their sums none in bfloat16."""
-    choose(form, monkeypatch)
+    choose(form, monkeypatch, fused)
     values, factor = arrays(False, False, mean=300.0 if kind == "float16" else 8.0)
     values["x"] = jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
     given, y = ours(values, True, kind)

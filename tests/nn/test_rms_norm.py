@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_fused_group_norm import FORMS, choose
+from support.operators import FORMS, choose
 
 from jseg.nn import rms_norm as fused
 from jseg.runtime import jt

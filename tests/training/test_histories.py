@@ -8,7 +8,7 @@ import signal
 
 import numpy as np
 import pytest
-from test_training import part
+from support.least_squares import part
 
 from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
