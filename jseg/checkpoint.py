@@ -15,7 +15,7 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Uni
 import numpy as np
 
 from jseg import __version__, files
-from jseg.configs import AutoencoderConfig, PixNerdConfig, UNetConfig
+from jseg.configs import AutoencoderConfig, PixNerdConfig, UNetConfig, describe
 from jseg.files import PathLike, write_atomic
 from jseg.formats import record as own
 from jseg.formats import shards
@@ -76,7 +76,8 @@ def load_into(module, source: Source, weights: str = "ema") -> None:
     with opened_state(source, weights) as selection:
         arrays = selection.tensors
         problem = mismatch({name: shape_of(value) for name, value in parameters.items()},
-                           {name: tensor.shape for name, tensor in arrays.items()})
+                           {name: tensor.shape for name, tensor in arrays.items()},
+                           describe=describe, explain=getattr(module, "explain_mismatch", None))
         if problem:
             raise CheckpointError(problem)
         bad = [name for name, value in parameters.items() if _cast(_read(name, arrays[name]), value) is None]

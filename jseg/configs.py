@@ -1,13 +1,19 @@
 """The configurations of the networks: frozen dataclasses that are stored with the weights and alone rebuild a network.
 
-The rows that were published or ship are in jseg/ldm/presets.py and jseg/flowseg/presets.py.
+The rows that were published or ship are in jseg/ldm/presets.py and jseg/flowseg/presets.py. `describe` says in words which network the
+names and shapes of a file look like.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Mapping, Optional, Tuple
 
 SOURCES = ("image", "noise", "image+noise")
+
+# The name of an array that every network of the kind has, and no other.
+UNET_MARK, AUTOENCODER_MARK = "input_blocks.0.0.weight", "encoder.conv_in.weight"
+SPADE_MARK = "middle_block.0.in_norm.mlp_shared.0.weight"
+PIXNERD_MARK = "s_embedder.proj.weight"
 
 
 @dataclass(frozen=True)
@@ -88,3 +94,23 @@ class PixNerdConfig:
     def sees_image(self) -> bool:
         """Whether the picture is fed in beside x_t."""
         return self.source != "image" if self.image_input is None else self.image_input
+
+
+def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
+    """In a few words, the network that these names and shapes look like; None when they look like none that is known."""
+    if UNET_MARK in shapes and SPADE_MARK in shapes:
+        base, classes = (*shapes[UNET_MARK], 0)[0], (*shapes[SPADE_MARK], 0, 0)[1]
+        return f"a UNet with {base} base channels and {classes} classes"
+    if UNET_MARK in shapes:
+        return "a UNet without SPADE norms (unconditional, or of another project)"
+    if AUTOENCODER_MARK in shapes:
+        codes = shapes.get("quantize.embedding.weight") or shapes.get("quantize.embed.weight")
+        codebook = f"{codes[0]} codes" if codes else "no codebook (a KL autoencoder?)"
+        return f"an autoencoder with {(*shapes[AUTOENCODER_MARK], 0)[0]} base channels and {codebook}"
+    if PIXNERD_MARK in shapes:
+        return "a PixNerd network"
+    if any(name.startswith("model.diffusion_model.") for name in shapes):
+        return "a whole latent-diffusion checkpoint"
+    if any(name.startswith(("discriminator.", "loss.discriminator.")) for name in shapes):
+        return "a discriminator"
+    return None

@@ -1,6 +1,6 @@
-"""The house as README.md draws it: levels without circles, one door to Jittor, names and habits that hold everywhere.
+"""The house as docs/architecture.md draws it: floors without circles, one door to Jittor, names and habits that hold everywhere.
 
-A module imports from lower levels, or from its own where that makes no circle.
+A room imports rooms on lower floors; inside of a room modules import each other where that makes no circle.
 """
 
 import ast
@@ -61,41 +61,71 @@ def roots(names):
 IMPORTS = {name: {target for target in imports(path) if target in MODULES} - {"jseg", name} for name, path in MODULES.items()}
 
 
-def drawn(readme):
-    """The tree in a README: {module or folder: level, or None where the tree gives none}."""
-    with open(os.path.join(ROOT, readme), encoding="utf-8") as file:
-        block = re.search(r"^```\w*\n(README\.md .*?)^```", file.read(), re.M | re.S).group(1)
-    found, parents = {}, []
+def architecture():
+    with open(os.path.join(ROOT, "docs", "architecture.md"), encoding="utf-8") as file:
+        return file.read()
+
+
+def floors():
+    """{room: floor} of the table in docs/architecture.md; a room is a folder of jseg, or a module in its root."""
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", architecture(), re.M)
+    return {room: int(number) for number, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+
+
+def drawn():
+    """The modules and folders of the tree in docs/architecture.md, as they are imported."""
+    block = re.search(r"^```text\n(jseg/\n.*?)^```", architecture(), re.M | re.S).group(1)
+    names, parents = [], []
     for line in block.splitlines():
-        indent, name, place = re.match(r"( *)(\S+)\s*(?:L(\d))?", line).groups()
-        parents = parents[:len(indent) // 2] + [name.rstrip("/")]
-        if parents[0] == "jseg":
-            found[re.sub(r"(\.__init__)?\.py$", "", ".".join(parents))] = int(place) if place else None
-    return found
+        indent, name = re.match(r"( *)(\S+)", line).groups()
+        parents = parents[: len(indent) // 2] + [name.rstrip("/")]
+        names.append(re.sub(r"\.py$", "", ".".join(parents)))
+    return names
 
 
-MAP = drawn("README.md")
+FLOORS = floors()
 
 
-def level(name):
-    """A module's level: its own line's or its folder's; None if the tree has neither. A folder's __init__ and cli.py are 0."""
-    if name == "jseg.commands.cli" or os.path.basename(MODULES[name]) == "__init__.py":
-        return 0
-    own = MAP.get(name)
-    return MAP.get(name.rpartition(".")[0]) if own is None else own
+def room(name):
+    """The room of a module: the first part of its name below jseg; "" for the package's own two files."""
+    return "" if name in ("jseg", "jseg.__main__") else name.split(".")[1]
 
 
-def test_the_readme_s_tree_is_the_house():
-    assert [name for name in MODULES if level(name) is None] == [], "not in README.md's tree, or without a level"
-    there = set(MODULES) | {name.rpartition(".")[0] for name in MODULES}
-    assert [name for name in MAP if name not in there] == [], "drawn, but not there"
-    assert drawn("README.zh-CN.md") == MAP
+def floor(name):
+    return FLOORS.get(room(name))
 
 
-def test_imports_go_down_the_levels():
-    wrong = [f"{name} ({level(name)}) imports {target} ({level(target)})" for name in MODULES for target in IMPORTS[name]
-             if level(name) is not None and level(target) is not None and level(name) < level(target)]
+def test_every_room_has_a_floor_and_every_floor_is_there():
+    rooms = {room(name) for name in MODULES} - {""}
+    outside = {"scripts", "benchmarks", "examples"}
+    assert sorted(rooms - set(FLOORS)) == [], "without a floor in docs/architecture.md"
+    assert sorted(set(FLOORS) - rooms - outside) == [], "on a floor of docs/architecture.md, but not there"
+    assert len(set(FLOORS.values())) == 9
+
+
+def test_imports_go_down_the_floors():
+    wrong = [f"{name} ({floor(name)}) imports {target} ({floor(target)})" for name in MODULES for target in IMPORTS[name]
+             if room(name) and room(target) and room(name) != room(target) and floor(name) <= floor(target)]
     assert wrong == []
+
+
+def test_the_tree_is_the_house():
+    tree = drawn()
+    there = set(MODULES) | {name.rpartition(".")[0] for name in MODULES} | {"jseg.weights"}
+    assert [name for name in tree if name not in there] == [], "drawn, but not there"
+    assert len(tree) == len(set(tree))
+
+    # A folder is drawn with all of its modules, or with none.
+    for name in sorted(set(MODULES) - {"jseg"}):
+        folder = name.rpartition(".")[0]
+        beside = [other for other in tree if other.rpartition(".")[0] == folder]
+        assert name in tree or (folder in tree and not beside), f"{name} is not in the tree of docs/architecture.md"
+
+
+def test_the_tests_have_a_folder_for_every_room():
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders <= set(FLOORS), "a folder of tests for no room"
+    assert not [path for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_") and path.name != "conftest.py"]
 
 
 def test_there_are_no_circles():
@@ -129,8 +159,10 @@ def test_the_branches_never_meet():
         assert not [name for name in MODULES if name.startswith(one) for target in IMPORTS[name] if target.startswith(other)]
 
 
-def test_level_0_never_reaches_jittor():
-    assert not [name for name in MODULES if level(name) == 0 and "jseg.runtime" in _reach(name)]
+def test_what_must_not_need_jittor_never_reaches_it():
+    free = ("machine", "files", "noise", "configs", "progress", "contact_sheet", "text_file", "image_files", "formats", "images", "checkpoint",
+            "outputs", "data", "landscapes", "metrics")
+    assert not [name for name in MODULES if room(name) in free and "jseg.runtime" in _reach(name)]
 
 
 def _reach(name, seen=None):
@@ -145,7 +177,7 @@ def test_packages_re_export_nothing():
     assert not [name for name, path in MODULES.items() if path.endswith("__init__.py") and IMPORTS[name]]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if level(name) == 6))
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) == "commands" and name not in ("jseg.commands", "jseg.commands.cli")))
 def test_commands_import_lazily_and_keep_the_form(name):
     early = imports(MODULES[name], lazily=False)
     assert not roots(early) & HEAVY

@@ -51,7 +51,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
-    from jseg.ldm import conversion
     from jseg.ldm.state_dict import Unreadable
     from jseg.outputs.rules import held_files
 
@@ -63,7 +62,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     with checkpoint.opened_state(args.input, args.weights) as selection:
         # The network in the file, and whether it is complete.
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
-        found = conversion.extract(shapes, args.to, stored, Unreadable(**given))
+        found = extract(shapes, args.to, stored, Unreadable(**given))
         given_shapes = {name: found.shapes[name] if name in found.reshaped else shapes[source] for name, source in found.sources.items()}
         problem = checkpoint.mismatch(found.shapes, given_shapes, EXPECTED)
         if problem:
@@ -100,6 +99,53 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f"{'replaced' if replaced else 'wrote':<11} {args.output} ({os.path.getsize(args.output)} bytes)")
         print(f"sha256      {checkpoint.sha256(args.output)}")
     return 0
+
+
+def extract(shapes, network: Optional[str], config, unreadable):
+    """Find a "unet", "autoencoder" or "pixnerd" among the names and shapes of a file; `config` if the file tells it.
+
+    The layout is that of the configuration; the caller compares it with what was found. Raises CheckpointError.
+    """
+    from jseg.configs import AUTOENCODER_MARK, PIXNERD_MARK, SPADE_MARK
+    from jseg.flowseg.conversion import extract_pixnerd
+    from jseg.formats.extraction import scopes
+    from jseg.formats.tensor import CheckpointError
+    from jseg.ldm.conversion import extract_autoencoder, extract_unet
+
+    try:
+        if _is_pixnerd(config):
+            if network not in (None, "pixnerd"):
+                raise CheckpointError(f"the file holds a network of FlowSeg ({type(config).__name__}), not {network}")
+            return extract_pixnerd(shapes, config=config)
+        marks = {"unet": SPADE_MARK, "autoencoder": AUTOENCODER_MARK, "pixnerd": PIXNERD_MARK}
+        places = {kind: scopes(shapes, mark) for kind, mark in marks.items()}
+        network = _chosen([kind for kind in places if places[kind]], network, shapes)
+        scope = places[network][0]
+        if network == "pixnerd":
+            return extract_pixnerd(shapes, scope)
+        return (extract_unet if network == "unet" else extract_autoencoder)(shapes, scope, config, unreadable)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _chosen(there: List[str], network: Optional[str], shapes) -> str:
+    """The kind of network to take out of a file that holds those `there`; raises ValueError where that is not clear."""
+    from jseg.configs import UNET_MARK, describe
+
+    if network is None and len(there) == 1:
+        return there[0]
+    if network is None and there:
+        named = {"unet": "a UNet", "autoencoder": "an autoencoder", "pixnerd": "a PixNerd"}
+        raise ValueError(f"the file holds {' and '.join(named[kind] for kind in there)}; choose with "
+                         f"{' or '.join(f'--to {kind}' for kind in there)}")
+    if network not in there:
+        without_spade = any(name.endswith(UNET_MARK) for name in shapes)
+        looks = describe(shapes) or ("a UNet without SPADE norms" if without_spade else "nothing that is known here")
+        raise ValueError(f"the file holds no {network or 'network to convert'}; it looks like {looks}; expected SDM's UNet, a VQ "
+                         f"autoencoder of taming-transformers or latent-diffusion, PixNerd, or the release's files")
+    return network
 
 
 def _is_pixnerd(config) -> bool:

@@ -143,11 +143,13 @@ def _check_start(args, config) -> None:
     if not args.model_path:
         return
     from jseg.checkpoint import CheckpointError, mismatch, opened_state
-    from jseg.flowseg.state_dict import PICTURE_LAYERS, pixnerd_shapes
+    from jseg.configs import describe
+    from jseg.flowseg.state_dict import PICTURE_LAYERS, another_size, pixnerd_shapes
     expected = pixnerd_shapes(config)
     with opened_state(args.model_path) as selection:
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
-    problem = mismatch(expected, {**{name: expected[name] for name in PICTURE_LAYERS if name in expected}, **shapes})
+    given = {**{name: expected[name] for name in PICTURE_LAYERS if name in expected}, **shapes}
+    problem = mismatch(expected, given, describe=describe, explain=another_size)
     if problem:
         raise CheckpointError.at(args.model_path, problem)
 

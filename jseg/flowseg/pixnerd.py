@@ -27,7 +27,7 @@ from jseg.flowseg.blocks import (
     TransformerBlock,
     turn_tables,
 )
-from jseg.flowseg.state_dict import PICTURE_LAYERS
+from jseg.flowseg.state_dict import PICTURE_LAYERS, another_size
 from jseg.nn.layers import as_var, nn, silu, zero
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
@@ -50,6 +50,8 @@ class PixNerd(nn.Module):
     memory of blocks' inputs. Raises ValueError for other shapes, for a missing picture, and for a picture given to a network that starts
     from it: there (x_t - image) / t gives the velocity away, and nothing would be learnt.
     """
+
+    explain_mismatch = staticmethod(another_size)   # asked by `checkpoint.load_into` where a file does not fit
 
     def __init__(self, config: PixNerdConfig):
         self._config, self.recompute, self._tables = config, False, {}

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from jseg.configs import PixNerdConfig
+from jseg.configs import PIXNERD_MARK, PixNerdConfig
 from jseg.flowseg.presets import NETWORKS
 
 Shapes = Dict[str, Tuple[int, ...]]
-MARK = "s_embedder.proj.weight"
 PICTURE_LAYERS = ("c_embedder.proj.weight", "xc_embedder.weight")  # which PixNerd's own files lack
 COLOURS, TIMES = 3, 256
 # What makes a size; the rest of a configuration is the task that it was trained for.
@@ -78,7 +77,7 @@ def pixnerd_config(shapes: Mapping[str, Tuple[int, ...]]) -> PixNerdConfig:
     network.
     """
     try:
-        width, values = shapes[MARK]
+        width, values = shapes[PIXNERD_MARK]
         channels, inputs = shapes["x_embedder.embedder.0.weight"]
         rows = shapes["y_embedder.embedding_table.weight"][0]
         (head,) = shapes["blocks.0.attn.q_norm.weight"]
@@ -125,7 +124,7 @@ def another_size(
 ) -> Optional[str]:
     """What to say where both are PixNerd networks and of different sizes, with the preset to "
       "give; None otherwise."""
-    if MARK not in expected or MARK not in given:
+    if PIXNERD_MARK not in expected or PIXNERD_MARK not in given:
         return None
     try:
         wanted, found = pixnerd_config(expected), pixnerd_config(given)

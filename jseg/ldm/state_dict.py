@@ -6,13 +6,11 @@ SDM's UNet and of the VQ-GAN in taming-transformers and latent-diffusion. Shapes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Tuple
 
-from jseg.configs import AutoencoderConfig, UNetConfig
+from jseg.configs import AUTOENCODER_MARK, SPADE_MARK, UNET_MARK, AutoencoderConfig, UNetConfig
 
 Shapes = Dict[str, Tuple[int, ...]]
-UNET_MARK, AUTOENCODER_MARK = "input_blocks.0.0.weight", "encoder.conv_in.weight"
-SPADE_MARK = "middle_block.0.in_norm.mlp_shared.0.weight"
 TIME_FACTOR = 4
 
 
@@ -137,23 +135,6 @@ def autoencoder_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unread
     return AutoencoderConfig(channels=base, channel_mult=tuple(width // base for width in widths),
                              blocks=len(_numbers(shapes, "encoder.down.0.block.")), latent_channels=latent_channels,
                              codebook_size=codebook_size, picture_channels=picture_channels, groups=unreadable.groups)
-
-
-def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
-    """In a few words, the network that these names and shapes look like; None when they look like none that is known."""
-    if UNET_MARK in shapes and SPADE_MARK in shapes:
-        return "a UNet with %d base channels and %d classes" % ((*shapes[UNET_MARK], 0)[0], (*shapes[SPADE_MARK], 0, 0)[1])
-    if UNET_MARK in shapes:
-        return "a UNet without SPADE norms (unconditional, or of another project)"
-    if AUTOENCODER_MARK in shapes:
-        codes = shapes.get("quantize.embedding.weight") or shapes.get("quantize.embed.weight")
-        return "an autoencoder with %d base channels and %s" % (
-            (*shapes[AUTOENCODER_MARK], 0)[0], "%d codes" % codes[0] if codes else "no codebook (a KL autoencoder?)")
-    if any(name.startswith("model.diffusion_model.") for name in shapes):
-        return "a whole latent-diffusion checkpoint"
-    if any(name.startswith(("discriminator.", "loss.discriminator.")) for name in shapes):
-        return "a discriminator"
-    return None
 
 
 def _shape(shapes: Mapping[str, Tuple[int, ...]], name: str) -> Tuple[int, ...]:

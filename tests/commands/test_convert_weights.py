@@ -12,15 +12,14 @@ from support.places import GOLDEN, ROOT
 
 from jseg.checkpoint import load, load_config, load_extra, save, sha256
 from jseg.commands import cli, convert_weights
+from jseg.configs import describe
 from jseg.formats.tensor import CheckpointError
-from jseg.ldm.conversion import extract
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.state_dict import (
     LayoutError,
     Unreadable,
     autoencoder_config,
     autoencoder_shapes,
-    describe,
     unet_config,
     unet_shapes,
 )
@@ -101,7 +100,7 @@ def test_shapes_of_nothing_known():
             read({"w": (3,)})
     assert describe({"w": (3,)}) is None
     with pytest.raises(CheckpointError, match="holds no network to convert; it looks like nothing that is known"):
-        extract({"w": (3,)})
+        convert_weights.extract({"w": (3,)}, None, None, Unreadable())
 
 
 # Conversions --------------------------------------------------------------------------------------------------------

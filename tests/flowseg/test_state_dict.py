@@ -54,14 +54,14 @@ def test_the_layout_is_that_of_the_network_and_tells_its_size(changed):
 
 
 def test_another_size_is_answered_with_its_preset():
-    text = mismatch(GOLDEN["L/16"], GOLDEN["XL/16"])
+    text = mismatch(GOLDEN["L/16"], GOLDEN["XL/16"], explain=another_size)
     assert (
         "this is XL/16, the network is pixnerd-L/16: give --preset pixnerd-XL/16" in text
         and "give the complete file" not in text
     )
     odd = pixnerd_shapes(dataclasses.replace(NETWORKS["tiny"], depth=5))
     assert "a size that no preset has (depth 5 for 2), the network is tiny" in mismatch(
-        pixnerd_shapes(NETWORKS["tiny"]), odd
+        pixnerd_shapes(NETWORKS["tiny"]), odd, explain=another_size
     )
     assert (
         another_size(GOLDEN["L/16"], GOLDEN["L/16"]) is None

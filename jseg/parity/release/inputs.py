@@ -15,7 +15,7 @@ from typing import Dict, Iterable, Mapping, Tuple
 import numpy as np
 
 from jseg import checkpoint
-from jseg.configs import AutoencoderConfig, UNetConfig
+from jseg.configs import AutoencoderConfig, UNetConfig, describe
 from jseg.files import PathLike, write_atomic
 from jseg.formats.mismatch import mismatch
 from jseg.formats.tensor import CheckpointError
@@ -74,7 +74,7 @@ def check_buildable(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
 def check_weights(path: PathLike, shapes: Mapping[str, Tuple[int, ...]]) -> None:
     """Raise CheckpointError unless the file holds arrays of these names and shapes."""
     with checkpoint.opened_state(path) as selection:
-        problem = mismatch(shapes, {name: tensor.shape for name, tensor in selection.tensors.items()})
+        problem = mismatch(shapes, {name: tensor.shape for name, tensor in selection.tensors.items()}, describe=describe)
     if problem:
         raise CheckpointError.at(path, problem)
 

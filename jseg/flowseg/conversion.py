@@ -1,0 +1,25 @@
+"""Which arrays of a foreign file are a PixNerd, under which names, and what its configuration is.
+
+Sources: PixNerd (MCG-NJU/PixNerd), also inside of its trainer's Lightning files, and our own files. The names are ours already.
+"""
+from __future__ import annotations
+
+from typing import Optional
+
+from jseg.configs import PixNerdConfig
+from jseg.flowseg.state_dict import pixnerd_config, pixnerd_shapes
+from jseg.formats.extraction import Extraction, Shapes, inside
+
+
+def extract_pixnerd(shapes: Shapes, scope: str = "", config: Optional[PixNerdConfig] = None) -> Extraction:
+    """The PixNerd whose arrays stand under the prefix `scope` in a file; `config` if the file tells it, which is then its whole.
+
+    Raises ValueError, in one line, for names and shapes of another network.
+    """
+    result = inside(shapes, scope)
+    if config is not None:
+        result.config, result.shapes = config, result.found(shapes)
+        return result
+    config = pixnerd_config(result.found(shapes))
+    result.complete(config, pixnerd_shapes(config), shapes)
+    return result
