@@ -1,17 +1,20 @@
-"""Compile checks for CUDA on a machine that needs nvcc and no GPU: Jittor's whole core and every kernel that our networks ask for.
+"""Compile checks for CUDA on a machine that needs nvcc and no GPU: Jittor's whole core and every
+kernel that our networks ask for.
 
-Jittor compiles a kernel when it is first run, so tiny networks are run, forward and backward, on a pretended device
-(benchmarks/pretended_cuda.cpp): the driver and the libraries are empty shells, kernels are not launched, and what comes out of them is
-of no meaning. Bring-up, headers, libraries' names and nvcc are the true ones. In the end every CUDA function that the compiled code
-calls is looked for in the true libraries. Nothing of this says that a kernel computes what it should.
+Jittor compiles a kernel when it is first run, so tiny networks are run, forward and backward, on a
+pretended device (benchmarks/pretended_cuda.cpp): the driver and the libraries are empty shells,
+kernels are not launched, and what comes out of them is of no meaning. Bring-up, headers, libraries'
+names and nvcc are the true ones. In the end every CUDA function that the compiled code calls is
+looked for in the true libraries. Nothing of this says that a kernel computes what it should.
 
-Libraries and headers that the toolkit here lacks may come from NVIDIA's packages on PyPI; what is missing is named. All is kept in
---folder, apart from the caches that jseg and Jittor use otherwise. The first run takes half an hour to an hour, a repeated one half
-a minute.
+Libraries and headers that the toolkit here lacks may come from NVIDIA's packages on PyPI; what is
+missing is named. All is kept in --folder, apart from the caches that jseg and Jittor use otherwise.
+The first run takes half an hour to an hour, a repeated one half a minute.
 
   python benchmarks/cuda_compile.py                                    # for compute capability 8.0, 9.0, 10.0 and 12.0
   python benchmarks/cuda_compile.py --capabilities 90 --only unet
 """
+
 import argparse
 import concurrent.futures
 import glob
@@ -29,10 +32,19 @@ RECORD = "compiled: "
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capabilities", type=int, nargs="+", default=[90, 80, 100, 120],
-                        help="compute capabilities, as 80, 90, ...; the first is the pretended device's")
-    parser.add_argument("--folder", default=os.path.join(os.path.expanduser("~"), ".cache", "jseg", "cuda-compile"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--capabilities",
+        type=int,
+        nargs="+",
+        default=[90, 80, 100, 120],
+        help="compute capabilities, as 80, 90, ...; the first is the pretended device's",
+    )
+    parser.add_argument(
+        "--folder", default=os.path.join(os.path.expanduser("~"), ".cache", "jseg", "cuda-compile")
+    )
     parser.add_argument("--only", nargs="+", help="groups of kernels; default: all")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -46,7 +58,10 @@ def main():
 
     args.folder = os.path.abspath(args.folder)
     os.makedirs(args.folder, exist_ok=True)
-    real_home, os.environ["HOME"] = os.path.expanduser("~"), args.folder                     # a home and a cache of its own
+    real_home, os.environ["HOME"] = (
+        os.path.expanduser("~"),
+        args.folder,
+    )  # a home and a cache of its own
     kit = next(iter(filter(None, map(cuda_toolkit.toolkit, cuda_toolkit.compilers()))), None)
     if kit is None:
         sys.exit("cuda_compile: no nvcc on PATH or in /usr/local/cuda: install a CUDA toolkit")
@@ -56,30 +71,57 @@ def main():
     known = cuda_toolkit.capabilities(kit)
     capabilities = [number for number in args.capabilities if number in known]
     if not capabilities:
-        sys.exit(f"cuda_compile: {kit.nvcc} compiles for none of {args.capabilities}; it knows {known}")
+        sys.exit(
+            f"cuda_compile: {kit.nvcc} compiles for none of {args.capabilities}; it knows {known}"
+        )
     home = pretend(cuda_toolkit, kit, capabilities[0], args.folder)
     environment = child_environment(args.folder, capabilities[0])
-    print(f"nvcc {dotted(kit.version)} at {kit.nvcc}, cuDNN {dotted(kit.cudnn)}, Python {sys.version.split()[0]}; "
-          f"pretended device: compute capability {decimal(capabilities[0])}"
-          + "".join(f"; not for {decimal(number)}, which this nvcc does not know" for number in args.capabilities if number not in known))
+    print(
+        f"nvcc {dotted(kit.version)} at {kit.nvcc}, cuDNN {dotted(kit.cudnn)}, Python "
+        f"{sys.version.split()[0]}; pretended device: compute capability "
+        f"{decimal(capabilities[0])}"
+        + "".join(
+            f"; not for {decimal(number)}, which this nvcc does not know"
+            for number in args.capabilities
+            if number not in known
+        )
+    )
     print(f"home {home.folder.replace(real_home, '~')}\n")
-    print("| what is run, forward and backward | kernels compiled by nvcc | time | result |\n|---|---|---|---|", flush=True)
+    print(
+        "| what is run, forward and backward | kernels compiled by nvcc | time | result "
+        "|\n|---|---|---|---|",
+        flush=True,
+    )
     failed = []
     for name in wanted:
         before, start = set(kernels(args.folder)), time.time()
         problem = run_child(name, environment)
         failed += [name] * bool(problem)
         new = len(set(kernels(args.folder)) - before)
-        print(f"| {name}: {groups()[name].__doc__} | {new} | {time.time() - start:.0f} s | {problem or 'ok'} |", flush=True)
+        print(
+            f"| {name}: {groups()[name].__doc__} | {new} | {time.time() - start:.0f} s | "
+            f"{problem or 'ok'} |",
+            flush=True,
+        )
     compiled = kernels(args.folder)
-    print(f"\n{len(compiled)} kernels for {decimal(capabilities[0])} in all; groups that failed: {', '.join(failed) or 'none'}", flush=True)
+    print(
+        f"\n{len(compiled)} kernels for {decimal(capabilities[0])} in all; groups that failed: "
+        f"{', '.join(failed) or 'none'}",
+        flush=True,
+    )
     if capabilities[1:]:
         refused = compile_again(compiled, capabilities[1:], args.folder)
         failed += refused
-        print(f"{len(compiled) - len(refused)} of them compile for {' and '.join(map(decimal, capabilities[1:]))} as well"
-              + "".join(f"\nFAILED: {line}" for line in refused))
+        print(
+            f"{len(compiled) - len(refused)} of them compile for "
+            f"{' and '.join(map(decimal, capabilities[1:]))} as well"
+            + "".join(f"\nFAILED: {line}" for line in refused)
+        )
     undefined = unresolved(args.folder, kit)
-    print(f"CUDA functions called by the compiled code and absent from the true libraries: {', '.join(sorted(undefined)) or 'none'}")
+    print(
+        "CUDA functions called by the compiled code and absent from the true libraries: "
+        f"{', '.join(sorted(undefined)) or 'none'}"
+    )
     return 1 if failed or undefined else 0
 
 
@@ -92,27 +134,46 @@ def dotted(numbers):
 
 
 def child_environment(folder, capability):
-    """Environment of the processes that run groups: the pretended driver, and no settings of the user's."""
-    ours = {name: value for name, value in os.environ.items() if name not in ("nvcc_path", "cuda_archs", "nvcc_flags", "use_cuda")}
+    """Environment of the processes that run groups: the pretended driver, and no settings of the
+    user's.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("nvcc_path", "cuda_archs", "nvcc_flags", "use_cuda")
+    }
     path = os.pathsep.join(filter(None, (os.path.dirname(HERE), os.environ.get("PYTHONPATH"))))
-    return dict(ours, HOME=folder, LD_LIBRARY_PATH=os.path.join(folder, "driver"), PRETENDED_CAPABILITY=str(capability), use_mkl="0",
-                PYTHONPATH=path)
+    return dict(
+        ours,
+        HOME=folder,
+        LD_LIBRARY_PATH=os.path.join(folder, "driver"),
+        PRETENDED_CAPABILITY=str(capability),
+        use_mkl="0",
+        PYTHONPATH=path,
+    )
 
 
 def pretend(cuda_toolkit, kit, capability, folder):
-    """Build the home that jseg.runtime will find, with pretended libraries in it, and the driver."""
+    """Build the home that jseg.runtime will find, with pretended libraries in it, and the
+    driver.
+    """
     home = cuda_toolkit.plan(kit, [capability])
     cuda_toolkit.build(home)
     driver = os.path.join(folder, "driver")
     os.makedirs(driver, exist_ok=True)
     version = f"-DPRETENDED_VERSION={kit.version[0]}"
-    compile_library(os.path.join(driver, "libcuda.so.1"), "libcuda.so.1", [version, "-DPRETENDED_cuda"], "")
+    compile_library(
+        os.path.join(driver, "libcuda.so.1"), "libcuda.so.1", [version, "-DPRETENDED_cuda"], ""
+    )
     include = os.path.join(home.folder, "include")
     for name in LIBRARIES:
         real = os.path.realpath(kit.family(name)[0])
         linked = [path for path, target in home.links.items() if target == real]
         soname = re.search(r"SONAME.*\[(.+)\]", output("readelf", "-d", real)).group(1)
-        shells = "".join(f'extern "C" __attribute__((weak)) int {function}() {{ return 0; }}\n' for function in sorted(exported(real)))
+        shells = "".join(
+            f'extern "C" __attribute__((weak)) int {function}() {{ return 0; }}\n'
+            for function in sorted(exported(real))
+        )
         made = os.path.join(folder, "pretended", soname)
         os.makedirs(os.path.dirname(made), exist_ok=True)
         compile_library(made, soname, [version, f"-DPRETENDED_{name}", f"-I{include}"], shells)
@@ -124,7 +185,20 @@ def pretend(cuda_toolkit, kit, capability, folder):
 
 
 def compile_library(path, soname, options, shells):
-    weak, command = path + ".weak.cpp", ["g++", "-std=c++14", "-shared", "-fPIC", "-fno-builtin", "-w", f"-Wl,-soname,{soname}", "-o", path]
+    weak, command = (
+        path + ".weak.cpp",
+        [
+            "g++",
+            "-std=c++14",
+            "-shared",
+            "-fPIC",
+            "-fno-builtin",
+            "-w",
+            f"-Wl,-soname,{soname}",
+            "-o",
+            path,
+        ],
+    )
     with open(weak, "w") as file:
         file.write(shells)
     subprocess.run([*command, *options, os.path.join(HERE, "pretended_cuda.cpp"), weak], check=True)
@@ -133,13 +207,19 @@ def compile_library(path, soname, options, shells):
 def exported(library):
     """The names of the functions that a library has for others, without C++'s own."""
     words = [line.split() for line in output("nm", "-D", "--defined-only", library).splitlines()]
-    return {line[2].partition("@")[0] for line in words if len(line) == 3 and line[1] in "TW" and re.match(r"_*cu[a-z]+[A-Z_]", line[2])}
+    return {
+        line[2].partition("@")[0]
+        for line in words
+        if len(line) == 3 and line[1] in "TW" and re.match(r"_*cu[a-z]+[A-Z_]", line[2])
+    }
 
 
 def kernels(folder):
     """{path: command} of what nvcc has compiled in the folder's cache."""
     found = {}
-    for path in glob.glob(os.path.join(folder, ".cache", "jittor", "**", "jit", "*.key"), recursive=True):
+    for path in glob.glob(
+        os.path.join(folder, ".cache", "jittor", "**", "jit", "*.key"), recursive=True
+    ):
         with open(path, errors="replace") as file:
             command = file.readline().strip()
         if "/bin/nvcc" in command[:400]:
@@ -148,20 +228,33 @@ def kernels(folder):
 
 
 def compile_again(compiled, capabilities, folder):
-    """Compile the kernels' device code for other compute capabilities; the names of those that fail, each with nvcc's line."""
+    """Compile the kernels' device code for other compute capabilities; the names of those that
+    fail, each with nvcc's line.
+    """
     from jseg.machine import compilation
 
-    place, targets = os.path.join(folder, "again"), " ".join(f"-gencode arch=compute_{n},code=sm_{n}" for n in capabilities)
+    place, targets = (
+        os.path.join(folder, "again"),
+        " ".join(f"-gencode arch=compute_{n},code=sm_{n}" for n in capabilities),
+    )
     os.makedirs(place, exist_ok=True)
 
     def attempt(path):
-        command = re.sub(r" -(?:arch|code)=\S+| -shared\b| -l\S+| -L\S+| -o \S+", " ", compiled[path])
+        command = re.sub(
+            r" -(?:arch|code)=\S+| -shared\b| -l\S+| -L\S+| -o \S+", " ", compiled[path]
+        )
         digest = hashlib.md5((command + targets + hash_of(path)).encode()).hexdigest()
         done = os.path.join(place, digest)
         if os.path.exists(done):
             return ""
-        ran = subprocess.run(f"{command} {targets} -fatbin -o {done}.fatbin", shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             universal_newlines=True, errors="replace")
+        ran = subprocess.run(
+            f"{command} {targets} -fatbin -o {done}.fatbin",
+            shell=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            universal_newlines=True,
+            errors="replace",
+        )
         if ran.returncode:
             return f"{os.path.basename(path)}: {compilation.telling_line(ran.stdout)}"
         os.rename(f"{done}.fatbin", done)
@@ -172,65 +265,115 @@ def compile_again(compiled, capabilities, folder):
 
 
 def hash_of(path):
-    with open(path, "rb") as file:            # holds the hashes of a kernel's sources
+    with open(path, "rb") as file:  # holds the hashes of a kernel's sources
         return hashlib.md5(file.read()).hexdigest()
 
 
 def unresolved(folder, kit):
     """The CUDA functions that compiled code wants and that the true libraries lack."""
-    true = set().union(*(exported(os.path.realpath(path)) for name in LIBRARIES for path in kit.family(name)))
-    wanted, made = set(), glob.glob(os.path.join(folder, ".cache", "jittor", "**", "*.so"), recursive=True)
+    true = set().union(
+        *(exported(os.path.realpath(path)) for name in LIBRARIES for path in kit.family(name))
+    )
+    wanted, made = (
+        set(),
+        glob.glob(os.path.join(folder, ".cache", "jittor", "**", "*.so"), recursive=True),
+    )
     for start in range(0, len(made), 100):
-        names = re.findall(r"^\s+U (\w+)", output("nm", "-D", "--undefined-only", *made[start:start + 100]), re.M)
-        wanted |= {name for name in names if re.match(r"_*cu(?:da|blas|dnn|rand|fft|sparse)[A-Z]", name)}
+        names = re.findall(
+            r"^\s+U (\w+)", output("nm", "-D", "--undefined-only", *made[start : start + 100]), re.M
+        )
+        wanted |= {
+            name for name in names if re.match(r"_*cu(?:da|blas|dnn|rand|fft|sparse)[A-Z]", name)
+        }
     return wanted - true
 
 
 def output(*command):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+    ).stdout
 
 
 def run_child(name, environment):
     """Run one group in a process of its own; "" or why it failed."""
-    for _ in range(2):                        # Jittor's parallel compiler crashes now and then; what it had compiled is kept
-        done = subprocess.run([sys.executable, os.path.abspath(__file__), "--child", name], env=environment, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
-        records = [line[len(RECORD):] for line in done.stdout.splitlines() if line.startswith(RECORD)]
+    for _ in range(
+        2
+    ):  # Jittor's parallel compiler crashes now and then; what it had compiled is kept
+        done = subprocess.run(
+            [sys.executable, os.path.abspath(__file__), "--child", name],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            universal_newlines=True,
+            errors="replace",
+        )
+        records = [
+            line[len(RECORD) :] for line in done.stdout.splitlines() if line.startswith(RECORD)
+        ]
         if records:
             break
     with open(os.path.join(environment["HOME"], f"{name}.log"), "w") as file:
         file.write(done.stdout)
-    problem = json.loads(records[-1]) if records else f"ended with code {done.returncode}: {(done.stdout.splitlines() or [''])[-1][:200]}"
+    problem = (
+        json.loads(records[-1])
+        if records
+        else f"ended with code {done.returncode}: {(done.stdout.splitlines() or [''])[-1][:200]}"
+    )
     return f"FAILED: {problem}; all of it in {name}.log" if problem else ""
 
 
 def run_group(name):
-    """In the child: bring Jittor up, as any program does, and run the group on the pretended device."""
+    """In the child: bring Jittor up, as any program does, and run the group on the pretended
+    device.
+    """
     from jseg.machine import compilation, facts
     from jseg.runtime import device, jt
 
     assert facts.cuda().case == "home", facts.cuda().reason
     device("cuda")
-    missing = [library for library in ("cublas", "cudnn", "curand", "cub", "cufft", "cusparse") if not getattr(jt.compile_extern, library)]
+    missing = [
+        library
+        for library in ("cublas", "cudnn", "curand", "cub", "cufft", "cusparse")
+        if not getattr(jt.compile_extern, library)
+    ]
     problem = f"Jittor did not load {', '.join(missing)}" if missing else ""
     try:
         groups()[name]()
         jt.sync_all(True)
     except Exception as error:
-        problem = problem or f"{type(error).__name__}: {compilation.telling_line(str(error))}".replace("|", "/")
+        problem = (
+            problem
+            or f"{type(error).__name__}: {compilation.telling_line(str(error))}".replace("|", "/")
+        )
     print("\n" + RECORD + json.dumps(problem), flush=True)
-    os._exit(0)   # no destructors of pretended libraries
+    os._exit(0)  # no destructors of pretended libraries
 
 
 def groups():
     """{name: function}, in the order in which they are run."""
-    return {function.__name__: function for function in (operators, half, fused, unet, sampling, autoencoder, critic, perceptual, pixnerd,
-                                                         segmentation, alignment, training)}
+    return {
+        function.__name__: function
+        for function in (
+            operators,
+            half,
+            fused,
+            unet,
+            sampling,
+            autoencoder,
+            critic,
+            perceptual,
+            pixnerd,
+            segmentation,
+            alignment,
+            training,
+        )
+    }
 
 
 def back(value, *inputs):
     """Run the backward pass too."""
     from jseg.runtime import jt
+
     values = value if isinstance(value, (list, tuple)) else [value]
     loss = sum((v.float32() * v.float32()).sum() for v in values)
     jt.sync([loss, *jt.grad(loss, list(inputs))])
@@ -240,32 +383,73 @@ def normal(*shape):
     import numpy as np
 
     from jseg.runtime import jt
+
     return jt.array(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
 
 
 def parameters(module):
     from jseg.training.optimizer import trainable
+
     return list(trainable(module).values())
 
 
 def operators():
     """Jittor's own operators, one by one"""
     from jseg.runtime import jt
+
     nn = jt.nn
     x, tokens = normal(2, 8, 12, 16), normal(2, 6, 8)
-    for layer in (nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Conv2d(8, 16, 1),
-                  nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 3, padding=1, groups=2),
-                  nn.ConvTranspose(8, 4, 4, stride=2, padding=1)):
+    for layer in (
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.Conv2d(8, 16, 1),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.ConvTranspose(8, 4, 4, stride=2, padding=1),
+    ):
         back(layer(x), x, *parameters(layer))
     linear, embedding = nn.Linear(8, 5), nn.Embedding(10, 4)
     back(linear(tokens), tokens, *parameters(linear))
     back(embedding(jt.array([1, 2, 3])), *parameters(embedding))
     back([jt.matmul(tokens, tokens.transpose(0, 2, 1)), nn.bmm_transpose(tokens, tokens)], tokens)
-    back([nn.softmax(tokens, -1), nn.log_softmax(tokens, -1), nn.silu(tokens), nn.gelu(tokens), jt.maximum(tokens, 0.2 * tokens)], tokens)
-    back([x.mean((2, 3)), x.max(1), jt.concat([x, x], 1), x[:, 1:3], x.transpose(0, 2, 3, 1), x.cumsum(1), x * x.sum(1, keepdims=True)], x)
-    back([nn.interpolate(x, size=(24, 32), mode=mode) for mode in ("nearest", "bilinear")] + [nn.Pool(2, 2)(x)], x)
+    back(
+        [
+            nn.softmax(tokens, -1),
+            nn.log_softmax(tokens, -1),
+            nn.silu(tokens),
+            nn.gelu(tokens),
+            jt.maximum(tokens, 0.2 * tokens),
+        ],
+        tokens,
+    )
+    back(
+        [
+            x.mean((2, 3)),
+            x.max(1),
+            jt.concat([x, x], 1),
+            x[:, 1:3],
+            x.transpose(0, 2, 3, 1),
+            x.cumsum(1),
+            x * x.sum(1, keepdims=True),
+        ],
+        x,
+    )
+    back(
+        [nn.interpolate(x, size=(24, 32), mode=mode) for mode in ("nearest", "bilinear")]
+        + [nn.Pool(2, 2)(x)],
+        x,
+    )
     back(jt.where(x > 0, x, x * 2), x)
-    jt.sync([*jt.argmax(x, 1), *jt.argsort(tokens, 1)[:2], *jt.where(tokens > 0), jt.randn(4, 5), jt.rand(4), x.reshape(-1).bool().all()])
+    jt.sync(
+        [
+            *jt.argmax(x, 1),
+            *jt.argsort(tokens, 1)[:2],
+            *jt.where(tokens > 0),
+            jt.randn(4, 5),
+            jt.rand(4),
+            x.reshape(-1).bool().all(),
+        ]
+    )
     scores = normal(4, 5)
     back(nn.cross_entropy_loss(scores, jt.array([0, 1, 2, 3])), scores)
 
@@ -275,6 +459,7 @@ def half():
     from jseg.flowseg.blocks import RMSNorm
     from jseg.nn.layers import GroupNorm
     from jseg.runtime import jt
+
     for kind in ("bfloat16", "float16"):
         x, tokens = normal(2, 32, 8, 8).cast(kind), normal(2, 6, 32).cast(kind)
         convolution, linear = jt.nn.Conv2d(32, 16, 3, padding=1), jt.nn.Linear(32, 8)
@@ -283,18 +468,28 @@ def half():
                 value.assign(value.cast(kind))
         back(convolution(x), x, *parameters(convolution))
         back(linear(tokens), tokens, *parameters(linear))
-        back([jt.matmul(tokens, tokens.transpose(0, 2, 1)), jt.nn.softmax(tokens, -1), jt.nn.silu(tokens)], tokens)
+        back(
+            [
+                jt.matmul(tokens, tokens.transpose(0, 2, 1)),
+                jt.nn.softmax(tokens, -1),
+                jt.nn.silu(tokens),
+            ],
+            tokens,
+        )
         for layer, value in ((GroupNorm(8, 32), x), (RMSNorm(32), tokens)):
             back(layer(value.float32()).cast(kind), value)
 
 
 def fused():
-    """jseg.fused's operators, CUDA source, in float32, float16 and bfloat16"""
+    """jseg.nn's operators, CUDA source, in float32, float16 and bfloat16"""
     from jseg.parity.gpu import parity
     from jseg.runtime import jt
+
     for kind in ("float32", "float16", "bfloat16"):
         for name, _, function, arrays, wanted in parity.kernel_functions():
-            variables = [jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays]
+            variables = [
+                jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays
+            ]
             with parity.compiled(name):
                 back(function(*variables), *(variables[i] for i in wanted))
 
@@ -302,6 +497,7 @@ def fused():
 def tiny_unet():
     from jseg.ldm.presets import UNETS
     from jseg.ldm.unet import UNet
+
     network = UNet(UNETS["tiny"])
     network.train()
     return network
@@ -310,8 +506,14 @@ def tiny_unet():
 def latents(config, batch=2):
     """(latents, noise, labels) of a batch."""
     import numpy as np
-    labels = np.random.default_rng(0).integers(0, config.classes, (batch, config.height, config.width))
-    return (*(normal(batch, config.latent_channels, config.height, config.width) for _ in range(2)), labels)
+
+    labels = np.random.default_rng(0).integers(
+        0, config.classes, (batch, config.height, config.width)
+    )
+    return (
+        *(normal(batch, config.latent_channels, config.height, config.width) for _ in range(2)),
+        labels,
+    )
 
 
 def unet():
@@ -321,10 +523,18 @@ def unet():
     from jseg.ldm.loss import diffusion_loss
     from jseg.ldm.schedule import Schedule
     from jseg.nn.layers import one_hot
+
     network = tiny_unet()
     z, noise, labels = latents(network.config)
     for network.recompute in (False, True):
-        found = diffusion_loss(network, Schedule(), z, np.array([0, 500]), one_hot(labels, network.config.classes), noise)
+        found = diffusion_loss(
+            network,
+            Schedule(),
+            z,
+            np.array([0, 500]),
+            one_hot(labels, network.config.classes),
+            noise,
+        )
         back(found["loss"], *parameters(network))
 
 
@@ -334,6 +544,7 @@ def sampling():
     from jseg.ldm.schedule import Schedule
     from jseg.nn.layers import one_hot
     from jseg.runtime import jt
+
     network = tiny_unet()
     network.eval()
     z, noise, labels = latents(network.config, 1)
@@ -347,6 +558,7 @@ def sampling():
 def tiny_autoencoder():
     from jseg.ldm.autoencoder import Autoencoder
     from jseg.ldm.presets import AUTOENCODERS
+
     network = Autoencoder(AUTOENCODERS["tiny"])
     network.train()
     return network
@@ -356,6 +568,7 @@ def autoencoder():
     """the autoencoder: encode, codes, decode; its training loss and all gradients"""
     from jseg.ldm.vqgan_loss import autoencoder_loss
     from jseg.runtime import jt
+
     network, pictures = tiny_autoencoder(), normal(2, 3, 64, 64)
     back(autoencoder_loss(network)({"pictures": pictures, "step": 0})["loss"], *parameters(network))
     network.eval()
@@ -368,6 +581,7 @@ def critic():
     """the critic with both norms: both losses and all gradients"""
     from jseg.ldm.discriminator import NORMS, Critic
     from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+
     network, batch = tiny_autoencoder(), {"pictures": normal(2, 3, 64, 64), "step": 0}
     for norm in NORMS:
         judge = Critic(16, norm=norm)
@@ -379,6 +593,7 @@ def critic():
 def perceptual():
     """LPIPS and its gradient"""
     from jseg.ldm.lpips import Lpips
+
     picture = normal(1, 3, 32, 32)
     back(Lpips()(normal(1, 3, 32, 32), picture), picture)
 
@@ -388,6 +603,7 @@ def tiny_pixnerd(**changed):
 
     from jseg.flowseg.pixnerd import PixNerd
     from jseg.flowseg.presets import NETWORKS
+
     network = PixNerd(dataclasses.replace(NETWORKS["tiny"], **changed))
     network.train()
     return network
@@ -395,22 +611,35 @@ def tiny_pixnerd(**changed):
 
 def flow_batch(config, codes):
     import numpy as np
+
     rng, size = np.random.default_rng(0), (2, config.height, config.width)
     labels = rng.integers(0, config.labels, size)
     pictures, noise = rng.standard_normal((2, 2, 3, *size[1:])).astype(np.float32)
-    return {"pictures": pictures, "noise": noise, "x1": codes.astype(np.float32)[labels].transpose(0, 3, 1, 2), "labels": labels,
-            "t": np.array([0.2, 0.7], np.float32), "mask": np.ones(size, np.float32)}
+    return {
+        "pictures": pictures,
+        "noise": noise,
+        "x1": codes.astype(np.float32)[labels].transpose(0, 3, 1, 2),
+        "labels": labels,
+        "t": np.array([0.2, 0.7], np.float32),
+        "mask": np.ones(size, np.float32),
+    }
 
 
 def pixnerd():
-    """PixNerd's training loss with the correction and all gradients, from picture and from noise, plain and with recompute"""
+    """PixNerd's training loss with the correction and all gradients, from picture and from noise,
+    plain and with recompute
+    """
     from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.objective import training_loss
+
     for source in ("image", "noise"):
         network = tiny_pixnerd(source=source)
         codes = class_codes(network.config.labels, network.config.codes)
         for network.recompute in (False, True):
-            back(training_loss(network, codes)(flow_batch(network.config, codes))["loss"], *parameters(network))
+            back(
+                training_loss(network, codes)(flow_batch(network.config, codes))["loss"],
+                *parameters(network),
+            )
 
 
 def segmentation():
@@ -418,6 +647,7 @@ def segmentation():
     import numpy as np
 
     from jseg.flowseg import ode
+
     network = tiny_pixnerd()
     network.eval()
     x = np.zeros((1, 3, network.config.height, network.config.width), np.float32)
@@ -430,16 +660,22 @@ def alignment():
     """DINOv2's tokens and the alignment's loss and gradients"""
     from jseg.flowseg.dinov2 import Dinov2, Dinov2Config
     from jseg.flowseg.repa import Alignment
+
     encoder = Dinov2(Dinov2Config(width=24, depth=1, heads=2, grid=5))
     align = Alignment(encoder, 48, patch=8, encoder_width=24)
     tokens = normal(1, 24, 48)
-    back(align({"loss": tokens.sum()}, tokens, normal(1, 3, 32, 48))["loss"], tokens, *parameters(align.proj))
+    back(
+        align({"loss": tokens.sum()}, tokens, normal(1, 3, 32, 48))["loss"],
+        tokens,
+        *parameters(align.proj),
+    )
 
 
 def training():
     """AdamW and the moving average"""
     from jseg.runtime import jt
     from jseg.training.optimizer import AdamW, Average, trainable
+
     layer = jt.nn.Conv2d(8, 8, 3)
     named = trainable(layer)
     optimizer, average = AdamW(named, 1e-3, weight_decay=0.01), Average(named, 0.9)

@@ -1,10 +1,13 @@
-"""Memory and time of FlowSeg's loss with its gradient: plain flow matching, and with the corrected velocity, a process each.
+"""Memory and time of FlowSeg's loss with its gradient: plain flow matching, and with the corrected
+velocity, a process each.
 
-150 classes, 16 pictures of 512x512 unless told otherwise. "above" is what the process's resident memory reaches above what it holds before
-the loss, the velocity, pictures and labels being there; pixels times classes times 3 in float32, which is never made, is printed beside it.
+150 classes, 16 pictures of 512x512 unless told otherwise. "above" is what the process's resident
+memory reaches above what it holds before the loss, the velocity, pictures and labels being there;
+pixels times classes times 3 in float32, which is never made, is printed beside it.
 
   OMP_NUM_THREADS=1 python benchmarks/flow_loss.py
 """
+
 import argparse
 import json
 import os
@@ -14,11 +17,15 @@ import time
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
+sys.path.insert(
+    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # a clone need not be installed
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--size", type=int, default=512, help="side of the pictures")
     parser.add_argument("--batch", type=int, default=16)
@@ -30,13 +37,20 @@ def main():
     print("| loss | above | time |\n|---|---|---|")
     for name, weight in (("plain flow matching", 0.0), ("with the correction", 1.0)):
         options = [f"--{key}={value}" for key, value in vars(args).items() if key != "weight"]
-        done = subprocess.run([sys.executable, __file__, f"--weight={weight}", *options], stdout=subprocess.PIPE, universal_newlines=True)
+        done = subprocess.run(
+            [sys.executable, __file__, f"--weight={weight}", *options],
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
         if done.returncode:
             sys.exit(f"{name} ended with code {done.returncode}")
         found = json.loads(done.stdout.splitlines()[-1])
         print(f"| {name} | {found['above'] / 1e6:.0f} MB | {found['seconds']:.2f} s |", flush=True)
-    pixels = args.batch * args.size ** 2
-    print(f"\nvelocity: {12 * pixels / 1e6:.0f} MB; pixels times classes times 3: {12 * pixels * args.classes / 1e9:.1f} GB")
+    pixels = args.batch * args.size**2
+    print(
+        f"\nvelocity: {12 * pixels / 1e6:.0f} MB; pixels times classes times 3: "
+        f"{12 * pixels * args.classes / 1e9:.1f} GB"
+    )
 
 
 def measure(args):
@@ -44,17 +58,28 @@ def measure(args):
     from jseg.flowseg.field import flow_loss, interpolate
     from jseg.runtime import device, jt
     from jseg.training.memory import resident_bytes
+
     device("cpu")
     rng, codes = np.random.default_rng(0), class_codes(args.classes)
     shape = (args.batch, args.size, args.size)
     labels = rng.integers(0, args.classes, shape)
     x1, mask = encode(labels, codes)
-    x0, t = rng.standard_normal(x1.shape).astype(np.float32), rng.random(args.batch).astype(np.float32)
-    velocity, x_t = jt.array(rng.standard_normal(x1.shape).astype(np.float32)), jt.array(interpolate(x0, x1, t))
-    x0, x1, labels, mask, t = (jt.array(array) for array in (x0, x1, labels.astype(np.int32), mask.astype(np.float32), t))
+    x0, t = (
+        rng.standard_normal(x1.shape).astype(np.float32),
+        rng.random(args.batch).astype(np.float32),
+    )
+    velocity, x_t = (
+        jt.array(rng.standard_normal(x1.shape).astype(np.float32)),
+        jt.array(interpolate(x0, x1, t)),
+    )
+    x0, x1, labels, mask, t = (
+        jt.array(array) for array in (x0, x1, labels.astype(np.int32), mask.astype(np.float32), t)
+    )
 
     def once():
-        loss = flow_loss(velocity, x_t, x0, x1, t, labels, codes, weight=args.weight, mask=mask)["loss"]
+        loss = flow_loss(velocity, x_t, x0, x1, t, labels, codes, weight=args.weight, mask=mask)[
+            "loss"
+        ]
         jt.sync([loss, *jt.grad(loss, [velocity])])
         jt.sync_all(True)
 

@@ -1,13 +1,16 @@
-"""Our compiled operators beside plain Jittor: agreement of results and gradients, and the ratio of the times, in one run on this device.
+"""Our compiled operators beside plain Jittor: agreement of results and gradients, and the ratio of
+the times, in one run on this device.
 
-"twin" is the operator's twin in plain Jittor; "before" is what the layers do without the operator, which on the CPU is made of other
-operators of ours. Each is timed in turn, the best of the repetitions counts. The differences are relative to the largest value. With one
-thread on the CPU it is the processor's time that is counted, which other work on the machine changes little.
+"twin" is the operator's twin in plain Jittor; "before" is what the layers do without the operator,
+which on the CPU is made of other operators of ours. Each is timed in turn, the best of the
+repetitions counts. The differences are relative to the largest value. With one thread on the CPU it
+is the processor's time that is counted, which other work on the machine changes little.
 
   OMP_NUM_THREADS=1 python benchmarks/kernels.py                 # all, on the CPU
   OMP_NUM_THREADS=1 python benchmarks/kernels.py --networks      # whole steps of networks, with one operator more or less
   python benchmarks/kernels.py --device cuda --only attention rms_norm
 """
+
 import argparse
 import contextlib
 import functools
@@ -19,27 +22,41 @@ ALL = ("group_norm", "attention", "rms_norm")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="parts of the names of cases")
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="NAME", help="parts of the names of cases"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--networks", action="store_true", help="steps of the small networks, with none, one and all of the operators")
+    parser.add_argument(
+        "--networks",
+        action="store_true",
+        help="steps of the small networks, with none, one and all of the operators",
+    )
     args = parser.parse_args()
     from jseg.runtime import device
+
     if device(args.device) == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
         global CLOCK
         CLOCK = time.process_time
     if args.networks:
         return networks(args.repetitions)
-    print("| operator | sizes | differences, result / gradients | time | before / ours | twin / ours | with gradients | before / ours "
-          "| twin / ours |\n|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| operator | sizes | differences, result / gradients | time | before / ours | twin / "
+        "ours | with gradients | before / ours | twin / ours "
+        "|\n|---|---|---|---|---|---|---|---|---|"
+    )
     for name, sizes, make in cases():
         if not args.only or any(part in name for part in args.only):
             print(row(name, sizes, make, args.repetitions), flush=True)
 
 
 def cases():
-    """(name, sizes, function that makes {"ours", "before", "twin": function of the inputs}, inputs) in the shapes of the networks."""
+    """(name, sizes, function that makes {"ours", "before", "twin": function of the inputs}, inputs)
+    in the shapes of the networks.
+    """
     return [
         ("standardize", "rows of 24,576", standardize(64, 24576)),
         ("moments", "4096 rows of 16,384", moments(4096, 16384)),
@@ -47,8 +64,16 @@ def cases():
         ("group_norm: norm, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), False, False)),
         ("group_norm: norm, FiLM, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), False, True)),
         ("group_norm: norm, SPADE, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), True, False)),
-        ("group_norm: norm, SPADE, FiLM, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), True, True)),
-        ("group_norm: norm, SPADE, FiLM, SiLU", "2x1024x6x8", group_norm((2, 1024, 6, 8), True, True)),
+        (
+            "group_norm: norm, SPADE, FiLM, SiLU",
+            "2x256x48x64",
+            group_norm((2, 256, 48, 64), True, True),
+        ),
+        (
+            "group_norm: norm, SPADE, FiLM, SiLU",
+            "2x1024x6x8",
+            group_norm((2, 1024, 6, 8), True, True),
+        ),
         ("attention", "16 heads of 768x64", attention(16, 768, 64)),
         ("attention", "32 heads of 192x64", attention(32, 192, 64)),
         ("attention", "16 heads of 300x64", attention(16, 300, 64)),
@@ -64,12 +89,14 @@ def random(*shape, seed=0):
     import numpy as np
 
     from jseg.runtime import jt
+
     return jt.array(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
 @contextlib.contextmanager
 def chosen(names):
     from jseg.nn import kernels
+
     before = kernels.FASTER
     kernels.FASTER = {"cpu": names, "cuda": names}
     try:
@@ -80,6 +107,7 @@ def chosen(names):
 
 def under(names, function):
     """The function with the operators of those names and no others, its gradients too."""
+
     def call(*inputs):
         with chosen(names):
             return function(*inputs)
@@ -103,7 +131,11 @@ def standardize(rows, n):
 def moments(rows, n):
     def make():
         from jseg.nn import kernels
-        return {"ours": lambda x: kernels.moments(x)[1], "twin": lambda x: kernels.plain_moments(x)[1]}, [random(rows, n)]
+
+        return {
+            "ours": lambda x: kernels.moments(x)[1],
+            "twin": lambda x: kernels.plain_moments(x)[1],
+        }, [random(rows, n)]
 
     return make
 
@@ -111,8 +143,11 @@ def moments(rows, n):
 def products(n, length, inner, others):
     def make():
         from jseg.nn import kernels
-        return {"ours": kernels.products, "twin": lambda a, b: kernels.plain_products(a, b, False, False, False)}, [
-            random(n, length, inner), random(n, inner, others, seed=1)]
+
+        return {
+            "ours": kernels.products,
+            "twin": lambda a, b: kernels.plain_products(a, b, False, False, False),
+        }, [random(n, length, inner), random(n, inner, others, seed=1)]
 
     return make
 
@@ -121,9 +156,12 @@ def group_norm(shape, maps, film):
     def make():
         from jseg.nn import group_norm as module
         from jseg.nn.layers import GroupNorm, normalized
+
         norm, like = GroupNorm(32, shape[1], affine=False), shape if maps else shape[1:2]
         inputs = [random(*shape), random(*like, seed=1), random(*like, seed=2)]
-        inputs += [random(*shape[:2], 1, 1, seed=3), random(*shape[:2], 1, 1, seed=4)] if film else []
+        inputs += (
+            [random(*shape[:2], 1, 1, seed=3), random(*shape[:2], 1, 1, seed=4)] if film else []
+        )
 
         def twin(x, s, t, *film):
             return module.group_norm(x, 32, 1e-5, s, t, film or None, True)
@@ -131,7 +169,11 @@ def group_norm(shape, maps, film):
         def layer(x, s, t, *film):
             return normalized(norm, x, (s, t), film or None, activate=True)
 
-        return {"ours": under(("group_norm",), layer), "before": under((), layer), "twin": under((), twin)}, inputs
+        return {
+            "ours": under(("group_norm",), layer),
+            "before": under((), layer),
+            "twin": under((), twin),
+        }, inputs
 
     return make
 
@@ -142,16 +184,17 @@ def attention(heads, length, channels):
         from jseg.runtime import jt
 
         def twin(q, k, v):
-            return jt.nn.bmm(jt.nn.softmax(jt.nn.bmm_transpose(q, k) * channels ** -0.5, dim=-1), v)
+            return jt.nn.bmm(jt.nn.softmax(jt.nn.bmm_transpose(q, k) * channels**-0.5, dim=-1), v)
 
         def layer(q, k, v):
-            return layers.attention(q, k, v, channels ** -0.5)
+            return layers.attention(q, k, v, channels**-0.5)
 
         forms = {"ours": under(("attention",), layer), "before": under((), layer)}
-        if heads > 1:                      # one head of that size: Jittor on the CPU may make an array of all its products, 19 GB
+        if (
+            heads > 1
+        ):  # one head of that size: Jittor on the CPU may make an array of all its products, 19 GB
             forms["twin"] = twin
-        return forms, [
-            random(heads, length, channels, seed=i) for i in range(3)]
+        return forms, [random(heads, length, channels, seed=i) for i in range(3)]
 
     return make
 
@@ -160,10 +203,16 @@ def rms_norm(shape, adaptive):
     def make():
         from jseg.flowseg.blocks import rms_scaled
         from jseg.nn import rms_norm as module
+
         like = (shape[0], shape[2]) if adaptive else shape[2:]
-        inputs = [random(*shape), random(*like, seed=1)] + ([random(*like, seed=2)] if adaptive else [])
-        return {"ours": under(("rms_norm",), rms_scaled), "before": under((), rms_scaled),
-                "twin": under((), lambda x, *rest: module.rms_norm(x, 1e-6, *rest))}, inputs
+        inputs = [random(*shape), random(*like, seed=1)] + (
+            [random(*like, seed=2)] if adaptive else []
+        )
+        return {
+            "ours": under(("rms_norm",), rms_scaled),
+            "before": under((), rms_scaled),
+            "twin": under((), lambda x, *rest: module.rms_norm(x, 1e-6, *rest)),
+        }, inputs
 
     return make
 
@@ -175,10 +224,15 @@ def correction(batch, size, classes):
         from jseg.flowseg import potential
         from jseg.flowseg.encoding import class_codes
         from jseg.runtime import jt
+
         x, codes = random(batch, 3, size * size), jt.array(class_codes(classes).astype(np.float32))
-        labels = jt.array(np.random.default_rng(1).integers(0, classes, (batch, size * size)).astype(np.int32))
-        return {"ours": lambda x: potential._compiled(x, labels, codes, 1.0, 1e-2)[0],
-                "twin": lambda x: potential.plain(x, labels, codes, 1.0, 1e-2)[0]}, [x]
+        labels = jt.array(
+            np.random.default_rng(1).integers(0, classes, (batch, size * size)).astype(np.int32)
+        )
+        return {
+            "ours": lambda x: potential._compiled(x, labels, codes, 1.0, 1e-2)[0],
+            "twin": lambda x: potential.plain(x, labels, codes, 1.0, 1e-2)[0],
+        }, [x]
 
     return make
 
@@ -187,26 +241,36 @@ def row(name, sizes, make, repetitions):
     forms, inputs = make()
     gradients = name not in ("moments", "products", "correction")
     forward = {form: found(function, inputs, False) for form, function in forms.items()}
-    both = {form: found(function, inputs, True) for form, function in forms.items()} if gradients else {}
+    both = (
+        {form: found(function, inputs, True) for form, function in forms.items()}
+        if gradients
+        else {}
+    )
     other = "twin" if "twin" in forms else "before"
-    differences = [largest(forward["ours"], forward[other])] + ([largest(both["ours"], both[other])] if gradients else [])
-    cells = [name, sizes, " / ".join("%.0e" % value for value in differences)]
+    differences = [largest(forward["ours"], forward[other])] + (
+        [largest(both["ours"], both[other])] if gradients else []
+    )
+    cells = [name, sizes, " / ".join(f"{value:.0e}" for value in differences)]
     for used in [False, True]:
         if used and not gradients:
             cells += ["", "", ""]
             continue
         seconds = timed(forms, inputs, used, repetitions)
-        cells += ["%.2f ms" % (1e3 * seconds["ours"])]
-        cells += ["%.2f" % (seconds[form] / seconds["ours"]) if form in seconds else "" for form in ("before", "twin")]
+        cells += [f"{1e3 * seconds['ours']:.2f} ms"]
+        cells += [
+            f"{seconds[form] / seconds['ours']:.2f}" if form in seconds else ""
+            for form in ("before", "twin")
+        ]
     return "| " + " | ".join(cells) + " |"
 
 
 def compute(function, inputs, gradients):
     from jseg.runtime import jt
+
     if not gradients:
         with jt.no_grad():
             return [function(*inputs)]
-    with chosen(getattr(function, "names", ())):                    # the gradient chooses when it is asked for
+    with chosen(getattr(function, "names", ())):  # the gradient chooses when it is asked for
         y = function(*inputs)
         return jt.grad(y * factor(tuple(y.shape)), inputs)
 
@@ -222,6 +286,7 @@ def found(function, inputs, gradients):
 
 def timed(forms, inputs, gradients, repetitions):
     from jseg.runtime import jt
+
     best = {}
     for number in range(repetitions + 1):
         for form, function in forms.items():
@@ -236,11 +301,14 @@ def timed(forms, inputs, gradients, repetitions):
 
 def largest(ours, theirs):
     import numpy as np
-    return max(float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in zip(ours, theirs))
+
+    return max(
+        float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in zip(ours, theirs)
+    )
 
 
 def networks(repetitions):
-    """A table of the ratio of the times without and with operators of jseg.fused."""
+    """A table of the ratio of the times without and with operators of jseg.nn."""
     kinds = [()] + [(name,) for name in ALL] + [ALL]
     print("| step | without | with " + " | with ".join([*ALL, "all"]) + " |\n|" + "---|" * 6)
     for name, make in steps():
@@ -253,12 +321,14 @@ def networks(repetitions):
                     spent = CLOCK() - before
                 if number:
                     best[names] = min(best.get(names, 1e9), spent)
-        ratios = ["%.2f" % (best[()] / best[names]) for names in kinds[1:]]
-        print("| " + " | ".join([name, "%.1f ms" % (1e3 * best[()])] + ratios) + " |", flush=True)
+        ratios = [f"{best[()] / best[names]:.2f}" for names in kinds[1:]]
+        print("| " + " | ".join([name, f"{1e3 * best[()]:.1f} ms"] + ratios) + " |", flush=True)
 
 
 def steps():
-    """(name, function that makes a function that takes a step and waits for it) of networks under stand-in weights."""
+    """(name, function that makes a function that takes a step and waits for it) of networks under
+    stand-in weights.
+    """
     import numpy as np
 
     from jseg.flowseg.encoding import class_codes, encode
@@ -275,6 +345,7 @@ def steps():
     from jseg.runtime import jt
     from jseg.training.loop import Part, take_step
     from jseg.training.optimizer import AdamW, trainable
+
     rng = np.random.default_rng(0)
 
     def filled(network):
@@ -289,31 +360,53 @@ def steps():
 
     def train_unet(config, count):
         unet, shape = filled(UNet(config)), (count, 3, config.height, config.width)
-        return training(unet, training_loss(unet, Schedule()), {
-            "z": rng.standard_normal(shape).astype(np.float32), "t": np.full(count, 500),
-            "labels": rng.integers(0, 29, shape[:1] + shape[2:]), "noise": rng.standard_normal(shape).astype(np.float32),
-            "seed": 0, "step": 0, "start": 0})
+        return training(
+            unet,
+            training_loss(unet, Schedule()),
+            {
+                "z": rng.standard_normal(shape).astype(np.float32),
+                "t": np.full(count, 500),
+                "labels": rng.integers(0, 29, shape[:1] + shape[2:]),
+                "noise": rng.standard_normal(shape).astype(np.float32),
+                "seed": 0,
+                "step": 0,
+                "start": 0,
+            },
+        )
 
     def step_unet(config):
         unet = filled(UNet(config))
         unet.eval()
-        predictor = guided(unet, one_hot(rng.integers(0, 29, (1, config.height, config.width)), 29), 3.5)
+        predictor = guided(
+            unet, one_hot(rng.integers(0, 29, (1, config.height, config.width)), 29), 3.5
+        )
         x, t = random(1, 3, config.height, config.width), jt.array(np.array([600], np.int32))
         return lambda: predictor(x, t).sync()
 
     def train_flow(config, count):
         network, codes = filled(PixNerd(config)), class_codes(config.labels)
-        labels = rng.integers(0, config.labels, (count, config.height, config.width)).astype(np.uint8)
+        labels = rng.integers(0, config.labels, (count, config.height, config.width)).astype(
+            np.uint8
+        )
         x1, mask = encode(labels, codes)
         shape = (count, 3, config.height, config.width)
-        return training(network, flow_training_loss(network, codes), {
-            "pictures": rng.uniform(-1, 1, shape).astype(np.float32), "labels": labels, "x1": x1, "mask": mask,
-            "t": rng.random(count).astype(np.float32), "noise": rng.standard_normal(shape).astype(np.float32)})
+        return training(
+            network,
+            flow_training_loss(network, codes),
+            {
+                "pictures": rng.uniform(-1, 1, shape).astype(np.float32),
+                "labels": labels,
+                "x1": x1,
+                "mask": mask,
+                "t": rng.random(count).astype(np.float32),
+                "noise": rng.standard_normal(shape).astype(np.float32),
+            },
+        )
 
     def step_flow(config):
         network = filled(PixNerd(config))
         network.eval()
-        x, t = random(1, 3, config.height, config.width), jt.array(np.array([.3], np.float32))
+        x, t = random(1, 3, config.height, config.width), jt.array(np.array([0.3], np.float32))
 
         def step():
             with jt.no_grad():
@@ -321,11 +414,13 @@ def steps():
 
         return step
 
-    return [("guided step, UNet landscape, 32x24 latent", lambda: step_unet(UNETS["landscape"])),
-            ("guided step, UNet small, 128x96 latent", lambda: step_unet(UNETS["small"])),
-            ("training step, UNet landscape, 4 examples", lambda: train_unet(UNETS["landscape"], 4)),
-            ("velocity, PixNerd small, 160x120", lambda: step_flow(NETWORKS["small"])),
-            ("training step, PixNerd small, 2 crops", lambda: train_flow(NETWORKS["small"], 2))]
+    return [
+        ("guided step, UNet landscape, 32x24 latent", lambda: step_unet(UNETS["landscape"])),
+        ("guided step, UNet small, 128x96 latent", lambda: step_unet(UNETS["small"])),
+        ("training step, UNet landscape, 4 examples", lambda: train_unet(UNETS["landscape"], 4)),
+        ("velocity, PixNerd small, 160x120", lambda: step_flow(NETWORKS["small"])),
+        ("training step, PixNerd small, 2 crops", lambda: train_flow(NETWORKS["small"], 2)),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""A small pixel classifier that judges pictures of procedural landscapes: which of the 29 classes is seen where.
+"""A small pixel classifier that judges pictures of procedural landscapes: which of the 29 classes
+is seen where.
 
-A convolutional network of three scales (about 0.4 million parameters), trained in a few minutes on drawings of jseg.landscapes.draw that no
-other training here uses, from a fixed seed. Training pictures are varied in light and colour, blurred and made noisy, so that it
-judges by form as well and not only by the drawings' exact colours and sharpness. Used by benchmarks/shipped_weights.py.
+A convolutional network of three scales (about 0.4 million parameters), trained in a few minutes on
+drawings of jseg.landscapes.draw that no other training here uses, from a fixed seed. Training
+pictures are varied in light and colour, blurred and made noisy, so that it judges by form as well
+and not only by the drawings' exact colours and sharpness. Used by benchmarks/shipped_weights.py.
 """
+
 from __future__ import annotations
 
 import sys
@@ -23,7 +26,9 @@ from jseg.training.sampling import positions
 
 nn = jt.nn
 
-SEEDS = 3 << 28                     # drawings SEEDS, SEEDS + 1, ...: neither a scene nor a reference of a benchmark or a training
+SEEDS = (
+    3 << 28
+)  # drawings SEEDS, SEEDS + 1, ...: neither a scene nor a reference of a benchmark or a training
 CLASSES = 29
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 12, 3e-3, 0.01
 
@@ -36,7 +41,7 @@ class Block(nn.Module):
         self.norm = GroupNorm(8, channels_out)
 
     def execute(self, x):
-        return silu(self.norm(self.conv(x)))                                                    # [B, O, H / stride, W / stride]
+        return silu(self.norm(self.conv(x)))  # [B, O, H / stride, W / stride]
 
 
 class Classifier(nn.Module):
@@ -45,23 +50,29 @@ class Classifier(nn.Module):
     def __init__(self, widths: Sequence[int] = (32, 64, 96, 96)):
         first, second, third, fourth = widths
         self.stem = nn.Sequential(Block(3, first, 2), Block(first, first))
-        self.down = nn.ModuleList([nn.Sequential(Block(a, b, 2), Block(b, b)) for a, b in zip(widths, widths[1:])])
+        self.down = nn.ModuleList(
+            [nn.Sequential(Block(a, b, 2), Block(b, b)) for a, b in zip(widths, widths[1:])]
+        )
         self.side = nn.ModuleList([nn.Conv2d(channels, second, 1) for channels in widths])
         self.up = nn.ModuleList([Block(second, second) for _ in widths[1:]])
         self.head = nn.Conv2d(second, CLASSES, 1)
 
     def execute(self, x):
-        scales = [self.stem(x)]                                                                 # [B, 32, H / 2, W / 2]
+        scales = [self.stem(x)]  # [B, 32, H / 2, W / 2]
         for part in self.down:
-            scales.append(part(scales[-1]))                                                     # [B, 96, H / 16, W / 16] at last
-        h = self.side[3](scales[3])                                                             # [B, 64, H / 16, W / 16]
+            scales.append(part(scales[-1]))  # [B, 96, H / 16, W / 16] at last
+        h = self.side[3](scales[3])  # [B, 64, H / 16, W / 16]
         for level in (2, 1, 0):
-            h = self.up[level](upsample(h) + self.side[level](scales[level]))                   # [B, 64, H / 2, W / 2] at last
-        return self.head(h)                                                                     # [B, 29, H / 2, W / 2]
+            h = self.up[level](
+                upsample(h) + self.side[level](scales[level])
+            )  # [B, 64, H / 2, W / 2] at last
+        return self.head(h)  # [B, 29, H / 2, W / 2]
 
 
 def train(drawings: int, steps: int, width: int, height: int, learning_seed: int = 0) -> Classifier:
-    """A classifier trained on `drawings` landscapes of that size; the learning rate falls to 0 along a cosine."""
+    """A classifier trained on `drawings` landscapes of that size; the learning rate falls to 0
+    along a cosine.
+    """
     started = time.monotonic()
     data = [draw.landscape(SEEDS + number, width, height) for number in range(drawings)]
     _tell(f"classifier: {drawings} landscapes drawn in {time.monotonic() - started:.0f} s")
@@ -75,18 +86,26 @@ def train(drawings: int, steps: int, width: int, height: int, learning_seed: int
         loss = cross_entropy(network(jt.array(pictures)), labels)
         gradients = jt.grad(loss, list(optimizer.parameters.values()), retain_graph=False)
         jt.sync(gradients + [loss])
-        optimizer.learning_rate = LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / steps)) * min(1, (step + 1) / 20)
+        optimizer.learning_rate = (
+            LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / steps)) * min(1, (step + 1) / 20)
+        )
         optimizer.step(dict(zip(optimizer.parameters, gradients)))
         mean += (float(loss.item()) - mean) / min(step + 1, 20)
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            _tell(f"classifier: step {step + 1} of {steps}, loss {mean:.3f}, {time.monotonic() - started:.0f} s")
+            _tell(
+                f"classifier: step {step + 1} of {steps}, loss {mean:.3f}, "
+                f"{time.monotonic() - started:.0f} s"
+            )
     network.eval()
     return network
 
 
 def trained_or_loaded(path, drawings: int, steps: int, width: int, height: int) -> Classifier:
-    """The classifier in the file `path`, or a newly trained one, which is saved there if a path is given."""
+    """The classifier in the file `path`, or a newly trained one, which is saved there if a path is
+    given.
+    """
     import os
+
     if path and os.path.isfile(path):
         network = Classifier()
         load_into(network, path)
@@ -98,14 +117,23 @@ def trained_or_loaded(path, drawings: int, steps: int, width: int, height: int) 
     return network
 
 
-def predict(network: Classifier, pictures: Sequence[np.ndarray], batch: int = 8) -> List[np.ndarray]:
-    """The likeliest class of every pixel: uint8 [H, W, 3] each, of one size -> uint8 [H, W] each."""
+def predict(
+    network: Classifier, pictures: Sequence[np.ndarray], batch: int = 8
+) -> List[np.ndarray]:
+    """The likeliest class of every pixel: uint8 [H, W, 3] each, of one size -> uint8 [H, W]
+    each.
+    """
     found = []
     for start in range(0, len(pictures), batch):
-        signed = np.stack([_signed(picture) for picture in pictures[start:start + batch]])
+        signed = np.stack([_signed(picture) for picture in pictures[start : start + batch]])
         height, width = signed.shape[2:]
         with jt.no_grad():
-            logits = nn.interpolate(network(jt.array(signed)), size=(height, width), mode="bilinear", align_corners=False).numpy()
+            logits = nn.interpolate(
+                network(jt.array(signed)),
+                size=(height, width),
+                mode="bilinear",
+                align_corners=False,
+            ).numpy()
         found += list(logits.argmax(axis=1).astype(np.uint8))
     return found
 
@@ -120,9 +148,10 @@ def cross_entropy(logits, labels: np.ndarray):
 def varied(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The picture in another light: contrast, brightness, tint, blur and noise; uint8 [H, W, 3]."""
     import cv2
+
     x = picture.astype(np.float32)
     x = (x - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
-    sigma = rng.uniform(-0.8, 1.6)                     # a third of the pictures stays sharp
+    sigma = rng.uniform(-0.8, 1.6)  # a third of the pictures stays sharp
     if sigma > 0.2:
         x = cv2.GaussianBlur(x, (0, 0), sigma)
     x = x + rng.standard_normal(x.shape) * max(0.0, rng.uniform(-6, 12))
@@ -137,12 +166,15 @@ def _batch(data, step: int, learning_seed: int) -> Tuple[np.ndarray, np.ndarray]
         if rng.random() < 0.5:
             picture, label = picture[:, ::-1], label[:, ::-1]
         pictures.append(_signed(varied(picture, rng)))
-        labels.append(resize_label(np.ascontiguousarray(label), label.shape[1] // 2, label.shape[0] // 2))
+        labels.append(
+            resize_label(np.ascontiguousarray(label), label.shape[1] // 2, label.shape[0] // 2)
+        )
     return np.stack(pictures), np.stack(labels)
 
 
 def _signed(picture: np.ndarray) -> np.ndarray:
     from jseg.images import to_signed
+
     return to_signed(np.ascontiguousarray(picture))
 
 

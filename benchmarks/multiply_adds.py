@@ -1,21 +1,29 @@
-"""Counts of multiply-adds of the networks, from their configurations alone: convolutions, matrix products and attention.
+"""Counts of multiply-adds of the networks, from their configurations alone: convolutions, matrix
+products and attention.
 
-Norms, activations and sums are not counted. For the release's UNet at a 96x128 latent, one plain forward comes to 344.9e9, of them
-115.8e9 in the SPADE convolutions, which read the label map only, and 58.5e9 in the encoder half, which does not see it.
+Norms, activations and sums are not counted. For the release's UNet at a 96x128 latent, one plain
+forward comes to 344.9e9, of them 115.8e9 in the SPADE convolutions, which read the label map only,
+and 58.5e9 in the encoder half, which does not see it.
 """
+
 from typing import Dict, List, NamedTuple
 
 from jseg.configs import AutoencoderConfig, UNetConfig
 from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 
-DOUBLED = 4 / 9                 # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.nn.layers.upsampled_conv)
+DOUBLED = (
+    4 / 9
+)  # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.nn.layers.upsampled_conv)
 
 
 class Product(NamedTuple):
-    """One convolution or matrix product of a pass over one example; `doubled`: its 3x3 convolution follows a nearest doubling."""
-    half: str                   # "spade", "encoder" or "decoder"
-    shape: tuple                # of the weight; of attention (heads, channels of a head)
-    height: int                 # of what comes out
+    """One convolution or matrix product of a pass over one example; `doubled`: its 3x3 convolution
+    follows a nearest doubling.
+    """
+
+    half: str  # "spade", "encoder" or "decoder"
+    shape: tuple  # of the weight; of attention (heads, channels of a head)
+    height: int  # of what comes out
     width: int
     doubled: bool = False
     attention: bool = False
@@ -24,7 +32,7 @@ class Product(NamedTuple):
     def count(self) -> float:
         pixels = self.height * self.width
         if self.attention:
-            return 2.0 * self.shape[0] * self.shape[1] * pixels ** 2
+            return 2.0 * self.shape[0] * self.shape[1] * pixels**2
         count = float(pixels)
         for n in self.shape:
             count *= n
@@ -32,21 +40,27 @@ class Product(NamedTuple):
 
 
 def of_unet(config: UNetConfig) -> List[Product]:
-    """Every product of one forward of the UNet, without those of the time embedding, which see no pixels."""
+    """Every product of one forward of the UNet, without those of the time embedding, which see no
+    pixels.
+    """
     found, levels = [], len(config.channel_mult)
     for name, shape in unet_shapes(config).items():
         if not name.endswith("weight") or len(shape) < 3:
             continue
         place, *rest = name.split(".")
-        second = False                                                     # whether it is behind the resampling of its block
+        second = False  # whether it is behind the resampling of its block
         if place == "input_blocks":
-            level, position = divmod(int(rest[0]) - 1, config.blocks + 1) if int(rest[0]) else (0, 0)
+            level, position = (
+                divmod(int(rest[0]) - 1, config.blocks + 1) if int(rest[0]) else (0, 0)
+            )
             level += position == config.blocks
             half = "encoder"
         elif place == "output_blocks":
             number, layer = int(rest[0]), rest[1]
             level, half = levels - 1 - number // (config.blocks + 1), "decoder"
-            up = layer != "0" and any(part in name for part in ("in_norm", "in_layers", "out_norm", "out_layers"))
+            up = layer != "0" and any(
+                part in name for part in ("in_norm", "in_layers", "out_norm", "out_layers")
+            )
             second = up and "in_norm" not in name
             level -= second
         else:
@@ -56,7 +70,9 @@ def of_unet(config: UNetConfig) -> List[Product]:
         found.append(Product(half, shape, height, width, doubled=second and "in_layers" in name))
         if name.endswith("qkv.weight"):
             heads = shape[1] // config.head_channels
-            found.append(Product(half, (heads, config.head_channels), height, width, attention=True))
+            found.append(
+                Product(half, (heads, config.head_channels), height, width, attention=True)
+            )
     return found
 
 
@@ -65,9 +81,16 @@ def of_decoding(config: AutoencoderConfig, height: int, width: int) -> List[Prod
     found = [Product("decoder", (config.codebook_size, config.latent_channels), height, width)]
     last = len(config.channel_mult) - 1
     for name, shape in autoencoder_shapes(config).items():
-        if not name.startswith(("decoder.", "post_quant")) or not name.endswith("weight") or len(shape) < 3:
+        if (
+            not name.startswith(("decoder.", "post_quant"))
+            or not name.endswith("weight")
+            or len(shape) < 3
+        ):
             continue
-        level, upsample = 0, name.endswith("upsample.conv.weight")         # doublings behind it that have been done
+        level, upsample = (
+            0,
+            name.endswith("upsample.conv.weight"),
+        )  # doublings behind it that have been done
         if ".up." in name:
             level = last - int(name.split(".")[2]) + upsample
         elif "norm_out" in name or "conv_out" in name:
@@ -83,9 +106,13 @@ def of_encoding(config: AutoencoderConfig, height: int, width: int) -> List[Prod
     found = []
     last = len(config.channel_mult) - 1
     for name, shape in autoencoder_shapes(config).items():
-        if not name.startswith(("encoder.", "quant_conv")) or not name.endswith("weight") or len(shape) < 3:
+        if (
+            not name.startswith(("encoder.", "quant_conv"))
+            or not name.endswith("weight")
+            or len(shape) < 3
+        ):
             continue
-        doublings = 0                                                      # that the latent's size is smaller by
+        doublings = 0  # that the latent's size is smaller by
         if ".down." in name:
             doublings = last - int(name.split(".")[2]) - name.endswith("downsample.conv.weight")
         elif "conv_in" in name:
@@ -97,16 +124,30 @@ def of_encoding(config: AutoencoderConfig, height: int, width: int) -> List[Prod
 
 
 def total(products: List[Product], exact: bool = False, device: str = "cpu") -> float:
-    """Their multiply-adds; `exact` as jseg computes them, convolutions of doubled maps on the CPU at four ninths."""
-    return sum(product.count * (DOUBLED if exact and product.doubled and device == "cpu" else 1.0) for product in products)
+    """Their multiply-adds; `exact` as jseg computes them, convolutions of doubled maps on the CPU
+    at four ninths.
+    """
+    return sum(
+        product.count * (DOUBLED if exact and product.doubled and device == "cpu" else 1.0)
+        for product in products
+    )
 
 
 def guided_step(config: UNetConfig, device: str = "cpu") -> Dict[str, float]:
-    """{"release": two plain forwards, "ours": one encoder pass and two decoder passes without SPADE convolutions and variances}."""
+    """{"release": two plain forwards, "ours": one encoder pass and two decoder passes without SPADE
+    convolutions and variances}.
+    """
     products = of_unet(config)
-    ours = sum(total([product], True, device) * (2 if product.half == "decoder" else 1) for product in products if product.half != "spade")
+    ours = sum(
+        total([product], True, device) * (2 if product.half == "decoder" else 1)
+        for product in products
+        if product.half != "spade"
+    )
     last = products[-1]
-    return {"release": 2 * total(products), "ours": ours - last.count}     # of the last convolution, half is the variances'
+    return {
+        "release": 2 * total(products),
+        "ours": ours - last.count,
+    }  # of the last convolution, half is the variances'
 
 
 def conditioning(config: UNetConfig) -> float:

@@ -1,13 +1,17 @@
-"""Our PixNerd beside the official class (MCG-NJU/PixNerd, src/models/transformer/pixnerd_c2i.py) under equal weights and inputs.
+"""Our PixNerd beside the official class (MCG-NJU/PixNerd, src/models/transformer/pixnerd_c2i.py)
+under equal weights and inputs.
 
-The official class runs in a Python that has PyTorch, on its CPU in float32; weights are the recipe of jseg.parity.stand_in, so no checkpoint
-is needed. Compared are names and shapes, outputs, and the gradients of sum(out^2) to x and to every parameter: the largest difference over
-the largest value of the array, of gradients the worst. Arrays below 1e-6 of the largest gradient are zero but for rounding: left out.
+The official class runs in a Python that has PyTorch, on its CPU in float32; weights are the recipe
+of jseg.parity.stand_in, so no checkpoint is needed. Compared are names and shapes, outputs, and the
+gradients of sum(out^2) to x and to every parameter: the largest difference over the largest value
+of the array, of gradients the worst. Arrays below 1e-6 of the largest gradient are zero but for
+rounding: left out.
 
   git clone https://github.com/MCG-NJU/PixNerd
   python benchmarks/pixnerd_parity.py --official PixNerd --python /path/to/a/python/with/torch
   python benchmarks/pixnerd_parity.py --official PixNerd --cases L/16              # 452 million parameters: some 6 GB and a minute
 """
+
 import argparse
 import json
 import subprocess
@@ -17,15 +21,45 @@ from pathlib import Path
 
 SOURCE = "src/models/transformer/pixnerd_c2i.py"
 TOLERANCE, FLOOR = 1e-4, 1e-6
-SMALL = {"hidden_size": 64, "heads": 4, "depth": 2, "pixel_blocks": 1, "pixel_channels": 16, "patch": 8, "classes": 10}
-WIDE = {"hidden_size": 1024, "heads": 16, "depth": 2, "pixel_blocks": 2, "pixel_channels": 64, "patch": 16, "classes": 1000}
+SMALL = {
+    "hidden_size": 64,
+    "heads": 4,
+    "depth": 2,
+    "pixel_blocks": 1,
+    "pixel_channels": 16,
+    "patch": 8,
+    "classes": 10,
+}
+WIDE = {
+    "hidden_size": 1024,
+    "heads": 16,
+    "depth": 2,
+    "pixel_blocks": 2,
+    "pixel_channels": 64,
+    "patch": 16,
+    "classes": 1000,
+}
 CASES = {
     # name: (configuration, height, width, pictures, gradients too)
     "small": (SMALL, 32, 32, 2, True),
     "small, wide picture": (SMALL, 24, 80, 2, True),
     "small, one patch": (SMALL, 8, 8, 2, True),
-    "three heads, patch 16": ({**SMALL, "hidden_size": 96, "heads": 3, "depth": 3, "pixel_blocks": 2, "pixel_channels": 32, "patch": 16,
-                               "classes": 7}, 64, 48, 2, True),
+    "three heads, patch 16": (
+        {
+            **SMALL,
+            "hidden_size": 96,
+            "heads": 3,
+            "depth": 3,
+            "pixel_blocks": 2,
+            "pixel_channels": 32,
+            "patch": 16,
+            "classes": 7,
+        },
+        64,
+        48,
+        2,
+        True,
+    ),
     "XL's heads of 72": ({**SMALL, "hidden_size": 144, "heads": 2, "patch": 16}, 64, 64, 2, True),
     "two blocks of L/16": (WIDE, 256, 256, 1, True),
     "L/16": ({**WIDE, "depth": 22}, 256, 256, 1, False),
@@ -35,10 +69,23 @@ QUICK = [name for name in CASES if "/16" not in name or "blocks" in name]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--official", required=True, help="folder of a clone of MCG-NJU/PixNerd")
-    parser.add_argument("--python", default=sys.executable, help="a Python with PyTorch and NumPy (default: this one)")
-    parser.add_argument("--cases", nargs="+", default=QUICK, choices=list(CASES), metavar="NAME", help=f"of: {'; '.join(CASES)}")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="a Python with PyTorch and NumPy (default: this one)",
+    )
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        default=QUICK,
+        choices=list(CASES),
+        metavar="NAME",
+        help=f"of: {'; '.join(CASES)}",
+    )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     source = Path(args.official) / SOURCE
@@ -55,27 +102,43 @@ def main():
 
 def inputs(name):
     import numpy as np
+
     config, height, width, pictures, _ = CASES[name]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((pictures, 3, height, width), dtype=np.float32)
-    return x, rng.random(pictures, dtype=np.float32), rng.integers(0, config["classes"] + 1, pictures)
+    return (
+        x,
+        rng.random(pictures, dtype=np.float32),
+        rng.integers(0, config["classes"] + 1, pictures),
+    )
 
 
 def official(source, name, path):
-    """Run in the Python that has PyTorch: the official class's names, shapes, output and gradients into `path`."""
+    """Run in the Python that has PyTorch: the official class's names, shapes, output and gradients
+    into `path`.
+    """
     import importlib.util
 
     import numpy as np
     import torch
 
     from jseg.parity.stand_in import value
+
     spec = importlib.util.spec_from_file_location("pixnerd_c2i", source)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config, _, _, _, gradients = CASES[name]
-    network = module.PixNerDiT(in_channels=3, num_groups=config["heads"], hidden_size=config["hidden_size"], nerf_mlpratio=2,
-                               hidden_size_x=config["pixel_channels"], num_blocks=config["depth"] + config["pixel_blocks"],
-                               num_cond_blocks=config["depth"], patch_size=config["patch"], num_classes=config["classes"])
+    network = module.PixNerDiT(
+        in_channels=3,
+        num_groups=config["heads"],
+        hidden_size=config["hidden_size"],
+        nerf_mlpratio=2,
+        hidden_size_x=config["pixel_channels"],
+        num_blocks=config["depth"] + config["pixel_blocks"],
+        num_cond_blocks=config["depth"],
+        patch_size=config["patch"],
+        num_classes=config["classes"],
+    )
     with torch.no_grad():
         for key, parameter in network.state_dict().items():
             parameter.copy_(torch.from_numpy(value(key, tuple(parameter.shape))))
@@ -83,10 +146,16 @@ def official(source, name, path):
     x.requires_grad_(gradients)
     with torch.set_grad_enabled(gradients):
         out = network(x, t, labels)
-    arrays = {"out": out.detach().numpy(), "layout": json.dumps({key: list(v.shape) for key, v in network.state_dict().items()})}
+    arrays = {
+        "out": out.detach().numpy(),
+        "layout": json.dumps({key: list(v.shape) for key, v in network.state_dict().items()}),
+    }
     if gradients:
         (out * out).sum().backward()
-        arrays.update({"gradient:x": x.grad.numpy()}, **{f"gradient:{key}": p.grad.numpy() for key, p in network.named_parameters()})
+        arrays.update(
+            {"gradient:x": x.grad.numpy()},
+            **{f"gradient:{key}": p.grad.numpy() for key, p in network.named_parameters()},
+        )
     np.savez(path, **arrays)
 
 
@@ -96,6 +165,7 @@ def ours(name):
     from jseg.flowseg.pixnerd import PixNerd
     from jseg.parity.stand_in import value
     from jseg.runtime import jt
+
     config, _, _, _, gradients = CASES[name]
     network = PixNerd(PixNerdConfig(**config))
     state = network.state_dict()
@@ -116,9 +186,12 @@ def ours(name):
 def row(name, args):
     """Print a case's row; whether it is within the tolerance."""
     import numpy as np
+
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "official.npz")
-        subprocess.run([args.python, __file__, "--official", args.official, "--child", name, path], check=True)
+        subprocess.run(
+            [args.python, __file__, "--official", args.official, "--child", name, path], check=True
+        )
         theirs = dict(np.load(path))
     mine = ours(name)
     layout = json.loads(mine["layout"])
@@ -126,15 +199,26 @@ def row(name, args):
         sys.exit(f"{name}: names or shapes differ")
     output = difference(mine["out"], theirs.pop("out"))
     floor = FLOOR * max((np.abs(array).max() for array in theirs.values()), default=0)
-    worst = max((difference(mine[key], array) for key, array in theirs.items() if np.abs(array).max() > floor), default=None)
+    worst = max(
+        (
+            difference(mine[key], array)
+            for key, array in theirs.items()
+            if np.abs(array).max() > floor
+        ),
+        default=None,
+    )
     parameters = sum(int(np.prod(shape)) for shape in layout.values())
-    print(f"| {name} | {CASES[name][2]}x{CASES[name][1]} | {len(layout)} tensors, {parameters:,} | {output:.1e} | "
-          f"{'-' if worst is None else f'{worst:.1e}'} |", flush=True)
+    print(
+        f"| {name} | {CASES[name][2]}x{CASES[name][1]} | {len(layout)} tensors, {parameters:,} | "
+        f"{output:.1e} | {'-' if worst is None else f'{worst:.1e}'} |",
+        flush=True,
+    )
     return output < TOLERANCE and (worst is None or worst < TOLERANCE)
 
 
 def difference(a, b):
     import numpy as np
+
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 

@@ -1,18 +1,24 @@
-"""Activation memory and time of one loss and gradient of the UNet, plain and with recompute, at the release's widths.
+"""Activation memory and time of one loss and gradient of the UNet, plain and with recompute, at the
+release's widths.
 
-Each measurement is a process of its own; the two kinds alternate, so that both meet the same machine. Weights are the recipe of
-jseg.parity.stand_in, so no checkpoint is needed; losses and gradients of both kinds are compared. Each gradient is reduced to its norm and
-freed as soon as it is there, so that what is measured above the parameters is the activations:
+Each measurement is a process of its own; the two kinds alternate, so that both meet the same
+machine. Weights are the recipe of jseg.parity.stand_in, so no checkpoint is needed; losses and
+gradients of both kinds are compared. Each gradient is reduced to its norm and freed as soon as it
+is there, so that what is measured above the parameters is the activations:
 
-- kept: with the loss computed and its graph alive, what waits for the backward pass (resident memory; Linux);
+- kept: with the loss computed and its graph alive, what waits for the backward pass (resident
+  memory; Linux);
 - arrays: the most that Jittor's arrays take at any time of loss and gradient;
-- resident: the most of the process's memory at any time, oneDNN's working memory and free blocks that Jittor keeps included.
+- resident: the most of the process's memory at any time, oneDNN's working memory and free blocks
+  that Jittor keeps included.
 
-Times are the best of the repetitions after one that may compile: on the clock, and of the process (for machines with other work).
+Times are the best of the repetitions after one that may compile: on the clock, and of the process
+(for machines with other work).
 
   python benchmarks/recompute.py                                       # one 128x96 latent, the release's size
   python benchmarks/recompute.py --batch 4 --rounds 2
 """
+
 import argparse
 import ctypes
 import json
@@ -25,7 +31,9 @@ KINDS = ("plain", "recompute")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="release")
     parser.add_argument("--width", type=int, default=128, help="of the latent")
     parser.add_argument("--height", type=int, default=96)
@@ -44,23 +52,49 @@ def main():
 
 
 def run_child(kind, args):
-    options = [f"--{name}={getattr(args, name)}" for name in ("preset", "width", "height", "batch", "repetitions")]
-    done = subprocess.run([sys.executable, __file__, "--child", kind] + options, stdout=subprocess.PIPE, universal_newlines=True)
+    options = [
+        f"--{name}={getattr(args, name)}"
+        for name in ("preset", "width", "height", "batch", "repetitions")
+    ]
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", kind] + options,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
     if done.returncode:
         sys.exit(f"{kind} failed with code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(found):
-    print("| kind | time | process time | kept for the backward pass | arrays, peak | resident, peak |\n|---|---|---|---|---|---|")
+    print(
+        "| kind | time | process time | kept for the backward pass | arrays, peak | resident, "
+        "peak |\n|---|---|---|---|---|---|"
+    )
     names = ("seconds", "cpu", "kept", "arrays", "resident")
-    best = {kind: {name: min(run[name] for run in runs) for name in names} for kind, runs in found.items()}
+    best = {
+        kind: {name: min(run[name] for run in runs) for name in names}
+        for kind, runs in found.items()
+    }
     for kind, one in best.items():
-        print(f"| {kind} | " + " | ".join(f"{one[name]:.2f} {'s' if name in names[:2] else 'GB'}" for name in names) + " |")
-    print("| ratio | " + " | ".join(f"{again / plain:.2f}" for plain, again in zip(*(one.values() for one in best.values()))) + " |")
+        print(
+            f"| {kind} | "
+            + " | ".join(f"{one[name]:.2f} {'s' if name in names[:2] else 'GB'}" for name in names)
+            + " |"
+        )
+    print(
+        "| ratio | "
+        + " | ".join(
+            f"{again / plain:.2f}" for plain, again in zip(*(one.values() for one in best.values()))
+        )
+        + " |"
+    )
     pairs = list(zip(found["plain"][0]["norms"], found["recompute"][0]["norms"]))
-    print(f"losses {found['plain'][0]['loss']:.7g} and {found['recompute'][0]['loss']:.7g}; norms of {len(pairs)} gradients differ by "
-          f"{max(abs(a - b) / max(a, 1e-6) for a, b in pairs):.1e} relative at most")
+    print(
+        f"losses {found['plain'][0]['loss']:.7g} and {found['recompute'][0]['loss']:.7g}; norms "
+        f"of {len(pairs)} gradients differ by "
+        f"{max(abs(a - b) / max(a, 1e-6) for a, b in pairs):.1e} relative at most"
+    )
 
 
 def measure(args):
@@ -76,6 +110,7 @@ def measure(args):
     from jseg.parity.stand_in import value
     from jseg.runtime import jt
     from jseg.training.optimizer import trainable
+
     unet = UNet(dataclasses.replace(UNETS[args.preset], width=args.width, height=args.height))
     for name, v in unet.state_dict().items():
         v.assign(jt.array(value(name, v.shape)))
@@ -85,15 +120,21 @@ def measure(args):
     parameters = list(trainable(unet).values())
     rng = np.random.default_rng(0)
     z, noise = rng.standard_normal((2, args.batch, 3, args.height, args.width)).astype(np.float32)
-    labels, t, schedule = rng.integers(0, 29, (args.batch, args.height, args.width)), np.arange(args.batch) * 997 % 1000, Schedule()
+    labels, t, schedule = (
+        rng.integers(0, 29, (args.batch, args.height, args.width)),
+        np.arange(args.batch) * 997 % 1000,
+        Schedule(),
+    )
 
     def loss():
-        return diffusion_loss(unet, schedule, z, t, one_hot(labels, unet.config.classes), noise)["loss"].mean()
+        return diffusion_loss(unet, schedule, z, t, one_hot(labels, unet.config.classes), noise)[
+            "loss"
+        ].mean()
 
     def norms_of_gradients():
         found = loss()
         gradients = jt.grad(found, parameters, retain_graph=False)
-        with jt.flag_scope(node_order=1):                     # as soon as possible
+        with jt.flag_scope(node_order=1):  # as soon as possible
             norms = [(gradient * gradient).sum() for gradient in gradients]
         del gradients
         return [float(v[0]) for v in jt.fetch_sync([found] + norms)]
@@ -106,15 +147,29 @@ def measure(args):
     before = settled()
     with jt.flag_scope(profile_memory_enable=1):
         norms_of_gradients()
-        arrays = int(jt.get_max_memory_info().split("[")[0]) / 1e9 - sum(v.numel() for v in parameters) * 4e-9
+        arrays = (
+            int(jt.get_max_memory_info().split("[")[0]) / 1e9
+            - sum(v.numel() for v in parameters) * 4e-9
+        )
     peak = resident("VmHWM") - before
     before = settled()
     alive = loss().sync()
     release()
     kept = resident("VmRSS") - before
     del alive
-    print(json.dumps({"seconds": min(wall for wall, _ in times), "cpu": min(cpu for _, cpu in times), "kept": kept, "arrays": arrays,
-                      "resident": peak, "loss": values[0], "norms": [value ** 0.5 for value in values[1:]]}))
+    print(
+        json.dumps(
+            {
+                "seconds": min(wall for wall, _ in times),
+                "cpu": min(cpu for _, cpu in times),
+                "kept": kept,
+                "arrays": arrays,
+                "resident": peak,
+                "loss": values[0],
+                "norms": [value**0.5 for value in values[1:]],
+            }
+        )
+    )
 
 
 def settled():
@@ -127,6 +182,7 @@ def settled():
 
 def release():
     from jseg.runtime import jt
+
     jt.sync_all()
     jt.gc()
     ctypes.CDLL(None).malloc_trim(0)

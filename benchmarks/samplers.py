@@ -1,18 +1,22 @@
-"""Quality against UNet calls: samplers, their steps, their spacing and the interval of guidance, on trained weights.
+"""Quality against UNet calls: samplers, their steps, their spacing and the interval of guidance, on
+trained weights.
 
-The stages are the release's (noise at t = 600, 640 and 400, guidance 3.5, 3.7, 3.7) as the preset `fine` runs them, on drawings that no
-training has seen (shipped_weights.py). The reference is DDIM with 500 steps a stage, or all there are where t = 400 has fewer. Measured
-beside it, all from the same noise: the distance of the latents after the first stage, which begins the same for all, and after the last,
-in units of the reference's root mean square; the root mean square difference of the pictures in levels of 255; and the score terms
-of shipped_weights.py: style similarity with the picture's reference, and label agreement by label_classifier.py.
-Calls are counted as the release runs them: 2 for a guided step.
+The stages are the release's (noise at t = 600, 640 and 400, guidance 3.5, 3.7, 3.7) as the preset
+`fine` runs them, on drawings that no training has seen (shipped_weights.py). The reference is DDIM
+with 500 steps a stage, or all there are where t = 400 has fewer. Measured beside it, all from the
+same noise: the distance of the latents after the first stage, which begins the same for all, and
+after the last, in units of the reference's root mean square; the root mean square difference of the
+pictures in levels of 255; and the score terms of shipped_weights.py: style similarity with the
+picture's reference, and label agreement by label_classifier.py. Calls are counted as the release
+runs them: 2 for a guided step.
 
-Each finished configuration is a file in --runs; the same command again takes only those that are missing. `report` makes tables, and
-with matplotlib the figure, of those that are there.
+Each finished configuration is a file in --runs; the same command again takes only those that are
+missing. `report` makes tables, and with matplotlib the figure, of those that are there.
 
   python benchmarks/samplers.py run --runs runs/samplers --classifier classifier.npz
   python benchmarks/samplers.py report --runs runs/samplers --figure runs/samplers/samplers.png
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,17 +29,20 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
+sys.path.insert(
+    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # a clone need not be installed
 
 STARTS, GUIDANCE, ALL = (600, 640, 400), (3.5, 3.7, 3.7), (0, 999)
 COUNTS = (10, 15, 20, 25, 50)
 INTERVALS = ((100, 999), (200, 999), (300, 999), (0, 400), (0, 300), (100, 500))
-SPLITS = ((8, 12, 12), (12, 12, 8), (6, 12, 14))           # of 32 guided steps, the first being the preset's
+SPLITS = ((8, 12, 12), (12, 12, 8), (6, 12, 14))  # of 32 guided steps, the first being the preset's
 REFERENCE, AT = "ddim 500", 20
 
 
 class Plan(NamedTuple):
     """A configuration: steps of each stage, or of all; original timesteps with guidance."""
+
     sampler: str
     steps: Tuple[int, ...]
     spacing: str = "uniform"
@@ -45,9 +52,14 @@ class Plan(NamedTuple):
 
     @property
     def name(self) -> str:
-        told = [self.sampler, "+".join(map(str, self.steps)) if len(set(self.steps)) > 1 else str(self.steps[0])]
+        told = [
+            self.sampler,
+            "+".join(map(str, self.steps)) if len(set(self.steps)) > 1 else str(self.steps[0]),
+        ]
         told += [self.spacing] * (self.spacing != "uniform") + ["unguided"] * (not self.guided)
-        told += ["guided %d-%d" % self.interval] * (self.interval != ALL) + [f"seed {self.seed}"] * (self.seed != 0)
+        told += ["guided %d-%d" % self.interval] * (self.interval != ALL) + [
+            f"seed {self.seed}"
+        ] * (self.seed != 0)
         return " ".join(told)
 
 
@@ -56,25 +68,40 @@ def plans() -> List[Plan]:
     for count in COUNTS:
         found += [Plan("dpmpp_2m", (count,)), Plan("ddim", (count,))]
         found += [Plan("dpmpp_2m", (count,), "quadratic")]
-    found += [Plan("dpmpp_2m", (count,), spacing) for count in (10, 20) for spacing in ("lambda", "rho")]
-    found += [Plan("dpmpp_2m", steps, "quadratic") for steps in SPLITS] + [Plan("dpmpp_2m", SPLITS[0], "rho")]
+    found += [
+        Plan("dpmpp_2m", (count,), spacing) for count in (10, 20) for spacing in ("lambda", "rho")
+    ]
+    found += [Plan("dpmpp_2m", steps, "quadratic") for steps in SPLITS] + [
+        Plan("dpmpp_2m", SPLITS[0], "rho")
+    ]
     found += [Plan("dpmpp_2m", (AT,), "quadratic", interval) for interval in INTERVALS]
     found += [Plan("dpmpp_2m", (AT,), "quadratic", guided=False)]
-    return found + [Plan(sampler, (count,)) for count in (10, 25) for sampler in ("dpmpp_2m_sde", "ancestral")]
+    return found + [
+        Plan(sampler, (count,)) for count in (10, 25) for sampler in ("dpmpp_2m_sde", "ancestral")
+    ]
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("what", choices=("run", "report"))
     p.add_argument("--runs", type=Path, required=True, help="folder of the results")
-    p.add_argument("--model_path", help="weights of the UNet (default: as the test command finds them)")
+    p.add_argument(
+        "--model_path", help="weights of the UNet (default: as the test command finds them)"
+    )
     p.add_argument("--ae_path", help="weights of the autoencoder (default: as --model_path)")
     p.add_argument("--count", type=int, default=16, help="pictures (default 16)")
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument("--classifier", metavar="FILE", help="as for shipped_weights.py")
-    p.add_argument("--plan", action="append", default=[], metavar="SAMPLER,STEPS[,STEPS,STEPS][,SPACING][,LOW-HIGH]",
-                   help="measure these instead of the list, as dpmpp_2m,12,12,8 or ddim,20,uniform,100-999")
+    p.add_argument(
+        "--plan",
+        action="append",
+        default=[],
+        metavar="SAMPLER,STEPS[,STEPS,STEPS][,SPACING][,LOW-HIGH]",
+        help="measure these instead of the list, as dpmpp_2m,12,12,8 or ddim,20,uniform,100-999",
+    )
     p.add_argument("--figure", type=Path, help="PNG of the report; needs matplotlib")
     return p
 
@@ -83,6 +110,7 @@ def main() -> None:
     args = parser().parse_args()
     if args.figure:
         from jseg.outputs.rules import check_file
+
         check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)
     {"run": run, "report": report}[args.what](args)
@@ -99,16 +127,28 @@ def plan_named(text: str) -> Plan:
 def pipeline_of(plan: Plan):
     from jseg.ldm.pipelines import check_pipeline
     from jseg.ldm.presets import PIPELINES, Pipeline, Stage
+
     fine, stages = PIPELINES["fine"], []
     for number, (start, guidance) in enumerate(zip(STARTS, GUIDANCE)):
         steps = plan.steps[number % len(plan.steps)]
-        stages.append(Stage(guidance if plan.guided else 1.0, "", start, color_transfer=number > 0, sampler=plan.sampler,
-                            steps=min(steps, start + 1), spacing=plan.spacing, guidance_low=plan.interval[0],
-                            guidance_high=plan.interval[1]))
+        stages.append(
+            Stage(
+                guidance if plan.guided else 1.0,
+                "",
+                start,
+                color_transfer=number > 0,
+                sampler=plan.sampler,
+                steps=min(steps, start + 1),
+                spacing=plan.spacing,
+                guidance_low=plan.interval[0],
+                guidance_high=plan.interval[1],
+            )
+        )
     return check_pipeline(Pipeline(tuple(stages), fine.aligned, fine.float_handoff, fine.rounding))
 
 
 # ---------------------------------------------------------------- runs
+
 
 def run(args) -> None:
     import label_classifier
@@ -132,11 +172,20 @@ def run(args) -> None:
     for plan in [plan_named(text) for text in args.plan] or plans():
         path = args.runs / (plan.name.replace(" ", "_") + ".json")
         if not path.exists():
-            result = {"plan": plan._asdict(), "name": plan.name, "weights": [sha256(weights)[:16] for weights in paths],
-                      "count": args.count, **measured(synthesizer, plan, pairs, classifier, args, path.with_suffix(".npz"))}
+            result = {
+                "plan": plan._asdict(),
+                "name": plan.name,
+                "weights": [sha256(weights)[:16] for weights in paths],
+                "count": args.count,
+                **measured(synthesizer, plan, pairs, classifier, args, path.with_suffix(".npz")),
+            }
             store(path, result)
-            print(f"{plan.name}: {result['seconds']:.0f} s, style {np.mean(result['style']):.3f}, "
-                  f"labels {np.mean(result['agreement']):.3f}", file=sys.stderr, flush=True)
+            print(
+                f"{plan.name}: {result['seconds']:.0f} s, style {np.mean(result['style']):.3f}, "
+                f"labels {np.mean(result['agreement']):.3f}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def measured(synthesizer, plan: Plan, pairs, classifier, args, arrays: Path) -> Dict:
@@ -145,17 +194,28 @@ def measured(synthesizer, plan: Plan, pairs, classifier, args, arrays: Path) -> 
 
     from jseg.ldm.pipelines import unet_calls
     from jseg.metrics import mask_accuracy, style_similarity
+
     synthesizer.pipeline, synthesizer.latents = pipeline_of(plan), []
     started = time.perf_counter()
-    pictures = made(synthesizer, pairs, argparse.Namespace(batch_size=args.batch_size, seed=plan.seed))
+    pictures = made(
+        synthesizer, pairs, argparse.Namespace(batch_size=args.batch_size, seed=plan.seed)
+    )
     seconds = time.perf_counter() - started
     stages = len(STARTS)
-    latents = np.stack([np.concatenate(synthesizer.latents[stage::stages]) for stage in range(stages)])      # [stages, N, 3, h, w]
+    latents = np.stack(
+        [np.concatenate(synthesizer.latents[stage::stages]) for stage in range(stages)]
+    )  # [stages, N, 3, h, w]
     np.savez(arrays, latents=latents, pictures=np.stack(pictures))
     seen = label_classifier.predict(classifier, pictures)
-    return {"calls": unet_calls(synthesizer.pipeline), "seconds": seconds,
-            "style": [style_similarity(picture, pair.reference, "corrected") for picture, pair in zip(pictures, pairs)],
-            "agreement": [float(mask_accuracy(found, pair.label)) for found, pair in zip(seen, pairs)]}
+    return {
+        "calls": unet_calls(synthesizer.pipeline),
+        "seconds": seconds,
+        "style": [
+            style_similarity(picture, pair.reference, "corrected")
+            for picture, pair in zip(pictures, pairs)
+        ],
+        "agreement": [float(mask_accuracy(found, pair.label)) for found, pair in zip(seen, pairs)],
+    }
 
 
 def store(path: Path, result: Dict) -> None:
@@ -166,81 +226,197 @@ def store(path: Path, result: Dict) -> None:
 
 # ---------------------------------------------------------------- report
 
+
 class Run:
     """A finished configuration beside the reference."""
 
     def __init__(self, path: Path, reference: Optional["Run"] = None):
         self.__dict__.update(json.loads(path.read_text()))
-        self.plan = Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in self.plan.items()})
+        self.plan = Plan(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in self.plan.items()
+            }
+        )
         arrays = np.load(path.with_suffix(".npz"))
-        self.latents, self.pictures = arrays["latents"].astype(np.float64), arrays["pictures"].astype(np.float64)
+        self.latents, self.pictures = (
+            arrays["latents"].astype(np.float64),
+            arrays["pictures"].astype(np.float64),
+        )
         if reference:
-            difference = ((self.latents - reference.latents) ** 2).mean((2, 3, 4))                # [stages, N]
-            distance = np.sqrt(difference / (reference.latents ** 2).mean((2, 3, 4)))
+            difference = ((self.latents - reference.latents) ** 2).mean((2, 3, 4))  # [stages, N]
+            distance = np.sqrt(difference / (reference.latents**2).mean((2, 3, 4)))
             self.first, self.last = distance[0].mean(), distance[-1].mean()
-            self.levels = np.sqrt(((self.pictures - reference.pictures) ** 2).mean((1, 2, 3))).mean()
-            self.gains = [np.array(getattr(self, term)) - getattr(reference, term) for term in ("style", "agreement")]
+            self.levels = np.sqrt(
+                ((self.pictures - reference.pictures) ** 2).mean((1, 2, 3))
+            ).mean()
+            self.gains = [
+                np.array(getattr(self, term)) - getattr(reference, term)
+                for term in ("style", "agreement")
+            ]
 
     def row(self) -> str:
-        cells = [self.name, str(self.calls), f"{self.first:.4f}", f"{self.last:.4f}", f"{self.levels:.2f}"]
+        cells = [
+            self.name,
+            str(self.calls),
+            f"{self.first:.4f}",
+            f"{self.last:.4f}",
+            f"{self.levels:.2f}",
+        ]
         for term, gain in zip((self.style, self.agreement), self.gains):
-            cells.append(f"{np.mean(term):.3f} ({gain.mean():+.3f} ± {gain.std(ddof=1) / np.sqrt(len(gain)):.3f})")
+            cells.append(
+                f"{np.mean(term):.3f} ({gain.mean():+.3f} ± "
+                f"{gain.std(ddof=1) / np.sqrt(len(gain)):.3f})"
+            )
         return "| " + " | ".join(cells) + " |"
 
 
-LINES = {("ddim", "uniform"): ("DDIM", "#888888"), ("dpmpp_2m", "uniform"): ("2M", "#e5a33b"),
-         ("dpmpp_2m", "quadratic"): ("2M, quadratic", "#c03a2b")}
+LINES = {
+    ("ddim", "uniform"): ("DDIM", "#888888"),
+    ("dpmpp_2m", "uniform"): ("2M", "#e5a33b"),
+    ("dpmpp_2m", "quadratic"): ("2M, quadratic", "#c03a2b"),
+}
 
 
 def report(args) -> None:
     reference = Run(args.runs / (REFERENCE.replace(" ", "_") + ".json"))
     runs = [Run(path, reference) for path in sorted(args.runs.glob("*.json"))]
-    print(f"{reference.count} pictures of {'x'.join(map(str, reference.pictures.shape[2:0:-1]))}; weights {', '.join(reference.weights)}; "
-          f"distances and, in brackets, differences ± standard errors are from `{REFERENCE}` ({reference.calls:,} calls).")
+    print(
+        f"{reference.count} pictures of {'x'.join(map(str, reference.pictures.shape[2:0:-1]))}; "
+        f"weights {', '.join(reference.weights)}; distances and, in brackets, differences ± "
+        f"standard errors are from `{REFERENCE}` ({reference.calls:,} calls)."
+    )
     plain = [r for r in runs if r.plan.interval == ALL and r.plan.guided]
     equal = [r for r in plain if len(r.plan.steps) == 1]
-    groups = {"Steps": [r for r in equal if (r.plan.sampler, r.plan.spacing) in LINES and r.plan.seed == 0],
-              "Spacing of the steps": [r for r in equal if r.plan.sampler == "dpmpp_2m" and r.plan.steps[0] in (10, AT)],
-              "Steps of the three stages, 64 calls": [r for r in plain if len(r.plan.steps) > 1 or r.name == "dpmpp_2m 10 quadratic"],
-              "Other noise": [r for r in plain if r.plan.sampler in ("ancestral", "dpmpp_2m_sde") or r.plan.seed],
-              "Interval of guidance": [r for r in runs if r not in plain or r.name == f"dpmpp_2m {AT} quadratic"]}
+    groups = {
+        "Steps": [
+            r for r in equal if (r.plan.sampler, r.plan.spacing) in LINES and r.plan.seed == 0
+        ],
+        "Spacing of the steps": [
+            r for r in equal if r.plan.sampler == "dpmpp_2m" and r.plan.steps[0] in (10, AT)
+        ],
+        "Steps of the three stages, 64 calls": [
+            r for r in plain if len(r.plan.steps) > 1 or r.name == "dpmpp_2m 10 quadratic"
+        ],
+        "Other noise": [
+            r for r in plain if r.plan.sampler in ("ancestral", "dpmpp_2m_sde") or r.plan.seed
+        ],
+        "Interval of guidance": [
+            r for r in runs if r not in plain or r.name == f"dpmpp_2m {AT} quadratic"
+        ],
+    }
     for title, group in groups.items():
-        print(f"\n### {title}\n\n| sampler, steps a stage | calls | latent, first stage | latent, last | picture, levels | "
-              f"style similarity | label agreement |\n|---|---|---|---|---|---|---|")
-        print("\n".join(r.row() for r in sorted(group, key=lambda r: (r.plan.sampler, r.plan.spacing != "uniform", r.calls, r.name))))
+        print(
+            f"\n### {title}\n\n| sampler, steps a stage | calls | latent, first stage | latent, "
+            "last | picture, levels | style similarity | label agreement "
+            "|\n|---|---|---|---|---|---|---|"
+        )
+        print(
+            "\n".join(
+                r.row()
+                for r in sorted(
+                    group,
+                    key=lambda r: (r.plan.sampler, r.plan.spacing != "uniform", r.calls, r.name),
+                )
+            )
+        )
     if args.figure:
         draw(runs, reference, args.figure)
 
 
 def draw(runs: List[Run], reference: Run, path: Path) -> None:
     import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6))
     for (sampler, spacing), (label, colour) in LINES.items():
-        line = sorted((r for r in runs if r.plan._replace(steps=(0,)) == Plan(sampler, (0,), spacing) and len(r.plan.steps) == 1
-                       and r.name != REFERENCE), key=lambda r: r.calls)
+        line = sorted(
+            (
+                r
+                for r in runs
+                if r.plan._replace(steps=(0,)) == Plan(sampler, (0,), spacing)
+                and len(r.plan.steps) == 1
+                and r.name != REFERENCE
+            ),
+            key=lambda r: r.calls,
+        )
         calls = [r.calls for r in line]
-        axes[0].plot(calls, [r.first for r in line], "o-", color=colour, label=f"{label}, first stage")
+        axes[0].plot(
+            calls, [r.first for r in line], "o-", color=colour, label=f"{label}, first stage"
+        )
         axes[0].plot(calls, [r.last for r in line], "o--", color=colour, label=f"{label}, last")
-        axes[1].plot(calls, [np.mean(r.agreement) for r in line], "o-", color=colour, label=f"{label}, label agreement")
-        axes[1].plot(calls, [np.mean(r.style) for r in line], "o--", color=colour, label=f"{label}, style similarity")
+        axes[1].plot(
+            calls,
+            [np.mean(r.agreement) for r in line],
+            "o-",
+            color=colour,
+            label=f"{label}, label agreement",
+        )
+        axes[1].plot(
+            calls,
+            [np.mean(r.style) for r in line],
+            "o--",
+            color=colour,
+            label=f"{label}, style similarity",
+        )
     for r in runs:
         if r.plan == Plan("dpmpp_2m", SPLITS[0], "quadratic"):
-            axes[0].plot(r.calls, r.last, "*", color="black", markersize=10, zorder=3, label="preset fine, last")
-            axes[1].plot([r.calls] * 2, [np.mean(r.agreement), np.mean(r.style)], "*", color="black", markersize=10, zorder=3)
+            axes[0].plot(
+                r.calls,
+                r.last,
+                "*",
+                color="black",
+                markersize=10,
+                zorder=3,
+                label="preset fine, last",
+            )
+            axes[1].plot(
+                [r.calls] * 2,
+                [np.mean(r.agreement), np.mean(r.style)],
+                "*",
+                color="black",
+                markersize=10,
+                zorder=3,
+            )
     for values in (reference.agreement, reference.style):
         axes[1].axhline(np.mean(values), color="#bbbbbb", linewidth=0.8, zorder=0)
-    intervals = sorted((r for r in runs if r.plan.steps == (AT,) and r.plan.sampler == "dpmpp_2m" and r.plan.spacing == "quadratic"),
-                       key=lambda r: r.calls)
+    intervals = sorted(
+        (
+            r
+            for r in runs
+            if r.plan.steps == (AT,)
+            and r.plan.sampler == "dpmpp_2m"
+            and r.plan.spacing == "quadratic"
+        ),
+        key=lambda r: r.calls,
+    )
     for r in intervals:
-        name = "unguided" if not r.plan.guided else "all" if r.plan.interval == ALL else "%d to %d" % r.plan.interval
+        name = (
+            "unguided"
+            if not r.plan.guided
+            else "all"
+            if r.plan.interval == ALL
+            else "%d to %d" % r.plan.interval
+        )
         axes[2].plot(np.mean(r.style), np.mean(r.agreement), "o", color="#c03a2b")
-        axes[2].annotate(f"{name} ({r.calls})", (np.mean(r.style), np.mean(r.agreement)), textcoords="offset points",
-                         xytext=(5, 3), fontsize=7)
-    axes[0].set(xscale="log", yscale="log", xlabel="UNet calls", ylabel=f"distance from {REFERENCE}")
+        axes[2].annotate(
+            f"{name} ({r.calls})",
+            (np.mean(r.style), np.mean(r.agreement)),
+            textcoords="offset points",
+            xytext=(5, 3),
+            fontsize=7,
+        )
+    axes[0].set(
+        xscale="log", yscale="log", xlabel="UNet calls", ylabel=f"distance from {REFERENCE}"
+    )
     axes[1].set(xscale="log", xlabel="UNet calls", ylabel="score terms")
-    axes[2].set(xlabel=f"style similarity, {AT} steps a stage", ylabel="label agreement", title="guided from t to t (UNet calls)")
+    axes[2].set(
+        xlabel=f"style similarity, {AT} steps a stage",
+        ylabel="label agreement",
+        title="guided from t to t (UNet calls)",
+    )
     axes[2].margins(x=0.22, y=0.1)
     axes[2].locator_params(axis="x", nbins=5)
     for axis in axes[:2]:

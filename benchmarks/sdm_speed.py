@@ -1,10 +1,13 @@
-"""PyTorch's SDM at the UNet's release size, for `gpu_check --sdm`: seconds and memory of one guided step and of a training step.
+"""PyTorch's SDM at the UNet's release size, for `gpu_check --sdm`: seconds and memory of one guided
+step and of a training step.
 
-SDM (WeilunWang/semantic-diffusion-model) has the release's network and state-dict names; a guided step is two forwards. float32 without
-and with TF32, and under autocast. Prints a line of JSON for each.
+SDM (WeilunWang/semantic-diffusion-model) has the release's network and state-dict names; a guided
+step is two forwards. float32 without and with TF32, and under autocast. Prints a line of JSON for
+each.
 
   python benchmarks/sdm_speed.py --sdm semantic-diffusion-model --device cuda
 """
+
 import argparse
 import json
 import sys
@@ -14,16 +17,24 @@ WIDTHS = {"release": (256, 64), "small": (32, 16), "tiny": (32, 16)}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sdm", required=True, help="folder of a clone of WeilunWang/semantic-diffusion-model")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sdm", required=True, help="folder of a clone of WeilunWang/semantic-diffusion-model"
+    )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--size", default="release", choices=sorted(WIDTHS))
     args = parser.parse_args()
     import torch
+
     unet, x, t, y = network(torch, args.sdm, args.size, args.device)
     kinds = ["float32"] + (["tf32", "float16", "bfloat16"] if args.device == "cuda" else [])
     for kind in kinds:
-        for case, compute in (("guided step", lambda: guided(torch, unet, x, t, y)), ("training step", training(torch, unet, x, t, y))):
+        for case, compute in (
+            ("guided step", lambda: guided(torch, unet, x, t, y)),
+            ("training step", training(torch, unet, x, t, y)),
+        ):
             measure(torch, args.device, kind, case, compute)
 
 
@@ -31,9 +42,22 @@ def network(torch, folder, size, device, examples=1, use_checkpoint=False):
     """(UNet, latents [n, 3, 96, 128], timesteps [n], one-hot maps) on the device."""
     sys.path.insert(0, folder)
     from guided_diffusion.script_util import create_model
+
     channels, head = WIDTHS[size]
-    unet = create_model(128, 29, channels, 2, learn_sigma=True, class_cond=True, attention_resolutions="32,16,8", num_head_channels=head,
-                        use_scale_shift_norm=True, resblock_updown=True, no_instance=True, use_checkpoint=use_checkpoint).to(device)
+    unet = create_model(
+        128,
+        29,
+        channels,
+        2,
+        learn_sigma=True,
+        class_cond=True,
+        attention_resolutions="32,16,8",
+        num_head_channels=head,
+        use_scale_shift_norm=True,
+        resblock_updown=True,
+        no_instance=True,
+        use_checkpoint=use_checkpoint,
+    ).to(device)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(examples, 3, 96, 128, generator=generator).to(device)
     labels = torch.randint(0, 29, (examples, 96, 128), generator=generator)
@@ -79,7 +103,13 @@ def measure(torch, device, kind, case, compute):
         best = min(best, time.perf_counter() - before) if number else best
         if number and time.perf_counter() - began > 20:
             break
-    record = {"group": "sdm", "case": f"PyTorch SDM, {case}, {kind}", "ok": True, "seconds": best, "took": time.perf_counter() - began}
+    record = {
+        "group": "sdm",
+        "case": f"PyTorch SDM, {case}, {kind}",
+        "ok": True,
+        "seconds": best,
+        "took": time.perf_counter() - began,
+    }
     if cuda:
         record["gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
     print(json.dumps(record), flush=True)

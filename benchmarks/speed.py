@@ -1,10 +1,13 @@
-"""Guided step, whole stage, encoding, decoding and training step: ours, the official release and PyTorch's SDM on this device, in one run.
+"""Guided step, whole stage, encoding, decoding and training step: ours, the official release and
+PyTorch's SDM on this device, in one run.
 
-Sides alternate, each measurement in a process of its own; medians of all repetitions count, without the first of each process, which may
-compile. Every side computes the same: a guided step as it does it; the release's stage 2, 20 guided steps, between encoding and decoding;
-both of these alone; the training loss with its gradient, everyone with gradient checkpoints and nobody with an optimiser. Ours and the
-release have the same weights and inputs (jseg/comparison); SDM, which has no autoencoder, has the same network and sizes, and its loss is
-that of the noise alone. Multiply-adds are those of benchmarks/multiply_adds.py, peak memory is the process's largest resident set.
+Sides alternate, each measurement in a process of its own; medians of all repetitions count, without
+the first of each process, which may compile. Every side computes the same: a guided step as it does
+it; the release's stage 2, 20 guided steps, between encoding and decoding; both of these alone; the
+training loss with its gradient, everyone with gradient checkpoints and nobody with an optimiser.
+Ours and the release have the same weights and inputs (jseg/comparison); SDM, which has no
+autoencoder, has the same network and sizes, and its loss is that of the noise alone. Multiply-adds
+are those of benchmarks/multiply_adds.py, peak memory is the process's largest resident set.
 
   python benchmarks/speed.py                                                     # ours alone, small
   python benchmarks/speed.py --official PATH --size release --parts step --rounds 2
@@ -12,6 +15,7 @@ that of the noise alone. Multiply-adds are those of benchmarks/multiply_adds.py,
   python benchmarks/speed.py --products --size release                           # how much of a guided step is convolution
   python benchmarks/speed.py --growth                                            # cost as pictures, size and steps grow
 """
+
 import argparse
 import contextlib
 import json
@@ -23,34 +27,62 @@ import sys
 import time
 from pathlib import Path
 
-PARTS = {"step": "guided step", "stage": "stage of 20 steps", "encode": "encode", "decode": "decode", "train": "training step"}
+PARTS = {
+    "step": "guided step",
+    "stage": "stage of 20 steps",
+    "encode": "encode",
+    "decode": "decode",
+    "train": "training step",
+}
 SIDES = {"release": "release", "sdm": "PyTorch SDM", "ours": "ours"}
 OF_SDM = ("step", "train")
-CHECKPOINTED = 4                     # forwards' worth of multiply-adds in a loss with its gradient: forward, forward again, backward (2)
+# forwards' worth of multiply-adds in a loss with its gradient: forward, forward again, backward (2)
+CHECKPOINTED = 4
 GROWTH = {"pictures": (1, 2, 4), "size": ((64, 48), (128, 96), (192, 144)), "steps": (5, 10, 20)}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--official", help="folder with a clone of the official release")
     parser.add_argument("--sdm", help="folder with a clone of WeilunWang/semantic-diffusion-model")
-    parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="a Python with torch (default: this one)")
+    parser.add_argument(
+        "--torch",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="a Python with torch (default: this one)",
+    )
     parser.add_argument("--size", default="small", choices=("small", "release"))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--rounds", type=int, default=2, help="processes per side and part")
     parser.add_argument("--repetitions", type=int, default=2, help="timed in each")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--folder", default="runs/speed", help="where inputs and stand-in weights are kept (default runs/speed)")
-    parser.add_argument("--products", action="store_true", help="ours: the guided step's products one by one, against the step")
-    parser.add_argument("--growth", action="store_true", help="ours: cost as pictures, size and steps grow")
+    parser.add_argument(
+        "--folder",
+        default="runs/speed",
+        help="where inputs and stand-in weights are kept (default runs/speed)",
+    )
+    parser.add_argument(
+        "--products",
+        action="store_true",
+        help="ours: the guided step's products one by one, against the step",
+    )
+    parser.add_argument(
+        "--growth", action="store_true", help="ours: cost as pictures, size and steps grow"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        with contextlib.redirect_stdout(sys.stderr):                       # the release prints
-            found = {"sdm": of_sdm, "products": of_products, "growth": of_growth}.get(args.child, of_side)(args)
-        print(json.dumps(dict(found, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)))
+        with contextlib.redirect_stdout(sys.stderr):  # the release prints
+            found = {"sdm": of_sdm, "products": of_products, "growth": of_growth}.get(
+                args.child, of_side
+            )(args)
+        print(
+            json.dumps(dict(found, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+        )
         return
     prepare(args)
     if args.products or args.growth:
@@ -62,35 +94,70 @@ def main():
 def prepare(args):
     from jseg.ldm.presets import AUTOENCODERS, UNETS
     from jseg.parity.release import inputs
+
     folder = Path(args.folder) / args.size
     folder.mkdir(parents=True, exist_ok=True)
     weights = (str(path.resolve()) for path in inputs.stand_in_weights(folder, args.size))
     official = str(Path(args.official).resolve()) if args.official else ""
-    inputs.write(folder, inputs.Setting(official, UNETS[args.size], AUTOENCODERS[args.size], *weights, 2, inputs.SIZES[args.size][0], 1,
-                                        args.device))
+    inputs.write(
+        folder,
+        inputs.Setting(
+            official,
+            UNETS[args.size],
+            AUTOENCODERS[args.size],
+            *weights,
+            2,
+            inputs.SIZES[args.size][0],
+            1,
+            args.device,
+        ),
+    )
     args.folder = str(folder)
 
 
 def run_child(args, side, part="", case=None):
     """What the child prints as its last line."""
-    words = [args.torch if side == "sdm" else sys.executable, __file__, "--child", side, "--part", part, "--case", json.dumps(case)]
+    words = [
+        args.torch if side == "sdm" else sys.executable,
+        __file__,
+        "--child",
+        side,
+        "--part",
+        part,
+        "--case",
+        json.dumps(case),
+    ]
     for name in ("folder", "size", "device", "sdm", "repetitions"):
         words += ["--" + name, str(getattr(args, name))] if getattr(args, name) else []
-    print("%s %s" % (SIDES.get(side, side), case or PARTS.get(part, "")), file=sys.stderr, flush=True)
-    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")            # nothing is written into the clones
+    print(f"{SIDES.get(side, side)} {case or PARTS.get(part, '')}", file=sys.stderr, flush=True)
+    environment = dict(
+        os.environ, PYTHONDONTWRITEBYTECODE="1"
+    )  # nothing is written into the clones
     done = subprocess.run(words, stdout=subprocess.PIPE, universal_newlines=True, env=environment)
     if done.returncode:
-        sys.exit("%s %s failed with code %d" % (side, part, done.returncode))
+        sys.exit(f"{side} {part} failed with code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# The sides ----------------------------------------------------------------------------------------------------------
+# The sides
+# --------------------------------------------------------------------------------------------------
+
 
 def compare(args):
-    sides = [side for side in SIDES if side == "ours" or getattr(args, "official" if side == "release" else side)]
+    sides = [
+        side
+        for side in SIDES
+        if side == "ours" or getattr(args, "official" if side == "release" else side)
+    ]
     names, others = [SIDES[side] for side in sides], [side for side in sides if side != "ours"]
-    heads = (["part"] + names + ["%s / ours" % SIDES[side] for side in others] + [name + ", peak" for name in names]
-             + [name + ", multiply-adds" for name in ("release", "ours")] + ["release / ours", "ours, a second"])
+    heads = (
+        ["part"]
+        + names
+        + [f"{SIDES[side]} / ours" for side in others]
+        + [name + ", peak" for name in names]
+        + [name + ", multiply-adds" for name in ("release", "ours")]
+        + ["release / ours", "ours, a second"]
+    )
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for part in args.parts:
         here = [side for side in sides if side != "sdm" or part in OF_SDM]
@@ -102,14 +169,24 @@ def compare(args):
 
 
 def row(args, part, sides, found):
-    median = {side: statistics.median(seconds for run in runs for seconds in run["seconds"]) for side, runs in found.items()}
+    median = {
+        side: statistics.median(seconds for run in runs for seconds in run["seconds"])
+        for side, runs in found.items()
+    }
     peak = {side: max(run["peak"] for run in runs) for side, runs in found.items()}
     counts = multiply_adds(args, part)
-    cells = [PARTS[part]] + ["%.2f s" % median[side] if side in median else "" for side in sides]
-    cells += ["%.2f" % (median[side] / median["ours"]) if side in median else "" for side in sides if side != "ours"]
-    cells += ["%.2f GB" % peak[side] if side in peak else "" for side in sides]
-    cells += ["%.1fe9" % (counts[side] / 1e9) for side in ("release", "ours")]
-    cells += ["%.2f" % (counts["release"] / counts["ours"]), "%.1fe9" % (counts["ours"] / median["ours"] / 1e9)]
+    cells = [PARTS[part]] + [f"{median[side]:.2f} s" if side in median else "" for side in sides]
+    cells += [
+        f"{median[side] / median['ours']:.2f}" if side in median else ""
+        for side in sides
+        if side != "ours"
+    ]
+    cells += [f"{peak[side]:.2f} GB" if side in peak else "" for side in sides]
+    cells += [f"{counts[side] / 1e9:.1f}e9" for side in ("release", "ours")]
+    cells += [
+        f"{counts['release'] / counts['ours']:.2f}",
+        f"{counts['ours'] / median['ours'] / 1e9:.1f}e9",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -120,15 +197,26 @@ def multiply_adds(args, part):
     from jseg.ldm.presets import AUTOENCODERS, UNETS
     from jseg.parity.release.inputs import SIZES
     from jseg.parity.release.parts import STAGES
+
     unet, autoencoder = UNETS[args.size], AUTOENCODERS[args.size]
     step, forward = counts.guided_step(unet), counts.of_unet(unet)
-    encoding, decoding = (of(autoencoder, unet.height, unet.width) for of in (counts.of_encoding, counts.of_decoding))
+    encoding, decoding = (
+        of(autoencoder, unet.height, unet.width) for of in (counts.of_encoding, counts.of_decoding)
+    )
     found = {}
     for side in ("release", "ours"):
-        encode, decode, one = (counts.total(products, exact=side == "ours") for products in (encoding, decoding, forward))
+        encode, decode, one = (
+            counts.total(products, exact=side == "ours")
+            for products in (encoding, decoding, forward)
+        )
         conditioning = counts.conditioning(unet) if side == "ours" else 0.0
-        found[side] = {"step": step[side], "encode": encode, "decode": decode, "train": CHECKPOINTED * SIZES[args.size][0] * one,
-                       "stage": encode + conditioning + STAGES[2].start_index * step[side] + decode}[part]
+        found[side] = {
+            "step": step[side],
+            "encode": encode,
+            "decode": decode,
+            "train": CHECKPOINTED * SIZES[args.size][0] * one,
+            "stage": encode + conditioning + STAGES[2].start_index * step[side] + decode,
+        }[part]
     return found
 
 
@@ -137,6 +225,7 @@ def of_side(args):
     from jseg.parity.release.computing import completed
     from jseg.parity.release.inputs import read
     from jseg.runtime import device
+
     setting, arrays = read(Path(args.folder))
     device(setting.device)
     if args.child == "ours":
@@ -145,7 +234,9 @@ def of_side(args):
         from jseg.parity.release.official import Release as Side
     computation = getattr(Side(setting, arrays, Path(args.folder)), args.part)()[0]
     completed(computation.warm or computation.run)
-    return {"seconds": [seconds(lambda: completed(computation.run)) for _ in range(args.repetitions)]}
+    return {
+        "seconds": [seconds(lambda: completed(computation.run)) for _ in range(args.repetitions)]
+    }
 
 
 def seconds(compute):
@@ -158,9 +249,12 @@ def of_sdm(args):
     """PyTorch's, by the functions of sdm_speed.py; needs neither jseg nor Jittor."""
     import sdm_speed
     import torch
+
     examples = {"small": 2, "release": 1}[args.size] if args.part == "train" else 1
     device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
-    unet, x, t, y = sdm_speed.network(torch, args.sdm, args.size, device, examples, use_checkpoint=args.part == "train")
+    unet, x, t, y = sdm_speed.network(
+        torch, args.sdm, args.size, device, examples, use_checkpoint=args.part == "train"
+    )
 
     def compute():
         if args.part == "step":
@@ -175,27 +269,39 @@ def of_sdm(args):
     return {"seconds": [seconds(compute) for _ in range(args.repetitions)]}
 
 
-# Products of a guided step ------------------------------------------------------------------------------------------
+# Products of a guided step
+# ------------------------------------------------------------------------------------------
+
 
 def products(args):
-    """What a guided step's products take one by one, each timed alone in its shape, against the step."""
+    """What a guided step's products take one by one, each timed alone in its shape, against the
+    step.
+    """
     step, alone = run_child(args, "ours", "step"), run_child(args, "products")
     whole, kinds = statistics.median(step["seconds"]), alone["kinds"]
-    print("| products | number | multiply-adds | alone | a second | share of the step |\n|---|---|---|---|---|---|")
-    for name, (number, count, taken) in list(kinds.items()) + [("all", [sum(column) for column in zip(*kinds.values())])]:
+    print(
+        "| products | number | multiply-adds | alone | a second | share of the step "
+        "|\n|---|---|---|---|---|---|"
+    )
+    for name, (number, count, taken) in list(kinds.items()) + [
+        ("all", [sum(column) for column in zip(*kinds.values())])
+    ]:
         cells = name, number, count / 1e9, taken, count / taken / 1e9, 100 * taken / whole
         print("| %s | %d | %.1fe9 | %.3f s | %.1fe9 | %.0f %% |" % cells)
-    print("\nThe guided step takes %.3f s." % whole)
+    print(f"\nThe guided step takes {whole:.3f} s.")
 
 
 def of_products(args):
-    """{kind: (number, multiply-adds, seconds)} of our guided step's products, each shape timed alone."""
+    """{kind: (number, multiply-adds, seconds)} of our guided step's products, each shape timed
+    alone.
+    """
     import multiply_adds as counts
     import numpy as np
 
     from jseg.ldm.presets import UNETS
     from jseg.nn.layers import Pointwise, attention, nn
     from jseg.runtime import device, jt
+
     chosen, kinds, known = device(args.device), {}, {}
 
     def array(*shape):
@@ -214,7 +320,10 @@ def of_products(args):
             x = array(batch, inputs, one.height, one.width)
             return "1x1", lambda: layer(x)
         if one.doubled and chosen == "cpu":
-            x, weight = array(batch, inputs, one.height // 2, one.width // 2), array(4 * outputs, inputs, 2, 2)
+            x, weight = (
+                array(batch, inputs, one.height // 2, one.width // 2),
+                array(4 * outputs, inputs, 2, 2),
+            )
             return "2x2, for doubling", lambda: nn.conv2d(x, weight, padding=1)
         x, weight = array(batch, inputs, one.height, one.width), array(outputs, inputs, 3, 3)
         return "3x3", lambda: nn.conv2d(x, weight, padding=1)
@@ -225,7 +334,9 @@ def of_products(args):
         return statistics.median(times[1:])
 
     every = counts.of_unet(UNETS[args.size])
-    last = every[-1]._replace(shape=(every[-1].shape[0] // 2,) + every[-1].shape[1:])                       # without the variances
+    last = every[-1]._replace(
+        shape=(every[-1].shape[0] // 2,) + every[-1].shape[1:]
+    )  # without the variances
     for one in every[:-1] + [last]:
         if one.half == "spade":
             continue
@@ -234,26 +345,41 @@ def of_products(args):
         if (one, batch) not in known:
             known[one, batch] = timed(compute)
         number, count, taken = kinds.get(kind, (0, 0.0, 0.0))
-        kinds[kind] = number + 1, count + batch * counts.total([one], True, chosen), taken + known[one, batch]
+        kinds[kind] = (
+            number + 1,
+            count + batch * counts.total([one], True, chosen),
+            taken + known[one, batch],
+        )
     return {"kinds": kinds}
 
 
-# Growth -------------------------------------------------------------------------------------------------------------
+# Growth
+# --------------------------------------------------------------------------------------------------
+
 
 def growth(args):
-    """Ours alone: a guided step for more pictures and larger ones, and a stage of more steps, encoding and decoding left out."""
+    """Ours alone: a guided step for more pictures and larger ones, and a stage of more steps,
+    encoding and decoding left out.
+    """
     print("| what | seconds | per picture, pixel or step | peak |\n|---|---|---|---|")
     for what, values in GROWTH.items():
         first = None
         for value in values:
             size = value if what == "size" else (128, 96)
-            case = {"pictures": value if what == "pictures" else 1, "size": size, "steps": value if what == "steps" else 0}
+            case = {
+                "pictures": value if what == "pictures" else 1,
+                "size": size,
+                "steps": value if what == "steps" else 0,
+            }
             found = run_child(args, "growth", case=case)
             taken = statistics.median(found["seconds"])
             each = taken / (value[0] * value[1] if what == "size" else value)
             first = first or each
-            name = "latent of %dx%d" % value if what == "size" else "%s: %d" % (what, value)
-            print("| %s | %.2f s | %.2f | %.2f GB |" % (name, taken, each / first, found["peak"]), flush=True)
+            name = "latent of %dx%d" % value if what == "size" else f"{what}: {value}"
+            print(
+                f"| {name} | {taken:.2f} s | {each / first:.2f} | {found['peak']:.2f} GB |",
+                flush=True,
+            )
 
 
 def of_growth(args):
@@ -269,6 +395,7 @@ def of_growth(args):
     from jseg.noise import normal
     from jseg.parity.release.inputs import read
     from jseg.runtime import device, jt
+
     setting, _ = read(Path(args.folder))
     device(setting.device)
     count, (width, height), steps = args.case["pictures"], args.case["size"], args.case["steps"]
@@ -276,7 +403,10 @@ def of_growth(args):
     checkpoint.load_into(unet, setting.unet_weights)
     unet.eval()
     x = jt.array(normal(0, "growth", 0, (count, 3, height, width)))
-    y = one_hot(np.random.default_rng(0).integers(0, setting.unet.classes, (count, height, width)), setting.unet.classes)
+    y = one_hot(
+        np.random.default_rng(0).integers(0, setting.unet.classes, (count, height, width)),
+        setting.unet.classes,
+    )
     schedule = Schedule("ddim50")
     predictor = guided(unet, y, 3.5)
 

@@ -1,29 +1,45 @@
-"""Where the time of one guided step goes, by Jittor's profiler: convolutions, products, norms, and what is neither.
+"""Where the time of one guided step goes, by Jittor's profiler: convolutions, products, norms, and
+what is neither.
 
-The guided step of jseg.ldm.samplers under the weights of jseg.parity.stand_in, one picture. The step is first timed without the profiler,
-then its kernels are timed one by one and added up by kind. The multiply-adds a second that the convolutions reach in their own time are
-what this machine makes of these shapes; the last lines hold the step against that.
+The guided step of jseg.ldm.samplers under the weights of jseg.parity.stand_in, one picture. The
+step is first timed without the profiler, then its kernels are timed one by one and added up by
+kind. The multiply-adds a second that the convolutions reach in their own time are what this machine
+makes of these shapes; the last lines hold the step against that.
 
   OMP_NUM_THREADS=1 python benchmarks/step_profile.py --size release
-  JSEG_FUSED= python benchmarks/step_profile.py                         # without jseg.fused's operators
+  JSEG_FUSED= python benchmarks/step_profile.py                         # without jseg.nn's operators
 """
+
 import argparse
 import os
 import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
+sys.path.insert(
+    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # a clone need not be installed
 
 PRODUCTS = ("mkl_matmul", "cublas_matmul", "cublas_batched_matmul", "dnnl_sgemm")
 COPIES = ("reindex", "transpose", "getitem", "setitem", "concat")
-KINDS = ("convolutions", "products of matrices", "attention", "norms, with SPADE, FiLM and SiLU", "copies", "element by element")
+KINDS = (
+    "convolutions",
+    "products of matrices",
+    "attention",
+    "norms, with SPADE, FiLM and SiLU",
+    "copies",
+    "element by element",
+)
 CONVOLUTIONS, HEAVY = KINDS[0], KINDS[:3]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="small", help="a UNet of jseg.ldm.presets (default small)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", default="small", help="a UNet of jseg.ldm.presets (default small)"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--every", action="store_true", help="a line for every kernel as well")
@@ -31,6 +47,7 @@ def main():
     from jseg.ldm.presets import UNETS
     from jseg.parity.gpu.cost import seconds
     from jseg.runtime import device, jt
+
     if args.size not in UNETS:
         sys.exit(f"step_profile: no UNet {args.size!r}; choose from {', '.join(UNETS)}")
     device(args.device)
@@ -44,16 +61,22 @@ def main():
 
 
 def guided_step(config):
-    """A function that computes one guided step: conditional and unconditional prediction of the noise."""
+    """A function that computes one guided step: conditional and unconditional prediction of the
+    noise.
+    """
     from jseg.ldm.samplers import guided
     from jseg.ldm.unet import UNet
     from jseg.nn.layers import one_hot
     from jseg.parity.gpu.parity import filled, random
     from jseg.runtime import jt
+
     unet = filled(UNet(config))
     unet.eval()
     labels = np.random.default_rng(0).integers(0, config.classes, (1, config.height, config.width))
-    x, t = jt.array(random(1, config.latent_channels, config.height, config.width)), jt.array(np.array([600], np.int32))
+    x, t = (
+        jt.array(random(1, config.latent_channels, config.height, config.width)),
+        jt.array(np.array([600], np.int32)),
+    )
     with jt.no_grad():
         predictor = guided(unet, one_hot(labels, config.classes), 3.5)
 
@@ -79,23 +102,49 @@ def kind(name):
 
 
 def show(rows, alone, args):
-    # What Jittor hands to a library appears a second time as the operation it replaced, with no time.
-    rows = [(kind(row["Name"]), float(row["TotalTime"]) / 1e9 / args.repetitions, int(row["Count"]) / args.repetitions, row)
-            for row in rows if float(row["TotalTime"])]
+    # What Jittor hands to a library appears a second time as the operation it replaced, with no
+    # time.
+    rows = [
+        (
+            kind(row["Name"]),
+            float(row["TotalTime"]) / 1e9 / args.repetitions,
+            int(row["Count"]) / args.repetitions,
+            row,
+        )
+        for row in rows
+        if float(row["TotalTime"])
+    ]
     total = sum(time for _, time, _, _ in rows)
     spent = {which: sum(time for name, time, _, _ in rows if name == which) for which in KINDS}
-    print(f"guided step, UNet {args.size}, {args.device}: {alone * 1e3:.1f} ms; with the profiler {total * 1e3:.1f} ms\n")
+    print(
+        f"guided step, UNet {args.size}, {args.device}: {alone * 1e3:.1f} ms; with the profiler "
+        f"{total * 1e3:.1f} ms\n"
+    )
     print("| kind | kernels run | time | share |\n|---|---|---|---|")
     for which in KINDS:
-        mine = sorted((-time, count, row["Name"]) for name, time, count, row in rows if name == which)
-        print(f"| {which} | {sum(count for _, count, _ in mine):.0f} | {spent[which] * 1e3:.1f} ms | {spent[which] / total:.1%} |")
+        mine = sorted(
+            (-time, count, row["Name"]) for name, time, count, row in rows if name == which
+        )
+        print(
+            f"| {which} | {sum(count for _, count, _ in mine):.0f} | {spent[which] * 1e3:.1f} ms "
+            f"| {spent[which] / total:.1%} |"
+        )
         for time, count, name in mine if args.every else ():
             told = name[:90].replace("\n", " ").replace("|", "/")
             print(f"| ... {told} | {count:.0f} | {-time * 1e3:.2f} ms | {-time / total:.1%} |")
-    operations = sum(float(row["Compute"]) * time for which, time, _, row in rows if which == CONVOLUTIONS)
-    print(f"\nconvolutions: {operations / 1e9:.1f} GMAC a step, at {operations / spent[CONVOLUTIONS] / 1e9:.1f} GMAC/s in their own time; "
-          f"the step without the profiler does them at {operations / alone / 1e9:.1f} GMAC/s, {spent[CONVOLUTIONS] / alone:.0%} of that")
-    print(f"convolutions, products and attention together: {sum(spent[which] for which in HEAVY) / total:.0%} of the time")
+    operations = sum(
+        float(row["Compute"]) * time for which, time, _, row in rows if which == CONVOLUTIONS
+    )
+    print(
+        f"\nconvolutions: {operations / 1e9:.1f} GMAC a step, at "
+        f"{operations / spent[CONVOLUTIONS] / 1e9:.1f} GMAC/s in their own time; the step without "
+        f"the profiler does them at {operations / alone / 1e9:.1f} GMAC/s, "
+        f"{spent[CONVOLUTIONS] / alone:.0%} of that"
+    )
+    print(
+        "convolutions, products and attention together: "
+        f"{sum(spent[which] for which in HEAVY) / total:.0%} of the time"
+    )
 
 
 if __name__ == "__main__":

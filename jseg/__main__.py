@@ -1,4 +1,6 @@
-"""`python -m jseg NAME ...`, also installed as `jseg NAME ...` and called by scripts/NAME.py: run one of jseg/commands."""
+"""`python -m jseg NAME ...`, also installed as `jseg NAME ...` and called by scripts/NAME.py: run
+one of jseg/commands.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,15 @@ import sys  # and nothing more up here: Ctrl-C would be answered by a traceback
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command named first in `argv` with the rest; without one, list them. Ctrl-C gives one line and 130, however early."""
+    """Run the command named first in `argv` with the rest; without one, list them. Ctrl-C gives one
+    line and 130, however early.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
         return _run(argv)
-    except KeyboardInterrupt:  # before the command itself could answer: the imports take half a second
+    except (
+        KeyboardInterrupt
+    ):  # before the command itself could answer: the imports take half a second
         from jseg.machine import streams
 
         with streams.kept():
@@ -51,9 +57,18 @@ def _overview(argv: list[str] | None) -> None:
 
     names = cli.commands()
     width = max(map(len, names), default=0)
-    lines = [f"jseg {__version__}: pictures from semantic maps, and semantic maps from pictures, in Jittor", "", "commands:"]
+    lines = [
+        f"jseg {__version__}: pictures from semantic maps, and semantic maps from pictures, in "
+        "Jittor",
+        "",
+        "commands:",
+    ]
     lines += [f"  {name:<{width}}  {summary}" for name, summary in names.items()]
-    lines += ["", "jseg NAME --help shows a command's options; with JSEG_TRACEBACK=1 in the environment, errors show where they arose."]
+    lines += [
+        "",
+        "jseg NAME --help shows a command's options; with JSEG_TRACEBACK=1 in the environment, "
+        "errors show where they arose.",
+    ]
     print("\n".join(lines))
 
 

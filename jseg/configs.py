@@ -1,8 +1,10 @@
-"""The configurations of the networks: frozen dataclasses that are stored with the weights and alone rebuild a network.
+"""The configurations of the networks: frozen dataclasses that are stored with the weights and alone
+rebuild a network.
 
-The rows that were published or ship are in jseg/ldm/presets.py and jseg/flowseg/presets.py. `describe` says in words which network the
-names and shapes of a file look like.
+The rows that were published or ship are in jseg/ldm/presets.py and jseg/flowseg/presets.py.
+`describe` says in words which network the names and shapes of a file look like.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,16 +20,23 @@ PIXNERD_MARK = "s_embedder.proj.weight"
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The SPADE-conditioned UNet. `width` and `height` are the latent's, the size that the weights were trained at."""
-    channels: int = 256                                  # base width; level widths are channels * channel_mult
+    """The SPADE-conditioned UNet. `width` and `height` are the latent's, the size that the weights
+    were trained at.
+    """
+
+    channels: int = 256  # base width; level widths are channels * channel_mult
     channel_mult: Tuple[int, ...] = (1, 1, 2, 3, 4)
-    blocks: int = 2                                      # residual blocks per level (one more in the decoder half)
-    attention_downsampling: Tuple[int, ...] = (4, 8, 16)  # levels with attention, by their downsampling factor
-    head_channels: int = 64                              # channels per attention head
-    classes: int = 29                                    # columns of the one-hot label map
-    spade_channels: int = 128                            # hidden width of every SPADE norm
+    blocks: int = 2  # residual blocks per level (one more in the decoder half)
+    attention_downsampling: Tuple[int, ...] = (
+        4,
+        8,
+        16,
+    )  # levels with attention, by their downsampling factor
+    head_channels: int = 64  # channels per attention head
+    classes: int = 29  # columns of the one-hot label map
+    spade_channels: int = 128  # hidden width of every SPADE norm
     latent_channels: int = 3
-    groups: int = 32                                     # of every group norm
+    groups: int = 32  # of every group norm
     dropout: float = 0.0
     width: int = 128
     height: int = 96
@@ -36,13 +45,16 @@ class UNetConfig:
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """The VQ autoencoder; its downsampling factor is 2 ** (levels - 1)."""
+
     channels: int = 128
     channel_mult: Tuple[int, ...] = (1, 2, 4)
-    blocks: int = 2                                      # residual blocks per level (one more in the decoder)
+    blocks: int = 2  # residual blocks per level (one more in the decoder)
     latent_channels: int = 3
     codebook_size: int = 8192
     picture_channels: int = 3
-    groups: int = 32                                     # of every group norm; with one channel a group, a picture's mean colour is lost
+    groups: int = (
+        32  # of every group norm; with one channel a group, a picture's mean colour is lost
+    )
 
     @property
     def downsampling(self) -> int:
@@ -51,44 +63,73 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class PixNerdConfig:
-    """A patch transformer with a neural field per patch, and the task it was trained for: both are stored with its weights.
+    """A patch transformer with a neural field per patch, and the task it was trained for: both are
+    stored with its weights.
 
-    source: where the flow starts, since weights are only good for the source they were trained with. image_input: whether the network
-    sees the picture beside x_t; None: exactly if the source has noise ("image+noise" without it is possible, but poor). Raises
-    ValueError for what does not fit together, a deterministic source with the picture as an input above all.
+    source: where the flow starts, since weights are only good for the source they were trained
+    with. image_input: whether the network sees the picture beside x_t; None: exactly if the source
+    has noise ("image+noise" without it is possible, but poor). Raises ValueError for what does not
+    fit together, a deterministic source with the picture as an input above all.
     """
-    hidden_size: int = 1024                              # width of the transformer's tokens
+
+    hidden_size: int = 1024  # width of the transformer's tokens
     heads: int = 16
-    depth: int = 22                                      # transformer blocks
-    pixel_blocks: int = 2                                # neural-field blocks
-    pixel_channels: int = 64                             # width of the neural field
-    pixel_ratio: int = 2                                 # its hidden width, in multiples of pixel_channels
-    frequencies: int = 8                                 # cosines per axis with which the field knows a pixel's place in its patch
-    patch: int = 16                                      # pixels; pictures are multiples of it
-    classes: int = 1000                                  # rows of the label embedding less one; the last row is the null class
-    labels: int = 150                                    # classes of the segmentation
-    codes: str = "kronecker"                             # kind of their codes, `encoding.class_codes`
-    source: str = "image"                                # "image", "noise" or "image+noise"
+    depth: int = 22  # transformer blocks
+    pixel_blocks: int = 2  # neural-field blocks
+    pixel_channels: int = 64  # width of the neural field
+    pixel_ratio: int = 2  # its hidden width, in multiples of pixel_channels
+    frequencies: int = 8  # cosines per axis with which the field knows a pixel's place in its patch
+    patch: int = 16  # pixels; pictures are multiples of it
+    classes: int = 1000  # rows of the label embedding less one; the last row is the null class
+    labels: int = 150  # classes of the segmentation
+    codes: str = "kronecker"  # kind of their codes, `encoding.class_codes`
+    source: str = "image"  # "image", "noise" or "image+noise"
     image_input: Optional[bool] = None
-    width: int = 512                                     # of the training crops, and of the windows at inference
+    width: int = 512  # of the training crops, and of the windows at inference
     height: int = 512
 
     def __post_init__(self):
         if self.source not in SOURCES:
-            raise ValueError(f"PixNerdConfig: source is {self.source!r}; choose one of {', '.join(SOURCES)}")
+            raise ValueError(
+                f"PixNerdConfig: source is {self.source!r}; choose one of {', '.join(SOURCES)}"
+            )
         if self.image_input and self.source == "image":
-            raise ValueError("PixNerdConfig: source 'image' with image_input: the velocity (x_t - image) / t can then be read off without "
-                             "looking at the picture, and nothing is learnt; drop image_input, or start from 'noise' or 'image+noise'")
+            raise ValueError(
+                "PixNerdConfig: source 'image' with image_input: the velocity (x_t - image) / t "
+                "can then be read off without looking at the picture, and nothing is learnt; drop "
+                "image_input, or start from 'noise' or 'image+noise'"
+            )
         if self.image_input is False and self.source == "noise":
-            raise ValueError("PixNerdConfig: source 'noise' without image_input never sees the picture; leave image_input out")
-        for name in ("hidden_size", "heads", "pixel_blocks", "pixel_channels", "pixel_ratio", "frequencies", "patch", "width", "height"):
+            raise ValueError(
+                "PixNerdConfig: source 'noise' without image_input never sees the picture; leave "
+                "image_input out"
+            )
+        for name in (
+            "hidden_size",
+            "heads",
+            "pixel_blocks",
+            "pixel_channels",
+            "pixel_ratio",
+            "frequencies",
+            "patch",
+            "width",
+            "height",
+        ):
             if getattr(self, name) < 1:
-                raise ValueError(f"PixNerdConfig: {name} is {getattr(self, name)}; expected 1 or more")
+                raise ValueError(
+                    f"PixNerdConfig: {name} is {getattr(self, name)}; expected 1 or more"
+                )
         if self.depth < 0 or self.classes < 0 or self.labels < 2:
-            raise ValueError(f"PixNerdConfig: depth {self.depth}, classes {self.classes}, labels {self.labels}; expected 0, 0, 2 or more")
+            raise ValueError(
+                f"PixNerdConfig: depth {self.depth}, classes {self.classes}, labels "
+                f"{self.labels}; expected 0, 0, 2 or more"
+            )
         if self.hidden_size % (4 * self.heads):
-            raise ValueError(f"PixNerdConfig: hidden_size {self.hidden_size}, heads {self.heads}; expected a multiple of 4 heads, since "
-                             f"positions turn pairs of each head's channels, for x and for y")
+            raise ValueError(
+                f"PixNerdConfig: hidden_size {self.hidden_size}, heads {self.heads}; expected a "
+                "multiple of 4 heads, since positions turn pairs of each head's channels, for x "
+                "and for y"
+            )
 
     @property
     def sees_image(self) -> bool:
@@ -97,7 +138,9 @@ class PixNerdConfig:
 
 
 def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
-    """In a few words, the network that these names and shapes look like; None when they look like none that is known."""
+    """In a few words, the network that these names and shapes look like; None when they look like
+    none that is known.
+    """
     if UNET_MARK in shapes and SPADE_MARK in shapes:
         base, classes = (*shapes[UNET_MARK], 0)[0], (*shapes[SPADE_MARK], 0, 0)[1]
         return f"a UNet with {base} base channels and {classes} classes"
@@ -106,7 +149,9 @@ def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
     if AUTOENCODER_MARK in shapes:
         codes = shapes.get("quantize.embedding.weight") or shapes.get("quantize.embed.weight")
         codebook = f"{codes[0]} codes" if codes else "no codebook (a KL autoencoder?)"
-        return f"an autoencoder with {(*shapes[AUTOENCODER_MARK], 0)[0]} base channels and {codebook}"
+        return (
+            f"an autoencoder with {(*shapes[AUTOENCODER_MARK], 0)[0]} base channels and {codebook}"
+        )
     if PIXNERD_MARK in shapes:
         return "a PixNerd network"
     if any(name.startswith("model.diffusion_model.") for name in shapes):

@@ -1,4 +1,6 @@
-"""A labelled contact sheet: rows of pictures under headings, for looking at many results at once."""
+"""A labelled contact sheet: rows of pictures under headings, for looking at many results at
+once.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +14,104 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK = (30, 30, 30)
 FEW_COLOURS = 200
-# Where systems keep fonts, and parts of the names of those that have Chinese, Japanese and Korean characters.
-FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts", "/Library/Fonts", "~/.local/share/fonts", "~/.fonts")
-FONT_NAMES = ("notosanscjk", "notosanssc", "notoserifcjk", "sourcehansans", "wqy-", "wenquanyi", "droidsansfallback", "pingfang", "stheiti",
-              "hiragino", "arphic", "uming", "ukai", "simhei", "simsun", "unifont")
+# Where systems keep fonts, and parts of the names of those that have Chinese, Japanese and Korean
+# characters.
+FONT_FOLDERS = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "~/.local/share/fonts",
+    "~/.fonts",
+)
+FONT_NAMES = (
+    "notosanscjk",
+    "notosanssc",
+    "notoserifcjk",
+    "sourcehansans",
+    "wqy-",
+    "wenquanyi",
+    "droidsansfallback",
+    "pingfang",
+    "stheiti",
+    "hiragino",
+    "arphic",
+    "uming",
+    "ukai",
+    "simhei",
+    "simsun",
+    "unifont",
+)
 
 
-def contact_sheet(rows: Sequence[Sequence[Optional[np.ndarray]]], headings: Sequence[str], row_names: Sequence[str],
-                  cell_width: int = 256) -> np.ndarray:
-    """A labelled grid on white as uint8 [H, W, 3]: one row of uint8 [h, w, 3] pictures (None = blank) per name, one heading per column.
+def contact_sheet(
+    rows: Sequence[Sequence[Optional[np.ndarray]]],
+    headings: Sequence[str],
+    row_names: Sequence[str],
+    cell_width: int = 256,
+) -> np.ndarray:
+    """A labelled grid on white as uint8 [H, W, 3]: one row of uint8 [h, w, 3] pictures (None =
+    blank) per name, one heading per column.
 
-    Pictures are fitted into cells as wide as cell_width and as high as the row's tallest needs, aspect kept; few-coloured maps with
-    nearest. Names that no font on this machine can write become the row's number, told once with the names on standard error.
-    Raises ValueError when rows, names and headings do not match or the sheet would exceed JPEG's 65535 pixels.
+    Pictures are fitted into cells as wide as cell_width and as high as the row's tallest needs,
+    aspect kept; few-coloured maps with nearest. Names that no font on this machine can write become
+    the row's number, told once with the names on standard error. Raises ValueError when rows, names
+    and headings do not match or the sheet would exceed JPEG's 65535 pixels.
     """
     if len(rows) != len(row_names) or any(len(row) > len(headings) for row in rows):
-        raise ValueError("contact sheet: %d rows of up to %d pictures; expected %d rows of at most %d, as named"
-                         % (len(rows), max([len(row) for row in rows] or [0]), len(row_names), len(headings)))
-    text_height, gutter, margin = max(12, cell_width // 14), max(2, cell_width // 40), max(8, cell_width // 16)
+        raise ValueError(
+            f"contact sheet: {len(rows)} rows of up to {max([len(row) for row in rows] or [0])} "
+            f"pictures; expected {len(row_names)} rows of at most {len(headings)}, as named"
+        )
+    text_height, gutter, margin = (
+        max(12, cell_width // 14),
+        max(2, cell_width // 40),
+        max(8, cell_width // 16),
+    )
     font = _font(text_height, "".join([*row_names, *headings]))
     names = [_fitted(name, font, cell_width * 3 // 4) for name in _writable(row_names, font)]
     headings = [_fitted(heading, font, cell_width) for heading in headings]
     heights = [_row_height(row, cell_width) for row in rows]
-    left = margin + max([_text_width(name, font) for name in names] or [0]) + (margin if any(names) else 0)
+    left = (
+        margin
+        + max([_text_width(name, font) for name in names] or [0])
+        + (margin if any(names) else 0)
+    )
     top = margin + 2 * text_height
     width = left + len(headings) * (cell_width + gutter) - gutter + margin
     height = top + sum(heights) + max(len(rows) - 1, 0) * gutter + margin
     if max(width, height) > 65535:
-        raise ValueError("contact sheet would be %dx%d pixels; expected at most 65535, show fewer than %d rows"
-                         % (width, height, len(rows)))
+        raise ValueError(
+            f"contact sheet would be {width}x{height} pixels; expected at most 65535, show fewer "
+            f"than {len(rows)} rows"
+        )
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     columns = [left + column * (cell_width + gutter) for column in range(len(headings))]
     for x, heading in zip(columns, headings):
-        draw.text((x + (cell_width - _text_width(heading, font)) // 2, margin), heading, fill=INK, font=font)
+        draw.text(
+            (x + (cell_width - _text_width(heading, font)) // 2, margin),
+            heading,
+            fill=INK,
+            font=font,
+        )
     y = top
     for row, name, row_height in zip(rows, names, heights):
         draw.text((margin, y + (row_height - text_height) // 2), name, fill=INK, font=font)
         for x, picture in zip(columns, row):
             if picture is not None:
                 cell = _scaled_into(picture, cell_width, row_height)
-                sheet.paste(cell, (x + (cell_width - cell.width) // 2, y + (row_height - cell.height) // 2))
+                sheet.paste(
+                    cell, (x + (cell_width - cell.width) // 2, y + (row_height - cell.height) // 2)
+                )
         y += row_height + gutter
     return np.array(sheet)
 
 
 def _row_height(row: Sequence[Optional[np.ndarray]], width: int) -> int:
-    tallest = max([picture.shape[0] / picture.shape[1] for picture in row if picture is not None] or [0.75])
+    tallest = max(
+        [picture.shape[0] / picture.shape[1] for picture in row if picture is not None] or [0.75]
+    )
     return max(1, round(width * min(tallest, 2.0)))
 
 
@@ -72,7 +125,9 @@ def _scaled_into(picture: np.ndarray, width: int, height: int) -> Image.Image:
 
 
 def _font(height: int, text: str) -> ImageFont.ImageFont:
-    """Pillow's own font, or the first of the system's that has every character of `text` where that one has not."""
+    """Pillow's own font, or the first of the system's that has every character of `text` where that
+    one has not.
+    """
     try:
         own = ImageFont.load_default(size=height)
     except (TypeError, ImportError, OSError):
@@ -98,17 +153,38 @@ def _wide_fonts() -> Sequence[str]:
     found = []
     for folder in FONT_FOLDERS:
         for parent, _, names in os.walk(os.path.expanduser(folder)):
-            found += [os.path.join(parent, name) for name in names if name.lower().endswith((".ttf", ".ttc", ".otf"))]
-    ranks = {path: next((rank for rank, name in enumerate(FONT_NAMES) if name in os.path.basename(path).lower()), None) for path in found}
-    return sorted((path for path in found if ranks[path] is not None), key=lambda path: (ranks[path], path))
+            found += [
+                os.path.join(parent, name)
+                for name in names
+                if name.lower().endswith((".ttf", ".ttc", ".otf"))
+            ]
+    ranks = {
+        path: next(
+            (
+                rank
+                for rank, name in enumerate(FONT_NAMES)
+                if name in os.path.basename(path).lower()
+            ),
+            None,
+        )
+        for path in found
+    }
+    return sorted(
+        (path for path in found if ranks[path] is not None), key=lambda path: (ranks[path], path)
+    )
 
 
 def _lacking(font: ImageFont.ImageFont, text: str) -> int:
-    """How many characters of the text the font has no glyph for: such a one looks like one that no font has."""
+    """How many characters of the text the font has no glyph for: such a one looks like one that no
+    font has.
+    """
+
     def shown(character: str) -> bytes:
         try:
             return bytes(font.getmask(character))
-        except UnicodeEncodeError:  # the bitmap font has Latin-1 alone; half a character no font has
+        except (
+            UnicodeEncodeError
+        ):  # the bitmap font has Latin-1 alone; half a character no font has
             return b"none"
 
     unknown = (b"none", shown("\U0010fffe"))
@@ -116,12 +192,16 @@ def _lacking(font: ImageFont.ImageFont, text: str) -> int:
 
 
 def _writable(names: Sequence[str], font: ImageFont.ImageFont) -> Sequence[str]:
-    """The names, those that the font cannot write as their rows' numbers, counted from 1 and listed on standard error."""
+    """The names, those that the font cannot write as their rows' numbers, counted from 1 and listed
+    on standard error.
+    """
     lacking = {number: name for number, name in enumerate(names, 1) if _lacking(font, name)}
     if lacking:
         told = "; ".join(f"row {number}: {name}" for number, name in lacking.items())
-        _tell_once(f"no font here writes the names of {len(lacking)} of {len(names)} rows of the sheet ({told}); install one, such as "
-                   "fonts-noto-cjk")
+        _tell_once(
+            f"no font here writes the names of {len(lacking)} of {len(names)} rows of the sheet "
+            f"({told}); install one, such as fonts-noto-cjk"
+        )
     return [f"row {number}" if number in lacking else name for number, name in enumerate(names, 1)]
 
 
@@ -135,11 +215,13 @@ def _text_width(text: str, font: ImageFont.ImageFont) -> int:
 
 
 def _fitted(text: str, font: ImageFont.ImageFont, width: int) -> str:
-    """The text, its middle replaced by dots where it is wider than `width`; what the font cannot show becomes '?'."""
+    """The text, its middle replaced by dots where it is wider than `width`; what the font cannot
+    show becomes '?'.
+    """
     text = "".join("?" if _lacking(font, character) else character for character in text)
     kept = len(text)
     fitted = text
     while _text_width(fitted, font) > width and kept > 2:
         kept -= 1
-        fitted = text[:(kept + 1) // 2] + "..." + text[len(text) - kept // 2:]
+        fitted = text[: (kept + 1) // 2] + "..." + text[len(text) - kept // 2 :]
     return fitted

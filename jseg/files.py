@@ -1,6 +1,7 @@
 """Write a file whole or not at all, whatever interrupts the run.
 
-The content goes to a hidden temporary in the same folder, reaches the disk, and takes its name in one move.
+The content goes to a hidden temporary in the same folder, reaches the disk, and takes its name in
+one move.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ class DataError(ValueError):
 
 
 def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write(file)` fill a hidden temporary beside `path`, then put it in place in one move, on disk before it has the name.
+    """Let `write(file)` fill a hidden temporary beside `path`, then put it in place in one move, on
+    disk before it has the name.
 
-    Whatever goes wrong, `path` keeps its old content (or absence), the temporary is removed and the error is raised again.
+    Whatever goes wrong, `path` keeps its old content (or absence), the temporary is removed and the
+    error is raised again.
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError("cannot write %s: the folder %s does not exist; create it first" % (path, path.parent))
-    temporary = path.parent / (".jseg-%d-%s.part" % (os.getpid(), secrets.token_hex(8)))
+        raise FileNotFoundError(
+            f"cannot write {path}: the folder {path.parent} does not exist; create it first"
+        )
+    temporary = path.parent / (f".jseg-{os.getpid()}-{secrets.token_hex(8)}.part")
     _open_temporaries.add(temporary.name)
     try:
         with open(temporary, "xb") as file:
@@ -50,7 +55,9 @@ def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_stale_temporaries(folder: PathLike) -> List[str]:
-    """Remove what killed runs left of write_atomic in `folder`; the names removed. Temporaries of live processes stay."""
+    """Remove what killed runs left of write_atomic in `folder`; the names removed. Temporaries of
+    live processes stay.
+    """
     removed = []
     for entry in sorted(Path(folder).iterdir()):
         match = TEMPORARY.match(entry.name)
@@ -70,7 +77,8 @@ def sha256(path: PathLike) -> str:
 
 
 def _in_use(process: int) -> bool:
-    # A killed run's id may have become ours (containers count from 1 again); our own files are known by name.
+    # A killed run's id may have become ours (containers count from 1 again); our own files are
+    # known by name.
     if process == os.getpid():
         return False
     try:

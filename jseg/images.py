@@ -1,8 +1,9 @@
 """Image file <-> array: the only place with 127.5, RGB, resizing and saving.
 
-Mirrors the release's `Image.open(...)`, `label.resize((128, 96), NEAREST)` and `custom_to_pil` (image_sample.py,
-image_datasets.py), with every mode of picture converted on purpose and every unreadable file named.
-Arrays: pictures uint8 [H, W, 3] RGB, labels uint8 [H, W] of class ids, network side float32 [3, H, W] in [-1, 1].
+Mirrors the release's `Image.open(...)`, `label.resize((128, 96), NEAREST)` and `custom_to_pil`
+(image_sample.py, image_datasets.py), with every mode of picture converted on purpose and every
+unreadable file named. Arrays: pictures uint8 [H, W, 3] RGB, labels uint8 [H, W] of class ids,
+network side float32 [3, H, W] in [-1, 1].
 """
 
 from __future__ import annotations
@@ -26,25 +27,33 @@ from jseg.image_files.decoding import (
     white_is_zero,
 )
 
-BLACK_LEVEL, BLACK_PART = 8, 0.999          # of 255; of the pixels
-EMPTY_LEVEL = 16                            # of 255: deep colours that stay below it use 12 of 16 bits at most
+BLACK_LEVEL, BLACK_PART = 8, 0.999  # of 255; of the pixels
+EMPTY_LEVEL = 16  # of 255: deep colours that stay below it use 12 of 16 bits at most
 
 
 def read_picture(path: PathLike) -> np.ndarray:
     """Read a picture of any mode as uint8 [H, W, 3] RGB.
 
-    Alpha is composited over white, the orientation is applied, of several frames the first is taken. Deeper gray is reduced to
-    8 bits: integers from the smallest of 8, 12 and 16 bits that holds them, floating-point from 0..1 or 0..255. Raises
-    ImageError when the file is missing, is no picture, is truncated, or holds other values.
-    release: `Image.open` without conversion, so gray, RGBA and rotated files crash; here: converted.
+    Alpha is composited over white, the orientation is applied, of several frames the first is
+    taken. Deeper gray is reduced to 8 bits: integers from the smallest of 8, 12 and 16 bits that
+    holds them, floating-point from 0..1 or 0..255. Raises ImageError when the file is missing, is
+    no picture, is truncated, or holds other values. release: `Image.open` without conversion, so
+    gray, RGBA and rotated files crash; here: converted.
     """
     return examine_picture(path)[0]
 
 
 def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, List[str]]:
-    """(the picture as `read_picture` reads it, remarks on how, calling it `what`); raises ImageError."""
+    """(the picture as `read_picture` reads it, remarks on how, calling it `what`); raises
+    ImageError.
+    """
     with opened(path) as image:
-        header, bits, inverted, several = header_of(image), stored_bits(image), white_is_zero(image), several_frames(image)
+        header, bits, inverted, several = (
+            header_of(image),
+            stored_bits(image),
+            white_is_zero(image),
+            several_frames(image),
+        )
         decode(image, path)
         image, reduced, empty = _eight_bits(upright(image), path, bits, inverted)
         picture = np.array(_to_rgb(image), dtype=np.uint8)
@@ -56,8 +65,10 @@ def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, 
     if reduced:
         remarks.append(f"{what}s are reduced from {reduced}")
     if empty:
-        remarks.append(f"{what}s have {bits} bits a channel of which the upper ones are empty, so they "
-                       f"come out dark; scale their values to the whole range, or save 8 bits")
+        remarks.append(
+            f"{what}s have {bits} bits a channel of which the upper ones are empty, so they "
+            f"come out dark; scale their values to the whole range, or save 8 bits"
+        )
     if several:
         remarks.append(f"{what}s hold several frames or pages, of which the first is taken")
     if header.turned:
@@ -70,14 +81,18 @@ def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, 
 
 
 def resize_picture(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize uint8 [H, W, 3] to [height, width, 3] with Pillow's antialiased Lanczos; the same array if already that size."""
+    """Resize uint8 [H, W, 3] to [height, width, 3] with Pillow's antialiased Lanczos; the same
+    array if already that size.
+    """
     if picture.shape[:2] == (height, width):
         return picture
     return np.array(Image.fromarray(picture).resize((width, height), Image.LANCZOS))
 
 
 def resize_label(label: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize uint8 [H, W] class ids to [height, width] as Pillow's NEAREST does (the release's label resize)."""
+    """Resize uint8 [H, W] class ids to [height, width] as Pillow's NEAREST does (the release's
+    label resize).
+    """
     if label.shape == (height, width):
         return label
     return np.array(Image.fromarray(label).resize((width, height), Image.NEAREST))
@@ -92,21 +107,33 @@ def to_signed(picture: np.ndarray) -> np.ndarray:
 def from_signed(array: np.ndarray, rounding: str = "round") -> np.ndarray:
     """Float [3, H, W], clipped to [-1, 1] -> uint8 [H, W, 3].
 
-    rounding "round" is the inverse of to_signed; "truncate" is the release's `uint8(255 * (x + 1) / 2)`, which darkens
-    by half a level on average. Raises ValueError for NaN or infinite values and for an unknown rounding.
+    rounding "round" is the inverse of to_signed; "truncate" is the release's `uint8(255 * (x + 1) /
+    2)`, which darkens by half a level on average. Raises ValueError for NaN or infinite values and
+    for an unknown rounding.
     """
     if rounding not in ("round", "truncate"):
-        raise ValueError("rounding is %r; expected 'round' or 'truncate'" % (rounding,))
+        raise ValueError(f"rounding is {rounding!r}; expected 'round' or 'truncate'")
     if not np.isfinite(array).all():
-        raise ValueError("the picture to be saved holds NaN or infinite values; check the weights (wrong network or a broken file)")
-    levels = (np.clip(array, -1.0, 1.0).astype(np.float32) + np.float32(1.0)) / np.float32(2.0) * np.float32(255.0)
+        raise ValueError(
+            "the picture to be saved holds NaN or infinite values; check the weights (wrong "
+            "network or a broken file)"
+        )
+    levels = (
+        (np.clip(array, -1.0, 1.0).astype(np.float32) + np.float32(1.0))
+        / np.float32(2.0)
+        * np.float32(255.0)
+    )
     if rounding == "round":
         levels = np.rint(levels)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
 
 
-def jpeg_round_trip(picture: np.ndarray, quality: int = 75, subsampling: str = "4:2:0") -> np.ndarray:
-    """Encode uint8 [H, W, 3] as JPEG and decode it again, in memory; the defaults are Pillow's, hence the release's hand-off."""
+def jpeg_round_trip(
+    picture: np.ndarray, quality: int = 75, subsampling: str = "4:2:0"
+) -> np.ndarray:
+    """Encode uint8 [H, W, 3] as JPEG and decode it again, in memory; the defaults are Pillow's,
+    hence the release's hand-off.
+    """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
     buffer.seek(0)
@@ -114,19 +141,26 @@ def jpeg_round_trip(picture: np.ndarray, quality: int = 75, subsampling: str = "
         return np.array(image)
 
 
-def save_picture(path: PathLike, picture: np.ndarray, quality: int = 95, subsampling: str = "4:4:4") -> None:
-    """Write uint8 [H, W, 3] (or a label [H, W] as PNG) whole or not at all; .jpg, .jpeg or .png by suffix.
+def save_picture(
+    path: PathLike, picture: np.ndarray, quality: int = 95, subsampling: str = "4:4:4"
+) -> None:
+    """Write uint8 [H, W, 3] (or a label [H, W] as PNG) whole or not at all; .jpg, .jpeg or .png by
+    suffix.
 
-    Equal pictures give equal bytes. Raises ImageError for another suffix; OSError (disk full) passes through.
+    Equal pictures give equal bytes. Raises ImageError for another suffix; OSError (disk full)
+    passes through.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".jpg", ".jpeg", ".png"):
-        raise ImageError("cannot save %s: expected a name that ends in .jpg, .jpeg or .png" % path)
+        raise ImageError(f"cannot save {path}: expected a name that ends in .jpg, .jpeg or .png")
     image = Image.fromarray(picture)
     if suffix == ".png":
         write_atomic(path, lambda file: image.save(file, format="PNG"))
     else:
-        write_atomic(path, lambda file: image.save(file, format="JPEG", quality=quality, subsampling=subsampling))
+        write_atomic(
+            path,
+            lambda file: image.save(file, format="JPEG", quality=quality, subsampling=subsampling),
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -137,20 +171,33 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image, path: PathLike, bits: int, inverted: bool) -> Tuple[Image.Image, str, bool]:
-    """(the image in 8 bits a channel, what it was reduced from or "", whether the upper bits of its colours were empty).
+def _eight_bits(
+    image: Image.Image, path: PathLike, bits: int, inverted: bool
+) -> Tuple[Image.Image, str, bool]:
+    """(the image in 8 bits a channel, what it was reduced from or "", whether the upper bits of its
+    colours were empty).
 
     inverted: whether its file says that 0 is white. Raises ImageError for values of no known range.
     """
     if inverted and (image.mode == "F" or image.mode == "I"):
-        raise ImageError(f"{path} is a {bits}-bit picture in which 0 is white; expected that of 8 or 16 bits alone, convert it first")
+        raise ImageError(
+            f"{path} is a {bits}-bit picture in which 0 is white; expected that of 8 or 16 bits "
+            "alone, convert it first"
+        )
     if image.mode == "F":
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
-            raise ImageError(f"{path} is a floating-point picture with values {values.min():g}..{values.max():g}; expected 0..1 or "
-                             f"0..255, convert it to 8-bit RGB first")
+            raise ImageError(
+                f"{path} is a floating-point picture with values "
+                f"{values.min():g}..{values.max():g}; expected 0..1 or 0..255, convert it to "
+                "8-bit RGB first"
+            )
         top = 1 if values.max() <= 1 else 255
-        return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)), f"floating-point values, taken as 0..{top}", False
+        return (
+            Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)),
+            f"floating-point values, taken as 0..{top}",
+            False,
+        )
     if not image.mode.startswith("I"):
         # Pillow itself keeps the upper 8 bits of deeper colours.
         if bits <= 8:
@@ -160,9 +207,11 @@ def _eight_bits(image: Image.Image, path: PathLike, bits: int, inverted: bool) -
 
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError(f"{path} is a 32-bit picture with values {values.min()}..{values.max()}; expected values of 8 or 16 bits, "
-                         f"0..255 or 0..65535, convert it first")
-    values = 2 ** bits - 1 - values if inverted else values
+        raise ImageError(
+            f"{path} is a 32-bit picture with values {values.min()}..{values.max()}; expected "
+            "values of 8 or 16 bits, 0..255 or 0..65535, convert it first"
+        )
+    values = 2**bits - 1 - values if inverted else values
     top = next(top for top in (255, 4095, 65535) if values.max() <= top)
     levels = (values * 255 + top // 2) // top
     stored = max(bits, 16)

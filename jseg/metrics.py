@@ -1,10 +1,13 @@
-"""Metrics from arrays: agreement of label maps, likeness of styles, distances of feature sets, and the challenge's score.
+"""Metrics from arrays: agreement of label maps, likeness of styles, distances of feature sets, and
+the challenge's score.
 
-Label maps: one confusion matrix a data set, added up picture by picture, and everything else from it (Long et al. 2015).
-Styles: the colour histograms of a script in circulation among the entries of the 3rd Jittor AI challenge; whether the organisers
-score with it is not known. Feature sets: Frechet distance (Heusel et al. 2017) and kernel distance (Binkowski et al. 2018).
-The release has no metrics.
+Label maps: one confusion matrix a data set, added up picture by picture, and everything else from
+it (Long et al. 2015). Styles: the colour histograms of a script in circulation among the entries of
+the 3rd Jittor AI challenge; whether the organisers score with it is not known. Feature sets:
+Frechet distance (Heusel et al. 2017) and kernel distance (Binkowski et al. 2018). The release has
+no metrics.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,17 +19,30 @@ from jseg.data.classes import IGNORED
 
 Ignore = Union[int, Sequence[int], None]
 
-HUE_EDGES = (20, 40, 75, 155, 190, 270, 295, 315)   # degrees; a class ends at its edge, above the last one begins the first again
-CUTS = (51, 178)                                    # of saturation and value, 0.2 and 0.7 of 255
-COLOUR_BINS, HUE_BINS = 16 ** 3, 8 * 3 * 3
-KERNEL_ROWS = 1024                                  # of the kernel matrix at a time: 10,000 pictures need 80 MB instead of 800
+HUE_EDGES = (
+    20,
+    40,
+    75,
+    155,
+    190,
+    270,
+    295,
+    315,
+)  # degrees; a class ends at its edge, above the last one begins the first again
+CUTS = (51, 178)  # of saturation and value, 0.2 and 0.7 of 255
+COLOUR_BINS, HUE_BINS = 16**3, 8 * 3 * 3
+KERNEL_ROWS = 1024  # of the kernel matrix at a time: 10,000 pictures need 80 MB instead of 800
 
 
-def confusion(prediction: np.ndarray, target: np.ndarray, classes: int, ignore: Ignore = IGNORED) -> np.ndarray:
-    """Pixels counted by (target, prediction): int64 [classes, classes], rows = target. Matrices of a data set's pictures add up.
+def confusion(
+    prediction: np.ndarray, target: np.ndarray, classes: int, ignore: Ignore = IGNORED
+) -> np.ndarray:
+    """Pixels counted by (target, prediction): int64 [classes, classes], rows = target. Matrices of
+    a data set's pictures add up.
 
-    prediction, target: integers of one shape; pixels whose target is `ignore` (an id, several, or None) are not counted.
-    Raises ValueError for other shapes and types, and for ids outside of 0 ... classes - 1 in a counted pixel.
+    prediction, target: integers of one shape; pixels whose target is `ignore` (an id, several, or
+    None) are not counted. Raises ValueError for other shapes and types, and for ids outside of 0
+    ... classes - 1 in a counted pixel.
     """
     prediction, target = _maps(prediction, target)
     ignored = [] if ignore is None else np.atleast_1d(ignore).tolist()
@@ -35,17 +51,31 @@ def confusion(prediction: np.ndarray, target: np.ndarray, classes: int, ignore: 
     for name, ids in (("prediction", prediction), ("target", target)):
         beyond = np.unique(ids[(ids < 0) | (ids >= classes)])
         if beyond.size:
-            raise ValueError("confusion: the %s holds ids %s; expected 0 to %d, or ids to ignore (%s) in the target"
-                             % (name, beyond[:8].tolist(), classes - 1, ", ".join(map(str, ignored)) or "none"))
-    return np.bincount(target * classes + prediction, minlength=classes * classes).reshape(classes, classes)
+            raise ValueError(
+                f"confusion: the {name} holds ids {beyond[:8].tolist()}; expected 0 to "
+                f"{classes - 1}, or ids to ignore ({', '.join(map(str, ignored)) or 'none'}) in "
+                "the target"
+            )
+    return np.bincount(target * classes + prediction, minlength=classes * classes).reshape(
+        classes, classes
+    )
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One row per class, float64 [classes], NaN where a score is not defined; pixels and predicted count pixels, int64."""
-    iou: np.ndarray               # intersection over union; NaN if the class is neither in the targets nor predicted
-    accuracy: np.ndarray          # recall: share of the class's pixels that were found; NaN if it is not in the targets
-    precision: np.ndarray         # share of the pixels given the class that are it; NaN if it was not predicted
+    """One row per class, float64 [classes], NaN where a score is not defined; pixels and predicted
+    count pixels, int64.
+    """
+
+    iou: (
+        np.ndarray
+    )  # intersection over union; NaN if the class is neither in the targets nor predicted
+    accuracy: (
+        np.ndarray
+    )  # recall: share of the class's pixels that were found; NaN if it is not in the targets
+    precision: (
+        np.ndarray
+    )  # share of the pixels given the class that are it; NaN if it was not predicted
     pixels: np.ndarray
     predicted: np.ndarray
 
@@ -54,11 +84,19 @@ def class_scores(matrix: np.ndarray) -> ClassScores:
     """The per-class table of a confusion matrix [classes, classes], rows = target."""
     matrix = _square(matrix)
     hits, pixels, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    return ClassScores(_share(hits, pixels + predicted - hits), _share(hits, pixels), _share(hits, predicted), pixels, predicted)
+    return ClassScores(
+        _share(hits, pixels + predicted - hits),
+        _share(hits, pixels),
+        _share(hits, predicted),
+        pixels,
+        predicted,
+    )
 
 
 def mean_iou(matrix: np.ndarray) -> float:
-    """Mean intersection over union over the classes present, that is in the targets or predicted; NaN without any pixel."""
+    """Mean intersection over union over the classes present, that is in the targets or predicted;
+    NaN without any pixel.
+    """
     iou = class_scores(matrix).iou
     present = ~np.isnan(iou)
     return float(iou[present].mean()) if present.any() else float("nan")
@@ -71,7 +109,9 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
 
 
 def mask_accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
-    """The challenge's mask accuracy of one picture: share of all pixels with equal ids, nothing ignored; the mean over pictures counts."""
+    """The challenge's mask accuracy of one picture: share of all pixels with equal ids, nothing
+    ignored; the mean over pictures counts.
+    """
     prediction, target = _maps(prediction, target)
     if not target.size:
         raise ValueError("mask accuracy: the label maps are empty; expected at least one pixel")
@@ -79,65 +119,95 @@ def mask_accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def style_similarity(image: np.ndarray, reference: np.ndarray, kind: str = "corrected") -> float:
-    """How alike the colours of two pictures are, -1 to 1: the mean correlation of their 4096-bin RGB and 72-bin HSV histograms.
+    """How alike the colours of two pictures are, -1 to 1: the mean correlation of their 4096-bin
+    RGB and 72-bin HSV histograms.
 
-    image, reference: uint8 [H, W, 3] RGB, each of any size. RGB: 16 levels a channel, joint. HSV: 8 hues, 3 saturations, 3 values.
-    kind "challenge" repeats the script in circulation to the bit: it computes in 8 bits, where blue * 256 is always 0 (so blue is
-    ignored) and twice OpenCV's hue (0 ... 179) wraps at 256 (so hues from 256 degrees on are filed under those 256 degrees lower, and
-    two classes stay empty). kind "corrected" is what it meant. Raises ValueError for other arrays and kinds.
+    image, reference: uint8 [H, W, 3] RGB, each of any size. RGB: 16 levels a channel, joint. HSV: 8
+    hues, 3 saturations, 3 values. kind "challenge" repeats the script in circulation to the bit: it
+    computes in 8 bits, where blue * 256 is always 0 (so blue is ignored) and twice OpenCV's hue (0
+    ... 179) wraps at 256 (so hues from 256 degrees on are filed under those 256 degrees lower, and
+    two classes stay empty). kind "corrected" is what it meant. Raises ValueError for other arrays
+    and kinds.
     """
     if kind not in ("corrected", "challenge"):
-        raise ValueError("style similarity: kind is %r; expected 'corrected' or 'challenge'" % (kind,))
+        raise ValueError(f"style similarity: kind is {kind!r}; expected 'corrected' or 'challenge'")
     import cv2
+
     for name, picture in (("image", image), ("reference", reference)):
-        if np.ndim(picture) != 3 or np.shape(picture)[2] != 3 or np.asarray(picture).dtype != np.uint8 or not np.size(picture):
-            raise ValueError("style similarity: the %s has shape %s and type %s; expected uint8 [H, W, 3] RGB"
-                             % (name, np.shape(picture), np.asarray(picture).dtype))
+        if (
+            np.ndim(picture) != 3
+            or np.shape(picture)[2] != 3
+            or np.asarray(picture).dtype != np.uint8
+            or not np.size(picture)
+        ):
+            raise ValueError(
+                f"style similarity: the {name} has shape {np.shape(picture)} and type "
+                f"{np.asarray(picture).dtype}; expected uint8 [H, W, 3] RGB"
+            )
     found = []
-    for one, other in zip(_histograms(image, kind == "challenge"), _histograms(reference, kind == "challenge")):
+    for one, other in zip(
+        _histograms(image, kind == "challenge"), _histograms(reference, kind == "challenge")
+    ):
         found.append(cv2.compareHist(one, other, cv2.HISTCMP_CORREL))
     return float(np.clip((found[0] + found[1]) / 2, -1.0, 1.0))
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Frechet distance of the normal distributions with the sets' means and unbiased covariances; FID if the features are Inception's.
+    """Frechet distance of the normal distributions with the sets' means and unbiased covariances;
+    FID if the features are Inception's.
 
-    features: float [n, d] and [m, d], n and m at least 2 and also below d: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
-    With C = R^T R the last trace is the sum of the singular values of R_a R_b^T, which needs no root of a singular matrix.
-    Raises ValueError for other shapes and for values that are not finite.
+    features: float [n, d] and [m, d], n and m at least 2 and also below d: |m_a - m_b|^2 + tr(C_a +
+    C_b - 2 (C_a C_b)^(1/2)). With C = R^T R the last trace is the sum of the singular values of R_a
+    R_b^T, which needs no root of a singular matrix. Raises ValueError for other shapes and for
+    values that are not finite.
     """
     a, b = _features(features_a, features_b, "Frechet distance")
     gap = a.mean(axis=0) - b.mean(axis=0)
     root_a, root_b = _covariance_root(a), _covariance_root(b)
     shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    return float(max(0.0, gap @ gap + np.sum(root_a ** 2) + np.sum(root_b ** 2) - 2 * shared))
+    return float(max(0.0, gap @ gap + np.sum(root_a**2) + np.sum(root_b**2) - 2 * shared))
 
 
 def kernel_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy under the kernel (x.y / d + 1)^3; KID if the features are Inception's.
+    """Unbiased squared maximum mean discrepancy under the kernel (x.y / d + 1)^3; KID if the
+    features are Inception's.
 
-    features: float [n, d] and [m, d], n and m at least 2. Around 0 for sets from one distribution, so it may be negative.
+    features: float [n, d] and [m, d], n and m at least 2. Around 0 for sets from one distribution,
+    so it may be negative.
     """
     a, b = _features(features_a, features_b, "kernel distance")
-    within = [(_kernel_sum(x, x) - np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1) ** 3)) / (len(x) * (len(x) - 1)) for x in (a, b)]
+    within = [
+        (_kernel_sum(x, x) - np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1) ** 3))
+        / (len(x) * (len(x) - 1))
+        for x in (a, b)
+    ]
     return float(within[0] + within[1] - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
 
 
-def challenge_score(mask: float, aesthetic: float, style: Optional[float], fid: float, year: int = 2023) -> float:
+def challenge_score(
+    mask: float, aesthetic: float, style: Optional[float], fid: float, year: int = 2023
+) -> float:
     """The machine score of the Jittor challenge's landscape track; an FID above 100 counts as 100.
 
-    2023: mask (0.2 aesthetic + 0.3 (style / 2 + 0.5) + 0.5 (100 - FID) / 100), aesthetic 0 to 1, style -1 to 1.
-    2022: mask (0.5 aesthetic / 10 + 0.5 (100 - FID) / 100), aesthetic 0 to 10, style not used. The rule of 2022 is not published;
-    this one reproduces four published rows of results. Raises ValueError for values out of range and for other years.
+    2023: mask (0.2 aesthetic + 0.3 (style / 2 + 0.5) + 0.5 (100 - FID) / 100), aesthetic 0 to 1,
+    style -1 to 1. 2022: mask (0.5 aesthetic / 10 + 0.5 (100 - FID) / 100), aesthetic 0 to 10, style
+    not used. The rule of 2022 is not published; this one reproduces four published rows of results.
+    Raises ValueError for values out of range and for other years.
     """
     if year not in (2022, 2023):
-        raise ValueError("challenge score: year is %r; expected 2023 or 2022" % (year,))
+        raise ValueError(f"challenge score: year is {year!r}; expected 2023 or 2022")
     top = 1 if year == 2023 else 10
     style = 0.0 if year == 2022 else style
-    for name, value, low, high in (("mask accuracy", mask, 0, 1), ("aesthetic score", aesthetic, 0, top), ("style", style, -1, 1),
-                                   ("FID", fid, 0, float("inf"))):
+    for name, value, low, high in (
+        ("mask accuracy", mask, 0, 1),
+        ("aesthetic score", aesthetic, 0, top),
+        ("style", style, -1, 1),
+        ("FID", fid, 0, float("inf")),
+    ):
         if value is None or not low <= value <= high:
-            raise ValueError("challenge score %d: the %s is %s; expected %s to %s" % (year, name, value, low, high))
+            raise ValueError(
+                f"challenge score {year}: the {name} is {value}; expected {low} to {high}"
+            )
     distance = 0.5 * (100 - min(fid, 100.0)) / 100
     if year == 2022:
         return float(mask * (0.5 * aesthetic / 10 + distance))
@@ -147,18 +217,25 @@ def challenge_score(mask: float, aesthetic: float, style: Optional[float], fid: 
 def _maps(prediction, target) -> Tuple[np.ndarray, np.ndarray]:
     prediction, target = np.asarray(prediction), np.asarray(target)
     if prediction.shape != target.shape:
-        raise ValueError("label maps: the prediction has shape %s, the target %s; expected equal shapes, resize one with nearest"
-                         % (prediction.shape, target.shape))
+        raise ValueError(
+            f"label maps: the prediction has shape {prediction.shape}, the target {target.shape}; "
+            "expected equal shapes, resize one with nearest"
+        )
     for name, ids in (("prediction", prediction), ("target", target)):
         if ids.dtype.kind not in "iu":
-            raise ValueError("label maps: the %s is of type %s; expected integer class ids" % (name, ids.dtype))
+            raise ValueError(
+                f"label maps: the {name} is of type {ids.dtype}; expected integer class ids"
+            )
     return prediction, target
 
 
 def _square(matrix) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError("confusion matrix: got shape %s; expected [classes, classes], as from confusion()" % (matrix.shape,))
+        raise ValueError(
+            f"confusion matrix: got shape {matrix.shape}; expected [classes, classes], as from "
+            "confusion()"
+        )
     return matrix
 
 
@@ -168,28 +245,41 @@ def _share(part, whole) -> np.ndarray:
 
 
 def _histograms(picture: np.ndarray, eight_bits: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """Counts float32 of the joint RGB levels [4096] and of the HSV classes [72], with or without the script's overflows."""
+    """Counts float32 of the joint RGB levels [4096] and of the HSV classes [72], with or without
+    the script's overflows.
+    """
     import cv2
+
     picture = np.ascontiguousarray(picture)
     red, green, blue = np.moveaxis(picture.astype(np.int64) // 16, -1, 0)
-    hue, saturation, value = np.moveaxis(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV).astype(np.int64), -1, 0)
+    hue, saturation, value = np.moveaxis(
+        cv2.cvtColor(picture, cv2.COLOR_RGB2HSV).astype(np.int64), -1, 0
+    )
     colour, degrees = 256 * blue + 16 * green + red, 2 * hue
     if eight_bits:
         colour, degrees = colour % 256, degrees % 256
     hues = np.searchsorted(HUE_EDGES, degrees) % 8
     classes = 9 * hues + 3 * np.searchsorted(CUTS, saturation) + np.searchsorted(CUTS, value)
-    # The script's HSV histogram ends below 71, the last class; in 8 bits no pixel gets there, and "corrected" counts it.
-    counted = [np.bincount(bins.ravel(), minlength=size) for bins, size in ((colour, COLOUR_BINS), (classes, HUE_BINS))]
+    # The script's HSV histogram ends below 71, the last class; in 8 bits no pixel gets there, and
+    # "corrected" counts it.
+    counted = [
+        np.bincount(bins.ravel(), minlength=size)
+        for bins, size in ((colour, COLOUR_BINS), (classes, HUE_BINS))
+    ]
     return counted[0].astype(np.float32), counted[1].astype(np.float32)
 
 
 def _features(features_a, features_b, what: str) -> Tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError("%s: got features of shapes %s and %s; expected [n, d] and [m, d] with at least 2 rows each"
-                         % (what, a.shape, b.shape))
+        raise ValueError(
+            f"{what}: got features of shapes {a.shape} and {b.shape}; expected [n, d] and [m, d] "
+            "with at least 2 rows each"
+        )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("%s: the features hold NaN or infinite values; check the pictures and the network" % what)
+        raise ValueError(
+            f"{what}: the features hold NaN or infinite values; check the pictures and the network"
+        )
     return a, b
 
 
@@ -200,4 +290,7 @@ def _covariance_root(features: np.ndarray) -> np.ndarray:
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
-    return sum(float(np.sum((a[start:start + KERNEL_ROWS] @ b.T / a.shape[1] + 1) ** 3)) for start in range(0, len(a), KERNEL_ROWS))
+    return sum(
+        float(np.sum((a[start : start + KERNEL_ROWS] @ b.T / a.shape[1] + 1) ** 3))
+        for start in range(0, len(a), KERNEL_ROWS)
+    )

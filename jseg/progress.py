@@ -1,4 +1,7 @@
-"""Progress bars of a training and of pictures that are made one by one, with the time left; `jseg.ldm.progress` has the synthesis's."""
+"""Progress bars of a training and of pictures that are made one by one, with the time left;
+`jseg.ldm.progress` has the synthesis's.
+"""
+
 from __future__ import annotations
 
 import os
@@ -9,12 +12,17 @@ from typing import Deque, Dict, Optional
 
 from tqdm import tqdm
 
-QUIET_SECONDS = 60             # between two lines where the output is no terminal
-SPEED_STEPS, LOSS_STEPS = 1000, 50     # the latest steps of a training that its speed and its loss are means over
+QUIET_SECONDS = 60  # between two lines where the output is no terminal
+SPEED_STEPS, LOSS_STEPS = (
+    1000,
+    50,
+)  # the latest steps of a training that its speed and its loss are means over
 
 
 def terminal() -> Dict[str, int]:
-    """tqdm's ncols and nrows of the terminal that standard error is, 80 and 24 where it says 0, as under Docker and some editors."""
+    """tqdm's ncols and nrows of the terminal that standard error is, 80 and 24 where it says 0, as
+    under Docker and some editors.
+    """
     try:
         size = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):  # no terminal: tqdm's own choice
@@ -23,11 +31,13 @@ def terminal() -> Dict[str, int]:
 
 
 class TrainingBar:
-    """`with TrainingBar(steps, first_step) as bar: bar.show(step, loss)` after every step; `step` counts finished steps.
+    """`with TrainingBar(steps, first_step) as bar: bar.show(step, loss)` after every step; `step`
+    counts finished steps.
 
-    One bar with loss, speed and the time left on a terminal; elsewhere a plain line a minute at most, and one at the end; nothing
-    where `quiet` (the processes of a run that do not speak). Loss and speed are means over this run's latest steps; the speed has saving
-    and previews in it, but not the run's first step, which compiles.
+    One bar with loss, speed and the time left on a terminal; elsewhere a plain line a minute at
+    most, and one at the end; nothing where `quiet` (the processes of a run that do not speak). Loss
+    and speed are means over this run's latest steps; the speed has saving and previews in it, but
+    not the run's first step, which compiles.
     """
 
     def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
@@ -35,11 +45,19 @@ class TrainingBar:
         self.plain = not sys.stderr.isatty()
         self.started = self.told = time.monotonic()
         self.untold = False
-        self.times: Deque[float] = deque(maxlen=SPEED_STEPS + 1)       # when each of the latest steps was done
+        self.times: Deque[float] = deque(
+            maxlen=SPEED_STEPS + 1
+        )  # when each of the latest steps was done
         self.losses: Deque[float] = deque(maxlen=LOSS_STEPS)
-        self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=quiet or self.plain, miniters=1,
-                        **terminal(),
-                        bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]")
+        self.bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            disable=quiet or self.plain,
+            miniters=1,
+            **terminal(),
+            bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]",
+        )
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -50,7 +68,9 @@ class TrainingBar:
             self._tell(time.monotonic())
 
     def show(self, step: int, loss: Optional[float]) -> None:
-        """Step number `step` (the first is 1) is done; its loss, None for a step that was skipped."""
+        """Step number `step` (the first is 1) is done; its loss, None for a step that was
+        skipped.
+        """
         now = time.monotonic()
         self.step, self.untold = step, self.plain and not self.quiet
         self.times.append(now)
@@ -85,13 +105,19 @@ class TrainingBar:
     def _tell(self, now: float) -> None:
         self.told, self.untold = now, False
         elapsed = tqdm.format_interval(now - self.started)
-        print(f"step {self.step} of {self.total}, {self._state()}, {elapsed} so far", file=sys.stderr, flush=True)
+        print(
+            f"step {self.step} of {self.total}, {self._state()}, {elapsed} so far",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class PictureBar:
-    """`with PictureBar(pictures in all, those that are finished) as bar: bar.show()` after every further picture.
+    """`with PictureBar(pictures in all, those that are finished) as bar: bar.show()` after every
+    further picture.
 
-    A bar with the time left on a terminal; elsewhere a plain line a minute at most, and one at the end.
+    A bar with the time left on a terminal; elsewhere a plain line a minute at most, and one at the
+    end.
     """
 
     def __init__(self, total: int, done: int = 0):
@@ -112,4 +138,9 @@ class PictureBar:
         now = time.monotonic()
         if self.plain and (now - self.told >= QUIET_SECONDS or self.done == self.total):
             self.told = now
-            print(f"{self.done} of {self.total} pictures, {tqdm.format_interval(now - self.started)} so far", file=sys.stderr, flush=True)
+            print(
+                f"{self.done} of {self.total} pictures, "
+                f"{tqdm.format_interval(now - self.started)} so far",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -26,7 +26,9 @@ EAST_ASIAN = (
 
 
 def parse_json(text: str):
-    """The data of a JSON text; ValueError also where a key stands twice in one object, of which one would be lost."""
+    """The data of a JSON text; ValueError also where a key stands twice in one object, of which one
+    would be lost.
+    """
     return json.loads(text, object_pairs_hook=_unique)
 
 
@@ -34,7 +36,9 @@ def _unique(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise ValueError(
+            f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
+        )
     return found
 
 
@@ -82,7 +86,7 @@ def _other_encoding(content: bytes) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = f"byte 0x{content[error.start]:02x} in line {content[:error.start].count(10) + 1}"
+        place = f"byte 0x{content[error.start]:02x} in line {content[: error.start].count(10) + 1}"
         names = _east_asian(content)
         listed = ", ".join(names[:-1]) + " or " * (len(names) > 1) + "".join(names[-1:])
         looks = f"it looks like {listed}" if names else "perhaps an old Windows encoding"

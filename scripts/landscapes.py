@@ -1,9 +1,12 @@
 """`python -m jseg landscapes`: procedural landscapes with label maps in the challenge's layout."""
+
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
+sys.path.insert(
+    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # a clone need not be installed
 
-from jseg.__main__ import main  # noqa: E402
+from jseg.__main__ import main
 
 sys.exit(main(["landscapes"] + sys.argv[1:]))

@@ -1,9 +1,12 @@
 """`python -m jseg segment`: pictures into label maps with FlowSeg."""
+
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))    # a clone need not be installed
+sys.path.insert(
+    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # a clone need not be installed
 
-from jseg.__main__ import main  # noqa: E402
+from jseg.__main__ import main
 
 sys.exit(main(["segment"] + sys.argv[1:]))

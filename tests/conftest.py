@@ -1,4 +1,6 @@
-"""Settings of the suite: Jittor opened once and checked, fixed seeds, warnings of our modules as errors, slow and CUDA tests apart."""
+"""Settings of the suite: Jittor opened once and checked, fixed seeds, warnings of our modules as
+errors, slow and CUDA tests apart.
+"""
 
 import os
 import random
@@ -10,11 +12,17 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
-    parser.addoption("--run-cuda", action="store_true", help="also run the tests marked cuda, on a machine with a GPU")
+    parser.addoption(
+        "--run-cuda",
+        action="store_true",
+        help="also run the tests marked cuda, on a machine with a GPU",
+    )
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; off without --run-slow")
+    config.addinivalue_line(
+        "markers", "slow: takes more than a few seconds; off without --run-slow"
+    )
     config.addinivalue_line("markers", "cuda: needs a CUDA device; off without --run-cuda")
     config.addinivalue_line("filterwarnings", r"error:::jseg(\.|$)")
     if not config.getoption("--run-cuda"):
@@ -22,7 +30,9 @@ def pytest_configure(config):
 
 
 def pytest_sessionstart(session):
-    """Open Jittor (its import compiles it on first use, shown live, and runs the canary); without it no number below means anything."""
+    """Open Jittor (its import compiles it on first use, shown live, and runs the canary); without
+    it no number below means anything.
+    """
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         from jseg.machine.facts import RuntimeProblem
@@ -50,7 +60,9 @@ def _fixed_seed():
 
 @pytest.fixture
 def ctrl_c():
-    """SIGINT is answered here and in child processes, even where it was ignored when the tests were started (`make test &`, nohup)."""
+    """SIGINT is answered here and in child processes, even where it was ignored when the tests were
+    started (`make test &`, nohup).
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

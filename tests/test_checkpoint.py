@@ -1,4 +1,7 @@
-"""Saving whole, loading strictly, averaging in float64; files that carry their network's configuration."""
+"""Saving whole, loading strictly, averaging in float64; files that carry their network's
+configuration.
+"""
+
 import dataclasses
 import errno
 import hashlib
@@ -29,9 +32,16 @@ SUFFIXES = (".safetensors", ".npz", ".pkl")
 
 def state(seed=0):
     rng = np.random.default_rng(seed)
-    return {"net.0.weight": rng.standard_normal((3, 4)).astype(np.float32), "net.0.bias": rng.standard_normal(3).astype(np.float32),
-            "half.weight": rng.standard_normal((2, 2)).astype(np.float16), "model.double": rng.standard_normal((4, 5)).T,
-            "module.count": np.array(7), "mask": np.array([True, False]), "empty": np.zeros((0, 2), np.float32), "größe": np.float32(2.5)}
+    return {
+        "net.0.weight": rng.standard_normal((3, 4)).astype(np.float32),
+        "net.0.bias": rng.standard_normal(3).astype(np.float32),
+        "half.weight": rng.standard_normal((2, 2)).astype(np.float16),
+        "model.double": rng.standard_normal((4, 5)).T,
+        "module.count": np.array(7),
+        "mask": np.array([True, False]),
+        "empty": np.zeros((0, 2), np.float32),
+        "größe": np.float32(2.5),
+    }
 
 
 def assert_same(given, expected):
@@ -65,13 +75,25 @@ class Network:
         return self.variables
 
 
-# Round trips --------------------------------------------------------------------------------------------------------
+# Round trips
+# --------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_saved_is_loaded(suffix, tmp_path):
     path, ema = tmp_path / ("weights" + suffix), {"net.0.bias": np.full(3, 9, np.float32)}
     optimizer = {"net.0.bias/m": np.ones(3)}
-    save(path, state(), UNETS["small"], step=120, note='"é"', betas=[0.9, 0.999], ema=ema, optimizer=optimizer, nothing={})
+    save(
+        path,
+        state(),
+        UNETS["small"],
+        step=120,
+        note='"é"',
+        betas=[0.9, 0.999],
+        ema=ema,
+        optimizer=optimizer,
+        nothing={},
+    )
     assert_same(load(path, "model"), state())
     assert_same(load(path, "ema"), {**state(), **ema})
     assert_same(load(path), {**state(), **ema})
@@ -101,30 +123,50 @@ def test_files_without_configuration(tmp_path):
 
 def test_other_programs_read_our_files(tmp_path):
     save(tmp_path / "w.pkl", state(), UNETS["tiny"])
-    with open(tmp_path / "w.pkl", "rb") as file:                          # merge_model.py of the release
+    with open(tmp_path / "w.pkl", "rb") as file:  # merge_model.py of the release
         assert_same(pickle.load(file), {name: np.asarray(array) for name, array in state().items()})
-    data = (tmp_path / "w.pkl").read_bytes()                              # jittor.load: SHA-1 of what is before it, then the mark
+    data = (
+        tmp_path / "w.pkl"
+    ).read_bytes()  # jittor.load: SHA-1 of what is before it, then the mark
     assert data.endswith(b"HCAJSLHD") and hashlib.sha1(data[:-28]).digest() == data[-28:-8]
     save(tmp_path / "w.npz", state(), UNETS["tiny"])
     with np.load(tmp_path / "w.npz", allow_pickle=False) as arrays:
         assert_same({name: arrays[name] for name in arrays.files if name != "__jseg__"}, state())
-        assert json.loads(arrays["__jseg__"].tobytes().decode())["config"]["network"] == "UNetConfig"
+        assert (
+            json.loads(arrays["__jseg__"].tobytes().decode())["config"]["network"] == "UNetConfig"
+        )
     save(tmp_path / "w.safetensors", state(), UNETS["tiny"])
-    data = (tmp_path / "w.safetensors").read_bytes()                      # the specification, read literally
+    data = (tmp_path / "w.safetensors").read_bytes()  # the specification, read literally
     length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:8 + length])
-    assert all(isinstance(text, str) for text in header.pop("__metadata__").values()) and (8 + length) % 8 == 0
+    header = json.loads(data[8 : 8 + length])
+    assert (
+        all(isinstance(text, str) for text in header.pop("__metadata__").values())
+        and (8 + length) % 8 == 0
+    )
     types = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "BOOL": "?"}
     for name, array in state().items():
         start, end = (8 + length + offset for offset in header[name]["data_offsets"])
-        assert np.array_equal(np.frombuffer(data[start:end], types[header[name]["dtype"]]).reshape(header[name]["shape"]), array)
+        assert np.array_equal(
+            np.frombuffer(data[start:end], types[header[name]["dtype"]]).reshape(
+                header[name]["shape"]
+            ),
+            array,
+        )
 
 
-@pytest.mark.parametrize("arguments, word", (
-    (dict(state={}), "at least one array"), (dict(state={"w": "text"}), "numbers"), (dict(state={"w": np.array([object()])}), "numbers"),
-    (dict(state={"": np.ones(1)}), "usable name"), (dict(state={"__metadata__": np.ones(1)}), "usable name"),
-    (dict(state={"ema/w": np.ones(1)}, ema={"w": np.ones(1)}), "another set"), (dict(state={"w": np.ones(1)}, thing=object()), "JSON"),
-    (dict(state={"w": np.ones(1)}, config=dataclasses.make_dataclass("Other", [])()), "Other")))
+@pytest.mark.parametrize(
+    "arguments, word",
+    (
+        (dict(state={}), "at least one array"),
+        (dict(state={"w": "text"}), "numbers"),
+        (dict(state={"w": np.array([object()])}), "numbers"),
+        (dict(state={"": np.ones(1)}), "usable name"),
+        (dict(state={"__metadata__": np.ones(1)}), "usable name"),
+        (dict(state={"ema/w": np.ones(1)}, ema={"w": np.ones(1)}), "another set"),
+        (dict(state={"w": np.ones(1)}, thing=object()), "JSON"),
+        (dict(state={"w": np.ones(1)}, config=dataclasses.make_dataclass("Other", [])()), "Other"),
+    ),
+)
 def test_what_cannot_be_saved(arguments, word, tmp_path):
     with pytest.raises(CheckpointError, match=word) as caught:
         save(tmp_path / "w.safetensors", **arguments)
@@ -137,10 +179,13 @@ def test_where_nothing_can_be_saved(name, tmp_path):
         save(tmp_path / name, state())
 
 
-# Failures while writing ---------------------------------------------------------------------------------------------
+# Failures while writing
+# ---------------------------------------------------------------------------------------------
+
 
 class Failing:
     """An array whose values cannot be had the second time."""
+
     shape, dtype = (2,), np.dtype(np.float32)
 
     def __init__(self, error, reads=0):
@@ -154,14 +199,23 @@ class Failing:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("error", (OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), RuntimeError("the device is gone")))
+@pytest.mark.parametrize(
+    "error",
+    (
+        OSError(errno.ENOSPC, "No space left"),
+        KeyboardInterrupt(),
+        RuntimeError("the device is gone"),
+    ),
+)
 def test_a_failure_leaves_the_old_file(suffix, error, tmp_path):
     path = tmp_path / ("w" + suffix)
     save(path, state())
     before = path.read_bytes()
     with pytest.raises(type(error)):
         save(path, {**state(1), "last": Failing(error, reads=1 if suffix == ".safetensors" else 0)})
-    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [
+        path.name
+    ]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
@@ -175,34 +229,59 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save(path, state(1))
-    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [
+        path.name
+    ]
 
 
-# Configuration ------------------------------------------------------------------------------------------------------
+# Configuration
+# --------------------------------------------------------------------------------------------------
+
 
 def with_config(tmp_path, config, **record):
     """A file whose record was written by another version."""
     from jseg.formats.record import FORMAT
-    text = json.dumps({"format": FORMAT, "groups": {"": 1}, "extra": {}, "config": config, **record})
-    header = json.dumps({"__metadata__": {"jseg": text}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+
+    text = json.dumps(
+        {"format": FORMAT, "groups": {"": 1}, "extra": {}, "config": config, **record}
+    )
+    header = json.dumps(
+        {
+            "__metadata__": {"jseg": text},
+            "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        }
+    ).encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     return path
 
 
 def test_fields_that_a_file_lacks_have_their_defaults(tmp_path):
-    assert load_config(with_config(tmp_path, {"network": "UNetConfig", "channels": 64})) == UNetConfig(channels=64)
+    assert load_config(
+        with_config(tmp_path, {"network": "UNetConfig", "channels": 64})
+    ) == UNetConfig(channels=64)
     older = with_config(tmp_path, {"network": "AutoencoderConfig", "channel_mult": [1, 2]})
     assert load_config(older) == AutoencoderConfig(channel_mult=(1, 2))
-    assert load_config(with_config(tmp_path, {"network": "UNetConfig", "dropout": 0})) == UNetConfig()
+    assert (
+        load_config(with_config(tmp_path, {"network": "UNetConfig", "dropout": 0})) == UNetConfig()
+    )
     assert load_config(with_config(tmp_path, None)) is None
 
 
-@pytest.mark.parametrize("config, word", (
-    ({"network": "UNetConfig", "flash": 1}, "flash"), ({"network": "Transformer"}, "Transformer"), ({"network": ["x"]}, "configuration"),
-    ({"network": "UNetConfig", "channels": "64"}, "channels"), ({"network": "UNetConfig", "channels": True}, "channels"),
-    ({"network": "UNetConfig", "channel_mult": [1, "2"]}, "channel_mult"), ({"network": "UNetConfig", "channel_mult": 2}, "channel_mult"),
-    ("UNetConfig", "configuration"), ([1], "configuration")))
+@pytest.mark.parametrize(
+    "config, word",
+    (
+        ({"network": "UNetConfig", "flash": 1}, "flash"),
+        ({"network": "Transformer"}, "Transformer"),
+        ({"network": ["x"]}, "configuration"),
+        ({"network": "UNetConfig", "channels": "64"}, "channels"),
+        ({"network": "UNetConfig", "channels": True}, "channels"),
+        ({"network": "UNetConfig", "channel_mult": [1, "2"]}, "channel_mult"),
+        ({"network": "UNetConfig", "channel_mult": 2}, "channel_mult"),
+        ("UNetConfig", "configuration"),
+        ([1], "configuration"),
+    ),
+)
 def test_configurations_of_other_versions_are_refused(config, word, tmp_path):
     path = with_config(tmp_path, config)
     with pytest.raises(CheckpointError, match=word) as caught:
@@ -212,42 +291,74 @@ def test_configurations_of_other_versions_are_refused(config, word, tmp_path):
 
 
 def test_a_newer_format_and_an_edited_record(tmp_path):
-    for wrong in ({"format": 2}, {"groups": {"": 2}}, {"crc32": {"w": 1}}, {"crc32": {"v": 1}}, {"check": "00000000"}):
+    for wrong in (
+        {"format": 2},
+        {"groups": {"": 2}},
+        {"crc32": {"w": 1}},
+        {"crc32": {"v": 1}},
+        {"check": "00000000"},
+    ):
         path = with_config(tmp_path, None, **wrong)
         with pytest.raises(CheckpointError, match="w.safetensors: .*(format|record|checksum)"):
             load(path)
 
 
-# Strict loading -----------------------------------------------------------------------------------------------------
+# Strict loading
+# --------------------------------------------------------------------------------------------------
+
 
 def test_every_difference_is_in_one_error_and_nothing_is_loaded(tmp_path):
     network = Network({"a.weight": (2, 3), "a.bias": (2,), "b.weight": (4,), "c.weight": (1, 1)})
-    given = {"a.weight": np.ones((3, 2)), "b.weight": np.ones(4), "d.weight": np.ones(1), "e.weight": np.ones(1)}
+    given = {
+        "a.weight": np.ones((3, 2)),
+        "b.weight": np.ones(4),
+        "d.weight": np.ones(1),
+        "e.weight": np.ones(1),
+    }
     for source in (given, tmp_path / "w.npz"):
         if source is not given:
             save(source, given)
         with pytest.raises(CheckpointError) as caught:
             load_into(network, source)
         message = str(caught.value)
-        assert "2 missing (a.bias, c.weight)" in message and "2 unexpected (d.weight, e.weight)" in message
-        assert "1 of another shape (a.weight is [3, 2], expected [2, 3])" in message and "\n" not in message
+        assert (
+            "2 missing (a.bias, c.weight)" in message
+            and "2 unexpected (d.weight, e.weight)" in message
+        )
+        assert (
+            "1 of another shape (a.weight is [3, 2], expected [2, 3])" in message
+            and "\n" not in message
+        )
         assert (str(source) in message) == (source is not given)
     assert not any(variable.assigned for variable in network.variables.values())
 
 
 def test_long_lists_are_cut_and_counted():
     with pytest.raises(CheckpointError) as caught:
-        load_into(Network({"w%d" % number: (1,) for number in range(500)}), {"x": np.ones(1)})
-    assert "500 missing (w0, w1, " in str(caught.value) and "and 494 more" in str(caught.value) and len(str(caught.value)) < 400
+        load_into(Network({f"w{number}": (1,) for number in range(500)}), {"x": np.ones(1)})
+    assert (
+        "500 missing (w0, w1, " in str(caught.value)
+        and "and 494 more" in str(caught.value)
+        and len(str(caught.value)) < 400
+    )
 
 
 def test_the_wrong_network_is_called_by_its_name():
     unet, autoencoder = unet_shapes(UNETS["tiny"]), autoencoder_shapes(AUTOENCODERS["tiny"])
     arrays = {name: np.zeros(shape, np.float32) for name, shape in autoencoder.items()}
-    with pytest.raises(CheckpointError, match="like an autoencoder with 32 base channels and 64 codes, the network is a UNet with 32"):
+    with pytest.raises(
+        CheckpointError,
+        match="like an autoencoder with 32 base channels and 64 codes, the network is a UNet with 32",
+    ):
         load_into(Network(unet), arrays)
-    wider = {name: np.zeros(shape, np.float32) for name, shape in autoencoder_shapes(AutoencoderConfig(64, (1, 1, 1), 1, 3, 64)).items()}
-    with pytest.raises(CheckpointError, match="an autoencoder with 64 base channels .* the network is an autoencoder with 32 base"):
+    wider = {
+        name: np.zeros(shape, np.float32)
+        for name, shape in autoencoder_shapes(AutoencoderConfig(64, (1, 1, 1), 1, 3, 64)).items()
+    }
+    with pytest.raises(
+        CheckpointError,
+        match="an autoencoder with 64 base channels .* the network is an autoencoder with 32 base",
+    ):
         load_into(Network(autoencoder), wider)
     prefixed = {"first_stage_model." + name: array for name, array in arrays.items()}
     with pytest.raises(CheckpointError, match="convert_weights.py"):
@@ -262,7 +373,9 @@ def test_values_take_the_parameters_type(dtype, stored, tmp_path):
     network, values = Network({"w": (3,), "n": (1,)}, dtype), np.array([1.5, -2.25, 0.125], stored)
     save(tmp_path / "w.pkl", {"w": values, "n": np.array(3.0, stored)})
     load_into(network, tmp_path / "w.pkl")
-    assert network.variables["w"].array.dtype == dtype and np.array_equal(network.variables["w"].array, values)
+    assert network.variables["w"].array.dtype == dtype and np.array_equal(
+        network.variables["w"].array, values
+    )
     assert network.variables["n"].array.shape == (1,)
 
 
@@ -284,6 +397,7 @@ def test_fractions_do_not_become_integers():
 
 def test_a_jittor_module(tmp_path):
     from jseg.runtime import jt
+
     nn = jt.nn
 
     class Tiny(nn.Module):
@@ -305,31 +419,48 @@ def test_a_jittor_module(tmp_path):
     for name, value in module.state_dict().items():
         assert str(value.dtype) == "float32" and value.requires_grad == trains[name]
         assert np.array_equal(value.numpy(), arrays[name].astype(np.float32))
-    # release: a wrong shape or name is logged and left out, and a half-precision file makes the parameter half; here: refused, kept.
+    # release: a wrong shape or name is logged and left out, and a half-precision file makes the
+    # parameter half; here: refused, kept.
     with pytest.raises(CheckpointError, match="layer.weight is"):
         load_into(module, {**arrays, "layer.weight": np.ones((3, 2))})
     load_into(module, {name: array.astype(np.float16) for name, array in arrays.items()})
     assert {str(value.dtype) for value in module.state_dict().values()} == {"float32"}
     save(tmp_path / "jittor.pkl", module.state_dict())
-    assert_same(load(tmp_path / "jittor.pkl"), {name: value.numpy() for name, value in module.state_dict().items()})
+    assert_same(
+        load(tmp_path / "jittor.pkl"),
+        {name: value.numpy() for name, value in module.state_dict().items()},
+    )
     other = Tiny()
     other.load_state_dict(jt.load(str(tmp_path / "jittor.pkl")))
-    assert all(np.array_equal(one.numpy(), two.numpy()) for one, two in zip(other.state_dict().values(), module.state_dict().values()))
+    assert all(
+        np.array_equal(one.numpy(), two.numpy())
+        for one, two in zip(other.state_dict().values(), module.state_dict().values())
+    )
     module.save(str(tmp_path / "theirs.pkl"))
-    assert_same(load(tmp_path / "theirs.pkl"), {name: value.numpy() for name, value in module.state_dict().items()})
+    assert_same(
+        load(tmp_path / "theirs.pkl"),
+        {name: value.numpy() for name, value in module.state_dict().items()},
+    )
     for kind in ("float16", "bfloat16"):
         half = Tiny()
         half.layer.weight.assign(half.layer.weight.cast(kind))
         load_into(half, {**arrays, "layer.weight": np.full((2, 3), 1.5)})
-        assert str(half.layer.weight.dtype) == kind and (half.layer.weight.float32().numpy() == 1.5).all()
+        assert (
+            str(half.layer.weight.dtype) == kind
+            and (half.layer.weight.float32().numpy() == 1.5).all()
+        )
 
 
-# Averaging ----------------------------------------------------------------------------------------------------------
+# Averaging
+# --------------------------------------------------------------------------------------------------
+
 
 def test_the_average_is_the_weighted_mean_in_float64(tmp_path):
     rng = np.random.default_rng(3)
-    parts = [({"w": rng.standard_normal((5, 4)).astype(dtype), "n": np.arange(3)}, weight)
-             for dtype, weight in ((np.float32, 0.5), (np.float64, 2), (np.float16, 0.25))]
+    parts = [
+        ({"w": rng.standard_normal((5, 4)).astype(dtype), "n": np.arange(3)}, weight)
+        for dtype, weight in ((np.float32, 0.5), (np.float64, 2), (np.float16, 0.25))
+    ]
     expected = sum(weight * part["w"].astype(np.float64) for part, weight in parts) / 2.75
     save(tmp_path / "a.npz", parts[1][0])
     for given in (parts, [parts[0], (tmp_path / "a.npz", 2), parts[2]]):
@@ -340,7 +471,7 @@ def test_the_average_is_the_weighted_mean_in_float64(tmp_path):
 
 def test_the_sum_is_taken_in_float64():
     large = [({"w": np.array([value], np.float32)}, 1.0) for value in (1e8, 1.0, -1e8, 1.0)]
-    assert average(large)["w"][0] == np.float32(0.5)                      # float32 sums would give 0.25 or 0
+    assert average(large)["w"][0] == np.float32(0.5)  # float32 sums would give 0.25 or 0
 
 
 def test_one_file_and_negative_weights():
@@ -350,36 +481,62 @@ def test_one_file_and_negative_weights():
 
 
 def test_release_averages_of_two_equal_weights(tmp_path):
-    # release: merge_model.py sums in float64, divides by the number and pickles float64; here: the same numbers as float32.
-    arrays = [{"w": np.random.default_rng(seed).standard_normal((6, 5)).astype(np.float32)} for seed in (0, 1)]
+    # release: merge_model.py sums in float64, divides by the number and pickles float64; here: the
+    # same numbers as float32.
+    arrays = [
+        {"w": np.random.default_rng(seed).standard_normal((6, 5)).astype(np.float32)}
+        for seed in (0, 1)
+    ]
     total = np.zeros(arrays[0]["w"].shape)
     for array in arrays:
         total += array["w"]
     with open(tmp_path / "release.pkl", "wb") as file:
         pickle.dump({"w": total / 2}, file)
     assert load(tmp_path / "release.pkl")["w"].dtype == np.float64
-    assert np.array_equal(average([(arrays[0], 0.5), (arrays[1], 0.5)])["w"], (total / 2).astype(np.float32))
+    assert np.array_equal(
+        average([(arrays[0], 0.5), (arrays[1], 0.5)])["w"], (total / 2).astype(np.float32)
+    )
 
 
-@pytest.mark.parametrize("parts, word", (
-    ([], "at least one"), ([(1, 1.0), (2, -1.0)], "sum is not 0"), ([(1, float("nan"))], "sum is not 0"),
-    ([(1, 1.0), ({"v": np.ones(2)}, 1.0)], r"1 missing \(w\); 1 unexpected \(v\)"),
-    ([(1, 1.0), ({"w": np.ones(3)}, 1.0)], r"w is \[3\], expected \[2\]"),
-    ([(1, 1.0), ({"w": np.array([1, np.nan])}, 1.0)], "part 2: w holds NaN"),
-    ([({"n": np.array([1])}, 1.0), ({"n": np.array([2])}, 1.0)], "part 2: n holds integers that differ")))
+@pytest.mark.parametrize(
+    "parts, word",
+    (
+        ([], "at least one"),
+        ([(1, 1.0), (2, -1.0)], "sum is not 0"),
+        ([(1, float("nan"))], "sum is not 0"),
+        ([(1, 1.0), ({"v": np.ones(2)}, 1.0)], r"1 missing \(w\); 1 unexpected \(v\)"),
+        ([(1, 1.0), ({"w": np.ones(3)}, 1.0)], r"w is \[3\], expected \[2\]"),
+        ([(1, 1.0), ({"w": np.array([1, np.nan])}, 1.0)], "part 2: w holds NaN"),
+        (
+            [({"n": np.array([1])}, 1.0), ({"n": np.array([2])}, 1.0)],
+            "part 2: n holds integers that differ",
+        ),
+    ),
+)
 def test_what_cannot_be_averaged(parts, word):
     with pytest.raises(CheckpointError, match=word) as caught:
-        average([({"w": np.ones(2)} if isinstance(source, int) else source, weight) for source, weight in parts])
+        average(
+            [
+                ({"w": np.ones(2)} if isinstance(source, int) else source, weight)
+                for source, weight in parts
+            ]
+        )
     assert "\n" not in str(caught.value)
 
 
 def test_the_file_that_does_not_fit_is_named(tmp_path):
     save(tmp_path / "a.npz", {"w": np.ones(2)})
     save(tmp_path / "b.npz", {"w": np.ones(3)})
-    with pytest.raises(CheckpointError, match="^%s: cannot be averaged with %s" % (tmp_path / "b.npz", tmp_path / "a.npz")):
+    with pytest.raises(
+        CheckpointError,
+        match=f"^{tmp_path / 'b.npz'}: cannot be averaged with {tmp_path / 'a.npz'}",
+    ):
         average([(tmp_path / "a.npz", 1), (tmp_path / "b.npz", 1), (tmp_path / "a.npz", 1)])
 
 
 def test_the_table_of_networks_is_complete():
     assert set(checkpoint.NETWORKS) >= {"UNetConfig", "AutoencoderConfig"}
-    assert all(dataclasses.is_dataclass(network) and network.__name__ == name for name, network in checkpoint.NETWORKS.items())
+    assert all(
+        dataclasses.is_dataclass(network) and network.__name__ == name
+        for name, network in checkpoint.NETWORKS.items()
+    )

@@ -17,9 +17,19 @@ def test_contact_sheet_places_every_picture():
     colours = [(200, 30, 30), (30, 160, 30), (30, 30, 200)]
     red, green, blue = [np.full((96, 128, 3), colour, np.uint8) for colour in colours]
     tall = np.full((100, 50, 3), 90, np.uint8)
-    sheet = contact_sheet([[red, green], [None, blue], [tall, None]], ["label", "a result"], ["one", "two", "three"], cell_width=64)
+    sheet = contact_sheet(
+        [[red, green], [None, blue], [tall, None]],
+        ["label", "a result"],
+        ["one", "two", "three"],
+        cell_width=64,
+    )
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
-    assert (sheet[0] == 255).all() and (sheet[-1] == 255).all() and (sheet[:, 0] == 255).all() and (sheet[:, -1] == 255).all()
+    assert (
+        (sheet[0] == 255).all()
+        and (sheet[-1] == 255).all()
+        and (sheet[:, 0] == 255).all()
+        and (sheet[:, -1] == 255).all()
+    )
     for colour, count in zip(colours, (64 * 48,) * 3):
         assert (sheet == colour).all(axis=-1).sum() == count
     rows = {colour: np.argwhere((sheet == colour).all(axis=-1)).mean(axis=0) for colour in colours}
@@ -34,7 +44,7 @@ def test_contact_sheet_keeps_map_colours_and_survives_names():
     label[::2] = 200
     name = "\u98ce\u666f" + "x" * 300
     sheet = contact_sheet([[label]], ["label"], [name], cell_width=100)
-    cell = sheet[-6 - 75:-8, -100 - 8:-8]
+    cell = sheet[-6 - 75 : -8, -100 - 8 : -8]
     assert set(np.unique(cell)) == {0, 200}
     assert sheet.shape[1] < 250
     assert contact_sheet([], ["a"], []).shape[2] == 3
@@ -42,29 +52,48 @@ def test_contact_sheet_keeps_map_colours_and_survives_names():
 
 def test_names_that_no_font_writes_become_numbers_beside_a_list(monkeypatch, capsys):
     """A character that shows as an empty box is not written, whatever the font says of itself."""
-    monkeypatch.setattr(sheet, "_wide_fonts", lambda: [])
-    names, cell = ["plain", "\u98ce\u666f \u4e00", "\u98ce\u666f \u4e8c"], np.zeros((12, 16, 3), np.uint8)
+    monkeypatch.setattr(sheet, "_wide_fonts", list)
+    names, cell = (
+        ["plain", "\u98ce\u666f \u4e00", "\u98ce\u666f \u4e8c"],
+        np.zeros((12, 16, 3), np.uint8),
+    )
     ours = contact_sheet([[cell]] * 3, ["label"], names)
     assert np.array_equal(ours, contact_sheet([[cell]] * 3, ["label"], ["plain", "row 2", "row 3"]))
     contact_sheet([[cell]] * 3, ["label"], names)
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "the names of 2 of 3 rows" in told and f"(row 2: {names[1]}; row 3: {names[2]})" in told
+    assert (
+        told.count("\n") == 1
+        and "the names of 2 of 3 rows" in told
+        and f"(row 2: {names[1]}; row 3: {names[2]})" in told
+    )
 
 
-@pytest.mark.skipif(not DEJAVU, reason="no DejaVu font, which has what Pillow's own lacks, is on this machine")
+@pytest.mark.skipif(
+    not DEJAVU, reason="no DejaVu font, which has what Pillow's own lacks, is on this machine"
+)
 def test_a_font_of_the_system_that_has_the_characters_is_taken(monkeypatch, capsys):
-    rare, cell = "\u2200\u2203\u2297", np.zeros((12, 16, 3), np.uint8)          # mathematics
-    monkeypatch.setattr(sheet, "_wide_fonts", lambda: [])
+    rare, cell = "\u2200\u2203\u2297", np.zeros((12, 16, 3), np.uint8)  # mathematics
+    monkeypatch.setattr(sheet, "_wide_fonts", list)
     assert sheet._lacking(sheet._font(12, rare), rare) > 0
     monkeypatch.setattr(sheet, "_wide_fonts", lambda: ["/nowhere.ttf", *DEJAVU])
     assert sheet._lacking(sheet._font(12, rare), rare) == 0
     written = contact_sheet([[cell]], ["label"], [rare])
-    assert capsys.readouterr().err == "" and not np.array_equal(written, contact_sheet([[cell]], ["label"], ["row 1"]))
-    assert sheet._font(12, "plain").getname() == ImageFont.load_default(size=12).getname(), "Latin text keeps its face"
+    assert capsys.readouterr().err == "" and not np.array_equal(
+        written, contact_sheet([[cell]], ["label"], ["row 1"])
+    )
+    assert sheet._font(12, "plain").getname() == ImageFont.load_default(size=12).getname(), (
+        "Latin text keeps its face"
+    )
 
 
 def test_fonts_with_chinese_characters_are_found_by_their_names(tmp_path, monkeypatch):
-    for name in ("a/DejaVuSans.ttf", "b/wqy-zenhei.ttc", "c/d/NotoSansCJK-Regular.ttc", "NotoSansCJK.txt", "DroidSansFallbackFull.ttf"):
+    for name in (
+        "a/DejaVuSans.ttf",
+        "b/wqy-zenhei.ttc",
+        "c/d/NotoSansCJK-Regular.ttc",
+        "NotoSansCJK.txt",
+        "DroidSansFallbackFull.ttf",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(sheet, "FONT_FOLDERS", (str(tmp_path), "/nowhere"))
@@ -87,5 +116,6 @@ def test_contact_sheet_with_the_bitmap_font(monkeypatch):
         if options:
             raise TypeError("no size")
         return load()
+
     monkeypatch.setattr(ImageFont, "load_default", old)
     assert contact_sheet([[np.zeros((12, 16, 3), np.uint8)]], ["label"], ["one"]).shape[2] == 3

@@ -1,4 +1,6 @@
-"""The pages: what they name exists, both READMEs say the same, commands parse, tables are the code's, the Python example runs."""
+"""The pages: what they name exists, both READMEs say the same, commands parse, tables are the
+code's, the Python example runs.
+"""
 
 import ast
 import importlib
@@ -13,12 +15,27 @@ from support.places import ROOT
 from jseg.commands import cli
 
 ENGLISH, CHINESE = READMES = ("README.md", "README.zh-CN.md")
-DIFFERENCES, FORMATS, TRAINING, FLOWSEG = "docs/differences.md", "docs/formats.md", "docs/training.md", "docs/flowseg.md"
-PAGES = READMES + tuple("docs/" + name for name in sorted(os.listdir(os.path.join(ROOT, "docs"))) if name.endswith(".md"))
+DIFFERENCES, FORMATS, TRAINING, FLOWSEG = (
+    "docs/differences.md",
+    "docs/formats.md",
+    "docs/training.md",
+    "docs/flowseg.md",
+)
+PAGES = READMES + tuple(
+    "docs/" + name
+    for name in sorted(os.listdir(os.path.join(ROOT, "docs")))
+    if name.endswith(".md")
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
-COMMENT = re.compile(r"^\s*(?:#\s*)?release(?: \([\w.]+\))?: ", re.M)        # of a deliberate difference, in code or docstring
-CALL = re.compile(r"^(?:mpirun .*?)?python (?=scripts/|-m jseg .)")                # of a command of ours, alone or in several processes
-FILE = re.compile(r"(?<![\w./-])((?:jseg|tests|scripts|docs|benchmarks)/[\w./-]*[\w/]|\.ci/run|setup\.py|Makefile|LICENSE)(?![\w*])")
+COMMENT = re.compile(
+    r"^\s*(?:#\s*)?release(?: \([\w.]+\))?: ", re.M
+)  # of a deliberate difference, in code or docstring
+CALL = re.compile(
+    r"^(?:mpirun .*?)?python (?=scripts/|-m jseg .)"
+)  # of a command of ours, alone or in several processes
+FILE = re.compile(
+    r"(?<![\w./-])((?:jseg|tests|scripts|docs|benchmarks)/[\w./-]*[\w/]|\.ci/run|setup\.py|Makefile|LICENSE)(?![\w*])"
+)
 
 
 def text(name):
@@ -35,8 +52,12 @@ def fences(page, kind):
 
 
 def commands(page):
-    """Every command line of a page's sh blocks, without comments, and those within its sentences, sorted."""
-    lines = [line.split("#")[0].strip() for body in fences(page, "sh") for line in body.splitlines()]
+    """Every command line of a page's sh blocks, without comments, and those within its sentences,
+    sorted.
+    """
+    lines = [
+        line.split("#")[0].strip() for body in fences(page, "sh") for line in body.splitlines()
+    ]
     inline = re.findall(r"(?<!`)`((?:python|make|pip|mpirun) [^`\n]*)`", FENCE.sub("", text(page)))
     return sorted(line for line in lines + inline if line)
 
@@ -49,11 +70,11 @@ def anchors(page):
 
 def tree(page):
     """The paths of a README's tree, by its indentation."""
-    body, = [body for body in fences(page, "text") if "\njseg/\n" in body]
+    (body,) = [body for body in fences(page, "text") if "\njseg/\n" in body]
     paths, folders = [], []
     for line in body.splitlines():
         name = line.split()[0]
-        folders = folders[:(len(line) - len(line.lstrip())) // 2] + [name]
+        folders = folders[: (len(line) - len(line.lstrip())) // 2] + [name]
         paths.append("".join(folders))
     return paths
 
@@ -61,10 +82,16 @@ def tree(page):
 def rows(page):
     """The cells of every table row of a page, without headings."""
     lines = [line for line in text(page).splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith(("| no. ", "| what "))]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in lines
+        if not line.startswith(("| no. ", "| what "))
+    ]
 
 
-# What is named is there ---------------------------------------------------------------------------------------------
+# What is named is there
+# ---------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
@@ -84,9 +111,13 @@ def test_files_that_are_named_exist(page):
 def test_tests_that_are_named_exist(page):
     wrong = []
     for name, function in sorted(set(re.findall(r"(tests/\w+\.py)::(\w+)", text(page)))):
-        defined = {node.name for node in ast.parse(text(name)).body if isinstance(node, ast.FunctionDef)} if exists(name) else ()
+        defined = (
+            {node.name for node in ast.parse(text(name)).body if isinstance(node, ast.FunctionDef)}
+            if exists(name)
+            else ()
+        )
         if not function.startswith("test_") or function not in defined:
-            wrong.append("%s::%s" % (name, function))
+            wrong.append(f"{name}::{function}")
     assert wrong == []
 
 
@@ -95,12 +126,16 @@ def test_nothing_is_left_to_be_filled_in(page):
     assert re.findall(r"@@\w*@@|\?\?\w*", text(page)) == []
 
 
-# docs/differences.md ------------------------------------------------------------------------------------------------
+# docs/differences.md
+# ------------------------------------------------------------------------------------------------
+
 
 def test_every_difference_names_its_test():
     found = rows(DIFFERENCES)
     assert len(found) > 50 and {len(cells) for cells in found} == {4}
-    assert [cells for cells in found if "`tests/test_" not in cells[3]] == [] and "not yet" not in text(DIFFERENCES)
+    assert [
+        cells for cells in found if "`tests/test_" not in cells[3]
+    ] == [] and "not yet" not in text(DIFFERENCES)
     numbers = [int(cells[0]) for cells in found if cells[0].isdigit()]
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 41
 
@@ -108,22 +143,42 @@ def test_every_difference_names_its_test():
 def test_every_deliberate_difference_in_the_code_is_on_the_page():
     named, differing = set(FILE.findall(text(DIFFERENCES))), []
     for folder, _, names in os.walk(os.path.join(ROOT, "jseg")):
-        files = [os.path.relpath(os.path.join(folder, name), ROOT).replace(os.sep, "/") for name in names if name.endswith(".py")]
+        files = [
+            os.path.relpath(os.path.join(folder, name), ROOT).replace(os.sep, "/")
+            for name in names
+            if name.endswith(".py")
+        ]
         differing += [name for name in files if COMMENT.search(text(name))]
     assert len(differing) >= 8 and [name for name in differing if name not in named] == []
 
 
 def test_the_default_output_is_the_one_on_the_page():
-    row, = [cells for cells in rows(DIFFERENCES) if cells[0] == "17"]
-    assert importlib.import_module("jseg.commands.test").parser().get_default("output_path") == "./results" and "`./results`" in row[2]
+    (row,) = [cells for cells in rows(DIFFERENCES) if cells[0] == "17"]
+    assert (
+        importlib.import_module("jseg.commands.test").parser().get_default("output_path")
+        == "./results"
+        and "`./results`" in row[2]
+    )
 
 
-# The READMEs --------------------------------------------------------------------------------------------------------
+# The READMEs
+# --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("what", [
-    commands, tree, lambda page: fences(page, "python"), lambda page: sorted(set(re.findall(r"https://[^)\s]+", text(page)))),
-    lambda page: [heading.count("#") for heading in re.findall(r"^(#+) ", FENCE.sub("", text(page)), re.M)], lambda page: len(rows(page))],
-    ids=["commands", "tree", "python", "addresses", "sections", "rows"])
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        commands,
+        tree,
+        lambda page: fences(page, "python"),
+        lambda page: sorted(set(re.findall(r"https://[^)\s]+", text(page)))),
+        lambda page: [
+            heading.count("#") for heading in re.findall(r"^(#+) ", FENCE.sub("", text(page)), re.M)
+        ],
+        lambda page: len(rows(page)),
+    ],
+    ids=["commands", "tree", "python", "addresses", "sections", "rows"],
+)
 def test_both_readmes_say_the_same(what):
     assert what(ENGLISH) == what(CHINESE) and what(ENGLISH)
 
@@ -131,37 +186,71 @@ def test_both_readmes_say_the_same(what):
 @pytest.mark.parametrize("page", READMES)
 def test_the_first_screen(page):
     lines = text(page).splitlines()
-    assert lines[0].startswith("# jseg") and any("](docs/landscape_grid.jpg)" in line for line in lines[:6])
-    assert {"make demo", "make test"} <= set(commands(page)) and text(page).index("apt install") < text(page).index("\nmake demo")
+    assert lines[0].startswith("# jseg") and any(
+        "](docs/landscape_grid.jpg)" in line for line in lines[:6]
+    )
+    assert {"make demo", "make test"} <= set(commands(page)) and text(page).index(
+        "apt install"
+    ) < text(page).index("\nmake demo")
 
 
-@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page) if CALL.match(line)}))
+@pytest.mark.parametrize(
+    "line", sorted({line for page in PAGES for line in commands(page) if CALL.match(line)})
+)
 def test_commands_are_understood(line):
     words = shlex.split(CALL.sub("", line))
-    name, words = (words[2], words[3:]) if words[0] == "-m" else (os.path.splitext(os.path.basename(words[0]))[0], words[1:])
-    assert name in cli.commands() and exists("scripts/%s.py" % name)
+    name, words = (
+        (words[2], words[3:])
+        if words[0] == "-m"
+        else (os.path.splitext(os.path.basename(words[0]))[0], words[1:])
+    )
+    assert name in cli.commands() and exists(f"scripts/{name}.py")
     if words != ["--help"]:
         importlib.import_module("jseg.commands." + name).parser().parse_args(words)
 
 
 def test_options_exist():
     parsers = [importlib.import_module("jseg.commands." + name).parser() for name in cli.commands()]
-    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    known = {
+        option
+        for parser in parsers
+        for action in parser._actions
+        for option in action.option_strings
+    }
     for page in READMES + (FORMATS, TRAINING, FLOWSEG):
-        assert [option for option in re.findall(r"`(--\w+)", text(page)) if option not in known] == []
+        assert [
+            option for option in re.findall(r"`(--\w+)", text(page)) if option not in known
+        ] == []
 
 
-@pytest.mark.parametrize("name, words", [
-    ("test", ["settings and timings in"]),
-    ("demo", ["in the results FlowSeg sees the label maps that they were made from at",
-              "label map, reference, stages, result, made by the small weights that ship with jseg (jseg/weights/CARD.md)",
-              "label map, result, what FlowSeg sees in it"])])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("test", ["settings and timings in"]),
+        (
+            "demo",
+            [
+                "in the results FlowSeg sees the label maps that they were made from at",
+                "label map, reference, stages, result, made by the small weights that ship with "
+                "jseg (jseg/weights/CARD.md)",
+                "label map, result, what FlowSeg sees in it",
+            ],
+        ),
+    ],
+)
 @pytest.mark.parametrize("page", READMES)
 def test_output_is_what_the_commands_print(page, name, words):
-    shown = [line for body in fences(page, "text") for line in body.splitlines() if line.startswith("jseg %s: " % name)]
+    shown = [
+        line
+        for body in fences(page, "text")
+        for line in body.splitlines()
+        if line.startswith(f"jseg {name}: ")
+    ]
     assert shown and all(sum(part in line for part in words) == 1 for line in shown)
     for part in words:
-        assert part in re.sub(r'"\s+f?"', "", text("jseg/commands/%s.py" % name)) and any(part in line for line in shown)
+        assert part in re.sub(r'"\s+f?"', "", text(f"jseg/commands/{name}.py")) and any(
+            part in line for line in shown
+        )
 
 
 def test_the_demo_makes_as_many_pictures_as_the_page_says():
@@ -172,17 +261,20 @@ def test_the_demo_makes_as_many_pictures_as_the_page_says():
 
 def test_the_small_weights_are_for_pictures_of_the_size_on_the_page():
     from jseg.ldm.presets import AUTOENCODERS, UNETS
+
     unet, factor = UNETS["landscape"], AUTOENCODERS["landscape"].downsampling
     for page in READMES + (TRAINING,):
-        assert "%dx%d" % (unet.width * factor, unet.height * factor) in text(page)
+        assert f"{unet.width * factor}x{unet.height * factor}" in text(page)
 
 
 def test_the_tree_lists_what_is_there():
     """Its part below jseg/ is held to the modules by test_house.py."""
     assert [path for path in tree(ENGLISH) if not exists(path)] == []
-    scripts = sorted(name for name in os.listdir(os.path.join(ROOT, "scripts")) if name.endswith(".py"))
+    scripts = sorted(
+        name for name in os.listdir(os.path.join(ROOT, "scripts")) if name.endswith(".py")
+    )
     for page in READMES:
-        line, = [line for line in text(page).splitlines() if line.startswith("scripts/ ")]
+        (line,) = [line for line in text(page).splitlines() if line.startswith("scripts/ ")]
         assert sorted(re.findall(r"\w+\.py", line)) == scripts
 
 
@@ -193,31 +285,50 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     from jseg.ldm.presets import AUTOENCODERS, PIPELINES, UNETS, Pipeline, Stage
     from jseg.parity import stand_in
 
-    short = Pipeline((Stage(3.5, "ddim10", 3), Stage(3.7, "ddim10", 2, True)), aligned=False, float_handoff=False, rounding="truncate")
+    short = Pipeline(
+        (Stage(3.5, "ddim10", 3), Stage(3.7, "ddim10", 2, True)),
+        aligned=False,
+        float_handoff=False,
+        rounding="truncate",
+    )
     monkeypatch.setitem(PIPELINES, "release", short)
     monkeypatch.chdir(tmp_path)
     os.mkdir("checkpoints")
     unet, autoencoder = UNETS["tiny"], AUTOENCODERS["tiny"]
-    checkpoint.save("checkpoints/average-176k-266k.pkl", stand_in.fill(state_dict.unet_shapes(unet)), unet)
-    checkpoint.save("checkpoints/autoencoder.pkl", stand_in.fill(state_dict.autoencoder_shapes(autoencoder)), autoencoder)
+    checkpoint.save(
+        "checkpoints/average-176k-266k.pkl", stand_in.fill(state_dict.unet_shapes(unet)), unet
+    )
+    checkpoint.save(
+        "checkpoints/autoencoder.pkl",
+        stand_in.fill(state_dict.autoencoder_shapes(autoencoder)),
+        autoencoder,
+    )
     width, height = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     random = np.random.default_rng(0)
     images.save_picture("label.png", random.integers(0, 29, (height, width)).astype(np.uint8))
-    images.save_picture("reference.jpg", random.integers(0, 256, (height, width, 3)).astype(np.uint8))
+    images.save_picture(
+        "reference.jpg", random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    )
     segmentation, example = fences(ENGLISH, "python")
     exec(compile(example, "README.md", "exec"), {})
     assert images.read_picture("picture.jpg").shape == (height, width, 3)
     assert segmentation in fences("docs/flowseg.md", "python"), "which is run below"
 
 
-# docs/training.md ---------------------------------------------------------------------------------------------------
+# docs/training.md
+# --------------------------------------------------------------------------------------------------
+
 
 def training_options():
     """{command: {option: default}} of both training commands."""
     found = {}
     for name in ("train", "train_autoencoder"):
         parser = importlib.import_module("jseg.commands." + name).parser()
-        found[name] = {action.option_strings[0]: action.default for action in parser._actions if action.dest != "help"}
+        found[name] = {
+            action.option_strings[0]: action.default
+            for action in parser._actions
+            if action.dest != "help"
+        }
         found[name]["--steps"] = parser.get_default("default_steps")
     return found
 
@@ -234,43 +345,50 @@ def test_the_table_of_training_options_has_the_defaults_of_the_code():
     assert len(table) > 8
     for cells in table:
         name = cells[0].strip("`")
-        assert cells[1:3] == [str(options[command][name]) for command in ("train", "train_autoencoder")], name
+        assert cells[1:3] == [
+            str(options[command][name]) for command in ("train", "train_autoencoder")
+        ], name
     steps = format(options["train"]["--steps"], ",")
     assert all(steps in text(page) for page in READMES + (TRAINING,))
-    assert "`--drop` (%s)" % options["train"]["--drop"] in text(TRAINING)
+    assert f"`--drop` ({options['train']['--drop']})" in text(TRAINING)
 
 
 def test_the_presets_of_training_are_named():
     from jseg.ldm.presets import AUTOENCODERS, UNETS
-    row, = [cells for cells in rows(TRAINING) if cells[0] == "`--preset`"]
+
+    (row,) = [cells for cells in rows(TRAINING) if cells[0] == "`--preset`"]
     assert re.findall(r"`(\w+)`", row[3]) == list(UNETS) == list(AUTOENCODERS)
 
 
 def test_the_files_of_a_run_have_the_names_on_the_pages():
     from jseg.ldm import latent_cache
     from jseg.training import log, run
+
     for page in READMES + (TRAINING, FORMATS):
         named = re.findall(r"checkpoint-[\w.]+", text(page))
         assert named and [name for name in named if not run.CHECKPOINT.match(name)] == []
         assert run.JOURNAL in text(page) and run.CURVE in text(page)
     for name in (latent_cache.ABOUT, latent_cache.LATENTS, latent_cache.LABELS, latent_cache.KEYS):
-        assert [cells for cells in rows(FORMATS) if cells[0] == "`%s`" % name], name
+        assert [cells for cells in rows(FORMATS) if cells[0] == f"`{name}`"], name
     columns = set(re.findall(r"`(?:critic/|validation/)?(\w+)`", text(TRAINING) + text(FLOWSEG)))
     assert set(log.UNITS) <= columns, "columns of log.csv"
 
 
-# docs/flowseg.md ----------------------------------------------------------------------------------------------------
+# docs/flowseg.md
+# --------------------------------------------------------------------------------------------------
+
 
 def test_the_example_of_flowseg_runs(tmp_path, monkeypatch):
     from support.small_flowseg import TINY, random_network, scene
 
     from jseg import images
     from jseg.checkpoint import save
+
     monkeypatch.chdir(tmp_path)
     os.makedirs("runs/flowseg")
     save("runs/flowseg/best.safetensors", random_network().state_dict(), TINY)
     images.save_picture("street.jpg", scene(0, 60, 44)[0])
-    example, = fences(FLOWSEG, "python")
+    (example,) = fences(FLOWSEG, "python")
     names = {}
     exec(compile(example, FLOWSEG, "exec"), names)
     assert names["labels"].shape == (44, 60) and names["labels"].dtype == np.int32
@@ -283,11 +401,29 @@ def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
             table.update(zip(re.findall(r"`(--\w+)`", cells[0]), cells[1].split(", ")))
     for name in ("train_flowseg", "segment"):
         parser = importlib.import_module("jseg.commands." + name).parser()
-        options = {action.option_strings[0]: action.default for action in parser._actions if action.dest != "help"}
+        options = {
+            action.option_strings[0]: action.default
+            for action in parser._actions
+            if action.dest != "help"
+        }
         assert [option for option in options if option not in told] == [], name
-        for option in set(options) & set(table) - {"--batch_size", "--overlap", "--seeds", "--scales", "--classes", "--source", "--codes"}:
+        for option in set(options) & set(table) - {
+            "--batch_size",
+            "--overlap",
+            "--seeds",
+            "--scales",
+            "--classes",
+            "--source",
+            "--codes",
+        }:
             default, said = options[option], table[option].strip("`")
-            expected = "no" if default is False else default if isinstance(default, str) or default is None else "%g" % default
+            expected = (
+                "no"
+                if default is False
+                else default
+                if isinstance(default, str) or default is None
+                else f"{default:g}"
+            )
             assert default is None or said == expected, option
 
 
@@ -295,63 +431,101 @@ def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
     from jseg.commands.train_flowseg import RECIPES
     from jseg.flowseg.pixnerd import PixNerd
     from jseg.flowseg.presets import NETWORKS
-    heading, = [line for line in text(FLOWSEG).splitlines() if line.startswith("| what is not given")]
+
+    (heading,) = [
+        line for line in text(FLOWSEG).splitlines() if line.startswith("| what is not given")
+    ]
     cells_of = rows(FLOWSEG) + [[cell.strip() for cell in heading.strip("|").split(" | ")]]
     table = {cells[0].strip("`"): cells[1:] for cells in cells_of if len(cells) == 4}
     for place, presets in enumerate((["tiny"], ["small"], ["pixnerd-L/16", "pixnerd-XL/16"])):
         assert re.findall(r"`([^`]+)`", table["what is not given"][place]) == presets
-        stand_in, sizes = RECIPES.get(presets[0], RECIPES[""]), {(NETWORKS[name].width, NETWORKS[name].height) for name in presets}
+        stand_in, sizes = (
+            RECIPES.get(presets[0], RECIPES[""]),
+            {(NETWORKS[name].width, NETWORKS[name].height) for name in presets},
+        )
         assert sizes == {tuple(map(int, table["crops and windows"][place].split("x")))}
-        for option, name in (("steps", "default_steps"), ("batch_size",) * 2, ("learning_rate",) * 2, ("ema",) * 2, ("save_interval",) * 2):
-            assert float(table["--" + option][place].replace(",", "")) == stand_in[name], (option, presets)
+        for option, name in (
+            ("steps", "default_steps"),
+            ("batch_size",) * 2,
+            ("learning_rate",) * 2,
+            ("ema",) * 2,
+            ("save_interval",) * 2,
+        ):
+            assert float(table["--" + option][place].replace(",", "")) == stand_in[name], (
+                option,
+                presets,
+            )
         for option in ("warmup", "jitter", "shift"):
             assert float(table["--" + option][place]) == stand_in[option], (option, presets)
         assert table["--decay"][place].strip("`") == stand_in["decay"]
         assert list(map(float, table["--scales"][place].split())) == stand_in["scales"]
-        counts = [sum(int(np.prod(value.shape)) for value in PixNerd(NETWORKS[name]).state_dict().values()) for name in presets]
+        counts = [
+            sum(
+                int(np.prod(value.shape)) for value in PixNerd(NETWORKS[name]).state_dict().values()
+            )
+            for name in presets
+        ]
         assert table["parameters"][place] == ", ".join(format(count, ",") for count in counts)
 
 
 def test_the_distances_of_codes_are_those_of_the_code():
     from jseg.flowseg.encoding import KINDS, class_codes, minimum_distance
-    heading, = [line for line in text(FLOWSEG).splitlines() if line.startswith("| `--codes` | where")]
+
+    (heading,) = [
+        line for line in text(FLOWSEG).splitlines() if line.startswith("| `--codes` | where")
+    ]
     numbers = [int(cell) for cell in heading.strip("| ").split(" | ")[2:]]
-    table = {cells[0].strip("`"): cells[2:] for cells in rows(FLOWSEG) if len(cells) == 8 and cells[0].strip("`") in KINDS}
+    table = {
+        cells[0].strip("`"): cells[2:]
+        for cells in rows(FLOWSEG)
+        if len(cells) == 8 and cells[0].strip("`") in KINDS
+    }
     assert list(table) == list(KINDS)
     for kind, found in table.items():
-        assert found == ["%.4f" % minimum_distance(class_codes(n, kind)) for n in numbers]
+        assert found == [f"{minimum_distance(class_codes(n, kind)):.4f}" for n in numbers]
 
 
 def test_the_layouts_of_flowseg_are_those_of_the_code():
     from jseg.commands import train_flowseg
     from jseg.data.classes import CLASS_SETS
     from jseg.data.datasets import LAYOUTS
-    table = {cells[0].strip("`"): cells for cells in rows(FLOWSEG) if len(cells) == 4 and cells[0].strip("`") in LAYOUTS}
+
+    table = {
+        cells[0].strip("`"): cells
+        for cells in rows(FLOWSEG)
+        if len(cells) == 4 and cells[0].strip("`") in LAYOUTS
+    }
     assert set(table) == set(LAYOUTS) == set(train_flowseg.LAYOUTS)
     for name, state_dict in LAYOUTS.items():
         if state_dict.classes:
             classes = CLASS_SETS[state_dict.classes]
-            assert table[name][3].startswith("%d to %d" % (min(classes.file_ids), max(classes.file_ids)))
-            assert table[name][3].endswith("and %d" % classes.file_ignore[0])
+            assert table[name][3].startswith(f"{min(classes.file_ids)} to {max(classes.file_ids)}")
+            assert table[name][3].endswith(f"and {classes.file_ignore[0]}")
 
 
-# docs/formats.md ----------------------------------------------------------------------------------------------------
+# docs/formats.md
+# --------------------------------------------------------------------------------------------------
+
 
 def test_the_file_of_classes_is_accepted(tmp_path):
     from jseg.data.classes import load_classes
-    example, = [body for body in fences(FORMATS, "text") if "ignore" in body]
+
+    (example,) = [body for body in fences(FORMATS, "text") if "ignore" in body]
     (tmp_path / "classes.txt").write_text(example)
     classes = load_classes(tmp_path / "classes.txt")
     assert classes.names == ("sky", "mountain", "calm water") and classes.ignore == (255,)
-    (tmp_path / "classes.json").write_text(re.search(r"`(\{\"classes\".*\})`", text(FORMATS)).group(1).replace(", ...", ""))
+    (tmp_path / "classes.json").write_text(
+        re.search(r"`(\{\"classes\".*\})`", text(FORMATS)).group(1).replace(", ...", "")
+    )
     assert load_classes(tmp_path / "classes.json").names == ("sky",)
 
 
 def test_the_table_of_classes_is_that_of_the_code():
     from jseg.data.classes import CLASS_SETS
+
     for name, classes in CLASS_SETS.items():
-        row, = [cells for cells in rows(FORMATS) if cells[0] == "`%s`" % name]
-        assert row[1].startswith("%d to %d" % (min(classes.file_ids), max(classes.file_ids)))
+        (row,) = [cells for cells in rows(FORMATS) if cells[0] == f"`{name}`"]
+        assert row[1].startswith(f"{min(classes.file_ids)} to {max(classes.file_ids)}")
         assert row[2] == ", ".join(map(str, classes.file_ignore))
 
 
@@ -359,11 +533,13 @@ def test_the_stages_file_is_accepted_and_its_fields_are_all_told(tmp_path):
     from jseg.ldm import presets
     from jseg.ldm.pipelines import load_pipeline
 
-    example, = [body for body in fences(FORMATS, "json") if "stages" in body]
+    (example,) = [body for body in fences(FORMATS, "json") if "stages" in body]
     (tmp_path / "stages.json").write_text(example)
     assert load_pipeline(tmp_path / "stages.json").float_handoff
     for kind in (presets.Stage, presets.Pipeline):
-        assert [name for name in kind.__dataclass_fields__ if "`%s`" % name not in text(FORMATS)] == []
+        assert [
+            name for name in kind.__dataclass_fields__ if f"`{name}`" not in text(FORMATS)
+        ] == []
 
 
 def test_the_table_of_presets_is_that_of_the_code():
@@ -373,12 +549,21 @@ def test_the_table_of_presets_is_that_of_the_code():
     for number, stages in enumerate(zip(release.stages, fine.stages)):
         cells = []
         for stage in stages:
-            kept = "`%s`" % stage.respacing if stage.respacing else "all steps"
-            fast = ", `%s`, %d `%s` steps" % (stage.sampler, stage.steps, stage.spacing) if stage.steps else ""
+            kept = f"`{stage.respacing}`" if stage.respacing else "all steps"
+            fast = (
+                f", `{stage.sampler}`, {stage.steps} `{stage.spacing}` steps" if stage.steps else ""
+            )
             transfer = ", colour transfer" if stage.color_transfer else ""
-            cells.append("guidance %s, %s, start index %d%s%s" % (stage.guidance, kept, stage.start_index, transfer, fast))
-        assert ["stage %d" % number] + cells in rows(FORMATS)
+            cells.append(
+                f"guidance {stage.guidance}, {kept}, start index "
+                f"{stage.start_index}{transfer}{fast}"
+            )
+        assert [f"stage {number}"] + cells in rows(FORMATS)
     for name in ("aligned", "float_handoff", "rounding"):
-        assert ["`%s`" % name] + [str(getattr(preset, name)).lower() for preset in (release, fine)] in rows(FORMATS)
-    quality = ["quality %d, %s" % (preset.jpeg_quality, preset.jpeg_subsampling) for preset in (release, fine)]
+        assert [f"`{name}`"] + [
+            str(getattr(preset, name)).lower() for preset in (release, fine)
+        ] in rows(FORMATS)
+    quality = [
+        f"quality {preset.jpeg_quality}, {preset.jpeg_subsampling}" for preset in (release, fine)
+    ]
     assert ["JPEG of the results"] + quality in rows(FORMATS)

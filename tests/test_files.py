@@ -17,6 +17,7 @@ def test_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, failure):
     def fail(file):
         file.write(b"half")
         raise failure
+
     with pytest.raises(type(failure)):
         write_atomic(path, fail)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["run.json"]
@@ -29,12 +30,14 @@ def test_new_files_get_the_ordinary_access_rights(tmp_path):
 
 
 def test_killed_run_leaves_only_a_temporary_that_can_be_removed(tmp_path):
-    program = ("import os, signal, sys\nfrom jseg.files import write_atomic\n"
-               "write_atomic(sys.argv[1], lambda file: (file.write(b'half'), file.flush(), os.kill(os.getpid(), signal.SIGKILL)))")
+    program = (
+        "import os, signal, sys\nfrom jseg.files import write_atomic\nwrite_atomic(sys.argv[1], "
+        "lambda file: (file.write(b'half'), file.flush(), os.kill(os.getpid(), signal.SIGKILL)))"
+    )
     subprocess.call([sys.executable, "-c", program, str(tmp_path / "x.jpg")])
     left = os.listdir(tmp_path)
     assert len(left) == 1 and left[0].startswith(".jseg-")
-    alive = ".jseg-%d-0123456789abcdef.part" % os.getppid()
+    alive = f".jseg-{os.getppid()}-0123456789abcdef.part"
     others = [alive, ".jseg-1.part", "x.part", ".jseg-99999999-0123456789abcdef.part.jpg"]
     for name in others:
         (tmp_path / name).write_bytes(b"")
@@ -46,5 +49,6 @@ def test_own_open_temporary_is_not_stale(tmp_path):
     def write(file):
         assert remove_stale_temporaries(tmp_path) == []
         file.write(b"x")
+
     write_atomic(tmp_path / "x", write)
     assert (tmp_path / "x").read_bytes() == b"x"

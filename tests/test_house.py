@@ -1,6 +1,8 @@
-"""The house as docs/architecture.md draws it: floors without circles, one door to Jittor, names and habits that hold everywhere.
+"""The house as docs/architecture.md draws it: floors without circles, one door to Jittor, names and
+habits that hold everywhere.
 
-A room imports rooms on lower floors; inside of a room modules import each other where that makes no circle.
+A room imports rooms on lower floors; inside of a room modules import each other where that makes no
+circle.
 """
 
 import ast
@@ -22,13 +24,17 @@ def files(*folders, suffix=".py"):
     for folder in folders:
         for parent, names, members in os.walk(os.path.join(ROOT, folder)):
             names[:] = [name for name in names if name != "__pycache__"]
-            found += [os.path.join(parent, member) for member in sorted(members) if member.endswith(suffix)]
+            found += [
+                os.path.join(parent, member)
+                for member in sorted(members)
+                if member.endswith(suffix)
+            ]
     return found
 
 
 def module(path):
     name = os.path.relpath(path, ROOT)[:-3].replace(os.sep, ".")
-    return name[:-len(".__init__")] if name.endswith(".__init__") else name
+    return name[: -len(".__init__")] if name.endswith(".__init__") else name
 
 
 def tree(path):
@@ -40,7 +46,9 @@ MODULES = {module(path): path for path in files("jseg")}
 
 
 def imports(path, lazily=True):
-    """Every module named by an import statement; with lazily=False, only by those that run when the module is imported."""
+    """Every module named by an import statement; with lazily=False, only by those that run when the
+    module is imported.
+    """
     found, pending = set(), [tree(path)]
     while pending:
         node = pending.pop()
@@ -48,7 +56,12 @@ def imports(path, lazily=True):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            found.update(f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in MODULES else node.module for alias in node.names)
+            found.update(
+                f"{node.module}.{alias.name}"
+                if f"{node.module}.{alias.name}" in MODULES
+                else node.module
+                for alias in node.names
+            )
         elif lazily or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             pending += ast.iter_child_nodes(node)
     return found
@@ -58,7 +71,10 @@ def roots(names):
     return {name.partition(".")[0] for name in names}
 
 
-IMPORTS = {name: {target for target in imports(path) if target in MODULES} - {"jseg", name} for name, path in MODULES.items()}
+IMPORTS = {
+    name: {target for target in imports(path) if target in MODULES} - {"jseg", name}
+    for name, path in MODULES.items()
+}
 
 
 def architecture():
@@ -67,7 +83,9 @@ def architecture():
 
 
 def floors():
-    """{room: floor} of the table in docs/architecture.md; a room is a folder of jseg, or a module in its root."""
+    """{room: floor} of the table in docs/architecture.md; a room is a folder of jseg, or a module
+    in its root.
+    """
     rows = re.findall(r"^\| (\d) \| (.*) \|$", architecture(), re.M)
     return {room: int(number) for number, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
 
@@ -87,7 +105,9 @@ FLOORS = floors()
 
 
 def room(name):
-    """The room of a module: the first part of its name below jseg; "" for the package's own two files."""
+    """The room of a module: the first part of its name below jseg; "" for the package's own two
+    files.
+    """
     return "" if name in ("jseg", "jseg.__main__") else name.split(".")[1]
 
 
@@ -99,13 +119,22 @@ def test_every_room_has_a_floor_and_every_floor_is_there():
     rooms = {room(name) for name in MODULES} - {""}
     outside = {"scripts", "benchmarks", "examples"}
     assert sorted(rooms - set(FLOORS)) == [], "without a floor in docs/architecture.md"
-    assert sorted(set(FLOORS) - rooms - outside) == [], "on a floor of docs/architecture.md, but not there"
+    assert sorted(set(FLOORS) - rooms - outside) == [], (
+        "on a floor of docs/architecture.md, but not there"
+    )
     assert len(set(FLOORS.values())) == 9
 
 
 def test_imports_go_down_the_floors():
-    wrong = [f"{name} ({floor(name)}) imports {target} ({floor(target)})" for name in MODULES for target in IMPORTS[name]
-             if room(name) and room(target) and room(name) != room(target) and floor(name) <= floor(target)]
+    wrong = [
+        f"{name} ({floor(name)}) imports {target} ({floor(target)})"
+        for name in MODULES
+        for target in IMPORTS[name]
+        if room(name)
+        and room(target)
+        and room(name) != room(target)
+        and floor(name) <= floor(target)
+    ]
     assert wrong == []
 
 
@@ -119,13 +148,19 @@ def test_the_tree_is_the_house():
     for name in sorted(set(MODULES) - {"jseg"}):
         folder = name.rpartition(".")[0]
         beside = [other for other in tree if other.rpartition(".")[0] == folder]
-        assert name in tree or (folder in tree and not beside), f"{name} is not in the tree of docs/architecture.md"
+        assert name in tree or (folder in tree and not beside), (
+            f"{name} is not in the tree of docs/architecture.md"
+        )
 
 
 def test_the_tests_have_a_folder_for_every_room():
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert folders <= set(FLOORS), "a folder of tests for no room"
-    assert not [path for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_") and path.name != "conftest.py"]
+    assert not [
+        path
+        for path in (ROOT / "tests").glob("*.py")
+        if not path.name.startswith("test_") and path.name != "conftest.py"
+    ]
 
 
 def test_there_are_no_circles():
@@ -145,7 +180,9 @@ def test_there_are_no_circles():
 
 def test_only_the_runtime_imports_jittor():
     jittor = {"jittor", "jittor_utils"}
-    assert {name for name, path in MODULES.items() if roots(imports(path)) & jittor} == {"jseg.runtime"}
+    assert {name for name, path in MODULES.items() if roots(imports(path)) & jittor} == {
+        "jseg.runtime"
+    }
     assert not [path for path in files("scripts", "benchmarks") if roots(imports(path)) & jittor]
 
 
@@ -156,12 +193,33 @@ def test_nothing_imports_torch():
 
 def test_the_branches_never_meet():
     for one, other in (("jseg.ldm", "jseg.flowseg"), ("jseg.flowseg", "jseg.ldm")):
-        assert not [name for name in MODULES if name.startswith(one) for target in IMPORTS[name] if target.startswith(other)]
+        assert not [
+            name
+            for name in MODULES
+            if name.startswith(one)
+            for target in IMPORTS[name]
+            if target.startswith(other)
+        ]
 
 
 def test_what_must_not_need_jittor_never_reaches_it():
-    free = ("machine", "files", "noise", "configs", "progress", "contact_sheet", "text_file", "image_files", "formats", "images", "checkpoint",
-            "outputs", "data", "landscapes", "metrics")
+    free = (
+        "machine",
+        "files",
+        "noise",
+        "configs",
+        "progress",
+        "contact_sheet",
+        "text_file",
+        "image_files",
+        "formats",
+        "images",
+        "checkpoint",
+        "outputs",
+        "data",
+        "landscapes",
+        "metrics",
+    )
     assert not [name for name in MODULES if room(name) in free and "jseg.runtime" in _reach(name)]
 
 
@@ -174,33 +232,58 @@ def _reach(name, seen=None):
 
 
 def test_packages_re_export_nothing():
-    assert not [name for name, path in MODULES.items() if path.endswith("__init__.py") and IMPORTS[name]]
+    assert not [
+        name for name, path in MODULES.items() if path.endswith("__init__.py") and IMPORTS[name]
+    ]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) == "commands" and name not in ("jseg.commands", "jseg.commands.cli")))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        name
+        for name in MODULES
+        if room(name) == "commands" and name not in ("jseg.commands", "jseg.commands.cli")
+    ),
+)
 def test_commands_import_lazily_and_keep_the_form(name):
     early = imports(MODULES[name], lazily=False)
     assert not roots(early) & HEAVY
-    assert {target for target in early if target.startswith("jseg.")} <= {"jseg.commands", "jseg.commands.cli"}
-    functions = {node.name for node in tree(MODULES[name]).body if isinstance(node, ast.FunctionDef)}
+    assert {target for target in early if target.startswith("jseg.")} <= {
+        "jseg.commands",
+        "jseg.commands.cli",
+    }
+    functions = {
+        node.name for node in tree(MODULES[name]).body if isinstance(node, ast.FunctionDef)
+    }
     assert {"parser", "main"} <= functions
     assert "example" in (ast.get_docstring(tree(MODULES[name])) or "").lower()
 
 
-@pytest.mark.parametrize("path", files("jseg", "scripts", "tests", "benchmarks"), ids=lambda path: os.path.relpath(path, ROOT))
+@pytest.mark.parametrize(
+    "path",
+    files("jseg", "scripts", "tests", "benchmarks"),
+    ids=lambda path: os.path.relpath(path, ROOT),
+)
 def test_every_file_is_python_3_8_and_has_a_docstring(path):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     parsed = ast.parse(text, path, feature_version=(3, 8))
-    assert not text.strip() or ast.get_docstring(parsed) or os.sep + "tests" + os.sep in path, "no module docstring"
+    assert not text.strip() or ast.get_docstring(parsed) or os.sep + "tests" + os.sep in path, (
+        "no module docstring"
+    )
     attributes = {node.attr for node in ast.walk(parsed) if isinstance(node, ast.Attribute)}
     assert not attributes & {"removeprefix", "removesuffix", "bit_count"}
-    assert not re.search(r"\bzip\([^()]*strict=|functools\.cache\b|\bfrom functools import cache\b", text)
+    assert not re.search(
+        r"\bzip\([^()]*strict=|functools\.cache\b|\bfrom functools import cache\b", text
+    )
 
 
 def test_no_room_is_named_after_its_pattern():
     bad = {"util", "utils", "helper", "helpers", "common", "base", "core", "misc"}
-    names = [os.path.splitext(os.path.basename(path))[0].strip("_") for path in files("jseg", "scripts", "tests", "benchmarks")]
+    names = [
+        os.path.splitext(os.path.basename(path))[0].strip("_")
+        for path in files("jseg", "scripts", "tests", "benchmarks")
+    ]
     assert not bad.intersection(names)
 
 
@@ -208,7 +291,11 @@ def test_lines_are_short():
     long = []
     for path in files("jseg", "scripts", "tests", "benchmarks"):
         with open(path, encoding="utf-8") as file:
-            long += [f"{os.path.relpath(path, ROOT)}:{n}" for n, line in enumerate(file, 1) if len(line.rstrip("\n")) > 140]
+            long += [
+                f"{os.path.relpath(path, ROOT)}:{n}"
+                for n, line in enumerate(file, 1)
+                if len(line.rstrip("\n")) > 140
+            ]
     assert long == []
 
 
@@ -225,20 +312,35 @@ def test_no_machine_s_paths_and_no_unfinished_business():
     paths = re.compile("/(?:" + "|".join(("work", "root", "tmp")) + r")/|/home/\w")
     notes = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
     texts = files("jseg", "scripts", "tests", "benchmarks", ".ci") + files("docs", suffix=".md")
-    texts += [os.path.join(ROOT, name) for name in os.listdir(ROOT) if name.endswith((".md", ".py")) or name == "Makefile"]
+    texts += [
+        os.path.join(ROOT, name)
+        for name in os.listdir(ROOT)
+        if name.endswith((".md", ".py")) or name == "Makefile"
+    ]
     found = []
     for path in texts:
         with open(path, encoding="utf-8") as file:
-            found += [f"{path}:{n}: {line.strip()}" for n, line in enumerate(file, 1) if paths.search(line) or notes.search(line)]
+            found += [
+                f"{path}:{n}: {line.strip()}"
+                for n, line in enumerate(file, 1)
+                if paths.search(line) or notes.search(line)
+            ]
     assert found == []
 
 
 def test_warnings_of_our_modules_are_errors_in_the_suite():
-    for module_name, raised in (("jseg.images", True), ("jseg", True), ("jsegment", False), ("numpy", False)):
+    for module_name, raised in (
+        ("jseg.images", True),
+        ("jseg", True),
+        ("jsegment", False),
+        ("numpy", False),
+    ):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="jsegment|numpy")
             try:
-                warnings.warn_explicit("sample", UserWarning, "file.py", 1, module=module_name, registry={})
+                warnings.warn_explicit(
+                    "sample", UserWarning, "file.py", 1, module=module_name, registry={}
+                )
                 assert not raised, module_name
             except UserWarning:
                 assert raised, module_name

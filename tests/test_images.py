@@ -1,4 +1,6 @@
-"""Reading any picture, refusing bad ones in one line, exact conversions, and files that are whole or absent."""
+"""Reading any picture, refusing bad ones in one line, exact conversions, and files that are whole
+or absent.
+"""
 
 import io
 import os
@@ -16,7 +18,10 @@ from jseg.image_files.decoding import Header, ImageError, read_header
 
 def gradient(height=12, width=16):
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows * 255 // (height - 1), columns * 255 // (width - 1), (rows + columns) * 9 % 256], axis=-1).astype(np.uint8)
+    return np.stack(
+        [rows * 255 // (height - 1), columns * 255 // (width - 1), (rows + columns) * 9 % 256],
+        axis=-1,
+    ).astype(np.uint8)
 
 
 def one_line(error):
@@ -26,13 +31,23 @@ def one_line(error):
 
 def png(width, height, depth, colour_type, raw):
     """A PNG file written by hand, for bit depths that Pillow does not write."""
+
     def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
 
 
-# -- reading pictures ------------------------------------------------------------------------------------------------
+# -- reading pictures ------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
@@ -59,10 +74,19 @@ def test_alpha_is_composited_over_white(tmp_path):
     assert images.read_picture(tmp_path / "p.png").tolist() == [[[255, 255, 255], [200, 100, 50]]]
 
 
-@pytest.mark.parametrize("orientation, turn", [
-    (1, lambda a: a), (2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (4, lambda a: a[::-1]),
-    (5, lambda a: a.swapaxes(0, 1)), (6, lambda a: np.rot90(a, -1)),
-    (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)), (8, lambda a: np.rot90(a))])
+@pytest.mark.parametrize(
+    "orientation, turn",
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.swapaxes(0, 1)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)),
+        (8, lambda a: np.rot90(a)),
+    ],
+)
 def test_exif_orientation(tmp_path, orientation, turn):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -83,7 +107,9 @@ def test_orientation_of_a_png(tmp_path):
 
 
 def test_damaged_exif_does_not_spoil_a_good_picture(tmp_path):
-    Image.fromarray(gradient()).save(tmp_path / "x.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\x00\x09")
+    Image.fromarray(gradient()).save(
+        tmp_path / "x.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\x00\x09"
+    )
     assert images.read_picture(tmp_path / "x.jpg").shape == (12, 16, 3)
 
 
@@ -103,24 +129,38 @@ def test_first_frame_of_several(tmp_path):
 
 def jpeg_bytes(**options):
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG", **options)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        buffer, "JPEG", **options
+    )
     return buffer.getvalue()
 
 
 def png_bytes():
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 29, (64, 64), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 29, (64, 64), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
 def flipped(data, position):
-    return data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1:]
+    return data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :]
 
 
-@pytest.mark.parametrize("content, word", [
-    (b"", "0 bytes"), (b"hello", "not a picture"), (jpeg_bytes()[:20], "damaged"), (jpeg_bytes()[:1500], "truncated"),
-    (jpeg_bytes(progressive=True)[:1500], "truncated"), (png_bytes()[:600], "truncated"), (png_bytes()[:-12], "truncated"),
-    (flipped(png_bytes(), 300), "damaged"), (flipped(png_bytes(), 20), "damaged")])
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (b"", "0 bytes"),
+        (b"hello", "not a picture"),
+        (jpeg_bytes()[:20], "damaged"),
+        (jpeg_bytes()[:1500], "truncated"),
+        (jpeg_bytes(progressive=True)[:1500], "truncated"),
+        (png_bytes()[:600], "truncated"),
+        (png_bytes()[:-12], "truncated"),
+        (flipped(png_bytes(), 300), "damaged"),
+        (flipped(png_bytes(), 20), "damaged"),
+    ],
+)
 @pytest.mark.parametrize("read", [images.read_picture, read_label])
 def test_unreadable_files_are_named(tmp_path, read, content, word):
     path = tmp_path / "broken.png"
@@ -139,7 +179,9 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_decompression_bomb(tmp_path, monkeypatch):
     images.save_picture(tmp_path / "x.png", gradient())
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96)  # Pillow raises above twice this; the picture has 192 pixels.
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 96
+    )  # Pillow raises above twice this; the picture has 192 pixels.
     assert images.read_picture(tmp_path / "x.png").shape == (12, 16, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 95)
     with pytest.raises(ImageError) as error:
@@ -147,7 +189,8 @@ def test_decompression_bomb(tmp_path, monkeypatch):
     assert "claims 192 pixels; expected at most 190" in one_line(error)
 
 
-# -- reading labels --------------------------------------------------------------------------------------------------
+# -- reading labels --------------------------------------------------------------------------------
+
 
 def test_gray_and_palette_labels_give_stored_values(tmp_path):
     ids = np.arange(29, dtype=np.uint8).reshape(1, 29).repeat(3, axis=0)
@@ -160,16 +203,29 @@ def test_gray_and_palette_labels_give_stored_values(tmp_path):
     assert np.array_equal(read_label(tmp_path / "p.png"), ids)
 
 
-@pytest.mark.parametrize("depth, raw, ids", [(2, b"\0\x1b", [0, 1, 2, 3]), (4, b"\0\x0f\x5c", [0, 15, 5, 12])])
+@pytest.mark.parametrize(
+    "depth, raw, ids", [(2, b"\0\x1b", [0, 1, 2, 3]), (4, b"\0\x0f\x5c", [0, 15, 5, 12])]
+)
 def test_low_bit_depth_labels_are_not_stretched(tmp_path, depth, raw, ids):
     (tmp_path / "x.png").write_bytes(png(4, 1, depth, 0, raw))
-    assert np.asarray(Image.open(tmp_path / "x.png")).tolist() != [ids]  # what Pillow alone makes of it
+    assert np.asarray(Image.open(tmp_path / "x.png")).tolist() != [
+        ids
+    ]  # what Pillow alone makes of it
     assert read_label(tmp_path / "x.png").tolist() == [ids]
 
 
-@pytest.mark.parametrize("mode, words", [
-    ("RGB", "colour-coded"), ("RGBA", "colour-coded"), ("equal", "equal channels"), ("LA", "LA"),
-    ("16", "holds values 0..300"), ("F", "floating-point"), ("jpeg", "lossy")])
+@pytest.mark.parametrize(
+    "mode, words",
+    [
+        ("RGB", "colour-coded"),
+        ("RGBA", "colour-coded"),
+        ("equal", "equal channels"),
+        ("LA", "LA"),
+        ("16", "holds values 0..300"),
+        ("F", "floating-point"),
+        ("jpeg", "lossy"),
+    ],
+)
 def test_labels_of_other_kinds_are_refused_with_remedy(tmp_path, mode, words):
     path = tmp_path / ("x.tif" if mode == "F" else "x.png")
     if mode == "16":
@@ -185,7 +241,8 @@ def test_labels_of_other_kinds_are_refused_with_remedy(tmp_path, mode, words):
     assert str(path) in message and words in message and "8-bit single-channel" in message
 
 
-# -- sizes and ranges ------------------------------------------------------------------------------------------------
+# -- sizes and ranges ------------------------------------------------------------------------------
+
 
 def test_resize_label_is_the_release_nearest():
     label = np.random.default_rng(0).integers(0, 29, (384, 512), dtype=np.uint8)
@@ -196,7 +253,9 @@ def test_resize_label_is_the_release_nearest():
 
 
 def test_resize_picture_averages_what_it_shrinks():
-    checks = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    checks = (
+        (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    )
     small = images.resize_picture(checks, 16, 8)
     assert small.shape == (8, 16, 3) and np.abs(small.astype(int) - 128).max() <= 3
     assert images.resize_picture(checks, 64, 64) is checks
@@ -213,7 +272,11 @@ def test_signed_round_trip_is_exact():
 
 def test_truncation_is_the_release_and_half_a_level_darker():
     x = np.random.default_rng(1).uniform(-1.1, 1.1, (3, 40, 50)).astype(np.float32)
-    release = np.clip((x + np.float32(1.0)) / np.float32(2.0) * np.float32(255.0), 0, 255).transpose(1, 2, 0).astype(np.uint8)
+    release = (
+        np.clip((x + np.float32(1.0)) / np.float32(2.0) * np.float32(255.0), 0, 255)
+        .transpose(1, 2, 0)
+        .astype(np.uint8)
+    )
     assert np.array_equal(images.from_signed(x, "truncate"), release)
     bias = images.from_signed(x, "round").astype(float).mean() - release.astype(float).mean()
     assert 0.4 < bias < 0.5
@@ -229,10 +292,13 @@ def test_from_signed_refuses_nan_and_unknown_rounding():
 def test_jpeg_round_trip_equals_pillow_defaults(tmp_path):
     picture = gradient(48, 64)
     Image.fromarray(picture).save(tmp_path / "x.jpg")
-    assert np.array_equal(images.jpeg_round_trip(picture), np.asarray(Image.open(tmp_path / "x.jpg")))
+    assert np.array_equal(
+        images.jpeg_round_trip(picture), np.asarray(Image.open(tmp_path / "x.jpg"))
+    )
 
 
-# -- writing ---------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
+
 
 def test_saved_bytes_are_equal_and_faithful(tmp_path):
     picture = gradient(48, 64)
@@ -249,6 +315,7 @@ def test_saved_bytes_are_equal_and_faithful(tmp_path):
 def test_disk_full_while_saving_a_picture(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         images.save_picture(tmp_path / "x.jpg", gradient())

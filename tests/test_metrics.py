@@ -1,4 +1,5 @@
 """Metrics against loops, closed forms, scipy, and numbers that the script in circulation gave."""
+
 import itertools
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def picture(seed, height=24, width=32):
     """Twelve noisy fields of random colours: all hues, levels on every edge."""
     rng = RNG(seed)
     fields = rng.integers(0, 256, (3, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
-    return np.clip(fields[:height, :width] + rng.integers(-40, 41, (height, width, 3)), 0, 255).astype(np.uint8)
+    return np.clip(
+        fields[:height, :width] + rng.integers(-40, 41, (height, width, 3)), 0, 255
+    ).astype(np.uint8)
 
 
 def plain(red, green, blue, size=(4, 4)):
@@ -34,6 +37,7 @@ def plain(red, green, blue, size=(4, 4)):
 
 
 # Label maps
+
 
 def test_confusion_counts_pixels_with_targets_in_rows():
     prediction, target = RNG(0).integers(0, 5, (2, 3, 7, 4)).astype(np.uint8)
@@ -45,7 +49,9 @@ def test_confusion_counts_pixels_with_targets_in_rows():
     found = confusion(prediction, target, 5, 255)
     assert found.dtype == np.int64 and found.shape == (5, 5)
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(sum(confusion(p, t, 5, 255) for p, t in zip(prediction, target)), expected)
+    np.testing.assert_array_equal(
+        sum(confusion(p, t, 5, 255) for p, t in zip(prediction, target)), expected
+    )
 
 
 @pytest.mark.parametrize("ignore", [4, (4, 255), [255, 4], np.array([4])])
@@ -59,19 +65,23 @@ def test_confusion_without_ignored_ids_counts_all():
     assert not confusion(np.zeros((2, 2), int), np.full((2, 2), 255), 3, 255).any()
 
 
-@pytest.mark.parametrize("prediction, target, said", [
-    ([[0, 1]], [[0], [1]], "equal shapes"),
-    ([0.0, 1.0], [0, 1], "integer"),
-    ([0, 3], [0, 1], r"prediction holds ids \[3\]; expected 0 to 2"),
-    ([0, 255], [0, 1], r"prediction holds ids \[255\]"),
-    ([0, 1], [0, -1], r"target holds ids \[-1\]"),
-])
+@pytest.mark.parametrize(
+    "prediction, target, said",
+    [
+        ([[0, 1]], [[0], [1]], "equal shapes"),
+        ([0.0, 1.0], [0, 1], "integer"),
+        ([0, 3], [0, 1], r"prediction holds ids \[3\]; expected 0 to 2"),
+        ([0, 255], [0, 1], r"prediction holds ids \[255\]"),
+        ([0, 1], [0, -1], r"target holds ids \[-1\]"),
+    ],
+)
 def test_confusion_refuses_what_would_be_counted_wrong(prediction, target, said):
     with pytest.raises(ValueError, match=said):
         confusion(np.array(prediction), np.array(target), 3, 255)
 
 
-# Class 0: 3 of 4 found and 1 of class 1 taken for it; class 2 is only ever predicted; class 3 is nowhere.
+# Class 0: 3 of 4 found and 1 of class 1 taken for it; class 2 is only ever predicted; class 3 is
+# nowhere.
 MATRIX = np.array([[3, 1, 0, 0], [1, 4, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
@@ -86,9 +96,15 @@ def test_scores_of_a_matrix_by_hand():
 
 
 def test_scores_without_any_pixel_are_undefined_and_perfect_ones_are_one():
-    assert np.isnan(mean_iou(np.zeros((3, 3), int))) and np.isnan(metrics.pixel_accuracy(np.zeros((3, 3), int)))
+    assert np.isnan(mean_iou(np.zeros((3, 3), int))) and np.isnan(
+        metrics.pixel_accuracy(np.zeros((3, 3), int))
+    )
     label = RNG(1).integers(0, 4, (6, 8))
-    assert mean_iou(confusion(label, label, 29, 255)) == metrics.pixel_accuracy(confusion(label, label, 29, 255)) == 1.0
+    assert (
+        mean_iou(confusion(label, label, 29, 255))
+        == metrics.pixel_accuracy(confusion(label, label, 29, 255))
+        == 1.0
+    )
     with pytest.raises(ValueError, match=r"\[classes, classes\]"):
         mean_iou(np.zeros((3, 4)))
 
@@ -104,18 +120,32 @@ def test_mask_accuracy_is_the_share_of_all_pixels():
 
 # Styles
 
+
 def eight_bit_counts(image):
-    """Both histograms pixel by pixel in the arithmetic of uint8, from what is written about the script."""
+    """Both histograms pixel by pixel in the arithmetic of uint8, from what is written about the
+    script.
+    """
     import cv2
+
     colours, classes = np.zeros(4096), np.zeros(72)
     hsv = cv2.cvtColor(image[..., ::-1].copy(), cv2.COLOR_BGR2HSV)
-    edges = {1: (20, 40), 2: (40, 75), 3: (75, 155), 4: (155, 190), 5: (190, 270), 6: (270, 295), 7: (295, 315)}
+    edges = {
+        1: (20, 40),
+        2: (40, 75),
+        3: (75, 155),
+        4: (155, 190),
+        5: (190, 270),
+        6: (270, 295),
+        7: (295, 315),
+    }
     with np.errstate(over="ignore"):
         for (r, g, b), (h, s, v) in zip(image.reshape(-1, 3), hsv.reshape(-1, 3)):
             sixteen = np.uint8(16)
             colours[b // sixteen * sixteen * sixteen + g // sixteen * sixteen + r // sixteen] += 1
             doubled = int(h + h)
-            hue = next((number for number, (low, high) in edges.items() if low < doubled <= high), 0)
+            hue = next(
+                (number for number, (low, high) in edges.items() if low < doubled <= high), 0
+            )
             classes[9 * hue + 3 * ((s > 51) + int(s > 178)) + (v > 51) + int(v > 178)] += 1
     return colours, classes
 
@@ -123,22 +153,32 @@ def eight_bit_counts(image):
 @pytest.mark.parametrize("seed", range(3))
 def test_challenge_style_is_the_script_s_arithmetic(seed):
     image, reference = picture(seed), picture(seed + 1)
-    found = [np.corrcoef(one, other)[0, 1] for one, other in zip(eight_bit_counts(image), eight_bit_counts(reference))]
-    assert style_similarity(image, reference, "challenge") == pytest.approx(np.mean(found), abs=1e-12)
+    found = [
+        np.corrcoef(one, other)[0, 1]
+        for one, other in zip(eight_bit_counts(image), eight_bit_counts(reference))
+    ]
+    assert style_similarity(image, reference, "challenge") == pytest.approx(
+        np.mean(found), abs=1e-12
+    )
 
 
 def test_challenge_style_equals_the_script_to_the_bit():
     """Numbers from running that script itself (OpenCV 4.11, NumPy 1.26) on these pictures."""
     expected = [0.5451145252290222, 0.5760450437394753, 0.506683159380167]
-    assert [style_similarity(picture(seed), picture(seed + 1), "challenge") for seed in range(3)] == expected
+    assert [
+        style_similarity(picture(seed), picture(seed + 1), "challenge") for seed in range(3)
+    ] == expected
     noise = RNG(0)
     one, other = (noise.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(2))
     assert style_similarity(one, other, "challenge") == 0.8569854631844234
 
 
 def exact_counts(image):
-    """Both histograms as they were meant, hue in exact fractions of a turn rather than OpenCV's two degrees."""
+    """Both histograms as they were meant, hue in exact fractions of a turn rather than OpenCV's two
+    degrees.
+    """
     import colorsys
+
     colours, classes = np.zeros((16, 16, 16)), np.zeros((8, 3, 3))
     for r, g, b in image.reshape(-1, 3).tolist():
         colours[r * 16 // 256, g * 16 // 256, b * 16 // 256] += 1
@@ -151,20 +191,29 @@ def exact_counts(image):
 @pytest.mark.parametrize("seed", range(3))
 def test_corrected_style_is_what_the_script_meant(seed):
     image, reference = picture(seed), picture(seed + 1)
-    found = [np.corrcoef(one, other)[0, 1] for one, other in zip(exact_counts(image), exact_counts(reference))]
-    # OpenCV rounds hue to two degrees and saturation to 1 / 255, which moves the few pixels that lie on an edge.
+    found = [
+        np.corrcoef(one, other)[0, 1]
+        for one, other in zip(exact_counts(image), exact_counts(reference))
+    ]
+    # OpenCV rounds hue to two degrees and saturation to 1 / 255, which moves the few pixels that
+    # lie on an edge.
     assert style_similarity(image, reference) == pytest.approx(np.mean(found), abs=0.01)
     assert abs(style_similarity(image, reference, "challenge") - np.mean(found)) > 0.1
 
 
 def test_the_two_kinds_differ_where_the_script_overflows():
-    for quirk, one, other in (("blue is ignored", plain(90, 90, 100), plain(90, 90, 120)),
-                              ("320 degrees are filed under 64", plain(200, 0, 133), plain(187, 200, 0))):
+    for quirk, one, other in (
+        ("blue is ignored", plain(90, 90, 100), plain(90, 90, 120)),
+        ("320 degrees are filed under 64", plain(200, 0, 133), plain(187, 200, 0)),
+    ):
         found = {kind: style_similarity(one, other, kind) for kind in ("corrected", "challenge")}
         assert found["challenge"] - found["corrected"] > 0.49, quirk
-    brightest = plain(255, 0, 204)                       # 312 degrees, saturated and bright: the last of the 72 classes
+    brightest = plain(255, 0, 204)  # 312 degrees, saturated and bright: the last of the 72 classes
     assert style_similarity(brightest, brightest) == 1.0
-    assert metrics._histograms(brightest, False)[1][71] == 16 and metrics._histograms(brightest, True)[1][54:].sum() == 0
+    assert (
+        metrics._histograms(brightest, False)[1][71] == 16
+        and metrics._histograms(brightest, True)[1][54:].sum() == 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["corrected", "challenge"])
@@ -173,13 +222,21 @@ def test_style_does_not_see_size_or_place(kind):
     known = style_similarity(image, reference, kind)
     assert style_similarity(image, image, kind) == 1.0
     assert style_similarity(reference, image, kind) == known
-    assert style_similarity(image[::-1].repeat(2, axis=0), reference[:, ::-1], kind) == pytest.approx(known, abs=1e-9)
+    assert style_similarity(
+        image[::-1].repeat(2, axis=0), reference[:, ::-1], kind
+    ) == pytest.approx(known, abs=1e-9)
     assert -1 <= style_similarity(plain(255, 0, 0), plain(0, 255, 0), kind) < 0
 
 
-@pytest.mark.parametrize("image, kind, said", [
-    (np.zeros((4, 4, 3), np.float32), "corrected", "uint8"), (np.zeros((4, 4), np.uint8), "corrected", "shape"),
-    (np.zeros((0, 4, 3), np.uint8), "corrected", "shape"), (plain(1, 2, 3), "legacy", "kind is 'legacy'")])
+@pytest.mark.parametrize(
+    "image, kind, said",
+    [
+        (np.zeros((4, 4, 3), np.float32), "corrected", "uint8"),
+        (np.zeros((4, 4), np.uint8), "corrected", "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "corrected", "shape"),
+        (plain(1, 2, 3), "legacy", "kind is 'legacy'"),
+    ],
+)
 def test_style_refuses_other_arrays(image, kind, said):
     with pytest.raises(ValueError, match=said):
         style_similarity(image, plain(1, 2, 3), kind)
@@ -187,16 +244,24 @@ def test_style_refuses_other_arrays(image, kind, said):
 
 # Feature sets
 
+
 def by_sqrtm(a, b):
     covariances = [np.cov(x, rowvar=False) for x in (a, b)]
     gap = a.mean(axis=0) - b.mean(axis=0)
-    return gap @ gap + np.trace(covariances[0] + covariances[1]) - 2 * np.trace(scipy.linalg.sqrtm(covariances[0] @ covariances[1])).real
+    return (
+        gap @ gap
+        + np.trace(covariances[0] + covariances[1])
+        - 2 * np.trace(scipy.linalg.sqrtm(covariances[0] @ covariances[1])).real
+    )
 
 
 @pytest.mark.parametrize("n, m, d", [(40, 60, 6), (300, 9, 8)])
 def test_frechet_distance_is_the_matrix_formula(n, m, d):
     rng = RNG(n)
-    a, b = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d), rng.normal(size=(m, d)) @ rng.normal(size=(d, d))
+    a, b = (
+        rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d),
+        rng.normal(size=(m, d)) @ rng.normal(size=(d, d)),
+    )
     assert frechet_distance(a, b) == pytest.approx(by_sqrtm(a, b), rel=1e-9)
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
@@ -206,9 +271,16 @@ def test_frechet_distance_with_fewer_pictures_than_features():
     a, b = rng.normal(size=(5, 40)), 2 * rng.normal(size=(12, 40)) + 1
     values, vectors = np.linalg.eigh(np.cov(a, rowvar=False))
     root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    shared = np.sqrt(np.clip(np.linalg.eigvalsh(root @ np.cov(b, rowvar=False) @ root), 0, None)).sum()
+    shared = np.sqrt(
+        np.clip(np.linalg.eigvalsh(root @ np.cov(b, rowvar=False) @ root), 0, None)
+    ).sum()
     gap = a.mean(axis=0) - b.mean(axis=0)
-    expected = gap @ gap + np.trace(np.cov(a, rowvar=False)) + np.trace(np.cov(b, rowvar=False)) - 2 * shared
+    expected = (
+        gap @ gap
+        + np.trace(np.cov(a, rowvar=False))
+        + np.trace(np.cov(b, rowvar=False))
+        - 2 * shared
+    )
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
@@ -218,9 +290,12 @@ def test_frechet_distance_in_closed_forms():
     assert 0 <= frechet_distance(a, a) < 1e-12 and 0 <= frechet_distance(a[:4], a[3::-1]) < 1e-12
     shift = rng.normal(size=7)
     assert frechet_distance(a, a + shift) == pytest.approx(shift @ shift, rel=1e-6)
-    # Under a scale s the covariance is s^2 C: tr(C)(1 + s^2 - 2 s), which biased covariances miss by 50 / 49.
+    # Under a scale s the covariance is s^2 C: tr(C)(1 + s^2 - 2 s), which biased covariances miss
+    # by 50 / 49.
     centred = a - a.mean(axis=0, dtype=np.float64)
-    assert frechet_distance(centred, 3 * centred) == pytest.approx(4 * np.trace(np.cov(centred, rowvar=False)), rel=1e-9)
+    assert frechet_distance(centred, 3 * centred) == pytest.approx(
+        4 * np.trace(np.cov(centred, rowvar=False)), rel=1e-9
+    )
     assert frechet_distance(centred + 1e6, centred + 1e6 + 1) == pytest.approx(7, rel=1e-6)
 
 
@@ -230,7 +305,11 @@ def test_kernel_distance_is_the_mean_over_pairs():
     def mean(pairs):
         return np.mean([(sum(p * q for p, q in zip(x, y)) / 3 + 1) ** 3 for x, y in pairs])
 
-    expected = mean(itertools.permutations(a, 2)) + mean(itertools.permutations(b, 2)) - 2 * mean(itertools.product(a, b))
+    expected = (
+        mean(itertools.permutations(a, 2))
+        + mean(itertools.permutations(b, 2))
+        - 2 * mean(itertools.product(a, b))
+    )
     assert kernel_distance(a, b) == pytest.approx(expected, rel=1e-12)
 
 
@@ -242,14 +321,19 @@ def test_kernel_distance_is_unbiased_and_goes_in_pieces(monkeypatch):
     monkeypatch.setattr(metrics, "KERNEL_ROWS", 7)
     tracemalloc.start()
     assert kernel_distance(a, b) == pytest.approx(whole, rel=1e-6)
-    assert tracemalloc.get_traced_memory()[1] < 3e6     # the whole matrix takes 72 MB
+    assert tracemalloc.get_traced_memory()[1] < 3e6  # the whole matrix takes 72 MB
     tracemalloc.stop()
 
 
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
 def test_distances_refuse_other_features(distance):
     good = np.ones((3, 4))
-    wrong = [(np.ones((3, 5)), "shapes"), (np.ones(4), "shapes"), (np.ones((1, 4)), "at least 2"), (np.full((3, 4), np.nan), "NaN")]
+    wrong = [
+        (np.ones((3, 5)), "shapes"),
+        (np.ones(4), "shapes"),
+        (np.ones((1, 4)), "at least 2"),
+        (np.full((3, 4), np.nan), "NaN"),
+    ]
     for bad, said in wrong:
         with pytest.raises(ValueError, match=said):
             distance(good, bad)
@@ -257,22 +341,47 @@ def test_distances_refuse_other_features(distance):
 
 # The challenge
 
-@pytest.mark.parametrize("mask, aesthetic, fid, score, digits", [(0.8479, 5.0436, 43.8223, 0.452, 3), (0.8334, 5.0361, 37.9765, 0.4683, 4),
-                                                                 (0.9028, 4.9005, 44.6153, 0.4712, 4), (0.9037, 4.9004, 42.7708, 0.48, 3)])
+
+@pytest.mark.parametrize(
+    "mask, aesthetic, fid, score, digits",
+    [
+        (0.8479, 5.0436, 43.8223, 0.452, 3),
+        (0.8334, 5.0361, 37.9765, 0.4683, 4),
+        (0.9028, 4.9005, 44.6153, 0.4712, 4),
+        (0.9037, 4.9004, 42.7708, 0.48, 3),
+    ],
+)
 def test_four_published_scores_of_2022(mask, aesthetic, fid, score, digits):
     assert round(challenge_score(mask, aesthetic, None, fid, year=2022), digits) == score
 
 
 def test_score_of_2023():
     assert challenge_score(0.9, 0.5, 0.9, 35) == pytest.approx(0.639)
-    assert challenge_score(1, 1, 1, 0) == pytest.approx(1) and challenge_score(1, 0, -1, 100) == 0 == challenge_score(0, 1, 1, 0)
-    assert challenge_score(0.9, 0.5, 0.9, 250) == challenge_score(0.9, 0.5, 0.9, 100) == pytest.approx(0.9 * 0.385)
-    for year, changed in ((2023, dict(mask=1.1)), (2023, dict(aesthetic=5.0)), (2023, dict(style=None)), (2023, dict(fid=float("nan"))),
-                          (2022, dict(aesthetic=11)), (2021, {})):
+    assert challenge_score(1, 1, 1, 0) == pytest.approx(1) and challenge_score(
+        1, 0, -1, 100
+    ) == 0 == challenge_score(0, 1, 1, 0)
+    assert (
+        challenge_score(0.9, 0.5, 0.9, 250)
+        == challenge_score(0.9, 0.5, 0.9, 100)
+        == pytest.approx(0.9 * 0.385)
+    )
+    for year, changed in (
+        (2023, dict(mask=1.1)),
+        (2023, dict(aesthetic=5.0)),
+        (2023, dict(style=None)),
+        (2023, dict(fid=float("nan"))),
+        (2022, dict(aesthetic=11)),
+        (2021, {}),
+    ):
         with pytest.raises(ValueError):
-            challenge_score(**dict(dict(mask=0.9, aesthetic=0.5, style=0.9, fid=35, year=year), **changed))
+            challenge_score(
+                **dict(dict(mask=0.9, aesthetic=0.5, style=0.9, fid=35, year=year), **changed)
+            )
 
 
 def test_importing_the_metrics_loads_no_heavy_package():
-    code = "import sys, jseg.metrics; sys.exit(bool({'cv2', 'scipy', 'PIL', 'jittor'} & set(sys.modules)))"
+    code = (
+        "import sys, jseg.metrics; sys.exit(bool({'cv2', 'scipy', 'PIL', 'jittor'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

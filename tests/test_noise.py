@@ -13,7 +13,10 @@ SHAPE = (3, 96, 128)
 
 
 def test_values_never_change():
-    expected = np.array([[-2.2017476558685303, 1.5127850770950317, 0.5044217109680176, -1.9248294830322266]], np.float32)
+    expected = np.array(
+        [[-2.2017476558685303, 1.5127850770950317, 0.5044217109680176, -1.9248294830322266]],
+        np.float32,
+    )
     assert np.array_equal(normal(7, "sample_1", 2, (1, 4)), expected)
 
 
@@ -22,19 +25,26 @@ def test_construction_as_documented():
     stream = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
     expected = stream.standard_normal(3 * 4 * 5).reshape(3, 4, 5).astype(np.float32)
     assert np.array_equal(normal(3, "f\u00e9e", 1, (3, 4, 5)), expected)
-    assert np.array_equal(normal(3, "fe\u0301e", "1", [3, 4, 5]), expected)  # decomposed, as macOS names files
+    assert np.array_equal(
+        normal(3, "fe\u0301e", "1", [3, 4, 5]), expected
+    )  # decomposed, as macOS names files
 
 
 def test_moments_are_right():
     x = normal(0, "x", 0, (400000,)).astype(float)
     assert x.shape == (400000,) and abs(x.mean()) < 0.006 and abs(x.std() - 1) < 0.005
-    assert abs((x ** 3).mean()) < 0.02 and abs((x ** 4).mean() - 3) < 0.06
+    assert abs((x**3).mean()) < 0.02 and abs((x**4).mean() - 3) < 0.06
     assert abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.006
     assert normal(0, "x", 0, SHAPE).dtype == np.float32
 
 
 def test_streams_are_uncorrelated():
-    keys = [(seed, stem, stage) for seed in (0, 1, 10) for stem in ("a", "b", "1", "\u98ce\u666f") for stage in (0, 1, "noise")]
+    keys = [
+        (seed, stem, stage)
+        for seed in (0, 1, 10)
+        for stem in ("a", "b", "1", "\u98ce\u666f")
+        for stage in (0, 1, "noise")
+    ]
     samples = np.stack([normal(*key, SHAPE).ravel() for key in keys])
     correlation = np.corrcoef(samples) - np.eye(len(keys))
     assert np.abs(correlation).max() < 5 / np.sqrt(samples.shape[1])
@@ -54,12 +64,15 @@ def test_global_state_and_process_do_not_matter():
     assert np.array_equal(normal(5, "x", 0, (8,)), first)
     assert np.array_equal(np.random.get_state()[1], state)
     program = "from jseg.noise import normal; print(normal(5, 'x', 0, (8,)).tobytes().hex())"
-    assert subprocess.check_output([sys.executable, "-c", program]).decode().strip() == first.tobytes().hex()
+    assert (
+        subprocess.check_output([sys.executable, "-c", program]).decode().strip()
+        == first.tobytes().hex()
+    )
 
 
 def test_odd_stems_and_numpy_integers():
     assert normal(np.int64(5), "x", np.int32(0), (4,)).tolist() == normal(5, "x", 0, (4,)).tolist()
-    assert normal(2 ** 70, "a" * 10000, 0, (2,)).shape == (2,)
+    assert normal(2**70, "a" * 10000, 0, (2,)).shape == (2,)
     assert normal(0, "bytes\udcff", 0, ()).shape == ()
 
 

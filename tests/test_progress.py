@@ -1,4 +1,5 @@
 """The estimate against closed forms, and what the bars print on a terminal and elsewhere."""
+
 import contextlib
 import fcntl
 import io
@@ -15,22 +16,37 @@ from jseg.ldm.presets import Pipeline, Stage
 from jseg.ldm.progress import Bars, Estimate
 from jseg.progress import LOSS_STEPS, SPEED_STEPS, PictureBar, TrainingBar
 
-PIPELINE = Pipeline((Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)), aligned=True, float_handoff=True, rounding="round")
-STEPS = [7, 5]                                           # one more than the start indices where denoising is aligned
-FIRST, STEP, DECODE = 3.0, 0.5, 2.0                      # seconds per picture
+PIPELINE = Pipeline(
+    (Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)),
+    aligned=True,
+    float_handoff=True,
+    rounding="round",
+)
+STEPS = [7, 5]  # one more than the start indices where denoising is aligned
+FIRST, STEP, DECODE = 3.0, 0.5, 2.0  # seconds per picture
 
 
 def reports(steps, batch_sizes, compiling=100.0):
-    """(stage, step, decoded, seconds) of a whole run with constant times; the very first step and decoding also compile."""
+    """(stage, step, decoded, seconds) of a whole run with constant times; the very first step and
+    decoding also compile.
+    """
     for number, batch in enumerate(batch_sizes):
         for stage, count in enumerate(steps):
             once = compiling if number == stage == 0 else 0.0
             for step in range(1, count + 1):
-                yield stage, step, False, (FIRST if step == 1 else STEP) * batch + (once if step == 1 else 0.0)
+                yield (
+                    stage,
+                    step,
+                    False,
+                    (FIRST if step == 1 else STEP) * batch + (once if step == 1 else 0.0),
+                )
             yield stage, count, True, DECODE * batch + once
 
 
-@pytest.mark.parametrize("steps, batch_sizes", [(STEPS, [2, 2, 1]), (STEPS, [1]), ([1, 1, 1], [3, 3]), ([640], [5, 5, 5, 4])])
+@pytest.mark.parametrize(
+    "steps, batch_sizes",
+    [(STEPS, [2, 2, 1]), (STEPS, [1]), ([1, 1, 1], [3, 3]), ([640], [5, 5, 5, 4])],
+)
 def test_the_estimate_is_the_time_that_is_left(steps, batch_sizes):
     everything = list(reports(steps, batch_sizes))
     estimate, exact = Estimate(steps, batch_sizes), 0
@@ -40,7 +56,11 @@ def test_the_estimate_is_the_time_that_is_left(steps, batch_sizes):
         truth = sum(seconds for _, _, _, seconds in everything[done:])
         assert left is None or left >= 0
         seen = everything[:done]
-        kinds = ([r for r in seen if r[1] == 1 and not r[2]], [r for r in seen if r[1] > 1 and not r[2]], [r for r in seen if r[2]])
+        kinds = (
+            [r for r in seen if r[1] == 1 and not r[2]],
+            [r for r in seen if r[1] > 1 and not r[2]],
+            [r for r in seen if r[2]],
+        )
         if len(kinds[0]) > 1 and len(kinds[2]) > 1 and (kinds[1] or max(steps) == 1):
             exact += 1
             assert left == pytest.approx(truth, abs=1e-6), report
@@ -83,11 +103,14 @@ def shown(monkeypatch, stream, batch_sizes, total, clock=0.0):
 
 
 def test_a_log_gets_one_line_where_all_is_quick(monkeypatch):
-    assert shown(monkeypatch, io.StringIO(), [2, 2, 1], 6) == "6 of 6 pictures, 00:00 so far, about 00:00 left\n"
+    assert (
+        shown(monkeypatch, io.StringIO(), [2, 2, 1], 6)
+        == "6 of 6 pictures, 00:00 so far, about 00:00 left\n"
+    )
 
 
 def test_a_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch):
-    text = shown(monkeypatch, io.StringIO(), [2, 2], 6, clock=10.0)      # 28 reports, 280 seconds
+    text = shown(monkeypatch, io.StringIO(), [2, 2], 6, clock=10.0)  # 28 reports, 280 seconds
     lines = text.splitlines()
     assert len(lines) == 5 and text.count("\r") == 0
     assert lines[0].startswith("2 of 6 pictures, stage 0 step 6 of 7, 01:00 so far, about ")
@@ -100,48 +123,74 @@ def test_a_log_gets_nothing_where_nothing_is_to_be_made(monkeypatch):
 
 def test_a_terminal_gets_two_bars_that_end_full(monkeypatch):
     text = shown(monkeypatch, Terminal(), [2, 2, 1], 6)
-    assert re.search(r"17% \|.*1/6 pictures", text) and re.search(r"100% \|.*6/6 pictures \[\d\d:\d\d, about 00:00 left\]", text)
+    assert re.search(r"17% \|.*1/6 pictures", text) and re.search(
+        r"100% \|.*6/6 pictures \[\d\d:\d\d, about 00:00 left\]", text
+    )
     assert "stage 0  " in text and "stage 1, decoding" in text and "12/12 steps" in text
 
 
 def trained(monkeypatch, stream, total, first=0, seconds=2.0, compiling=30.0, stop=None, **options):
-    """What a training writes to `stream` as standard error, and the time left after each of its steps; losses are 1, 2, 3, ..."""
+    """What a training writes to `stream` as standard error, and the time left after each of its
+    steps; losses are 1, 2, 3, ...
+    """
     now, left = [0.0], {}
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with TrainingBar(total, first, **options) as bar:
         for step in range(first + 1, (stop or total) + 1):
-            now[0] += compiling if step == first + 1 else seconds(step) if callable(seconds) else seconds
+            now[0] += (
+                compiling if step == first + 1 else seconds(step) if callable(seconds) else seconds
+            )
             bar.show(step, float(step - first))
             left[step] = bar.left()
     return stream.getvalue(), left
 
 
 @pytest.mark.parametrize("first", [0, 500])
-def test_a_training_s_time_left_is_measured_over_this_run_without_its_first_step(monkeypatch, first):
+def test_a_training_s_time_left_is_measured_over_this_run_without_its_first_step(
+    monkeypatch, first
+):
     _, left = trained(monkeypatch, io.StringIO(), first + 40, first)
     assert left.pop(first + 1) is None, "the first step compiles and says nothing"
-    assert left == pytest.approx({step: 2.0 * (first + 40 - step) for step in left}) and len(left) == 39
+    assert (
+        left == pytest.approx({step: 2.0 * (first + 40 - step) for step in left})
+        and len(left) == 39
+    )
 
 
 def test_a_training_s_time_left_follows_a_machine_that_becomes_slower(monkeypatch):
     change = 100
-    _, left = trained(monkeypatch, io.StringIO(), 3000, seconds=lambda step: 1.0 if step <= change else 3.0, stop=change + SPEED_STEPS)
-    assert left[change] == pytest.approx(2900) and left[change + SPEED_STEPS] == pytest.approx(3 * (2900 - SPEED_STEPS))
+    _, left = trained(
+        monkeypatch,
+        io.StringIO(),
+        3000,
+        seconds=lambda step: 1.0 if step <= change else 3.0,
+        stop=change + SPEED_STEPS,
+    )
+    assert left[change] == pytest.approx(2900) and left[change + SPEED_STEPS] == pytest.approx(
+        3 * (2900 - SPEED_STEPS)
+    )
     assert 2800 < left[change + 100] < 3 * 2800
 
 
 def test_a_training_s_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch):
-    text, _ = trained(monkeypatch, io.StringIO(), 61)                    # 30 + 60 * 2 seconds
-    assert text.splitlines() == ["step 16 of 61, loss 8.5, 2.00 s/step, about 01:30 left, 01:00 so far",
-                                 "step 46 of 61, loss 23.5, 2.00 s/step, about 00:30 left, 02:00 so far",
-                                 f"step 61 of 61, loss {61 - (LOSS_STEPS - 1) / 2:.4g}, 2.00 s/step, about 00:00 left, 02:30 so far"]
+    text, _ = trained(monkeypatch, io.StringIO(), 61)  # 30 + 60 * 2 seconds
+    assert text.splitlines() == [
+        "step 16 of 61, loss 8.5, 2.00 s/step, about 01:30 left, 01:00 so far",
+        "step 46 of 61, loss 23.5, 2.00 s/step, about 00:30 left, 02:00 so far",
+        f"step 61 of 61, loss {61 - (LOSS_STEPS - 1) / 2:.4g}, 2.00 s/step, about 00:00 left, "
+        "02:30 so far",
+    ]
 
 
-def test_a_training_that_is_stopped_says_where_and_a_failing_one_leaves_the_word_to_the_error(monkeypatch):
+def test_a_training_that_is_stopped_says_where_and_a_failing_one_leaves_the_word_to_the_error(
+    monkeypatch,
+):
     text, _ = trained(monkeypatch, io.StringIO(), 1000, seconds=0.25, compiling=1.0, stop=9)
     assert text == "step 9 of 1000, loss 5, 4.00 steps/s, about 04:07 left, 00:03 so far\n"
-    assert trained(monkeypatch, io.StringIO(), 10, stop=1)[0] == "step 1 of 10, loss 1, 00:30 so far\n"
+    assert (
+        trained(monkeypatch, io.StringIO(), 10, stop=1)[0] == "step 1 of 10, loss 1, 00:30 so far\n"
+    )
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with pytest.raises(ValueError), TrainingBar(10) as bar:
@@ -153,7 +202,10 @@ def test_a_training_that_is_stopped_says_where_and_a_failing_one_leaves_the_word
 def test_a_training_s_bar_on_a_terminal_ends_full(monkeypatch):
     text, _ = trained(monkeypatch, Terminal(), 140, 100)
     assert re.search(r"71% \|.*100/140 steps \[", text), "a resumed run begins where it is"
-    assert re.search(r"100% \|[#█]+\| 140/140 steps \[[\d:]+, loss 20\.5, 2\.00 s/step, about 00:00 left\]\s*$", text)
+    assert re.search(
+        r"100% \|[#█]+\| 140/140 steps \[[\d:]+, loss 20\.5, 2\.00 s/step, about 00:00 left\]\s*$",
+        text,
+    )
     assert "step 140" not in text
 
 
@@ -168,7 +220,9 @@ def test_a_bar_without_a_step_writes_no_line(monkeypatch):
 
 
 def segmented(monkeypatch, stream, total, done=0, seconds=25.0):
-    """What a bar over pictures writes to `stream` as standard error, each picture taking that long."""
+    """What a bar over pictures writes to `stream` as standard error, each picture taking that
+    long.
+    """
     now = [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
@@ -180,7 +234,10 @@ def segmented(monkeypatch, stream, total, done=0, seconds=25.0):
 
 
 def test_pictures_get_a_line_a_minute_and_one_at_the_end(monkeypatch):
-    assert segmented(monkeypatch, io.StringIO(), 6, 1).splitlines() == ["4 of 6 pictures, 01:15 so far", "6 of 6 pictures, 02:05 so far"]
+    assert segmented(monkeypatch, io.StringIO(), 6, 1).splitlines() == [
+        "4 of 6 pictures, 01:15 so far",
+        "6 of 6 pictures, 02:05 so far",
+    ]
     assert segmented(monkeypatch, io.StringIO(), 2, 2) == ""
 
 
@@ -197,11 +254,15 @@ def test_a_terminal_that_tells_no_size_has_80_columns_and_24_rows(monkeypatch, w
     with open(follower, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         assert progress.terminal() == {"ncols": expected, "nrows": 24}
-        for make in (lambda: TrainingBar(140), lambda: progress.PictureBar(4), lambda: Bars(PIPELINE, [2], 2)):
+        for make in (
+            lambda: TrainingBar(140),
+            lambda: progress.PictureBar(4),
+            lambda: Bars(PIPELINE, [2], 2),
+        ):
             with make():
                 pass
     text = b""
-    with contextlib.suppress(OSError):                      # how a terminal that nobody writes to any more ends
+    with contextlib.suppress(OSError):  # how a terminal that nobody writes to any more ends
         while True:
             text += os.read(leader, 4096)
     os.close(leader)

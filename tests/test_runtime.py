@@ -1,7 +1,9 @@
-"""jseg/runtime.py, machine.py, onednn.py, compilation.py: what they refuse, set, undo and repair, under faked conditions.
+"""jseg/runtime.py, machine.py, onednn.py, compilation.py: what they refuse, set, undo and repair,
+under faked conditions.
 
-Most tests run a child process with fake packages first on its path or fake programs on PATH. The refusals come before Jittor is
-imported, so those children are quick; the few that import Jittor use the cache that is warm by then.
+Most tests run a child process with fake packages first on its path or fake programs on PATH. The
+refusals come before Jittor is imported, so those children are quick; the few that import Jittor use
+the cache that is warm by then.
 """
 
 import json
@@ -26,9 +28,24 @@ from jseg import runtime
 from jseg.machine import compilation, facts, onednn
 from jseg.machine.facts import RuntimeProblem
 
-JITTOR_VARIABLES = ("nvcc_path", "use_mpi", "gdb_path", "FIX_TORCH_ERROR", "cache_name", "use_cutlass", "use_cutt", "python_config_path",
-                    "log_silent", "cc_path", "use_mkl", "use_parallel_op_compiler", "OMPI_COMM_WORLD_SIZE", "mpicc_path", "JITTOR_HOME",
-                    "use_cuda")
+JITTOR_VARIABLES = (
+    "nvcc_path",
+    "use_mpi",
+    "gdb_path",
+    "FIX_TORCH_ERROR",
+    "cache_name",
+    "use_cutlass",
+    "use_cutt",
+    "python_config_path",
+    "log_silent",
+    "cc_path",
+    "use_mkl",
+    "use_parallel_op_compiler",
+    "OMPI_COMM_WORLD_SIZE",
+    "mpicc_path",
+    "JITTOR_HOME",
+    "use_cuda",
+)
 REFUSED = """
 import sys
 from jseg.machine import RuntimeProblem
@@ -49,8 +66,15 @@ def environment(fakes=None, **variables):
 
 
 def child(code, fakes=None, **variables):
-    return subprocess.run([sys.executable, "-c", code], env=environment(fakes, **variables), cwd=os.sep, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(fakes, **variables),
+        cwd=os.sep,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=300,
+    )
 
 
 def refusal(fakes=None, **variables):
@@ -73,16 +97,23 @@ def program(path, text):
     return write(path, "#!/bin/sh\n" + text, executable=True)
 
 
-# --- what is refused before Jittor is imported -----------------------------------------------------------------------------------
+# --- what is refused before Jittor is imported ----------------------------------------------------
+
 
 def test_numpy_2_is_refused(tmp_path):
     write(tmp_path / "numpy/__init__.py", "__version__ = '2.1.0'")
     assert "NumPy 2.1.0" in refusal(tmp_path) and "install 'numpy<2'" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("metadata, author", [("Author: Jittor Group", "Jittor/JSeg"), ("Author: Someone", "not this project")])
+@pytest.mark.parametrize(
+    "metadata, author",
+    [("Author: Jittor Group", "Jittor/JSeg"), ("Author: Someone", "not this project")],
+)
 def test_the_other_distributions_called_jseg_are_refused(tmp_path, metadata, author):
-    write(tmp_path / "jseg-0.0.4.dist-info/METADATA", f"Metadata-Version: 2.1\nName: jseg\nVersion: 0.0.4\n{metadata}\n")
+    write(
+        tmp_path / "jseg-0.0.4.dist-info/METADATA",
+        f"Metadata-Version: 2.1\nName: jseg\nVersion: 0.0.4\n{metadata}\n",
+    )
     line = refusal(tmp_path)
     assert "jseg 0.0.4" in line and author in line and "uninstall jseg" in line
 
@@ -95,7 +126,9 @@ def test_a_package_that_shadows_ours_is_refused(tmp_path):
 def test_files_of_another_jseg_among_ours_are_found(tmp_path, monkeypatch):
     write(tmp_path / "jseg/runner/runner.py")
     monkeypatch.setattr(facts, "__file__", str(tmp_path / "jseg/machine/facts.py"))
-    monkeypatch.setitem(sys.modules, "jseg", SimpleNamespace(__file__=str(tmp_path / "jseg/__init__.py")))
+    monkeypatch.setitem(
+        sys.modules, "jseg", SimpleNamespace(__file__=str(tmp_path / "jseg/__init__.py"))
+    )
     assert "runner belongs to another package" in facts.other_jseg().problem
 
 
@@ -107,7 +140,10 @@ def test_an_old_jittor_is_refused(tmp_path):
 
 def test_a_missing_jittor_is_refused(monkeypatch):
     monkeypatch.setattr(facts.importlib.util, "find_spec", lambda name: None)
-    assert "Jittor is not installed" in facts.jittor().problem and "jittor_offline" in facts.jittor().problem
+    assert (
+        "Jittor is not installed" in facts.jittor().problem
+        and "jittor_offline" in facts.jittor().problem
+    )
 
 
 def test_a_missing_compiler_is_refused(tmp_path):
@@ -130,7 +166,9 @@ def test_missing_openmp_and_venv_are_named(monkeypatch):
 @pytest.mark.parametrize("version", [(3, 7, 9), (3, 13, 0)])
 def test_unsupported_pythons_are_refused(monkeypatch, version):
     assert facts.python().problem == ""
-    monkeypatch.setattr(facts, "sys", SimpleNamespace(version_info=version, platform="linux", executable="python"))
+    monkeypatch.setattr(
+        facts, "sys", SimpleNamespace(version_info=version, platform="linux", executable="python")
+    )
     assert "3.8 to 3.12" in facts.python().problem
 
 
@@ -143,7 +181,11 @@ def test_paths_that_jittor_cannot_name_to_the_shell_are_refused(tmp_path):
 
 
 def test_windows_and_pypy_are_refused(monkeypatch):
-    monkeypatch.setattr(facts, "sys", SimpleNamespace(version_info=(3, 11, 0), platform="win32", executable="python"))
+    monkeypatch.setattr(
+        facts,
+        "sys",
+        SimpleNamespace(version_info=(3, 11, 0), platform="win32", executable="python"),
+    )
     assert "WSL" in facts.python().problem
     monkeypatch.setattr(facts.sys, "platform", "linux")
     monkeypatch.setattr(facts.platform, "python_implementation", lambda: "PyPy")
@@ -163,19 +205,29 @@ def test_mpirun_without_open_mpi_is_refused(tmp_path):
 
 
 def test_mpi_switched_off_inside_mpirun_is_refused_with_remedies_that_work(fake_jittor, tmp_path):
-    """With use_mpi=0 Jittor counts several processes and cannot speak to them; both remedies get past the check."""
+    """With use_mpi=0 Jittor counts several processes and cannot speak to them; both remedies get
+    past the check.
+    """
     mpicc = program(tmp_path / "bin/mpicc", "echo -I/mpi")
     line = refusal(mpicc_path=mpicc, OMPI_COMM_WORLD_SIZE=2, use_mpi=0)
-    assert line == "started by mpirun, but use_mpi=0 in the environment switches MPI off: unset use_mpi, or start without mpirun"
+    assert (
+        line
+        == "started by mpirun, but use_mpi=0 in the environment switches MPI off: unset use_mpi, "
+        "or start without mpirun"
+    )
     fake_jittor(mpicc_path=mpicc, OMPI_COMM_WORLD_SIZE=2)
     fake_jittor(mpicc_path=mpicc, use_mpi=0)
     none = program(tmp_path / "other/mpicc", "exit 1")
     line = refusal(mpicc_path=none, OMPI_COMM_WORLD_SIZE=2)
-    assert line.endswith(": sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or start without mpirun")
+    assert line.endswith(
+        ": sudo apt install libopenmpi-dev and name its mpicc in mpicc_path, or start without "
+        "mpirun"
+    )
     fake_jittor(mpicc_path=none)
 
 
-# --- oneDNN ----------------------------------------------------------------------------------------------------------------------
+# --- oneDNN ---------------------------------------------------------------------------------------
+
 
 def test_no_onednn_is_refused_unless_the_user_said_so(tmp_path, monkeypatch):
     write(tmp_path / "fakes/jittor_offline/__init__.py")
@@ -189,7 +241,9 @@ def test_no_onednn_is_refused_unless_the_user_said_so(tmp_path, monkeypatch):
 def test_onednn_is_unpacked_whole_and_a_broken_folder_is_healed(tmp_path):
     home, place = str(tmp_path), onednn.folder(str(tmp_path))
     onednn.prepare(home)
-    assert onednn.is_whole(place) and os.listdir(os.path.dirname(place)) == [os.path.basename(place)]
+    assert onednn.is_whole(place) and os.listdir(os.path.dirname(place)) == [
+        os.path.basename(place)
+    ]
     library = os.path.realpath(os.path.join(place, "lib", "libmkldnn.so"))
     os.truncate(library, os.path.getsize(library) - 1)
     assert not onednn.is_whole(place)
@@ -213,22 +267,31 @@ def test_a_broken_onednn_that_cannot_be_healed_is_named(tmp_path, monkeypatch):
         onednn.prepare(str(tmp_path))
 
 
-# --- the environment Jittor sees -------------------------------------------------------------------------------------------------
+# --- the environment Jittor sees ------------------------------------------------------------------
+
 
 @pytest.fixture
 def fake_jittor(tmp_path):
-    """Packages that stand for Jittor, write down the environment they are imported in, and stop there."""
+    """Packages that stand for Jittor, write down the environment they are imported in, and stop
+    there.
+    """
     cache = tmp_path / "cache"
     write(cache / "jseg_ready_1.3.11.0_cpu")
-    write(tmp_path / "jittor_utils/__init__.py",
-          f"LOG, cache_path, home = type('L', (), {{}})(), {str(cache)!r}, lambda: {str(tmp_path)!r}")
-    write(tmp_path / "jittor/__init__.py", "__version__ = '1.3.11.0'\nimport json, os\n"
-          f"json.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))\nraise RuntimeError('stop here')")
+    write(
+        tmp_path / "jittor_utils/__init__.py",
+        f"LOG, cache_path, home = type('L', (), {{}})(), {str(cache)!r}, lambda: {str(tmp_path)!r}",
+    )
+    write(
+        tmp_path / "jittor/__init__.py",
+        "__version__ = '1.3.11.0'\nimport json, os\njson.dump(dict(os.environ), "
+        f"open({str(tmp_path / 'seen')!r}, 'w'))\nraise RuntimeError('stop here')",
+    )
 
     def seen(**variables):
         done = child("import jseg.runtime", tmp_path, use_mkl=0, HOME=tmp_path, **variables)
         assert "Jittor cannot be imported (stop here)" in done.stderr.splitlines()[-1], done.stderr
         return json.loads((tmp_path / "seen").read_text())
+
     return seen
 
 
@@ -240,23 +303,53 @@ def test_the_environment_is_prepared(fake_jittor):
 
 def test_the_user_s_variables_win(fake_jittor, tmp_path):
     gdb, config = str(program(tmp_path / "gdb", "")), str(program(tmp_path / "config", ""))
-    mine = dict(nvcc_path="", use_mpi="1", gdb_path=gdb, FIX_TORCH_ERROR="1", cache_name="mine", python_config_path=config,
-                log_silent="0", use_cutt="1")
+    mine = dict(
+        nvcc_path="",
+        use_mpi="1",
+        gdb_path=gdb,
+        FIX_TORCH_ERROR="1",
+        cache_name="mine",
+        python_config_path=config,
+        log_silent="0",
+        use_cutt="1",
+    )
     seen = fake_jittor(**mine)
     assert {name: seen[name] for name in mine} == mine
 
 
 def test_empty_flags_and_those_never_meant_do_not_reach_jittor(fake_jittor):
-    """An empty cc_path is run as a program, an empty log_v read as a number; use_cuda ends the process where there is no CUDA."""
-    seen = fake_jittor(cc_path="", log_v="", cache_name="", use_cutt="", use_cuda="0", no_grad="1", SKEY="abc", nvcc_path="", gdb_path="")
+    """An empty cc_path is run as a program, an empty log_v read as a number; use_cuda ends the
+    process where there is no CUDA.
+    """
+    seen = fake_jittor(
+        cc_path="",
+        log_v="",
+        cache_name="",
+        use_cutt="",
+        use_cuda="0",
+        no_grad="1",
+        SKEY="abc",
+        nvcc_path="",
+        gdb_path="",
+    )
     assert not {"cc_path", "log_v", "use_cuda", "no_grad", "SKEY"} & set(seen)
-    assert (seen["cache_name"], seen["use_cutt"], seen["nvcc_path"], seen["gdb_path"]) == ("default", "0", "", "")
+    assert (seen["cache_name"], seen["use_cutt"], seen["nvcc_path"], seen["gdb_path"]) == (
+        "default",
+        "0",
+        "",
+        "",
+    )
 
 
 def test_a_library_that_cannot_be_loaded_is_not_taken_for_a_full_disk(fake_jittor, tmp_path):
-    (tmp_path / "jittor/__init__.py").write_text("__version__ = '1.3.11.0'\nraise OSError('libcudart.so: cannot open shared object file')")
+    (tmp_path / "jittor/__init__.py").write_text(
+        "__version__ = '1.3.11.0'\nraise OSError('libcudart.so: cannot open shared object file')"
+    )
     done = child("import jseg.runtime", tmp_path, use_mkl=0, HOME=tmp_path)
-    assert "Jittor cannot be imported (libcudart.so: cannot open shared object file)" in done.stderr.splitlines()[-1]
+    assert (
+        "Jittor cannot be imported (libcudart.so: cannot open shared object file)"
+        in done.stderr.splitlines()[-1]
+    )
 
 
 def test_mpi_is_left_on_inside_mpirun(fake_jittor, tmp_path):
@@ -269,18 +362,23 @@ def test_the_python_config_answers_for_the_running_python(tmp_path, monkeypatch)
     path = runtime._python_config()
     includes = subprocess.check_output([path, "--includes"], universal_newlines=True).split()
     assert os.path.isfile(os.path.join(includes[0][2:], "Python.h"))
-    assert subprocess.check_output([path, "--extension-suffix"], universal_newlines=True).strip() == sysconfig.get_config_var("EXT_SUFFIX")
+    assert subprocess.check_output(
+        [path, "--extension-suffix"], universal_newlines=True
+    ).strip() == sysconfig.get_config_var("EXT_SUFFIX")
     assert runtime._python_config() == path and len(os.listdir(os.path.dirname(path))) == 1
 
 
-# --- CUDA ------------------------------------------------------------------------------------------------------------------------
+# --- CUDA -----------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def cuda(bare, monkeypatch):
     """What the runtime sets for Jittor where the driver answers so."""
+
     def chosen(newest=13, devices=(90,)):
         monkeypatch.setattr(facts, "driver", lambda: (newest, list(devices)))
         return runtime._cuda()
+
     for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "use_nccl"):
         monkeypatch.delenv(name, raising=False)
     return chosen
@@ -290,7 +388,11 @@ def test_a_home_is_built_and_jittor_led_to_it(bare, cuda, capfd):
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     nvcc = cuda()["nvcc_path"]
-    assert nvcc.startswith(str(bare / "home/.cache/jseg/cuda-home")) and os.access(nvcc, os.X_OK) and capfd.readouterr().err == ""
+    assert (
+        nvcc.startswith(str(bare / "home/.cache/jseg/cuda-home"))
+        and os.access(nvcc, os.X_OK)
+        and capfd.readouterr().err == ""
+    )
     assert set(cuda()) == {"nvcc_path"}
 
 
@@ -298,7 +400,10 @@ def test_a_gpu_that_is_not_used_is_said_once(bare, cuda, capfd, monkeypatch):
     toolkit(bare / "cuda")
     assert cuda() == {"nvcc_path": ""}
     said = capfd.readouterr().err
-    assert said.startswith("jseg: the CPU computes, not the GPU: nvcc 13.0.88 at ") and len(said.splitlines()) == 1
+    assert (
+        said.startswith("jseg: the CPU computes, not the GPU: nvcc 13.0.88 at ")
+        and len(said.splitlines()) == 1
+    )
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "1")
     cuda()
     assert capfd.readouterr().err == "", "the first process of a machine has said it"
@@ -314,14 +419,20 @@ def test_the_user_s_nvcc_without_a_driver_is_warned_of(bare, monkeypatch, capfd)
     monkeypatch.setattr(facts, "driver", lambda: None)
     monkeypatch.setenv("nvcc_path", "/my/nvcc")
     assert runtime._cuda() == {"nvcc_path": "/my/nvcc"}
-    assert "nvcc_path=/my/nvcc is set, but no NVIDIA driver answers: Jittor may abort" in capfd.readouterr().err
+    assert (
+        "nvcc_path=/my/nvcc is set, but no NVIDIA driver answers: Jittor may abort"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_cache_that_cannot_hold_the_home_is_refused(bare, cuda):
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     write(bare / "home", "a file")
-    with pytest.raises(RuntimeProblem, match="cuda-home, where compiled code is kept, cannot be written .*: set HOME"):
+    with pytest.raises(
+        RuntimeProblem,
+        match="cuda-home, where compiled code is kept, cannot be written .*: set HOME",
+    ):
         cuda()
 
 
@@ -330,7 +441,10 @@ def test_a_number_that_no_gpu_has_is_refused(bare, cuda, monkeypatch):
     cudnn(bare / "cuda", lib="lib64")
     monkeypatch.setenv("device_id", "1")
     assert cuda(devices=(90, 90))["nvcc_path"]
-    with pytest.raises(RuntimeProblem, match="device_id=1 in the environment names no GPU, there are 1, numbered from 0"):
+    with pytest.raises(
+        RuntimeProblem,
+        match="device_id=1 in the environment names no GPU, there are 1, numbered from 0",
+    ):
         cuda()
 
 
@@ -342,11 +456,18 @@ def test_several_processes_use_nccl_where_it_is(bare, cuda, capfd, monkeypatch):
     assert set(cuda()) == {"nvcc_path"}, "one process needs none"
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     found = cuda()
-    assert set(found) == {"nvcc_path", "nccl_include_path", "nccl_lib_path"} and capfd.readouterr().err == ""
-    assert os.path.isfile(found["nccl_include_path"] + "/nccl.h") and os.path.isfile(found["nccl_lib_path"] + "/libnccl.so")
+    assert (
+        set(found) == {"nvcc_path", "nccl_include_path", "nccl_lib_path"}
+        and capfd.readouterr().err == ""
+    )
+    assert os.path.isfile(found["nccl_include_path"] + "/nccl.h") and os.path.isfile(
+        found["nccl_lib_path"] + "/libnccl.so"
+    )
 
 
-def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(bare, cuda, capfd, monkeypatch):
+def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(
+    bare, cuda, capfd, monkeypatch
+):
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
@@ -358,12 +479,23 @@ def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(bare, c
     assert said.count("NCCL is not found") == 1 and "install nvidia-nccl-cu13" in said
 
 
-@pytest.mark.parametrize("given, seen, expected", [
-    ("4,5", 2, "4545"), (" 6 , 2,7", 3, ["6", "2", "7", "6"]), ("3", 1, "3333"), ("0,1,9,2", 2, "0101"),
-    ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2),
-    ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4)])
-def test_without_nccl_the_user_s_own_list_of_gpus_is_dealt(bare, cuda, monkeypatch, given, seen, expected):
-    """CUDA sees the entries up to the first that names no GPU; a scheduler's list is not to be left."""
+@pytest.mark.parametrize(
+    "given, seen, expected",
+    [
+        ("4,5", 2, "4545"),
+        (" 6 , 2,7", 3, ["6", "2", "7", "6"]),
+        ("3", 1, "3333"),
+        ("0,1,9,2", 2, "0101"),
+        ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2),
+        ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4),
+    ],
+)
+def test_without_nccl_the_user_s_own_list_of_gpus_is_dealt(
+    bare, cuda, monkeypatch, given, seen, expected
+):
+    """CUDA sees the entries up to the first that names no GPU; a scheduler's list is not to be
+    left.
+    """
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
@@ -371,12 +503,14 @@ def test_without_nccl_the_user_s_own_list_of_gpus_is_dealt(bare, cuda, monkeypat
     for rank, gpu in enumerate(expected):
         monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
         assert cuda(devices=(90,) * seen)["CUDA_VISIBLE_DEVICES"] == gpu
-    with runtime._environment():                    # the last process's GPU takes the place of the list
+    with runtime._environment():  # the last process's GPU takes the place of the list
         assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1], "CUDA may be asked after the import only"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1], (
+        "CUDA may be asked after the import only"
+    )
 
 
-# --- a true import, on the warm cache --------------------------------------------------------------------------------------------
+# --- a true import, on the warm cache -------------------------------------------------------------
 
 IMPORT = """
 import os, random, signal, ssl, subprocess, sys
@@ -414,20 +548,37 @@ def test_the_import_leaves_the_process_as_it_was(tmp_path):
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = child(IMPORT, tmp_path, PATH=path, LD_LIBRARY_PATH="", CUDA_VISIBLE_DEVICES="")
     assert done.stderr.strip().splitlines()[-1:] == ["KeyboardInterrupt"], done.stderr
-    assert done.stdout.startswith("device cuda: nvcc 12.4.99 at ") and len(done.stdout.splitlines()) == 1, done.stdout
+    assert (
+        done.stdout.startswith("device cuda: nvcc 12.4.99 at ")
+        and len(done.stdout.splitlines()) == 1
+    ), done.stdout
 
 
 def test_a_parent_s_wish_that_ctrl_c_be_ignored_is_kept():
-    """As a shell starts what it puts into the background, and what nohup and job systems start: Ctrl-C is meant for others."""
-    code = ("import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom jseg.runtime import jt\n"
-            "os.kill(os.getpid(), signal.SIGINT)\nassert signal.getsignal(signal.SIGINT) is signal.SIG_IGN\nprint(jt.ones(2).sum().item())")
+    """As a shell starts what it puts into the background, and what nohup and job systems start:
+    Ctrl-C is meant for others.
+    """
+    code = (
+        "import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom jseg.runtime "
+        "import jt\nos.kill(os.getpid(), signal.SIGINT)\nassert signal.getsignal(signal.SIGINT) "
+        "is signal.SIG_IGN\nprint(jt.ones(2).sum().item())"
+    )
     done = child(code, nvcc_path="")
     assert (done.returncode, done.stdout.strip()) == (0, "2.0"), done.stderr
 
 
 def test_a_program_that_imported_jittor_first_is_checked_all_the_same():
-    code = "import jittor\nfrom jseg.runtime import jt\nimport jseg.runtime, importlib\nassert jt is jittor\nimportlib.reload(jseg.runtime)"
-    settings = dict(runtime.SWITCHES, nvcc_path="", use_mpi="0", log_silent="1", python_config_path=runtime._python_config())
+    code = (
+        "import jittor\nfrom jseg.runtime import jt\nimport jseg.runtime, importlib\nassert jt is "
+        "jittor\nimportlib.reload(jseg.runtime)"
+    )
+    settings = dict(
+        runtime.SWITCHES,
+        nvcc_path="",
+        use_mpi="0",
+        log_silent="1",
+        python_config_path=runtime._python_config(),
+    )
     done = child(code, **settings)
     assert done.returncode == 0, done.stderr
 
@@ -451,10 +602,19 @@ print(int(full - resident() < 50 << 20))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35),
-                    reason="an older glibc, or none, takes no threshold as large")
-@pytest.mark.parametrize("variables, kept", [({}, "1"), ({"MALLOC_MMAP_THRESHOLD_": "65536"}, "0")], ids=["ours", "the user's"])
-def test_freed_blocks_are_kept_for_the_next_convolution_unless_the_user_has_settings(variables, kept):
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc"
+    or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35),
+    reason="an older glibc, or none, takes no threshold as large",
+)
+@pytest.mark.parametrize(
+    "variables, kept",
+    [({}, "1"), ({"MALLOC_MMAP_THRESHOLD_": "65536"}, "0")],
+    ids=["ours", "the user's"],
+)
+def test_freed_blocks_are_kept_for_the_next_convolution_unless_the_user_has_settings(
+    variables, kept
+):
     done = child(FREED, **variables)
     assert done.returncode == 0 and done.stdout.strip() == kept, done.stderr
 
@@ -468,16 +628,25 @@ def test_the_canary_names_the_cache_to_delete(monkeypatch):
             return [value + 1 for value in runtime.jt.fetch_sync(values)]
 
     runtime._canary(runtime.jt)
-    with pytest.raises(RuntimeProblem, match="computes wrong numbers.*: delete " + re.escape(runtime.jt.flags.cache_path)):
+    with pytest.raises(
+        RuntimeProblem,
+        match="computes wrong numbers.*: delete " + re.escape(runtime.jt.flags.cache_path),
+    ):
         runtime._canary(Wrong())
 
 
 def test_operators_that_do_not_compile_are_one_line(monkeypatch):
     def broken(jittor):
-        raise RuntimeError("Wrong inputs arguments\n\nFailed reason:\x1b[38m[f x.cc:1]\n x.cc:3: fatal error: no such header\n")
+        raise RuntimeError(
+            "Wrong inputs arguments\n\nFailed reason:\x1b[38m[f x.cc:1]\n x.cc:3: fatal error: no "
+            "such header\n"
+        )
 
     monkeypatch.setattr(runtime, "_canary", broken)
-    with pytest.raises(RuntimeProblem, match=r"^Jittor cannot compile its operators \(x.cc:3: fatal error: no such header\)$"):
+    with pytest.raises(
+        RuntimeProblem,
+        match=r"^Jittor cannot compile its operators \(x.cc:3: fatal error: no such header\)$",
+    ):
         runtime._open()
 
 
@@ -496,14 +665,19 @@ def test_seed_repeats_all_three_generators_even_for_draws_not_yet_made():
     np.testing.assert_array_equal(first[0].numpy(), second[0].numpy())
 
 
-# --- compiling Jittor ------------------------------------------------------------------------------------------------------------
+# --- compiling Jittor -----------------------------------------------------------------------------
+
 
 def broken_compiler(folder, body):
-    return program(folder / "g++", f'case "$1" in --version) echo "g++ (Fake) 12.2.0";; *) {body};; esac')
+    return program(
+        folder / "g++", f'case "$1" in --version) echo "g++ (Fake) 12.2.0";; *) {body};; esac'
+    )
 
 
 def test_a_compilation_that_fails_is_one_line_and_a_log(tmp_path):
-    compiler = broken_compiler(tmp_path, "echo 'x.cc:1: fatal error: disk quota exceeded' >&2; exit 1")
+    compiler = broken_compiler(
+        tmp_path, "echo 'x.cc:1: fatal error: disk quota exceeded' >&2; exit 1"
+    )
     line = refusal(cc_path=compiler, HOME=tmp_path / "home")
     assert "cannot be compiled here (x.cc:1: fatal error: disk quota exceeded)" in line
     with open(line.rpartition(" is in ")[2]) as log:
@@ -513,25 +687,38 @@ def test_a_compilation_that_fails_is_one_line_and_a_log(tmp_path):
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_jittor_compiles_is_one_line_and_leaves_no_compiler_running(tmp_path):
     compiler = broken_compiler(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 300")
-    doctor = subprocess.Popen([sys.executable, "-m", "jseg", "doctor"], env=environment(cc_path=compiler, HOME=tmp_path / "home"),
-                              cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                              start_new_session=True)
+    doctor = subprocess.Popen(
+        [sys.executable, "-m", "jseg", "doctor"],
+        env=environment(cc_path=compiler, HOME=tmp_path / "home"),
+        cwd=str(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        start_new_session=True,
+    )
     deadline = time.time() + 60
     while not (tmp_path / "pid").exists() and time.time() < deadline:
         time.sleep(0.05)
     os.killpg(doctor.pid, signal.SIGINT)
     _, errors = doctor.communicate(timeout=30)
-    assert doctor.returncode == 130 and errors.splitlines()[-1] == "jseg doctor: interrupted", errors
+    assert doctor.returncode == 130 and errors.splitlines()[-1] == "jseg doctor: interrupted", (
+        errors
+    )
     assert "Traceback" not in errors
     try:
         with open(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat") as file:
-            assert file.read().rpartition(")")[2].split()[0] == "Z", "a compiler was left running"  # Z: ended, not yet collected
+            assert file.read().rpartition(")")[2].split()[0] == "Z", (
+                "a compiler was left running"
+            )  # Z: ended, not yet collected
     except FileNotFoundError:
         pass
 
 
 def test_progress_is_shown_on_one_line_and_the_output_kept(tmp_path, capfd):
-    code = "import sys; sys.stdout.write('[i] Found g++\\nCompiling jittor_core(37/150) used: 20.1s eta: 60s\\r')"
+    code = (
+        "import sys; sys.stdout.write('[i] Found g++\\nCompiling jittor_core(37/150) used: 20.1s "
+        "eta: 60s\\r')"
+    )
     speaker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     with open(tmp_path / "log", "wb") as log:
         compilation._watch(speaker, log, show=True)
@@ -541,8 +728,15 @@ def test_progress_is_shown_on_one_line_and_the_output_kept(tmp_path, capfd):
     assert "Found g++" in (tmp_path / "log").read_text()
 
 
-LAUNCHED = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_ess": "hnp", "PMIX_RANK": "1", "PMI_RANK": "1", "PRTE_X": "1", "SLURM_PROCID": "1",
-            "MPI_LOCALRANKID": "1"}
+LAUNCHED = {
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_MCA_ess": "hnp",
+    "PMIX_RANK": "1",
+    "PMI_RANK": "1",
+    "PRTE_X": "1",
+    "SLURM_PROCID": "1",
+    "MPI_LOCALRANKID": "1",
+}
 
 
 def test_the_compiling_child_is_no_process_of_the_mpi_program(tmp_path, monkeypatch):
@@ -550,16 +744,24 @@ def test_the_compiling_child_is_no_process_of_the_mpi_program(tmp_path, monkeypa
     for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("use_mpi", "1")
-    monkeypatch.setattr(compilation, "_CHILD", f"import json, os\njson.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))")
+    monkeypatch.setattr(
+        compilation,
+        "_CHILD",
+        f"import json, os\njson.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))",
+    )
     compilation.ensure(str(tmp_path), lambda line: None)
     seen = json.loads((tmp_path / "seen").read_text())
     assert not set(LAUNCHED) & set(seen) and seen["use_mpi"] == "0"
-    assert {name: value for name, value in os.environ.items() if name not in (*LAUNCHED, "use_mpi", "log_silent")}.items() <= seen.items()
+    assert {
+        name: value
+        for name, value in os.environ.items()
+        if name not in (*LAUNCHED, "use_mpi", "log_silent")
+    }.items() <= seen.items()
 
 
 TOGETHER = """
 import sys
-from jseg import compilation
+from jseg.machine import compilation
 compilation._CHILD = "import time; time.sleep(0.5); open(" + repr({counted!r}) + ", 'a').write('compiled ')"
 compilation.ensure({cache!r}, lambda line: print(line, flush=True))
 import os
@@ -567,12 +769,24 @@ assert any(name.startswith("jseg_ready") for name in os.listdir({cache!r}))
 """
 
 
-@pytest.mark.parametrize("variables, waits", [({"OMPI_COMM_WORLD_SIZE": "3"}, 0), ({}, 2)], ids=["under mpirun", "started at once"])
+@pytest.mark.parametrize(
+    "variables, waits",
+    [({"OMPI_COMM_WORLD_SIZE": "3"}, 0), ({}, 2)],
+    ids=["under mpirun", "started at once"],
+)
 def test_of_several_processes_one_compiles_and_the_others_wait(tmp_path, variables, waits):
     (tmp_path / "cache").mkdir()
     code = TOGETHER.format(counted=str(tmp_path / "counted"), cache=str(tmp_path / "cache"))
-    processes = [subprocess.Popen([sys.executable, "-c", code], env=environment(**variables), stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, universal_newlines=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            universal_newlines=True,
+        )
+        for _ in range(3)
+    ]
     told = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], told
     assert (tmp_path / "counted").read_text() == "compiled "
@@ -581,14 +795,24 @@ def test_of_several_processes_one_compiles_and_the_others_wait(tmp_path, variabl
 
 
 def test_a_full_disk_is_refused_before_compiling(tmp_path, monkeypatch):
-    monkeypatch.setattr(compilation.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    monkeypatch.setattr(
+        compilation.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20)
+    )
     with pytest.raises(RuntimeProblem, match="10 MB left on its disk"):
         compilation.ensure(str(tmp_path), print)
 
 
 def test_compilers_at_once_follow_cores_and_memory(monkeypatch):
-    monkeypatch.setattr(compilation.os, "sched_getaffinity", lambda process: range(64), raising=False)
-    monkeypatch.setattr(compilation.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (3 << 30) // 4096}[name])
+    monkeypatch.setattr(
+        compilation.os, "sched_getaffinity", lambda process: range(64), raising=False
+    )
+    monkeypatch.setattr(
+        compilation.os,
+        "sysconf",
+        lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (3 << 30) // 4096}[name],
+    )
     assert compilation.workers() <= 3
-    monkeypatch.setattr(compilation.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}[name])
+    monkeypatch.setattr(
+        compilation.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}[name]
+    )
     assert compilation.workers() == 1

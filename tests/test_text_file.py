@@ -12,10 +12,19 @@ TEXTS = {
     "classes.txt": ("天空 1 2 3\n大海 4 5 6\n", load_classes),
     "classes.json": ('{"0": "天空", "1": "大海"}', load_classes),
     "label_to_img.json": ('{"图.png": "风格.jpg"}', _read_table),
-    "stages.json": ('{"stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2, "名字": 1}]}', load_pipeline),
+    "stages.json": (
+        '{"stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2, "名字": 1}]}',
+        load_pipeline,
+    ),
     "values.csv": ("天空风景,0.5\n", lambda path: read_aesthetic(path, ["天空风景"], 1.0)),
 }
-ENCODINGS = {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32": "UTF-32", "gbk": "GBK"}
+ENCODINGS = {
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16",
+    "utf-16-be": "UTF-16",
+    "utf-32": "UTF-32",
+    "gbk": "GBK",
+}
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
@@ -26,7 +35,11 @@ def test_text_in_another_encoding_is_named_in_one_line(tmp_path, name, encoding)
     with pytest.raises(ValueError) as error:
         reader(tmp_path / name)
     message = str(error.value)
-    assert str(tmp_path / name) in message and ENCODINGS[encoding] in message and message.endswith("save it as UTF-8")
+    assert (
+        str(tmp_path / name) in message
+        and ENCODINGS[encoding] in message
+        and message.endswith("save it as UTF-8")
+    )
     assert "\n" not in message
 
 
@@ -41,10 +54,15 @@ def test_a_mark_that_was_written_twice_is_no_part_of_the_text(tmp_path):
     assert _read_table(tmp_path / "label_to_img.json") == {"a": "b.jpg"}
 
 
-@pytest.mark.parametrize("text, encoding, looks", [
-    ("\u5929\u7a7a\uff0c\u5927\u6d77\uff0c\u8349\u5730", "gbk", "GBK"),
-    ("\u5929\u7a7a \u8349\u5730 \u6d77\u6d0b \u5c71\u8108 \u6cb3\u6d41", "big5", "Big5"),
-    ("\u7a7a \u6d77 \u5c71 \u8349\u306e\u91ce", "shift_jis", "Shift-JIS"), ("\ud558\ub298 \ubc14\ub2e4", "euc_kr", "EUC-KR")])
+@pytest.mark.parametrize(
+    "text, encoding, looks",
+    [
+        ("\u5929\u7a7a\uff0c\u5927\u6d77\uff0c\u8349\u5730", "gbk", "GBK"),
+        ("\u5929\u7a7a \u8349\u5730 \u6d77\u6d0b \u5c71\u8108 \u6cb3\u6d41", "big5", "Big5"),
+        ("\u7a7a \u6d77 \u5c71 \u8349\u306e\u91ce", "shift_jis", "Shift-JIS"),
+        ("\ud558\ub298 \ubc14\ub2e4", "euc_kr", "EUC-KR"),
+    ],
+)
 def test_an_east_asian_encoding_is_called_by_its_name(tmp_path, text, encoding, looks):
     (tmp_path / "a").write_text(text, encoding=encoding)
     with pytest.raises(ValueError, match=f"it looks like .*{looks}.*; expected UTF-8") as error:

@@ -1,17 +1,19 @@
 """Bring weights of other programs into a file of ours, with the network's configuration in it.
 
-IN may be a PyTorch SDM UNet, a VQ-GAN of taming-transformers, a VQ autoencoder of latent-diffusion (alone or inside of a
-whole model), PixNerd (alone or as its trainer saves it), a file of the release, or one of ours; as .pkl, .pth, .pt, .ckpt,
-.safetensors or .npz, or the index or folder of a model in parts. What is not the network (discriminators, optimisers, other
-networks) is left out and counted. OUT: .safetensors, .npz or .pkl, in float32; its folder is made if it is missing. A file that
-is there is replaced only if it is an earlier result of the same input. A checkpoint of a training run becomes a file of its
-moving average alone.
+IN may be a PyTorch SDM UNet, a VQ-GAN of taming-transformers, a VQ autoencoder of latent-diffusion
+(alone or inside of a whole model), PixNerd (alone or as its trainer saves it), a file of the
+release, or one of ours; as .pkl, .pth, .pt, .ckpt, .safetensors or .npz, or the index or folder of
+a model in parts. What is not the network (discriminators, optimisers, other networks) is left out
+and counted. OUT: .safetensors, .npz or .pkl, in float32; its folder is made if it is missing. A
+file that is there is replaced only if it is an earlier result of the same input. A checkpoint of a
+training run becomes a file of its moving average alone.
 
 examples:
   python scripts/convert_weights.py vq-f4/model.ckpt autoencoder.safetensors
   python scripts/convert_weights.py sdm/ema_0.9999_best.pt unet.safetensors --head_channels 64 --dry_run
   python scripts/convert_weights.py PixNerd-XL-16.ckpt pixnerd-xl.safetensors
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,24 +28,56 @@ from jseg.commands import cli
 # What weights do not tell; options of the same names.
 UNREADABLE = ("head_channels", "width", "height", "groups")
 EXPECTED = "expected the layout of SDM's UNet, of latent-diffusion's vq-f4 or of PixNerd"
-PRETRAINED = "pixnerd"                     # recorded with PixNerd's own weights, which start a training and segment nothing
+PRETRAINED = (
+    "pixnerd"  # recorded with PixNerd's own weights, which start a training and segment nothing
+)
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.make_parser("convert_weights", __doc__)
     result.add_argument("input", metavar="IN", help="the file to convert")
-    result.add_argument("output", metavar="OUT", help="the file to write: .safetensors, .npz or .pkl")
-    result.add_argument("--to", choices=("unet", "autoencoder", "pixnerd"), help="the network to take, where the file holds several")
-    result.add_argument("--weights", choices=("ema", "model"), default="ema",
-                        help="which weights of a file that has both: the moving average (default) or the model")
-    result.add_argument("--head_channels", type=int, help="UNet: channels per attention head, which the weights do not tell (default 64)")
-    result.add_argument("--width", type=int, help="UNet: the latent's width that it was trained at (default 128); PixNerd: the crops' "
-                                                  "(512)")
-    result.add_argument("--height", type=int, help="UNet: the latent's height that it was trained at (default 96); PixNerd: the crops' "
-                                                   "(512)")
-    result.add_argument("--groups", type=int, help="of every group norm, which the weights do not tell either (default 32)")
-    result.add_argument("--half", action="store_true", help="write float16: half the size, three digits")
-    result.add_argument("--dry_run", action="store_true", help="print what would be written, and write nothing")
+    result.add_argument(
+        "output", metavar="OUT", help="the file to write: .safetensors, .npz or .pkl"
+    )
+    result.add_argument(
+        "--to",
+        choices=("unet", "autoencoder", "pixnerd"),
+        help="the network to take, where the file holds several",
+    )
+    result.add_argument(
+        "--weights",
+        choices=("ema", "model"),
+        default="ema",
+        help="which weights of a file that has both: the moving average (default) or the model",
+    )
+    result.add_argument(
+        "--head_channels",
+        type=int,
+        help="UNet: channels per attention head, which the weights do not tell (default 64)",
+    )
+    result.add_argument(
+        "--width",
+        type=int,
+        help="UNet: the latent's width that it was trained at (default 128); PixNerd: the crops' "
+        "(512)",
+    )
+    result.add_argument(
+        "--height",
+        type=int,
+        help="UNet: the latent's height that it was trained at (default 96); PixNerd: the crops' "
+        "(512)",
+    )
+    result.add_argument(
+        "--groups",
+        type=int,
+        help="of every group norm, which the weights do not tell either (default 32)",
+    )
+    result.add_argument(
+        "--half", action="store_true", help="write float16: half the size, three digits"
+    )
+    result.add_argument(
+        "--dry_run", action="store_true", help="print what would be written, and write nothing"
+    )
     return result
 
 
@@ -58,12 +92,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
     stored = checkpoint.load_config(args.input)
     if stored is not None:
-        stored = dataclasses.replace(stored, **{name: value for name, value in given.items() if hasattr(stored, name)})
+        stored = dataclasses.replace(
+            stored, **{name: value for name, value in given.items() if hasattr(stored, name)}
+        )
     with checkpoint.opened_state(args.input, args.weights) as selection:
         # The network in the file, and whether it is complete.
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
         found = extract(shapes, args.to, stored, Unreadable(**given))
-        given_shapes = {name: found.shapes[name] if name in found.reshaped else shapes[source] for name, source in found.sources.items()}
+        given_shapes = {
+            name: found.shapes[name] if name in found.reshaped else shapes[source]
+            for name, source in found.sources.items()
+        }
         problem = checkpoint.mismatch(found.shapes, given_shapes, EXPECTED)
         if problem:
             raise checkpoint.CheckpointError(problem)
@@ -71,9 +110,14 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         # What is there already may only be this command's result for the same file.
         kind = "float16" if args.half else "float32"
-        state = {name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind)
-                 for name, shape in found.shapes.items()}
-        origin = {"converted_from": os.path.basename(os.path.abspath(args.input)), "sources": [checkpoint.sha256(args.input)]}
+        state = {
+            name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind)
+            for name, shape in found.shapes.items()
+        }
+        origin = {
+            "converted_from": os.path.basename(os.path.abspath(args.input)),
+            "sources": [checkpoint.sha256(args.input)],
+        }
         network = type(found.config).__name__
         targets.check_replaceable(args.output, origin, network)
 
@@ -84,27 +128,40 @@ def main(argv: Optional[List[str]] = None) -> int:
             for array in state.values():
                 array.numpy()
         else:
-            extra = {**origin, **_trained_by(args.input, stored is None and _is_pixnerd(found.config))}
+            extra = {
+                **origin,
+                **_trained_by(args.input, stored is None and _is_pixnerd(found.config)),
+            }
             with targets.folder_of(args.output) as made, held_files([args.output]):
                 replaced = targets.check_replaceable(args.output, origin, network)
                 checkpoint.save(args.output, state, found.config, **extra)
-        _report(selection, found, stored is None, kind, sum(array.vanished for array in state.values()))
+        _report(
+            selection, found, stored is None, kind, sum(array.vanished for array in state.values())
+        )
     if unused:
-        print(f"ignored     {', '.join(unused)}: {type(found.config).__name__} has nothing of the kind")
+        print(
+            f"ignored     {', '.join(unused)}: {type(found.config).__name__} has nothing of the "
+            "kind"
+        )
     for folder in made:
         print(f"made        the folder {folder}, which was missing")
     if args.dry_run:
         print("dry run     nothing was written")
     else:
-        print(f"{'replaced' if replaced else 'wrote':<11} {args.output} ({os.path.getsize(args.output)} bytes)")
+        print(
+            f"{'replaced' if replaced else 'wrote':<11} {args.output} "
+            f"({os.path.getsize(args.output)} bytes)"
+        )
         print(f"sha256      {checkpoint.sha256(args.output)}")
     return 0
 
 
 def extract(shapes, network: Optional[str], config, unreadable):
-    """Find a "unet", "autoencoder" or "pixnerd" among the names and shapes of a file; `config` if the file tells it.
+    """Find a "unet", "autoencoder" or "pixnerd" among the names and shapes of a file; `config` if
+    the file tells it.
 
-    The layout is that of the configuration; the caller compares it with what was found. Raises CheckpointError.
+    The layout is that of the configuration; the caller compares it with what was found. Raises
+    CheckpointError.
     """
     from jseg.configs import AUTOENCODER_MARK, PIXNERD_MARK, SPADE_MARK
     from jseg.flowseg.conversion import extract_pixnerd
@@ -115,7 +172,9 @@ def extract(shapes, network: Optional[str], config, unreadable):
     try:
         if _is_pixnerd(config):
             if network not in (None, "pixnerd"):
-                raise CheckpointError(f"the file holds a network of FlowSeg ({type(config).__name__}), not {network}")
+                raise CheckpointError(
+                    f"the file holds a network of FlowSeg ({type(config).__name__}), not {network}"
+                )
             return extract_pixnerd(shapes, config=config)
         marks = {"unet": SPADE_MARK, "autoencoder": AUTOENCODER_MARK, "pixnerd": PIXNERD_MARK}
         places = {kind: scopes(shapes, mark) for kind, mark in marks.items()}
@@ -123,7 +182,9 @@ def extract(shapes, network: Optional[str], config, unreadable):
         scope = places[network][0]
         if network == "pixnerd":
             return extract_pixnerd(shapes, scope)
-        return (extract_unet if network == "unet" else extract_autoencoder)(shapes, scope, config, unreadable)
+        return (extract_unet if network == "unet" else extract_autoencoder)(
+            shapes, scope, config, unreadable
+        )
     except CheckpointError:
         raise
     except ValueError as error:
@@ -131,20 +192,29 @@ def extract(shapes, network: Optional[str], config, unreadable):
 
 
 def _chosen(there: List[str], network: Optional[str], shapes) -> str:
-    """The kind of network to take out of a file that holds those `there`; raises ValueError where that is not clear."""
+    """The kind of network to take out of a file that holds those `there`; raises ValueError where
+    that is not clear.
+    """
     from jseg.configs import UNET_MARK, describe
 
     if network is None and len(there) == 1:
         return there[0]
     if network is None and there:
         named = {"unet": "a UNet", "autoencoder": "an autoencoder", "pixnerd": "a PixNerd"}
-        raise ValueError(f"the file holds {' and '.join(named[kind] for kind in there)}; choose with "
-                         f"{' or '.join(f'--to {kind}' for kind in there)}")
+        raise ValueError(
+            f"the file holds {' and '.join(named[kind] for kind in there)}; choose with "
+            f"{' or '.join(f'--to {kind}' for kind in there)}"
+        )
     if network not in there:
         without_spade = any(name.endswith(UNET_MARK) for name in shapes)
-        looks = describe(shapes) or ("a UNet without SPADE norms" if without_spade else "nothing that is known here")
-        raise ValueError(f"the file holds no {network or 'network to convert'}; it looks like {looks}; expected SDM's UNet, a VQ "
-                         f"autoencoder of taming-transformers or latent-diffusion, PixNerd, or the release's files")
+        looks = describe(shapes) or (
+            "a UNet without SPADE norms" if without_spade else "nothing that is known here"
+        )
+        raise ValueError(
+            f"the file holds no {network or 'network to convert'}; it looks like {looks}; "
+            "expected SDM's UNet, a VQ autoencoder of taming-transformers or latent-diffusion, "
+            "PixNerd, or the release's files"
+        )
     return network
 
 
@@ -153,16 +223,23 @@ def _is_pixnerd(config) -> bool:
 
 
 def _unused(given: dict, found) -> List[str]:
-    """The options that say nothing of this network; width and height of PixNerd's crops are taken over."""
+    """The options that say nothing of this network; width and height of PixNerd's crops are taken
+    over.
+    """
     fields = {field.name for field in dataclasses.fields(found.config)}
     if _is_pixnerd(found.config):
-        found.config = dataclasses.replace(found.config, **{name: value for name, value in given.items() if name in fields})
+        found.config = dataclasses.replace(
+            found.config, **{name: value for name, value in given.items() if name in fields}
+        )
     return [f"--{name}" for name in given if name not in fields]
 
 
 def _trained_by(path: str, pretrained: bool) -> dict:
-    """Steps and settings of the training run that wrote the file, if one did; PixNerd's own weights are marked as such."""
+    """Steps and settings of the training run that wrote the file, if one did; PixNerd's own weights
+    are marked as such.
+    """
     from jseg.formats.reader import read_record
+
     extra = (read_record(path) or {}).get("extra", {})
     kept = {name: extra[name] for name in ("step", "settings", "pretrained") if name in extra}
     return {**kept, "pretrained": PRETRAINED} if pretrained else kept
@@ -170,15 +247,15 @@ def _trained_by(path: str, pretrained: bool) -> dict:
 
 def _report(selection, found, inferred: bool, kind: str, vanished: int) -> None:
     values = sum(math.prod(shape) for shape in found.shapes.values())
-    print("network     %s" % found.config)
+    print(f"network     {found.config}")
     print("weights     %s" % ("moving average" if selection.averaged else "the model's own"))
-    print("arrays      %d, %s values, %s" % (len(found.shapes), format(values, ","), kind))
+    print(f"arrays      {len(found.shapes)}, {format(values, ',')} values, {kind}")
     for old, new in found.renamed:
-        print("renamed     %s -> %s" % (old, new))
+        print(f"renamed     {old} -> {new}")
     if found.reshaped:
-        print("reshaped    %d arrays by trailing dimensions of 1" % len(found.reshaped))
+        print(f"reshaped    {len(found.reshaped)} arrays by trailing dimensions of 1")
     for group, count in sorted((found.dropped + selection.dropped).items()):
-        print("left out    %d of %s" % (count, group))
+        print(f"left out    {count} of {group}")
     if vanished:
         print(f"rounded     {vanished:,} values to 0, which are too small for {kind}")
     if inferred:
@@ -189,26 +266,43 @@ def _report_assumed(found) -> None:
     """What the weights do not tell, and what was taken in its place."""
     from jseg.flowseg.state_dict import preset_of
     from jseg.ldm.conversion import pixel_network
+
     config = found.config
     if _is_pixnerd(config):
         preset = preset_of(found.shapes)
-        print(f"assumed     source {config.source}, {config.labels} classes, crops of {config.width}x{config.height}: these are weights "
-              f"that "
-              f"start a training, which brings its own; they segment nothing yet")
-        print(f"for         train_flowseg --model_path OUT {f'--preset {preset}' if preset else '(no preset has this size)'}")
+        print(
+            f"assumed     source {config.source}, {config.labels} classes, crops of "
+            f"{config.width}x{config.height}: these are weights that start a training, which "
+            "brings its own; they segment nothing yet"
+        )
+        print(
+            "for         train_flowseg --model_path OUT "
+            f"{f'--preset {preset}' if preset else '(no preset has this size)'}"
+        )
         return
     if not hasattr(config, "head_channels"):
-        print(f"assumed     {config.groups} groups of a norm: the weights do not tell; see --groups")
+        print(
+            f"assumed     {config.groups} groups of a norm: the weights do not tell; see --groups"
+        )
         return
-    print(f"assumed     head_channels {config.head_channels}, latent {config.width}x{config.height}, {config.groups} groups of a norm: the "
-          f"weights do not tell; see --head_channels, --width, --height, --groups")
+    print(
+        f"assumed     head_channels {config.head_channels}, latent "
+        f"{config.width}x{config.height}, {config.groups} groups of a norm: the weights do not "
+        "tell; see --head_channels, --width, --height, --groups"
+    )
     pixels = pixel_network(config)
     if pixels:
-        print(f"assumed     a latent network, though {pixels} are those of SDM's own networks, which work on pixels: such a network makes "
-              f"no images with an autoencoder; this is of use only if it was trained on latents")
+        print(
+            f"assumed     a latent network, though {pixels} are those of SDM's own networks, "
+            "which work on pixels: such a network makes no images with an autoencoder; this is "
+            "of use only if it was trained on latents"
+        )
     elif config.latent_channels == 3:
-        print("assumed     a network of VQ-f4's latents, which have 3 channels as pixels have: the weights do not tell these apart; SDM's "
-              "own networks work on pixels and make no images with an autoencoder")
+        print(
+            "assumed     a network of VQ-f4's latents, which have 3 channels as pixels have: the "
+            "weights do not tell these apart; SDM's own networks work on pixels and make no "
+            "images with an autoencoder"
+        )
 
 
 if __name__ == "__main__":

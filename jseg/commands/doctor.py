@@ -1,4 +1,5 @@
-"""Show on one screen whether jseg can compute on this machine, how fast, and what to do where it cannot.
+"""Show on one screen whether jseg can compute on this machine, how fast, and what to do where it
+cannot.
 
 Exit code 0 if it can, 1 if it cannot.
 
@@ -43,15 +44,24 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
-    """(rows of the screen, problems that keep jseg from computing). Jittor runs in a child process, which may crash."""
+    """(rows of the screen, problems that keep jseg from computing). Jittor runs in a child process,
+    which may crash.
+    """
     from jseg import __version__
     from jseg.machine import facts as machine
     from jseg.machine import jittor_flags, onednn
 
     home = os.environ.get("JITTOR_HOME") or os.path.expanduser("~")
-    facts = {"Python": machine.python(), "NumPy": machine.numpy(), "compiler": machine.compiler(), "Jittor": machine.jittor(),
-             "oneDNN": onednn.fact(home), "jseg": machine.other_jseg(), "MPI": machine.mpi(),
-             "flags": jittor_flags.check()}
+    facts = {
+        "Python": machine.python(),
+        "NumPy": machine.numpy(),
+        "compiler": machine.compiler(),
+        "Jittor": machine.jittor(),
+        "oneDNN": onednn.fact(home),
+        "jseg": machine.other_jseg(),
+        "MPI": machine.mpi(),
+        "flags": jittor_flags.check(),
+    }
     problems = [fact.problem for fact in (*facts.values(), machine.paths()) if fact.problem]
     rows = {name: fact.text for name, fact in facts.items()}
     rows["jseg"] = f"{__version__}, {rows['jseg']}"
@@ -60,16 +70,23 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
         problems.append(measured["problem"])
     elif measured:
         rows["Jittor"] += f", cache {measured['cache']} ({measured['megabytes']} MB)"
-        rows["oneDNN"] = onednn.fact(measured["home"]).text + f"; conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
+        rows["oneDNN"] = (
+            onednn.fact(measured["home"]).text
+            + f"; conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
+        )
         if measured["gflops"] < SLOW and not measured["onednn_off"]:
-            problems.append(f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were not used: "
-                            f"delete {measured['cache']} and run doctor again")
+            problems.append(
+                f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were "
+                f"not used: delete {measured['cache']} and run doctor again"
+            )
     rows["CUDA"] = measured.get("cuda") or unused_cuda()
     return list(rows.items()), problems
 
 
 def unused_cuda() -> str:
-    """Why CUDA does not compute; where it is the driver alone, also what would become of the toolkit with one."""
+    """Why CUDA does not compute; where it is the driver alone, also what would become of the
+    toolkit with one.
+    """
     from jseg.machine import facts as machine
 
     cuda = machine.cuda()
@@ -82,8 +99,13 @@ def unused_cuda() -> str:
 
 def measure() -> Dict:
     """What the child process found: {"problem"} or the facts of `_measure`."""
-    code = "import os\ntry:\n    from jseg.commands.doctor import _measure\n    _measure()\nexcept KeyboardInterrupt:\n    os._exit(130)"
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, universal_newlines=True)
+    code = (
+        "import os\ntry:\n    from jseg.commands.doctor import _measure\n    _measure()\nexcept "
+        "KeyboardInterrupt:\n    os._exit(130)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, universal_newlines=True
+    )
     try:
         lines = child.communicate()[0].splitlines()
     except KeyboardInterrupt:
@@ -92,9 +114,15 @@ def measure() -> Dict:
     try:
         return json.loads(lines[-1])
     except (IndexError, ValueError):
-        how = f"ended by {signal.Signals(-child.returncode).name}" if child.returncode < 0 else f"exit code {child.returncode}"
-        return {"problem": f"Jittor crashed while it was imported or computed ({how}): delete ~/.cache/jittor, "
-                           "unset nvcc_path if it is set, and run doctor again"}
+        how = (
+            f"ended by {signal.Signals(-child.returncode).name}"
+            if child.returncode < 0
+            else f"exit code {child.returncode}"
+        )
+        return {
+            "problem": f"Jittor crashed while it was imported or computed ({how}): delete "
+            "~/.cache/jittor, unset nvcc_path if it is set, and run doctor again"
+        }
 
 
 def _measure() -> None:
@@ -107,13 +135,22 @@ def _measure() -> None:
         print(json.dumps({"problem": str(problem)}))
         return
     device("cpu")
-    found = {"gflops": _rate(jt), "size": SIZE, "onednn_off": os.environ.get("use_mkl", "1") != "1", "cuda": ""}
+    found = {
+        "gflops": _rate(jt),
+        "size": SIZE,
+        "onednn_off": os.environ.get("use_mkl", "1") != "1",
+        "cuda": "",
+    }
     if jt.has_cuda:
         device("cuda")
         found["cuda"] = f"used: {cuda().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"
     cache = found["cache"] = jt.flags.cache_path
     found["home"] = cache.partition("/.cache/jittor/")[0]
-    size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(cache) for name in names)
+    size = sum(
+        os.lstat(os.path.join(folder, name)).st_size
+        for folder, _, names in os.walk(cache)
+        for name in names
+    )
     print(json.dumps(dict(found, megabytes=round(size / 2**20))))
 
 

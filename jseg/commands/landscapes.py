@@ -1,8 +1,10 @@
 """Draw procedural landscapes with their label maps into a folder in the challenge's layout.
 
-OUT/test/val_B_labels_resized/*.png are label maps, OUT/test/label_to_img.json names each one's style reference, OUT/train/imgs/*.jpg are
-the references (pictures of other scenes) and OUT/train/labels/*.png their own label maps. The same seed gives the same files.
-OUT must be new or empty; OUT/landscapes.json tells how the files were drawn, so the same call goes on and another one is refused.
+OUT/test/val_B_labels_resized/*.png are label maps, OUT/test/label_to_img.json names each one's
+style reference, OUT/train/imgs/*.jpg are the references (pictures of other scenes) and
+OUT/train/labels/*.png their own label maps. The same seed gives the same files. OUT must be new or
+empty; OUT/landscapes.json tells how the files were drawn, so the same call goes on and another one
+is refused.
 
 examples:
   python scripts/landscapes.py --output landscapes --count 12 --sheet landscapes/sheet.png
@@ -26,19 +28,30 @@ ACROSS = 3  # pairs in a row of the sheet
 
 def parser() -> argparse.ArgumentParser:
     result = cli.make_parser("landscapes", __doc__)
-    result.add_argument("--output", required=True, metavar="DIR", help="the folder to write, created if missing")
+    result.add_argument(
+        "--output", required=True, metavar="DIR", help="the folder to write, created if missing"
+    )
     result.add_argument("--count", type=int, default=12, help="number of pairs (default 12)")
-    result.add_argument("--seed", type=int, default=0, help="the first scene's seed; the others follow it (default 0)")
+    result.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="the first scene's seed; the others follow it (default 0)",
+    )
     result.add_argument("--width", type=int, default=512, help="pixels (default 512)")
     result.add_argument("--height", type=int, default=384, help="pixels (default 384)")
-    result.add_argument("--sheet", metavar="FILE", help="also write the references and their label maps as one .png or .jpg")
+    result.add_argument(
+        "--sheet",
+        metavar="FILE",
+        help="also write the references and their label maps as one .png or .jpg",
+    )
     return result
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     if args.sheet and Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError("--sheet %s: expected a name that ends in .png, .jpg or .jpeg" % args.sheet)
+        raise ValueError(f"--sheet {args.sheet}: expected a name that ends in .png, .jpg or .jpeg")
     from jseg.landscapes import draw
 
     # Everything is checked before the first folder is made.
@@ -53,7 +66,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         _check_sheet(args)
         _draw(args)
         _write_sheet(Path(args.output), Path(args.sheet), args.count)
-    print("wrote %s" % args.sheet)
+    print(f"wrote {args.sheet}")
     return 0
 
 
@@ -63,17 +76,24 @@ def _draw(args) -> None:
 
     def tell(number: int) -> None:
         if number % 100 == 0:
-            print("jseg landscapes: %d of %d" % (number, args.count), file=sys.stderr)
+            print(f"jseg landscapes: {number} of {args.count}", file=sys.stderr)
 
     kept = draw.write_challenge(args.output, args.count, args.seed, args.width, args.height, tell)
     if kept:
-        print("jseg landscapes: %d of %d pairs were there already and are kept" % (kept, args.count), file=sys.stderr)
-    print("wrote %d pairs of %dx%d: --input_path %s --img_path %s" % (args.count, args.width, args.height, Path(args.output) / "test",
-                                                                      Path(args.output) / "train"))
+        print(
+            f"jseg landscapes: {kept} of {args.count} pairs were there already and are kept",
+            file=sys.stderr,
+        )
+    print(
+        f"wrote {args.count} pairs of {args.width}x{args.height}: --input_path "
+        f"{Path(args.output) / 'test'} --img_path {Path(args.output) / 'train'}"
+    )
 
 
 def _check_sheet(args) -> None:
-    """Refuse a sheet in the place of any other file: it may replace only the sheet that the same call wrote."""
+    """Refuse a sheet in the place of any other file: it may replace only the sheet that the same
+    call wrote.
+    """
     from jseg.checkpoint import sha256
     from jseg.landscapes.draw import PLACES, RECORD, TABLE
     from jseg.outputs.records import read_record
@@ -83,10 +103,16 @@ def _check_sheet(args) -> None:
     place = os.path.realpath(str(sheet.parent))
     data = [os.path.realpath(str(folder / name)) for name in PLACES + (os.path.dirname(TABLE),)]
     if place in data:
-        raise OutputError("--sheet %s lies among the landscapes; give a place outside of %s and %s" % (sheet, *sorted(
-            str(folder / name) for name in ("test", "train"))))
+        raise OutputError(
+            "--sheet %s lies among the landscapes; give a place outside of %s and %s"
+            % (sheet, *sorted(str(folder / name) for name in ("test", "train")))
+        )
     about = read_record(folder / RECORD) or {}
-    own = about.get("sheet") == _name(folder, sheet) and sheet.is_file() and about.get("sheet_sha256") == sha256(sheet)
+    own = (
+        about.get("sheet") == _name(folder, sheet)
+        and sheet.is_file()
+        and about.get("sheet_sha256") == sha256(sheet)
+    )
     check_file(sheet, "--sheet", known=own)
 
 
@@ -109,14 +135,20 @@ def _write_sheet(folder: Path, target: Path, count: int) -> None:
 
     train, cells = folder / "train", []
     for number in range(min(count, SHOWN)):
-        stem = "style_%04d" % number
-        cells += [read_picture(train / "imgs" / (stem + ".jpg")),
-                  colorize(read_label(train / "labels" / (stem + ".png")), CLASS_SETS["landscape-29"])]
-    rows = [cells[start:start + 2 * ACROSS] for start in range(0, len(cells), 2 * ACROSS)]
+        stem = f"style_{number:04d}"
+        cells += [
+            read_picture(train / "imgs" / (stem + ".jpg")),
+            colorize(read_label(train / "labels" / (stem + ".png")), CLASS_SETS["landscape-29"]),
+        ]
+    rows = [cells[start : start + 2 * ACROSS] for start in range(0, len(cells), 2 * ACROSS)]
     across = min(ACROSS, len(cells) // 2)
     save_picture(target, contact_sheet(rows, ["picture", "label map"] * across, [""] * len(rows)))
     with held(folder):
-        about = {**(read_record(folder / RECORD) or {}), "sheet": _name(folder, target), "sheet_sha256": sha256(target)}
+        about = {
+            **(read_record(folder / RECORD) or {}),
+            "sheet": _name(folder, target),
+            "sheet_sha256": sha256(target),
+        }
         write_record(folder, about)
 
 

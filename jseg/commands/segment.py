@@ -1,12 +1,15 @@
-"""Segment pictures with FlowSeg: pictures, or folders of them, of any size and mode, become label maps.
+"""Segment pictures with FlowSeg: pictures, or folders of them, of any size and mode, become label
+maps.
 
-OUTPUT/NAME.png is the label map (8-bit gray, one class id a pixel, in the picture's size), OUTPUT/overlays/NAME.jpg shows it over the
-picture. Larger pictures are segmented in windows. A second call goes on where the first one stopped.
+OUTPUT/NAME.png is the label map (8-bit gray, one class id a pixel, in the picture's size),
+OUTPUT/overlays/NAME.jpg shows it over the picture. Larger pictures are segmented in windows. A
+second call goes on where the first one stopped.
 
 Examples:
   python scripts/segment.py --weights runs/flowseg/best.safetensors --input photos --output labels
   python scripts/segment.py --weights runs/flowseg/best.safetensors --input a.jpg b.png --output labels --mirror --probabilities
 """
+
 from __future__ import annotations
 
 import sys
@@ -18,23 +21,73 @@ from jseg.commands import cli
 
 def parser():
     p = cli.make_parser("segment", __doc__)
-    p.add_argument("--weights", help="network of train_flowseg: best.safetensors, flowseg.safetensors or a checkpoint (default: the small "
-                                     "one that ships, which knows drawn landscapes)")
-    p.add_argument("--input", required=True, nargs="+", metavar="PATH", help="pictures, or folders of pictures (in them or in images/)")
-    p.add_argument("--output", required=True, metavar="DIR", help="folder for the label maps, created if missing")
+    p.add_argument(
+        "--weights",
+        help="network of train_flowseg: best.safetensors, flowseg.safetensors or a checkpoint "
+        "(default: the small one that ships, which knows drawn landscapes)",
+    )
+    p.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, or folders of pictures (in them or in images/)",
+    )
+    p.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for the label maps, created if missing",
+    )
     p.add_argument("--steps", type=int, default=10, help="of the flow; less is faster (default 10)")
-    p.add_argument("--method", default="euler", choices=("euler", "heun", "adams2"), help="how a step is taken (default euler)")
-    p.add_argument("--shift", type=float, help="of the flow's times t, which become t / (t + (1 - t) shift); above 1 steps near the "
-                                               "picture are shorter (default: that of the training)")
-    p.add_argument("--mirror", action="store_true", help="average with the mirrored picture; takes twice as long")
-    p.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED",
-                   help="of the noise, for networks that start from some; several are averaged (default 0)")
-    p.add_argument("--scale", default="1", metavar="F|own",
-                   help="size at which pictures are segmented: F times the smallest that covers a window (default 1), or own")
-    p.add_argument("--overlap", type=float, default=1 / 3, help="of neighbouring windows, 0 to below 1 (default 1/3)")
+    p.add_argument(
+        "--method",
+        default="euler",
+        choices=("euler", "heun", "adams2"),
+        help="how a step is taken (default euler)",
+    )
+    p.add_argument(
+        "--shift",
+        type=float,
+        help="of the flow's times t, which become t / (t + (1 - t) shift); above 1 steps near the "
+        "picture are shorter (default: that of the training)",
+    )
+    p.add_argument(
+        "--mirror",
+        action="store_true",
+        help="average with the mirrored picture; takes twice as long",
+    )
+    p.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="SEED",
+        help="of the noise, for networks that start from some; several are averaged (default 0)",
+    )
+    p.add_argument(
+        "--scale",
+        default="1",
+        metavar="F|own",
+        help="size at which pictures are segmented: F times the smallest that covers a window "
+        "(default 1), or own",
+    )
+    p.add_argument(
+        "--overlap",
+        type=float,
+        default=1 / 3,
+        help="of neighbouring windows, 0 to below 1 (default 1/3)",
+    )
     p.add_argument("--batch_size", type=int, default=1, help="windows at a time (default 1)")
-    p.add_argument("--probabilities", action="store_true", help="also write OUTPUT/probabilities/NAME.npy, float16 [classes, H, W]")
-    p.add_argument("--classes", help="names and colours: a class set's name or a file (default: those of the training)")
+    p.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write OUTPUT/probabilities/NAME.npy, float16 [classes, H, W]",
+    )
+    p.add_argument(
+        "--classes",
+        help="names and colours: a class set's name or a file (default: those of the training)",
+    )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return p
 
@@ -45,10 +98,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     scale = _scale(args.scale)
     if args.weights is None:
         from jseg.flowseg.predict import SHIPPED
+
         args.weights = SHIPPED
-        _tell("no weights given: using the small ones that ship with jseg, trained on procedural landscapes of 128x96")
+        _tell(
+            "no weights given: using the small ones that ship with jseg, trained on procedural "
+            "landscapes of 128x96"
+        )
     if not Path(args.weights).is_file():
-        raise FileNotFoundError(f"--weights {args.weights} {cli.no_file(args.weights)}; expected a file that train_flowseg wrote")
+        raise FileNotFoundError(
+            f"--weights {args.weights} {cli.no_file(args.weights)}; expected a file that "
+            "train_flowseg wrote"
+        )
     from jseg import runtime
     from jseg.checkpoint import sha256
     from jseg.flowseg import segment
@@ -64,42 +124,68 @@ def main(argv: Optional[List[str]] = None) -> int:
     _claim(args, pictures, len(classes))
     notes += segment.check_pictures(pictures, config.patch)
     device, output = runtime.device(args.device), Path(args.output)
-    options = {"method": args.method, "mirror": args.mirror, "seeds": args.seeds, "scale": scale, "overlap": args.overlap,
-               "batch_size": args.batch_size, "shift": trained_shift(args.weights) if args.shift is None else args.shift}
-    settings = {"weights": sha256(args.weights), "steps": args.steps, **options, "device": device, "classes": classes.name,
-                **jittor_flags.record()}
+    options = {
+        "method": args.method,
+        "mirror": args.mirror,
+        "seeds": args.seeds,
+        "scale": scale,
+        "overlap": args.overlap,
+        "batch_size": args.batch_size,
+        "shift": trained_shift(args.weights) if args.shift is None else args.shift,
+    }
+    settings = {
+        "weights": sha256(args.weights),
+        "steps": args.steps,
+        **options,
+        "device": device,
+        "classes": classes.name,
+        **jittor_flags.record(),
+    }
     digests = segment.digests_of(pictures)
     with held(output):
         run = segment.opened(output, settings, pictures, digests, args.probabilities, notes)
         segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
         kept = len(segment.finished(pictures, output, run, digests, args.probabilities))
-        for note in notes + [f"{kept} of {len(pictures)} pictures are in {output} already and are kept"] * bool(kept):
+        for note in notes + [
+            f"{kept} of {len(pictures)} pictures are in {output} already and are kept"
+        ] * bool(kept):
             _tell(note)
         with PictureBar(len(pictures), kept) as bar:
-            for _ in segment.segment_folder(segmenter, pictures, output, run, classes, digests, args.probabilities):
+            for _ in segment.segment_folder(
+                segmenter, pictures, output, run, classes, digests, args.probabilities
+            ):
                 bar.show()
     _tell(f"{len(pictures)} label maps in {output}, overlays in {output / segment.OVERLAYS}")
     return 0
 
 
 def _claim(args, pictures, count: int) -> None:
-    """Refuse, before anything long, an output that would replace an input or another's file, or that cannot be written."""
+    """Refuse, before anything long, an output that would replace an input or another's file, or
+    that cannot be written.
+    """
     from jseg.data.image_folder import PICTURE_FOLDERS
     from jseg.flowseg import segment
     from jseg.image_files.decoding import ImageError, read_header
     from jseg.outputs.rules import claim
 
     output, given = Path(args.output), [Path(path) for path in args.input]
-    places = [place for path in given if path.is_dir() for place in [path] + [path / name for name in PICTURE_FOLDERS]]
+    places = [
+        place
+        for path in given
+        if path.is_dir()
+        for place in [path] + [path / name for name in PICTURE_FOLDERS]
+    ]
     places += [example.picture.parent for example in pictures if example.picture not in given]
-    files = [example.picture for example in pictures] + [path for path in (args.weights, args.classes) if path]
+    files = [example.picture for example in pictures] + [
+        path for path in (args.weights, args.classes) if path
+    ]
     pixels = 0
     for example in pictures:
         try:
             header = read_header(example.picture)
             pixels += header.width * header.height
         except ImageError:
-            continue                                 # told with the other faults of pictures
+            continue  # told with the other faults of pictures
 
     # An overlay takes 2.5 bytes a pixel at most, a label map one, probabilities two a class.
     names = segment.names_of([example.stem for example in pictures], args.probabilities)
@@ -111,6 +197,7 @@ def _claim(args, pictures, count: int) -> None:
 
 def _ours(output: Path) -> bool:
     from jseg.outputs.records import origin
+
     return origin(output) in (None, "segment")
 
 
@@ -125,12 +212,15 @@ def _classes(args, count: int):
     """The class set that was asked for, else that of the training."""
     from jseg.data.classes import class_set
     from jseg.flowseg.predict import trained_classes
+
     if not args.classes:
         return trained_classes(args.weights, count)
     classes = class_set(args.classes)
     if len(classes) != count:
-        raise ValueError(f"--classes {args.classes} has {len(classes)} classes, the network in {args.weights} {count}; give its own class "
-                         f"set")
+        raise ValueError(
+            f"--classes {args.classes} has {len(classes)} classes, the network in {args.weights} "
+            f"{count}; give its own class set"
+        )
     return classes
 
 

@@ -1,13 +1,15 @@
 """Train the VQ autoencoder that turns pictures into latents and back.
 
-L1 and codebook losses from the start, the PatchGAN critic from --critic_start on (VQ-GAN), LPIPS if its weights are given. A folder
-INPUT/imgs (or INPUT/images, or INPUT itself) of pictures of any size is enough; label maps are not looked at. Stop it with
-Ctrl-C, give the same command again and it goes on.
+L1 and codebook losses from the start, the PatchGAN critic from --critic_start on (VQ-GAN), LPIPS if
+its weights are given. A folder INPUT/imgs (or INPUT/images, or INPUT itself) of pictures of any
+size is enough; label maps are not looked at. Stop it with Ctrl-C, give the same command again and
+it goes on.
 
 Examples:
   python scripts/train_autoencoder.py --input_path data/train --output runs/autoencoder
   python scripts/train_autoencoder.py --input_path data/train --preset landscape --width 128 --height 96 --steps 3000 --critic_start 2000
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -18,32 +20,84 @@ from typing import List, Optional
 from jseg.commands import cli
 
 SHOWN = 8
-FIRST_PICTURES = 16           # that the codebook starts from
-MEASURED_PICTURES = 256       # that the latents' spread is measured on
+FIRST_PICTURES = 16  # that the codebook starts from
+MEASURED_PICTURES = 256  # that the latents' spread is measured on
 
 
 def parser():
     p = cli.make_parser("train_autoencoder", __doc__)
-    p.add_argument("--input_path", required=True, help="folder with the pictures, in imgs/ or directly")
-    cli.add_training_options(p, "runs/autoencoder", steps=400_000, batch_size=4, learning_rate=1.8e-5, ema=0.0, interval=5_000)
-    p.add_argument("--preset", default="release",
-                   help="network: release (VQ-f4), landscape (the shipped one), small, tiny (default release)")
-    p.add_argument("--width", type=int, default=256, help="pictures are scaled to cover this (default 256)")
+    p.add_argument(
+        "--input_path", required=True, help="folder with the pictures, in imgs/ or directly"
+    )
+    cli.add_training_options(
+        p,
+        "runs/autoencoder",
+        steps=400_000,
+        batch_size=4,
+        learning_rate=1.8e-5,
+        ema=0.0,
+        interval=5_000,
+    )
+    p.add_argument(
+        "--preset",
+        default="release",
+        help="network: release (VQ-f4), landscape (the shipped one), small, tiny (default release)",
+    )
+    p.add_argument(
+        "--width", type=int, default=256, help="pictures are scaled to cover this (default 256)"
+    )
     p.add_argument("--height", type=int, default=256, help="and this (default 256)")
-    p.add_argument("--crop", type=int, help="side of the square crops that are trained on (default: crops of --width x --height)")
-    p.add_argument("--decoder_only", action="store_true",
-                   help="leave encoder and codebook as they are: latents stay, so a UNet trained on them keeps its autoencoder")
-    p.add_argument("--restart_codebook", action="store_true",
-                   help="with --model_path: whiten its latents again and refill its codebook, where training has flattened them")
-    p.add_argument("--commitment_weight", type=float, default=1.0, help="pull of latents to their entries (default 1, as vq-f4's)")
-    p.add_argument("--codebook_weight", type=float, default=0.25, help="pull of entries to their latents (default 0.25, as vq-f4's)")
-    p.add_argument("--critic_start", type=int, default=50_000, help="step at which the critic begins; -1: never (default 50000)")
-    p.add_argument("--critic_weight", type=float, default=0.75,
-                   help="of the critic's term, before the adaptive weight (default 0.75)")
-    p.add_argument("--critic_channels", type=int, default=64, help="width of the critic (default 64)")
-    p.add_argument("--lpips_path", nargs="+", metavar="FILE",
-                   help="VGG16 LPIPS weights, yours to bring: one file, or the heads and torchvision's vgg16; without them there is no "
-                        "perceptual term")
+    p.add_argument(
+        "--crop",
+        type=int,
+        help="side of the square crops that are trained on (default: crops of --width x --height)",
+    )
+    p.add_argument(
+        "--decoder_only",
+        action="store_true",
+        help="leave encoder and codebook as they are: latents stay, so a UNet trained on them "
+        "keeps its autoencoder",
+    )
+    p.add_argument(
+        "--restart_codebook",
+        action="store_true",
+        help="with --model_path: whiten its latents again and refill its codebook, where training "
+        "has flattened them",
+    )
+    p.add_argument(
+        "--commitment_weight",
+        type=float,
+        default=1.0,
+        help="pull of latents to their entries (default 1, as vq-f4's)",
+    )
+    p.add_argument(
+        "--codebook_weight",
+        type=float,
+        default=0.25,
+        help="pull of entries to their latents (default 0.25, as vq-f4's)",
+    )
+    p.add_argument(
+        "--critic_start",
+        type=int,
+        default=50_000,
+        help="step at which the critic begins; -1: never (default 50000)",
+    )
+    p.add_argument(
+        "--critic_weight",
+        type=float,
+        default=0.75,
+        help="of the critic's term, before the adaptive weight (default 0.75)",
+    )
+    p.add_argument(
+        "--critic_channels", type=int, default=64, help="width of the critic (default 64)"
+    )
+    p.add_argument(
+        "--lpips_path",
+        nargs="+",
+        metavar="FILE",
+        help="VGG16 LPIPS weights, yours to bring: one file, or the heads and torchvision's "
+        "vgg16; without them there is no perceptual term",
+    )
     return p
 
 
@@ -53,25 +107,45 @@ def main(argv: Optional[List[str]] = None) -> int:
     args.given = cli.options_given(parser(), argv)
     cli.check_training_options(args)
     if args.decoder_only and not args.model_path:
-        raise ValueError("--decoder_only trains the decoder of a given autoencoder; give its weights as --model_path")
+        raise ValueError(
+            "--decoder_only trains the decoder of a given autoencoder; give its weights as "
+            "--model_path"
+        )
     from jseg.ldm.presets import AUTOENCODERS
+
     if args.preset not in AUTOENCODERS:
-        raise ValueError(f"--preset {args.preset} is unknown; expected one of {', '.join(AUTOENCODERS)}")
+        raise ValueError(
+            f"--preset {args.preset} is unknown; expected one of {', '.join(AUTOENCODERS)}"
+        )
     config = AUTOENCODERS[args.preset]
     factor = config.downsampling
     crop = (args.crop, args.crop) if args.crop else (args.width, args.height)
     sides = (args.width, args.height) + crop
-    if min(crop) < 4 * factor or any(side % factor for side in sides) or crop[0] > args.width or crop[1] > args.height:
-        raise ValueError(f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples of {factor} of at least "
-                         f"{4 * factor}, the crop no larger than the picture")
+    if (
+        min(crop) < 4 * factor
+        or any(side % factor for side in sides)
+        or crop[0] > args.width
+        or crop[1] > args.height
+    ):
+        raise ValueError(
+            f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples "
+            f"of {factor} of at least {4 * factor}, the crop no larger than the picture"
+        )
     from jseg.data.image_folder import find_examples
     from jseg.data.validation import check_files
     from jseg.images import examine_picture
     from jseg.training.records import run_folder
-    inputs = {"input_path": args.input_path, "model_path": args.model_path, "lpips_path": args.lpips_path}
+
+    inputs = {
+        "input_path": args.input_path,
+        "model_path": args.model_path,
+        "lpips_path": args.lpips_path,
+    }
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
         notes: List[str] = []
-        paths = [example.picture for example in find_examples(args.input_path, labels=False, notes=notes)]
+        paths = [
+            example.picture for example in find_examples(args.input_path, labels=False, notes=notes)
+        ]
         if cli.speaks():
             notes += check_files([[(path, lambda one: examine_picture(one)[1])] for path in paths])
         for note in notes:
@@ -86,21 +160,46 @@ def _train(args, config, paths) -> None:
     from jseg.training import distributed
     from jseg.training.memory import check_batch
     from jseg.training.run import Plan, TrainingRun
+
     device = runtime.device(args.device)
     steps = cli.steps_asked(args, len(paths))
     division = Division.of(args, distributed.rank(), distributed.world())
-    batches = PictureBatches(paths, (args.width, args.height), (args.crop, args.crop) if args.crop else (args.width, args.height),
-                             division, args.seed)
+    batches = PictureBatches(
+        paths,
+        (args.width, args.height),
+        (args.crop, args.crop) if args.crop else (args.width, args.height),
+        division,
+        args.seed,
+    )
     parts = _parts(args, config, batches)
-    run = TrainingRun(args.output, parts, config, _settings(args, paths), Plan.of(args, steps), "autoencoder", _tell,
-                      args.given)
+    run = TrainingRun(
+        args.output,
+        parts,
+        config,
+        _settings(args, paths),
+        Plan.of(args, steps),
+        "autoencoder",
+        _tell,
+        args.given,
+    )
     start = run.resume(args.resume)
     if start < steps:
-        check_batch(parts[0], lambda count: {**batches.first(count), "step": max(args.critic_start, 0)}, division.micro_batch)
-    _tell(f"{len(paths)} pictures, {parts[0].size:,} parameters, {cli.steps_told(start, steps, args.batch_size)} on {device}, "
-          f"{division.world} process(es), into {args.output}")
-    run.follow(batches, start, lambda path: _preview(path, parts[0].module, batches),
-               None if args.decoder_only else lambda: _standardize(parts[0].module, batches))
+        check_batch(
+            parts[0],
+            lambda count: {**batches.first(count), "step": max(args.critic_start, 0)},
+            division.micro_batch,
+        )
+    _tell(
+        f"{len(paths)} pictures, {parts[0].size:,} parameters, "
+        f"{cli.steps_told(start, steps, args.batch_size)} on {device}, {division.world} "
+        f"process(es), into {args.output}"
+    )
+    run.follow(
+        batches,
+        start,
+        lambda path: _preview(path, parts[0].module, batches),
+        None if args.decoder_only else lambda: _standardize(parts[0].module, batches),
+    )
 
 
 def _parts(args, config, batches):
@@ -116,6 +215,7 @@ def _parts(args, config, batches):
     from jseg.noise import generator
     from jseg.training.loop import Part
     from jseg.training.optimizer import AdamW, Average, trainable
+
     runtime.seed(args.seed)
     autoencoder = Autoencoder(config)
     if args.model_path:
@@ -124,35 +224,81 @@ def _parts(args, config, batches):
         rng = generator(args.seed, "codebook")
         first = rng.integers(len(batches.paths), size=FIRST_PICTURES)
         start = restart_codebook if args.model_path else start_codebook
-        start(autoencoder, np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]), args.seed)
+        start(
+            autoencoder,
+            np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]),
+            args.seed,
+        )
     lpips = None
     if args.lpips_path:
         from jseg.ldm.lpips import load_lpips
+
         lpips = load_lpips(*args.lpips_path)
     critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
-    parameters = {name: value for name, value in trainable(autoencoder).items()
-                  if not args.decoder_only or name.startswith(("decoder.", "post_quant_conv."))}
-    loss = autoencoder_loss(autoencoder, critic, lpips, commitment=args.commitment_weight,
-                            codebook=args.codebook_weight, adversarial=args.critic_weight, critic_start=args.critic_start)
-    parts = [Part("", autoencoder, loss, AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
-                  Average(parameters, args.ema) if args.ema else None)]
+    parameters = {
+        name: value
+        for name, value in trainable(autoencoder).items()
+        if not args.decoder_only or name.startswith(("decoder.", "post_quant_conv."))
+    }
+    loss = autoencoder_loss(
+        autoencoder,
+        critic,
+        lpips,
+        commitment=args.commitment_weight,
+        codebook=args.codebook_weight,
+        adversarial=args.critic_weight,
+        critic_start=args.critic_start,
+    )
+    parts = [
+        Part(
+            "",
+            autoencoder,
+            loss,
+            AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
+            Average(parameters, args.ema) if args.ema else None,
+        )
+    ]
     if critic is not None:
-        parts.append(Part("critic", critic, critic_loss(autoencoder, critic),
-                          AdamW(trainable(critic), args.learning_rate, betas=(0.5, 0.9)), start_step=args.critic_start))
+        parts.append(
+            Part(
+                "critic",
+                critic,
+                critic_loss(autoencoder, critic),
+                AdamW(trainable(critic), args.learning_rate, betas=(0.5, 0.9)),
+                start_step=args.critic_start,
+            )
+        )
     return parts
 
 
 def _settings(args, paths) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import sha256
-    names = ("preset", "batch_size", "learning_rate", "weight_decay", "ema", "seed", "width", "height", "crop", "critic_start",
-             "critic_weight", "critic_channels", "commitment_weight", "codebook_weight")
+
+    names = (
+        "preset",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "ema",
+        "seed",
+        "width",
+        "height",
+        "crop",
+        "critic_start",
+        "critic_weight",
+        "critic_channels",
+        "commitment_weight",
+        "codebook_weight",
+    )
     given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
     if args.model_path:
         given["model_path"] = sha256(args.model_path)
     if args.lpips_path:
         given["lpips_path"] = [sha256(path) for path in args.lpips_path]
-    pictures = hashlib.sha256("".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
+    pictures = hashlib.sha256(
+        "".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")
+    ).hexdigest()
     return {**{name: getattr(args, name) for name in names}, **given, "pictures": pictures}
 
 
@@ -163,9 +309,18 @@ def _standardize(autoencoder, batches) -> None:
     from jseg.images import to_signed
     from jseg.ldm.whitening import standardize_latents
     from jseg.noise import generator
-    chosen = np.linspace(0, len(batches.paths) - 1, min(MEASURED_PICTURES, len(batches.paths))).astype(int)
-    pictures = [to_signed(batches.picture(index, generator(batches.seed, "scale", index), batches.size)) for index in chosen]
-    _tell("the latents' spread was %.3f; it is 1 in the result" % standardize_latents(autoencoder, np.stack(pictures)))
+
+    chosen = np.linspace(
+        0, len(batches.paths) - 1, min(MEASURED_PICTURES, len(batches.paths))
+    ).astype(int)
+    pictures = [
+        to_signed(batches.picture(index, generator(batches.seed, "scale", index), batches.size))
+        for index in chosen
+    ]
+    _tell(
+        f"the latents' spread was {standardize_latents(autoencoder, np.stack(pictures)):.3f}; it "
+        "is 1 in the result"
+    )
 
 
 def _preview(path: Path, autoencoder, batches) -> None:
@@ -175,14 +330,25 @@ def _preview(path: Path, autoencoder, batches) -> None:
     from jseg.images import from_signed, save_picture, to_signed
     from jseg.noise import generator
     from jseg.runtime import jt
+
     chosen = np.linspace(0, len(batches.paths) - 1, min(SHOWN, len(batches.paths))).astype(int)
-    pictures = [batches.picture(index, generator(batches.seed, "preview", index), batches.size) for index in chosen]
+    pictures = [
+        batches.picture(index, generator(batches.seed, "preview", index), batches.size)
+        for index in chosen
+    ]
     rows = []
     for picture in pictures:
         with jt.no_grad():
-            made = autoencoder.decode(autoencoder.encode(jt.array(to_signed(picture)[None]))).numpy()[0]
+            made = autoencoder.decode(
+                autoencoder.encode(jt.array(to_signed(picture)[None]))
+            ).numpy()[0]
         rows.append([picture, from_signed(made)])
-    save_picture(path, contact_sheet(rows, ["picture", "reconstruction"], [batches.paths[index].stem for index in chosen]))
+    save_picture(
+        path,
+        contact_sheet(
+            rows, ["picture", "reconstruction"], [batches.paths[index].stem for index in chosen]
+        ),
+    )
 
 
 def _tell(message: str) -> None:

@@ -1,4 +1,6 @@
-"""What all label maps of a data set hold together, and what of it is probably not what was meant."""
+"""What all label maps of a data set hold together, and what of it is probably not what was
+meant.
+"""
 
 from __future__ import annotations
 
@@ -17,54 +19,67 @@ SHOWN = 8
 
 
 class Census:
-    """Pixels per stored value of every label map that was read with it: {value: pixels}; and how they were read."""
+    """Pixels per stored value of every label map that was read with it: {value: pixels}; and how
+    they were read.
+    """
 
     def __init__(self) -> None:
         self.pixels: Dict[int, int] = {}
         self.kinds: Dict[str, List[str]] = {}  # files that hold more than zeros, by kind of reading
-        self.places: Dict[Tuple[int, ...], Tuple[int, str]] = {}  # colour -> (its index, in which file)
+        self.places: Dict[
+            Tuple[int, ...], Tuple[int, str]
+        ] = {}  # colour -> (its index, in which file)
         self.moved: List[str] = []  # palettes of grays whose index is another number
 
     def note(self, path: Path, found: LabelMap) -> None:
-        """How one label map was read. Raises DataError where its palette contradicts an earlier one's."""
+        """How one label map was read. Raises DataError where its palette contradicts an earlier
+        one's.
+        """
         if found.values.any():
             self.kinds.setdefault(found.kind, []).append(path.name)
-        if found.kind == GRAYS and any(colour[0] != index for index, colour in found.entries.items()):
+        if found.kind == GRAYS and any(
+            colour[0] != index for index, colour in found.entries.items()
+        ):
             self.moved.append(path.name)
         if found.kind != INDICES:
             return
 
-        # Optimisers of PNG files put the entries of a palette in an order of their own, file by file.
+        # Optimisers of PNG files put the entries of a palette in an order of their own, file by
+        # file.
         for index, colour in found.entries.items():
             place, name = self.places.setdefault(colour, (index, path.name))
             if place != index:
                 raise DataError(
-                    f"label {path} has the colour {colour} at index {index} of its palette, {name} "
-                    f"at {place}: their palettes were put in another order, so indices are no ids; "
-                    f"save the maps as 8-bit gray, or give the class set of these colours (--classes)"
+                    f"label {path} has the colour {colour} at index {index} of its palette, "
+                    f"{name} at {place}: their palettes were put in another order, so indices are "
+                    "no ids; save the maps as 8-bit gray, or give the class set of these colours "
+                    "(--classes)"
                 )
 
     def check_readings(self) -> List[str]:
-        """A warning where gray maps of few bits are among others; DataError where grays and colours are."""
+        """A warning where gray maps of few bits are among others; DataError where grays and colours
+        are.
+        """
         if self.moved and INDICES in self.kinds:
             raise DataError(
-                f"{len(self.moved)} label maps have palettes of grays alone ({self.moved[0]}), others of "
-                f"colours ({self.kinds[INDICES][0]}): one numbering cannot be meant by both; save all "
-                f"maps as 8-bit gray"
+                f"{len(self.moved)} label maps have palettes of grays alone ({self.moved[0]}), "
+                f"others of colours ({self.kinds[INDICES][0]}): one numbering cannot be meant by "
+                "both; save all maps as 8-bit gray"
             )
         lines = []
         if COLOURS in self.kinds and INDICES in self.kinds:
             lines.append(
-                f"warning: some label maps are in the classes' colours ({self.kinds[COLOURS][0]}), others "
-                f"have another palette, whose indices are taken as ids ({self.kinds[INDICES][0]})"
+                "warning: some label maps are in the classes' colours "
+                f"({self.kinds[COLOURS][0]}), others have another palette, whose indices are "
+                f"taken as ids ({self.kinds[INDICES][0]})"
             )
         low, others = self.kinds.get(LOW, []), self.kinds.get(GRAY, []) + self.kinds.get(GRAYS, [])
         if not (low and others):
             return lines
         return lines + [
-            f"warning: {len(low)} label maps are gray of 1, 2 or 4 bits ({low[0]}) beside others of 8 "
-            f"({others[0]}): their stored values are taken as ids, 1 for what a viewer shows as white "
-            f"or 17; if a program has made the files smaller, save them with 8 bits"
+            f"warning: {len(low)} label maps are gray of 1, 2 or 4 bits ({low[0]}) beside others "
+            f"of 8 ({others[0]}): their stored values are taken as ids, 1 for what a viewer shows "
+            "as white or 17; if a program has made the files smaller, save them with 8 bits"
         ]
 
     def add(self, values: np.ndarray, counts: np.ndarray) -> None:
@@ -75,8 +90,8 @@ class Census:
     def warnings(self, numbering, strict: bool = False, named: Sequence[int] = ()) -> List[str]:
         """What is probably not meant of the maps, where single classes are no fault.
 
-        named: values that a person gave to be ignored, which are meant. Raises DataError, if strict,
-        for a mask of 0 and 255 of which one class alone remains.
+        named: values that a person gave to be ignored, which are meant. Raises DataError, if
+        strict, for a mask of 0 and 255 of which one class alone remains.
         """
         values = sorted(self.pixels)
         mapped = numbering.classes is not None and numbering.classes.file_map
@@ -92,8 +107,8 @@ class Census:
     def remarks(self, classes: ClassSet, numbering, strict: bool) -> List[str]:
         """The line on classes and ignored pixels, and a warning where one is due.
 
-        numbering: the `jseg.data.numbering.Numbering` they were read by. Raises DataError for a mask of
-        0 and 255 and, if strict, where no class or one alone remains.
+        numbering: the `jseg.data.numbering.Numbering` they were read by. Raises DataError for a
+        mask of 0 and 255 and, if strict, where no class or one alone remains.
         """
         values = sorted(self.pixels)
         if not values:
@@ -134,8 +149,8 @@ class Census:
             raise DataError(f"the label maps hold {suspicion}")
         if count > MOST_CLASSES:
             raise DataError(
-                f"the label maps hold ids up to {count - 1}; expected 0 to {MOST_CLASSES - 1}: name "
-                f"what is no class (--ignore {count - 1}) or save ids 0, 1, 2, ..."
+                f"the label maps hold ids up to {count - 1}; expected 0 to {MOST_CLASSES - 1}: "
+                f"name what is no class (--ignore {count - 1}) or save ids 0, 1, 2, ..."
             )
         if count > MOST_COUNTED:
             raise DataError(
@@ -152,8 +167,10 @@ def suspected(values: Sequence[int], counted: Optional[Sequence[int]] = None) ->
     """
     values = list(values)
     top = values[-1] if values else 0
-    if len(values) == 2 and values[0] == 0 and (
-        top in (255, 65535) or (counted is not None and top >= 64)
+    if (
+        len(values) == 2
+        and values[0] == 0
+        and (top in (255, 65535) or (counted is not None and top >= 64))
     ):
         return f"0 and {top}: a black-and-white mask? save 0 and 1, or --map {top}:1"
     if values == [255]:

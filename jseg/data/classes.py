@@ -1,7 +1,9 @@
-"""Class names, palettes and ignored ids: landscape-29, ADE20K-150, COCO-Stuff-171, CamVid-11, or a file of one's own.
+"""Class names, palettes and ignored ids: landscape-29, ADE20K-150, COCO-Stuff-171, CamVid-11, or a
+file of one's own.
 
-Sources: the README of the official IIDM release (landscape ids 0..28); the ADE20K scene-parsing challenge's objectInfo150;
-the COCO-Stuff label list (labels 1..182, eleven of them never annotated, stored minus one); the SegNet tutorial (CamVid).
+Sources: the README of the official IIDM release (landscape ids 0..28); the ADE20K scene-parsing
+challenge's objectInfo150; the COCO-Stuff label list (labels 1..182, eleven of them never annotated,
+stored minus one); the SegNet tutorial (CamVid).
 """
 
 from __future__ import annotations
@@ -21,21 +23,22 @@ IGNORED = 255
 class ClassSet:
     """Names and colours of N classes.
 
-    palette is uint8 [N, 3] RGB, all rows distinct; ignore are the ids never scored and never trained on, besides 255.
-    file_ids says which value the data set's own label files use for each class, file_ignore which values mean "no class";
-    they differ from 0..N-1 and `ignore` for ADE20K (0 = other, 1..150) and COCO-Stuff (0..181 with gaps). file_map are further values
-    that stand for one of these (`--map`).
-    Of a file's set, numbered says that the file gives ids (not train ids alone), train_ids what
-    *_labelTrainIds.png store for each class (255: nothing), () where the file does not say, and
-    remarks what of the file is not used.
+    palette is uint8 [N, 3] RGB, all rows distinct; ignore are the ids never scored and never
+    trained on, besides 255. file_ids says which value the data set's own label files use for each
+    class, file_ignore which values mean "no class"; they differ from 0..N-1 and `ignore` for ADE20K
+    (0 = other, 1..150) and COCO-Stuff (0..181 with gaps). file_map are further values that stand
+    for one of these (`--map`). Of a file's set, numbered says that the file gives ids (not train
+    ids alone), train_ids what *_labelTrainIds.png store for each class (255: nothing), () where the
+    file does not say, and remarks what of the file is not used.
     """
+
     name: str
     names: Tuple[str, ...]
     palette: np.ndarray
     ignore: Tuple[int, ...] = (IGNORED,)
     file_ids: Tuple[int, ...] = ()
     file_ignore: Tuple[int, ...] = (IGNORED,)
-    file_map: Tuple[Tuple[int, int], ...] = ()      # (value, the stored value that it is read as)
+    file_map: Tuple[Tuple[int, int], ...] = ()  # (value, the stored value that it is read as)
     numbered: bool = False
     train_ids: Tuple[int, ...] = ()
     remarks: Tuple[str, ...] = ()
@@ -44,16 +47,29 @@ class ClassSet:
         return len(self.names)
 
     def said(self) -> str:
-        """'11 classes of camvid-11: sky, building, pole, ...', how files store them and what is left out, in one line."""
+        """'11 classes of camvid-11: sky, building, pole, ...', how files store them and what is
+        left out, in one line.
+        """
         shown = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
         stored = self.file_ids or tuple(range(len(self)))
-        return f"{len(self)} classes of {self.name}: {shown}" + (
-            f"; stored as {_ranges(np.array(stored))}" if stored != tuple(range(len(self))) else "") + "".join(
-            f"; {remark}" for remark in self.remarks) + (
-            "; train ids are read in *_labelTrainIds.png alone" if self.train_ids and self.train_ids != self.file_ids else "")
+        return (
+            f"{len(self)} classes of {self.name}: {shown}"
+            + (
+                f"; stored as {_ranges(np.array(stored))}"
+                if stored != tuple(range(len(self)))
+                else ""
+            )
+            + "".join(f"; {remark}" for remark in self.remarks)
+            + (
+                "; train ids are read in *_labelTrainIds.png alone"
+                if self.train_ids and self.train_ids != self.file_ids
+                else ""
+            )
+        )
 
     def from_file_ids(self, label: np.ndarray) -> np.ndarray:
-        """uint8 [H, W] as stored by the data set -> uint8 class ids 0..N-1, with `ignore[0]` where there is no class.
+        """uint8 [H, W] as stored by the data set -> uint8 class ids 0..N-1, with `ignore[0]` where
+        there is no class.
 
         Raises ValueError for values that the data set does not use.
         """
@@ -63,13 +79,18 @@ class ClassSet:
         found = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
         unknown = [int(value) for value in found if table[value] < 0]
         if unknown:
-            raise ValueError("label values %s are not used by %s; expected its own numbering (%s)"
-                             % (_listing(unknown), self.name, _ranges(np.flatnonzero(table >= 0))))
+            raise ValueError(
+                f"label values {_listing(unknown)} are not used by {self.name}; expected its own "
+                f"numbering ({_ranges(np.flatnonzero(table >= 0))})"
+            )
         return table[label].astype(np.uint8)
 
 
-def colorize(label: np.ndarray, classes: ClassSet, ignored: Sequence[int] = (0, 0, 0)) -> np.ndarray:
-    """Integer [H, W] class ids -> uint8 [H, W, 3] in the classes' colours, `ignored` for their ignored ids and 255.
+def colorize(
+    label: np.ndarray, classes: ClassSet, ignored: Sequence[int] = (0, 0, 0)
+) -> np.ndarray:
+    """Integer [H, W] class ids -> uint8 [H, W, 3] in the classes' colours, `ignored` for their
+    ignored ids and 255.
 
     Raises ValueError for any other id.
     """
@@ -77,7 +98,10 @@ def colorize(label: np.ndarray, classes: ClassSet, ignored: Sequence[int] = (0, 
     outside = (label < 0) | (label >= len(classes))
     unknown = sorted(set(np.unique(label[outside]).tolist()) - set(classes.ignore) - {IGNORED})
     if unknown:
-        raise ValueError("ids %s are not classes of %s; expected 0..%d" % (_listing(unknown), classes.name, len(classes) - 1))
+        raise ValueError(
+            f"ids {_listing(unknown)} are not classes of {classes.name}; expected "
+            f"0..{len(classes) - 1}"
+        )
     colours = np.concatenate([classes.palette, np.array([ignored], dtype=np.uint8)])
     return colours[np.where(outside, len(classes), label)]
 
@@ -87,8 +111,10 @@ def class_set(name_or_path: Union[str, Path]) -> ClassSet:
     if str(name_or_path) in CLASS_SETS:
         return CLASS_SETS[str(name_or_path)]
     if not Path(name_or_path).exists():
-        raise ValueError("no class set or file %s; expected one of %s, or a file of names and colours"
-                         % (name_or_path, ", ".join(CLASS_SETS)))
+        raise ValueError(
+            f"no class set or file {name_or_path}; expected one of {', '.join(CLASS_SETS)}, or a "
+            "file of names and colours"
+        )
     return load_classes(name_or_path)
 
 
@@ -107,8 +133,11 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
         given = [row for row in rows if row[index] is not None]
         if given and len(given) < len(rows):
             row = next(row for row in rows if row[index] is None)
-            raise ValueError(f"{path}, {row.place}: class {row.name!r} has no {what} while others have; give all or none")
-        if what != "train id":          # several classes may be one to a training, and are refused there
+            raise ValueError(
+                f"{path}, {row.place}: class {row.name!r} has no {what} while others have; give "
+                "all or none"
+            )
+        if what != "train id":  # several classes may be one to a training, and are refused there
             _check_distinct(path, [(row.place, row[index]) for row in given], what)
 
     # Ids as given, else in the order of the file.
@@ -116,24 +145,37 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
     rows.sort(key=lambda row: row.id)
     names, stored = tuple(row.name for row in rows), tuple(row.id for row in rows)
     coloured = rows[0].colour is not None
-    palette = np.array([row.colour for row in rows], dtype=np.uint8) if coloured else spread_palette(len(rows))
+    palette = (
+        np.array([row.colour for row in rows], dtype=np.uint8)
+        if coloured
+        else spread_palette(len(rows))
+    )
     inside = [value for value in ignore if value in stored]
     if inside:
-        raise ValueError(f"{path}: ignored id {inside[0]} is a class ({names[stored.index(inside[0])]}); expected other ids up to 255")
+        raise ValueError(
+            f"{path}: ignored id {inside[0]} is a class ({names[stored.index(inside[0])]}); "
+            "expected other ids up to 255"
+        )
     unknown = tuple(ignore) or tuple({IGNORED} - set(stored))
     plain = stored == tuple(range(len(rows)))
     train_ids = tuple(row.train_id for row in rows) if rows[0].train_id is not None else ()
     ignored = unknown if plain else (IGNORED,)
-    return ClassSet(path.stem, names, palette, ignored, stored, unknown, (), numbered, train_ids, tuple(remarks))
+    return ClassSet(
+        path.stem, names, palette, ignored, stored, unknown, (), numbered, train_ids, tuple(remarks)
+    )
 
 
 def spread_palette(count: int) -> np.ndarray:
-    """uint8 [count, 3] of distinct, moderately saturated colours: a three-dimensional Kronecker sequence in hue, saturation, value."""
+    """uint8 [count, 3] of distinct, moderately saturated colours: a three-dimensional Kronecker
+    sequence in hue, saturation, value.
+    """
     steps = np.arange(count)[:, None] * np.array([0.6710436, 0.5497005, 0.8191725]) + 0.89
     hue, saturation, value = (steps % 1.0).T
     saturation, value = 0.35 + 0.6 * saturation, 0.45 + 0.5 * value
     sector = (hue[:, None] * 6.0 + np.array([5.0, 3.0, 1.0])) % 6.0
-    rgb = value[:, None] * (1.0 - saturation[:, None] * np.clip(np.minimum(sector, 4.0 - sector), 0.0, 1.0))
+    rgb = value[:, None] * (
+        1.0 - saturation[:, None] * np.clip(np.minimum(sector, 4.0 - sector), 0.0, 1.0)
+    )
     return np.rint(rgb * 255.0).astype(np.uint8)
 
 
@@ -141,31 +183,44 @@ def _check_distinct(path: Path, items: Sequence[tuple], what: str) -> None:
     seen = {}
     for place, item in items:
         if item in seen:
-            raise ValueError("%s, %s: %s %s is already taken by %s; make it different" % (path, place, what, item, seen[item]))
+            raise ValueError(
+                f"{path}, {place}: {what} {item} is already taken by {seen[item]}; make it "
+                "different"
+            )
         seen[item] = place
 
 
 def _listing(values: Sequence[int]) -> str:
     shown = ", ".join(str(value) for value in values[:8])
-    return shown if len(values) <= 8 else "%s and %d more" % (shown, len(values) - 8)
+    return shown if len(values) <= 8 else f"{shown} and {len(values) - 8} more"
 
 
 def _ranges(values: np.ndarray) -> str:
     groups = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
-    return ", ".join(str(group[0]) if len(group) == 1 else "%d..%d" % (group[0], group[-1]) for group in groups)
+    return ", ".join(
+        str(group[0]) if len(group) == 1 else f"{group[0]}..{group[-1]}" for group in groups
+    )
 
 
 def _table(text: str) -> Tuple[Tuple[str, ...], np.ndarray]:
     rows = [line.rsplit(None, 3) for line in text.strip().splitlines()]
-    return tuple(row[0].strip() for row in rows), np.array([[int(value) for value in row[1:]] for row in rows], dtype=np.uint8)
+    return tuple(row[0].strip() for row in rows), np.array(
+        [[int(value) for value in row[1:]] for row in rows], dtype=np.uint8
+    )
 
 
 def _names(text: str) -> Tuple[str, ...]:
     return tuple(name.strip() for name in " ".join(text.split()).split(","))
 
 
-def _set(name: str, names: Tuple[str, ...], palette: Optional[np.ndarray], ignore: int, file_ids: Sequence[int],
-         file_ignore: int) -> ClassSet:
+def _set(
+    name: str,
+    names: Tuple[str, ...],
+    palette: Optional[np.ndarray],
+    ignore: int,
+    file_ids: Sequence[int],
+    file_ignore: int,
+) -> ClassSet:
     palette = spread_palette(len(names)) if palette is None else palette
     palette.setflags(write=False)
     return ClassSet(name, names, palette, (ignore,), tuple(file_ids), (file_ignore,))
@@ -252,6 +307,13 @@ _CAMVID = _table("""
 CLASS_SETS = {
     "landscape-29": _set("landscape-29", _LANDSCAPE[0], _LANDSCAPE[1], 255, range(29), 255),
     "ade20k-150": _set("ade20k-150", _ADE20K, None, 255, range(1, 151), 0),
-    "coco-stuff-171": _set("coco-stuff-171", _COCO_STUFF, None, 255, [i for i in range(182) if i not in COCO_STUFF_UNUSED], 255),
+    "coco-stuff-171": _set(
+        "coco-stuff-171",
+        _COCO_STUFF,
+        None,
+        255,
+        [i for i in range(182) if i not in COCO_STUFF_UNUSED],
+        255,
+    ),
     "camvid-11": _set("camvid-11", _CAMVID[0], _CAMVID[1], 11, range(11), 11),
 }

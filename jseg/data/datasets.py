@@ -1,4 +1,5 @@
-"""Where data sets keep pictures and label maps, and how their label files number the classes: a folder becomes a `Dataset`.
+"""Where data sets keep pictures and label maps, and how their label files number the classes: a
+folder becomes a `Dataset`.
 
     layout       training pictures and their label maps                              validation
     folders      images|imgs/, labels|annotations/, in the folder or in its train/,  val/, val_labels/
@@ -9,10 +10,12 @@
     ade20k       images/training/, annotations/training/                             images/validation/, annotations/validation/
     coco_stuff   images/train2017/, stuffthingmaps|annotations/train2017/            .../val2017/
 
-Without a validation folder, every tenth example is held out. Label maps are single-channel PNGs of the picture's name; ids and ignored
-values are those of `jseg.data.classes` (ADE20K: 1..150, 0 ignored; COCO-Stuff: 0..181 with gaps, 255 ignored; CamVid: 0..10, 11 ignored), for
-`folders` 0, 1, 2, ... with 255 ignored. Every value that is neither is an error. Loaded, all are 0..N-1 and 255.
+Without a validation folder, every tenth example is held out. Label maps are single-channel PNGs of
+the picture's name; ids and ignored values are those of `jseg.data.classes` (ADE20K: 1..150, 0
+ignored; COCO-Stuff: 0..181 with gaps, 255 ignored; CamVid: 0..10, 11 ignored), for `folders` 0, 1,
+2, ... with 255 ignored. Every value that is neither is an error. Loaded, all are 0..N-1 and 255.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -41,29 +44,46 @@ from jseg.files import DataError
 from jseg.image_files.decoding import PICTURE_SUFFIXES, read_header
 
 TRAIN, VAL = "train", "val"
-HELD_OUT = 10                              # without validation data, one example in so many is not trained on
+HELD_OUT = 10  # without validation data, one example in so many is not trained on
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set's class set by name (None: the user's), and where each split's pictures and label maps are, by preference.
+    """A data set's class set by name (None: the user's), and where each split's pictures and label
+    maps are, by preference.
 
-    Where the places name no split, pictures and label maps are in subfolders of a split's folder, as `jseg.data.image_folder` finds them.
+    Where the places name no split, pictures and label maps are in subfolders of a split's folder,
+    as `jseg.data.image_folder` finds them.
     """
+
     classes: Optional[str]
     places: Dict[str, Tuple[Tuple[str, str], ...]]
     subfolders: bool = False
 
 
-def _placed(*pairs: Tuple[str, str], train: str = TRAIN, val: str = VAL) -> Dict[str, Tuple[Tuple[str, str], ...]]:
-    return {split: tuple((pictures % name, maps % name) for pictures, maps in pairs) for split, name in ((TRAIN, train), (VAL, val))}
+def _placed(
+    *pairs: Tuple[str, str], train: str = TRAIN, val: str = VAL
+) -> Dict[str, Tuple[Tuple[str, str], ...]]:
+    return {
+        split: tuple((pictures % name, maps % name) for pictures, maps in pairs)
+        for split, name in ((TRAIN, train), (VAL, val))
+    }
 
 
 LAYOUTS = {
     "folders": Layout(None, _placed(("%s", "%s_labels")), subfolders=True),
-    "ade20k": Layout("ade20k-150", _placed(("images/%s", "annotations/%s"), train="training", val="validation")),
-    "coco_stuff": Layout("coco-stuff-171", _placed(("images/%s", "stuffthingmaps/%s"), ("images/%s", "annotations/%s"),
-                                                   train="train2017", val="val2017")),
+    "ade20k": Layout(
+        "ade20k-150", _placed(("images/%s", "annotations/%s"), train="training", val="validation")
+    ),
+    "coco_stuff": Layout(
+        "coco-stuff-171",
+        _placed(
+            ("images/%s", "stuffthingmaps/%s"),
+            ("images/%s", "annotations/%s"),
+            train="train2017",
+            val="val2017",
+        ),
+    ),
     "camvid": Layout("camvid-11", _placed(("%s", "%sannot"), ("%s", "%s_labels")), subfolders=True),
     "landscape": Layout("landscape-29", _placed(), subfolders=True),
 }
@@ -71,44 +91,65 @@ LAYOUTS = {
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples to train on and to validate on, sorted by stem; their classes; what the values in label files mean."""
+    """Examples to train on and to validate on, sorted by stem; their classes; what the values in
+    label files mean.
+    """
+
     train: List[Example]
     val: List[Example]
     classes: ClassSet
     numbering: Numbering
 
     def load(self, example: Example) -> Tuple[np.ndarray, np.ndarray]:
-        """(picture uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the picture's own size.
+        """(picture uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the picture's own
+        size.
 
-        Raises ImageError or DataError for files that were not there, or not like this, when they were checked.
+        Raises ImageError or DataError for files that were not there, or not like this, when they
+        were checked.
         """
         picture = images.read_picture(example.picture)
         return picture, load_label(example, picture.shape[1], picture.shape[0], self.numbering)
 
-    def check(self, least: int = 1, progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
+    def check(
+        self, least: int = 1, progress: Optional[Callable[[int, int], None]] = None
+    ) -> List[str]:
         """Read every file once; what the user should be told, one line per kind of remark.
 
-        least: the smallest width and height that the network takes, its patch. `progress(done, total)` is called after each example.
-        Raises DataError naming the first unusable file, with a histogram where ids are wrong, and how many more there are.
+        least: the smallest width and height that the network takes, its patch. `progress(done,
+        total)` is called after each example. Raises DataError naming the first unusable file, with
+        a histogram where ids are wrong, and how many more there are.
         """
         size = partial(_check_size, least=least)
         census = Census()
         label = partial(_check_label, numbering=self.numbering, census=census)
-        remarks = check_files([[(e.picture, size), (e.label, partial(label, example=e))] for e in self.train + self.val], progress)
+        remarks = check_files(
+            [
+                [(e.picture, size), (e.label, partial(label, example=e))]
+                for e in self.train + self.val
+            ],
+            progress,
+        )
         return remarks + census.remarks(self.classes, self.numbering, strict=True)
 
 
-def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet, int, None] = None, ignore: Sequence[int] = (),
-                 notes: Optional[List[str]] = None, mapped: Sequence[str] = ()) -> Dataset:
+def open_dataset(
+    folder: Union[str, Path],
+    layout: str,
+    classes: Union[ClassSet, int, None] = None,
+    ignore: Sequence[int] = (),
+    notes: Optional[List[str]] = None,
+    mapped: Sequence[str] = (),
+) -> Dataset:
     """The data set in `folder`, its files found and paired but not read.
 
-    layout: a key of `LAYOUTS`. classes: for the layout "folders" a class set or a number; None counts them in the label maps, which reads
-    them: the largest id and one. For the others a number that must be theirs. ignore: values in the label files that mean nothing is
-    known, besides the data set's own. mapped: words VALUE:CLASS, of `jseg.data.numbering.with_map`.
-    What the user should be told is appended to `notes`. Raises DataError in one line.
+    layout: a key of `LAYOUTS`. classes: for the layout "folders" a class set or a number; None
+    counts them in the label maps, which reads them: the largest id and one. For the others a number
+    that must be theirs. ignore: values in the label files that mean nothing is known, besides the
+    data set's own. mapped: words VALUE:CLASS, of `jseg.data.numbering.with_map`. What the user
+    should be told is appended to `notes`. Raises DataError in one line.
     """
     if layout not in LAYOUTS:
-        raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
+        raise DataError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}")
     notes = [] if notes is None else notes
     root = existing_folder(folder, "data folder")
     known = classes if isinstance(classes, ClassSet) else None
@@ -116,31 +157,48 @@ def open_dataset(folder: Union[str, Path], layout: str, classes: Union[ClassSet,
     if not val:
         every = train
         train, val = _held_out(every)
-        held = "%d of its %d examples are held out for validation" % (len(val), len(every))
-        notes.append("%s has no validation folder; %s" % (root, held if len(every) > 1 else "its one example serves for both"))
+        held = f"{len(val)} of its {len(every)} examples are held out for validation"
+        notes.append(
+            f"{root} has no validation folder; "
+            f"{held if len(every) > 1 else 'its one example serves for both'}"
+        )
     classes = _class_set(layout, classes, train + val, ignore, notes, mapped)
     classes = with_map(with_train_ids(classes, train + val, notes), mapped, ignore)
     return Dataset(train, val, classes, Numbering.of(classes, ignore))
 
 
-def training_part(folder: Union[str, Path], layout: Optional[str], classes: Optional[str] = None, ignore: Sequence[int] = (),
-                  notes: Optional[List[str]] = None, mapped: Sequence[str] = ()) -> Tuple[List[Example], ClassSet]:
-    """(the examples to train on, their classes) for networks that need no validation: all that is not a validation folder's.
+def training_part(
+    folder: Union[str, Path],
+    layout: Optional[str],
+    classes: Optional[str] = None,
+    ignore: Sequence[int] = (),
+    notes: Optional[List[str]] = None,
+    mapped: Sequence[str] = (),
+) -> Tuple[List[Example], ClassSet]:
+    """(the examples to train on, their classes) for networks that need no validation: all that is
+    not a validation folder's.
 
-    layout: None for pictures and label maps in `folder` itself. classes: a set's name or a file; None: the layout's own, else
-    landscape-29. The rest as of `open_dataset`.
+    layout: None for pictures and label maps in `folder` itself. classes: a set's name or a file;
+    None: the layout's own, else landscape-29. The rest as of `open_dataset`.
     """
     notes = [] if notes is None else notes
     if layout is not None and layout not in LAYOUTS:
-        raise DataError("layout is %r; expected one of %s" % (layout, ", ".join(LAYOUTS)))
+        raise DataError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}")
     own = LAYOUTS[layout].classes if layout else None
     chosen = class_set(classes or own or "landscape-29")
     if own and chosen is not CLASS_SETS[own]:
-        raise DataError(f"--classes {classes} and --layout {layout}, whose classes are {own}; leave --classes out, or name another layout")
+        raise DataError(
+            f"--classes {classes} and --layout {layout}, whose classes are {own}; leave --classes "
+            "out, or name another layout"
+        )
 
     # Where a layout has a validation folder, its examples are not trained on, which is said.
     root = existing_folder(folder, "training folder")
-    train = _split(root, layout, TRAIN, notes, chosen) if layout else _in_subfolders(root, root, None, notes, chosen)
+    train = (
+        _split(root, layout, TRAIN, notes, chosen)
+        if layout
+        else _in_subfolders(root, root, None, notes, chosen)
+    )
     val = _split(root, layout, VAL, [], chosen) if layout else []
     if val:
         notes.append(f"the {len(val)} examples of the validation folder are left out")
@@ -148,7 +206,9 @@ def training_part(folder: Union[str, Path], layout: Optional[str], classes: Opti
     return train, with_map(with_train_ids(chosen, train, notes), mapped, ignore)
 
 
-def _split(root: Path, layout: str, split: str, notes: List[str], classes: Optional[ClassSet] = None) -> List[Example]:
+def _split(
+    root: Path, layout: str, split: str, notes: List[str], classes: Optional[ClassSet] = None
+) -> List[Example]:
     """The examples of one split; [] where there is no validation data."""
     known = LAYOUTS[layout]
     for pictures, maps in known.places[split]:
@@ -159,69 +219,117 @@ def _split(root: Path, layout: str, split: str, notes: List[str], classes: Optio
     if known.subfolders:
         if not (root / split).is_dir():
             return _in_subfolders(root, root, layout, notes, classes)
-        above = [path for name in PICTURE_FOLDERS * (split == TRAIN) if (root / name).is_dir()
-                 for path in visible_files(root / name, PICTURE_SUFFIXES)]
+        above = [
+            path
+            for name in PICTURE_FOLDERS * (split == TRAIN)
+            if (root / name).is_dir()
+            for path in visible_files(root / name, PICTURE_SUFFIXES)
+        ]
         if above:
-            notes.append(f"{len(above)} pictures in {above[0].parent} are left out, those in {split}/ are taken")
+            notes.append(
+                f"{len(above)} pictures in {above[0].parent} are left out, those in {split}/ are "
+                "taken"
+            )
         return _in_subfolders(root / split, root, layout, notes, classes)
-    if split == VAL and not any((root / place).exists() for places in known.places[split] for place in places):
+    if split == VAL and not any(
+        (root / place).exists() for places in known.places[split] for place in places
+    ):
         return []
     pictures, maps = known.places[split][0]
     deeper = [child for child in sorted(root.iterdir()) if (child / pictures).is_dir()]
-    raise DataError("%s lacks %s; expected pictures in %s and label maps in %s (layout %s)%s"
-                    % (root, " and ".join(place for place in (pictures, maps) if not (root / place).is_dir()), pictures, maps, layout,
-                       "; did you mean %s?" % deeper[0] if deeper else ", or name another layout"))
+    raise DataError(
+        f"{root} lacks "
+        f"{' and '.join(place for place in (pictures, maps) if not (root / place).is_dir())}; "
+        f"expected pictures in {pictures} and label maps in {maps} (layout "
+        f"{layout}){'; did you mean %s?' % deeper[0] if deeper else ', or name another layout'}"
+    )
 
 
-def _in_subfolders(place: Path, root: Path, layout: Optional[str], notes: List[str], classes: Optional[ClassSet]) -> List[Example]:
-    """`find_examples` of a folder in the data set's; where that fails, the layout that the data set has is named."""
+def _in_subfolders(
+    place: Path, root: Path, layout: Optional[str], notes: List[str], classes: Optional[ClassSet]
+) -> List[Example]:
+    """`find_examples` of a folder in the data set's; where that fails, the layout that the data set
+    has is named.
+    """
     try:
         return find_examples(place, notes=notes, classes=classes)
     except DataError as error:
-        fitting = [(name, pictures, maps) for name, known in LAYOUTS.items() if name != layout
-                   for pictures, maps in known.places[TRAIN] if (root / pictures).is_dir() and (root / maps).is_dir()]
+        fitting = [
+            (name, pictures, maps)
+            for name, known in LAYOUTS.items()
+            if name != layout
+            for pictures, maps in known.places[TRAIN]
+            if (root / pictures).is_dir() and (root / maps).is_dir()
+        ]
         if not fitting:
             raise
         _, pictures, maps = fitting[0]
         names = [f"--layout {name}" for name, *places in fitting if places == [pictures, maps]]
-        raise DataError(f"{error}; {root} has {pictures}/ and {maps}/: give {' or '.join(names)}") from None
+        raise DataError(
+            f"{error}; {root} has {pictures}/ and {maps}/: give {' or '.join(names)}"
+        ) from None
 
 
 def _held_out(examples: List[Example]) -> Tuple[List[Example], List[Example]]:
-    """(to train on, to validate on): every tenth by stem, one at least; both are the one example where there is no other."""
+    """(to train on, to validate on): every tenth by stem, one at least; both are the one example
+    where there is no other.
+    """
     if len(examples) == 1:
         return examples, examples
-    val = examples[HELD_OUT - 1::HELD_OUT] or examples[-1:]
+    val = examples[HELD_OUT - 1 :: HELD_OUT] or examples[-1:]
     stems = {example.stem for example in val}
     return [example for example in examples if example.stem not in stems], val
 
 
-def _class_set(layout: str, classes: Union[ClassSet, int, None], examples: Sequence[Example], ignore: Sequence[int],
-               notes: List[str], mapped: Sequence[str] = ()) -> ClassSet:
+def _class_set(
+    layout: str,
+    classes: Union[ClassSet, int, None],
+    examples: Sequence[Example],
+    ignore: Sequence[int],
+    notes: List[str],
+    mapped: Sequence[str] = (),
+) -> ClassSet:
     own = LAYOUTS[layout].classes
     if own is not None:
-        if classes is not None and (classes if isinstance(classes, int) else len(classes)) != len(CLASS_SETS[own]):
-            raise DataError("%d classes given, but layout %s has %d (%s); leave the number out, or use layout folders"
-                            % (classes if isinstance(classes, int) else len(classes), layout, len(CLASS_SETS[own]), own))
+        if classes is not None and (classes if isinstance(classes, int) else len(classes)) != len(
+            CLASS_SETS[own]
+        ):
+            raise DataError(
+                f"{classes if isinstance(classes, int) else len(classes)} classes given, but "
+                f"layout {layout} has {len(CLASS_SETS[own])} ({own}); leave the number out, or "
+                "use layout folders"
+            )
         return CLASS_SETS[own]
     if isinstance(classes, ClassSet):
         return classes
     if classes is None:
         classes = _count(examples, ignore, split_map(mapped, ignore))
-        notes.append("%d classes counted in the label maps" % classes)
+        notes.append(f"{classes} classes counted in the label maps")
     if not 2 <= classes <= MOST_CLASSES:
-        raise DataError("%d classes; expected 2 to %d" % (classes, MOST_CLASSES))
-    return ClassSet("%d classes" % classes, tuple("class %d" % i for i in range(classes)), spread_palette(classes))
+        raise DataError(f"{classes} classes; expected 2 to {MOST_CLASSES}")
+    return ClassSet(
+        f"{classes} classes",
+        tuple(f"class {i}" for i in range(classes)),
+        spread_palette(classes),
+    )
 
 
-def _count(examples: Sequence[Example], ignore: Sequence[int], mapped: Sequence[Tuple[int, str]]) -> int:
+def _count(
+    examples: Sequence[Example], ignore: Sequence[int], mapped: Sequence[Tuple[int, str]]
+) -> int:
     """One more than the largest id in the label maps that is not ignored, and 2 at least."""
     for value, target in mapped:
         if not target.isdigit():
-            raise DataError(f"--map {value}:{target}: the classes are counted and have no names; give an id, or --classes")
+            raise DataError(
+                f"--map {value}:{target}: the classes are counted and have no names; give an id, "
+                "or --classes"
+            )
 
     # As `Numbering` will read them: what is mapped counts as what it is mapped to.
-    table, unknown = dict((value, int(target)) for value, target in mapped), tuple(ignore) + (IGNORED,)
+    table, unknown = (
+        dict((value, int(target)) for value, target in mapped),
+        tuple(ignore) + (IGNORED,),
+    )
     census = Census()
     for example in examples:
         label = read_values(example.label)
@@ -230,8 +338,10 @@ def _count(examples: Sequence[Example], ignore: Sequence[int], mapped: Sequence[
         census.add(np.array([table.get(value, value) for value in values.tolist()]), counts)
     found = [value for value in census.pixels if value not in unknown]
     if not found:
-        raise DataError("the %d label maps beside %s hold nothing but ignored ids; expected ids 0, 1, 2, ..."
-                        % (len(examples), examples[0].picture.parent))
+        raise DataError(
+            f"the {len(examples)} label maps beside {examples[0].picture.parent} hold nothing but "
+            "ignored ids; expected ids 0, 1, 2, ..."
+        )
     census.check_readings()
     count = max(2, max(found) + 1)
     census.check_count(count, unknown)
@@ -242,7 +352,10 @@ def _check_size(path: Path, least: int) -> List[str]:
     picture, remarks = images.examine_picture(path)
     height, width = picture.shape[:2]
     if min(height, width) < least:
-        raise DataError("picture %s is %dx%d; expected at least %dx%d, one patch of the network" % (path, width, height, least, least))
+        raise DataError(
+            f"picture {path} is {width}x{height}; expected at least {least}x{least}, one patch of "
+            "the network"
+        )
     return remarks
 
 
@@ -251,8 +364,10 @@ def _check_label(path: Path, example: Example, numbering: Numbering, census: Cen
     ids, reading = numbering.read(path, census)
     height, width = ids.shape
     if not same_aspect(width, height, header.width, header.height):
-        raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"
-                        % (path, width, height, header.width, header.height))
+        raise DataError(
+            f"label {path} is {width}x{height}; expected {header.width}x{header.height}, its "
+            "picture's size, or the same aspect ratio"
+        )
     resized = (width, height) != (header.width, header.height)
     remarks = ["label maps of another size than their picture are resized with nearest"] * resized
     return reading + remarks + remarks_on_ids(ids)

@@ -1,7 +1,9 @@
-"""Find, pair, check and load the folders that networks are trained on: pictures, and label maps of the same names.
+"""Find, pair, check and load the folders that networks are trained on: pictures, and label maps of
+the same names.
 
-Layout (the challenge's training set): `folder/imgs/*.jpg` and `folder/labels/*.png`, paired by stem. Mirrors the lists that
-data_preprocess.py of the release makes, without its traps: sorted order, whole stems, every fault told before any work.
+Layout (the challenge's training set): `folder/imgs/*.jpg` and `folder/labels/*.png`, paired by
+stem. Mirrors the lists that data_preprocess.py of the release makes, without its traps: sorted
+order, whole stems, every fault told before any work.
 """
 
 from __future__ import annotations
@@ -38,12 +40,19 @@ from jseg.outputs.records import pictures_alone
 PICTURE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
 SIZED = (".bmp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm", ".ppm", ".tga", ".npy")
-LAYOUT = "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), one label map of the same name for every picture"
+LAYOUT = (
+    "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), one label map of the "
+    "same name for every picture"
+)
 Notes = Optional[List[str]]
 
 
-def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = None,
-                  classes: Optional[ClassSet] = None) -> List[Example]:
+def find_examples(
+    folder: Union[str, Path],
+    labels: bool = True,
+    notes: Notes = None,
+    classes: Optional[ClassSet] = None,
+) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
     With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what
@@ -59,19 +68,32 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
         place = picture_place(root, notes)
         pictures = by_stem(place, PICTURE_SUFFIXES, notes, PICTURE_FOLDERS + LABEL_FOLDERS)
         if not pictures:
-            raise DataError("%s; expected pictures in it, in imgs/ or in images/%s" % (_without(place, PICTURE_SUFFIXES),
-                                                                                      _hint(root)))
+            raise DataError(
+                f"{_without(place, PICTURE_SUFFIXES)}; expected pictures in it, in imgs/ or in "
+                f"images/{_hint(root)}"
+            )
         alone = set(pictures_alone(list(pictures.values()), notes))
-        return [Example(stem, pictures[stem]) for stem in sorted(pictures) if pictures[stem] in alone]
+        return [
+            Example(stem, pictures[stem]) for stem in sorted(pictures) if pictures[stem] in alone
+        ]
     place = _subfolder(root, PICTURE_FOLDERS, PICTURE_SUFFIXES, notes)
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
         names = LABEL_FOLDERS if place else PICTURE_FOLDERS
-        raise DataError(f"{root} has no folder {' or '.join(names)}{_but_folders(root)}; {LAYOUT}{_hint(root, names)}")
-    pictures, maps = by_stem(place, PICTURE_SUFFIXES, notes), by_stem(maps_place, LABEL_SUFFIXES, notes)
-    for found, where, suffixes in ((pictures, place, PICTURE_SUFFIXES), (maps, maps_place, LABEL_SUFFIXES)):
+        raise DataError(
+            f"{root} has no folder {' or '.join(names)}{_but_folders(root)}; "
+            f"{LAYOUT}{_hint(root, names)}"
+        )
+    pictures, maps = (
+        by_stem(place, PICTURE_SUFFIXES, notes),
+        by_stem(maps_place, LABEL_SUFFIXES, notes),
+    )
+    for found, where, suffixes in (
+        (pictures, place, PICTURE_SUFFIXES),
+        (maps, maps_place, LABEL_SUFFIXES),
+    ):
         if not found:
-            raise DataError("%s; %s" % (_without(where, suffixes), LAYOUT))
+            raise DataError(f"{_without(where, suffixes)}; {LAYOUT}")
     if notes is not None:
         notes.extend(_of_the_root(root, place))
     maps = one_version(pictures, maps, maps_place, notes, classes)
@@ -79,81 +101,136 @@ def find_examples(folder: Union[str, Path], labels: bool = True, notes: Notes = 
     return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
 
 
-def check_examples(examples: Sequence[Example], classes: Classes, ignore: Sequence[int], width: int, height: int,
-                   progress: Optional[Callable[[int, int], None]] = None, fit: Optional[str] = None) -> List[str]:
+def check_examples(
+    examples: Sequence[Example],
+    classes: Classes,
+    ignore: Sequence[int],
+    width: int,
+    height: int,
+    progress: Optional[Callable[[int, int], None]] = None,
+    fit: Optional[str] = None,
+) -> List[str]:
     """Read every file once; what the user should be told, one line per kind of remark.
 
-    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored as its data set does. ignore: values in the label files
-    that mean nothing is known. Both files must have the aspect ratio of width x height, unless `fit` ("crop", "resize"; "": the error
-    names these) says how others are fitted; a label map then has its picture's. `progress(done, total)` is called after each
-    example. Raises DataError naming the first unusable file and how many more there are.
+    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored as its data set
+    does. ignore: values in the label files that mean nothing is known. Both files must have the
+    aspect ratio of width x height, unless `fit` ("crop", "resize"; "": the error names these) says
+    how others are fitted; a label map then has its picture's. `progress(done, total)` is called
+    after each example. Raises DataError naming the first unusable file and how many more there are.
     """
     census, numbering = Census(), Numbering.of(classes, ignore)
-    label = partial(check_label, numbering=numbering, width=width, height=height, census=census, fit=fit)
+    label = partial(
+        check_label, numbering=numbering, width=width, height=height, census=census, fit=fit
+    )
     picture = partial(check_picture, what="picture", width=width, height=height, fit=fit)
-    remarks = check_files([[(e.picture, picture)] + [(e.label, partial(_check_map, example=e, check=label, fit=fit))] * bool(e.label)
-                           for e in examples], progress)
-    return remarks + (census.remarks(classes, numbering, strict=False) if isinstance(classes, ClassSet) else census.warnings(numbering))
+    remarks = check_files(
+        [
+            [(e.picture, picture)]
+            + [(e.label, partial(_check_map, example=e, check=label, fit=fit))] * bool(e.label)
+            for e in examples
+        ],
+        progress,
+    )
+    return remarks + (
+        census.remarks(classes, numbering, strict=False)
+        if isinstance(classes, ClassSet)
+        else census.warnings(numbering)
+    )
 
 
-def _check_map(path: Path, example: Example, check: Callable[[Path], List[str]], fit: Optional[str]) -> List[str]:
+def _check_map(
+    path: Path, example: Example, check: Callable[[Path], List[str]], fit: Optional[str]
+) -> List[str]:
     """Remarks on a label map; where both are fitted, it must show what its picture shows."""
     remarks = check(path)
     if fit:
         label, picture = read_header(path), read_header(example.picture)
         if not same_aspect(label.width, label.height, picture.width, picture.height):
-            raise DataError("label %s is %dx%d; expected %dx%d, its picture's size, or the same aspect ratio"
-                            % (path, label.width, label.height, picture.width, picture.height))
+            raise DataError(
+                f"label {path} is {label.width}x{label.height}; expected "
+                f"{picture.width}x{picture.height}, its picture's size, or the same aspect ratio"
+            )
     return remarks
 
 
-def load_example(example: Example, width: int, height: int, latent_width: int, latent_height: int, ignore: Sequence[int] = (),
-                 classes: Classes = 256) -> Tuple[np.ndarray, np.ndarray]:
-    """(picture uint8 [height, width, 3], label uint8 [latent_height, latent_width] of class ids) of a checked example.
+def load_example(
+    example: Example,
+    width: int,
+    height: int,
+    latent_width: int,
+    latent_height: int,
+    ignore: Sequence[int] = (),
+    classes: Classes = 256,
+) -> Tuple[np.ndarray, np.ndarray]:
+    """(picture uint8 [height, width, 3], label uint8 [latent_height, latent_width] of class ids) of
+    a checked example.
 
-    The label goes from its own size straight to the latent's with NEAREST, as in the release; 255 where nothing is known. Raises
-    ImageError or DataError for files that were not there, or not like this, when they were checked.
+    The label goes from its own size straight to the latent's with NEAREST, as in the release; 255
+    where nothing is known. Raises ImageError or DataError for files that were not there, or not
+    like this, when they were checked.
     """
-    return load_picture(example, width, height), load_label(example, latent_width, latent_height, Numbering.of(classes, ignore))
+    return load_picture(example, width, height), load_label(
+        example, latent_width, latent_height, Numbering.of(classes, ignore)
+    )
 
 
 def load_picture(example: Example, width: int, height: int, fit: str = "") -> np.ndarray:
-    """The example's picture as uint8 [height, width, 3]; fit "crop": its middle of that aspect ratio, else all of it."""
+    """The example's picture as uint8 [height, width, 3]; fit "crop": its middle of that aspect
+    ratio, else all of it.
+    """
     picture = images.read_picture(example.picture)
-    return images.resize_picture(middle(picture, width, height) if fit == "crop" else picture, width, height)
+    return images.resize_picture(
+        middle(picture, width, height) if fit == "crop" else picture, width, height
+    )
 
 
-def load_label(example: Example, width: int, height: int, numbering: Numbering, fit: str = "") -> np.ndarray:
-    """The example's label map as uint8 [height, width] of class ids, read by `numbering`; all 255 if it has none.
+def load_label(
+    example: Example, width: int, height: int, numbering: Numbering, fit: str = ""
+) -> np.ndarray:
+    """The example's label map as uint8 [height, width] of class ids, read by `numbering`; all 255
+    if it has none.
 
     fit: as of `load_picture`.
     """
     if example.label is None:
         return np.full((height, width), IGNORED, np.uint8)
     label, _ = numbering.read(example.label)
-    return images.resize_label(middle(label, width, height) if fit == "crop" else label, width, height)
+    return images.resize_label(
+        middle(label, width, height) if fit == "crop" else label, width, height
+    )
 
 
 def contents_of(examples: Sequence[Example]) -> str:
-    """SHA-256 in hex of the files of these examples whose size says nothing of their pixels, stored as they are; "" if there are none."""
-    files = [path for example in examples for path in (example.picture, example.label) if path and Path(path).suffix.lower() in SIZED]
+    """SHA-256 in hex of the files of these examples whose size says nothing of their pixels, stored
+    as they are; "" if there are none.
+    """
+    files = [
+        path
+        for example in examples
+        for path in (example.picture, example.label)
+        if path and Path(path).suffix.lower() in SIZED
+    ]
     digests = "".join(sha256(path) for path in files if Path(path).is_file())
     return hashlib.sha256(digests.encode("ascii")).hexdigest() if digests else ""
 
 
 def middle(array: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The largest part [h, w, ...] of an array [H, W, ...] that has the aspect ratio width : height, from its middle."""
+    """The largest part [h, w, ...] of an array [H, W, ...] that has the aspect ratio width :
+    height, from its middle.
+    """
     own_height, own_width = array.shape[:2]
     new_width = min(own_width, max(1, round(own_height * width / height)))
     new_height = min(own_height, max(1, round(own_width * height / width)))
     left, top = (own_width - new_width) // 2, (own_height - new_height) // 2
-    return array[top:top + new_height, left:left + new_width]
+    return array[top : top + new_height, left : left + new_width]
 
 
 def picture_place(root: Path, notes: Notes = None) -> Path:
-    """Where the pictures of a folder are, if label maps are not wanted: imgs/ or images/ in it, or the folder itself.
+    """Where the pictures of a folder are, if label maps are not wanted: imgs/ or images/ in it, or
+    the folder itself.
 
-    A folder that holds no picture does not count where another does. What is left out in `root` is appended to `notes`.
+    A folder that holds no picture does not count where another does. What is left out in `root` is
+    appended to `notes`.
     """
     place = _subfolder(root, PICTURE_FOLDERS, PICTURE_SUFFIXES, notes)
     if place is None:
@@ -163,50 +240,77 @@ def picture_place(root: Path, notes: Notes = None) -> Path:
             notes.append(f"{place} holds no pictures; those in {root} itself are taken")
         return root
     if notes is not None:
-        notes.extend(_of_the_root(root, place) + deeper(root, PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS))
+        notes.extend(
+            _of_the_root(root, place)
+            + deeper(root, PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS)
+        )
     return place
 
 
 def _of_the_root(root: Path, place: Path) -> List[str]:
-    """One line on the pictures that lie in `root` itself, where those of its folder `place` are taken; [] if none."""
+    """One line on the pictures that lie in `root` itself, where those of its folder `place` are
+    taken; [] if none.
+    """
     names = [path.name for path in visible_files(root, PICTURE_SUFFIXES)]
-    return [f"{len(names)} pictures in {root} itself are left out, those in {place.name}/ are taken ({some(names, False)})"] * bool(names)
+    return [
+        f"{len(names)} pictures in {root} itself are left out, those in {place.name}/ are taken "
+        f"({some(names, False)})"
+    ] * bool(names)
 
 
-def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str], notes: Notes) -> Optional[Path]:
-    """The first of the named folders in `root` that has such files, else the first that is there."""
+def _subfolder(
+    root: Path, names: Sequence[str], suffixes: Sequence[str], notes: Notes
+) -> Optional[Path]:
+    """The first of the named folders in `root` that has such files, else the first that is
+    there.
+    """
     there = [root / name for name in names if (root / name).is_dir()]
-    filled = [place for place in there if visible_files(place, suffixes)] if len(there) > 1 else there
+    filled = (
+        [place for place in there if visible_files(place, suffixes)] if len(there) > 1 else there
+    )
     if len(filled) > 1 and notes is not None:
         one, other = filled[:2]
-        notes.append(f"{root} holds both {one.name} and {other.name}; using {one.name}, the {len(visible_files(other, suffixes))} files "
-                     f"of {other.name} are left out")
+        notes.append(
+            f"{root} holds both {one.name} and {other.name}; using {one.name}, the "
+            f"{len(visible_files(other, suffixes))} files of {other.name} are left out"
+        )
     return (filled or there or [None])[0]
 
 
-def _check_partners(place: Path, pictures: Dict[str, Path], maps_place: Path, maps: Dict[str, Path]) -> None:
+def _check_partners(
+    place: Path, pictures: Dict[str, Path], maps_place: Path, maps: Dict[str, Path]
+) -> None:
     lonely_pictures = [pictures[stem].name for stem in sorted(set(pictures) - set(maps))]
     lonely_maps = [maps[stem].name for stem in sorted(set(maps) - set(pictures))]
     if len(lonely_pictures) == len(pictures):
-        raise DataError("none of the %d pictures in %s (%s) has a label map of its name in %s (%s); expected equal names apart from the "
-                        "suffix, rename them" % (len(pictures), place, lonely_pictures[0], maps_place, lonely_maps[0]))
+        raise DataError(
+            f"none of the {len(pictures)} pictures in {place} ({lonely_pictures[0]}) has a label "
+            f"map of its name in {maps_place} ({lonely_maps[0]}); expected equal names apart from "
+            "the suffix, rename them"
+        )
     faults = []
     if lonely_pictures:
-        faults.append("%s lacks the label map of %s" % (maps_place, some(lonely_pictures)))
+        faults.append(f"{maps_place} lacks the label map of {some(lonely_pictures)}")
     if lonely_maps:
-        faults.append("%s lacks the picture of %s" % (place, some(lonely_maps)))
+        faults.append(f"{place} lacks the picture of {some(lonely_maps)}")
     if faults:
-        raise DataError("%s; expected one label map NAME.png for every picture NAME.jpg, add what is missing or remove the rest"
-                        % " and ".join(faults))
+        raise DataError(
+            f"{' and '.join(faults)}; expected one label map NAME.png for every picture NAME.jpg, "
+            "add what is missing or remove the rest"
+        )
 
 
 def _without(place: Path, suffixes: Sequence[str]) -> str:
-    patterns = ", ".join("*" + suffix for suffix in suffixes[:SHOWN]) + (", ..." if len(suffixes) > SHOWN else "")
+    patterns = ", ".join("*" + suffix for suffix in suffixes[:SHOWN]) + (
+        ", ..." if len(suffixes) > SHOWN else ""
+    )
     return f"{place} holds no {patterns}{_but_folders(place)}"
 
 
 def _but_folders(place: Path) -> str:
-    folders = sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+    folders = sorted(
+        child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")
+    )
     return f", but folders ({some(folders, False)})" if folders else ""
 
 
@@ -218,5 +322,5 @@ def _hint(root: Path, names: Sequence[str] = PICTURE_FOLDERS) -> str:
             return f"; rename {child.name} to {child.name.lower()}"
     for child in children + [root.resolve().parent]:
         if any((child / name).is_dir() for name in PICTURE_FOLDERS):
-            return "; did you mean %s?" % child
+            return f"; did you mean {child}?"
     return ""

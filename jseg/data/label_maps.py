@@ -3,10 +3,9 @@
 One channel of integers of any depth (1 to 32 bits): the stored values are the ids. A palette of
 grays alone: the gray is the id. Colours that are all in the class set, in RGB or in a palette: by
 colour. Any other coloured palette: by index. Whatever is not plain 8-bit gray is told with the
-result; `jseg.data.census` says what the readings of many files have against each other. Floating-point,
-lossily compressed and other coloured files are refused.
-release: `np.array(Image.open(...))` whatever the mode; here: the same for gray files, the rest as
-above.
+result; `jseg.data.census` says what the readings of many files have against each other.
+Floating-point, lossily compressed and other coloured files are refused. release:
+`np.array(Image.open(...))` whatever the mode; here: the same for gray files, the rest as above.
 """
 
 from __future__ import annotations
@@ -47,7 +46,8 @@ SPECKLED, SMOOTH, LEAST_PIXELS = 0.08, 0.6, 1024
 class LabelMap(NamedTuple):
     """Integers [H, W] as a file stores them, and how they were read ("" for 8-bit gray).
 
-    kind: one of GRAY ... INDICES. entries: {used index: colour}, of colours that a palette has once.
+    kind: one of GRAY ... INDICES. entries: {used index: colour}, of colours that a palette has
+    once.
     """
 
     values: np.ndarray
@@ -86,8 +86,8 @@ def read_values(path: PathLike, classes: Optional[ClassSet] = None) -> LabelMap:
         image = upright(image)
         if lossy:
             raise ImageError(
-                f"label {path} is a {image.format or 'lossy'} file, whose lossy compression changes "
-                f"ids; {EXPECTED}, export it again"
+                f"label {path} is a {image.format or 'lossy'} file, whose lossy compression "
+                f"changes ids; {EXPECTED}, export it again"
             )
 
         if inverted:
@@ -204,7 +204,8 @@ def _coloured(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -
         )
     raise ImageError(
         f"label {path} has mode {image.mode} and looks like a colour-coded map{unknown}; "
-        f"{EXPECTED}, turn its colours back into ids or give the class set that has them (--classes)"
+        f"{EXPECTED}, turn its colours back into ids or give the class set that has them "
+        "(--classes)"
     )
 
 
@@ -223,7 +224,9 @@ def _ids_of(colours: np.ndarray, classes: ClassSet) -> np.ndarray:
 
 
 def _has_colours_of(entries: np.ndarray, classes: ClassSet) -> bool:
-    """Whether a palette [n, 3] is of the classes: black alone, which they may ignore, says nothing."""
+    """Whether a palette [n, 3] is of the classes: black alone, which they may ignore, says
+    nothing.
+    """
     own = {tuple(colour) for colour in classes.palette.tolist()}
     others = {tuple(colour) for colour in entries.tolist()} - {(0, 0, 0)}
     return bool(own & others) and 2 * len(own & others) >= len(others)
@@ -295,5 +298,5 @@ def shares(values: np.ndarray, counts: np.ndarray, total: Optional[int] = None) 
     parts = []
     for place in order[:12]:
         percent = 100.0 * counts[place] / total
-        parts.append("%d (%s %%)" % (values[place], "%.0f" % percent if percent >= 1 else "<1"))
+        parts.append("%d (%s %%)" % (values[place], f"{percent:.0f}" if percent >= 1 else "<1"))
     return ", ".join(parts) + (f" and {len(order) - 12} more" if len(order) > 12 else "")

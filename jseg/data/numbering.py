@@ -18,7 +18,8 @@ Classes = Union[int, ClassSet]
 
 @dataclass(frozen=True, eq=False)
 class Numbering:
-    """What stored values mean: `table` int16 [256] (`label_table`), and the set whose colours count.
+    """What stored values mean: `table` int16 [256] (`label_table`), and the set whose colours
+    count.
 
     far: {value: class or 255} of values outside of 0..255, by --ignore and --map.
     """
@@ -51,7 +52,9 @@ class Numbering:
     def own_colours(self) -> bool:
         """Whether the colours are those of a file of classes, not of a set that ships."""
         known = CLASS_SETS.get(self.classes.name) if self.classes is not None else None
-        return self.classes is not None and not (known and np.array_equal(known.palette, self.classes.palette))
+        return self.classes is not None and not (
+            known and np.array_equal(known.palette, self.classes.palette)
+        )
 
     @property
     def key(self) -> bytes:
@@ -60,7 +63,9 @@ class Numbering:
         return self.table.astype("<i2").tobytes() + far.encode("ascii")
 
     def meaning(self, values: np.ndarray) -> np.ndarray:
-        """Integers of any shape as stored -> int16 class ids, 255 where nothing is known, -1 for values that mean nothing."""
+        """Integers of any shape as stored -> int16 class ids, 255 where nothing is known, -1 for
+        values that mean nothing.
+        """
         if values.dtype == np.uint8:
             return self.table[values]
         inside = (values >= 0) & (values < 256)
@@ -69,9 +74,7 @@ class Numbering:
             ids[values == value] = meant
         return ids
 
-    def read(
-        self, path: Path, census: Optional[Census] = None
-    ) -> Tuple[np.ndarray, List[str]]:
+    def read(self, path: Path, census: Optional[Census] = None) -> Tuple[np.ndarray, List[str]]:
         """(class ids uint8 [H, W], 255 where nothing is known; what should be told) of a label map.
 
         census: is told what values the file holds. Raises ImageError or DataError in one line.
@@ -85,9 +88,9 @@ class Numbering:
 def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
     """int16 [256]: the class of every stored value, 255 where nothing is known, -1 for all others.
 
-    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored in its data set's own
-    numbering. `ignore` are values as stored, and win over classes; a class set's `file_map` wins
-    over both.
+    classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored in its data set's
+    own numbering. `ignore` are values as stored, and win over classes; a class set's `file_map`
+    wins over both.
     """
     table = np.full(256, -1, np.int16)
     if isinstance(classes, ClassSet):
@@ -128,7 +131,9 @@ def split_map(words: Sequence[str], ignore: Sequence[int] = ()) -> List[Tuple[in
     for word in words:
         value, mark, target = word.partition(":")
         if not (mark and value.isdigit() and target.strip()) or int(value) >= 1 << 32:
-            raise ValueError(f"--map {word}: expected VALUE:CLASS, such as 255:1, VALUE of 0 or more")
+            raise ValueError(
+                f"--map {word}: expected VALUE:CLASS, such as 255:1, VALUE of 0 or more"
+            )
         if int(value) in found:
             raise ValueError(f"--map names {value} twice; expected each value once")
         if int(value) in ignore:
@@ -142,7 +147,8 @@ def class_ids(
 ) -> np.ndarray:
     """Integers [H, W] as stored -> uint8 class ids, 255 where nothing is known.
 
-    census: is told the values and their numbers of pixels. Raises DataError that names `path` and the unknown values with their shares.
+    census: is told the values and their numbers of pixels. Raises DataError that names `path` and
+    the unknown values with their shares.
     """
     if values.dtype == np.uint8:
         counts = np.bincount(values.ravel(), minlength=256)
@@ -179,4 +185,4 @@ def _span(values: np.ndarray) -> str:
     if not values.size:
         return "the classes, all of which are ignored"
     gaps = values.size <= values[-1] - values[0]
-    return "%d..%d%s" % (values[0], values[-1], " (with gaps)" if gaps else "")
+    return f"{values[0]}..{values[-1]}{' (with gaps)' if gaps else ''}"

@@ -1,4 +1,5 @@
-"""Which label map belongs to which picture: equal names, or the endings that converters add to them.
+"""Which label map belongs to which picture: equal names, or the endings that converters add to
+them.
 
 Where a folder holds several versions of a label map (`a.png`, `a_labelTrainIds.png`, `a_color.png`,
 `a_gtFine_instanceIds.png`), one version is taken for all pictures, and the rest is named.
@@ -36,7 +37,7 @@ LABEL_IDS = "_labelIds"
 VERSIONS = ("", TRAIN_IDS, LABEL_IDS, "_labels", "_label", "_mask", "_seg", "_gt", "_L", "_color")
 NEVER = ("_instanceIds", "_instanceTrainIds", "_instances", "_instance")
 ENDING = re.compile(
-    "(?P<base>.*?)(_gtFine|_gtCoarse)?(?P<version>%s)" % "|".join(VERSIONS[1:] + NEVER), re.I
+    f"(?P<base>.*?)(_gtFine|_gtCoarse)?(?P<version>{'|'.join(VERSIONS[1:] + NEVER)})", re.I
 )
 PICTURE_ENDING = "_leftImg8bit"
 
@@ -259,7 +260,10 @@ def _by_train_ids(classes: ClassSet, notes: Notes) -> ClassSet:
 
 
 def by_stem(
-    place: Path, suffixes: Sequence[str], notes: Optional[List[str]] = None, usual: Sequence[str] = ()
+    place: Path,
+    suffixes: Sequence[str],
+    notes: Optional[List[str]] = None,
+    usual: Sequence[str] = (),
 ) -> Dict[str, Path]:
     """{stem: file} of the visible files of these suffixes; DataError for two files of one stem.
 
@@ -284,10 +288,14 @@ def near_name(name: str, names: Sequence[str]) -> Optional[str]:
     """The one of the names that `name` was probably to be, None if none is near."""
     stem = Path(name).stem.lower()
     for candidate in sorted(names):
-        if Path(candidate).stem.lower() == stem and Path(candidate).suffix.lower() in PICTURE_SUFFIXES:
+        if (
+            Path(candidate).stem.lower() == stem
+            and Path(candidate).suffix.lower() in PICTURE_SUFFIXES
+        ):
             return candidate
 
-    # Names that differ in a number are of different pictures, however near they look; 7 and 0007 are the same number.
+    # Names that differ in a number are of different pictures, however near they look; 7 and 0007
+    # are the same number.
     same = [candidate for candidate in names if _numbers(candidate) == _numbers(name)]
     plain = {_short_numbers(candidate): candidate for candidate in same[:2000]}
     close = difflib.get_close_matches(_short_numbers(name), list(plain), n=1, cutoff=0.9)

@@ -1,6 +1,8 @@
-"""What is asked of every input file, and the one line that says what is wrong with it: modes, sizes and ids, read once before any work.
+"""What is asked of every input file, and the one line that says what is wrong with it: modes, sizes
+and ids, read once before any work.
 
-Label files go through a table from stored values to classes, so a data set's own numbering works like 0, 1, 2, ...
+Label files go through a table from stored values to classes, so a data set's own numbering works
+like 0, 1, 2, ...
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 import numpy as np
 
 from jseg import images
-from jseg.data.census import Census  # noqa: F401
+from jseg.data.census import Census
 from jseg.data.classes import IGNORED
 from jseg.data.label_maps import LABEL_SUFFIXES, RARE_SUFFIXES
 from jseg.data.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
@@ -21,17 +23,37 @@ from jseg.files import DataError
 from jseg.image_files.decoding import read_header
 
 SHOWN = 5
-SEARCHED = 20_000                          # files at most that are looked at below a folder
+SEARCHED = 20_000  # files at most that are looked at below a folder
 # Photographs and drawings that Pillow alone does not open.
-UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".pdf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr",
-                       ".hdr")
+UNREADABLE_SUFFIXES = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".pdf",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".orf",
+    ".rw2",
+    ".raf",
+    ".exr",
+    ".hdr",
+)
 Check = Callable[[Path], List[str]]
 
 
-def check_files(groups: Sequence[Sequence[Tuple[Path, Check]]], progress: Optional[Callable[[int, int], None]] = None) -> List[str]:
-    """Call check(path) once for every file of every group; one line per kind of remark that the checks return.
+def check_files(
+    groups: Sequence[Sequence[Tuple[Path, Check]]],
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> List[str]:
+    """Call check(path) once for every file of every group; one line per kind of remark that the
+    checks return.
 
-    `progress(done, total)` is called after each group. Raises DataError naming the first unusable file and how many more there are.
+    `progress(done, total)` is called after each group. Raises DataError naming the first unusable
+    file and how many more there are.
     """
     remarks: Dict[str, List[str]] = {}
     problems: List[Tuple[Path, str]] = []
@@ -50,25 +72,37 @@ def check_files(groups: Sequence[Sequence[Tuple[Path, Check]]], progress: Option
             progress(done, len(groups))
     if problems:
         more = [path.name for path, _ in problems[1:]]
-        raise DataError(problems[0][1] + (" (and %d more files with problems: %s)" % (len(more), some(more, False)) if more else ""))
-    return ["%d %s (%s)" % (len(names), kind, some(names, False)) for kind, names in remarks.items()]
+        raise DataError(
+            problems[0][1]
+            + (f" (and {len(more)} more files with problems: {some(more, False)})" if more else "")
+        )
+    return [f"{len(names)} {kind} ({some(names, False)})" for kind, names in remarks.items()]
 
 
-def check_label(path: Path, numbering: Numbering, width: int, height: int, census: Optional[Census] = None,
-                fit: Optional[str] = None) -> List[str]:
-    """Remarks on a label map that is to be read by `numbering` for pictures of width x height; raises ValueError if it cannot be.
+def check_label(
+    path: Path,
+    numbering: Numbering,
+    width: int,
+    height: int,
+    census: Optional[Census] = None,
+    fit: Optional[str] = None,
+) -> List[str]:
+    """Remarks on a label map that is to be read by `numbering` for pictures of width x height;
+    raises ValueError if it cannot be.
 
-    census: is told its values. fit: "crop" or "resize" where another aspect ratio is taken, "" where these options could be given.
+    census: is told its values. fit: "crop" or "resize" where another aspect ratio is taken, ""
+    where these options could be given.
     """
     ids, remarks = numbering.read(path, census)
     _check_aspect("label", path, ids.shape[1], ids.shape[0], width, height, fit)
     if ids.shape != (height, width):
-        remarks.append("label maps of another size than %dx%d are resized with nearest" % (width, height))
+        remarks.append(f"label maps of another size than {width}x{height} are resized with nearest")
     return remarks + remarks_on_ids(ids, "condition nothing")
 
 
 def remarks_on_ids(ids: np.ndarray, ignored: str = "") -> List[str]:
-    """What should be told of a label map's class ids uint8 [H, W], 255 being ignored: what of it is not used, and what seems a mistake.
+    """What should be told of a label map's class ids uint8 [H, W], 255 being ignored: what of it is
+    not used, and what seems a mistake.
 
     ignored: what becomes of ignored pixels ("condition nothing"); "" where that is told elsewhere.
     """
@@ -80,51 +114,84 @@ def remarks_on_ids(ids: np.ndarray, ignored: str = "") -> List[str]:
     return remarks + ["label maps hold one class alone"] * bool((known == known[0]).all())
 
 
-def check_picture(path: Path, what: str, width: int, height: int, fit: Optional[str] = None) -> List[str]:
-    """Remarks on a picture, called `what`, that is to become width x height; raises ValueError if it cannot. fit: as of `check_label`."""
+def check_picture(
+    path: Path, what: str, width: int, height: int, fit: Optional[str] = None
+) -> List[str]:
+    """Remarks on a picture, called `what`, that is to become width x height; raises ValueError if
+    it cannot. fit: as of `check_label`.
+    """
     picture, remarks = images.examine_picture(path, what)
     _check_aspect(what, path, picture.shape[1], picture.shape[0], width, height, fit)
     if fit and not same_aspect(picture.shape[1], picture.shape[0], width, height):
         done = "cut to their middle of that aspect ratio" if fit == "crop" else "stretched"
-        remarks.insert(0, f"{what}s of another aspect ratio than {width}x{height} are {done}, with their label maps (--fit {fit})")
+        remarks.insert(
+            0,
+            f"{what}s of another aspect ratio than {width}x{height} are {done}, with their label "
+            f"maps (--fit {fit})",
+        )
     if picture.shape[:2] != (height, width):
         remarks.insert(0, f"{what}s of another size than {width}x{height} are resized")
     return remarks
 
 
 def same_aspect(width: int, height: int, target_width: int, target_height: int) -> bool:
-    """Whether width x height is target_width x target_height scaled, up to rounding one side by less than a pixel."""
+    """Whether width x height is target_width x target_height scaled, up to rounding one side by
+    less than a pixel.
+    """
     return abs(width * target_height - height * target_width) < max(target_width, target_height)
 
 
-def _check_aspect(what: str, path: Path, width: int, height: int, target_width: int, target_height: int,
-                  fit: Optional[str] = None) -> None:
+def _check_aspect(
+    what: str,
+    path: Path,
+    width: int,
+    height: int,
+    target_width: int,
+    target_height: int,
+    fit: Optional[str] = None,
+) -> None:
     if not fit and not same_aspect(width, height, target_width, target_height):
         turned = " as its EXIF orientation turns it" if read_header(path).turned else ""
-        remedy = "crop it first" if fit is None else "or give --fit crop (its middle is taken) or --fit resize (it is stretched)"
-        raise DataError(f"{what} {path} is {width}x{height}{turned}; expected {target_width}x{target_height} or the same aspect "
-                        f"ratio, {remedy}")
+        remedy = (
+            "crop it first"
+            if fit is None
+            else "or give --fit crop (its middle is taken) or --fit resize (it is stretched)"
+        )
+        raise DataError(
+            f"{what} {path} is {width}x{height}{turned}; expected {target_width}x{target_height} "
+            f"or the same aspect ratio, {remedy}"
+        )
 
 
 def existing_folder(path: Union[str, Path], what: str) -> Path:
     """The path, if it is a folder; raises DataError calling it `what` (label folder, ...)."""
     folder = Path(path)
     if not folder.exists():
-        raise DataError("%s %s does not exist; give an existing folder" % (what, folder))
+        raise DataError(f"{what} {folder} does not exist; give an existing folder")
     if not folder.is_dir():
-        raise DataError("%s %s is a file; give a folder" % (what, folder))
+        raise DataError(f"{what} {folder} is a file; give a folder")
     return folder
 
 
 def visible_files(folder: Path, suffixes: Sequence[str] = LABEL_SUFFIXES) -> List[Path]:
-    """The files in a folder that have one of the suffixes, in any case, sorted by name; hidden files and folders do not count."""
-    # A dangling link is kept: reading it later says what is wrong, skipping it would lose a file silently.
-    return sorted(entry for entry in folder.iterdir()
-                  if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and not entry.is_dir())
+    """The files in a folder that have one of the suffixes, in any case, sorted by name; hidden
+    files and folders do not count.
+    """
+    # A dangling link is kept: reading it later says what is wrong, skipping it would lose a file
+    # silently.
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in suffixes
+        and not entry.name.startswith(".")
+        and not entry.is_dir()
+    )
 
 
 def map_suffixes(folder: Path) -> Sequence[str]:
-    """Those of LABEL_SUFFIXES that are label maps in this folder: beside PNG and the like a GIF or WebP is a preview."""
+    """Those of LABEL_SUFFIXES that are label maps in this folder: beside PNG and the like a GIF or
+    WebP is a preview.
+    """
     common = [suffix for suffix in LABEL_SUFFIXES if suffix not in RARE_SUFFIXES]
     return common if visible_files(folder, common) else LABEL_SUFFIXES
 
@@ -135,15 +202,22 @@ def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -
     These are other visible files, and files of the suffixes in its folders. usual: names of files
     and folders of which nothing is said.
     """
-    others = sorted(entry.name for entry in folder.iterdir()
-                    if entry.suffix.lower() not in suffixes and not entry.name.startswith(".") and not entry.is_dir()
-                    and entry.name not in usual)
+    others = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.suffix.lower() not in suffixes
+        and not entry.name.startswith(".")
+        and not entry.is_dir()
+        and entry.name not in usual
+    )
 
     # Names of images that this Pillow cannot open come first, with what to do.
     closed = [name for name in others if Path(name).suffix.lower() in UNREADABLE_SUFFIXES]
     remedy = f"; {some(closed, False)}: convert to JPEG or PNG to use them" if closed else ""
     rest = [name for name in others if name not in closed]
-    lines = f"{len(others)} other files in {folder} are left out ({some(closed + rest, False)}){remedy}"
+    lines = (
+        f"{len(others)} other files in {folder} are left out ({some(closed + rest, False)}){remedy}"
+    )
     return [lines] * bool(others) + deeper(folder, suffixes, usual)
 
 
@@ -155,12 +229,17 @@ def deeper(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -> 
     """
     found: Dict[str, int] = {}
     looked = 0
-    for child in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name not in usual):
+    for child in sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and entry.name not in usual
+    ):
         if child.name.startswith("."):
             continue
         for _, folders, names in os.walk(str(child)):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            wanted = sum(os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".") for name in names)
+            wanted = sum(
+                os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
+                for name in names
+            )
             found[child.name] = found.get(child.name, 0) + wanted
             looked += len(names)
             if looked > SEARCHED:
@@ -184,4 +263,4 @@ def name_key(text: str) -> str:
 def some(names: Sequence[str], count: bool = True) -> str:
     """'7 files (a, b, c, d, e, ...)', or only the first five names."""
     shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    return "%d files (%s)" % (len(names), shown) if count and len(names) > 1 else shown
+    return f"{len(names)} files ({shown})" if count and len(names) > 1 else shown

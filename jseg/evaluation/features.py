@@ -1,9 +1,12 @@
-"""Feature sets of picture files: Inception's for FID, our autoencoder's for the stand-in, each kept in a `FeatureStore`.
+"""Feature sets of picture files: Inception's for FID, our autoencoder's for the stand-in, each kept
+in a `FeatureStore`.
 
-The stand-in is always the autoencoder that ships, on pictures of 128x96: mean and spread over all positions of what its encoder holds
-behind each level and behind its middle, 704 numbers. It knows drawn landscapes; its distances order sets of results that are held against
-the same real pictures, and are not to be compared with any FID.
+The stand-in is always the autoencoder that ships, on pictures of 128x96: mean and spread over all
+positions of what its encoder holds behind each level and behind its middle, 704 numbers. It knows
+drawn landscapes; its distances order sets of results that are held against the same real pictures,
+and are not to be compared with any FID.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,12 +23,15 @@ from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.weights import SHIPPED_AUTOENCODER, network_config
 from jseg.runtime import jt
 
-BATCH, SHARD = 8, 256                      # pictures at a time; pictures between two writes
+BATCH, SHARD = 8, 256  # pictures at a time; pictures between two writes
 STAND_IN_SIZE = 128, 96
 
 
 class Extractor(NamedTuple):
-    """A network's name with its weights' hash, and pictures uint8 [H, W, 3] of any sizes -> float32 [n, d]."""
+    """A network's name with its weights' hash, and pictures uint8 [H, W, 3] of any sizes -> float32
+    [n, d].
+    """
+
     kind: str
     features: Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -33,7 +39,9 @@ class Extractor(NamedTuple):
 def inception(path) -> Extractor:
     """Inception with the user's weights; errors as of `load_inception`."""
     network = load_inception(path)
-    return Extractor("inception-" + sha256(path)[:16], lambda pictures: network(prepared(pictures)).numpy())
+    return Extractor(
+        "inception-" + sha256(path)[:16], lambda pictures: network(prepared(pictures)).numpy()
+    )
 
 
 def autoencoder() -> Extractor:
@@ -43,16 +51,22 @@ def autoencoder() -> Extractor:
     network.eval()
 
     def features(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        batch = np.stack([to_signed(resize_picture(picture, *STAND_IN_SIZE)) for picture in pictures])
+        batch = np.stack(
+            [to_signed(resize_picture(picture, *STAND_IN_SIZE)) for picture in pictures]
+        )
         with jt.no_grad():
             maps = [h.numpy() for h in _levels(network.encoder, jt.array(batch))]
-        return np.concatenate([statistic((2, 3)) for h in maps for statistic in (h.mean, h.std)], axis=1)
+        return np.concatenate(
+            [statistic((2, 3)) for h in maps for statistic in (h.mean, h.std)], axis=1
+        )
 
     return Extractor("autoencoder-" + sha256(SHIPPED_AUTOENCODER)[:16], features)
 
 
 def _levels(encoder, x) -> Iterator:
-    """The encoder's activations [B, C_i, H_i, W_i] behind each level and behind the middle, of pictures x [B, 3, H, W]."""
+    """The encoder's activations [B, C_i, H_i, W_i] behind each level and behind the middle, of
+    pictures x [B, 3, H, W].
+    """
     h = strips.convolve(encoder.conv_in, strips.split(x, encoder.channels, encoder.multiple))
     for level in encoder.down:
         h = level(h)
@@ -71,8 +85,11 @@ def digests(paths: Sequence[Path]) -> List[str]:
     return [known[path] for path in paths]
 
 
-def computed(paths: Sequence[Path], keys: Sequence[str], extractor: Extractor, store: FeatureStore) -> Iterator[int]:
-    """Put the features of those files that the store lacks into it; yields how many pictures more are done. Interrupted, it goes on later.
+def computed(
+    paths: Sequence[Path], keys: Sequence[str], extractor: Extractor, store: FeatureStore
+) -> Iterator[int]:
+    """Put the features of those files that the store lacks into it; yields how many pictures more
+    are done. Interrupted, it goes on later.
 
     keys: `digests` of the paths. Raises ImageError for a file that is no picture.
     """
@@ -82,7 +99,7 @@ def computed(paths: Sequence[Path], keys: Sequence[str], extractor: Extractor, s
     held, values = [], []
     try:
         for start in range(0, len(order), BATCH):
-            chosen = order[start:start + BATCH]
+            chosen = order[start : start + BATCH]
             values.append(extractor.features([read_picture(todo[key]) for key in chosen]))
             held += chosen
             yield len(chosen)

@@ -1,7 +1,9 @@
-"""A gallery: one HTML file with small pictures and numbers in rows that a click on a column's head sorts. It asks nothing of any network.
+"""A gallery: one HTML file with small pictures and numbers in rows that a click on a column's head
+sorts. It asks nothing of any network.
 
 Pictures are embedded as JPEG, and the page's own policy forbids it to load anything else.
 """
+
 from __future__ import annotations
 
 import base64
@@ -16,7 +18,7 @@ from PIL import Image
 
 from jseg.files import PathLike, write_atomic
 
-WIDTH, QUALITY = 160, 80                   # of the embedded pictures
+WIDTH, QUALITY = 160, 80  # of the embedded pictures
 KINDS = ("text", "number", "picture", "map")
 Cell = Union[str, float, np.ndarray, None]
 
@@ -33,7 +35,8 @@ th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 img { display: block; }
 """
-# `order` is on its own so that it can be run without a page: the order of the rows; what is not known comes last either way.
+# `order` is on its own so that it can be run without a page: the order of the rows; what is not
+# known comes last either way.
 SCRIPT = """
 function order(values, numeric, down) {
   const known = values.map((value, place) => place).filter(place => values[place] !== null);
@@ -63,7 +66,10 @@ if (typeof document !== "undefined") {
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, what its cells hold (of KINDS; "map": a picture of few colours), digits shown of numbers, and a longer word."""
+    """A column's heading, what its cells hold (of KINDS; "map": a picture of few colours), digits
+    shown of numbers, and a longer word.
+    """
+
     name: str
     kind: str = "number"
     digits: int = 3
@@ -71,43 +77,77 @@ class Column:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise ValueError("gallery: column %r is of kind %r; expected one of %s" % (self.name, self.kind, ", ".join(KINDS)))
+            raise ValueError(
+                f"gallery: column {self.name!r} is of kind {self.kind!r}; expected one of "
+                f"{', '.join(KINDS)}"
+            )
 
 
-def write_gallery(path: PathLike, title: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]],
-                  facts: Sequence[Tuple[str, str]] = (), notes: Sequence[str] = ()) -> None:
-    """Write the page, whole or not at all; rows are taken one at a time, so they may be made on the way.
+def write_gallery(
+    path: PathLike,
+    title: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    facts: Sequence[Tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the page, whole or not at all; rows are taken one at a time, so they may be made on the
+    way.
 
-    A cell is a text, a number, a picture uint8 [h, w, 3], or None where there is nothing; `facts` are (name, value) lines above the rows.
-    Raises ValueError for a row of another length; OSError (disk full) passes through.
+    A cell is a text, a number, a picture uint8 [h, w, 3], or None where there is nothing; `facts`
+    are (name, value) lines above the rows. Raises ValueError for a row of another length; OSError
+    (disk full) passes through.
     """
+
     def write(file: BinaryIO) -> None:
         def put(text: str) -> None:
             file.write(text.encode("utf-8", "xmlcharrefreplace"))
 
-        put("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"Content-Security-Policy\" "
-            "content=\"%s\">\n<title>%s</title>\n<style>%s</style>\n</head>\n<body>\n<h1>%s</h1>\n"
-            % (POLICY, _escaped(title), STYLE, _escaped(title)))
+        put(
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta '
+            'http-equiv="Content-Security-Policy" '
+            f'content="{POLICY}">\n<title>{_escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{_escaped(title)}</h1>\n'
+        )
         if facts:
-            put("<table>\n%s</table>\n" % "".join("<tr><th>%s</th><td>%s</td></tr>\n" % tuple(map(_escaped, fact)) for fact in facts))
+            put(
+                "<table>\n%s</table>\n"
+                % "".join(
+                    "<tr><th>%s</th><td>%s</td></tr>\n" % tuple(map(_escaped, fact))
+                    for fact in facts
+                )
+            )
         if notes:
-            put("<ul>\n%s</ul>\n" % "".join("<li>%s</li>\n" % _escaped(note) for note in notes))
-        put("<table id=\"rows\">\n<thead>\n<tr>%s</tr>\n</thead>\n<tbody>\n" % "".join(map(_head, columns)))
+            put("<ul>\n%s</ul>\n" % "".join(f"<li>{_escaped(note)}</li>\n" for note in notes))
+        put(
+            "<table "
+            f'id="rows">\n<thead>\n<tr>{"".join(map(_head, columns))}</tr>\n</thead>\n<tbody>\n'
+        )
         for number, row in enumerate(rows, 1):
             if len(row) != len(columns):
-                raise ValueError("gallery: row %d has %d cells; expected %d, one a column" % (number, len(row), len(columns)))
-            name = next((cell for column, cell in zip(columns, row) if column.kind == "text" and cell), "row %d" % number)
-            put("<tr>%s</tr>\n" % "".join(_cell(column, cell, str(name)) for column, cell in zip(columns, row)))
-        put("</tbody>\n</table>\n<script>%s</script>\n</body>\n</html>\n" % SCRIPT)
+                raise ValueError(
+                    f"gallery: row {number} has {len(row)} cells; expected {len(columns)}, one a "
+                    "column"
+                )
+            name = next(
+                (cell for column, cell in zip(columns, row) if column.kind == "text" and cell),
+                f"row {number}",
+            )
+            put(
+                f"<tr>{''.join(_cell(column, cell, str(name)) for column, cell in zip(columns, row))}</tr>\n"
+            )
+        put(f"</tbody>\n</table>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
 
     write_atomic(path, write)
 
 
 def _head(column: Column) -> str:
-    about = ' title="%s"' % _escaped(column.about) if column.about else ""
+    about = f' title="{_escaped(column.about)}"' if column.about else ""
     if column.kind in ("picture", "map"):
-        return "<th%s>%s</th>" % (about, _escaped(column.name))
-    return '<th data-kind="%s"%s><button type="button">%s</button></th>' % (column.kind, about, _escaped(column.name))
+        return f"<th{about}>{_escaped(column.name)}</th>"
+    return (
+        f'<th data-kind="{column.kind}"{about}><button '
+        f'type="button">{_escaped(column.name)}</button></th>'
+    )
 
 
 def _cell(column: Column, cell: Cell, name: str) -> str:
@@ -116,14 +156,21 @@ def _cell(column: Column, cell: Cell, name: str) -> str:
     if column.kind == "number":
         return '<td class="number" data-value="%r">%.*f</td>' % (float(cell), column.digits, cell)
     if column.kind == "text":
-        return '<td data-value="%s">%s</td>' % (_escaped(str(cell)), _escaped(str(cell)))
+        return f'<td data-value="{_escaped(str(cell))}">{_escaped(str(cell))}</td>'
     data, width, height = thumbnail(cell, column.kind == "map")
-    return ('<td><img alt="%s of %s" width="%d" height="%d" src="data:image/jpeg;base64,%s"></td>'
-            % (_escaped(column.name), _escaped(name), width, height, base64.b64encode(data).decode("ascii")))
+    return (
+        f'<td><img alt="{_escaped(column.name)} of {_escaped(name)}" width="{width}" '
+        f'height="{height}" '
+        f'src="data:image/jpeg;base64,{base64.b64encode(data).decode("ascii")}"></td>'
+    )
 
 
-def thumbnail(picture: np.ndarray, few_colours: bool = False, width: Optional[int] = None) -> Tuple[bytes, int, int]:
-    """(JPEG, width, height) of a picture uint8 [h, w, 3], no wider than `width` (default WIDTH); few colours are resized with nearest."""
+def thumbnail(
+    picture: np.ndarray, few_colours: bool = False, width: Optional[int] = None
+) -> Tuple[bytes, int, int]:
+    """(JPEG, width, height) of a picture uint8 [h, w, 3], no wider than `width` (default WIDTH);
+    few colours are resized with nearest.
+    """
     image = Image.fromarray(picture)
     wanted = min(WIDTH if width is None else width, image.width)
     size = wanted, max(1, round(image.height * wanted / image.width))

@@ -1,4 +1,7 @@
-"""What is scored: every result with its label map, its reference and, where there is one, a predicted label map; all checked first."""
+"""What is scored: every result with its label map, its reference and, where there is one, a
+predicted label map; all checked first.
+"""
+
 from __future__ import annotations
 
 import json
@@ -35,15 +38,23 @@ from jseg.outputs.rules import check_folder, check_origin, claim
 
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
 FORMAT = 1
-CLEARLY = 0.2                              # of all pixels: by how much another numbering must explain predictions better
-ROOM = 1 << 20                             # bytes without which not even the smallest tables fit
-GRID = "grid.png"                          # a sheet of all results, by test
-OWN = ("run.json", "stages", "overlays", "probabilities")      # beside results and predictions by our own commands
+CLEARLY = 0.2  # of all pixels: by how much another numbering must explain predictions better
+ROOM = 1 << 20  # bytes without which not even the smallest tables fit
+GRID = "grid.png"  # a sheet of all results, by test
+OWN = (
+    "run.json",
+    "stages",
+    "overlays",
+    "probabilities",
+)  # beside results and predictions by our own commands
 
 
 @dataclass(frozen=True)
 class Item:
-    """A result and what it is held against; `prediction` is a label map of the result, if there is one."""
+    """A result and what it is held against; `prediction` is a label map of the result, if there is
+    one.
+    """
+
     stem: str
     result: Path
     label: Path
@@ -51,56 +62,115 @@ class Item:
     prediction: Optional[Path] = None
 
 
-def find_items(results, labels, references, predictions=None, partial: bool = False, notes: Optional[List[str]] = None) -> List[Item]:
-    """Every label map of the challenge's layout (`jseg.data.challenge.find_pairs`) with RESULTS/stem.jpg (or .png, ...), sorted by name.
+def find_items(
+    results,
+    labels,
+    references,
+    predictions=None,
+    partial: bool = False,
+    notes: Optional[List[str]] = None,
+) -> List[Item]:
+    """Every label map of the challenge's layout (`jseg.data.challenge.find_pairs`) with
+    RESULTS/stem.jpg (or .png, ...), sorted by name.
 
-    predictions: a folder with stem.png for each. partial: label maps without a result are left out, with a note; else they are an error.
-    Raises DataError in one line.
+    predictions: a folder with stem.png for each. partial: label maps without a result are left out,
+    with a note; else they are an error. Raises DataError in one line.
     """
     pairs = find_pairs(labels, references, notes)
     given = [Path(path).name for path in (predictions, labels, references) if path]
-    made = _by_stem(existing_folder(results, "results folder"), PICTURE_SUFFIXES, [pair.stem for pair in pairs], notes, given)
+    made = _by_stem(
+        existing_folder(results, "results folder"),
+        PICTURE_SUFFIXES,
+        [pair.stem for pair in pairs],
+        notes,
+        given,
+    )
     missing = [pair.stem for pair in pairs if name_key(pair.stem) not in made]
     if len(missing) == len(pairs):
-        raise DataError("%s holds no result of the %d label maps (%s.jpg, ...); give the folder that test wrote" % (results, len(pairs),
-                                                                                                               missing[0]))
+        raise DataError(
+            f"{results} holds no result of the {len(pairs)} label maps ({missing[0]}.jpg, ...); "
+            "give the folder that test wrote"
+        )
     if missing and not partial:
-        raise DataError("%s lacks the results of %d of %d label maps (%s); make them, or give --partial to score what is there"
-                        % (results, len(missing), len(pairs), some(missing, False)))
+        raise DataError(
+            f"{results} lacks the results of {len(missing)} of {len(pairs)} label maps "
+            f"({some(missing, False)}); make them, or give --partial to score what is there"
+        )
     if missing and notes is not None:
-        notes.append("%d of %d label maps have no result and are left out (%s)" % (len(missing), len(pairs), some(missing, False)))
+        notes.append(
+            f"{len(missing)} of {len(pairs)} label maps have no result and are left out "
+            f"({some(missing, False)})"
+        )
     pairs = [pair for pair in pairs if name_key(pair.stem) in made]
-    seen = {} if predictions is None else _by_stem(existing_folder(predictions, "predictions folder"), LABEL_SUFFIXES,
-                                                   [pair.stem for pair in pairs], notes)
-    unseen = [pair.stem for pair in pairs if predictions is not None and name_key(pair.stem) not in seen]
+    seen = (
+        {}
+        if predictions is None
+        else _by_stem(
+            existing_folder(predictions, "predictions folder"),
+            LABEL_SUFFIXES,
+            [pair.stem for pair in pairs],
+            notes,
+        )
+    )
+    unseen = [
+        pair.stem for pair in pairs if predictions is not None and name_key(pair.stem) not in seen
+    ]
     if unseen:
-        raise DataError("%s lacks the label maps of %d of %d results (%s.png, ...); expected one for each, as segment writes them"
-                        % (predictions, len(unseen), len(pairs), unseen[0]))
-    return [Item(pair.stem, made[name_key(pair.stem)], pair.label, pair.reference, seen.get(name_key(pair.stem))) for pair in pairs]
+        raise DataError(
+            f"{predictions} lacks the label maps of {len(unseen)} of {len(pairs)} results "
+            f"({unseen[0]}.png, ...); expected one for each, as segment writes them"
+        )
+    return [
+        Item(
+            pair.stem,
+            made[name_key(pair.stem)],
+            pair.label,
+            pair.reference,
+            seen.get(name_key(pair.stem)),
+        )
+        for pair in pairs
+    ]
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str], wanted: Sequence[str], notes: Optional[List[str]],
-             usual: Sequence[str] = ()) -> Dict[str, Path]:
+def _by_stem(
+    folder: Path,
+    suffixes: Sequence[str],
+    wanted: Sequence[str],
+    notes: Optional[List[str]],
+    usual: Sequence[str] = (),
+) -> Dict[str, Path]:
     found: Dict[str, Path] = {}
     keys = set(map(name_key, wanted))
     suffixes = map_suffixes(folder) if suffixes is LABEL_SUFFIXES else suffixes
     for path in visible_files(folder, suffixes):
         stem = name_key(path.stem)
         if stem in found and stem in keys:
-            raise DataError("%s holds both %s and %s; expected one, remove the other" % (folder, found[stem].name, path.name))
+            raise DataError(
+                f"{folder} holds both {found[stem].name} and {path.name}; expected one, remove "
+                "the other"
+            )
         found[stem] = path
     if notes is not None:
-        others = [path.name for stem, path in found.items() if stem not in keys and path.name != GRID]
-        notes.extend([f"{len(others)} files in {folder} are of no label map and are left out ({some(others, False)})"] * bool(others))
+        others = [
+            path.name for stem, path in found.items() if stem not in keys and path.name != GRID
+        ]
+        notes.extend(
+            [
+                f"{len(others)} files in {folder} are of no label map and are left out "
+                f"({some(others, False)})"
+            ]
+            * bool(others)
+        )
         notes.extend(left_out(folder, suffixes, OWN + tuple(usual)))
     return found
 
 
 def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] = ()) -> List[str]:
-    """Read every file once; what the user should be told. Raises DataError naming the first unusable file and how many more there are.
+    """Read every file once; what the user should be told. Raises DataError naming the first
+    unusable file and how many more there are.
 
-    A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 (or the classes' colours) and one of the two sizes,
-    the label map `classes`.
+    A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 (or the
+    classes' colours) and one of the two sizes, the label map `classes`.
     """
     numbering, agreement, census = Numbering.of(classes, ignore), _Agreement(classes), Census()
 
@@ -110,18 +180,29 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
         def label(path: Path) -> List[str]:
             ids, remarks = numbering.read(path, census)
             labels.append(ids)
-            return remarks + ["label maps hold ignored ids, which are not scored"] * bool((ids == IGNORED).any())
+            return remarks + ["label maps hold ignored ids, which are not scored"] * bool(
+                (ids == IGNORED).any()
+            )
 
         def result(path: Path) -> List[str]:
             picture, remarks = images.examine_picture(path, "result")
             height, width = picture.shape[:2]
             shape = labels[0].shape if labels else (height, width)
             if not same_aspect(width, height, *shape[::-1]):
-                raise DataError("result %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
-                                % (path, width, height, *shape[::-1]))
+                raise DataError(
+                    "result %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
+                    % (path, width, height, *shape[::-1])
+                )
             same = shape == (height, width)
-            return remarks if same else remarks + ["results are of another size than their label maps; label maps of them are compared "
-                                                   "at the latter's"]
+            return (
+                remarks
+                if same
+                else remarks
+                + [
+                    "results are of another size than their label maps; label maps of them are "
+                    "compared at the latter's"
+                ]
+            )
 
         def prediction(path: Path) -> List[str]:
             found, remarks = read_prediction(path, labels[0].shape if labels else None, classes)
@@ -132,22 +213,29 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
         def reference(path: Path) -> List[str]:
             return images.examine_picture(path, "reference")[1]
 
-        return [(item.label, label), (item.result, result), (item.reference, reference)] + [(item.prediction, prediction)] * bool(
-            item.prediction)
+        return [(item.label, label), (item.result, result), (item.reference, reference)] + [
+            (item.prediction, prediction)
+        ] * bool(item.prediction)
 
     remarks = check_files([group(item) for item in items])
     return remarks + census.warnings(numbering, named=ignore) + agreement.remarks()
 
 
 class _Agreement:
-    """How many pixels of predictions are those of their label maps, in the numbering that is expected and in others."""
+    """How many pixels of predictions are those of their label maps, in the numbering that is
+    expected and in others.
+    """
 
     def __init__(self, classes: ClassSet) -> None:
         count, values = len(classes), np.arange(256)
         stored = np.full(256, -1)
         stored[list(classes.file_ids or range(count))] = np.arange(count)
-        self.tables = {"": values, f"as label files of {classes.name} store them": stored, "as ids from 1 on": values - 1,
-                       "as ids from -1 on": values + 1}
+        self.tables = {
+            "": values,
+            f"as label files of {classes.name} store them": stored,
+            "as ids from 1 on": values - 1,
+            "as ids from -1 on": values + 1,
+        }
         self.equal, self.total = dict.fromkeys(self.tables, 0), 0
         self.met: Dict[str, Set[int]] = {name: set() for name in self.tables}
 
@@ -166,41 +254,67 @@ class _Agreement:
         # A network that takes one class for its neighbour is no other numbering.
         if other < max(2 * plain, plain + CLEARLY) or len(self.met[best]) < 2:
             return []
-        return [f"warning: the predictions agree with {100 * plain:.0f} % of the label maps' pixels, read {best} with {100 * other:.0f} %; "
-                f"expected ids 0, 1, 2, ..., as segment writes them: renumber them"]
+        return [
+            f"warning: the predictions agree with {100 * plain:.0f} % of the label maps' pixels, "
+            f"read {best} with {100 * other:.0f} %; expected ids 0, 1, 2, ..., as segment writes "
+            "them: renumber them"
+        ]
 
 
 def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Classes) -> np.ndarray:
-    """A predicted label map, uint8 of class ids, brought to the label map's `shape` (height, width) with nearest; raises DataError."""
+    """A predicted label map, uint8 of class ids, brought to the label map's `shape` (height, width)
+    with nearest; raises DataError.
+    """
     return read_prediction(path, shape, classes)[0]
 
 
-def read_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Classes) -> Tuple[np.ndarray, List[str]]:
-    """(what `load_prediction` gives, remarks on how the file was read): ids 0 ... N - 1, or the colours of `classes`."""
+def read_prediction(
+    path: Path, shape: Optional[Tuple[int, int]], classes: Classes
+) -> Tuple[np.ndarray, List[str]]:
+    """(what `load_prediction` gives, remarks on how the file was read): ids 0 ... N - 1, or the
+    colours of `classes`.
+    """
     count = classes if isinstance(classes, int) else len(classes)
     # Predictions are numbered as segment numbers them, whatever the data set's own label files do.
-    plain = classes if isinstance(classes, int) else replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
+    plain = (
+        classes
+        if isinstance(classes, int)
+        else replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
+    )
     values, reading = read_values(path, Numbering.of(plain).classes)[:2]
     wrong = values[(values < 0) | (values >= count)]
     if wrong.size:
         known = () if isinstance(classes, int) else classes.file_ids + classes.file_ignore
         stored = set(np.unique(values).tolist()) <= set(known) and known != ()
-        raise DataError("prediction %s holds the id %d; expected class ids 0 to %d, as segment writes them%s"
-                        % (path, wrong.max(), count - 1, f", not those that label files of {classes.name} store" if stored else ""))
-    found, remarks = values.astype(np.uint8), [reading.replace("label maps", "predictions", 1)] * bool(reading)
+        raise DataError(
+            "prediction %s holds the id %d; expected class ids 0 to %d, as segment writes them%s"
+            % (
+                path,
+                wrong.max(),
+                count - 1,
+                f", not those that label files of {classes.name} store" if stored else "",
+            )
+        )
+    found, remarks = (
+        values.astype(np.uint8),
+        [reading.replace("label maps", "predictions", 1)] * bool(reading),
+    )
     if shape is None:
         return found, remarks
     if not same_aspect(found.shape[1], found.shape[0], *shape[::-1]):
-        raise DataError("prediction %s is %dx%d, its label map %dx%d; expected the same aspect ratio" % (path, *found.shape[::-1],
-                                                                                                       *shape[::-1]))
+        raise DataError(
+            "prediction %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
+            % (path, *found.shape[::-1], *shape[::-1])
+        )
     return images.resize_label(found, *shape[::-1]), remarks
 
 
 def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List[Path]:
-    """The pictures of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for fewer than `least`, or for other files.
+    """The pictures of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for
+    fewer than `least`, or for other files.
 
-    Only their headers are read: there may be ten thousand, with features kept already. Lines on the files that are left out are
-    appended to `notes`.
+    Only their headers are read: there may be ten thousand, with features kept already. Lines on the
+    files that are left out are appended to `notes`.
     """
     folder = existing_folder(folder, "folder of real pictures")
     place = picture_place(folder, notes)
@@ -208,7 +322,9 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
     if notes is not None:
         notes.extend(left_out(place, PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS))
     if len(found) < least:
-        raise DataError("%s holds %d pictures; expected the real pictures, %d at least" % (place, len(found), least))
+        raise DataError(
+            f"{place} holds {len(found)} pictures; expected the real pictures, {least} at least"
+        )
 
     def header(path: Path) -> List[str]:
         read_header(path)
@@ -218,10 +334,14 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
     return found
 
 
-def check_output(output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()) -> None:
-    """Raise DataError unless `output` is new, or a folder without files of our names, or holds scores of these very results.
+def check_output(
+    output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()
+) -> None:
+    """Raise DataError unless `output` is new, or a folder without files of our names, or holds
+    scores of these very results.
 
-    inputs, places: files that are read and folders that they lie in, none of which a result may replace; see `outputs.claim`.
+    inputs, places: files that are read and folders that they lie in, none of which a result may
+    replace; see `outputs.claim`.
     """
     check_folder(output, "--output")
     check_origin(output, "--output", "score")
@@ -233,13 +353,21 @@ def check_output(output: Path, results: Path, inputs: Sequence[Path] = (), place
                 raise ValueError("another format")
             scored = str(old["settings"]["results"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise DataError("%s is no summary of score, or is damaged (%s); move it away or give another --output"
-                            % (output / SUMMARY, error)) from None
+            raise DataError(
+                f"{output / SUMMARY} is no summary of score, or is damaged ({error}); move it "
+                "away or give another --output"
+            ) from None
         if scored != str(Path(results).resolve()):
-            raise DataError("%s holds the scores of %s; give another --output" % (output, scored))
+            raise DataError(f"{output} holds the scores of {scored}; give another --output")
         known, files = None, old.get("files", {})
-        changed = [name for name in (TABLE, GALLERY) if isinstance(files, dict) and not is_own(output, name, files)]
+        changed = [
+            name
+            for name in (TABLE, GALLERY)
+            if isinstance(files, dict) and not is_own(output, name, files)
+        ]
         if changed:
-            raise DataError("%s was changed by others since score wrote it; move it away, or give another --output"
-                            % (output / changed[0]))
+            raise DataError(
+                f"{output / changed[0]} was changed by others since score wrote it; move it away, "
+                "or give another --output"
+            )
     claim(output, "--output", "score", [TABLE, GALLERY], inputs, places, known, SUMMARY, ROOM)

@@ -1,7 +1,10 @@
-"""From arrays to terms, and from terms to the challenge's score; a term that is not known is named, never made up.
+"""From arrays to terms, and from terms to the challenge's score; a term that is not known is named,
+never made up.
 
-The formulas are those of `jseg.metrics`. Where a term is missing, the score is the interval between its worst and its best value.
+The formulas are those of `jseg.metrics`. Where a term is missing, the score is the interval between
+its worst and its best value.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,8 +24,8 @@ from jseg.metrics import (
     style_similarity,
 )
 
-STYLES = ("challenge", "corrected")        # kinds of jseg.metrics.style_similarity
-WORST_FID = 100.0                          # the challenge counts more as 100
+STYLES = ("challenge", "corrected")  # kinds of jseg.metrics.style_similarity
+WORST_FID = 100.0  # the challenge counts more as 100
 # What a term is called, and what gives it.
 MASK, AESTHETIC, STYLE, FID = "mask accuracy", "aesthetic value", "style similarity", "FID"
 REMEDY = {MASK: "--predictions or --flowseg", AESTHETIC: "--aesthetic", FID: "--inception"}
@@ -31,6 +34,7 @@ REMEDY = {MASK: "--predictions or --flowseg", AESTHETIC: "--aesthetic", FID: "--
 @dataclass(frozen=True)
 class PictureScores:
     """What is known of one result: shares 0 to 1, styles -1 to 1; None where nothing is known."""
+
     stem: str
     mask_accuracy: Optional[float]
     style_challenge: float
@@ -38,11 +42,20 @@ class PictureScores:
     aesthetic: Optional[float] = None
 
 
-def score_picture(stem: str, result: np.ndarray, reference: np.ndarray, label: np.ndarray, prediction: Optional[np.ndarray], classes: int,
-                  aesthetic: Optional[float] = None) -> Tuple[PictureScores, np.ndarray]:
-    """(scores, confusion int64 [classes, classes]) of a result and its reference, uint8 [h, w, 3], its label map and what was seen in it.
+def score_picture(
+    stem: str,
+    result: np.ndarray,
+    reference: np.ndarray,
+    label: np.ndarray,
+    prediction: Optional[np.ndarray],
+    classes: int,
+    aesthetic: Optional[float] = None,
+) -> Tuple[PictureScores, np.ndarray]:
+    """(scores, confusion int64 [classes, classes]) of a result and its reference, uint8 [h, w, 3],
+    its label map and what was seen in it.
 
-    label, prediction: uint8 of one shape; pixels whose label is 255 are not scored. Without a prediction the confusion is all zero.
+    label, prediction: uint8 of one shape; pixels whose label is 255 are not scored. Without a
+    prediction the confusion is all zero.
     """
     styles = {kind: style_similarity(result, reference, kind) for kind in STYLES}
     share, matrix = None, np.zeros((classes, classes), np.int64)
@@ -55,7 +68,10 @@ def score_picture(stem: str, result: np.ndarray, reference: np.ndarray, label: n
 
 @dataclass(frozen=True)
 class Terms:
-    """Means over the results, and distances of the set; None where nothing is known. aesthetic is 0 to `aesthetic_max`."""
+    """Means over the results, and distances of the set; None where nothing is known. aesthetic is 0
+    to `aesthetic_max`.
+    """
+
     pictures: int
     mask_accuracy: Optional[float] = None
     pixel_accuracy: Optional[float] = None
@@ -66,20 +82,38 @@ class Terms:
     aesthetic_max: float = 10.0
     real: int = 0
     fid: Optional[float] = None
-    kid: Optional[float] = None            # of the features that FID has
-    stand_in: Optional[float] = None       # KID of our autoencoder's features
+    kid: Optional[float] = None  # of the features that FID has
+    stand_in: Optional[float] = None  # KID of our autoencoder's features
 
 
-def gathered(scores: Sequence[PictureScores], matrix: np.ndarray, aesthetic_max: float = 10.0, real: int = 0,
-             distances: Optional[Dict[str, float]] = None) -> Terms:
-    """The terms of all results. The mask accuracy is the mean of the pictures', as the challenge's; the pixel accuracy is of all pixels."""
+def gathered(
+    scores: Sequence[PictureScores],
+    matrix: np.ndarray,
+    aesthetic_max: float = 10.0,
+    real: int = 0,
+    distances: Optional[Dict[str, float]] = None,
+) -> Terms:
+    """The terms of all results. The mask accuracy is the mean of the pictures', as the challenge's;
+    the pixel accuracy is of all pixels.
+    """
+
     def mean(name: str) -> Optional[float]:
         values = [getattr(score, name) for score in scores if getattr(score, name) is not None]
         return float(np.mean(values)) if values else None
 
     seen = matrix.any()
-    return Terms(len(scores), mean("mask_accuracy"), pixel_accuracy(matrix) if seen else None, mean_iou(matrix) if seen else None,
-                 mean("style_challenge"), mean("style_corrected"), mean("aesthetic"), aesthetic_max, real, **(distances or {}))
+    return Terms(
+        len(scores),
+        mean("mask_accuracy"),
+        pixel_accuracy(matrix) if seen else None,
+        mean_iou(matrix) if seen else None,
+        mean("style_challenge"),
+        mean("style_corrected"),
+        mean("aesthetic"),
+        aesthetic_max,
+        real,
+        **(distances or {}),
+    )
 
 
 def inception_distances(results: np.ndarray, real: np.ndarray) -> Dict[str, float]:
@@ -88,7 +122,8 @@ def inception_distances(results: np.ndarray, real: np.ndarray) -> Dict[str, floa
 
 
 def stand_in_distance(results: np.ndarray, real: np.ndarray) -> Dict[str, float]:
-    """KID of the autoencoder's features [n, d] and [m, d], each brought to mean 0 and spread 1 over the real pictures; no FID.
+    """KID of the autoencoder's features [n, d] and [m, d], each brought to mean 0 and spread 1 over
+    the real pictures; no FID.
 
     As they come, the brightness of a picture would outweigh all else.
     """
@@ -99,7 +134,10 @@ def stand_in_distance(results: np.ndarray, real: np.ndarray) -> Dict[str, float]
 
 @dataclass(frozen=True)
 class Score:
-    """A formula's value, or None with the names of what is missing; low and high are what it may be, given the rest."""
+    """A formula's value, or None with the names of what is missing; low and high are what it may
+    be, given the rest.
+    """
+
     name: str
     value: Optional[float]
     missing: Tuple[str, ...]
@@ -108,20 +146,36 @@ class Score:
 
 
 def challenge_scores(terms: Terms) -> List[Score]:
-    """The challenge's formulas: 2023 with either kind of style similarity, and 2022, which has none."""
-    found = [_score("2023, style as the challenge's script", terms, terms.style_challenge, 2023),
-             _score("2023, style corrected", terms, terms.style_corrected, 2023), _score("2022", terms, None, 2022)]
+    """The challenge's formulas: 2023 with either kind of style similarity, and 2022, which has
+    none.
+    """
+    found = [
+        _score("2023, style as the challenge's script", terms, terms.style_challenge, 2023),
+        _score("2023, style corrected", terms, terms.style_corrected, 2023),
+        _score("2022", terms, None, 2022),
+    ]
     return found
 
 
 def _score(name: str, terms: Terms, style: Optional[float], year: int) -> Score:
     top = 1.0 if year == 2023 else 10.0
-    aesthetic = None if terms.aesthetic is None else min(top, terms.aesthetic / terms.aesthetic_max * top)
+    aesthetic = (
+        None if terms.aesthetic is None else min(top, terms.aesthetic / terms.aesthetic_max * top)
+    )
     style = 0.0 if year == 2022 else style
     # For each term: its value, its worst and its best.
-    parts = {MASK: (terms.mask_accuracy, 0.0, 1.0), AESTHETIC: (aesthetic, 0.0, top), STYLE: (style, -1.0, 1.0),
-             FID: (terms.fid, WORST_FID, 0.0)}
+    parts = {
+        MASK: (terms.mask_accuracy, 0.0, 1.0),
+        AESTHETIC: (aesthetic, 0.0, top),
+        STYLE: (style, -1.0, 1.0),
+        FID: (terms.fid, WORST_FID, 0.0),
+    }
     missing = tuple(part for part, (value, _, _) in parts.items() if value is None)
-    low, high = (challenge_score(*(triple[0] if triple[0] is not None else triple[end] for triple in parts.values()), year=year)
-                 for end in (1, 2))
+    low, high = (
+        challenge_score(
+            *(triple[0] if triple[0] is not None else triple[end] for triple in parts.values()),
+            year=year,
+        )
+        for end in (1, 2)
+    )
     return Score(name, None if missing else low, missing, low, high)

@@ -1,4 +1,7 @@
-"""What score writes: a row per picture (CSV), the summary (JSON and a printed table), and the gallery."""
+"""What score writes: a row per picture (CSV), the summary (JSON and a printed table), and the
+gallery.
+"""
+
 from __future__ import annotations
 
 import csv
@@ -18,33 +21,69 @@ from jseg.files import sha256, write_atomic
 from jseg.outputs.records import read_record
 
 COLUMNS = ("picture", "mask_accuracy", "style_challenge", "style_corrected", "aesthetic")
-MEANING = {"mask_accuracy": "mask accuracy", "style_challenge": "style, challenge's script", "style_corrected": "style, corrected",
-           "aesthetic": "aesthetic value"}
+MEANING = {
+    "mask_accuracy": "mask accuracy",
+    "style_challenge": "style, challenge's script",
+    "style_corrected": "style, corrected",
+    "aesthetic": "aesthetic value",
+}
 
 
-def lines(terms: Terms, scores: Sequence[Score], segmenter: str = "", stand_in: bool = False) -> List[Tuple[str, str]]:
-    """(name, value) of every term and score, as printed; what is missing is named with its remedy."""
+def lines(
+    terms: Terms, scores: Sequence[Score], segmenter: str = "", stand_in: bool = False
+) -> List[Tuple[str, str]]:
+    """(name, value) of every term and score, as printed; what is missing is named with its
+    remedy.
+    """
+
     def shown(value: Optional[float], name: str, form: str = "%.4f") -> str:
-        return "missing: give %s" % REMEDY[name] if value is None else form % value
+        return f"missing: give {REMEDY[name]}" if value is None else form % value
 
-    found = [("pictures", str(terms.pictures)), ("mask accuracy", shown(terms.mask_accuracy, "mask accuracy"))]
+    found = [
+        ("pictures", str(terms.pictures)),
+        ("mask accuracy", shown(terms.mask_accuracy, "mask accuracy")),
+    ]
     if terms.mask_accuracy is not None:
-        found[-1:] = [("mask accuracy", "%.4f (%s)" % (terms.mask_accuracy, segmenter)), ("pixel accuracy", "%.4f" % terms.pixel_accuracy),
-                      ("mIoU", "%.4f" % terms.mean_iou)]
-    found += [("style similarity, challenge's script", "%.4f" % terms.style_challenge),
-              ("style similarity, corrected", "%.4f" % terms.style_corrected),
-              ("aesthetic value", shown(terms.aesthetic, "aesthetic value", "%%.4f of %g" % terms.aesthetic_max)),
-              ("FID", shown(terms.fid, "FID", "%%.4f (%d results, %d real pictures)" % (terms.pictures, terms.real)))]
+        found[-1:] = [
+            ("mask accuracy", f"{terms.mask_accuracy:.4f} ({segmenter})"),
+            ("pixel accuracy", f"{terms.pixel_accuracy:.4f}"),
+            ("mIoU", f"{terms.mean_iou:.4f}"),
+        ]
+    found += [
+        ("style similarity, challenge's script", f"{terms.style_challenge:.4f}"),
+        ("style similarity, corrected", f"{terms.style_corrected:.4f}"),
+        (
+            "aesthetic value",
+            shown(terms.aesthetic, "aesthetic value", f"%.4f of {terms.aesthetic_max:g}"),
+        ),
+        (
+            "FID",
+            shown(
+                terms.fid,
+                "FID",
+                f"%.4f ({terms.pictures} results, {terms.real} real pictures)",
+            ),
+        ),
+    ]
     if terms.kid is not None:
-        found.append(("KID", "%.6f (Inception's features)" % terms.kid))
+        found.append(("KID", f"{terms.kid:.6f} (Inception's features)"))
     if terms.stand_in is not None:
-        found.append(("stand-in for FID", "%.6f (KID of our autoencoder's features, %d results, %d real pictures; no FID)"
-                      % (terms.stand_in, terms.pictures, terms.real)))
+        found.append(
+            (
+                "stand-in for FID",
+                f"{terms.stand_in:.6f} (KID of our autoencoder's features, {terms.pictures} "
+                f"results, {terms.real} real pictures; no FID)",
+            )
+        )
     elif stand_in:
         found.append(("stand-in for FID", "missing: it needs two results and two real pictures"))
     for score in scores:
-        value = "%.4f" % score.value if score.value is not None else "missing: without %s; between %.4f and %.4f" % (
-            ", ".join(score.missing), score.low, score.high)
+        value = (
+            f"{score.value:.4f}"
+            if score.value is not None
+            else f"missing: without {', '.join(score.missing)}; between {score.low:.4f} and "
+            f"{score.high:.4f}"
+        )
         found.append(("score " + score.name, value))
     return found
 
@@ -55,28 +94,64 @@ def table(found: Sequence[Tuple[str, str]]) -> str:
     return "\n".join("%-*s  %s" % (width, name, value) for name, value in found)
 
 
-def write(output: Path, rows: Sequence[PictureScores], terms: Terms, scores: Sequence[Score], settings: dict, notes: Sequence[str]) -> None:
-    """Write the table of pictures and the summary, each whole or not at all; nan is never in them."""
+def write(
+    output: Path,
+    rows: Sequence[PictureScores],
+    terms: Terms,
+    scores: Sequence[Score],
+    settings: dict,
+    notes: Sequence[str],
+) -> None:
+    """Write the table of pictures and the summary, each whole or not at all; nan is never in
+    them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([row.stem] + ["" if value is None else "%.6f" % value for value in (getattr(row, name) for name in COLUMNS[1:])])
+        writer.writerow(
+            [row.stem]
+            + [
+                "" if value is None else f"{value:.6f}"
+                for value in (getattr(row, name) for name in COLUMNS[1:])
+            ]
+        )
     _write(output / TABLE, text.getvalue())
-    summary = {"format": FORMAT, "command": "score", "version": __version__, "settings": settings, "terms": dataclasses.asdict(terms),
-               "scores": [dataclasses.asdict(score) for score in scores], "notes": list(notes),
-               "files": {name: sha256(output / name) for name in (TABLE, GALLERY) if (output / name).exists()}}
-    _write(output / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    summary = {
+        "format": FORMAT,
+        "command": "score",
+        "version": __version__,
+        "settings": settings,
+        "terms": dataclasses.asdict(terms),
+        "scores": [dataclasses.asdict(score) for score in scores],
+        "notes": list(notes),
+        "files": {
+            name: sha256(output / name) for name in (TABLE, GALLERY) if (output / name).exists()
+        },
+    }
+    _write(
+        output / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def write_claim(output: Path, settings: dict) -> None:
-    """Write a summary without terms where there is none, so that the folder is known as one of these results' scores.
+    """Write a summary without terms where there is none, so that the folder is known as one of
+    these results' scores.
 
     One that is there then lists no file's SHA-256, as the files are about to be written again.
     """
     old = read_record(output / SUMMARY)
-    claimed = {"format": FORMAT, "command": "score", "version": __version__, "settings": settings, "unfinished": True}
-    _write(output / SUMMARY, json.dumps({**(old or claimed), "files": {}}, indent=1, ensure_ascii=False) + "\n")
+    claimed = {
+        "format": FORMAT,
+        "command": "score",
+        "version": __version__,
+        "settings": settings,
+        "unfinished": True,
+    }
+    _write(
+        output / SUMMARY,
+        json.dumps({**(old or claimed), "files": {}}, indent=1, ensure_ascii=False) + "\n",
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -84,25 +159,49 @@ def _write(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
-def write_page(output: Path, items: Sequence[Item], rows: Sequence[PictureScores], classes: ClassSet, ignore: Sequence[int],
-               facts: Sequence[Tuple[str, str]], notes: Sequence[str]) -> None:
+def write_page(
+    output: Path,
+    items: Sequence[Item],
+    rows: Sequence[PictureScores],
+    classes: ClassSet,
+    ignore: Sequence[int],
+    facts: Sequence[Tuple[str, str]],
+    notes: Sequence[str],
+) -> None:
     """The gallery: label map, reference, result and prediction of every row, and its numbers."""
     names = [name for name in COLUMNS[1:] if any(getattr(row, name) is not None for row in rows)]
     seen = any(item.prediction for item in items)
-    columns = [Column("picture", "text"), Column("label map", "map"), Column("reference", "picture"), Column("result", "picture")]
-    columns += [Column("seen in the result", "map")] * seen + [Column(MEANING[name]) for name in names]
+    columns = [
+        Column("picture", "text"),
+        Column("label map", "map"),
+        Column("reference", "picture"),
+        Column("result", "picture"),
+    ]
+    columns += [Column("seen in the result", "map")] * seen + [
+        Column(MEANING[name]) for name in names
+    ]
     numbering = Numbering.of(classes, ignore)
 
     def cells() -> Iterator[list]:
         for item, row in zip(items, rows):
             label, _ = numbering.read(item.label)
-            pictures = [colorize(_small(label), classes), images.read_picture(item.reference), images.read_picture(item.result)]
+            pictures = [
+                colorize(_small(label), classes),
+                images.read_picture(item.reference),
+                images.read_picture(item.result),
+            ]
             if seen:
-                found = load_prediction(item.prediction, label.shape, len(classes)) if item.prediction else None
+                found = (
+                    load_prediction(item.prediction, label.shape, len(classes))
+                    if item.prediction
+                    else None
+                )
                 pictures.append(None if found is None else colorize(_small(found), classes))
             yield [row.stem] + pictures + [getattr(row, name) for name in names]
 
-    write_gallery(output / GALLERY, "jseg score: %d pictures" % len(rows), columns, cells(), facts, notes)
+    write_gallery(
+        output / GALLERY, f"jseg score: {len(rows)} pictures", columns, cells(), facts, notes
+    )
 
 
 def _small(label):

@@ -1,8 +1,11 @@
-"""Features of pictures kept on disk by the content of the picture's file, so that a set is computed once, and only what is new in it.
+"""Features of pictures kept on disk by the content of the picture's file, so that a set is computed
+once, and only what is new in it.
 
-FOLDER/KIND/<hash>.npz: "keys" (SHA-256 of the files, [n]) and "values" (float32 [n, d]); KIND names network and weights. A file that
-is damaged counts as absent. Files are only ever added, under the hash of their keys, so that several processes may share a folder.
+FOLDER/KIND/<hash>.npz: "keys" (SHA-256 of the files, [n]) and "values" (float32 [n, d]); KIND names
+network and weights. A file that is damaged counts as absent. Files are only ever added, under the
+hash of their keys, so that several processes may share a folder.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -42,16 +45,22 @@ class FeatureStore:
         """Keep values [n, d], one row a key; on disk when this returns."""
         values = np.asarray(values, np.float32)
         if values.ndim != 2 or len(keys) != len(values):
-            raise ValueError("feature store: %d keys, values of shape %s; expected [n, d], one row a key" % (len(keys), values.shape))
+            raise ValueError(
+                f"feature store: {len(keys)} keys, values of shape {values.shape}; expected [n, "
+                "d], one row a key"
+            )
         name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24] + ".npz"
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / name, lambda file: np.savez(file, keys=np.array(keys, "S64"), values=values))
+        write_atomic(
+            self.folder / name,
+            lambda file: np.savez(file, keys=np.array(keys, "S64"), values=values),
+        )
         self._found.update(zip(keys, values))
 
     def get(self, keys: Sequence[str]) -> np.ndarray:
         """float32 [n, d] of keys that are all there; raises KeyError."""
         if self.missing(keys):
-            raise KeyError("no features of %d pictures" % len(self.missing(keys)))
+            raise KeyError(f"no features of {len(self.missing(keys))} pictures")
         return np.stack([self._found[key] for key in keys])
 
     def _load(self, path: Path, wanted: Set[str]) -> None:
@@ -59,10 +68,15 @@ class FeatureStore:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 keys = [key.decode("ascii") for key in file["keys"].tolist()]
                 if not wanted & set(keys):
-                    return                                    # not read further: another set's
+                    return  # not read further: another set's
                 values = file["values"]
         except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
             return
-        if values.ndim == 2 and len(values) == len(keys) and values.dtype == np.float32 and np.isfinite(values).all():
+        if (
+            values.ndim == 2
+            and len(values) == len(keys)
+            and values.dtype == np.float32
+            and np.isfinite(values).all()
+        ):
             self._read.add(path.name)
             self._found.update(zip(keys, values))

@@ -1,8 +1,11 @@
-"""Random crops of a picture with its label map: scale, place and mirroring drawn from a given generator.
+"""Random crops of a picture with its label map: scale, place and mirroring drawn from a given
+generator.
 
-The scale is relative to the smallest at which the picture covers the crop, so 1 crops the longer side alone (as SemFlow does) and values
-around 1 are the scale jitter usual for segmentation. The paper names augmentation without saying which; this choice is ours.
+The scale is relative to the smallest at which the picture covers the crop, so 1 crops the longer
+side alone (as SemFlow does) and values around 1 are the scale jitter usual for segmentation. The
+paper names augmentation without saying which; this choice is ours.
 """
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -12,21 +15,36 @@ import numpy as np
 from jseg.data.classes import IGNORED
 from jseg.images import resize_label, resize_picture
 
-GREY = 128                                 # of the surroundings, whose label is 255; nearly 0 in [-1, 1]
+GREY = 128  # of the surroundings, whose label is 255; nearly 0 in [-1, 1]
 
 
-def augment(picture: np.ndarray, label: np.ndarray, width: int, height: int, rng: np.random.Generator,
-            scales: Tuple[float, float] = (0.5, 2.0), mirror: float = 0.5) -> Tuple[np.ndarray, np.ndarray]:
-    """(picture uint8 [height, width, 3], label uint8 [height, width]), the same crop of a picture [H, W, 3] and its label map [H, W].
+def augment(
+    picture: np.ndarray,
+    label: np.ndarray,
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    scales: Tuple[float, float] = (0.5, 2.0),
+    mirror: float = 0.5,
+) -> Tuple[np.ndarray, np.ndarray]:
+    """(picture uint8 [height, width, 3], label uint8 [height, width]), the same crop of a picture
+    [H, W, 3] and its label map [H, W].
 
-    scales: the scale is drawn evenly between the two; below 1 the picture may end inside of the crop, whose rest is grey and 255.
-    mirror: the probability of mirroring. Four numbers are drawn whatever comes. The picture is resized by Lanczos, the label by nearest.
-    Raises ValueError for a label of another size than the picture, for scales not 0 < low <= high, and for an empty crop.
+    scales: the scale is drawn evenly between the two; below 1 the picture may end inside of the
+    crop, whose rest is grey and 255. mirror: the probability of mirroring. Four numbers are drawn
+    whatever comes. The picture is resized by Lanczos, the label by nearest. Raises ValueError for a
+    label of another size than the picture, for scales not 0 < low <= high, and for an empty crop.
     """
     if picture.ndim != 3 or label.shape != picture.shape[:2]:
-        raise ValueError(f"augment: a picture {list(picture.shape)} with a label {list(label.shape)}; expected [H, W, 3] and [H, W]")
+        raise ValueError(
+            f"augment: a picture {list(picture.shape)} with a label {list(label.shape)}; expected "
+            "[H, W, 3] and [H, W]"
+        )
     if not 0 < scales[0] <= scales[1] or min(width, height) < 1:
-        raise ValueError(f"augment: scales {scales}, a crop of {width}x{height}; expected 0 < low <= high and a crop of 1x1 or more")
+        raise ValueError(
+            f"augment: scales {scales}, a crop of {width}x{height}; expected 0 < low <= high and "
+            "a crop of 1x1 or more"
+        )
     scale, across, down, mirrored = rng.random(4)
     cover = max(width / picture.shape[1], height / picture.shape[0])
     zoom = cover * (scales[0] + (scales[1] - scales[0]) * scale)
@@ -40,7 +58,8 @@ def augment(picture: np.ndarray, label: np.ndarray, width: int, height: int, rng
 
 
 def recolour(picture: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """A picture uint8 [H, W, 3] with its saturation, contrast and brightness each times a factor drawn from 1 - strength to 1 + strength.
+    """A picture uint8 [H, W, 3] with its saturation, contrast and brightness each times a factor
+    drawn from 1 - strength to 1 + strength.
 
     Three numbers are drawn whatever the strength, 0 to below 1; 0 gives the picture itself.
     """
@@ -48,27 +67,34 @@ def recolour(picture: np.ndarray, rng: np.random.Generator, strength: float) -> 
     if strength == 0:
         return picture
     values = picture.astype(np.float32)
-    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)[:, None]                               # [H, W, 1]
+    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)[:, None]  # [H, W, 1]
     mean = float(grey.mean(dtype=np.float64))
     values = brightness * (mean + contrast * (grey + saturation * (values - grey) - mean))
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
 def _window(length: int, wanted: int, place: float) -> Tuple[int, int]:
-    """(start, stop) of `wanted` pixels of an axis; those beyond its `length` are spread over both ends."""
+    """(start, stop) of `wanted` pixels of an axis; those beyond its `length` are spread over both
+    ends.
+    """
     spare = length - wanted
     start = int(np.floor(place * (abs(spare) + 1)))
     start = start if spare >= 0 else -start
     return start, start + wanted
 
 
-def _cut(array: np.ndarray, rows: Tuple[int, int], columns: Tuple[int, int], fill: int) -> np.ndarray:
+def _cut(
+    array: np.ndarray, rows: Tuple[int, int], columns: Tuple[int, int], fill: int
+) -> np.ndarray:
     """array [H, W, ...] within the rows and columns, `fill` outside of it."""
     height, width = array.shape[:2]
     (top, bottom), (left, right) = rows, columns
-    inside = array[max(top, 0):min(bottom, height), max(left, 0):min(right, width)]
+    inside = array[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
     if inside.shape[:2] == (bottom - top, right - left):
         return inside
     found = np.full((bottom - top, right - left) + array.shape[2:], fill, array.dtype)
-    found[max(-top, 0):max(-top, 0) + inside.shape[0], max(-left, 0):max(-left, 0) + inside.shape[1]] = inside
+    found[
+        max(-top, 0) : max(-top, 0) + inside.shape[0],
+        max(-left, 0) : max(-left, 0) + inside.shape[1],
+    ] = inside
     return found

@@ -1,7 +1,9 @@
 """Which arrays of a foreign file are a PixNerd, under which names, and what its configuration is.
 
-Sources: PixNerd (MCG-NJU/PixNerd), also inside of its trainer's Lightning files, and our own files. The names are ours already.
+Sources: PixNerd (MCG-NJU/PixNerd), also inside of its trainer's Lightning files, and our own files.
+The names are ours already.
 """
+
 from __future__ import annotations
 
 from typing import Optional
@@ -11,8 +13,11 @@ from jseg.flowseg.state_dict import pixnerd_config, pixnerd_shapes
 from jseg.formats.extraction import Extraction, Shapes, inside
 
 
-def extract_pixnerd(shapes: Shapes, scope: str = "", config: Optional[PixNerdConfig] = None) -> Extraction:
-    """The PixNerd whose arrays stand under the prefix `scope` in a file; `config` if the file tells it, which is then its whole.
+def extract_pixnerd(
+    shapes: Shapes, scope: str = "", config: Optional[PixNerdConfig] = None
+) -> Extraction:
+    """The PixNerd whose arrays stand under the prefix `scope` in a file; `config` if the file tells
+    it, which is then its whole.
 
     Raises ValueError, in one line, for names and shapes of another network.
     """

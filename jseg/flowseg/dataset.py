@@ -1,7 +1,10 @@
-"""What a training step of FlowSeg sees: crops of pictures with their codes, by (seed, step), with everything random drawn in NumPy.
+"""What a training step of FlowSeg sees: crops of pictures with their codes, by (seed, step), with
+everything random drawn in NumPy.
 
-Each draw belongs to a position of the global batch, so it is the same for any micro-batch, any number of processes and any resume.
+Each draw belongs to a position of the global batch, so it is the same for any micro-batch, any
+number of processes and any resume.
 """
+
 from __future__ import annotations
 
 from typing import Callable, Dict, Iterator, Sequence, Tuple
@@ -20,18 +23,37 @@ Load = Callable[[object], Tuple[np.ndarray, np.ndarray]]
 
 
 class CropBatches:
-    """Crops of width x height from `examples`; load(example) gives (picture uint8 [H, W, 3], label uint8 [H, W] of ids and 255).
+    """Crops of width x height from `examples`; load(example) gives (picture uint8 [H, W, 3], label
+    uint8 [H, W] of ids and 255).
 
-    Called with a step it gives this process's micro-batches as (batch, share of the global batch). Batch: {"pictures": float32
-    [b, 3, h, w] in [-1, 1], "labels": uint8 [b, h, w] (255: nothing is known), "x1": float32 [b, 3, h, w], the codes, 0 where nothing
-    is known, "mask": float32 [b, 1, h, w], "t": float32 [b], even in [0, 1), "noise": float32 [b, 3, h, w]}. codes: [N, 3]. scales and
-    mirror: see `augment`; jitter: the strength of `recolour`, whose draws are its own, so that the others are the same for any jitter.
-    Pictures are read when they are needed, so that a data set need not fit into memory.
+    Called with a step it gives this process's micro-batches as (batch, share of the global batch).
+    Batch: {"pictures": float32 [b, 3, h, w] in [-1, 1], "labels": uint8 [b, h, w] (255: nothing is
+    known), "x1": float32 [b, 3, h, w], the codes, 0 where nothing is known, "mask": float32 [b, 1,
+    h, w], "t": float32 [b], even in [0, 1), "noise": float32 [b, 3, h, w]}. codes: [N, 3]. scales
+    and mirror: see `augment`; jitter: the strength of `recolour`, whose draws are its own, so that
+    the others are the same for any jitter. Pictures are read when they are needed, so that a data
+    set need not fit into memory.
     """
 
-    def __init__(self, examples: Sequence, load: Load, codes: np.ndarray, size: Tuple[int, int], division: Division, seed: int,
-                 scales: Tuple[float, float] = (0.5, 2.0), mirror: float = 0.5, jitter: float = 0.0):
-        self.examples, self.load, self.codes, self.size, self.division = list(examples), load, codes, size, division
+    def __init__(
+        self,
+        examples: Sequence,
+        load: Load,
+        codes: np.ndarray,
+        size: Tuple[int, int],
+        division: Division,
+        seed: int,
+        scales: Tuple[float, float] = (0.5, 2.0),
+        mirror: float = 0.5,
+        jitter: float = 0.0,
+    ):
+        self.examples, self.load, self.codes, self.size, self.division = (
+            list(examples),
+            load,
+            codes,
+            size,
+            division,
+        )
         self.seed, self.scales, self.mirror, self.jitter = seed, scales, mirror, jitter
 
     def __call__(self, step: int) -> Iterator[Batch]:
@@ -48,10 +70,24 @@ class CropBatches:
         drawn = [self._drawn(index, step, position) for index, position in places]
         pictures, labels, times, noise = (np.stack(column) for column in zip(*drawn))
         x1, mask = encode(labels, self.codes, IGNORED)
-        return {"pictures": pictures, "labels": labels, "x1": x1, "mask": mask, "t": times, "noise": noise}
+        return {
+            "pictures": pictures,
+            "labels": labels,
+            "x1": x1,
+            "mask": mask,
+            "t": times,
+            "noise": noise,
+        }
 
     def _drawn(self, index: int, step: int, position: int):
         rng, colours = (generator(self.seed, what, step, position) for what in ("crop", "colour"))
-        picture, label = augment(*self.load(self.examples[index]), *self.size, rng, self.scales, self.mirror)
-        t = np.float32(min(rng.random(), 1 - 2.0 ** -24))          # float32 would round the largest to 1
-        return to_signed(recolour(picture, colours, self.jitter)), label, t, rng.standard_normal((3,) + label.shape, dtype=np.float32)
+        picture, label = augment(
+            *self.load(self.examples[index]), *self.size, rng, self.scales, self.mirror
+        )
+        t = np.float32(min(rng.random(), 1 - 2.0**-24))  # float32 would round the largest to 1
+        return (
+            to_signed(recolour(picture, colours, self.jitter)),
+            label,
+            t,
+            rng.standard_normal((3,) + label.shape, dtype=np.float32),
+        )

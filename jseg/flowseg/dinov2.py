@@ -1,9 +1,12 @@
-"""DINOv2 ViT-B/14: features of pictures that guide a training (Oquab et al. 2023). Weights come from the user.
+"""DINOv2 ViT-B/14: features of pictures that guide a training (Oquab et al. 2023). Weights come
+from the user.
 
-Mirrors DinoVisionTransformer of the official code (models/vision_transformer.py, layers/), with its state-dict names, so the public file
-dinov2_vitb14_pretrain.pth fits, and so does timm's vit_base_patch14_dinov2, which lacks the mask_token; all weights are constants.
-Left out: registers, masks, stochastic depth and nested batches.
+Mirrors DinoVisionTransformer of the official code (models/vision_transformer.py, layers/), with its
+state-dict names, so the public file dinov2_vitb14_pretrain.pth fits, and so does timm's
+vit_base_patch14_dinov2, which lacks the mask_token; all weights are constants. Left out: registers,
+masks, stochastic depth and nested batches.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,16 +19,23 @@ from jseg.runtime import jt
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPS = 1e-6
-# The official code asks for (size + 0.1) / grid times the table's size, and its interpolation uses that factor, not the sizes' ratio.
+# The official code asks for (size + 0.1) / grid times the table's size, and its interpolation uses
+# that factor, not the sizes' ratio.
 OFFSET = 0.1
-WRAPPER = "backbone."                      # of training programs that put a head beside the network
+WRAPPER = "backbone."  # of training programs that put a head beside the network
 # The published networks, by width and number of blocks.
-PUBLISHED = {(384, 12): "ViT-S/14", (768, 12): "ViT-B/14", (1024, 24): "ViT-L/14", (1536, 40): "ViT-g/14"}
+PUBLISHED = {
+    (384, 12): "ViT-S/14",
+    (768, 12): "ViT-B/14",
+    (1024, 24): "ViT-L/14",
+    (1536, 40): "ViT-g/14",
+}
 
 
 @dataclass(frozen=True)
 class Dinov2Config:
     """Sizes; the defaults are ViT-B/14, trained at 518x518, hence a 37x37 table of positions."""
+
     width: int = 768
     depth: int = 12
     heads: int = 12
@@ -38,45 +48,61 @@ VIT_B14 = Dinov2Config()
 
 
 class Dinov2(nn.Module):
-    """dinov2(pictures [B, 3, H, W] in [-1, 1]) -> [B, H/14 * W/14, 768], the last block's patch tokens, normalised, row by row.
+    """dinov2(pictures [B, 3, H, W] in [-1, 1]) -> [B, H/14 * W/14, 768], the last block's patch
+    tokens, normalised, row by row.
 
     No gradient passes. Raises ValueError for H or W that is no multiple of the patch.
     """
 
     def __init__(self, config: Dinov2Config = VIT_B14):
         self.cls_token = jt.zeros((1, 1, config.width))
-        self.pos_embed = jt.zeros((1, 1 + config.grid ** 2, config.width))
-        self.mask_token = jt.zeros((1, config.width))              # in the file, and of no use here
+        self.pos_embed = jt.zeros((1, 1 + config.grid**2, config.width))
+        self.mask_token = jt.zeros((1, config.width))  # in the file, and of no use here
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.Sequential(*[Block(config) for _ in range(config.depth)])
         self.norm = LayerNorm(config.width)
         self.config = config
         for parameter in self.parameters():
             parameter.stop_grad()
-        self._mean, self._std = (jt.array(np.array(v, np.float32).reshape(1, 3, 1, 1)).stop_grad() for v in (MEAN, STD))
+        self._mean, self._std = (
+            jt.array(np.array(v, np.float32).reshape(1, 3, 1, 1)).stop_grad() for v in (MEAN, STD)
+        )
 
     def execute(self, pictures):
         pictures, patch = as_var(pictures), self.config.patch
-        if pictures.ndim != 4 or pictures.shape[1] != 3 or any(n % patch or not n for n in pictures.shape[2:]):
-            raise ValueError(f"DINOv2: pictures of shape {list(pictures.shape)}; expected [B, 3, H, W] with H and W multiples of {patch}")
+        if (
+            pictures.ndim != 4
+            or pictures.shape[1] != 3
+            or any(n % patch or not n for n in pictures.shape[2:])
+        ):
+            raise ValueError(
+                f"DINOv2: pictures of shape {list(pictures.shape)}; expected [B, 3, H, W] with H "
+                f"and W multiples of {patch}"
+            )
         with jt.no_grad():
-            x = self.patch_embed(((pictures + 1) / 2 - self._mean) / self._std)                            # [B, L, D]
-            x = jt.concat([self.cls_token.expand(x.shape[0], 1, x.shape[2]), x], dim=1)                    # [B, 1 + L, D]
+            x = self.patch_embed(((pictures + 1) / 2 - self._mean) / self._std)  # [B, L, D]
+            x = jt.concat(
+                [self.cls_token.expand(x.shape[0], 1, x.shape[2]), x], dim=1
+            )  # [B, 1 + L, D]
             x = x + self._placed(pictures.shape[2] // patch, pictures.shape[3] // patch)
             for block in self.blocks:
                 x = block(x)
-                x.sync()           # else the lazy graph may hold every block's activations at once
-            return self.norm(x)[:, 1:]                                                                     # [B, L, D]
+                x.sync()  # else the lazy graph may hold every block's activations at once
+            return self.norm(x)[:, 1:]  # [B, L, D]
 
     def _placed(self, rows: int, columns: int):
-        """The positions' embeddings [1, 1 + rows * columns, D] of a grid, interpolated from the table where it is not the table's."""
+        """The positions' embeddings [1, 1 + rows * columns, D] of a grid, interpolated from the
+        table where it is not the table's.
+        """
         grid, width = self.config.grid, self.config.width
         if (rows, columns) == (grid, grid):
             return self.pos_embed
         down, across = (_matrix(grid, n, (n + OFFSET) / grid) for n in (rows, columns))
         places = nn.matmul(down, self.pos_embed[:, 1:].reshape(grid, grid * width))
         places = places.reshape(rows, grid, width).permute(1, 0, 2).reshape(grid, rows * width)
-        places = nn.matmul(across, places).reshape(columns, rows, width).permute(1, 0, 2)                  # [h, w, D]
+        places = (
+            nn.matmul(across, places).reshape(columns, rows, width).permute(1, 0, 2)
+        )  # [h, w, D]
         return jt.concat([self.pos_embed[:, :1], places.reshape(1, rows * columns, width)], dim=1)
 
 
@@ -90,10 +116,12 @@ class PatchEmbed(nn.Module):
     def execute(self, x):
         batch, _, height, width = x.shape
         patch, rows, columns = self._patch, height // self._patch, width // self._patch
-        x = x.reshape(batch, 3, rows, patch, columns, patch).permute(0, 2, 4, 1, 3, 5)                     # [B, h, w, 3, p, p]
-        weight = self.proj.weight.reshape(self.proj.weight.shape[0], -1)                                   # [D, 3 p p]
+        x = x.reshape(batch, 3, rows, patch, columns, patch).permute(
+            0, 2, 4, 1, 3, 5
+        )  # [B, h, w, 3, p, p]
+        weight = self.proj.weight.reshape(self.proj.weight.shape[0], -1)  # [D, 3 p p]
         x = nn.matmul_transpose(x.reshape(batch * rows * columns, -1), weight) + self.proj.bias
-        return x.reshape(batch, rows * columns, -1)                                                        # [B, L, D]
+        return x.reshape(batch, rows * columns, -1)  # [B, L, D]
 
 
 class Block(nn.Module):
@@ -107,7 +135,7 @@ class Block(nn.Module):
 
     def execute(self, x):
         x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))                                                       # [B, L, D]
+        return x + self.ls2(self.mlp(self.norm2(x)))  # [B, L, D]
 
 
 class Attention(nn.Module):
@@ -121,10 +149,12 @@ class Attention(nn.Module):
     def execute(self, x):
         batch, length, width = x.shape
         head = width // self._heads
-        qkv = self.qkv(x).reshape(batch, length, 3, self._heads, head).permute(2, 0, 3, 1, 4)              # [3, B, heads, L, D/heads]
+        qkv = (
+            self.qkv(x).reshape(batch, length, 3, self._heads, head).permute(2, 0, 3, 1, 4)
+        )  # [3, B, heads, L, D/heads]
         q, k, v = (qkv[i].reshape(batch * self._heads, length, head) for i in range(3))
-        y = attention(q, k, v, head ** -0.5).reshape(batch, self._heads, length, head)
-        return self.proj(y.permute(0, 2, 1, 3).reshape(batch, length, width))                              # [B, L, D]
+        y = attention(q, k, v, head**-0.5).reshape(batch, self._heads, length, head)
+        return self.proj(y.permute(0, 2, 1, 3).reshape(batch, length, width))  # [B, L, D]
 
 
 class Mlp(nn.Module):
@@ -135,7 +165,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(config.ratio * config.width, config.width)
 
     def execute(self, x):
-        return self.fc2(nn.gelu(self.fc1(x)))                                                              # [B, L, D]
+        return self.fc2(nn.gelu(self.fc1(x)))  # [B, L, D]
 
 
 class LayerScale(nn.Module):
@@ -145,7 +175,7 @@ class LayerScale(nn.Module):
         self.gamma = jt.ones(width)
 
     def execute(self, x):
-        return x * self.gamma                                                                              # [B, L, D]
+        return x * self.gamma  # [B, L, D]
 
 
 class LayerNorm(nn.Module):
@@ -155,24 +185,34 @@ class LayerNorm(nn.Module):
         self.weight, self.bias = jt.ones(width), jt.zeros(width)
 
     def execute(self, x):
-        return standardize(x, EPS) * self.weight + self.bias                                               # [B, L, D]
+        return standardize(x, EPS) * self.weight + self.bias  # [B, L, D]
 
 
 def resize(pictures, height: int, width: int):
-    """pictures [B, C, H, W] -> [B, C, height, width], as PyTorch's bicubic interpolation to that size does; as matrix products."""
+    """pictures [B, C, H, W] -> [B, C, height, width], as PyTorch's bicubic interpolation to that
+    size does; as matrix products.
+    """
     batch, channels, rows, columns = pictures.shape
     if (rows, columns) == (height, width):
         return pictures
-    x = nn.matmul_transpose(pictures.reshape(batch * channels * rows, columns), _matrix(columns, width))
-    x = x.reshape(batch * channels, rows, width).permute(0, 2, 1).reshape(batch * channels * width, rows)
+    x = nn.matmul_transpose(
+        pictures.reshape(batch * channels * rows, columns), _matrix(columns, width)
+    )
+    x = (
+        x.reshape(batch * channels, rows, width)
+        .permute(0, 2, 1)
+        .reshape(batch * channels * width, rows)
+    )
     x = nn.matmul_transpose(x, _matrix(rows, height)).reshape(batch * channels, width, height)
     return x.permute(0, 2, 1).reshape(batch, channels, height, width)
 
 
 def bicubic(size: int, wanted: int, factor: float = 0.0) -> np.ndarray:
-    """float64 [wanted, size]: the matrix that resizes one axis as PyTorch's bicubic interpolation does (a = -0.75, no antialiasing).
+    """float64 [wanted, size]: the matrix that resizes one axis as PyTorch's bicubic interpolation
+    does (a = -0.75, no antialiasing).
 
-    factor: the scale by which places are computed, wanted / size if 0. Taps beyond an end take that end's value.
+    factor: the scale by which places are computed, wanted / size if 0. Taps beyond an end take that
+    end's value.
     """
     at = (np.arange(wanted) + 0.5) / (factor or wanted / size) - 0.5
     first = np.floor(at).astype(int)
@@ -190,23 +230,32 @@ def _matrix(size: int, wanted: int, factor: float = 0.0):
 
 
 def load_dinov2(path) -> Dinov2:
-    """ViT-B/14 with the weights of the public dinov2_vitb14_pretrain.pth, in any format that `jseg.checkpoint` reads.
+    """ViT-B/14 with the weights of the public dinov2_vitb14_pretrain.pth, in any format that
+    `jseg.checkpoint` reads.
 
-    The same network as timm writes it (vit_base_patch14_dinov2: no mask_token) is read too, and either behind the prefix "backbone.".
-    Raises CheckpointError in one line for DINOv2 weights of another size or with registers and for other files, FileNotFoundError.
+    The same network as timm writes it (vit_base_patch14_dinov2: no mask_token) is read too, and
+    either behind the prefix "backbone.". Raises CheckpointError in one line for DINOv2 weights of
+    another size or with registers and for other files, FileNotFoundError.
     """
     arrays = load(path, weights="model")
     if all(name.startswith(WRAPPER) for name in arrays):
-        arrays = {name[len(WRAPPER):]: array for name, array in arrays.items()}
-    expected = "expected %s, the public dinov2_vitb14_pretrain.pth" % PUBLISHED[768, 12]
+        arrays = {name[len(WRAPPER) :]: array for name, array in arrays.items()}
+    expected = f"expected {PUBLISHED[768, 12]}, the public dinov2_vitb14_pretrain.pth"
     if "pos_embed" not in arrays or "patch_embed.proj.weight" not in arrays:
-        raise CheckpointError("%s holds no DINOv2 network (no pos_embed, patch_embed.proj.weight); %s" % (path, expected))
-    width, depth = arrays["pos_embed"].shape[-1], len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
+        raise CheckpointError(
+            f"{path} holds no DINOv2 network (no pos_embed, patch_embed.proj.weight); {expected}"
+        )
+    width, depth = (
+        arrays["pos_embed"].shape[-1],
+        len({name.split(".")[1] for name in arrays if name.startswith("blocks.")}),
+    )
     registers = " with registers" if {"register_tokens", "reg_token"} & set(arrays) else ""
     if (width, depth) != (VIT_B14.width, VIT_B14.depth) or registers:
-        raise CheckpointError("%s holds DINOv2 %s%s, width %d in %d blocks; %s, width %d in %d blocks without registers"
-                              % (path, PUBLISHED.get((width, depth), "weights"), registers, width, depth, expected, VIT_B14.width,
-                                 VIT_B14.depth))
+        raise CheckpointError(
+            f"{path} holds DINOv2 {PUBLISHED.get((width, depth), 'weights')}{registers}, width "
+            f"{width} in {depth} blocks; {expected}, width {VIT_B14.width} in {VIT_B14.depth} "
+            "blocks without registers"
+        )
 
     # timm drops the mask_token, which only a training with masked patches uses.
     dinov2 = Dinov2(VIT_B14)

@@ -1,7 +1,9 @@
-"""Class codes in the cube [-1, 1]^3: label maps become code maps that the flow can end at, and code maps become labels again.
+"""Class codes in the cube [-1, 1]^3: label maps become code maps that the flow can end at, and code
+maps become labels again.
 
-After FlowSeg (arXiv 2603.19218), whose N codes follow Kronecker sequences: c_k = k (sqrt 2, sqrt 3, sqrt 5) mod 1, scaled to [-1, 1].
-The constants are known second-hand only; counting from k = 1 and scaling each axis by its own minimum and maximum are ours.
+After FlowSeg (arXiv 2603.19218), whose N codes follow Kronecker sequences: c_k = k (sqrt 2, sqrt 3,
+sqrt 5) mod 1, scaled to [-1, 1]. The constants are known second-hand only; counting from k = 1 and
+scaling each axis by its own minimum and maximum are ours.
 
 Smallest distance between two codes (noise of half that size can change a label):
 
@@ -11,6 +13,7 @@ Smallest distance between two codes (noise of half that size can change a label)
     grid       cubic grid, first N points in lexicographic order 2.0000  1.0000  1.0000   .6667   .6667   .4000   .4000   .4000   .3333
     lattice    multiples of three numbers found by random search 3.4641  1.1992   .8914   .7640   .6631   .4033   .3799   .3747   .3349
 """
+
 from __future__ import annotations
 
 from typing import Iterator, Sequence, Tuple, Union
@@ -18,33 +21,34 @@ from typing import Iterator, Sequence, Tuple, Union
 import numpy as np
 
 KINDS = ("kronecker", "r3", "grid", "lattice")
-CHUNK = 1 << 14                            # pixels at a time: a few of their float64 rows fit into a second-level cache
+CHUNK = 1 << 14  # pixels at a time: a few of their float64 rows fit into a second-level cache
 
-_PLASTIC = 1.2207440846057596              # the positive root of x^4 = x + 1
+_PLASTIC = 1.2207440846057596  # the positive root of x^4 = x + 1
 _SQUARE_ROOTS = np.sqrt([2.0, 3.0, 5.0])
 _POWERS = _PLASTIC ** -np.arange(1.0, 4.0)
 
-# For up to N classes, the three numbers whose first N multiples lie farthest apart, of 6,000 to 20,000 random triples.
+# For up to N classes, the three numbers whose first N multiples lie farthest apart, of 6,000 to
+# 20,000 random triples.
 _LATTICES = {
-    4: (.454542, .194273, .923262),
-    11: (.174333, .75061, .66515),
-    19: (.376094, .14173, .049091),
-    29: (.250327, .986825, .588569),
-    40: (.010918, .429722, .749862),
-    64: (.682659, .244588, .998279),
-    100: (.856636, .393976, .003375),
-    150: (.958966, .804283, .998259),
-    171: (.657185, .727722, .003307),
-    182: (.00257, .73336, .957525),
-    256: (.04203, .999556, .630816),
+    4: (0.454542, 0.194273, 0.923262),
+    11: (0.174333, 0.75061, 0.66515),
+    19: (0.376094, 0.14173, 0.049091),
+    29: (0.250327, 0.986825, 0.588569),
+    40: (0.010918, 0.429722, 0.749862),
+    64: (0.682659, 0.244588, 0.998279),
+    100: (0.856636, 0.393976, 0.003375),
+    150: (0.958966, 0.804283, 0.998259),
+    171: (0.657185, 0.727722, 0.003307),
+    182: (0.00257, 0.73336, 0.957525),
+    256: (0.04203, 0.999556, 0.630816),
 }
 
 
 def class_codes(n: int, kind: str = "kronecker") -> np.ndarray:
     """The codes of n classes, float64 [n, 3] in [-1, 1]; row i belongs to class i and depends on n.
 
-    kind: see the module. A network is trained for one n and kind. Raises ValueError for n < 2, an unknown kind, and for the kind
-    "lattice" beyond 256 classes.
+    kind: see the module. A network is trained for one n and kind. Raises ValueError for n < 2, an
+    unknown kind, and for the kind "lattice" beyond 256 classes.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"class_codes: {n!r} classes; there must be 2 or more")
@@ -66,36 +70,49 @@ def _multiples(n: int, alphas: np.ndarray) -> np.ndarray:
 
 def _grid(n: int) -> np.ndarray:
     side = 2
-    while side ** 3 < n:
+    while side**3 < n:
         side += 1
     axis = np.linspace(-1.0, 1.0, side)
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)[:n].copy()
 
 
 def _lattice(n: int) -> Tuple[float, float, float]:
-    """The triple of the smallest tabulated number of classes that is not below n: fewer multiples lie no closer."""
+    """The triple of the smallest tabulated number of classes that is not below n: fewer multiples
+    lie no closer.
+    """
     sizes = [size for size in _LATTICES if size >= n]
     if not sizes:
-        raise ValueError(f"class_codes: no lattice was searched for {n} classes, only for up to {max(_LATTICES)}; use kind='r3' or 'grid'")
+        raise ValueError(
+            f"class_codes: no lattice was searched for {n} classes, only for up to "
+            f"{max(_LATTICES)}; use kind='r3' or 'grid'"
+        )
     return _LATTICES[min(sizes)]
 
 
 def minimum_distance(codes: np.ndarray) -> float:
     """The smallest Euclidean distance between two of the codes [n, 3]."""
     codes = _checked_codes(codes)
-    return float(min(np.sqrt(((codes[k + 1:] - codes[k]) ** 2).sum(1)).min() for k in range(len(codes) - 1)))
+    return float(
+        min(np.sqrt(((codes[k + 1 :] - codes[k]) ** 2).sum(1)).min() for k in range(len(codes) - 1))
+    )
 
 
-def encode(labels: np.ndarray, codes: np.ndarray, ignore: Union[int, Sequence[int], None] = 255) -> Tuple[np.ndarray, np.ndarray]:
-    """Integer labels [..., H, W] -> (code map float32 [..., 3, H, W], mask float32 [..., 1, H, W]: 1 where a label counts, else 0).
+def encode(
+    labels: np.ndarray, codes: np.ndarray, ignore: Union[int, Sequence[int], None] = 255
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Integer labels [..., H, W] -> (code map float32 [..., 3, H, W], mask float32 [..., 1, H, W]:
+    1 where a label counts, else 0).
 
-    ignore: the id, or ids, that mean nothing is known (None: there is none); the code there is 0, the centre of the cube. Resize label
-    maps before encoding, with nearest neighbours: codes in between are those of other classes. Raises ValueError for other labels
-    outside 0 ... n - 1, and for labels that are not integers.
+    ignore: the id, or ids, that mean nothing is known (None: there is none); the code there is 0,
+    the centre of the cube. Resize label maps before encoding, with nearest neighbours: codes in
+    between are those of other classes. Raises ValueError for other labels outside 0 ... n - 1, and
+    for labels that are not integers.
     """
     labels, codes = np.asarray(labels), _checked_codes(codes)
     if labels.dtype.kind not in "iu" or labels.ndim < 2:
-        raise ValueError(f"encode: labels are {labels.dtype} {list(labels.shape)}; expected integers [..., H, W]")
+        raise ValueError(
+            f"encode: labels are {labels.dtype} {list(labels.shape)}; expected integers [..., H, W]"
+        )
     n = len(codes)
     ignored = np.isin(labels, [] if ignore is None else np.atleast_1d(ignore))
     check_labels("encode", labels, n, ~ignored)
@@ -108,19 +125,25 @@ def encode(labels: np.ndarray, codes: np.ndarray, ignore: Union[int, Sequence[in
 
 
 def check_labels(caller: str, labels: np.ndarray, classes: int, counts: np.ndarray) -> None:
-    """Raise ValueError with the ids found if labels, where the boolean map `counts` is set, lie outside 0 ... classes - 1."""
+    """Raise ValueError with the ids found if labels, where the boolean map `counts` is set, lie
+    outside 0 ... classes - 1.
+    """
     wrong = counts & ((labels < 0) | (labels >= classes))
     if wrong.any():
         found = np.unique(labels[wrong])
         shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-        raise ValueError(f"{caller}: label {shown} outside 0 ... {classes - 1}, the {classes} classes; ignore such pixels, or use "
-                         "codes of more classes")
+        raise ValueError(
+            f"{caller}: label {shown} outside 0 ... {classes - 1}, the {classes} classes; ignore "
+            "such pixels, or use codes of more classes"
+        )
 
 
 def decode(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Points x [..., 3, H, W] -> int32 [..., H, W], the class of the nearest code, the lowest on ties.
+    """Points x [..., 3, H, W] -> int32 [..., H, W], the class of the nearest code, the lowest on
+    ties.
 
-    Equal to the class of largest `assignment`, whatever its tau and eps. Raises ValueError where x is not finite.
+    Equal to the class of largest `assignment`, whatever its tau and eps. Raises ValueError where x
+    is not finite.
     """
     x, codes = _checked_points("decode", x), _checked_codes(codes)
     places = x.shape[:-3] + x.shape[-2:]
@@ -138,14 +161,18 @@ def decode(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def assignment(x: np.ndarray, codes: np.ndarray, tau: float = 1.0, eps: float = 1e-2) -> np.ndarray:
-    """Points x [..., 3, H, W] -> float32 [..., N, H, W], the probability of each class, proportional to (distance^2 + eps)^(-1/tau).
+    """Points x [..., 3, H, W] -> float32 [..., N, H, W], the probability of each class,
+    proportional to (distance^2 + eps)^(-1/tau).
 
-    To combine several results for one picture, average these and take the largest; a mean of the points may lie next to a third
-    class. Raises ValueError where x is not finite, for tau <= 0 and eps < 0.
+    To combine several results for one picture, average these and take the largest; a mean of the
+    points may lie next to a third class. Raises ValueError where x is not finite, for tau <= 0 and
+    eps < 0.
     """
     x, codes = _checked_points("assignment", x), _checked_codes(codes)
     if not (tau > 0 and eps >= 0):
-        raise ValueError(f"assignment: tau = {tau}, eps = {eps}; tau must be above 0 and eps not below")
+        raise ValueError(
+            f"assignment: tau = {tau}, eps = {eps}; tau must be above 0 and eps not below"
+        )
     shape = x.shape[:-3] + (len(codes),) + x.shape[-2:]
     found = np.empty(shape, np.float32).reshape(-1, len(codes), shape[-2] * shape[-1])
     for i, part, points in _chunks(x):
@@ -168,12 +195,17 @@ def _chunks(x: np.ndarray) -> Iterator[Tuple[int, slice, np.ndarray]]:
             part = slice(start, start + CHUNK)
             chunk = points[:, part].astype(np.float64)
             if not np.isfinite(chunk).all():
-                raise ValueError("a code map has values that are not finite: the flow diverged; check its weights and learning rate")
+                raise ValueError(
+                    "a code map has values that are not finite: the flow diverged; check its "
+                    "weights and learning rate"
+                )
             yield i, part, chunk
 
 
 def _distance(points: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """Squared distances of points [3, pixels] from one code, from differences: |x|^2 - 2 x mu + |mu|^2 cancels near the code."""
+    """Squared distances of points [3, pixels] from one code, from differences: |x|^2 - 2 x mu +
+    |mu|^2 cancels near the code.
+    """
     total = (points[0] - code[0]) ** 2
     total += (points[1] - code[1]) ** 2
     total += (points[2] - code[2]) ** 2
@@ -190,5 +222,8 @@ def _checked_points(name: str, x: np.ndarray) -> np.ndarray:
 def _checked_codes(codes: np.ndarray) -> np.ndarray:
     codes = np.asarray(codes, np.float64)
     if codes.ndim != 2 or codes.shape[1] != 3 or len(codes) < 2:
-        raise ValueError(f"codes of shape {list(codes.shape)}; expected [N, 3] with N of 2 or more, as class_codes gives them")
+        raise ValueError(
+            f"codes of shape {list(codes.shape)}; expected [N, 3] with N of 2 or more, as "
+            "class_codes gives them"
+        )
     return codes

@@ -1,14 +1,19 @@
-"""The distance potential Phi of FlowSeg and its gradient, the correction of the velocity, in closed form: an operator and its twin.
+"""The distance potential Phi of FlowSeg and its gradient, the correction of the velocity, in closed
+form: an operator and its twin.
 
-With d_k the squared distance of a pixel's point x from code mu_k, and y the pixel's class (arXiv 2603.19218, as known second-hand):
+With d_k the squared distance of a pixel's point x from code mu_k, and y the pixel's class (arXiv
+2603.19218, as known second-hand):
 
     p_k = (d_k + eps)^(-1/tau) / sum_j (d_j + eps)^(-1/tau),   Phi = -log p_y,
     grad Phi = 2/tau sum_k w_k (x - mu_k),   w_k = (1[k = y] - p_k) / (d_k + eps).
 
-Each pixel goes over the classes twice, for its least distance and for the sums, so that no array of pixels times classes exists. The
-powers are taken relative to the least distance and 1 - p_y is a sum over the other classes, since it cancels near the pixel's own code.
-The twin in plain Jittor has such arrays for a run of pixels at a time; it is used for float64, which the tests of the formulas need.
+Each pixel goes over the classes twice, for its least distance and for the sums, so that no array of
+pixels times classes exists. The powers are taken relative to the least distance and 1 - p_y is a
+sum over the other classes, since it cancels near the pixel's own code. The twin in plain Jittor has
+such arrays for a run of pixels at a time; it is used for float64, which the tests of the formulas
+need.
 """
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -17,7 +22,7 @@ from jseg.flowseg.presets import check_numbers
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
-CHUNK_BYTES = 8 << 20                      # of one of the twin's arrays of classes times pixels
+CHUNK_BYTES = 8 << 20  # of one of the twin's arrays of classes times pixels
 
 CPU_HEADER = """
 #include <cmath>
@@ -138,27 +143,45 @@ else correct<false><<<blocks, 256>>>(pixels, plane, in0_p, in1_p, in2_p, in2_sha
 
 
 def correction(x, labels, codes, tau: float = 1.0, eps: float = 1e-2) -> Tuple[object, object]:
-    """(grad Phi [B, 3, H, W], Phi [B, H, W]) at the points x [B, 3, H, W] for labels int32 [B, H, W] and codes [N, 3].
+    """(grad Phi [B, 3, H, W], Phi [B, H, W]) at the points x [B, 3, H, W] for labels int32 [B, H,
+    W] and codes [N, 3].
 
-    Both are 0 where a label is none of the N classes. They are constants: no gradient passes to x. Arrays or Vars; x and codes are
-    float32, or both float64 Vars. tau = 1 saves a logarithm and an exponential per pixel and class. Raises ValueError for
-    tau or eps out of `presets.RANGES`: with eps = 0, a point on its own code would divide 0 by 0.
+    Both are 0 where a label is none of the N classes. They are constants: no gradient passes to x.
+    Arrays or Vars; x and codes are float32, or both float64 Vars. tau = 1 saves a logarithm and an
+    exponential per pixel and class. Raises ValueError for tau or eps out of `presets.RANGES`: with
+    eps = 0, a point on its own code would divide 0 by 0.
     """
     check_numbers("correction: ", tau=tau, eps=eps)
     batch, _, height, width = x.shape
     with jt.no_grad():
-        x, labels, codes = as_var(x).detach().reshape(batch, 3, -1), as_var(labels).int32().reshape(batch, -1), as_var(codes).detach()
-        gradient, potential = (_compiled if x.dtype == "float32" else plain)(x, labels, codes, tau, eps)
+        x, labels, codes = (
+            as_var(x).detach().reshape(batch, 3, -1),
+            as_var(labels).int32().reshape(batch, -1),
+            as_var(codes).detach(),
+        )
+        gradient, potential = (_compiled if x.dtype == "float32" else plain)(
+            x, labels, codes, tau, eps
+        )
         return gradient.reshape(batch, 3, height, width), potential.reshape(batch, height, width)
 
 
 def _compiled(x, labels, codes, tau: float, eps: float):
-    return jt.code([x.shape, labels.shape], [x.dtype, x.dtype], [x, labels, codes], cpu_header=CPU_HEADER, cpu_src=CPU,
-                   cuda_header=CUDA_HEADER, cuda_src=CUDA, data={"tau": tau, "eps": eps})
+    return jt.code(
+        [x.shape, labels.shape],
+        [x.dtype, x.dtype],
+        [x, labels, codes],
+        cpu_header=CPU_HEADER,
+        cpu_src=CPU,
+        cuda_header=CUDA_HEADER,
+        cuda_src=CUDA,
+        data={"tau": tau, "eps": eps},
+    )
 
 
 def plain(x, labels, codes, tau: float, eps: float):
-    """The twin: x [B, 3, P], labels [B, P] -> (gradient [B, 3, P], potential [B, P]), in runs of pixels that keep to `CHUNK_BYTES`."""
+    """The twin: x [B, 3, P], labels [B, P] -> (gradient [B, 3, P], potential [B, P]), in runs of
+    pixels that keep to `CHUNK_BYTES`.
+    """
     batch, _, pixels = x.shape
     run, parts = max(1, CHUNK_BYTES // (4 * batch * codes.shape[0])), []
     for start in range(0, pixels, run):
@@ -171,17 +194,25 @@ def plain(x, labels, codes, tau: float, eps: float):
 def _plain_run(x, labels, codes, tau: float, eps: float):
     batch, pixels, n = x.shape[0], x.shape[2], codes.shape[0]
     shape = [batch, n, pixels]
-    differences = [x[:, c].reshape(batch, 1, pixels).expand(shape) - codes[:, c].reshape(1, n, 1).expand(shape) for c in range(3)]
-    distance = sum(u * u for u in differences) + eps                                                    # [B, N, p]
+    differences = [
+        x[:, c].reshape(batch, 1, pixels).expand(shape) - codes[:, c].reshape(1, n, 1).expand(shape)
+        for c in range(3)
+    ]
+    distance = sum(u * u for u in differences) + eps  # [B, N, p]
     ratio = distance.min(1, keepdims=True) / distance
     power = ratio if tau == 1 else jt.exp(jt.log(ratio) / tau)
-    own = (labels.reshape(batch, 1, pixels).expand(shape) == jt.arange(n).reshape(1, n, 1).expand(shape)).cast(x.dtype)
+    own = (
+        labels.reshape(batch, 1, pixels).expand(shape)
+        == jt.arange(n).reshape(1, n, 1).expand(shape)
+    ).cast(x.dtype)
     other = power * (1 - own)
-    others = other.sum(1, keepdims=True)                                                                # [B, 1, p]
+    others = other.sum(1, keepdims=True)  # [B, 1, p]
     total = others + (power * own).sum(1, keepdims=True)
     weights = (own * others - other) / (total * distance)
-    pulls = [(weights * u).sum(1) * (2 / tau) for u in differences] + [jt.log(total[:, 0]) - (own * jt.log(ratio)).sum(1) / tau]
-    found = jt.stack(pulls, 1)                                                                          # [B, 4, p]
+    pulls = [(weights * u).sum(1) * (2 / tau) for u in differences] + [
+        jt.log(total[:, 0]) - (own * jt.log(ratio)).sum(1) / tau
+    ]
+    found = jt.stack(pulls, 1)  # [B, 4, p]
     known = own.sum(1, keepdims=True).expand(found.shape) > 0
     found = jt.ternary(known, found, jt.zeros_like(found))
     return found[:, :3], found[:, 3]

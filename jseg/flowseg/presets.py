@@ -1,18 +1,44 @@
-"""The table of FlowSeg's networks, one row per published or shipped size: PixNerd (arXiv 2507.23268) with class codes as its pictures.
+"""The table of FlowSeg's networks, one row per published or shipped size: PixNerd (arXiv
+2507.23268) with class codes as its pictures.
 
-Rows are frozen dataclasses; `dataclasses.replace(NETWORKS["small"], labels=11)` makes a variant. "pixnerd-L/16" and "pixnerd-XL/16" are
-configs_c2i/ of the official PixNerd code; which of them FlowSeg used is not known, the small sizes are ours.
+Rows are frozen dataclasses; `dataclasses.replace(NETWORKS["small"], labels=11)` makes a variant.
+"pixnerd-L/16" and "pixnerd-XL/16" are configs_c2i/ of the official PixNerd code; which of them
+FlowSeg used is not known, the small sizes are ours.
 """
+
 from jseg.configs import PixNerdConfig
 
 NETWORKS = {
-    "pixnerd-L/16": PixNerdConfig(),                                                            # 452,113,795 parameters
-    "pixnerd-XL/16": PixNerdConfig(hidden_size=1152, depth=26, pixel_blocks=4),                 # 700,589,219 parameters
+    "pixnerd-L/16": PixNerdConfig(),  # 452,113,795 parameters
+    "pixnerd-XL/16": PixNerdConfig(
+        hidden_size=1152, depth=26, pixel_blocks=4
+    ),  # 700,589,219 parameters
     # 2,116,003 parameters; a training step of 8 crops: 0.63 s of one core.
-    "small": PixNerdConfig(hidden_size=128, heads=2, depth=6, pixel_channels=16, patch=8, classes=0, labels=11, width=160, height=120),
+    "small": PixNerdConfig(
+        hidden_size=128,
+        heads=2,
+        depth=6,
+        pixel_channels=16,
+        patch=8,
+        classes=0,
+        labels=11,
+        width=160,
+        height=120,
+    ),
     # 120,619 parameters, for tests.
-    "tiny": PixNerdConfig(hidden_size=48, heads=3, depth=2, pixel_blocks=1, pixel_channels=8, frequencies=4, patch=8, classes=0, labels=11,
-                          width=48, height=32),
+    "tiny": PixNerdConfig(
+        hidden_size=48,
+        heads=3,
+        depth=2,
+        pixel_blocks=1,
+        pixel_channels=8,
+        frequencies=4,
+        patch=8,
+        classes=0,
+        labels=11,
+        width=48,
+        height=32,
+    ),
 }
 
 # What the numbers of the loss may be. Codes lie in [-1, 1], where float32 points are 6e-8 apart;
@@ -21,11 +47,14 @@ RANGES = {"weight": (0, 1e6), "tau": (1e-6, 1e6), "eps": (1e-12, 1e6), "shift": 
 
 
 def check_numbers(mark: str, **values) -> None:
-    """Raise ValueError for the first of the values, given by its name in `RANGES`, that is not in its range; NaN is in none.
+    """Raise ValueError for the first of the values, given by its name in `RANGES`, that is not in
+    its range; NaN is in none.
 
     mark: what stands before the name in the message, such as "--".
     """
     for name, value in values.items():
         least, most = RANGES[name]
         if not least <= value <= most:
-            raise ValueError(f"{mark}{name} is {value}; expected a number from {least:g} to {most:g}")
+            raise ValueError(
+                f"{mark}{name} is {value}; expected a number from {least:g} to {most:g}"
+            )

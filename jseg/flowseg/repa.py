@@ -1,9 +1,12 @@
-"""Representation alignment (REPA, Yu et al. 2024): the network's inner tokens are drawn to those of a frozen encoder of the picture.
+"""Representation alignment (REPA, Yu et al. 2024): the network's inner tokens are drawn to those of
+a frozen encoder of the picture.
 
-As in PixNerd: tokens after block 8 through three linear layers with SiLU, held against DINOv2 ViT-B/14's last patch tokens of the clean
-picture, by 1 minus their cosine; weight 0.5. FlowSeg reports +2.9 mIoU for it (second-hand); a training runs without it. Mirrors
-training_repa.py of the official PixNerd code, with its names proj.0.{0,2,4}.
+As in PixNerd: tokens after block 8 through three linear layers with SiLU, held against DINOv2
+ViT-B/14's last patch tokens of the clean picture, by 1 minus their cosine; weight 0.5. FlowSeg
+reports +2.9 mIoU for it (second-hand); a training runs without it. Mirrors training_repa.py of the
+official PixNerd code, with its names proj.0.{0,2,4}.
 """
+
 from __future__ import annotations
 
 from typing import Callable, Dict
@@ -14,23 +17,39 @@ from jseg.flowseg.dinov2 import resize
 from jseg.nn.layers import SiLU, as_var, nn
 from jseg.runtime import jt
 
-BLOCK = 8                                  # the transformer block, counted from 1, whose output is aligned
+BLOCK = 8  # the transformer block, counted from 1, whose output is aligned
 WEIGHT = 0.5
 EPS = 1e-8
 
 
 class Alignment(nn.Module):
-    """alignment(losses, tokens [B, L, width], picture [B, 3, H, W] in [-1, 1]) -> the losses with "loss" increased and "repa" added.
+    """alignment(losses, tokens [B, L, width], picture [B, 3, H, W] in [-1, 1]) -> the losses with
+    "loss" increased and "repa" added.
 
-    encoder: picture -> tokens [B, L, encoder_width], such as `Dinov2`. patch, encoder_patch: the picture is resized by encoder_patch /
-    patch, so that both networks see the same L patches. The parameters are the projector's alone, to be trained with the network's
-    (and not kept afterwards); gradients reach them and `tokens`. Raises ValueError where the tokens do not match.
+    encoder: picture -> tokens [B, L, encoder_width], such as `Dinov2`. patch, encoder_patch: the
+    picture is resized by encoder_patch / patch, so that both networks see the same L patches. The
+    parameters are the projector's alone, to be trained with the network's (and not kept
+    afterwards); gradients reach them and `tokens`. Raises ValueError where the tokens do not match.
     """
 
-    def __init__(self, encoder: Callable, width: int, patch: int = 16, weight: float = WEIGHT, encoder_width: int = 768,
-                 encoder_patch: int = 14):
-        self.proj = nn.Sequential(nn.Sequential(nn.Linear(width, width), SiLU(), nn.Linear(width, width), SiLU(),
-                                                nn.Linear(width, encoder_width)))
+    def __init__(
+        self,
+        encoder: Callable,
+        width: int,
+        patch: int = 16,
+        weight: float = WEIGHT,
+        encoder_width: int = 768,
+        encoder_patch: int = 14,
+    ):
+        self.proj = nn.Sequential(
+            nn.Sequential(
+                nn.Linear(width, width),
+                SiLU(),
+                nn.Linear(width, width),
+                SiLU(),
+                nn.Linear(width, encoder_width),
+            )
+        )
         # In a function, where the encoder is no part of this module's parameters and state.
         self._targets = lambda picture: targets(encoder, picture, patch, encoder_patch)
         self._weight = weight
@@ -41,27 +60,39 @@ class Alignment(nn.Module):
 
 
 def targets(encoder: Callable, picture, patch: int, encoder_patch: int = 14):
-    """The encoder's tokens [B, L, D], constants, of a picture [B, 3, H, W] in [-1, 1] seen in patches of `patch` pixels.
+    """The encoder's tokens [B, L, D], constants, of a picture [B, 3, H, W] in [-1, 1] seen in
+    patches of `patch` pixels.
 
     Raises ValueError for H or W that is no multiple of the patch.
     """
     picture = as_var(picture)
     height, width = picture.shape[2:]
     if height % patch or width % patch:
-        raise ValueError(f"REPA: a picture of {width}x{height}; expected multiples of the patch, {patch}")
+        raise ValueError(
+            f"REPA: a picture of {width}x{height}; expected multiples of the patch, {patch}"
+        )
     with jt.no_grad():
-        return encoder(resize(picture.detach(), height // patch * encoder_patch, width // patch * encoder_patch)).detach()
+        return encoder(
+            resize(
+                picture.detach(), height // patch * encoder_patch, width // patch * encoder_patch
+            )
+        ).detach()
 
 
 def distance(tokens, wanted):
-    """The mean over tokens of 1 - cosine, of tokens and wanted [B, L, D]: 0 for equal directions, 2 for opposite ones; a Var [1]."""
+    """The mean over tokens of 1 - cosine, of tokens and wanted [B, L, D]: 0 for equal directions, 2
+    for opposite ones; a Var [1].
+    """
     if list(tokens.shape) != list(wanted.shape):
-        raise ValueError(f"REPA: projected tokens {list(tokens.shape)}, encoder's tokens {list(wanted.shape)}; expected equal shapes: the "
-                         f"tokens of the network's patches, without others, and the encoder's width")
+        raise ValueError(
+            f"REPA: projected tokens {list(tokens.shape)}, encoder's tokens {list(wanted.shape)}; "
+            "expected equal shapes: the tokens of the network's patches, without others, and the "
+            "encoder's width"
+        )
     # Divided by lengths one by one, since a product of small ones underflows.
-    cosine = (_unit(tokens) * _unit(wanted)).sum(-1)                                                       # [B, L]
+    cosine = (_unit(tokens) * _unit(wanted)).sum(-1)  # [B, L]
     return (1 - cosine).mean()
 
 
 def _unit(x):
-    return x / jt.sqrt(jt.maximum((x * x).sum(-1, keepdims=True), np.float32(EPS ** 2)))
+    return x / jt.sqrt(jt.maximum((x * x).sum(-1, keepdims=True), np.float32(EPS**2)))

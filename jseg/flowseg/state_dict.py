@@ -122,8 +122,8 @@ def preset_of(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
 def another_size(
     expected: Mapping[str, Tuple[int, ...]], given: Mapping[str, Tuple[int, ...]]
 ) -> Optional[str]:
-    """What to say where both are PixNerd networks and of different sizes, with the preset to "
-      "give; None otherwise."""
+    """What to say where both are PixNerd networks and of different sizes, with the preset to
+    give; None otherwise."""
     if PIXNERD_MARK not in expected or PIXNERD_MARK not in given:
         return None
     try:

@@ -1,4 +1,7 @@
-"""What a training of FlowSeg looks at on the side: mIoU on the validation examples, and previews of the same."""
+"""What a training of FlowSeg looks at on the side: mIoU on the validation examples, and previews of
+the same.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -17,28 +20,46 @@ from jseg.images import save_picture
 from jseg.metrics import confusion, mean_iou, pixel_accuracy
 
 SHOWN = 6
-PROTOCOL = 1                   # counted up whenever the same network would get another score
+PROTOCOL = 1  # counted up whenever the same network would get another score
 
 
 class Validation:
-    """The network, which may be changing, against the label maps of `examples`; load(example) gives (picture, label).
+    """The network, which may be changing, against the label maps of `examples`; load(example) gives
+    (picture, label).
 
-    Called with stop() -> bool it gives {"miou", "accuracy"}, of one confusion matrix over all pixels that are known, each picture in
-    its own size; or None as soon as stop() is true. `preview(path)` writes a sheet of a few: picture, label map, result.
+    Called with stop() -> bool it gives {"miou", "accuracy"}, of one confusion matrix over all
+    pixels that are known, each picture in its own size; or None as soon as stop() is true.
+    `preview(path)` writes a sheet of a few: picture, label map, result.
     """
 
-    def __init__(self, network, examples: List[Example], load: Load, classes: ClassSet, steps: int = 10):
-        self.network, self.examples, self.load, self.classes, self.steps = network, examples, load, classes, steps
+    def __init__(
+        self, network, examples: List[Example], load: Load, classes: ClassSet, steps: int = 10
+    ):
+        self.network, self.examples, self.load, self.classes, self.steps = (
+            network,
+            examples,
+            load,
+            classes,
+            steps,
+        )
 
     @property
     def measured(self) -> Dict[str, object]:
         """What a score depends on beside the network: scores of different ones are not compared."""
         digest = hashlib.sha256()
         for example in self.examples:
-            sizes = [os.stat(path).st_size if os.path.isfile(path) else -1 for path in (example.picture, example.label)]
+            sizes = [
+                os.stat(path).st_size if os.path.isfile(path) else -1
+                for path in (example.picture, example.label)
+            ]
             digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
         digest.update(contents_of(self.examples).encode("ascii"))
-        return {"protocol": PROTOCOL, "examples": len(self.examples), "steps": self.steps, "data": digest.hexdigest()}
+        return {
+            "protocol": PROTOCOL,
+            "examples": len(self.examples),
+            "steps": self.steps,
+            "data": digest.hexdigest(),
+        }
 
     def __call__(self, stop: Callable[[], bool] = lambda: False) -> Optional[Dict[str, float]]:
         total = np.zeros((len(self.classes),) * 2, np.int64)
@@ -48,14 +69,18 @@ class Validation:
                 if stop():
                     return None
                 picture, label = self.load(example)
-                total += confusion(segmenter.segment(picture, example.stem), label, len(self.classes))
+                total += confusion(
+                    segmenter.segment(picture, example.stem), label, len(self.classes)
+                )
         finally:
             self.network.train()
         return {"miou": mean_iou(total), "accuracy": pixel_accuracy(total)}
 
     def preview(self, path: Path) -> None:
         """Write a contact sheet."""
-        chosen = np.unique(np.linspace(0, len(self.examples) - 1, min(SHOWN, len(self.examples))).astype(int))
+        chosen = np.unique(
+            np.linspace(0, len(self.examples) - 1, min(SHOWN, len(self.examples))).astype(int)
+        )
         rows = []
         try:
             segmenter = Segmenter(self.network, self.steps)
@@ -65,4 +90,11 @@ class Validation:
                 rows.append([picture, colorize(label, self.classes), colorize(found, self.classes)])
         finally:
             self.network.train()
-        save_picture(path, contact_sheet(rows, ["picture", "label", "result"], [self.examples[index].stem for index in chosen]))
+        save_picture(
+            path,
+            contact_sheet(
+                rows,
+                ["picture", "label", "result"],
+                [self.examples[index].stem for index in chosen],
+            ),
+        )

@@ -1,8 +1,11 @@
-"""What a pickle may ask for: a table of names, each with the array or plain container that we build in its place.
+"""What a pickle may ask for: a table of names, each with the array or plain container that we build
+in its place.
 
-No name is ever imported: the interpreter in pickles.py looks it up here and refuses, by name, what is not here. The entries
-cover what Jittor, NumPy 1 and 2 and the standard library's containers write; pytorch.py adds PyTorch's.
+No name is ever imported: the interpreter in pickles.py looks it up here and refuses, by name, what
+is not here. The entries cover what Jittor, NumPy 1 and 2 and the standard library's containers
+write; pytorch.py adds PyTorch's.
 """
+
 from __future__ import annotations
 
 import re
@@ -12,12 +15,14 @@ import numpy as np
 
 from jseg.formats.tensor import CheckpointError, Memory, Tensor, checked_sizes, dtype_of, unreadable
 
-# Shorter strings are kept as bytes or str, because they may be names; arrays of any interest are longer.
+# Shorter strings are kept as bytes or str, because they may be names; arrays of any interest are
+# longer.
 SHORT = 4096
 
 
 class Global:
     """A name that a pickle asked for: never imported, only compared with the table."""
+
     __slots__ = ("path",)
 
     def __init__(self, path: str):
@@ -30,6 +35,7 @@ class Record(dict):
 
 class Dtype:
     """A NumPy dtype under construction: the code, then (BUILD) the byte order."""
+
     __slots__ = ("code", "order")
 
     def __init__(self, code: str):
@@ -41,7 +47,9 @@ class Dtype:
 
 
 class Unbuilt(Tensor):
-    """An ndarray between `_reconstruct` and BUILD, which fills it in place because the pickle may refer to it already."""
+    """An ndarray between `_reconstruct` and BUILD, which fills it in place because the pickle may
+    refer to it already.
+    """
 
     def __init__(self):
         self.blob = None
@@ -49,6 +57,7 @@ class Unbuilt(Tensor):
 
 class LongText:
     """A long text, left undecoded: pickle protocols up to 2 store arrays so."""
+
     __slots__ = ("blob",)
 
     def __init__(self, blob):
@@ -62,7 +71,10 @@ def blob_of(data):
     if isinstance(data, bytes):
         return Memory(data)
     if not (hasattr(data, "read") and hasattr(data, "size")):
-        raise CheckpointError("an array's contents are not bytes (an object array?); expected numbers, export the weights alone")
+        raise CheckpointError(
+            "an array's contents are not bytes (an object array?); expected numbers, export the "
+            "weights alone"
+        )
     return data
 
 
@@ -73,12 +85,15 @@ def strides_of(shape: Sequence[int], fortran: bool):
     strides, shape = [1], checked_sizes(shape)
     for n in shape[:-1]:
         strides.append(strides[-1] * n)
-    return strides[:len(shape)]
+    return strides[: len(shape)]
 
 
 def _reconstruct(subtype, shape, code):
     if not (isinstance(subtype, Global) and subtype.path == "numpy.ndarray"):
-        raise CheckpointError("the pickle builds an array of another class than numpy.ndarray; export the weights alone")
+        raise CheckpointError(
+            "the pickle builds an array of another class than numpy.ndarray; export the weights "
+            "alone"
+        )
     return Unbuilt()
 
 
@@ -110,44 +125,87 @@ def _variable(value):
 def _dict(*args):
     result = {}
     for arg in args:
-        if not isinstance(arg, Global):                                   # a defaultdict's factory
+        if not isinstance(arg, Global):  # a defaultdict's factory
             for key, value in arg.items() if isinstance(arg, dict) else arg:
                 result[checked_key(key)] = value
     return result
 
 
-# What a pickle may call. Each entry builds an array or a plain container from the pickle's own values.
+# What a pickle may call. Each entry builds an array or a plain container from the pickle's own
+# values.
 BUILDERS: Dict[str, Callable] = {
-    # Containers of the standard library, kept as what they contain: state dicts and optimiser states are made of them.
-    "collections.OrderedDict": _dict, "collections.defaultdict": _dict, "collections.Counter": _dict, "builtins.dict": _dict,
-    "builtins.list": lambda items=(): list(items), "builtins.tuple": lambda items=(): tuple(items),
-    "builtins.set": lambda items=(): list(items), "builtins.frozenset": lambda items=(): list(items),
+    # Containers of the standard library, kept as what they contain: state dicts and optimiser
+    # states are made of them.
+    "collections.OrderedDict": _dict,
+    "collections.defaultdict": _dict,
+    "collections.Counter": _dict,
+    "builtins.dict": _dict,
+    "builtins.list": lambda items=(): list(items),
+    "builtins.tuple": lambda items=(): tuple(items),
+    "builtins.set": lambda items=(): list(items),
+    "builtins.frozenset": lambda items=(): list(items),
     "collections.deque": lambda items=(), *limit: list(items),
-    # The command line that many training programs store beside the weights: attributes only, kept as a dict.
-    "argparse.Namespace": lambda: Record(), "types.SimpleNamespace": lambda: Record(),
+    # The command line that many training programs store beside the weights: attributes only, kept
+    # as a dict.
+    "argparse.Namespace": lambda: Record(),
+    "types.SimpleNamespace": lambda: Record(),
     # Settings of programs: places as text, spans and times as the numbers they were made of.
-    **{f"{module}.{name}": lambda *parts: "/".join(map(str, parts)) for module in ("pathlib", "pathlib._local")
-       for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")},
-    **{name: lambda *values: values for name in ("builtins.range", "builtins.xrange", "builtins.slice", "datetime.datetime",
-                                                 "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone")},
-    # Protocols up to 2 have no byte strings: they store text to be encoded as Latin-1, or call bytes() for an empty one.
-    "_codecs.encode": _encode, "builtins.bytes": lambda: b"", "builtins.bytearray": lambda data=b"", *codec: blob_of(data),
+    **{
+        f"{module}.{name}": lambda *parts: "/".join(map(str, parts))
+        for module in ("pathlib", "pathlib._local")
+        for name in (
+            "PosixPath",
+            "WindowsPath",
+            "PurePosixPath",
+            "PureWindowsPath",
+            "Path",
+            "PurePath",
+        )
+    },
+    **{
+        name: lambda *values: values
+        for name in (
+            "builtins.range",
+            "builtins.xrange",
+            "builtins.slice",
+            "datetime.datetime",
+            "datetime.date",
+            "datetime.time",
+            "datetime.timedelta",
+            "datetime.timezone",
+        )
+    },
+    # Protocols up to 2 have no byte strings: they store text to be encoded as Latin-1, or call
+    # bytes() for an empty one.
+    "_codecs.encode": _encode,
+    "builtins.bytes": lambda: b"",
+    "builtins.bytearray": lambda data=b"", *codec: blob_of(data),
     "builtins.complex": complex,
     # NumPy arrays, scalars and dtypes; NumPy 2 moved its modules from core to _core.
     "numpy.dtype": lambda code, *flags: Dtype(code),
-    "numpy.core.multiarray._reconstruct": _reconstruct, "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _frombuffer,
     # Jittor's variable: a wrapper around one ndarray.
-    "jittor.jittor_core.Var": _variable, "jittor.Var": _variable, "jittor_core.Var": _variable, "jittor_core.jittor_core.Var": _variable,
+    "jittor.jittor_core.Var": _variable,
+    "jittor.Var": _variable,
+    "jittor_core.Var": _variable,
+    "jittor_core.jittor_core.Var": _variable,
 }
 # What a pickle may mention (as an argument, a key or a value) but not call.
-MENTIONS = {"numpy.ndarray"} | {f"builtins.{name}" for name in ("int", "float", "str", "bool", "long", "unicode", "object",
-                                                            "Ellipsis")}
-# Element types and layouts of PyTorch that no array here has: named as such, since their files are no one's attack.
-UNREAD = re.compile(r"torch\.(?P<type>float[1-8]_\w+|complex\d+|qu?int\w+|u?int[1-7]|bits\w+)"
-                    r"|torch\.(?:cuda\.)?(?P<storage>(?:Complex|QU?Int)\w+)Storage"
-                    r"|torch\._utils\._rebuild_(?P<layout>qtensor|sparse\w*|nested\w*|meta\w*)\w*")
-# Lightning before 1.5 files the state of each callback under its class. A class as a dictionary key does nothing here.
+MENTIONS = {"numpy.ndarray"} | {
+    f"builtins.{name}"
+    for name in ("int", "float", "str", "bool", "long", "unicode", "object", "Ellipsis")
+}
+# Element types and layouts of PyTorch that no array here has: named as such, since their files are
+# no one's attack.
+UNREAD = re.compile(
+    r"torch\.(?P<type>float[1-8]_\w+|complex\d+|qu?int\w+|u?int[1-7]|bits\w+)"
+    r"|torch\.(?:cuda\.)?(?P<storage>(?:Complex|QU?Int)\w+)Storage"
+    r"|torch\._utils\._rebuild_(?P<layout>qtensor|sparse\w*|nested\w*|meta\w*)\w*"
+)
+# Lightning before 1.5 files the state of each callback under its class. A class as a dictionary key
+# does nothing here.
 MENTIONED_PACKAGES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
 
 
@@ -155,7 +213,7 @@ def canonical(module: str, name: str) -> str:
     """`module.name`, with the renamed modules of Python 2 and NumPy 2 brought to one name."""
     module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
     if module.startswith("numpy._core."):
-        module = "numpy.core." + module[len("numpy._core."):]
+        module = "numpy.core." + module[len("numpy._core.") :]
     return module + "." + name
 
 
@@ -164,13 +222,20 @@ def refusal(path: str) -> CheckpointError:
     match = UNREAD.fullmatch(path)
     if match:
         layout = (match["layout"] or "").split("_")[0]
-        return unreadable(f"torch.{match['type']}" if match["type"] else
-                          {"Q": "quantised ", "C": ""}[match["storage"][0]] + match["storage"] if match["storage"] else
-                          {"qtensor": "quantised tensor"}.get(layout, f"{layout} tensor"))
+        return unreadable(
+            f"torch.{match['type']}"
+            if match["type"]
+            else {"Q": "quantised ", "C": ""}[match["storage"][0]] + match["storage"]
+            if match["storage"]
+            else {"qtensor": "quantised tensor"}.get(layout, f"{layout} tensor")
+        )
     if not re.fullmatch(r"[\w.<>]{1,120}", path):
         path = ascii(path[:120])
-    return CheckpointError("the pickle asks for %s, which is no array; nothing was run; expected arrays and plain containers; if you trust "
-                           "the file, export its weights alone (state_dict of tensors, or .safetensors) where it was made" % path)
+    return CheckpointError(
+        f"the pickle asks for {path}, which is no array; nothing was run; expected arrays and "
+        "plain containers; if you trust the file, export its weights alone (state_dict of "
+        "tensors, or .safetensors) where it was made"
+    )
 
 
 def checked_key(key):

@@ -1,8 +1,10 @@
 """Jittor's .pkl, and any other pickle of arrays: read without execution, written without pickling.
 
-A Jittor file is a pickle of protocol 4, the SHA-1 of it and a mark of 8 bytes (jittor.save). Ours are the same, so
-`jittor.load` and the release's scripts read them; the JSON record is a text that the pickle pushes first and drops at once.
+A Jittor file is a pickle of protocol 4, the SHA-1 of it and a mark of 8 bytes (jittor.save). Ours
+are the same, so `jittor.load` and the release's scripts read them; the JSON record is a text that
+the pickle pushes first and drops at once.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -23,20 +25,29 @@ MAX_RECORD = 1 << 26
 
 
 def read(file: BinaryIO, data, size: int, sealed: bool):
-    """The object in the pickle; Jittor's SHA-1 is checked where there is one, and must be there in a `sealed` file."""
+    """The object in the pickle; Jittor's SHA-1 is checked where there is one, and must be there in
+    a `sealed` file.
+    """
     file.seek(max(0, size - TRAILER))
     trailer, end = file.read(TRAILER), size
     if len(trailer) == TRAILER and trailer.endswith(MARK):
         end -= TRAILER
         if _sha1(file, end) != trailer[:20]:
-            raise CheckpointError("the contents do not match their SHA-1; the file is damaged, copy or download it again")
+            raise CheckpointError(
+                "the contents do not match their SHA-1; the file is damaged, copy or download it "
+                "again"
+            )
     elif sealed:
-        raise CheckpointError("the SHA-1 at its end is missing; the file is truncated, copy or download it again")
+        raise CheckpointError(
+            "the SHA-1 at its end is missing; the file is truncated, copy or download it again"
+        )
     unpickler = Unpickler(data, Region(file, 0, size))
     tree = unpickler.load()
     if unpickler.position != end:
-        raise CheckpointError("the pickle ends at byte %d of %d; the file is truncated or corrupt, copy or download it again"
-                              % (unpickler.position, end))
+        raise CheckpointError(
+            f"the pickle ends at byte {unpickler.position} of {end}; the file is truncated or "
+            "corrupt, copy or download it again"
+        )
     return tree
 
 
@@ -44,7 +55,7 @@ def read_record(file: BinaryIO, size: int) -> Optional[bytes]:
     """The JSON text at the start of a pickle that we wrote; None for any other."""
     file.seek(0)
     head = file.read(len(START) + 4)
-    length = int.from_bytes(head[len(START):], "little")
+    length = int.from_bytes(head[len(START) :], "little")
     if not head.startswith(START) or length > min(MAX_RECORD, size):
         return None
     text = file.read(length)
@@ -52,10 +63,11 @@ def read_record(file: BinaryIO, size: int) -> Optional[bytes]:
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]], record: str) -> None:
-    """Write arrays, each made by a call, as a Jittor file of ndarrays under their names; equal arrays give equal bytes.
+    """Write arrays, each made by a call, as a Jittor file of ndarrays under their names; equal
+    arrays give equal bytes.
 
-    The opcodes are written here because a pickler would keep a copy of every array until its end, and because NumPy 2's
-    pickles name modules that NumPy 1 lacks.
+    The opcodes are written here because a pickler would keep a copy of every array until its end,
+    and because NumPy 2's pickles name modules that NumPy 1 lacks.
     """
     digest = hashlib.sha1()
 
@@ -68,7 +80,11 @@ def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]], record
         array = make()
         data = raw(array)
         put(_text(name) + _array_opcodes(array))
-        put(pickle.BINBYTES + struct.pack("<I", len(data)) if len(data) < 1 << 32 else pickle.BINBYTES8 + struct.pack("<Q", len(data)))
+        put(
+            pickle.BINBYTES + struct.pack("<I", len(data))
+            if len(data) < 1 << 32
+            else pickle.BINBYTES8 + struct.pack("<Q", len(data))
+        )
         put(data)
         put(pickle.TUPLE + pickle.BUILD)
     put(pickle.SETITEMS + pickle.STOP)
@@ -76,17 +92,58 @@ def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]], record
 
 
 def _array_opcodes(array: np.ndarray) -> bytes:
-    """numpy's `_reconstruct` call and its state (version, shape, dtype, Fortran order) up to the values."""
+    """numpy's `_reconstruct` call and its state (version, shape, dtype, Fortran order) up to the
+    values.
+    """
     none = pickle.NONE
     minus_one = pickle.BININT + struct.pack("<i", -1)
     order = array.dtype.str[0]
-    dtype_state = pickle.MARK + pickle.BININT1 + b"\x03" + _text(order) + none * 3 + minus_one * 2 + pickle.BININT1 + b"\0" + pickle.TUPLE
-    dtype = (pickle.GLOBAL + b"numpy\ndtype\n" + _text(array.dtype.str[1:]) + pickle.NEWFALSE + pickle.NEWTRUE + pickle.TUPLE3
-             + pickle.REDUCE + dtype_state + pickle.BUILD)
-    shape = pickle.MARK + b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", n) for n in array.shape) + pickle.TUPLE
-    return (pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n" + pickle.GLOBAL + b"numpy\nndarray\n"
-            + pickle.BININT1 + b"\0" + pickle.TUPLE1 + pickle.SHORT_BINBYTES + b"\x01b" + pickle.TUPLE3 + pickle.REDUCE
-            + pickle.MARK + pickle.BININT1 + b"\x01" + shape + dtype + pickle.NEWFALSE)
+    dtype_state = (
+        pickle.MARK
+        + pickle.BININT1
+        + b"\x03"
+        + _text(order)
+        + none * 3
+        + minus_one * 2
+        + pickle.BININT1
+        + b"\0"
+        + pickle.TUPLE
+    )
+    dtype = (
+        pickle.GLOBAL
+        + b"numpy\ndtype\n"
+        + _text(array.dtype.str[1:])
+        + pickle.NEWFALSE
+        + pickle.NEWTRUE
+        + pickle.TUPLE3
+        + pickle.REDUCE
+        + dtype_state
+        + pickle.BUILD
+    )
+    shape = (
+        pickle.MARK
+        + b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", n) for n in array.shape)
+        + pickle.TUPLE
+    )
+    return (
+        pickle.GLOBAL
+        + b"numpy.core.multiarray\n_reconstruct\n"
+        + pickle.GLOBAL
+        + b"numpy\nndarray\n"
+        + pickle.BININT1
+        + b"\0"
+        + pickle.TUPLE1
+        + pickle.SHORT_BINBYTES
+        + b"\x01b"
+        + pickle.TUPLE3
+        + pickle.REDUCE
+        + pickle.MARK
+        + pickle.BININT1
+        + b"\x01"
+        + shape
+        + dtype
+        + pickle.NEWFALSE
+    )
 
 
 def _text(text: str) -> bytes:

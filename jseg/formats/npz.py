@@ -1,7 +1,10 @@
-"""NumPy's .npz: a zip archive of .npy files, each a text header (type, order, shape) and the values.
+"""NumPy's .npz: a zip archive of .npy files, each a text header (type, order, shape) and the
+values.
 
-The header is matched against the one form that NumPy writes, so object arrays (pickles) cannot even be described.
+The header is matched against the one form that NumPy writes, so object arrays (pickles) cannot even
+be described.
 """
+
 from __future__ import annotations
 
 import re
@@ -14,23 +17,33 @@ from jseg.formats.builders import strides_of
 from jseg.formats.tensor import CheckpointError, Tensor, dtype_of, raw
 from jseg.formats.zip_archive import Archive
 
-HEADER = re.compile(rb"\{'descr': '([<>|=])([a-zA-Z]+\d*)', 'fortran_order': (True|False), "
-                    rb"'shape': \(((?:\d+, ?)*(?:\d+,?)?)\), *\} *\n?")
+HEADER = re.compile(
+    rb"\{'descr': '([<>|=])([a-zA-Z]+\d*)', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d+, ?)*(?:\d+,?)?)\), *\} *\n?"
+)
 MAX_HEADER = 1 << 16
 
 
 def read(archive: Archive) -> Dict[str, Tensor]:
-    """name -> Tensor for every .npy entry; raises CheckpointError, by name, for arrays that are not plain numbers."""
-    return {name[:-4]: _read_entry(archive, name) for name in archive.names() if name.endswith(".npy")}
+    """name -> Tensor for every .npy entry; raises CheckpointError, by name, for arrays that are not
+    plain numbers.
+    """
+    return {
+        name[:-4]: _read_entry(archive, name) for name in archive.names() if name.endswith(".npy")
+    }
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]]) -> None:
-    """Write arrays, each made by a call, as numpy.savez does, uncompressed; equal arrays give equal bytes."""
+    """Write arrays, each made by a call, as numpy.savez does, uncompressed; equal arrays give equal
+    bytes.
+    """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, make in arrays.items():
             array = make()
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as entry:
-                np.lib.format.write_array_header_1_0(entry, np.lib.format.header_data_from_array_1_0(array))
+                np.lib.format.write_array_header_1_0(
+                    entry, np.lib.format.header_data_from_array_1_0(array)
+                )
                 entry.write(raw(array))
 
 
@@ -39,27 +52,35 @@ def _read_entry(archive: Archive, name: str) -> Tensor:
     start = bytes(blob.read(0, min(12, blob.size)))
     width = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}.get(start[6:8])
     if start[:6] != b"\x93NUMPY" or width is None or len(start) < 8 + width:
-        raise CheckpointError("entry %.80r is not a NumPy array; the file is corrupt" % name)
-    length = int.from_bytes(start[8:8 + width], "little")
+        raise CheckpointError(f"entry {name!r:.80} is not a NumPy array; the file is corrupt")
+    length = int.from_bytes(start[8 : 8 + width], "little")
     begin = 8 + width + length
     if length > MAX_HEADER or begin > blob.size:
-        raise CheckpointError("entry %.80r is truncated or corrupt; copy or download the file again" % name)
+        raise CheckpointError(
+            f"entry {name!r:.80} is truncated or corrupt; copy or download the file again"
+        )
     match = HEADER.fullmatch(bytes(blob.read(8 + width, length)))
     if match is None:
-        raise CheckpointError("entry %.80r is not an array of plain numbers; expected numpy.savez of numbers" % name)
+        raise CheckpointError(
+            f"entry {name!r:.80} is not an array of plain numbers; expected numpy.savez of numbers"
+        )
     order, code, fortran, sizes = match.groups()
     shape = [int(size) for size in sizes.replace(b",", b" ").split()]
     dtype = dtype_of(code.decode(), order.decode())
     strides = strides_of(shape, fortran == b"True")
     tensor = Tensor(_Part(blob, begin), dtype, shape, strides)
     if tensor.count * tensor.itemsize != blob.size - begin:
-        raise CheckpointError("entry %.80r holds %d bytes; expected %d; the file is corrupt"
-                              % (name, blob.size - begin, tensor.count * tensor.itemsize))
+        raise CheckpointError(
+            f"entry {name!r:.80} holds {blob.size - begin} bytes; expected "
+            f"{tensor.count * tensor.itemsize}; the file is corrupt"
+        )
     return tensor
 
 
 class _Part:
-    """The rest of an entry behind its header; reads through the entry, whose checksum covers both."""
+    """The rest of an entry behind its header; reads through the entry, whose checksum covers
+    both.
+    """
 
     def __init__(self, blob, begin: int):
         self.blob, self.begin, self.size = blob, begin, blob.size - begin

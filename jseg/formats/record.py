@@ -1,8 +1,11 @@
-"""The files that this package writes: a flat set of arrays and one JSON record, in any of three containers.
+"""The files that this package writes: a flat set of arrays and one JSON record, in any of three
+containers.
 
-The model's arrays have their plain names; further sets (moving averages, an optimiser's state) have names that start with
-`set/`. The record tells the format's number, the configuration, the sets and whatever JSON the writer added; docs/formats.md.
+The model's arrays have their plain names; further sets (moving averages, an optimiser's state) have
+names that start with `set/`. The record tells the format's number, the configuration, the sets and
+whatever JSON the writer added; docs/formats.md.
 """
+
 from __future__ import annotations
 
 import json
@@ -29,52 +32,98 @@ class Held:
         self.name, self.value, self.shape = name, value, shape_of(value)
 
     def read(self) -> np.ndarray:
-        """The value as a C-ordered little-endian array of numbers; a copy only where that needs one."""
-        array = np.asarray(self.value.numpy() if callable(getattr(self.value, "numpy", None)) else self.value)
+        """The value as a C-ordered little-endian array of numbers; a copy only where that needs
+        one.
+        """
+        array = np.asarray(
+            self.value.numpy() if callable(getattr(self.value, "numpy", None)) else self.value
+        )
         if array.dtype.str[1:] not in DTYPES:
-            raise CheckpointError("%s is an array of %s; expected numbers" % (self.name, array.dtype))
+            raise CheckpointError(f"{self.name} is an array of {array.dtype}; expected numbers")
         return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
 def is_state(value: object) -> bool:
-    """Whether this is a set of arrays by name, to be stored as such, rather than something for the JSON record."""
-    return isinstance(value, Mapping) and bool(value) and all(hasattr(item, "shape") and hasattr(item, "dtype") for item in value.values())
+    """Whether this is a set of arrays by name, to be stored as such, rather than something for the
+    JSON record.
+    """
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(hasattr(item, "shape") and hasattr(item, "dtype") for item in value.values())
+    )
 
 
-def flattened(state: Mapping[str, object], groups: Mapping[str, Mapping[str, object]]) -> Dict[str, Held]:
-    """All arrays under their names in the file; raises CheckpointError for names that cannot be kept apart or stored."""
+def flattened(
+    state: Mapping[str, object], groups: Mapping[str, Mapping[str, object]]
+) -> Dict[str, Held]:
+    """All arrays under their names in the file; raises CheckpointError for names that cannot be
+    kept apart or stored.
+    """
     arrays = {name: Held(name, value) for name, value in state.items()}
     for group, members in groups.items():
-        arrays.update({group + SEPARATOR + str(name): Held(str(name), value) for name, value in members.items()})
-    if not state or len(arrays) != len(state) + sum(map(len, groups.values())) or any(
-            str(name).startswith(tuple(group + SEPARATOR for group in groups)) for name in state):
-        raise CheckpointError("expected at least one array, and none whose name starts with that of another set (%s)" % some(groups))
+        arrays.update(
+            {
+                group + SEPARATOR + str(name): Held(str(name), value)
+                for name, value in members.items()
+            }
+        )
+    if (
+        not state
+        or len(arrays) != len(state) + sum(map(len, groups.values()))
+        or any(str(name).startswith(tuple(group + SEPARATOR for group in groups)) for name in state)
+    ):
+        raise CheckpointError(
+            "expected at least one array, and none whose name starts with that of another set "
+            f"({some(groups)})"
+        )
     for name in arrays:
         if not (isinstance(name, str) and name and name.isprintable()) or name in RESERVED:
-            raise CheckpointError("%.80r is not a usable name for an array; expected printable text" % (name,))
+            raise CheckpointError(
+                f"{name!r:.80} is not a usable name for an array; expected printable text"
+            )
     return arrays
 
 
 def record_text(config: object, groups: Mapping[str, Mapping], extra: Mapping[str, object]) -> str:
     """The JSON record; raises CheckpointError when `extra` holds anything else than JSON can."""
-    record = {"format": FORMAT, "writer": "jseg-diffusion " + __version__, "config": config, "extra": extra,
-              "groups": {name: len(members) for name, members in groups.items()}}
+    record = {
+        "format": FORMAT,
+        "writer": "jseg-diffusion " + __version__,
+        "config": config,
+        "extra": extra,
+        "groups": {name: len(members) for name, members in groups.items()},
+    }
     try:
         return json.dumps(record)
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError("%s; expected sets of arrays by name, or what JSON can hold" % error) from None
+        raise CheckpointError(
+            f"{error}; expected sets of arrays by name, or what JSON can hold"
+        ) from None
 
 
 def write(file: BinaryIO, suffix: str, arrays: Mapping[str, Held], record: str) -> None:
-    """Write arrays and record to an open file in the container that goes with the suffix; one array is in memory at a time."""
+    """Write arrays and record to an open file in the container that goes with the suffix; one array
+    is in memory at a time.
+    """
     makers = {name: held.read for name, held in arrays.items()}
     if suffix == ".pkl":
         jittor_pickle.write(file, makers, sealed(record))
     elif suffix == ".npz":
-        npz.write(file, {RECORD_ENTRY: lambda: np.frombuffer(sealed(record).encode("utf-8"), np.uint8), **makers})
+        npz.write(
+            file,
+            {
+                RECORD_ENTRY: lambda: np.frombuffer(sealed(record).encode("utf-8"), np.uint8),
+                **makers,
+            },
+        )
     else:
+
         def metadata(checksums: Dict[str, int]) -> Dict[str, str]:
-            return {"format": "pt", RECORD: sealed(record[:-1] + ', "crc32": %s}' % json.dumps(checksums))}
+            return {
+                "format": "pt",
+                RECORD: sealed(record[:-1] + f', "crc32": {json.dumps(checksums)}}}'),
+            }
 
         safetensors.write(file, makers, metadata)
 
@@ -82,10 +131,15 @@ def write(file: BinaryIO, suffix: str, arrays: Mapping[str, Held], record: str) 
 def checked(record: dict) -> dict:
     """The record, if it is of the format that this version reads; raises CheckpointError."""
     if record.get("format") != FORMAT:
-        raise CheckpointError("was written in format %.20r; this is jseg-diffusion %s, which reads format %d; update the package"
-                              % (record.get("format"), __version__, FORMAT))
+        raise CheckpointError(
+            f"was written in format {record.get('format')!r:.20}; this is jseg-diffusion "
+            f"{__version__}, which reads format {FORMAT}; update the package"
+        )
     if not isinstance(record.get("groups"), dict) or not isinstance(record.get("extra"), dict):
-        raise CheckpointError("has a record of format %d without its groups or extras; write the file again with this version" % FORMAT)
+        raise CheckpointError(
+            f"has a record of format {FORMAT} without its groups or extras; write the file again "
+            "with this version"
+        )
     return record
 
 
@@ -96,18 +150,29 @@ def sets(contents: Contents) -> Dict[str, Dict[str, Tensor]]:
     for key, tensor in contents.tree.items() if isinstance(contents.tree, dict) else ():
         group, separator, name = str(key).partition(SEPARATOR)
         if not isinstance(tensor, Tensor):
-            raise CheckpointError("holds something else than arrays; the file is corrupt, copy or download it again")
+            raise CheckpointError(
+                "holds something else than arrays; the file is corrupt, copy or download it again"
+            )
         if separator and group in groups:
             result[group][name] = tensor
         else:
             result[""][key] = tensor
     if any(len(result[group]) != count for group, count in groups.items()):
-        raise CheckpointError("holds other arrays than its record tells; the file is damaged or was edited, copy it again")
+        raise CheckpointError(
+            "holds other arrays than its record tells; the file is damaged or was edited, copy it "
+            "again"
+        )
     return result
 
 
 def select(contents: Contents, weights: str) -> Selection:
-    """The model's arrays, with those of the moving average in place of theirs for `weights` "ema" where there are any."""
+    """The model's arrays, with those of the moving average in place of theirs for `weights` "ema"
+    where there are any.
+    """
     found = sets(contents)
     ema = found.get("ema", {})
-    return Selection({**found[""], **ema}, averaged=True) if ema and weights == "ema" else Selection(found[""])
+    return (
+        Selection({**found[""], **ema}, averaged=True)
+        if ema and weights == "ema"
+        else Selection(found[""])
+    )

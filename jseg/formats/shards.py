@@ -52,14 +52,14 @@ def parts(path: PathLike) -> Optional[Tuple[List[Path], Optional[Dict[str, str]]
 
 
 def together(path: PathLike) -> bool:
-    """Whether `path` is a folder, or an index by its name: what is read as several files. Opens "
-      "nothing."""
+    """Whether `path` is a folder, or an index by its name: what is read as several files. Opens
+    nothing."""
     return os.path.isdir(path) or os.path.isfile(path) and str(path).endswith(INDEX_SUFFIX)
 
 
 def files(path: PathLike) -> List[Path]:
-    """Every file that is read for `path`: itself, or the index (if there is one) and the parts; "
-      "raises as `parts`."""
+    """Every file that is read for `path`: itself, or the index (if there is one) and the parts;
+    raises as `parts`."""
     path, found = Path(path), parts(path)
     if found is None:
         return [path]
@@ -162,8 +162,8 @@ def _indexed(index: Path):
 def join(
     found: Dict[Path, Dict[str, object]], table: Optional[Dict[str, str]]
 ) -> Dict[str, object]:
-    """The arrays of all parts, given by part; raises CheckpointError for a name in two parts, "
-      "and where the index tells otherwise."""
+    """The arrays of all parts, given by part; raises CheckpointError for a name in two parts,
+    and where the index tells otherwise."""
     joined: Dict[str, object] = {}
     places: Dict[str, str] = {}
     twice = []

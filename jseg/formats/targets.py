@@ -1,5 +1,5 @@
-"""Where a weight file may be written: a usable name, no input's place, and nothing there that "
-  "another work made."""
+"""Where a weight file may be written: a usable name, no input's place, and nothing there that
+another work made."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""What every reader of weight files returns: descriptions of arrays that stay in the file until they are read.
+"""What every reader of weight files returns: descriptions of arrays that stay in the file until
+they are read.
 
-A `Tensor` is dtype, shape and strides over a blob; a blob is anything with a `size` in bytes and `read(start, size)`. Every
-description is checked against its blob when it is made, so reading it can neither leave the file nor ask for more than it holds.
+A `Tensor` is dtype, shape and strides over a blob; a blob is anything with a `size` in bytes and
+`read(start, size)`. Every description is checked against its blob when it is made, so reading it
+can neither leave the file nor ask for more than it holds.
 """
+
 from __future__ import annotations
 
 import re
@@ -17,21 +20,26 @@ BFLOAT16 = "bfloat16"
 DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 READABLE = "float16, bfloat16, float32, float64, integers and bool"
 MAX_DIMENSIONS = 32
-# Views may share elements (an expanded mask); beyond this many the file would be claiming an array it does not contain.
+# Views may share elements (an expanded mask); beyond this many the file would be claiming an array
+# it does not contain.
 MAX_OVERLAP = 1 << 24
 
 
 class CheckpointError(ValueError):
-    """A weight file that cannot be used; one line: what was given, what was expected, what to do."""
+    """A weight file that cannot be used; one line: what was given, what was expected, what to
+    do.
+    """
 
-    located = False                                                       # whether the message names the file already
+    located = False  # whether the message names the file already
 
     @classmethod
     def at(cls, place: object, error: object) -> "CheckpointError":
         """The error with the file in front, in one printable line whatever names the file holds."""
         if getattr(error, "located", False):
             return error
-        located = cls("".join(letter if letter.isprintable() else "?" for letter in "%s: %s" % (place, error)))
+        located = cls(
+            "".join(letter if letter.isprintable() else "?" for letter in f"{place}: {error}")
+        )
         located.located = True
         return located
 
@@ -44,14 +52,16 @@ class Memory:
         self.size = self.view.nbytes
 
     def read(self, start: int, size: int):
-        return self.view[start:start + size]
+        return self.view[start : start + size]
 
     def part(self, start: int, size: int) -> "Memory":
-        return Memory(self.view[start:start + size])
+        return Memory(self.view[start : start + size])
 
 
 class Region:
-    """A blob that is a stretch of an open file, with the CRC-32 that it must have where one is known."""
+    """A blob that is a stretch of an open file, with the CRC-32 that it must have where one is
+    known.
+    """
 
     def __init__(self, file: BinaryIO, start: int, size: int, crc: Optional[int] = None):
         self.file, self.start, self.size, self.crc = file, start, size, crc
@@ -62,44 +72,73 @@ class Region:
         data = np.empty(size, np.uint8)
         self.file.seek(self.start + start)
         if self.file.readinto(memoryview(data)) != size:
-            raise CheckpointError("the file ended early; it is truncated, copy or download it again")
+            raise CheckpointError(
+                "the file ended early; it is truncated, copy or download it again"
+            )
         return data
 
     def part(self, start: int, size: int) -> "Region":
         return Region(self.file, self.start + start, size)
 
     def _verify(self) -> None:
-        # Once and in chunks: many arrays may be views of one stretch, and the stretch may be the whole file.
+        # Once and in chunks: many arrays may be views of one stretch, and the stretch may be the
+        # whole file.
         expected, self.crc, found = self.crc, None, 0
         for start in range(0, self.size, CHUNK):
             found = zlib.crc32(self.read(start, min(CHUNK, self.size - start)), found)
         if found != expected:
             self.crc = expected
-            raise CheckpointError("the contents do not match their checksum; the file is damaged, copy or download it again")
+            raise CheckpointError(
+                "the contents do not match their checksum; the file is damaged, copy or download "
+                "it again"
+            )
 
 
 class Tensor:
-    """An array of `shape` and `strides` (both in elements) at element `offset` of a blob; `dtype` a NumPy dtype or BFLOAT16.
+    """An array of `shape` and `strides` (both in elements) at element `offset` of a blob; `dtype` a
+    NumPy dtype or BFLOAT16.
 
-    `crc` is the CRC-32 of a contiguous array's bytes, where the file gives one. Raises CheckpointError when it does not fit.
+    `crc` is the CRC-32 of a contiguous array's bytes, where the file gives one. Raises
+    CheckpointError when it does not fit.
     """
 
-    negated = False                                                       # PyTorch's pending negation: applied when read
+    negated = False  # PyTorch's pending negation: applied when read
 
-    def __init__(self, blob, dtype, shape: Sequence[int], strides: Optional[Sequence[int]] = None, offset: int = 0,
-                 crc: Optional[int] = None):
+    def __init__(
+        self,
+        blob,
+        dtype,
+        shape: Sequence[int],
+        strides: Optional[Sequence[int]] = None,
+        offset: int = 0,
+        crc: Optional[int] = None,
+    ):
         shape = checked_sizes(shape)
         strides = contiguous_strides(shape) if strides is None else checked_sizes(strides)
         if len(strides) != len(shape) or checked_sizes((offset,)) != (offset,):
-            raise CheckpointError("an array has strides that do not go with its shape; the file is corrupt")
+            raise CheckpointError(
+                "an array has strides that do not go with its shape; the file is corrupt"
+            )
         # The step along a dimension of one element is never taken, and writers fill in any number.
         strides = tuple(stride if n > 1 else 0 for n, stride in zip(shape, strides))
-        self.blob, self.dtype, self.shape, self.strides, self.offset, self.crc = blob, dtype, shape, strides, offset, crc
+        self.blob, self.dtype, self.shape, self.strides, self.offset, self.crc = (
+            blob,
+            dtype,
+            shape,
+            strides,
+            offset,
+            crc,
+        )
         span = 0 if 0 in shape else 1 + sum((n - 1) * stride for n, stride in zip(shape, strides))
         if (offset + span) * self.itemsize > blob.size or _count(n for n in shape if n) > 1 << 60:
-            raise CheckpointError("an array lies outside of the data; the file is truncated or corrupt")
+            raise CheckpointError(
+                "an array lies outside of the data; the file is truncated or corrupt"
+            )
         if self.count > max(span, MAX_OVERLAP):
-            raise CheckpointError("an array of %d values claims to be stored in %d; the file is corrupt" % (self.count, span))
+            raise CheckpointError(
+                f"an array of {self.count} values claims to be stored in {span}; the file is "
+                "corrupt"
+            )
         self.span = span
 
     @property
@@ -111,21 +150,31 @@ class Tensor:
         return 2 if self.dtype == BFLOAT16 else self.dtype.itemsize
 
     def read(self) -> np.ndarray:
-        """The values as an array of its own, in native byte order; bfloat16 comes as the float32 of the same value."""
+        """The values as an array of its own, in native byte order; bfloat16 comes as the float32 of
+        the same value.
+        """
         values = self._stored()
         return np.negative(values, out=values) if self.negated else values
 
     def _stored(self) -> np.ndarray:
         if not self.span:
-            return np.empty(self.shape, np.float32 if self.dtype == BFLOAT16 else self.dtype.newbyteorder("="))
+            return np.empty(
+                self.shape, np.float32 if self.dtype == BFLOAT16 else self.dtype.newbyteorder("=")
+            )
         stored = np.dtype("<u2") if self.dtype == BFLOAT16 else self.dtype
         raw = self.blob.read(self.offset * stored.itemsize, self.span * stored.itemsize)
         if self.crc is not None and zlib.crc32(raw) != self.crc:
-            raise CheckpointError("an array does not match its checksum; the file is damaged or was edited, copy it again")
+            raise CheckpointError(
+                "an array does not match its checksum; the file is damaged or was edited, copy it "
+                "again"
+            )
         if stored.kind == "b":
             stored = np.dtype("u1")
         values = np.frombuffer(raw, stored)
-        if any(stride != step and n > 1 for n, stride, step in zip(self.shape, self.strides, contiguous_strides(self.shape))):
+        if any(
+            stride != step and n > 1
+            for n, stride, step in zip(self.shape, self.strides, contiguous_strides(self.shape))
+        ):
             steps = [stride * stored.itemsize for stride in self.strides]
             values = np.lib.stride_tricks.as_strided(values, self.shape, steps, writeable=False)
         values = values.reshape(self.shape)
@@ -133,7 +182,9 @@ class Tensor:
             return np.array(values.astype(np.uint32) << np.uint32(16), order="C").view(np.float32)
         if self.dtype.kind == "b":
             return np.array(values != 0, order="C")
-        return values.astype(self.dtype.newbyteorder("="), order="C", copy=not values.flags.writeable)
+        return values.astype(
+            self.dtype.newbyteorder("="), order="C", copy=not values.flags.writeable
+        )
 
 
 def raw(array: np.ndarray) -> memoryview:
@@ -144,7 +195,9 @@ def raw(array: np.ndarray) -> memoryview:
 def checked_sizes(sizes: Sequence[int]) -> Tuple[int, ...]:
     """The sizes as a tuple, if they can be those of an array; raises CheckpointError."""
     sizes = tuple(sizes)
-    if len(sizes) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n < 1 << 60 for n in sizes):
+    if len(sizes) > MAX_DIMENSIONS or any(
+        type(n) is not int or not 0 <= n < 1 << 60 for n in sizes
+    ):
         raise CheckpointError("an array has an impossible shape; the file is corrupt")
     return sizes
 
@@ -154,25 +207,34 @@ def contiguous_strides(shape: Sequence[int]) -> Tuple[int, ...]:
     strides = [1]
     for n in reversed(tuple(shape)[1:]):
         strides.insert(0, strides[0] * n)
-    return tuple(strides[:len(shape)])
+    return tuple(strides[: len(shape)])
 
 
 def dtype_of(code: str, order: str = "<") -> np.dtype:
-    """The NumPy dtype for a code such as "f4"; raises CheckpointError, by name, for anything but numbers and truth values."""
+    """The NumPy dtype for a code such as "f4"; raises CheckpointError, by name, for anything but
+    numbers and truth values.
+    """
     if re.fullmatch(r"c\d+|f(?:1|12|16)", str(code)):
         bits = 8 * int(code[1:])
         raise unreadable(f"complex{bits}" if code[0] == "c" else f"float{bits}")
     if code not in DTYPES or order not in ("<", ">", "|", "="):
-        raise CheckpointError("the file holds an array of NumPy type %.40r; expected numbers (%s); export the weights alone"
-                              % (code, READABLE))
+        raise CheckpointError(
+            f"the file holds an array of NumPy type {code!r:.40}; expected numbers ({READABLE}); "
+            "export the weights alone"
+        )
     return np.dtype(("<" if order in "|=" else order) + code)
 
 
 def unreadable(kind: str) -> CheckpointError:
-    """The error for an array whose kind (an element type, or a word such as "sparse") is not read, with what to convert it to."""
+    """The error for an array whose kind (an element type, or a word such as "sparse") is not read,
+    with what to convert it to.
+    """
     lower = kind.lower()
     if "complex" in lower:
-        remedy = "no network here has complex weights: leave these arrays out, or store torch.view_as_real(x)"
+        remedy = (
+            "no network here has complex weights: leave these arrays out, or store "
+            "torch.view_as_real(x)"
+        )
     elif "sparse" in lower or "nested" in lower:
         remedy = "x.to_dense() makes plain arrays of them (x.to_padded_tensor(0.0) of nested ones)"
     elif "quant" in lower or re.search(r"\bqu?int", lower):
@@ -181,8 +243,10 @@ def unreadable(kind: str) -> CheckpointError:
         remedy = "such tensors have no values; load the weights before saving"
     else:
         remedy = "x.float() makes float32 of them, x.to(torch.bfloat16) takes half the room"
-    return CheckpointError(f"holds arrays of type {kind}; {READABLE} are read; convert them where the file was made and save again: "
-                           f"{remedy}")
+    return CheckpointError(
+        f"holds arrays of type {kind}; {READABLE} are read; convert them where the file was made "
+        f"and save again: {remedy}"
+    )
 
 
 def _count(shape: Iterable[int]) -> int:

@@ -1,9 +1,12 @@
-"""Pickle without execution: an interpreter of the pickle opcodes that can build plain containers and arrays, nothing else.
+"""Pickle without execution: an interpreter of the pickle opcodes that can build plain containers
+and arrays, nothing else.
 
-No name in a pickle is ever imported. Calls go to the table of builders.py; a name outside of it is refused, by name, as soon
-as it is asked for. Long byte strings stay in the file (blobs), so a file of gigabytes is parsed in milliseconds.
-Opcodes of protocols 0 to 5, numbered as in the standard library's pickletools.
+No name in a pickle is ever imported. Calls go to the table of builders.py; a name outside of it is
+refused, by name, as soon as it is asked for. Long byte strings stay in the file (blobs), so a file
+of gigabytes is parsed in milliseconds. Opcodes of protocols 0 to 5, numbered as in the standard
+library's pickletools.
 """
+
 from __future__ import annotations
 
 import codecs
@@ -31,17 +34,36 @@ from jseg.formats.tensor import CheckpointError, Tensor
 
 ALLOWANCE = 1 << 20
 STOP = pickle.STOP[0]
-CORRUPT = (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error, OverflowError, RecursionError, MemoryError)
+CORRUPT = (
+    IndexError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class Unpickler:
-    """Reads one pickle from `data` (bytes or a map of a file) at `position`; `blob` is the same data, for long strings.
+    """Reads one pickle from `data` (bytes or a map of a file) at `position`; `blob` is the same
+    data, for long strings.
 
-    `builders` and `mentions` extend the tables above; `persistent` resolves persistent ids (PyTorch's storages).
+    `builders` and `mentions` extend the tables above; `persistent` resolves persistent ids
+    (PyTorch's storages).
     """
 
-    def __init__(self, data, blob, position: int = 0, builders: Optional[Dict[str, Callable]] = None, mentions=(),
-                 persistent: Optional[Callable] = None):
+    def __init__(
+        self,
+        data,
+        blob,
+        position: int = 0,
+        builders: Optional[Dict[str, Callable]] = None,
+        mentions=(),
+        persistent: Optional[Callable] = None,
+    ):
         self.data, self.blob, self.position, self.persistent = data, blob, position, persistent
         self.builders, self.mentions = {**BUILDERS, **(builders or {})}, MENTIONS.union(mentions)
         self.stack, self.marks, self.memo, self.unbuilt = [], [], {}, []
@@ -49,7 +71,9 @@ class Unpickler:
         self.budget = 4 * len(data) + ALLOWANCE
 
     def load(self):
-        """The object; `position` is then behind it. Raises CheckpointError for a name outside of the tables and for corrupt data."""
+        """The object; `position` is then behind it. Raises CheckpointError for a name outside of
+        the tables and for corrupt data.
+        """
         try:
             while True:
                 code = self.data[self.position]
@@ -64,14 +88,16 @@ class Unpickler:
         except CheckpointError:
             raise
         except CORRUPT:
-            raise CheckpointError("the pickle is truncated or corrupt (at byte %d of %d); copy or download the file again"
-                                  % (self.position, len(self.data))) from None
+            raise CheckpointError(
+                f"the pickle is truncated or corrupt (at byte {self.position} of "
+                f"{len(self.data)}); copy or download the file again"
+            ) from None
 
     def take(self, size: int) -> bytes:
         if size < 0 or self.position + size > len(self.data):
             raise ValueError("truncated")
         self.position += size
-        return self.data[self.position - size:self.position]
+        return self.data[self.position - size : self.position]
 
     def number(self, layout: str):
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
@@ -119,7 +145,9 @@ class Unpickler:
 
     def find(self, module: str, name: str) -> None:
         path = canonical(module, name)
-        if not (path in self.builders or path in self.mentions or path.startswith(MENTIONED_PACKAGES)):
+        if not (
+            path in self.builders or path in self.mentions or path.startswith(MENTIONED_PACKAGES)
+        ):
             raise refusal(module + "." + name)
         self.stack.append(Global(path))
 
@@ -128,9 +156,18 @@ class Unpickler:
             raise ValueError("not a call")
         if function.path not in self.builders:
             raise refusal(function.path)
-        self.budget -= sum(arg.blob.size if isinstance(arg, LongText) else len(arg) if hasattr(arg, "__len__") else 1 for arg in args)
+        self.budget -= sum(
+            arg.blob.size
+            if isinstance(arg, LongText)
+            else len(arg)
+            if hasattr(arg, "__len__")
+            else 1
+            for arg in args
+        )
         if self.budget < 0:
-            raise CheckpointError("the pickle builds far more than it contains; the file is corrupt or hostile")
+            raise CheckpointError(
+                "the pickle builds far more than it contains; the file is corrupt or hostile"
+            )
         result = self.builders[function.path](*args)
         if isinstance(result, Unbuilt):
             self.unbuilt.append(result)
@@ -141,19 +178,28 @@ class Unpickler:
         target = self.stack[-1]
         if isinstance(target, Unbuilt) and target.blob is None:
             shape, dtype, fortran, data = state[-4:]
-            Tensor.__init__(target, blob_of(data), dtype.numpy(), shape, strides_of(shape, bool(fortran)))
+            Tensor.__init__(
+                target, blob_of(data), dtype.numpy(), shape, strides_of(shape, bool(fortran))
+            )
         elif isinstance(target, Dtype):
             target.order = state[1]
             if state[2] is not None:
-                raise CheckpointError("the file holds an array of a structured NumPy type; expected numbers; export the weights alone")
+                raise CheckpointError(
+                    "the file holds an array of a structured NumPy type; expected numbers; export "
+                    "the weights alone"
+                )
             target.numpy()
         elif isinstance(target, Record):
             if not all(isinstance(key, str) for key in state):
                 raise ValueError("attributes")
             target.update(state)
         elif not isinstance(target, dict):
-            # A dict's attributes (state_dict()._metadata) carry no array and are left out; nothing else here has any.
-            raise CheckpointError("the pickle sets attributes of something that is not an array; the file is corrupt or hostile")
+            # A dict's attributes (state_dict()._metadata) carry no array and are left out; nothing
+            # else here has any.
+            raise CheckpointError(
+                "the pickle sets attributes of something that is not an array; the file is "
+                "corrupt or hostile"
+            )
 
     def set_items(self, items: list) -> None:
         target = self.stack[-1]
@@ -169,7 +215,9 @@ class Unpickler:
 
     def resolve(self, identifier) -> None:
         if self.persistent is None:
-            raise CheckpointError("the pickle refers to data outside of itself; expected a whole checkpoint file")
+            raise CheckpointError(
+                "the pickle refers to data outside of itself; expected a whole checkpoint file"
+            )
         self.stack.append(self.persistent(identifier))
 
 
@@ -183,8 +231,9 @@ def _integer(text: str) -> Union[int, bool]:
 
 def _push(make: Callable) -> Callable:
     def handler(machine):
-        value = make(machine)                                             # first: it may change which list the stack is
+        value = make(machine)  # first: it may change which list the stack is
         machine.stack.append(value)
+
     return handler
 
 
@@ -226,7 +275,10 @@ def _new_with_keywords(machine) -> None:
 
 
 def _extension(machine) -> None:
-    raise CheckpointError("the pickle asks for an object of copyreg's extension registry, which is no array; export the weights alone")
+    raise CheckpointError(
+        "the pickle asks for an object of copyreg's extension registry, which is no array; export "
+        "the weights alone"
+    )
 
 
 def _old_text(quoted: str) -> str:
@@ -248,36 +300,70 @@ def _opcodes(**handlers: Callable) -> Dict[int, Callable]:
 
 
 HANDLERS: Dict[int, Callable] = _opcodes(
-    PROTO=lambda m: m.take(1), FRAME=lambda m: m.take(8), MARK=_mark, POP=_pop, POP_MARK=Unpickler.pop_mark,
+    PROTO=lambda m: m.take(1),
+    FRAME=lambda m: m.take(8),
+    MARK=_mark,
+    POP=_pop,
+    POP_MARK=Unpickler.pop_mark,
     DUP=_push(lambda m: m.stack[-1]),
-    NONE=_push(lambda m: None), NEWTRUE=_push(lambda m: True), NEWFALSE=_push(lambda m: False),
-    INT=_push(lambda m: _integer(m.line())), LONG=_push(lambda m: _integer(m.line())), FLOAT=_push(lambda m: float(m.line())),
-    BININT=_push(lambda m: m.number("<i")), BININT1=_push(lambda m: m.number("<B")), BININT2=_push(lambda m: m.number("<H")),
+    NONE=_push(lambda m: None),
+    NEWTRUE=_push(lambda m: True),
+    NEWFALSE=_push(lambda m: False),
+    INT=_push(lambda m: _integer(m.line())),
+    LONG=_push(lambda m: _integer(m.line())),
+    FLOAT=_push(lambda m: float(m.line())),
+    BININT=_push(lambda m: m.number("<i")),
+    BININT1=_push(lambda m: m.number("<B")),
+    BININT2=_push(lambda m: m.number("<H")),
     BINFLOAT=_push(lambda m: m.number(">d")),
     LONG1=_push(lambda m: int.from_bytes(m.take(m.number("<B")), "little", signed=True)),
     LONG4=_push(lambda m: int.from_bytes(m.take(m.number("<i")), "little", signed=True)),
     STRING=_push(lambda m: _old_text(m.line())),
-    BINSTRING=_push(lambda m: m.old_string(m.number("<i"))), SHORT_BINSTRING=_push(lambda m: m.old_string(m.number("<B"))),
+    BINSTRING=_push(lambda m: m.old_string(m.number("<i"))),
+    SHORT_BINSTRING=_push(lambda m: m.old_string(m.number("<B"))),
     UNICODE=_push(lambda m: m.raw_line().decode("raw-unicode-escape")),
-    BINUNICODE=_push(lambda m: m.text(m.number("<I"))), SHORT_BINUNICODE=_push(lambda m: m.text(m.number("<B"))),
+    BINUNICODE=_push(lambda m: m.text(m.number("<I"))),
+    SHORT_BINUNICODE=_push(lambda m: m.text(m.number("<B"))),
     BINUNICODE8=_push(lambda m: m.text(m.number("<Q"))),
-    BINBYTES=_push(lambda m: m.long_or_bytes(m.number("<I"))), SHORT_BINBYTES=_push(lambda m: m.long_or_bytes(m.number("<B"))),
-    BINBYTES8=_push(lambda m: m.long_or_bytes(m.number("<Q"))), BYTEARRAY8=_push(lambda m: m.long_or_bytes(m.number("<Q"))),
-    EMPTY_TUPLE=_push(lambda m: ()), TUPLE=_push(lambda m: tuple(m.pop_mark())), TUPLE1=_push(lambda m: tuple(m.pop_several(1))),
-    TUPLE2=_push(lambda m: tuple(m.pop_several(2))), TUPLE3=_push(lambda m: tuple(m.pop_several(3))),
-    EMPTY_LIST=_push(lambda m: []), LIST=_push(Unpickler.pop_mark),
-    APPEND=lambda m: m.extend(m.pop_several(1)), APPENDS=lambda m: m.extend(m.pop_mark()),
-    EMPTY_DICT=_push(lambda m: {}), DICT=_dict_from_mark,
-    SETITEM=lambda m: m.set_items(m.pop_several(2)), SETITEMS=lambda m: m.set_items(m.pop_mark()),
+    BINBYTES=_push(lambda m: m.long_or_bytes(m.number("<I"))),
+    SHORT_BINBYTES=_push(lambda m: m.long_or_bytes(m.number("<B"))),
+    BINBYTES8=_push(lambda m: m.long_or_bytes(m.number("<Q"))),
+    BYTEARRAY8=_push(lambda m: m.long_or_bytes(m.number("<Q"))),
+    EMPTY_TUPLE=_push(lambda m: ()),
+    TUPLE=_push(lambda m: tuple(m.pop_mark())),
+    TUPLE1=_push(lambda m: tuple(m.pop_several(1))),
+    TUPLE2=_push(lambda m: tuple(m.pop_several(2))),
+    TUPLE3=_push(lambda m: tuple(m.pop_several(3))),
+    EMPTY_LIST=_push(lambda m: []),
+    LIST=_push(Unpickler.pop_mark),
+    APPEND=lambda m: m.extend(m.pop_several(1)),
+    APPENDS=lambda m: m.extend(m.pop_mark()),
+    EMPTY_DICT=_push(lambda m: {}),
+    DICT=_dict_from_mark,
+    SETITEM=lambda m: m.set_items(m.pop_several(2)),
+    SETITEMS=lambda m: m.set_items(m.pop_mark()),
     # Sets are kept as lists: none of them holds weights.
-    EMPTY_SET=_push(lambda m: []), ADDITEMS=lambda m: m.extend(m.pop_mark()), FROZENSET=_push(Unpickler.pop_mark),
-    PUT=lambda m: m.put(_integer(m.line())), BINPUT=lambda m: m.put(m.number("<B")), LONG_BINPUT=lambda m: m.put(m.number("<I")),
+    EMPTY_SET=_push(lambda m: []),
+    ADDITEMS=lambda m: m.extend(m.pop_mark()),
+    FROZENSET=_push(Unpickler.pop_mark),
+    PUT=lambda m: m.put(_integer(m.line())),
+    BINPUT=lambda m: m.put(m.number("<B")),
+    LONG_BINPUT=lambda m: m.put(m.number("<I")),
     MEMOIZE=lambda m: m.put(len(m.memo)),
-    GET=_push(lambda m: m.memo[_integer(m.line())]), BINGET=_push(lambda m: m.memo[m.number("<B")]),
+    GET=_push(lambda m: m.memo[_integer(m.line())]),
+    BINGET=_push(lambda m: m.memo[m.number("<B")]),
     LONG_BINGET=_push(lambda m: m.memo[m.number("<I")]),
-    GLOBAL=lambda m: m.find(m.line(), m.line()), STACK_GLOBAL=_named,
-    REDUCE=lambda m: m.call(*m.pop_several(2)), NEWOBJ=lambda m: m.call(*m.pop_several(2)), NEWOBJ_EX=_new_with_keywords,
-    BUILD=Unpickler.build, INST=_instance, OBJ=_object,
-    PERSID=lambda m: m.resolve(m.line()), BINPERSID=lambda m: m.resolve(m.stack.pop()),
-    EXT1=_extension, EXT2=_extension, EXT4=_extension,
+    GLOBAL=lambda m: m.find(m.line(), m.line()),
+    STACK_GLOBAL=_named,
+    REDUCE=lambda m: m.call(*m.pop_several(2)),
+    NEWOBJ=lambda m: m.call(*m.pop_several(2)),
+    NEWOBJ_EX=_new_with_keywords,
+    BUILD=Unpickler.build,
+    INST=_instance,
+    OBJ=_object,
+    PERSID=lambda m: m.resolve(m.line()),
+    BINPERSID=lambda m: m.resolve(m.stack.pop()),
+    EXT1=_extension,
+    EXT2=_extension,
+    EXT4=_extension,
 )

@@ -1,1 +1,3 @@
-"""An image file as bytes: what Pillow makes of it, what it is where Pillow fails, and a PNG without what its pixels do not need."""
+"""An image file as bytes: what Pillow makes of it, what it is where Pillow fails, and a PNG without
+what its pixels do not need.
+"""

@@ -1,4 +1,6 @@
-"""A picture or label file as Pillow opens it: every failure in one line that names the file, its size and orientation as seen."""
+"""A picture or label file as Pillow opens it: every failure in one line that names the file, its
+size and orientation as seen.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,22 @@ from jseg.image_files.kinds import recognized
 from jseg.image_files.png import SIGNATURE, without_ballast
 
 COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
-# What Pillow knows of, but photographs are never kept in: documents, films, measurements, icons' pointers.
-NO_PHOTOGRAPHS = ("PDF", "EPS", "WMF", "MPEG", "FLI", "HDF5", "GRIB", "BUFR", "FITS", "IPTC", "CUR", "PALM")
+# What Pillow knows of, but photographs are never kept in: documents, films, measurements, icons'
+# pointers.
+NO_PHOTOGRAPHS = (
+    "PDF",
+    "EPS",
+    "WMF",
+    "MPEG",
+    "FLI",
+    "HDF5",
+    "GRIB",
+    "BUFR",
+    "FITS",
+    "IPTC",
+    "CUR",
+    "PALM",
+)
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 EXIF_ORIENTATION = 0x0112
 REDUCED = 254  # TIFF's NewSubfileType: 1 for a smaller copy of another page, 4 for a mask of one
@@ -43,8 +59,11 @@ TURNS = {
 def _suffixes() -> Tuple[str, ...]:
     """Those of all still images that the installed Pillow opens, the common ones first."""
     Image.init()
-    known = {suffix for suffix, name in Image.registered_extensions().items()
-             if (name in Image.OPEN or name == "MPO") and name not in NO_PHOTOGRAPHS}
+    known = {
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if (name in Image.OPEN or name == "MPO") and name not in NO_PHOTOGRAPHS
+    }
     return COMMON_SUFFIXES + tuple(sorted(known - set(COMMON_SUFFIXES)))
 
 
@@ -52,12 +71,16 @@ PICTURE_SUFFIXES = _suffixes()
 
 
 class ImageError(ValueError):
-    """A picture or label file that cannot be used; one line: the file, what it is, what was expected, what to do."""
+    """A picture or label file that cannot be used; one line: the file, what it is, what was
+    expected, what to do.
+    """
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its pixels are decoded; width and height as seen, after its orientation."""
+    """What a file says about itself before its pixels are decoded; width and height as seen, after
+    its orientation.
+    """
 
     format: str
     mode: str
@@ -86,15 +109,16 @@ def header_of(image: Image.Image) -> Header:
 
 @contextmanager
 def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
-    """The file as a lazily opened Pillow image; every failure inside becomes an ImageError that names the file.
+    """The file as a lazily opened Pillow image; every failure inside becomes an ImageError that
+    names the file.
 
     pixels: whether it can be decoded; without, less of a PNG is read.
     """
     path = Path(path)
     if path.is_dir():
-        raise ImageError("%s is a folder; expected a picture file" % path)
+        raise ImageError(f"{path} is a folder; expected a picture file")
     if not path.exists():
-        raise ImageError("%s does not exist; expected a picture file" % path)
+        raise ImageError(f"{path} does not exist; expected a picture file")
     if not path.is_file():
         raise ImageError(f"{path} is a pipe, a socket or a device; expected a picture file")
     try:
@@ -115,50 +139,56 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
         raise
     except PermissionError:
         raise ImageError(
-            "%s cannot be read: permission denied; check its access rights" % path
+            f"{path} cannot be read: permission denied; check its access rights"
         ) from None
     except Image.DecompressionBombError as error:
         claimed = re.search(r"\d+", str(error))
         raise ImageError(
-            f"{path} claims {int(claimed.group()) if claimed else 'too many'} pixels; expected at most "
-            f"{2 * (Image.MAX_IMAGE_PIXELS or 0)}, make it smaller"
+            f"{path} claims {int(claimed.group()) if claimed else 'too many'} pixels; expected at "
+            f"most {2 * (Image.MAX_IMAGE_PIXELS or 0)}, make it smaller"
         ) from None
     except Image.UnidentifiedImageError:
         raise ImageError(_unidentified(path)) from None
     except Exception as error:
-        # Pillow's decoders raise half a dozen unrelated types on damaged files (OSError, SyntaxError, struct.error, ...).
+        # Pillow's decoders raise half a dozen unrelated types on damaged files (OSError,
+        # SyntaxError, struct.error, ...).
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            "%s is truncated or damaged (%s); copy or make it again" % (path, reason)
+            f"{path} is truncated or damaged ({reason}); copy or make it again"
         ) from None
 
 
 def _unidentified(path: Path) -> str:
-    """The line on a file that Pillow does not open: what it is and what to do, if its bytes tell."""
+    """The line on a file that Pillow does not open: what it is and what to do, if its bytes
+    tell.
+    """
     size = path.stat().st_size
     if size == 0:
         return f"{path} is empty (0 bytes); expected a JPEG or PNG file, copy or make it again"
     known = recognized(path)
     if known is None:
         return (
-            f"{path} is not a picture ({size} bytes of another format, or damaged); expected a JPEG "
-            f"or PNG file, copy or make it again"
+            f"{path} is not a picture ({size} bytes of another format, or damaged); expected a "
+            "JPEG or PNG file, copy or make it again"
         )
     what, remedy = known
-    return f"{path} is {what}, not a picture that is read here; expected a JPEG or PNG file, {remedy}"
+    return (
+        f"{path} is {what}, not a picture that is read here; expected a JPEG or PNG file, {remedy}"
+    )
 
 
 def decode(image: Image.Image, path: PathLike) -> None:
-    """Decode the first frame completely; of a PNG also check the checksums, which decoding alone does not.
+    """Decode the first frame completely; of a PNG also check the checksums, which decoding alone
+    does not.
 
     Raises ImageError for what Pillow would decode into something else than is stored.
     """
     tags = getattr(image, "tag_v2", {})
     if tags.get(PLANAR) == 2 and tags.get(SAMPLES, 1) > 1 and stored_bits(image) > 8:
         raise ImageError(
-            f"{path} is a TIFF of {stored_bits(image)} bits whose channels are stored one after the "
-            f"other, which is not read; expected them pixel by pixel (PlanarConfiguration 1) or 8 "
-            f"bits, save it so"
+            f"{path} is a TIFF of {stored_bits(image)} bits whose channels are stored one after "
+            "the other, which is not read; expected them pixel by pixel (PlanarConfiguration 1) "
+            "or 8 bits, save it so"
         )
     if int(tags.get(REDUCED, 0)) & 1 and (DNG_VERSION in tags or SUB_PAGES in tags):
         raise ImageError(
@@ -172,7 +202,9 @@ def decode(image: Image.Image, path: PathLike) -> None:
 
 
 def stored_bits(image: Image.Image) -> int:
-    """Bits per sample of an opened file that is not decoded yet; 8 where its format does not say."""
+    """Bits per sample of an opened file that is not decoded yet; 8 where its format does not
+    say.
+    """
     if image.format == "PNG":
         return image.fp.getvalue()[24]  # IHDR comes first
     depth = getattr(image, "tag_v2", {}).get(TIFF_BITS)
@@ -218,13 +250,15 @@ def several_frames(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """How the pixels are to be turned, 1 to 8 as EXIF counts; 1 for none and for values that mean nothing.
+    """How the pixels are to be turned, 1 to 8 as EXIF counts; 1 for none and for values that mean
+    nothing.
 
     Of EXIF, in its own block or in a text of a PNG, else of XMP. A decoded TIFF has been turned by
     Pillow, which then forgets the tag: 1.
     """
     try:
-        # A PNG's own getexif would decode the picture; all its metadata stand before the pixels here.
+        # A PNG's own getexif would decode the picture; all its metadata stand before the pixels
+        # here.
         exif = Image.Image.getexif(image)
         value = exif.get(EXIF_ORIENTATION)
         if value is None and image.format == "PNG":

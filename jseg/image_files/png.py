@@ -23,7 +23,9 @@ LARGEST_TEXT = 1 << 20  # Pillow refuses to unpack more than this
 
 
 class Png(io.BytesIO):
-    """The bytes of a PNG, and how many frames the whole file has; of an animation the first is left."""
+    """The bytes of a PNG, and how many frames the whole file has; of an animation the first is
+    left.
+    """
 
     frames = 1
 

@@ -1,1 +1,3 @@
-"""Procedural landscapes with their label maps: noise, terrain, sky, light, plants and buildings (NumPy and OpenCV only)."""
+"""Procedural landscapes with their label maps: noise, terrain, sky, light, plants and buildings
+(NumPy and OpenCV only).
+"""

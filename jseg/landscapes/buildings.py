@@ -1,4 +1,6 @@
-"""Things built on the ground: houses, a church, a lighthouse, a castle, piers, fences, walls, railings and bridges."""
+"""Things built on the ground: houses, a church, a lighthouse, a castle, piers, fences, walls,
+railings and bridges.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ ROOFS = ("8a4a38", "6b4a3c", "5a5a60", "9a5a40", "705c48", "484c54")
 
 def house(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.HOUSE)
-    wall, roof = linear(WALLS[int(rng.integers(len(WALLS)))]), linear(ROOFS[int(rng.integers(len(ROOFS)))])
+    wall, roof = (
+        linear(WALLS[int(rng.integers(len(WALLS)))]),
+        linear(ROOFS[int(rng.integers(len(ROOFS)))]),
+    )
     width, depth, height = rng.uniform(8, 13), rng.uniform(6, 8), rng.uniform(3.0, 5.4)
     if style.season == "winter":
         roof = roof * 0.35 + np.float32([0.8, 0.83, 0.88]) * 0.65
@@ -30,7 +35,10 @@ def house(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
 def block(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     """A town house of several storeys."""
     model = Model(style, prop, ids.BUILDING)
-    wall, roof = linear(WALLS[int(rng.integers(len(WALLS)))]), linear(ROOFS[int(rng.integers(len(ROOFS)))])
+    wall, roof = (
+        linear(WALLS[int(rng.integers(len(WALLS)))]),
+        linear(ROOFS[int(rng.integers(len(ROOFS)))]),
+    )
     width, storeys = rng.uniform(7, 13), int(rng.integers(3, 6))
     height = storeys * 2.9 + 0.6
     model.box(0, -2, 0, width, height + 2, 10, wall)
@@ -47,7 +55,12 @@ def church(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model.gable(7, 16, 8, 4.5, roof, wall)
     model.box(-10, -1.5, 0, 5, 17.5, 5, wall)
     tip = (-10, 27, 0)
-    for a, b in (((-12.8, -2.8), (-7.2, -2.8)), ((-7.2, -2.8), (-7.2, 2.8)), ((-7.2, 2.8), (-12.8, 2.8)), ((-12.8, 2.8), (-12.8, -2.8))):
+    for a, b in (
+        ((-12.8, -2.8), (-7.2, -2.8)),
+        ((-7.2, -2.8), (-7.2, 2.8)),
+        ((-7.2, 2.8), (-12.8, 2.8)),
+        ((-12.8, 2.8), (-12.8, -2.8)),
+    ):
         model.face([(a[0], 16, a[1]), (b[0], 16, b[1]), tip], roof)
     model.windows(0, 1.5, -4.02, 15, 1, 4)
     return model
@@ -55,10 +68,20 @@ def church(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
 
 def lighthouse(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.BUILDING)
-    for part, (low, high, code) in enumerate(((-2, 5, "efe9dd"), (5, 10, "a83c30"), (10, 15, "efe9dd"), (15, 19, "a83c30"))):
+    for part, (low, high, code) in enumerate(
+        ((-2, 5, "efe9dd"), (5, 10, "a83c30"), (10, 15, "efe9dd"), (15, 19, "a83c30"))
+    ):
         model.tube(0, low, 0, 2.9 - 0.07 * low, 2.9 - 0.07 * high, high - low, linear(code))
     model.tube(0, 19, 0, 2.1, 2.1, 0.5, linear("33363c"))
-    model.tube(0, 19.5, 0, 1.1, 1.1, 2.2, linear("ffe2a0") if style.hour in ("dusk", "night", "sunset") else linear("8fa4b0"))
+    model.tube(
+        0,
+        19.5,
+        0,
+        1.1,
+        1.1,
+        2.2,
+        linear("ffe2a0") if style.hour in ("dusk", "night", "sunset") else linear("8fa4b0"),
+    )
     model.tube(0, 21.7, 0, 1.4, 0.1, 1.4, linear("8a3028"))
     return model
 
@@ -68,7 +91,12 @@ def keep(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.BUILDING)
     stone, roof = linear("a89c88"), linear(ROOFS[int(rng.integers(len(ROOFS)))])
     model.box(0, -3, 0, 22, 12, 12, stone)
-    for x, z, radius, height in ((-12, -5, 3.4, 17), (12, -5, 3.0, 15), (3, 3, 4.2, 23), (-12, 6, 2.8, 14)):
+    for x, z, radius, height in (
+        (-12, -5, 3.4, 17),
+        (12, -5, 3.0, 15),
+        (3, 3, 4.2, 23),
+        (-12, 6, 2.8, 14),
+    ):
         model.tube(x, -3, z, radius, radius * 0.94, height + 3, stone)
         model.tube(x, height, z, radius * 1.18, 0.05, radius * 2.2, roof)
     model.windows(0, 3.5, -6.02, 20, 1, 5)
@@ -86,7 +114,15 @@ def pier(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     edges = np.linspace(0, length, 41)
     for near, far in zip(edges, edges[1:]):
         tone = 0.8 + 0.35 * rng.random()
-        model.face([(-1.1, 0.64, near), (1.1, 0.64, near), (1.1, 0.64, far - 0.05), (-1.1, 0.64, far - 0.05)], wood * tone)
+        model.face(
+            [
+                (-1.1, 0.64, near),
+                (1.1, 0.64, near),
+                (1.1, 0.64, far - 0.05),
+                (-1.1, 0.64, far - 0.05),
+            ],
+            wood * tone,
+        )
     return model
 
 
@@ -114,11 +150,18 @@ def wall(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
                 width = min(rng.uniform(0.3, 0.6), start + 1 - x)
                 low = -0.12 + course * 0.25 + rng.uniform(-0.02, 0.02)
                 model.face(
-                    [(x, low, -0.26), (x + width - 0.04, low, -0.26), (x + width - 0.05, low + 0.22, -0.26), (x + 0.02, low + 0.21, -0.26)],
+                    [
+                        (x, low, -0.26),
+                        (x + width - 0.04, low, -0.26),
+                        (x + width - 0.05, low + 0.22, -0.26),
+                        (x + 0.02, low + 0.21, -0.26),
+                    ],
                     stone * rng.uniform(0.75, 1.3),
                 )
                 x += width
-        model.box(start + 0.5, 0.88, 0, 0.96, rng.uniform(0.08, 0.2), 0.6, stone * rng.uniform(0.85, 1.2))
+        model.box(
+            start + 0.5, 0.88, 0, 0.96, rng.uniform(0.08, 0.2), 0.6, stone * rng.uniform(0.85, 1.2)
+        )
     return model
 
 
@@ -142,7 +185,9 @@ def railing(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     return model
 
 
-def bridge(canvas: Canvas, style: Style, prop: Prop, rng: np.random.Generator, level: float) -> None:
+def bridge(
+    canvas: Canvas, style: Style, prop: Prop, rng: np.random.Generator, level: float
+) -> None:
     """A stone bridge with round arches across the view; `size` is its span in metres."""
     stone = linear("a89880") if rng.random() < 0.7 else linear("9a9a98")
     span, arches = prop.size, max(int(prop.size // 16), 1)
@@ -152,21 +197,30 @@ def bridge(canvas: Canvas, style: Style, prop: Prop, rng: np.random.Generator, l
     sun = style.direction()
 
     def lamp(normal):
-        return style.sun * max(float(np.dot(normal, sun)), 0.0) + style.ambient * (0.62 + 0.38 * normal[1])
+        return style.sun * max(float(np.dot(normal, sun)), 0.0) + style.ambient * (
+            0.62 + 0.38 * normal[1]
+        )
 
     for back, shade in ((5.0, 0.5), (0.0, 1.0)):
-        top = [(centre + part * span * 0.5, deck + 0.9 + 0.05 * span * (1 - part * part)) for part in np.linspace(-1.35, 1.35, 15)]
+        top = [
+            (centre + part * span * 0.5, deck + 0.9 + 0.05 * span * (1 - part * part))
+            for part in np.linspace(-1.35, 1.35, 15)
+        ]
         outline = top + [(centre + span * 0.68, level - 2), (centre - span * 0.68, level - 2)]
         contours = [outline]
         for arch in range(arches):
             middle, half = centre + span * ((arch + 0.5) / arches - 0.5), span / arches * 0.43
             angle = np.linspace(0, np.pi, 17)
-            contours.append([(middle + half * np.cos(a), level - 0.3 + rise * np.sin(a)) for a in angle])
+            contours.append(
+                [(middle + half * np.cos(a), level - 0.3 + rise * np.sin(a)) for a in angle]
+            )
         canvas.polygon_set(
             [[canvas.place(x, z + back, y) for x, y in contour] for contour in contours],
             stone * lamp((0, 0, -1)) * shade,
             (z + back) * 0.985,
             ids.BRIDGE,
         )
-    lip = [canvas.place(x, z - 0.3, y) for x, y in top] + [canvas.place(x, z - 0.3, y - 0.5) for x, y in top[::-1]]
+    lip = [canvas.place(x, z - 0.3, y) for x, y in top] + [
+        canvas.place(x, z - 0.3, y - 0.5) for x, y in top[::-1]
+    ]
     canvas.polygon(lip, stone * lamp((0, 0.5, -0.87)) * 1.15, z * 0.98, ids.BRIDGE)

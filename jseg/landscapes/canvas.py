@@ -1,4 +1,6 @@
-"""The picture being painted: radiance, distance and label of every pixel, and the ways to put things into it."""
+"""The picture being painted: radiance, distance and label of every pixel, and the ways to put
+things into it.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,39 @@ SUBPIXELS = 8  # polygon edges are measured on a grid this much finer
 
 
 class Canvas:
-    """`picture` [H, W, 3] linear light, `z` [H, W] metres (infinite for sky), `label` [H, W] uint8, `cover` [H, W] opacity of things.
+    """`picture` [H, W, 3] linear light, `z` [H, W] metres (infinite for sky), `label` [H, W] uint8,
+    `cover` [H, W] opacity of things.
 
     `z_ground` and `label_ground` are those of the bare terrain, before anything stands on it.
     """
 
     def __init__(
-        self, view: View, style: Style, sight: Sight, grid: Grid, surface: np.ndarray, sky: np.ndarray, haze: np.ndarray, glare: np.ndarray
+        self,
+        view: View,
+        style: Style,
+        sight: Sight,
+        grid: Grid,
+        surface: np.ndarray,
+        sky: np.ndarray,
+        haze: np.ndarray,
+        glare: np.ndarray,
     ) -> None:
         self.view, self.style, self.haze, self.glare = view, style, haze, glare
         self.mist_top = max(45.0, 0.35 * view.eye)
         z = np.exp(np.interp(sight.place, np.arange(len(grid.v)), grid.v)).astype(np.float32)
         self.height = view.eye + z * view.tangents()[:, None]  # of the ground seen, metres
         self.z_ground = np.where(sight.sky, np.float32(np.inf), z)
-        self.label_ground = np.where(sight.sky, ids.SKY, sight.read_nearest(surface)).astype(np.uint8)
+        self.label_ground = np.where(sight.sky, ids.SKY, sight.read_nearest(surface)).astype(
+            np.uint8
+        )
         self.z, self.label = self.z_ground.copy(), self.label_ground.copy()
         self.cover = np.zeros(z.shape, np.float32)
         self.picture = sky.copy()
 
     def lay_ground(self, seen: np.ndarray) -> None:
-        """Paint the ground [H, W, 3] with the air before it; water stays black until paint_water adds its light."""
+        """Paint the ground [H, W, 3] with the air before it; water stays black until paint_water
+        adds its light.
+        """
         z = np.minimum(self.z_ground, FAR)
         ground = self.through_air(seen, 0, z, self.height)
         ground[np.isin(self.label_ground, ids.OPEN_WATER)] = 0
@@ -47,21 +62,44 @@ class Canvas:
         """(column, row) of the world point (x metres, height, z metres)."""
         return self.view.column_of(x / z), self.view.row_of((height - self.view.eye) / z)
 
-    def hazed(self, colour: np.ndarray, row: int, column: int, z: float, height: float) -> np.ndarray:
+    def hazed(
+        self, colour: np.ndarray, row: int, column: int, z: float, height: float
+    ) -> np.ndarray:
         """`colour` [..., 3] as it looks from `z` metres at this place of the picture."""
-        row, column = min(max(row, 0), self.view.height - 1), min(max(column, 0), self.view.width - 1)
+        row, column = (
+            min(max(row, 0), self.view.height - 1),
+            min(max(column, 0), self.view.width - 1),
+        )
         kept = transmission(self.style, z, height, self.mist_top, self.glare[row, column])
         return colour * kept + self.haze[row, column] * (1 - kept)
 
-    def through_air(self, colour: np.ndarray, start: int, z: np.ndarray, height: np.ndarray) -> np.ndarray:
-        """Rows of colour [h, W, 3] from row `start` on, as they look through the air; `z` and `height` [h, W] metres."""
+    def through_air(
+        self, colour: np.ndarray, start: int, z: np.ndarray, height: np.ndarray
+    ) -> np.ndarray:
+        """Rows of colour [h, W, 3] from row `start` on, as they look through the air; `z` and
+        `height` [h, W] metres.
+        """
         kept = transmission(self.style, z, height, self.mist_top, self.glare[start:])
         return self.haze[start:] + (colour - self.haze[start:]) * kept
 
-    def blit(self, row: int, column: int, colour: np.ndarray, alpha: np.ndarray, z: float, label: int, height: float = 5.0) -> None:
-        """Lay a patch (colour [h, w, 3] not premultiplied, alpha [h, w]) at its upper left pixel, behind everything nearer than `z`."""
+    def blit(
+        self,
+        row: int,
+        column: int,
+        colour: np.ndarray,
+        alpha: np.ndarray,
+        z: float,
+        label: int,
+        height: float = 5.0,
+    ) -> None:
+        """Lay a patch (colour [h, w, 3] not premultiplied, alpha [h, w]) at its upper left pixel,
+        behind everything nearer than `z`.
+        """
         top, left = max(row, 0), max(column, 0)
-        bottom, right = min(row + alpha.shape[0], self.view.height), min(column + alpha.shape[1], self.view.width)
+        bottom, right = (
+            min(row + alpha.shape[0], self.view.height),
+            min(column + alpha.shape[1], self.view.width),
+        )
         if top >= bottom or left >= right:
             return
         inner = (slice(top - row, bottom - row), slice(left - column, right - column))
@@ -78,23 +116,47 @@ class Canvas:
         self.label[outer][mine] = label
         self.z[outer][mine] = z
 
-    def polygon(self, points: Sequence[Tuple[float, float]], colour: np.ndarray, z: float, label: int, height: float = 5.0) -> None:
+    def polygon(
+        self,
+        points: Sequence[Tuple[float, float]],
+        colour: np.ndarray,
+        z: float,
+        label: int,
+        height: float = 5.0,
+    ) -> None:
         """Fill a polygon given as (column, row) points with one colour [3], antialiased."""
         self.polygon_set([points], colour, z, label, height)
 
     def polygon_set(
-        self, contours: Sequence[Sequence[Tuple[float, float]]], colour: np.ndarray, z: float, label: int, height: float = 5.0
+        self,
+        contours: Sequence[Sequence[Tuple[float, float]]],
+        colour: np.ndarray,
+        z: float,
+        label: int,
+        height: float = 5.0,
     ) -> None:
-        """Fill the even-odd inside of several outlines, so that later ones can be holes in the first."""
+        """Fill the even-odd inside of several outlines, so that later ones can be holes in the
+        first.
+        """
         outlines = [np.asarray(contour, np.float64) for contour in contours]
         every = np.concatenate(outlines)
         left, top = np.maximum(np.floor(every.min(axis=0)).astype(int) - 1, -2)
-        right, bottom = np.minimum(np.ceil(every.max(axis=0)).astype(int) + 1, (self.view.width + 2, self.view.height + 2))
+        right, bottom = np.minimum(
+            np.ceil(every.max(axis=0)).astype(int) + 1, (self.view.width + 2, self.view.height + 2)
+        )
         if right - left < 1 or bottom - top < 1:
             return
         mask = np.zeros(((bottom - top) * SUBPIXELS, (right - left) * SUBPIXELS), np.uint8)
-        shifted = [np.rint((outline - (left, top)) * SUBPIXELS * 16 - 8).astype(np.int32) for outline in outlines]
+        shifted = [
+            np.rint((outline - (left, top)) * SUBPIXELS * 16 - 8).astype(np.int32)
+            for outline in outlines
+        ]
         cv2.fillPoly(mask, shifted, 255, lineType=cv2.LINE_8, shift=4)
-        alpha = cv2.resize(mask, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        alpha = (
+            cv2.resize(mask, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(
+                np.float32
+            )
+            / 255
+        )
         patch = np.broadcast_to(np.asarray(colour, np.float32), alpha.shape + (3,))
         self.blit(top, left, patch, alpha, z, label, height)

@@ -1,4 +1,6 @@
-"""The composer's words: random decisions of one scene, ranges, woods and things placed about a focal point near a third."""
+"""The composer's words: random decisions of one scene, ranges, woods and things placed about a
+focal point near a third.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,29 @@ class Draw:
         self.keys += 1
         return self.keys
 
-    def alps(self, distance: float, height: float, layers: int = 2, floor: float = 0.3) -> Tuple[Range, ...]:
+    def alps(
+        self, distance: float, height: float, layers: int = 2, floor: float = 0.3
+    ) -> Tuple[Range, ...]:
         """A main range with its summit at the focal point and lower ranges before or behind it."""
         summit = (self.focus, 1.0, self.between(0.12, 0.26))
         others = [
-            (self.focus - self.side * self.between(0.35, 0.75), self.between(0.45, 0.8), self.between(0.1, 0.25)),
-            (self.focus + self.side * self.between(0.2, 0.4), self.between(0.35, 0.65), self.between(0.1, 0.2)),
+            (
+                self.focus - self.side * self.between(0.35, 0.75),
+                self.between(0.45, 0.8),
+                self.between(0.1, 0.25),
+            ),
+            (
+                self.focus + self.side * self.between(0.2, 0.4),
+                self.between(0.35, 0.65),
+                self.between(0.1, 0.2),
+            ),
         ]
         many = self.chance(0.45)  # a long crest of many peaks, or one mountain
         if many:
-            others += [(self.between(-0.7, 0.7), self.between(0.6, 0.95), self.between(0.06, 0.16)) for _ in range(4)]
+            others += [
+                (self.between(-0.7, 0.7), self.between(0.6, 0.95), self.between(0.06, 0.16))
+                for _ in range(4)
+            ]
         ranges = [
             Range(
                 "massif" if many else "alpine",
@@ -79,7 +94,10 @@ class Draw:
         """Rounded chains, the farther ones higher."""
         chain = []
         for layer in range(layers):
-            peaks = tuple((self.between(-0.7, 0.7), self.between(0.6, 1.0), self.between(0.2, 0.45)) for _ in range(2))
+            peaks = tuple(
+                (self.between(-0.7, 0.7), self.between(0.6, 1.0), self.between(0.2, 0.45))
+                for _ in range(2)
+            )
             chain.append(
                 Range(
                     "hill",
@@ -95,12 +113,30 @@ class Draw:
             )
         return tuple(chain)
 
-    def wood(self, kind: str, near: float, far: float, amount: float, clear: float = 0.0, single: int = 70, height: float = 15.0) -> Forest:
+    def wood(
+        self,
+        kind: str,
+        near: float,
+        far: float,
+        amount: float,
+        clear: float = 0.0,
+        single: int = 70,
+        height: float = 15.0,
+    ) -> Forest:
         return Forest(
-            kind, near, far, amount, (self.focus, clear) if clear else (0.0, 0.0), height * self.between(0.85, 1.2), single, self.key()
+            kind,
+            near,
+            far,
+            amount,
+            (self.focus, clear) if clear else (0.0, 0.0),
+            height * self.between(0.85, 1.2),
+            single,
+            self.key(),
         )
 
-    def prop(self, kind: str, distance: float, x: float, size: float = 1.0, turn: float = 0.0) -> Prop:
+    def prop(
+        self, kind: str, distance: float, x: float, size: float = 1.0, turn: float = 0.0
+    ) -> Prop:
         return Prop(kind, distance, x, size, turn, self.key())
 
     def railing(self) -> Prop:
@@ -110,4 +146,9 @@ class Draw:
     def frame_tree(self, kind: str, eye: float) -> Prop:
         """A large tree on the side away from the focal point, which frames the view."""
         distance = max(eye * 3.2, 14) * self.between(1.0, 1.4)
-        return self.prop("tree:" + kind, distance, -self.side * self.between(0.4, 0.52), distance * self.between(0.32, 0.5))
+        return self.prop(
+            "tree:" + kind,
+            distance,
+            -self.side * self.between(0.4, 0.52),
+            distance * self.between(0.32, 0.5),
+        )

@@ -1,8 +1,11 @@
-"""Procedural landscapes with exact label maps, by seed: licence-free pictures for demonstrations, tests and the shipped weights' training.
+"""Procedural landscapes with exact label maps, by seed: licence-free pictures for demonstrations,
+tests and the shipped weights' training.
 
-A seed gives a plan (jseg.landscapes.scenes), the plan a height field with a surface at every sample (relief, terrain), and a second seed the
-style: hour, weather, season and colours. The label map is what the painter painted: each pixel has the id of the surface drawn there.
-Ids are the challenge's 29 (jseg.data.classes, landscape-29); snow has no class of its own: on mountains it is mountain, on the ground land.
+A seed gives a plan (jseg.landscapes.scenes), the plan a height field with a surface at every sample
+(relief, terrain), and a second seed the style: hour, weather, season and colours. The label map is
+what the painter painted: each pixel has the id of the surface drawn there. Ids are the challenge's
+29 (jseg.data.classes, landscape-29); snow has no class of its own: on mountains it is mountain, on
+the ground land.
 """
 
 from __future__ import annotations
@@ -47,10 +50,12 @@ REFERENCE_SEEDS = 1 << 30  # seeds of the style references start here, beyond th
 def landscape(
     seed: int, width: int = 512, height: int = 384, style_seed: Optional[int] = None, kind: str = ""
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """A landscape and its label map: (picture uint8 [height, width, 3] RGB, label uint8 [height, width] of ids 0..28).
+    """A landscape and its label map: (picture uint8 [height, width, 3] RGB, label uint8 [height,
+    width] of ids 0..28).
 
-    `seed` chooses the geometry, `style_seed` (default: the seed) hour, weather, season and colours; `kind` forces one kind of scene. The
-    same seed at another size is the same scene. Raises ValueError for an impossible size, seed or kind.
+    `seed` chooses the geometry, `style_seed` (default: the seed) hour, weather, season and colours;
+    `kind` forces one kind of scene. The same seed at another size is the same scene. Raises
+    ValueError for an impossible size, seed or kind.
     """
     _check(seed, width, height, kind)
     plan = make_plan(int(seed), kind)
@@ -62,7 +67,12 @@ def landscape(
     sight = look(view, grid, np.maximum(ground.height, ground.level))
     normal = normals(ground.height, grid)
     canvas = Canvas(view, style, sight, grid, ground.surface, *paint_sky(view, style))
-    seen = foliage(plan, view, canvas.label_ground, sight.read(light(style, ground, normal, albedo(plan, style, ground, normal))))
+    seen = foliage(
+        plan,
+        view,
+        canvas.label_ground,
+        sight.read(light(style, ground, normal, albedo(plan, style, ground, normal))),
+    )
     canvas.lay_ground(seen)
     standing = scatter.trees(plan, ground) + scatter.small(plan, ground)
     scatter.shadows(canvas, standing)
@@ -80,25 +90,30 @@ def write_challenge(
     height: int = 384,
     progress: Optional[Callable[[int], object]] = None,
 ) -> int:
-    """Write `count` label maps with style references in the layout of the challenge's reviewer interface.
+    """Write `count` label maps with style references in the layout of the challenge's reviewer
+    interface.
 
-    `folder`/test/val_B_labels_resized/*.png are the label maps (8-bit gray), test/label_to_img.json names each one's reference,
-    train/imgs/*.jpg are the references, pictures of other scenes, and train/labels/*.png their own label maps. `folder`/RECORD
-    tells how they were drawn: the same call keeps what is there, draws the rest, and returns how many pairs were there. Every
-    file is written whole or not at all, the JSON last. `progress(n)` is called after the n-th pair. Raises errors as
-    `check_challenge` does, which is asked first.
+    `folder`/test/val_B_labels_resized/*.png are the label maps (8-bit gray), test/label_to_img.json
+    names each one's reference, train/imgs/*.jpg are the references, pictures of other scenes, and
+    train/labels/*.png their own label maps. `folder`/RECORD tells how they were drawn: the same
+    call keeps what is there, draws the rest, and returns how many pairs were there. Every file is
+    written whole or not at all, the JSON last. `progress(n)` is called after the n-th pair. Raises
+    errors as `check_challenge` does, which is asked first.
     """
     check_challenge(folder, count, seed, width, height)
     folder, kept = Path(folder), 0
     with held(folder):
-        check_challenge(folder, count, seed, width, height)      # once more: another run may have written there since
+        check_challenge(
+            folder, count, seed, width, height
+        )  # once more: another run may have written there since
         about = _read(folder) or _record(count, seed, width, height)
         for place in PLACES:
             (folder / place).mkdir(parents=True, exist_ok=True)
             remove_stale_temporaries(folder / place)
         write_record(folder, about)
 
-        # A pair is recorded when its files are there, so that no file of another origin is ever taken for a drawing.
+        # A pair is recorded when its files are there, so that no file of another origin is ever
+        # taken for a drawing.
         for number in range(count):
             made = _write_pair(folder, number, seed, width, height)
             kept += not made
@@ -110,16 +125,27 @@ def write_challenge(
 
         table = folder / TABLE
         if not table.exists():
-            pairs = {"scene_%04d.png" % number: "style_%04d.jpg" % number for number in range(count)}
+            pairs = {
+                f"scene_{number:04d}.png": f"style_{number:04d}.jpg" for number in range(count)
+            }
             text = json.dumps(pairs, indent=1, sort_keys=True) + "\n"
             write_atomic(table, lambda file: file.write(text.encode("utf-8")))
     return kept
 
 
-def check_challenge(folder: Union[str, Path], count: int, seed: int, width: int, height: int, option: str = "--output") -> None:
-    """Raise ValueError unless `write_challenge` can draw these pairs into the folder; writes nothing.
+def check_challenge(
+    folder: Union[str, Path],
+    count: int,
+    seed: int,
+    width: int,
+    height: int,
+    option: str = "--output",
+) -> None:
+    """Raise ValueError unless `write_challenge` can draw these pairs into the folder; writes
+    nothing.
 
-    The arguments must be possible, and the folder new, empty, or begun by the same call, with no file of another origin in it.
+    The arguments must be possible, and the folder new, empty, or begun by the same call, with no
+    file of another origin in it.
     """
     check_request(count, seed, width, height)
     folder = Path(folder)
@@ -133,35 +159,53 @@ def check_challenge(folder: Union[str, Path], count: int, seed: int, width: int,
     # A set that was begun goes on as it is, or not at all.
     settings, asked = about["settings"], _record(count, seed, width, height)["settings"]
     if settings != asked:
-        shown = [" ".join("--%s %s" % (name, values.get(name)) for name in asked) for values in (settings, asked)]
-        raise OutputError("%s %s holds landscapes of %s, not %s; give another %s, or the same numbers to go on"
-                          % (option, folder, shown[0], shown[1], option))
+        shown = [
+            " ".join(f"--{name} {values.get(name)}" for name in asked)
+            for values in (settings, asked)
+        ]
+        raise OutputError(
+            f"{option} {folder} holds landscapes of {shown[0]}, not {shown[1]}; give another "
+            f"{option}, or the same numbers to go on"
+        )
     names = {name for number in range(count) for name in pair_names(number)}
     for place in PLACES:
         present = os.listdir(str(folder / place)) if (folder / place).is_dir() else []
-        strangers = sorted(name for name in present if not name.startswith(".") and "%s/%s" % (place, name) not in names)
+        strangers = sorted(
+            name for name in present if not name.startswith(".") and f"{place}/{name}" not in names
+        )
         if strangers:
-            raise OutputError("%s %s holds %d files of another origin, such as %s; move them away, or give another %s"
-                              % (option, folder / place, len(strangers), strangers[0], option))
-    known = {name for number in range(min(count, about["written"] + 1)) for name in pair_names(number)}
+            raise OutputError(
+                f"{option} {folder / place} holds {len(strangers)} files of another origin, such "
+                f"as {strangers[0]}; move them away, or give another {option}"
+            )
+    known = {
+        name for number in range(min(count, about["written"] + 1)) for name in pair_names(number)
+    }
     check_names(folder, option, sorted(names), known, RECORD)
     check_names(folder, option, [TABLE], [TABLE] * (about["written"] == count), RECORD)
 
 
 def check_request(count: int, seed: int, width: int = 512, height: int = 384) -> None:
-    """Raise ValueError unless there are `count` scenes from `seed` on, each with a reference of another seed, of this size."""
+    """Raise ValueError unless there are `count` scenes from `seed` on, each with a reference of
+    another seed, of this size.
+    """
     if count < 1:
-        raise ValueError("procedural landscapes: a count of %d; expected 1 or more" % count)
+        raise ValueError(f"procedural landscapes: a count of {count}; expected 1 or more")
     if not 0 <= seed <= REFERENCE_SEEDS - count:
-        raise ValueError("procedural landscapes: a seed of %d; expected 0 to %d for a count of %d" % (seed, max(0, REFERENCE_SEEDS - count),
-                                                                                                 count))
+        raise ValueError(
+            f"procedural landscapes: a seed of {seed}; expected 0 to "
+            f"{max(0, REFERENCE_SEEDS - count)} for a count of {count}"
+        )
     _check(seed, width, height)
 
 
 def pair_names(number: int) -> Tuple[str, str, str]:
     """The files of a pair, relative to the folder: reference, its label map, the label map."""
-    return ("train/imgs/style_%04d.jpg" % number, "train/labels/style_%04d.png" % number,
-            "test/val_B_labels_resized/scene_%04d.png" % number)
+    return (
+        f"train/imgs/style_{number:04d}.jpg",
+        f"train/labels/style_{number:04d}.png",
+        f"test/val_B_labels_resized/scene_{number:04d}.png",
+    )
 
 
 def write_record(folder: Path, about: dict) -> None:
@@ -181,13 +225,22 @@ def _read(folder: Path) -> Optional[dict]:
     if not path.exists():
         return None
     about = read_record(path)
-    if about is None or not isinstance(about.get("settings"), dict) or not isinstance(about.get("written"), int):
-        raise OutputError("%s is no record of landscapes, or is damaged; move it away, or give another --output" % path)
+    if (
+        about is None
+        or not isinstance(about.get("settings"), dict)
+        or not isinstance(about.get("written"), int)
+    ):
+        raise OutputError(
+            f"{path} is no record of landscapes, or is damaged; move it away, or give another "
+            "--output"
+        )
     return about
 
 
 def _write_pair(folder: Path, number: int, seed: int, width: int, height: int) -> bool:
-    """Draw what a pair lacks; whether anything was. Raises ImageError for a file that cannot be opened."""
+    """Draw what a pair lacks; whether anything was. Raises ImageError for a file that cannot be
+    opened.
+    """
     reference, reference_label, label = (folder / name for name in pair_names(number))
     missing = [path for path in (reference, reference_label, label) if not path.exists()]
     for path in (reference, reference_label, label):
@@ -205,8 +258,13 @@ def _write_pair(folder: Path, number: int, seed: int, width: int, height: int) -
 
 def _check(seed: int, width: int, height: int, kind: str = "") -> None:
     if not 0 <= seed < 1 << 31:
-        raise ValueError("procedural landscapes: a seed of %s; expected 0 to 2147483647" % seed)
+        raise ValueError(f"procedural landscapes: a seed of {seed}; expected 0 to 2147483647")
     if not (LEAST <= width <= MOST and LEAST <= height <= MOST):
-        raise ValueError("procedural landscapes: a size of %sx%s; expected %d to %d pixels on each side" % (width, height, LEAST, MOST))
+        raise ValueError(
+            f"procedural landscapes: a size of {width}x{height}; expected {LEAST} to {MOST} "
+            "pixels on each side"
+        )
     if kind and kind not in KINDS:
-        raise ValueError("procedural landscapes: no kind of scene %r; there are %s" % (kind, ", ".join(KINDS)))
+        raise ValueError(
+            f"procedural landscapes: no kind of scene {kind!r}; there are {', '.join(KINDS)}"
+        )

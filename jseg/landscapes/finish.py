@@ -13,11 +13,17 @@ LUMA = np.float32([0.2126, 0.7152, 0.0722])
 
 
 def _curve() -> np.ndarray:
-    """Linear light 0..8 in 4096 steps of its square root to sRGB 0..1: straight below 0.55, a soft shoulder above."""
+    """Linear light 0..8 in 4096 steps of its square root to sRGB 0..1: straight below 0.55, a soft
+    shoulder above.
+    """
     light = np.linspace(0, np.sqrt(8), 4096) ** 2
     knee, room = 0.55, 0.45
-    light = np.where(light < knee, light, knee + room * (1 - np.exp(-(light - knee) / (room * 1.15))))
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
+    light = np.where(
+        light < knee, light, knee + room * (1 - np.exp(-(light - knee) / (room * 1.15)))
+    )
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(
+        np.float32
+    )
 
 
 CURVE = _curve()
@@ -33,27 +39,49 @@ def _falling(view: View, style: Style, picture: np.ndarray) -> np.ndarray:
             start = np.array([x, y * 1.1 - 0.1]) * (view.width, view.height)
             reach = (0.02 + 0.05 * length) * view.height
             stop = start + np.array([slant, 1.0]) * reach
-            cv2.line(layer, tuple(int(c * 16) for c in start), tuple(int(c * 16) for c in stop), 255, 1, cv2.LINE_AA, 4)
+            cv2.line(
+                layer,
+                tuple(int(c * 16) for c in start),
+                tuple(int(c * 16) for c in stop),
+                255,
+                1,
+                cv2.LINE_AA,
+                4,
+            )
         layer = cv2.GaussianBlur(layer, (0, 0), max(view.width / 700, 0.3))
-        return picture + (style.horizon * 1.1 - picture) * (layer[..., None] / np.float32(255) * (0.16 * min(view.width / 400, 1)))
+        return picture + (style.horizon * 1.1 - picture) * (
+            layer[..., None] / np.float32(255) * (0.16 * min(view.width / 400, 1))
+        )
     for x, y, size in rng.random((420, 3)):
         radius = (0.0009 + 0.0034 * size**6) * view.width
         cv2.circle(
-            layer, (int(x * view.width * 16), int(y * view.height * 16)), max(int(radius * 16), 8), int(90 + 110 * size), -1, cv2.LINE_AA, 4
+            layer,
+            (int(x * view.width * 16), int(y * view.height * 16)),
+            max(int(radius * 16), 8),
+            int(90 + 110 * size),
+            -1,
+            cv2.LINE_AA,
+            4,
         )
     layer = cv2.GaussianBlur(layer, (0, 0), max(view.width / 600, 0.3))
-    return picture + (np.float32(0.92) - picture) * (layer[..., None] / np.float32(255) * (0.75 * min(view.width / 300, 1)))
+    return picture + (np.float32(0.92) - picture) * (
+        layer[..., None] / np.float32(255) * (0.75 * min(view.width / 300, 1))
+    )
 
 
 def smooth_edges(picture: np.ndarray, label: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The picture with one-pixel antialiasing where surfaces meet: there each pixel takes a share of its neighbours."""
+    """The picture with one-pixel antialiasing where surfaces meet: there each pixel takes a share
+    of its neighbours.
+    """
     near = np.minimum(z, 1e5)
     steps = np.zeros(label.shape, bool)
     for axis in (0, 1):
         first, second = [slice(None)] * 2, [slice(None)] * 2
         first[axis], second[axis] = slice(None, -1), slice(1, None)
         first, second = tuple(first), tuple(second)
-        differs = (label[first] != label[second]) | (np.abs(near[first] - near[second]) > 0.25 * np.minimum(near[first], near[second]))
+        differs = (label[first] != label[second]) | (
+            np.abs(near[first] - near[second]) > 0.25 * np.minimum(near[first], near[second])
+        )
         steps[first] |= differs
         steps[second] |= differs
     soft = cv2.GaussianBlur(picture, (3, 3), 0.6)

@@ -1,9 +1,11 @@
 """Gradient noise and its fractal sums on separable grids, in scene coordinates.
 
-A grid has one row coordinate per row and one column coordinate per column. On such a grid Perlin's noise is a sum of two separable
-interpolations, so an octave costs two small matrix products instead of four gathers per sample. Lattice gradients are hashed from
-(key, row, column): the same scene point has the same value at any size, and an octave that the grid cannot carry fades out.
-Sources: Perlin, "Improving noise" (2002); Musgrave, "Texturing and Modeling", chapter 16 (ridged multifractal).
+A grid has one row coordinate per row and one column coordinate per column. On such a grid Perlin's
+noise is a sum of two separable interpolations, so an octave costs two small matrix products instead
+of four gathers per sample. Lattice gradients are hashed from (key, row, column): the same scene
+point has the same value at any size, and an octave that the grid cannot carry fades out. Sources:
+Perlin, "Improving noise" (2002); Musgrave, "Texturing and Modeling", chapter 16 (ridged
+multifractal).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ PERLIN_GAIN = 2.2  # brings the standard deviation of one octave to about 0.5
 
 @dataclass(frozen=True)
 class Grid:
-    """Sample positions: `v` [rows] and `x` [columns], float32, each monotonic, in the same scene unit."""
+    """Sample positions: `v` [rows] and `x` [columns], float32, each monotonic, in the same scene
+    unit.
+    """
 
     v: np.ndarray
     x: np.ndarray
@@ -40,16 +44,26 @@ class Grid:
 
 
 def generator(*key: int) -> np.random.Generator:
-    """A random generator for (seed, subject, ...): small non-negative integers; independent of every other key."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(part) & 0xFFFFFFFF for part in key])))
+    """A random generator for (seed, subject, ...): small non-negative integers; independent of
+    every other key.
+    """
+    return np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence([int(part) & 0xFFFFFFFF for part in key]))
+    )
 
 
 def hash_bits(key: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Thirty-two well mixed bits for each (row, column) of broadcastable integer arrays."""
     with np.errstate(over="ignore"):
-        bits = rows.astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1) + np.uint32(key & 0xFFFFFFFF)
+        bits = rows.astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1) + np.uint32(
+            key & 0xFFFFFFFF
+        )
         bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x85EBCA77)
-        bits = bits ^ (bits >> np.uint32(13)) ^ (columns.astype(np.int64).astype(np.uint32) * np.uint32(0xC2B2AE3D))
+        bits = (
+            bits
+            ^ (bits >> np.uint32(13))
+            ^ (columns.astype(np.int64).astype(np.uint32) * np.uint32(0xC2B2AE3D))
+        )
         bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D)
         bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
         return bits ^ (bits >> np.uint32(16))
@@ -69,24 +83,35 @@ def _cells(positions: np.ndarray, frequency: float) -> Tuple[np.ndarray, np.ndar
 
 
 def perlin(key: int, grid: Grid, frequency: Union[float, Tuple[float, float]]) -> np.ndarray:
-    """One octave of gradient noise on the grid, [rows, columns] float32, about [-1.5, 1.5], zero mean.
+    """One octave of gradient noise on the grid, [rows, columns] float32, about [-1.5, 1.5], zero
+    mean.
 
-    `frequency` is in lattice cells per scene unit, or a pair (along v, along x) for stretched noise.
+    `frequency` is in lattice cells per scene unit, or a pair (along v, along x) for stretched
+    noise.
     """
     along, across = frequency if isinstance(frequency, tuple) else (frequency, frequency)
     row, row_place, row_weight = _cells(grid.v, along)
     column, column_place, column_weight = _cells(grid.x, across)
-    row_ids, column_ids = np.arange(row.min(), row.max() + 2), np.arange(column.min(), column.max() + 2)
+    row_ids, column_ids = (
+        np.arange(row.min(), row.max() + 2),
+        np.arange(column.min(), column.max() + 2),
+    )
     bits = hash_bits(key, row_ids[:, None], column_ids[None, :])
     gradient_x = (bits & np.uint32(0xFFFF)).astype(np.float32) / 32767.5 - 1
     gradient_v = (bits >> np.uint32(16)).astype(np.float32) / 32767.5 - 1
     row, column = row - row_ids[0], column - column_ids[0]
     near, far = (1 - row_weight)[:, None], row_weight[:, None]
     from_x = near * gradient_x[row] + far * gradient_x[row + 1]
-    from_v = near * row_place[:, None] * gradient_v[row] + far * (row_place - 1)[:, None] * gradient_v[row + 1]
+    from_v = (
+        near * row_place[:, None] * gradient_v[row]
+        + far * (row_place - 1)[:, None] * gradient_v[row + 1]
+    )
     columns = np.arange(len(column))
     spread = np.zeros((2, len(column_ids), len(column)), np.float32)
-    spread[0, column, columns], spread[0, column + 1, columns] = (1 - column_weight) * column_place, column_weight * (column_place - 1)
+    spread[0, column, columns], spread[0, column + 1, columns] = (
+        (1 - column_weight) * column_place,
+        column_weight * (column_place - 1),
+    )
     spread[1, column, columns], spread[1, column + 1, columns] = 1 - column_weight, column_weight
     noise = np.concatenate((from_x, from_v), axis=1) @ spread.reshape(-1, len(column))
     noise *= PERLIN_GAIN
@@ -94,32 +119,61 @@ def perlin(key: int, grid: Grid, frequency: Union[float, Tuple[float, float]]) -
 
 
 def carried(pitch: np.ndarray, frequency: float) -> np.ndarray:
-    """How much of an octave a grid of this pitch [rows] can carry, 1 well below the sampling limit to 0 at it, [rows, 1]."""
+    """How much of an octave a grid of this pitch [rows] can carry, 1 well below the sampling limit
+    to 0 at it, [rows, 1].
+    """
     return np.clip(2.0 - 3.2 * frequency * pitch, 0, 1)[:, None].astype(np.float32)
 
 
-def spectrum(key: int, grid: Grid, frequencies: Sequence[float], amplitudes: Sequence[Union[float, np.ndarray]]) -> np.ndarray:
-    """Sum of octaves; an amplitude is a number or one value per row, so that a world-sized pattern can shrink with distance."""
+def spectrum(
+    key: int,
+    grid: Grid,
+    frequencies: Sequence[float],
+    amplitudes: Sequence[Union[float, np.ndarray]],
+) -> np.ndarray:
+    """Sum of octaves; an amplitude is a number or one value per row, so that a world-sized pattern
+    can shrink with distance.
+    """
     total, pitch = np.zeros(grid.shape, np.float32), grid.pitch()
     for octave, (frequency, amplitude) in enumerate(zip(frequencies, amplitudes)):
         weight = carried(pitch, frequency) * np.reshape(np.asarray(amplitude, np.float32), (-1, 1))
         active = np.flatnonzero(weight[:, 0] > 1e-3)
         if len(active):
             start, stop = active[0], active[-1] + 1
-            total[start:stop] += perlin(key + 7919 * octave, grid.rows(start, stop), frequency) * weight[start:stop]
+            total[start:stop] += (
+                perlin(key + 7919 * octave, grid.rows(start, stop), frequency) * weight[start:stop]
+            )
     return total
 
 
-def fbm(key: int, grid: Grid, frequency: float, octaves: int, gain: float = 0.5, lacunarity: float = 2.03) -> np.ndarray:
+def fbm(
+    key: int,
+    grid: Grid,
+    frequency: float,
+    octaves: int,
+    gain: float = 0.5,
+    lacunarity: float = 2.03,
+) -> np.ndarray:
     """Fractional Brownian motion, about [-1, 1]."""
     powers = range(octaves)
-    return spectrum(key, grid, [frequency * lacunarity**k for k in powers], [gain**k for k in powers])
+    return spectrum(
+        key, grid, [frequency * lacunarity**k for k in powers], [gain**k for k in powers]
+    )
 
 
-def world_noise(key: int, grid: Grid, longest: float, shortest: float, gain: float = 0.8, rows: np.ndarray = None) -> np.ndarray:
-    """Noise with wavelengths between two world lengths on a grid whose v is the logarithm of distance, about [-1, 1].
+def world_noise(
+    key: int,
+    grid: Grid,
+    longest: float,
+    shortest: float,
+    gain: float = 0.8,
+    rows: np.ndarray = None,
+) -> np.ndarray:
+    """Noise with wavelengths between two world lengths on a grid whose v is the logarithm of
+    distance, about [-1, 1].
 
-    Octave k has wavelength exp(v) / f_k; its amplitude falls by `gain` per octave below `longest` and is nothing outside the band.
+    Octave k has wavelength exp(v) / f_k; its amplitude falls by `gain` per octave below `longest`
+    and is nothing outside the band.
     """
     v = grid.v if rows is None else rows
     low, high = np.exp(v.min()) / longest, np.exp(v.max()) / shortest
@@ -137,8 +191,17 @@ def world_noise(key: int, grid: Grid, longest: float, shortest: float, gain: flo
     return spectrum(keys, grid, frequencies, amplitudes)
 
 
-def ridged(key: int, grid: Grid, frequency: float, octaves: int, sharpness: float = 2.0, decay: float = 0.52) -> np.ndarray:
-    """Ridged multifractal noise, about [0, 1]: sharp crests, and roughness only where the octave before was high."""
+def ridged(
+    key: int,
+    grid: Grid,
+    frequency: float,
+    octaves: int,
+    sharpness: float = 2.0,
+    decay: float = 0.52,
+) -> np.ndarray:
+    """Ridged multifractal noise, about [0, 1]: sharp crests, and roughness only where the octave
+    before was high.
+    """
     total, weight, scale, norm = np.zeros(grid.shape, np.float32), 1.0, 1.0, 0.0
     pitch = grid.pitch()
     for octave in range(octaves):
@@ -161,7 +224,13 @@ def displaced(field: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndar
     rows, columns = field.shape[:2]
     map_x = right + np.arange(columns, dtype=np.float32)
     map_y = down + np.arange(rows, dtype=np.float32)[:, None]
-    return cv2.remap(field, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(
+        field,
+        map_x.astype(np.float32),
+        map_y.astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:

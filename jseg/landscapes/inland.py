@@ -28,7 +28,9 @@ def meadow(d: Draw) -> Plan:
         props.append(d.prop("house", at, d.focus + 6.5 / at * d.side, 1.0, d.between(-0.7, 0.7)))
     if d.chance(0.55):
         at = eye * d.between(3.2, 5.5)
-        props += [d.prop("fence", at, -d.side * 0.42 + side * 24 / at, 1.0, 0.0) for side in (0, -d.side)]
+        props += [
+            d.prop("fence", at, -d.side * 0.42 + side * 24 / at, 1.0, 0.0) for side in (0, -d.side)
+        ]
     if d.chance(0.3):
         props.append(d.prop("person", d.between(14, 30), d.focus * 0.5, 1.1))
     return Plan(
@@ -68,17 +70,32 @@ def farmland(d: Draw) -> Plan:
     )
     village = d.between(240, 420)
     props = [
-        d.prop("house", village * d.between(0.9, 1.3), d.focus + d.between(-0.16, 0.16), 1.15, d.between(-1, 1))
+        d.prop(
+            "house",
+            village * d.between(0.9, 1.3),
+            d.focus + d.between(-0.16, 0.16),
+            1.15,
+            d.between(-1, 1),
+        )
         for _ in range(int(d.between(2, 8)))
     ]
     if d.chance(0.5):
         props.append(d.prop("church", village * 1.15, d.focus, 1.0, d.between(-0.5, 0.5)))
     if d.chance(0.45):
-        props += [d.prop("bale", eye * d.between(3, 8), d.between(-0.5, 0.5), 1.2, d.between(-1, 1)) for _ in range(int(d.between(3, 9)))]
+        props += [
+            d.prop("bale", eye * d.between(3, 8), d.between(-0.5, 0.5), 1.2, d.between(-1, 1))
+            for _ in range(int(d.between(3, 9)))
+        ]
     if d.chance(0.3):
-        props += [d.prop("turbine", d.between(900, 1800), -d.side * d.between(0.1, 0.5), 1.0) for _ in range(int(d.between(2, 6)))]
+        props += [
+            d.prop("turbine", d.between(900, 1800), -d.side * d.between(0.1, 0.5), 1.0)
+            for _ in range(int(d.between(2, 6)))
+        ]
     if d.chance(0.35):
-        props += [d.prop("wall", eye * 3.2, -d.side * (0.3 + (9.0 + 16.0 * i) / (eye * 3.2)), 1.0, 0.0) for i in range(2)]
+        props += [
+            d.prop("wall", eye * 3.2, -d.side * (0.3 + (9.0 + 16.0 * i) / (eye * 3.2)), 1.0, 0.0)
+            for i in range(2)
+        ]
     return Plan(
         "farm",
         d.seed,
@@ -102,7 +119,10 @@ def farmland(d: Draw) -> Plan:
 def desert(d: Draw) -> Plan:
     """Dunes, or table mountains over a stony plain."""
     eye = d.between(5, 16)
-    peaks = ((d.focus, 1.0, d.between(0.1, 0.2)), (-d.focus * d.between(1.2, 2.2), d.between(0.5, 0.85), d.between(0.1, 0.22)))
+    peaks = (
+        (d.focus, 1.0, d.between(0.1, 0.2)),
+        (-d.focus * d.between(1.2, 2.2), d.between(0.5, 0.85), d.between(0.1, 0.22)),
+    )
     return _dunes(d, eye, peaks) if d.chance(0.5) else _tables(d, eye, peaks)
 
 
@@ -110,8 +130,28 @@ def _dunes(d: Draw, eye: float, peaks: Peaks) -> Plan:
     near = ((-d.focus, 1.0, 0.4),)
     ranges = (
         Range("alpine", 9000, d.between(0.04, 0.1), peaks, 0.3, key=d.key()),
-        Range("dune", 1500, d.between(0.08, 0.15), peaks, 0.55, front=0.7, back=0.6, frequency=d.between(1.6, 2.4), key=d.key()),
-        Range("dune", eye * 22, d.between(0.05, 0.1), near, 0.6, front=0.9, back=0.7, frequency=d.between(1.3, 2.0), key=d.key()),
+        Range(
+            "dune",
+            1500,
+            d.between(0.08, 0.15),
+            peaks,
+            0.55,
+            front=0.7,
+            back=0.6,
+            frequency=d.between(1.6, 2.4),
+            key=d.key(),
+        ),
+        Range(
+            "dune",
+            eye * 22,
+            d.between(0.05, 0.1),
+            near,
+            0.6,
+            front=0.9,
+            back=0.7,
+            frequency=d.between(1.3, 2.0),
+            key=d.key(),
+        ),
     )
     props = (d.prop("person", eye * 5, d.focus, 1.2),) if d.chance(0.3) else ()
     return Plan(
@@ -132,10 +172,37 @@ def _dunes(d: Draw, eye: float, peaks: Peaks) -> Plan:
 def _tables(d: Draw, eye: float, peaks: Peaks) -> Plan:
     near = (peaks[1], (d.focus + 0.1 * d.side, 0.8, 0.14))
     ranges = (
-        Range("mesa", d.between(5000, 9000), d.between(0.1, 0.2), peaks, 0.12, front=0.3, back=0.3, frequency=2.0, key=d.key()),
-        Range("mesa", d.between(1800, 3000), d.between(0.1, 0.22), near, 0.0, front=0.25, back=0.25, key=d.key()),
+        Range(
+            "mesa",
+            d.between(5000, 9000),
+            d.between(0.1, 0.2),
+            peaks,
+            0.12,
+            front=0.3,
+            back=0.3,
+            frequency=2.0,
+            key=d.key(),
+        ),
+        Range(
+            "mesa",
+            d.between(1800, 3000),
+            d.between(0.1, 0.22),
+            near,
+            0.0,
+            front=0.25,
+            back=0.25,
+            key=d.key(),
+        ),
     )
-    road = Ribbon(d.one(ids.ROAD, ids.PATH), 6.5, (eye * 0.8, d.between(-0.15, 0.15)), (1500, d.focus * 0.4), 0.03, 1.2, d.between(0, 6.28))
+    road = Ribbon(
+        d.one(ids.ROAD, ids.PATH),
+        6.5,
+        (eye * 0.8, d.between(-0.15, 0.15)),
+        (1500, d.focus * 0.4),
+        0.03,
+        1.2,
+        d.between(0, 6.28),
+    )
     return Plan(
         "desert",
         d.seed,
@@ -165,7 +232,11 @@ def pass_road(d: Draw) -> Plan:
         d.between(1.3, 2.2),
         d.between(0, 6.28),
     )
-    props = [d.prop("wall", eye * 3.6, d.side * (0.2 + 8.0 / (eye * 3.6)), 1.0, -d.side * 0.25)] if d.chance(0.4) else []
+    props = (
+        [d.prop("wall", eye * 3.6, d.side * (0.2 + 8.0 / (eye * 3.6)), 1.0, -d.side * 0.25)]
+        if d.chance(0.4)
+        else []
+    )
     if d.chance(0.4):
         props.append(d.prop("post", eye * 2.8, d.side * d.between(0.2, 0.35), 1.3))
     return Plan(
@@ -193,12 +264,21 @@ def pass_road(d: Draw) -> Plan:
 def snow(d: Draw) -> Plan:
     eye = d.between(3, 16)
     frozen = d.chance(0.4)
-    props = [d.prop("house", d.between(50, 130), d.focus, 1.0, d.between(-0.7, 0.7))] if d.chance(0.6) else []
+    props = (
+        [d.prop("house", d.between(50, 130), d.focus, 1.0, d.between(-0.7, 0.7))]
+        if d.chance(0.6)
+        else []
+    )
     if d.chance(0.5):
         props.append(d.frame_tree(d.one("conifer", "conifer", "bare"), eye))
     if d.chance(0.35):
-        props += [d.prop("fence", eye * 3.5, -d.side * 0.4 + i * 24 / (eye * 3.5), 1.0) for i in (0, -d.side)]
-    path = Ribbon(ids.PATH, 2.5, (eye * 0.8, -d.side * 0.1), (150, d.focus), 0.08, 1.6, d.between(0, 6.28))
+        props += [
+            d.prop("fence", eye * 3.5, -d.side * 0.4 + i * 24 / (eye * 3.5), 1.0)
+            for i in (0, -d.side)
+        ]
+    path = Ribbon(
+        ids.PATH, 2.5, (eye * 0.8, -d.side * 0.1), (150, d.focus), 0.08, 1.6, d.between(0, 6.28)
+    )
     return Plan(
         "snow",
         d.seed,
@@ -211,13 +291,17 @@ def snow(d: Draw) -> Plan:
         swell=d.between(0.01, 0.03),
         banks=(d.between(0, 0.15), d.between(0, 0.15)),
         ranges=d.alps(d.between(5000, 9000), d.between(0.17, 0.3), 2),
-        basin=Basin(ids.LAKE, eye * 3.5, d.between(250, 700), d.side * 0.6, 0.15, ids.LAND, 0.5) if frozen else None,
+        basin=Basin(ids.LAKE, eye * 3.5, d.between(250, 700), d.side * 0.6, 0.15, ids.LAND, 0.5)
+        if frozen
+        else None,
         ribbons=(path,) if not frozen and d.chance(0.4) else (),
         props=tuple(props),
         wintry=True,
         forests=(
             d.wood("conifer", 120, 4000, d.between(0.4, 0.7), 0.1),
-            d.wood(d.one("conifer", "conifer", "bare"), eye * 4, 150, d.between(0.2, 0.45), 0.25, 70),
+            d.wood(
+                d.one("conifer", "conifer", "bare"), eye * 4, 150, d.between(0.2, 0.45), 0.25, 70
+            ),
         ),
         rocks=int(d.between(0, 14)),
     )
@@ -261,8 +345,12 @@ def ridges(d: Draw) -> Plan:
     ranges = []
     for layer in range(count):
         distance = 24000 * 0.6**layer
-        peaks = tuple((d.between(-0.65, 0.65), d.between(0.75, 1.0), d.between(0.1, 0.25)) for _ in range(3))
-        crest = d.between(0.05, 0.09) - 0.11 * layer / count  # above the horizon at the back, below it in front
+        peaks = tuple(
+            (d.between(-0.65, 0.65), d.between(0.75, 1.0), d.between(0.1, 0.25)) for _ in range(3)
+        )
+        crest = (
+            d.between(0.05, 0.09) - 0.11 * layer / count
+        )  # above the horizon at the back, below it in front
         ranges.append(
             Range(
                 "massif" if layer < 2 and d.chance(0.4) else "alpine",

@@ -1,4 +1,6 @@
-"""Flat-shaded faces: boxes, roofs and tubes in local metres, turned, set down in the scene and put into the picture."""
+"""Flat-shaded faces: boxes, roofs and tubes in local metres, turned, set down in the scene and put
+into the picture.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,44 @@ class Model:
     def face(self, points, colour, glow: float = 0.0) -> None:
         self.faces.append((np.asarray(points, np.float64), np.asarray(colour, np.float32), glow))
 
-    def box(self, x: float, y: float, z: float, width: float, height: float, depth: float, colour) -> None:
+    def box(
+        self, x: float, y: float, z: float, width: float, height: float, depth: float, colour
+    ) -> None:
         """A box standing on (x, y, z), its centre in x and z."""
-        left, right, front, back, top = x - width / 2, x + width / 2, z - depth / 2, z + depth / 2, y + height
-        self.face([(left, y, front), (right, y, front), (right, top, front), (left, top, front)], colour)
-        self.face([(right, y, back), (left, y, back), (left, top, back), (right, top, back)], colour)
-        self.face([(left, y, back), (left, y, front), (left, top, front), (left, top, back)], colour)
-        self.face([(right, y, front), (right, y, back), (right, top, back), (right, top, front)], colour)
-        self.face([(left, top, front), (right, top, front), (right, top, back), (left, top, back)], colour)
+        left, right, front, back, top = (
+            x - width / 2,
+            x + width / 2,
+            z - depth / 2,
+            z + depth / 2,
+            y + height,
+        )
+        self.face(
+            [(left, y, front), (right, y, front), (right, top, front), (left, top, front)], colour
+        )
+        self.face(
+            [(right, y, back), (left, y, back), (left, top, back), (right, top, back)], colour
+        )
+        self.face(
+            [(left, y, back), (left, y, front), (left, top, front), (left, top, back)], colour
+        )
+        self.face(
+            [(right, y, front), (right, y, back), (right, top, back), (right, top, front)], colour
+        )
+        self.face(
+            [(left, top, front), (right, top, front), (right, top, back), (left, top, back)], colour
+        )
 
-    def gable(self, y: float, width: float, depth: float, rise: float, roof, wall, x: float = 0.0, over: float = 0.4) -> None:
+    def gable(
+        self,
+        y: float,
+        width: float,
+        depth: float,
+        rise: float,
+        roof,
+        wall,
+        x: float = 0.0,
+        over: float = 0.4,
+    ) -> None:
         """A ridge roof along x over a box of the given ground plan."""
         left, right, front, back = x - width / 2, x + width / 2, -depth / 2, depth / 2
         self.face([(left, y, front), (left, y + rise, 0), (left, y, back)], wall)
@@ -59,7 +89,17 @@ class Model:
             roof,
         )
 
-    def tube(self, x: float, y: float, z: float, foot: float, top: float, height: float, colour, sides: int = 10) -> None:
+    def tube(
+        self,
+        x: float,
+        y: float,
+        z: float,
+        foot: float,
+        top: float,
+        height: float,
+        colour,
+        sides: int = 10,
+    ) -> None:
         """A tapered round tower."""
         angle = np.arange(sides + 1) * 2 * np.pi / sides
         for a, b in zip(angle, angle[1:]):
@@ -73,7 +113,16 @@ class Model:
                 colour,
             )
 
-    def windows(self, x: float, y: float, front: float, width: float, rows: int, columns: int, storey: float = 2.8) -> None:
+    def windows(
+        self,
+        x: float,
+        y: float,
+        front: float,
+        width: float,
+        rows: int,
+        columns: int,
+        storey: float = 2.8,
+    ) -> None:
         """Dark panes on the front, warm ones in the dark hours."""
         dark = self.style.hour in ("dusk", "night", "sunset")
         rng = generator(self.prop.key, 61)
@@ -95,7 +144,9 @@ class Model:
                 )
 
     def draw(self, canvas: Canvas, base: float, drape: Optional[Foothold] = None) -> None:
-        """Put the faces into the picture, far ones first, those that look away left out; with `drape` each follows the ground below it."""
+        """Put the faces into the picture, far ones first, those that look away left out; with
+        `drape` each follows the ground below it.
+        """
         prop, style, view = self.prop, self.style, canvas.view
         cosine, sine = np.cos(prop.turn), np.sin(prop.turn)
         origin = np.array([prop.x * prop.distance, base, prop.distance])
@@ -103,12 +154,21 @@ class Model:
         for points, colour, glow in self.faces:
             points = points * prop.size
             world = (
-                np.stack((points[:, 0] * cosine + points[:, 2] * sine, points[:, 1], -points[:, 0] * sine + points[:, 2] * cosine), axis=1)
+                np.stack(
+                    (
+                        points[:, 0] * cosine + points[:, 2] * sine,
+                        points[:, 1],
+                        -points[:, 0] * sine + points[:, 2] * cosine,
+                    ),
+                    axis=1,
+                )
                 + origin
             )
             if drape is not None:
                 middle = world.mean(axis=0)
-                world[:, 1] += drape.height(middle[0] / max(middle[2], 0.5), max(middle[2], 0.5)) - base
+                world[:, 1] += (
+                    drape.height(middle[0] / max(middle[2], 0.5), max(middle[2], 0.5)) - base
+                )
             normal = np.cross(world[1] - world[0], world[2] - world[0])
             length = np.linalg.norm(normal)
             if length < 1e-9 or world[:, 2].min() < 0.3:
@@ -116,8 +176,18 @@ class Model:
             normal = -normal / length
             if normal @ (eye - world.mean(axis=0)) <= 0:
                 continue
-            lamp = style.sun * max(float(normal @ sun), 0.0) + style.ambient * (0.62 + 0.38 * normal[1])
-            ready.append((np.linalg.norm(world.mean(axis=0) - eye), world, colour * lamp + colour * glow))
+            lamp = style.sun * max(float(normal @ sun), 0.0) + style.ambient * (
+                0.62 + 0.38 * normal[1]
+            )
+            ready.append(
+                (np.linalg.norm(world.mean(axis=0) - eye), world, colour * lamp + colour * glow)
+            )
         for distance, world, colour in sorted(ready, key=lambda face: -face[0]):
             outline = [canvas.place(*point[[0, 2, 1]]) for point in world]
-            canvas.polygon(outline, colour, prop.distance * 0.965 - 0.6 * prop.size, self.label, float(world[:, 1].mean()))
+            canvas.polygon(
+                outline,
+                colour,
+                prop.distance * 0.965 - 0.6 * prop.size,
+                self.label,
+                float(world[:, 1].mean()),
+            )

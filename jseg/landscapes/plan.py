@@ -1,7 +1,8 @@
-"""What a scene is made of: the plan (a handful of numbers) and the terrain fields that are built from it.
+"""What a scene is made of: the plan (a handful of numbers) and the terrain fields that are built
+from it.
 
-Angular sizes are elevation tangents, so a plan can be composed like a picture: a range with height 0.2 rises 0.2 focal lengths above the
-horizon wherever it stands.
+Angular sizes are elevation tangents, so a plan can be composed like a picture: a range with height
+0.2 rises 0.2 focal lengths above the horizon wherever it stands.
 """
 
 from __future__ import annotations
@@ -137,4 +138,6 @@ def centre_of(ribbon: Ribbon, v: np.ndarray) -> np.ndarray:
     place = np.clip((v - start) / (stop - start), -0.5, 1.2)
     ease = place + 0.35 * place * (1 - place)
     line = ribbon.near[1] + (ribbon.far[1] - ribbon.near[1]) * ease
-    return line + ribbon.bend * np.sin(ribbon.winds * (v - start) + ribbon.phase) * np.clip(1.15 - place, 0.1, 1)
+    return line + ribbon.bend * np.sin(ribbon.winds * (v - start) + ribbon.phase) * np.clip(
+        1.15 - place, 0.1, 1
+    )

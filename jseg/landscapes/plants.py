@@ -1,7 +1,8 @@
 """Trees, shrubs, reeds and boulders as small lit pictures ("sprites").
 
-A plant is a cloud of some thousand leaves or needles, each with a normal, a depth and a shade; they are drawn into a depth buffer once per
-process, at a fixed size and without light. A scene lights the few plants it uses in its own season and sun, and draws them smaller.
+A plant is a cloud of some thousand leaves or needles, each with a normal, a depth and a shade; they
+are drawn into a depth buffer once per process, at a fixed size and without light. A scene lights
+the few plants it uses in its own season and sun, and draws them smaller.
 """
 
 from __future__ import annotations
@@ -18,18 +19,32 @@ from jseg.landscapes.style import STONES, Style, colours
 
 
 def _crown(
-    points: Points, rng, lobes: np.ndarray, radii: np.ndarray, leaves: int, leaf: float, material: int = LEAF, bloom: float = 0.0
+    points: Points,
+    rng,
+    lobes: np.ndarray,
+    radii: np.ndarray,
+    leaves: int,
+    leaf: float,
+    material: int = LEAF,
+    bloom: float = 0.0,
 ) -> None:
     """Leaves on and in a union of ellipsoids; those deep inside or low down are shaded."""
     share = radii.prod(axis=1) ** (2 / 3)
     owner = rng.choice(len(lobes), size=leaves, p=share / share.sum())
     direction = unit_length(rng.normal(size=(leaves, 3)))
-    clump = unit_length(rng.normal(size=(leaves // 22 + 1, 3)))[rng.integers(leaves // 22 + 1, size=leaves)]
+    clump = unit_length(rng.normal(size=(leaves // 22 + 1, 3)))[
+        rng.integers(leaves // 22 + 1, size=leaves)
+    ]
     direction = unit_length(direction + 1.1 * clump)
     reach = 1 - 0.35 * rng.random(leaves) ** 1.6
-    position = lobes[owner] + direction * radii[owner] * reach[:, None] * (1 + 0.12 * rng.normal(size=(leaves, 1)))
+    position = lobes[owner] + direction * radii[owner] * reach[:, None] * (
+        1 + 0.12 * rng.normal(size=(leaves, 1))
+    )
     inside = np.min(np.linalg.norm((position[:, None, :] - lobes) / radii, axis=2), axis=1)
-    centre, extent = (lobes * share[:, None]).sum(axis=0) / share.sum(), np.abs(lobes).max() + radii.max()
+    centre, extent = (
+        (lobes * share[:, None]).sum(axis=0) / share.sum(),
+        np.abs(lobes).max() + radii.max(),
+    )
     outward = unit_length((position - centre) / extent + 0.8 * direction)
     normal = unit_length(outward + 0.45 * rng.normal(size=(leaves, 3)))
     low = (position[:, 1] - position[:, 1].min()) / max(np.ptp(position[:, 1]), 1e-6)
@@ -38,7 +53,14 @@ def _crown(
     flower = rng.random(leaves) < bloom
     points.add(position[~flower], normal[~flower], shade[~flower], tone[~flower], material, leaf)
     if flower.any():
-        points.add(position[flower], normal[flower], np.maximum(shade[flower], 0.7), tone[flower], BLOOM, leaf * 1.2)
+        points.add(
+            position[flower],
+            normal[flower],
+            np.maximum(shade[flower], 0.7),
+            tone[flower],
+            BLOOM,
+            leaf * 1.2,
+        )
 
 
 def _broad(rng, slender: float = 1.0, trunk: int = WOOD) -> Shape:
@@ -47,10 +69,18 @@ def _broad(rng, slender: float = 1.0, trunk: int = WOOD) -> Shape:
     middle = rng.uniform(0.54, 0.6)
     angle = rng.uniform(0, 2 * np.pi, count)
     ring = rng.uniform(0.1, 0.26, count) * slender
-    lobes = np.stack((np.cos(angle) * ring, middle + rng.uniform(-0.2, 0.24, count), np.sin(angle) * ring), axis=1)
+    lobes = np.stack(
+        (np.cos(angle) * ring, middle + rng.uniform(-0.2, 0.24, count), np.sin(angle) * ring),
+        axis=1,
+    )
     lobes[0] = (0, middle + 0.04, 0)
     radii = np.stack(
-        (rng.uniform(0.13, 0.21, count) * slender, rng.uniform(0.12, 0.19, count), rng.uniform(0.13, 0.2, count) * slender), axis=1
+        (
+            rng.uniform(0.13, 0.21, count) * slender,
+            rng.uniform(0.12, 0.19, count),
+            rng.uniform(0.13, 0.2, count) * slender,
+        ),
+        axis=1,
     )
     radii[0] *= 1.45
     lean = rng.normal(0, 0.02)
@@ -95,12 +125,23 @@ def _conifer(rng, slender: float = 1.0) -> Shape:
             out = np.array([np.cos(angle), 0.0, np.sin(angle)])
             droop = (0.10 - 0.52 * along) * along * length * 1.6
             spread = 0.018 * (1 - 0.5 * along) * (0.4 + length / 0.2)
-            position = out * (along * length)[:, None] + rng.normal(size=(count, 3)) * spread[:, None] * np.array([1, 0.5, 1])
+            position = out * (along * length)[:, None] + rng.normal(size=(count, 3)) * spread[
+                :, None
+            ] * np.array([1, 0.5, 1])
             position[:, 1] += y + droop
-            normal = unit_length(out * 0.9 + np.array([0, 0.55, 0]) + 0.35 * rng.normal(size=(count, 3)))
+            normal = unit_length(
+                out * 0.9 + np.array([0, 0.55, 0]) + 0.35 * rng.normal(size=(count, 3))
+            )
             above = np.clip((position[:, 1] - y - droop) / np.maximum(spread, 1e-4) + 0.5, 0, 1)
-            shade = (0.1 + 0.9 * along**1.3) * (0.45 + 0.55 * above) * (0.7 + 0.3 * part) * rng.uniform(0.75, 1.2)
-            points.add(position, normal, shade, np.clip(rng.normal(0.5, 0.22, count), 0, 1), LEAF, 0.0036)
+            shade = (
+                (0.1 + 0.9 * along**1.3)
+                * (0.45 + 0.55 * above)
+                * (0.7 + 0.3 * part)
+                * rng.uniform(0.75, 1.2)
+            )
+            points.add(
+                position, normal, shade, np.clip(rng.normal(0.5, 0.22, count), 0, 1), LEAF, 0.0036
+            )
     return points.draw(0.29 * slender + 0.02)
 
 
@@ -117,8 +158,22 @@ def _poplar(rng) -> Shape:
 def _shrub(rng, bloom: float = 0.0) -> Shape:
     points = Points()
     count = int(rng.integers(5, 9))
-    lobes = np.stack((rng.uniform(-0.5, 0.5, count), rng.uniform(0.25, 0.6, count), rng.uniform(-0.3, 0.3, count)), axis=1)
-    radii = np.stack((rng.uniform(0.2, 0.34, count), rng.uniform(0.2, 0.36, count), rng.uniform(0.2, 0.3, count)), axis=1)
+    lobes = np.stack(
+        (
+            rng.uniform(-0.5, 0.5, count),
+            rng.uniform(0.25, 0.6, count),
+            rng.uniform(-0.3, 0.3, count),
+        ),
+        axis=1,
+    )
+    radii = np.stack(
+        (
+            rng.uniform(0.2, 0.34, count),
+            rng.uniform(0.2, 0.36, count),
+            rng.uniform(0.2, 0.3, count),
+        ),
+        axis=1,
+    )
     _crown(points, rng, lobes, radii, 13000, 0.0075, bloom=bloom)
     return points.draw(0.9)
 
@@ -130,12 +185,26 @@ def _tuft(rng, blades: int, spread: float, bloom: float) -> Shape:
         foot, lean = rng.normal(0, 0.10 * spread), rng.normal(0, 0.3 * spread)
         tall = rng.uniform(0.45, 0.98)
         along = np.linspace(0, 1, 70)
-        position = np.stack((foot + lean * along**1.8, tall * along - 0.12 * abs(lean) * along**3, np.full(70, rng.normal(0, 0.1))), axis=1)
+        position = np.stack(
+            (
+                foot + lean * along**1.8,
+                tall * along - 0.12 * abs(lean) * along**3,
+                np.full(70, rng.normal(0, 0.1)),
+            ),
+            axis=1,
+        )
         normal = np.tile(unit_length(np.array([[rng.normal(0, 0.5), 0.5, 0.8]])), (70, 1))
         points.add(position, normal, 0.3 + 0.7 * along, np.full(70, rng.random()), LEAF, 0.0055)
         if rng.random() < bloom:
             head = position[-1] + rng.normal(0, 0.016, (40, 3))
-            points.add(head, np.tile([[0, 0.8, 0.6]], (40, 1)), np.ones(40), np.full(40, rng.random()), BLOOM, 0.011)
+            points.add(
+                head,
+                np.tile([[0, 0.8, 0.6]], (40, 1)),
+                np.ones(40),
+                np.full(40, rng.random()),
+                BLOOM,
+                0.011,
+            )
     return points.draw(0.62)
 
 
@@ -144,20 +213,34 @@ def _boulder(rng) -> Shape:
     size, width = TALL, 448
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(1, 0, size))
     planes = unit_length(
-        np.stack((np.linspace(-0.95, 0.95, 8) + rng.normal(0, 0.15, 8), rng.uniform(-0.05, 0.9, 8), rng.uniform(0.3, 0.9, 8)), axis=1)
+        np.stack(
+            (
+                np.linspace(-0.95, 0.95, 8) + rng.normal(0, 0.15, 8),
+                rng.uniform(-0.05, 0.9, 8),
+                rng.uniform(0.3, 0.9, 8),
+            ),
+            axis=1,
+        )
     )
     distance = rng.uniform(0.52, 0.72, 8)
     noise = sum(
-        weight * cv2.resize(rng.normal(size=cells).astype(np.float32), (width, size), interpolation=cv2.INTER_CUBIC)
+        weight
+        * cv2.resize(
+            rng.normal(size=cells).astype(np.float32), (width, size), interpolation=cv2.INTER_CUBIC
+        )
         for weight, cells in ((1.0, (12, 19)), (0.3, (34, 53)), (0.09, (90, 140)))
     )
-    depth = np.stack([(d - n[0] * x * 0.8 - n[1] * y * 0.85) / n[2] for n, d in zip(planes, distance)])
+    depth = np.stack(
+        [(d - n[0] * x * 0.8 - n[1] * y * 0.85) / n[2] for n, d in zip(planes, distance)]
+    )
     surface = depth.min(axis=0) + 0.03 * noise
     round_part = 1 - (x / 0.97) ** 4 - (y / 0.97) ** 4
     alpha = ((surface > 0) & (round_part + 0.12 * noise > 0)).astype(np.float32)
     smooth = cv2.GaussianBlur(surface.astype(np.float32), (0, 0), 1.5)
     across, down = np.gradient(smooth, 2 / width, axis=1), np.gradient(smooth, 1 / size, axis=0)
-    normal = unit_length(np.stack((-across, down, np.full_like(across, 1.0)), axis=2)).astype(np.float32)
+    normal = unit_length(np.stack((-across, down, np.full_like(across, 1.0)), axis=2)).astype(
+        np.float32
+    )
     shade = np.clip(0.45 + 0.6 * y + 0.1 * noise, 0.2, 1).astype(np.float32)
     tone = np.clip(0.5 + 0.22 * noise, 0, 1).astype(np.float32)
     material = np.zeros((size, width, 5), np.float32)
@@ -191,17 +274,30 @@ def shape(kind: str, variant: int, halvings: int) -> Shape:
 
     def half(layer: np.ndarray) -> np.ndarray:
         rows, columns = layer.shape[0] // 2, layer.shape[1] // 2
-        return layer.reshape(rows, 2, columns, 2, -1).mean(axis=(1, 3)).reshape((rows, columns) + layer.shape[2:])
+        return (
+            layer.reshape(rows, 2, columns, 2, -1)
+            .mean(axis=(1, 3))
+            .reshape((rows, columns) + layer.shape[2:])
+        )
 
     alpha = half(finer.alpha)
     whole = np.maximum(alpha, 1e-4)
     flat = (half(layer * finer.alpha) / whole for layer in (finer.shade, finer.tone))
-    deep = [half(layer * finer.alpha[..., None]) / whole[..., None] for layer in (finer.normal, finer.material)]
+    deep = [
+        half(layer * finer.alpha[..., None]) / whole[..., None]
+        for layer in (finer.normal, finer.material)
+    ]
     return Shape(alpha, deep[0], *flat, deep[1], finer.aspect)
 
 
 def _palettes(kind: str, style: Style, wintry: bool) -> Dict[int, np.ndarray]:
-    leaf = style.palette("conifer" if kind in ("conifer", "pine") else "plant" if kind in ("flower", "bloom") else "leaf")
+    leaf = style.palette(
+        "conifer"
+        if kind in ("conifer", "pine")
+        else "plant"
+        if kind in ("flower", "bloom")
+        else "leaf"
+    )
     if kind in ("tuft", "reed"):
         leaf = style.palette("grass")
     if kind in ("flower", "bloom"):
@@ -215,8 +311,12 @@ def _palettes(kind: str, style: Style, wintry: bool) -> Dict[int, np.ndarray]:
     }
 
 
-def lit(kind: str, variant: int, halvings: int, style: Style, tint: int = 0, wintry: bool = False) -> Tuple[np.ndarray, np.ndarray]:
-    """(colour [h, w, 3] linear, alpha [h, w]) of a plant in this style's season and light; `tint` picks the leaf colour."""
+def lit(
+    kind: str, variant: int, halvings: int, style: Style, tint: int = 0, wintry: bool = False
+) -> Tuple[np.ndarray, np.ndarray]:
+    """(colour [h, w, 3] linear, alpha [h, w]) of a plant in this style's season and light; `tint`
+    picks the leaf colour.
+    """
     plant = shape(kind, variant, halvings)
     sun = style.direction() * np.float32([1, 1, -1])  # sprites look towards the camera
     palettes = _palettes(kind, style, wintry)
@@ -225,14 +325,19 @@ def lit(kind: str, variant: int, halvings: int, style: Style, tint: int = 0, win
         share = plant.material[..., material]
         if share.any():
             first, second = palette[tint % len(palette)], palette[(tint * 5 + 1) % len(palette)]
-            mixed = first + (second - first) * (plant.tone * (0.35 if material == LEAF else 1.0))[..., None]
+            mixed = (
+                first
+                + (second - first) * (plant.tone * (0.35 if material == LEAF else 1.0))[..., None]
+            )
             colour += mixed * (share * (0.55 + 0.4 * plant.tone))[..., None]
     if style.season == "winter" and kind not in ("tuft", "flower", "reed"):
         upward = cv2.blur(plant.normal[..., 1] * plant.shade, (5, 5))
         white = np.clip(upward * 3.0 - 0.55, 0, 1) * (0.8 if wintry else 0.3)
         colour += (np.float32([0.82, 0.85, 0.9]) - colour) * white[..., None]
     facing = plant.normal @ sun
-    through = 0.25 * np.clip(-facing, 0, 1) * (plant.material[..., LEAF])  # leaves let some light through
+    through = (
+        0.25 * np.clip(-facing, 0, 1) * (plant.material[..., LEAF])
+    )  # leaves let some light through
     direct = np.clip(0.85 * facing + 0.15, 0, None) * (0.3 + 0.9 * plant.shade) + through
     sky = (0.15 + 0.95 * plant.shade) * (0.66 + 0.34 * plant.normal[..., 1])
     return colour * (direct[..., None] * style.sun + sky[..., None] * style.ambient), plant.alpha

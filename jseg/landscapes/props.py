@@ -1,4 +1,6 @@
-"""The plan's things: boats, ships, people and a few others, and putting these and the buildings into the picture."""
+"""The plan's things: boats, ships, people and a few others, and putting these and the buildings
+into the picture.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ def _boat(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     if sails:
         cloth = linear("f2ede2") if rng.random() < 0.7 else linear("b8543c")
         model.box(0.2, 0.8, 0, 0.14, 8.2, 0.14, linear("7a5c40"))
-        for points in ([(0.1, 1.7, 0), (-2.9, 1.7, 0.1), (0.1, 8.6, 0)], [(0.4, 1.5, 0), (2.9, 1.2, 0), (0.35, 7.6, 0)]):
+        for points in (
+            [(0.1, 1.7, 0), (-2.9, 1.7, 0.1), (0.1, 8.6, 0)],
+            [(0.4, 1.5, 0), (2.9, 1.2, 0), (0.35, 7.6, 0)],
+        ):
             model.face(points, cloth)
             model.face(points[::-1], cloth)
     else:
@@ -52,7 +57,9 @@ def _hull(model: Model, length: float, beam: float, height: float, hull, deck) -
             ]
             model.face(quad if side < 0 else quad[::-1], hull)
             model.face(quad[::-1] if side < 0 else quad, hull * 0.55)
-    rim = [(x[i] * length, top[i] * 0.72, -half[i]) for i in range(9)] + [(x[i] * length, top[i] * 0.72, half[i]) for i in range(8, -1, -1)]
+    rim = [(x[i] * length, top[i] * 0.72, -half[i]) for i in range(9)] + [
+        (x[i] * length, top[i] * 0.72, half[i]) for i in range(8, -1, -1)
+    ]
     model.face(rim, deck)
 
 
@@ -64,7 +71,15 @@ def _ship(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model.box(-31, 20, 0, 7, 5, 6, linear("c8803c"))
     if rng.random() < 0.6:
         for x in (-12, 0, 12, 24):
-            model.box(x, 8, 0, 10, rng.uniform(3, 7), 11, linear(("a8503c", "4c6a84", "7c8a5c", "b89450")[int(rng.integers(4))]))
+            model.box(
+                x,
+                8,
+                0,
+                10,
+                rng.uniform(3, 7),
+                11,
+                linear(("a8503c", "4c6a84", "7c8a5c", "b89450")[int(rng.integers(4))]),
+            )
     else:
         model.box(5, 8, 0, 48, 5, 11, white)
         model.box(2, 13, 0, 40, 3, 9, white)
@@ -106,7 +121,13 @@ def _turbine(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     for blade in range(3):
         along = np.array([np.cos(start + blade * 2.0944), np.sin(start + blade * 2.0944)])
         side = np.array([-along[1], along[0]])
-        corners = [along * 1.2 - side * 0.7, along * 9 - side * 1.6, along * 31, along * 8 + side * 0.6, along * 1.2 + side * 0.7]
+        corners = [
+            along * 1.2 - side * 0.7,
+            along * 9 - side * 1.6,
+            along * 31,
+            along * 8 + side * 0.6,
+            along * 1.2 + side * 0.7,
+        ]
         points = [(corner[0], 60.3 + corner[1], -4.2) for corner in corners]
         model.face(points, white)
         model.face(points[::-1], white)
@@ -170,6 +191,10 @@ def draw(plan: Plan, canvas: Canvas, ground: Ground) -> None:
             base = (
                 canvas.view.eye - STANDING
                 if prop.kind == "railing"
-                else ground.level if prop.kind in AFLOAT else max(foot.height(prop.x, prop.distance), ground.level)
+                else ground.level
+                if prop.kind in AFLOAT
+                else max(foot.height(prop.x, prop.distance), ground.level)
             )
-            MODELS[prop.kind](canvas.style, prop, rng).draw(canvas, base, foot if prop.kind in ("wall", "fence") else None)
+            MODELS[prop.kind](canvas.style, prop, rng).draw(
+                canvas, base, foot if prop.kind in ("wall", "fence") else None
+            )

@@ -23,7 +23,11 @@ from jseg.landscapes.woods import grow
 DRY = -1e6  # a water level below everything: no water in the scene
 LEVEL = -0.8  # metres; the water level of scenes that have water
 FOOT = 0.004  # share of a range's height at which its foot ends
-STEPS = ((0.22, 0.35), (0.45, 0.4), (0.72, 0.25))  # a mesa's cliffs: where they begin and their share of the height
+STEPS = (
+    (0.22, 0.35),
+    (0.45, 0.4),
+    (0.72, 0.25),
+)  # a mesa's cliffs: where they begin and their share of the height
 STRIP = 95.0  # metres; depth of a row of farm fields
 
 
@@ -34,29 +38,44 @@ def _range_height(plan: Plan, item: Range, grid: Grid) -> np.ndarray:
     lateral = np.full(len(x), item.floor, np.float32)
     wobble = fbm(key + 3, Grid(np.zeros(1, np.float32), x), 5.0, 4)[0]
     for place, height, width in item.peaks:
-        lateral = np.maximum(lateral, height * np.exp(-((np.abs(x - place + 0.02 * wobble) / width) ** 1.25)))
+        lateral = np.maximum(
+            lateral, height * np.exp(-((np.abs(x - place + 0.02 * wobble) / width) ** 1.25))
+        )
     lateral = lateral * (1 + 0.18 * wobble)
     bell = np.exp(-((offset / np.where(offset < 0, item.front, item.back)) ** 2))
     envelope = np.clip((bell - FOOT) / (1 - FOOT), 0, 1).astype(np.float32)
     return item.distance * item.height * SHAPES[item.kind](item, key, grid, envelope, lateral)
 
 
-def _hill(item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray) -> np.ndarray:
+def _hill(
+    item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
+) -> np.ndarray:
     return envelope * lateral * (0.8 + 0.42 * fbm(key, grid, item.frequency, 6, 0.42))
 
 
-def _dune(item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray) -> np.ndarray:
+def _dune(
+    item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
+) -> np.ndarray:
     """Slanting waves with a gentle windward side and a steep lee."""
     sway = fbm(key, grid, item.frequency * 0.55, 3, 0.4)
-    wave = item.frequency * (0.7 * grid.v[:, None] + (1.7 if item.key % 2 else -1.7) * grid.x) + 1.2 * sway
+    wave = (
+        item.frequency * (0.7 * grid.v[:, None] + (1.7 if item.key % 2 else -1.7) * grid.x)
+        + 1.2 * sway
+    )
     part = wave - np.floor(wave)
     part = 1 - part if item.key % 2 else part
     crest = np.where(part < 0.72, part / 0.72, (1 - part) / 0.28)
     crest = crest * crest * (3 - 2 * crest) * 0.35 + crest * 0.65
-    return envelope * lateral * (0.15 + 0.75 * crest * (0.75 + 0.5 * fbm(key + 2, grid, item.frequency * 0.8, 2)))
+    return (
+        envelope
+        * lateral
+        * (0.15 + 0.75 * crest * (0.75 + 0.5 * fbm(key + 2, grid, item.frequency * 0.8, 2)))
+    )
 
 
-def _mesa(item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray) -> np.ndarray:
+def _mesa(
+    item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
+) -> np.ndarray:
     mass = envelope * lateral * (0.85 + 0.5 * fbm(key, grid, item.frequency, 6, 0.5))
     cliffs = sum(share * smoothstep(low, low + 0.08, mass) for low, share in STEPS)
     return (0.85 * cliffs + 0.22 * mass) * (envelope > 0.02)
@@ -64,19 +83,35 @@ def _mesa(item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.n
 
 def _crests(item: Range, key: int, grid: Grid) -> Tuple[np.ndarray, np.ndarray]:
     """Warped ridged noise and broad shapes under it."""
-    down, right = 0.07 / np.maximum(np.gradient(grid.v), 1e-4)[:, None], 0.07 / (grid.x[1] - grid.x[0])
-    push_v, push_x = fbm(key + 31, grid, item.frequency * 0.9, 4), fbm(key + 37, grid, item.frequency * 0.9, 4)
-    return displaced(ridged(key, grid, item.frequency, 9), push_v * down, push_x * right), fbm(key + 51, grid, item.frequency * 0.6, 3)
+    down, right = (
+        0.07 / np.maximum(np.gradient(grid.v), 1e-4)[:, None],
+        0.07 / (grid.x[1] - grid.x[0]),
+    )
+    push_v, push_x = (
+        fbm(key + 31, grid, item.frequency * 0.9, 4),
+        fbm(key + 37, grid, item.frequency * 0.9, 4),
+    )
+    return displaced(ridged(key, grid, item.frequency, 9), push_v * down, push_x * right), fbm(
+        key + 51, grid, item.frequency * 0.6, 3
+    )
 
 
-def _alpine(item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray) -> np.ndarray:
+def _alpine(
+    item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
+) -> np.ndarray:
     crest, broad = _crests(item, key, grid)
     return envelope * lateral * (0.28 + 0.66 * crest + 0.22 * broad)
 
 
-def _massif(item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray) -> np.ndarray:
+def _massif(
+    item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
+) -> np.ndarray:
     crest, broad = _crests(item, key, grid)
-    return envelope * (0.75 * (0.45 + 0.55 * lateral) * (0.25 + 0.85 * crest) + 0.35 * lateral * crest + 0.16 * broad)
+    return envelope * (
+        0.75 * (0.45 + 0.55 * lateral) * (0.25 + 0.85 * crest)
+        + 0.35 * lateral * crest
+        + 0.16 * broad
+    )
 
 
 SHAPES = {"hill": _hill, "dune": _dune, "mesa": _mesa, "alpine": _alpine, "massif": _massif}
@@ -84,7 +119,9 @@ RANGE_LABELS = {"hill": ids.HILL, "dune": ids.SAND}  # the others are mountains
 
 
 def _ribbon_mask(plan: Plan, ribbon: Ribbon, grid: Grid, edge: np.ndarray) -> np.ndarray:
-    """Signed room inside the ribbon in half widths: 1 at the middle, 0 at the edge, negative outside."""
+    """Signed room inside the ribbon in half widths: 1 at the middle, 0 at the edge, negative
+    outside.
+    """
     v = grid.v[:, None]
     half = ribbon.width / 2 * np.exp(-v)
     distance = np.abs(grid.x - centre_of(ribbon, v)) / half
@@ -94,7 +131,9 @@ def _ribbon_mask(plan: Plan, ribbon: Ribbon, grid: Grid, edge: np.ndarray) -> np
 
 
 def _cells(plan: Plan, grid: Grid) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Farm fields: (cell number 0..1, furrow phase, nearness to a border) in world coordinates on turned, jittered strips."""
+    """Farm fields: (cell number 0..1, furrow phase, nearness to a border) in world coordinates on
+    turned, jittered strips.
+    """
     z = np.exp(grid.v)[:, None]
     turn = 0.35 + 0.5 * float(hash_unit(plan.seed, np.array([3]), np.array([4]))[0])
     east, north = z * grid.x, z + 0 * grid.x
@@ -140,21 +179,38 @@ def _gentle(plan: Plan, grid: Grid, seed: int) -> np.ndarray:
     v, z = grid.v[:, None], np.exp(grid.v)[:, None]
     height = plan.bumps * world_noise(seed + 1, grid, 40.0, 0.3, 0.5)
     if plan.swell:
-        height += plan.swell * z * fbm(seed + 2, grid, 2.2, 4, 0.4) * smoothstep(np.log(plan.eye * 2.5), np.log(plan.eye * 14), v)
+        height += (
+            plan.swell
+            * z
+            * fbm(seed + 2, grid, 2.2, 4, 0.4)
+            * smoothstep(np.log(plan.eye * 2.5), np.log(plan.eye * 14), v)
+        )
     left, right = plan.banks
     if left or right:
-        side = left * np.clip(-grid.x - 0.12, 0, 1) ** 1.4 + right * np.clip(grid.x - 0.12, 0, 1) ** 1.4
-        height += side * z * (1 + 0.35 * fbm(seed + 3, grid, 3.0, 5)) * smoothstep(np.log(6.0), np.log(40.0), v)
+        side = (
+            left * np.clip(-grid.x - 0.12, 0, 1) ** 1.4
+            + right * np.clip(grid.x - 0.12, 0, 1) ** 1.4
+        )
+        height += (
+            side
+            * z
+            * (1 + 0.35 * fbm(seed + 3, grid, 3.0, 5))
+            * smoothstep(np.log(6.0), np.log(40.0), v)
+        )
     return height
 
 
 def _cover(plan: Plan, ground: Ground, patch_noise: np.ndarray, seed: int) -> None:
     """What lies on the level ground: near and far cover, fields, patches."""
     grid, v = ground.grid, ground.grid.v[:, None]
-    surface = np.where(v + 0.3 * patch_noise < np.log(plan.far_from), plan.near_cover, plan.far_cover).astype(np.uint8)
+    surface = np.where(
+        v + 0.3 * patch_noise < np.log(plan.far_from), plan.near_cover, plan.far_cover
+    ).astype(np.uint8)
     if plan.fields:
         ground.fields = _cells(plan, grid)
-        surface[(v + 0.1 * patch_noise > np.log(plan.far_from)) & (ground.fields[2] > 3.0)] = ids.FIELD
+        surface[(v + 0.1 * patch_noise > np.log(plan.far_from)) & (ground.fields[2] > 3.0)] = (
+            ids.FIELD
+        )
     for number, (label, share, size) in enumerate(plan.patches):
         noise = fbm(seed + 200 + 31 * number, grid, 1 / size, 4, 0.42)
         surface[noise > np.interp(share, (0, 0.25, 0.5, 1), (1.2, 0.3, 0.0, -1.2))] = label
@@ -165,31 +221,43 @@ def _raise_ranges(plan: Plan, ground: Ground, patch_noise: np.ndarray) -> np.nda
     """Put the ranges on the ground, in place; the metres that they rise."""
     grid, risen = ground.grid, np.zeros(ground.grid.shape, np.float32)
     for item in plan.ranges:
-        start = int(np.searchsorted(grid.v, np.log(item.distance) - item.front * np.sqrt(-np.log(FOOT))))
+        start = int(
+            np.searchsorted(grid.v, np.log(item.distance) - item.front * np.sqrt(-np.log(FOOT)))
+        )
         part = grid.rows(start, len(grid.v))
         if len(part.v) < 4:
             continue
         rise, low = _range_height(plan, item, part), ground.height[start:]
         angle = rise / np.exp(part.v)[:, None]
-        belongs = smoothstep(0.008, 0.03, angle + 0.012 * patch_noise[start:] * np.clip(angle * 100, 0, 1))
+        belongs = smoothstep(
+            0.008, 0.03, angle + 0.012 * patch_noise[start:] * np.clip(angle * 100, 0, 1)
+        )
         taken = (belongs > 0.5) & (rise > low * 0.6)
         ground.height[start:] = np.maximum(low, low * (1 - 0.6 * belongs) + rise)
         np.maximum(risen[start:], rise, out=risen[start:])
         ground.surface[start:][taken] = RANGE_LABELS.get(item.kind, ids.MOUNTAIN)
         if item.kind == "mesa" and plan.waterfall is not None:
-            _pour(plan, part, ground.height[start:], ground.surface[start:], rise > 0.12 * rise.max())
+            _pour(
+                plan, part, ground.height[start:], ground.surface[start:], rise > 0.12 * rise.max()
+            )
     return risen
 
 
-def _let_water_in(plan: Plan, ground: Ground, patch_noise: np.ndarray, risen: np.ndarray, seed: int) -> None:
-    """Basin and ribbons: lower the ground, lay paths and roads, and fill what lies below the level with water, in place."""
+def _let_water_in(
+    plan: Plan, ground: Ground, patch_noise: np.ndarray, risen: np.ndarray, seed: int
+) -> None:
+    """Basin and ribbons: lower the ground, lay paths and roads, and fill what lies below the level
+    with water, in place.
+    """
     grid, v, surface = ground.grid, ground.grid.v[:, None], ground.surface
     water_label = plan.basin.label if plan.basin is not None else ids.WATER
     if plan.basin is not None or any(ribbon.label in ids.OPEN_WATER for ribbon in plan.ribbons):
         ground.level = LEVEL
     height = np.maximum(ground.height, ground.level + 0.1)
     if plan.basin is not None:
-        height = np.maximum(_fill_basin(plan.basin, ground, height, seed), ground.level - 3.0 + risen * 1.1)
+        height = np.maximum(
+            _fill_basin(plan.basin, ground, height, seed), ground.level - 3.0 + risen * 1.1
+        )
     for number, ribbon in enumerate(plan.ribbons):
         room = _ribbon_mask(plan, ribbon, grid, fbm(seed + 300 + number, grid, 9.0, 4))
         if ribbon.label in ids.OPEN_WATER:
@@ -207,8 +275,12 @@ def _let_water_in(plan: Plan, ground: Ground, patch_noise: np.ndarray, risen: np
     surface[ground.water > 0] = water_label
 
 
-def _pour(plan: Plan, grid: Grid, height: np.ndarray, surface: np.ndarray, high: np.ndarray) -> None:
-    """A waterfall down the face of a cliff, wider towards its foot, and its stream on the edge above, in place."""
+def _pour(
+    plan: Plan, grid: Grid, height: np.ndarray, surface: np.ndarray, high: np.ndarray
+) -> None:
+    """A waterfall down the face of a cliff, wider towards its foot, and its stream on the edge
+    above, in place.
+    """
     place, half = plan.waterfall
     z = np.exp(grid.v)[:, None]
     steep = np.gradient(height, axis=0) / np.gradient(grid.v)[:, None] / z
@@ -217,11 +289,18 @@ def _pour(plan: Plan, grid: Grid, height: np.ndarray, surface: np.ndarray, high:
 
 
 def _fill_basin(basin: Basin, ground: Ground, height: np.ndarray, seed: int) -> np.ndarray:
-    """Lower the ground between the shores and give the shores their cover (in place); the new height is returned."""
+    """Lower the ground between the shores and give the shores their cover (in place); the new
+    height is returned.
+    """
     grid, surface, level = ground.grid, ground.surface, ground.level
     v = grid.v[:, None]
-    bays = basin.rough * (fbm(seed + 21, grid, 4.0, 5, 0.5) + 0.6 * fbm(seed + 22, Grid(grid.v * 0, grid.x), 2.2, 2)[:1])
-    near = np.full_like(grid.x, -9.0) if basin.near <= 0 else np.log(basin.near) + basin.tilt * grid.x
+    bays = basin.rough * (
+        fbm(seed + 21, grid, 4.0, 5, 0.5)
+        + 0.6 * fbm(seed + 22, Grid(grid.v * 0, grid.x), 2.2, 2)[:1]
+    )
+    near = (
+        np.full_like(grid.x, -9.0) if basin.near <= 0 else np.log(basin.near) + basin.tilt * grid.x
+    )
     room = (v - near) + bays
     if basin.far is not None:
         room = np.minimum(room, (np.log(basin.far) - v) + 0.5 * bays)

@@ -1,4 +1,6 @@
-"""Single trees, plants and boulders: where they stand, their shadows on the ground, and putting them into the picture."""
+"""Single trees, plants and boulders: where they stand, their shadows on the ground, and putting
+them into the picture.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,32 @@ KINDS = {
     "pine": ("pine",),
     "bare": ("bare",),
 }
-LABELS = {"shrub": ids.PLANT, "bloom": ids.PLANT, "flower": ids.PLANT, "reed": ids.PLANT, "tuft": ids.GRASS, "boulder": ids.ROCK}
+LABELS = {
+    "shrub": ids.PLANT,
+    "bloom": ids.PLANT,
+    "flower": ids.PLANT,
+    "reed": ids.PLANT,
+    "tuft": ids.GRASS,
+    "boulder": ids.ROCK,
+}
 
-SOIL = (ids.GRASS, ids.TREE, ids.LAND, ids.EARTH, ids.HILL, ids.FIELD, ids.MOUNTAIN, ids.PLANT)  # where trees grow
+SOIL = (
+    ids.GRASS,
+    ids.TREE,
+    ids.LAND,
+    ids.EARTH,
+    ids.HILL,
+    ids.FIELD,
+    ids.MOUNTAIN,
+    ids.PLANT,
+)  # where trees grow
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A sprite in the scene: kind, variant, tint, foot (x / z, z, ground height), height in metres, mirrored left to right."""
+    """A sprite in the scene: kind, variant, tint, foot (x / z, z, ground height), height in metres,
+    mirrored left to right.
+    """
 
     kind: str
     variant: int
@@ -52,8 +72,16 @@ class Foothold:
     def at(self, slope: np.ndarray, z: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """(row, column) of the nearest terrain sample."""
         grid = self.ground.grid
-        row = np.clip(np.rint(np.interp(np.log(z), grid.v, np.arange(len(grid.v)))).astype(int), 0, len(grid.v) - 1)
-        column = np.clip(np.rint(np.interp(slope, grid.x, np.arange(len(grid.x)))).astype(int), 0, len(grid.x) - 1)
+        row = np.clip(
+            np.rint(np.interp(np.log(z), grid.v, np.arange(len(grid.v)))).astype(int),
+            0,
+            len(grid.v) - 1,
+        )
+        column = np.clip(
+            np.rint(np.interp(slope, grid.x, np.arange(len(grid.x)))).astype(int),
+            0,
+            len(grid.x) - 1,
+        )
         return row, column
 
     def height(self, slope: float, z: float) -> float:
@@ -73,7 +101,9 @@ class Foothold:
         return bool(self.ground.water[row[0], column[0]] <= 0)
 
 
-def _candidates(rng: np.random.Generator, count: int, near: float, far: float, tan_half: float) -> Dict[str, np.ndarray]:
+def _candidates(
+    rng: np.random.Generator, count: int, near: float, far: float, tan_half: float
+) -> Dict[str, np.ndarray]:
     """All random numbers of `count` sprites, drawn whether or not the ground will take them."""
     u = rng.random((count, 7))
     return dict(
@@ -93,24 +123,50 @@ def trees(plan: Plan, ground: Ground) -> List[Standing]:
     for forest in plan.forests:
         near, far = max(forest.near, plan.eye * 1.5, 12.0), min(forest.far, 560.0)
         if near < far:
-            some = _candidates(generator(plan.seed, 41, forest.key), forest.single, near, far, plan.tan_half)
+            some = _candidates(
+                generator(plan.seed, 41, forest.key), forest.single, near, far, plan.tan_half
+            )
             rows, columns = foot.at(some["slope"], some["z"])
             kinds = KINDS[forest.kind]
-            for i in np.flatnonzero((ground.wood[rows, columns] > 0.35) & np.isin(ground.surface[rows, columns], SOIL)):
-                kind, height = kinds[int(some["kind"][i] * len(kinds))], forest.height * (0.6 + 0.65 * some["size"][i])
-                standing.append(_standing(some, i, kind, float(ground.base[rows[i], columns[i]]), height))
+            for i in np.flatnonzero(
+                (ground.wood[rows, columns] > 0.35) & np.isin(ground.surface[rows, columns], SOIL)
+            ):
+                kind, height = (
+                    kinds[int(some["kind"][i] * len(kinds))],
+                    forest.height * (0.6 + 0.65 * some["size"][i]),
+                )
+                standing.append(
+                    _standing(some, i, kind, float(ground.base[rows[i], columns[i]]), height)
+                )
     for prop in plan.props:
         if prop.kind.startswith("tree:") and foot.dry(prop.x, prop.distance):
             rng = generator(plan.seed, 43, prop.key)
-            variant, tint, flip = int(rng.integers(plants.VARIANTS)), int(rng.integers(4)), bool(rng.random() < 0.5)
+            variant, tint, flip = (
+                int(rng.integers(plants.VARIANTS)),
+                int(rng.integers(4)),
+                bool(rng.random() < 0.5),
+            )
             base = foot.height(prop.x, prop.distance)
-            standing.append(Standing(prop.kind[5:], variant, tint, prop.x, prop.distance, base, prop.size, flip))
+            standing.append(
+                Standing(prop.kind[5:], variant, tint, prop.x, prop.distance, base, prop.size, flip)
+            )
     return standing
 
 
-def _standing(some: Dict[str, np.ndarray], i: int, kind: str, foot: float, height: float) -> Standing:
+def _standing(
+    some: Dict[str, np.ndarray], i: int, kind: str, foot: float, height: float
+) -> Standing:
     """Candidate `i` as a sprite."""
-    return Standing(kind, some["variant"][i], some["tint"][i], some["slope"][i], some["z"][i], foot, height, bool(some["flip"][i]))
+    return Standing(
+        kind,
+        some["variant"][i],
+        some["tint"][i],
+        some["slope"][i],
+        some["z"][i],
+        foot,
+        height,
+        bool(some["flip"][i]),
+    )
 
 
 def small(plan: Plan, ground: Ground) -> List[Standing]:
@@ -118,25 +174,49 @@ def small(plan: Plan, ground: Ground) -> List[Standing]:
     foot, standing = Foothold(ground), []
     nearest = plan.eye / 0.62
     groups = (
-        ("rock", plan.rocks, nearest, nearest * 14, (ids.GRASS, ids.EARTH, ids.SAND, ids.ROCK, ids.LAND, ids.HILL, *ids.OPEN_WATER)),
+        (
+            "rock",
+            plan.rocks,
+            nearest,
+            nearest * 14,
+            (ids.GRASS, ids.EARTH, ids.SAND, ids.ROCK, ids.LAND, ids.HILL, *ids.OPEN_WATER),
+        ),
         ("plant", plan.plants, nearest, nearest * 6, (ids.GRASS, ids.EARTH, ids.PLANT, ids.LAND)),
-        ("tuft", plan.plants * 2 if plan.near_cover == ids.GRASS else 0, nearest, nearest * 4, (ids.GRASS,)),
+        (
+            "tuft",
+            plan.plants * 2 if plan.near_cover == ids.GRASS else 0,
+            nearest,
+            nearest * 4,
+            (ids.GRASS,),
+        ),
     )
     for number, (group, count, near, far, surfaces) in enumerate(groups):
         some = _candidates(generator(plan.seed, 47, number), count, near, far, plan.tan_half)
         rows, columns = foot.at(some["slope"], some["z"])
-        fits = np.isin(ground.surface[rows, columns], surfaces) & (ground.water[rows, columns] < 0.5)
+        fits = np.isin(ground.surface[rows, columns], surfaces) & (
+            ground.water[rows, columns] < 0.5
+        )
         for i in np.flatnonzero(fits):
             if group == "rock":
                 kind, height = "boulder", (0.25 + 1.5 * some["size"][i] ** 4) * (0.5 + plan.eye / 9)
             elif group == "plant":
                 kind = ("shrub", "bloom", "flower", "reed")[int(some["kind"][i] * 4)]
                 height = (
-                    {"shrub": 1.1, "bloom": 1.0, "flower": 0.7, "reed": 1.2}[kind] * (0.6 + 0.8 * some["size"][i]) * (0.6 + plan.eye / 12)
+                    {"shrub": 1.1, "bloom": 1.0, "flower": 0.7, "reed": 1.2}[kind]
+                    * (0.6 + 0.8 * some["size"][i])
+                    * (0.6 + plan.eye / 12)
                 )
             else:
                 kind, height = "tuft", (0.3 + 0.4 * some["size"][i]) * (0.6 + plan.eye / 10)
-            standing.append(_standing(some, i, kind, max(float(ground.base[rows[i], columns[i]]), ground.level), height))
+            standing.append(
+                _standing(
+                    some,
+                    i,
+                    kind,
+                    max(float(ground.base[rows[i], columns[i]]), ground.level),
+                    height,
+                )
+            )
     return standing
 
 
@@ -152,18 +232,41 @@ def shadows(canvas: Canvas, standing: List[Standing]) -> None:
             continue
         wide = item.height * plants.shape(item.kind, item.variant, 0).aspect * 0.36
         x, z = item.slope * item.z, item.z
-        tip = np.array([x - sun[0] * reach * item.height, max(z - sun[2] * reach * item.height, z * 0.3)])
+        tip = np.array(
+            [x - sun[0] * reach * item.height, max(z - sun[2] * reach * item.height, z * 0.3)]
+        )
         across = np.array([tip[1] - z, -(tip[0] - x)])
         across = across / max(np.hypot(*across), 1e-3) * wide if reach else np.array([wide, 0.0])
-        corners = [np.array([x, z]) + across * 0.5, np.array([x, z]) - across * 0.5, tip - across, tip + across]
+        corners = [
+            np.array([x, z]) + across * 0.5,
+            np.array([x, z]) - across * 0.5,
+            tip - across,
+            tip + across,
+        ]
         if not reach:
             wide *= 0.7
-            corners = [np.array([x + wide * np.cos(a), z + wide * 0.8 * np.sin(a)]) for a in np.linspace(0, 5.6, 9)]
+            corners = [
+                np.array([x + wide * np.cos(a), z + wide * 0.8 * np.sin(a)])
+                for a in np.linspace(0, 5.6, 9)
+            ]
         outline = [canvas.place(px, max(pz, 0.5), item.foot) for px, pz in corners]
-        cv2.fillConvexPoly(layer, np.rint(np.array(outline) * 16 - 8).astype(np.int32), 255, cv2.LINE_AA, 4)
+        cv2.fillConvexPoly(
+            layer, np.rint(np.array(outline) * 16 - 8).astype(np.int32), 255, cv2.LINE_AA, 4
+        )
         column, row = canvas.place(x, z, item.foot)
         size = max(wide * view.focal / z, 1.0)
-        cv2.ellipse(layer, (int(column * 16), int(row * 16)), (int(size * 16), int(size * 5)), 0, 0, 360, 255, -1, cv2.LINE_AA, 4)
+        cv2.ellipse(
+            layer,
+            (int(column * 16), int(row * 16)),
+            (int(size * 16), int(size * 5)),
+            0,
+            0,
+            360,
+            255,
+            -1,
+            cv2.LINE_AA,
+            4,
+        )
     if not layer.any():
         return
     soft = cv2.GaussianBlur(layer, (0, 0), max(view.width / 300, 0.6)).astype(np.float32) / 255
@@ -185,7 +288,10 @@ def draw(plan: Plan, canvas: Canvas, standing: List[Standing]) -> None:
             lit[name] = plants.lit(*name[:3], canvas.style, item.tint, plan.wintry)
         colour, alpha = lit[name]
         column, row = canvas.place(item.slope * item.z, item.z, item.foot)
-        rows, columns = max(int(round(tall)), 2), max(int(round(tall * alpha.shape[1] / alpha.shape[0])), 1)
+        rows, columns = (
+            max(int(round(tall)), 2),
+            max(int(round(tall * alpha.shape[1] / alpha.shape[0])), 1),
+        )
         if row - rows > view.height or column + columns < 0 or column - columns > view.width:
             continue
         if item.flip:

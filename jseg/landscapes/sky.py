@@ -1,8 +1,9 @@
-"""The sky: a three-stop gradient that warms towards the sun, sun or moon, stars, and clouds lit from the sun's side.
+"""The sky: a three-stop gradient that warms towards the sun, sun or moon, stars, and clouds lit
+from the sun's side.
 
-Clouds are fractal densities in coordinates that shrink towards the horizon. Light inside a cloud falls off with the density met on the way
-to the sun, measured by a few affine pulls of the picture towards the sun's place in it; thin edges near the sun scatter forward (a silver
-lining).
+Clouds are fractal densities in coordinates that shrink towards the horizon. Light inside a cloud
+falls off with the density met on the way to the sun, measured by a few affine pulls of the picture
+towards the sun's place in it; thin edges near the sun scatter forward (a silver lining).
 """
 
 from __future__ import annotations
@@ -50,11 +51,16 @@ def toward_sun(view: View, style: Style) -> np.ndarray:
 
 
 def gradient(view: View, style: Style, cosine: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The cloudless sky without disc, [H, W, 3], for elevation tangents `up` [H, 1]; also the colour that haze takes."""
+    """The cloudless sky without disc, [H, W, 3], for elevation tangents `up` [H, 1]; also the
+    colour that haze takes.
+    """
     up = np.clip(up, 0, None)
     low, high = np.exp(-up / 0.13), 1 - np.exp(-np.clip(up - 0.02, 0, None) / 0.75)
     weights = [low * (1 - high), (1 - low) * (1 - high), np.ones_like(low) * high]
-    base = sum(weight[:, :, None] * colour for weight, colour in zip(weights, (style.horizon, style.middle, style.zenith)))
+    base = sum(
+        weight[:, :, None] * colour
+        for weight, colour in zip(weights, (style.horizon, style.middle, style.zenith))
+    )
     side = np.clip((1 + cosine) / 2, 0, 1)
     near = side**8
     warm = near * (0.35 + 0.65 * low) * (0.75 * style.sun_seen)
@@ -63,7 +69,9 @@ def gradient(view: View, style: Style, cosine: np.ndarray, up: np.ndarray) -> np
 
 
 def _sun_pixel(view: View, style: Style) -> Tuple[float, float]:
-    """Where the sun stands in the picture plane (column, row), pulled to a far point when it is beside or behind the camera."""
+    """Where the sun stands in the picture plane (column, row), pulled to a far point when it is
+    beside or behind the camera.
+    """
     sun = style.direction()
     depth = max(sun[2], 0.12)
     limit = 3.0
@@ -72,25 +80,36 @@ def _sun_pixel(view: View, style: Style) -> Tuple[float, float]:
 
 
 def _density(view: View, style: Style, kind: CloudKind, scale: int) -> np.ndarray:
-    """Cloud density from 0 to about 2 for the rows above the horizon, at 1 / scale of the picture."""
+    """Cloud density from 0 to about 2 for the rows above the horizon, at 1 / scale of the
+    picture.
+    """
     rows = max(int(np.ceil(view.horizon * view.height / scale)) + 2, 4)
-    up = np.clip((view.horizon * view.height - (np.arange(rows) + 0.5) * scale) / view.focal, 0.0, None)
-    x = ((np.arange(int(np.ceil(view.width / scale))) + 0.5) * scale / view.width * 2 - 1) * view.tan_half
+    up = np.clip(
+        (view.horizon * view.height - (np.arange(rows) + 0.5) * scale) / view.focal, 0.0, None
+    )
+    x = (
+        (np.arange(int(np.ceil(view.width / scale))) + 0.5) * scale / view.width * 2 - 1
+    ) * view.tan_half
     shift = generator(style.seed, 21).uniform(0, 50, 2)
     grid = Grid(
-        (shift[0] - np.log(up + kind.flatten) * (0.55 + kind.flatten)).astype(np.float32), (shift[1] + x / kind.stretch).astype(np.float32)
+        (shift[0] - np.log(up + kind.flatten) * (0.55 + kind.flatten)).astype(np.float32),
+        (shift[1] + x / kind.stretch).astype(np.float32),
     )
     key = 1000 + style.seed * 13
     shape = fbm(key, grid, kind.frequency, kind.octaves, kind.gain)
     pixels = kind.warp * view.focal / scale
     shape = displaced(
-        shape, fbm(key + 5, grid, kind.frequency * 1.3, 4) * pixels * 0.5, fbm(key + 9, grid, kind.frequency * 1.3, 4) * pixels
+        shape,
+        fbm(key + 5, grid, kind.frequency * 1.3, 4) * pixels * 0.5,
+        fbm(key + 9, grid, kind.frequency * 1.3, 4) * pixels,
     )
     if kind.flatten >= 0.3:  # heaps: billows on top of the shape
         shape = shape + 0.35 * (0.5 - np.abs(fbm(key + 17, grid, kind.frequency * 3.1, 4, 0.55)))
     threshold = np.interp(style.cover, (0, 0.25, 0.5, 0.75, 1), (1.2, 0.42, 0.12, -0.25, -0.9))
     rise = np.clip((shape - threshold) / kind.edge, 0, 2.5)
-    return rise * rise * (3 - 2 * np.minimum(rise, 1)) / np.maximum(rise, 1)  # smooth at the edge, linear in the thick
+    return (
+        rise * rise * (3 - 2 * np.minimum(rise, 1)) / np.maximum(rise, 1)
+    )  # smooth at the edge, linear in the thick
 
 
 def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.ndarray:
@@ -108,21 +127,36 @@ def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.
         pull = min(step * view.focal / scale / distance * 1.2, 0.5)
         matrix = np.float32([[1 - pull, 0, pull * sun_column], [0, 1 - pull, pull * sun_row]])
         path += cv2.warpAffine(
-            density, matrix, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+            density,
+            matrix,
+            (columns, rows),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
         )
     path = cv2.GaussianBlur(path * 0.25, (0, 0), max(columns / 200, 0.6))
     light = np.exp(-kind.thickness * (0.3 * path + 0.4 * path * np.minimum(density, 1)))
     light, density = (
-        cv2.resize(layer, (columns * scale, rows * scale), interpolation=cv2.INTER_LINEAR)[:, : view.width] if scale > 1 else layer
+        cv2.resize(layer, (columns * scale, rows * scale), interpolation=cv2.INTER_LINEAR)[
+            :, : view.width
+        ]
+        if scale > 1
+        else layer
         for layer in (light, density)
     )
     rows = min(len(density), view.height)
-    light, density, cosine, sky_part = light[:rows, :, None], density[:rows], cosine[:rows], sky[:rows]
+    light, density, cosine, sky_part = (
+        light[:rows, :, None],
+        density[:rows],
+        cosine[:rows],
+        sky[:rows],
+    )
     up = np.clip(view.tangents()[:rows, None], 0, None)
     side = np.clip((1 + cosine) / 2, 0, 1)
     forward = (0.62 + 0.55 * side**5 + 1.1 * side**60 * style.sun_seen)[:, :, None]
     lit = style.sun * 0.46 * forward + style.ambient * 0.66
-    dark = (style.ambient * 0.36 + style.middle * 0.22 + style.horizon * 0.18) * (0.6 if style.cloud == "storm" else 1.0)
+    dark = (style.ambient * 0.36 + style.middle * 0.22 + style.horizon * 0.18) * (
+        0.6 if style.cloud == "storm" else 1.0
+    )
     colour = dark + (lit - dark) * light
     far = np.exp(-up / 0.07)[:, :, None] * 0.75
     colour = colour + (sky_part - colour) * far
@@ -151,21 +185,32 @@ def _stars(view: View, style: Style, sky: np.ndarray) -> np.ndarray:
     count = 260
     rng = generator(style.seed, 31)
     places, power = rng.random((count, 2)), rng.random(count) ** 3
-    rows, columns = (places[:, 0] * view.height * 0.8).astype(int), (places[:, 1] * view.width).astype(int)
+    rows, columns = (
+        (places[:, 0] * view.height * 0.8).astype(int),
+        (places[:, 1] * view.width).astype(int),
+    )
     keep = rows < view.horizon * view.height
     layer = np.zeros(sky.shape[:2], np.float32)
     np.maximum.at(layer, (rows[keep], columns[keep]), (0.2 + 0.8 * power[keep]).astype(np.float32))
     if view.width > 600:
         layer = cv2.GaussianBlur(layer, (0, 0), view.width / 900) * 3
-    return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * (style.stars * min((view.width / 512) ** 1.2, 1))
+    return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * (
+        style.stars * min((view.width / 512) ** 1.2, 1)
+    )
 
 
 def paint_sky(view: View, style: Style) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(sky, haze, glare): the visible sky [H, W, 3] linear, what distant things fade into, and how much faster they do towards the sun."""
+    """(sky, haze, glare): the visible sky [H, W, 3] linear, what distant things fade into, and how
+    much faster they do towards the sun.
+    """
     cosine = toward_sun(view, style)
     up = view.tangents()[:, None]
     clear = gradient(view, style, cosine, up)
-    haze = gradient(view, style, cosine, np.full_like(up, 0.015)) if style.weather not in ("rain", "storm") else clear * 0.92
+    haze = (
+        gradient(view, style, cosine, np.full_like(up, 0.015))
+        if style.weather not in ("rain", "storm")
+        else clear * 0.92
+    )
     sky = _stars(view, style, clear) if style.stars > 0 else clear
     sky = clouds(view, style, _disc(view, style, sky, cosine), cosine)
     low_sun = np.exp(-style.elevation / 0.35)

@@ -13,7 +13,9 @@ LEAF, WOOD, BLOOM, STONE, BARK = range(5)  # what a point is made of
 
 @dataclass(frozen=True)
 class Shape:
-    """An unlit plant: alpha [h, w], normal [h, w, 3] (x, up, towards the camera), shade and tone [h, w] in 0..1, share of each material."""
+    """An unlit plant: alpha [h, w], normal [h, w, 3] (x, up, towards the camera), shade and tone
+    [h, w] in 0..1, share of each material.
+    """
 
     alpha: np.ndarray
     normal: np.ndarray
@@ -24,18 +26,43 @@ class Shape:
 
 
 class Points:
-    """Points of a plant under construction: positions in units of its height (x right, y up, z towards the camera)."""
+    """Points of a plant under construction: positions in units of its height (x right, y up, z
+    towards the camera).
+    """
 
     def __init__(self) -> None:
         self.parts: List[Tuple[np.ndarray, ...]] = []
 
-    def add(self, position: np.ndarray, normal: np.ndarray, shade: np.ndarray, tone: np.ndarray, material: int, size: float) -> None:
+    def add(
+        self,
+        position: np.ndarray,
+        normal: np.ndarray,
+        shade: np.ndarray,
+        tone: np.ndarray,
+        material: int,
+        size: float,
+    ) -> None:
         count = len(position)
         self.parts.append(
-            (position, normal, np.broadcast_to(shade, count), np.broadcast_to(tone, count), np.full(count, material), np.full(count, size))
+            (
+                position,
+                normal,
+                np.broadcast_to(shade, count),
+                np.broadcast_to(tone, count),
+                np.full(count, material),
+                np.full(count, size),
+            )
         )
 
-    def line(self, start: np.ndarray, stop: np.ndarray, thick_start: float, thick_stop: float, material: int, rng) -> None:
+    def line(
+        self,
+        start: np.ndarray,
+        stop: np.ndarray,
+        thick_start: float,
+        thick_stop: float,
+        material: int,
+        rng,
+    ) -> None:
         """A stem: a tapered tube of points."""
         length = np.linalg.norm(stop - start)
         count = max(int(length * 1100 * (1 + 130 * thick_start)), 6)
@@ -45,12 +72,23 @@ class Points:
         position = start + (stop - start) * along[:, None]
         position[:, 0] += around * radius
         normal = np.stack((around, np.full(count, 0.15), np.sqrt(1 - around**2)), axis=1)
-        self.add(position, normal, 0.75, 0.35 + 0.3 * rng.random(count), material, min(0.0046, max(0.0024, thick_stop)))
+        self.add(
+            position,
+            normal,
+            0.75,
+            0.35 + 0.3 * rng.random(count),
+            material,
+            min(0.0046, max(0.0024, thick_stop)),
+        )
 
     def draw(self, half_width: float) -> Shape:
-        position, normal, shade, tone, material, size = (np.concatenate(column) for column in zip(*self.parts))
+        position, normal, shade, tone, material, size = (
+            np.concatenate(column) for column in zip(*self.parts)
+        )
         order = np.argsort(position[:, 2], kind="stable")
-        position, normal, shade, tone, material, size = (column[order] for column in (position, normal, shade, tone, material, size))
+        position, normal, shade, tone, material, size = (
+            column[order] for column in (position, normal, shade, tone, material, size)
+        )
         height, width = TALL, int(np.ceil(2 * half_width * TALL / 32) * 32)
         front = np.full((height, width), -1, np.int64)
         rows = (height - 1) - position[:, 1] * (height - 4)
@@ -63,7 +101,10 @@ class Points:
                 for right in range(-reach, reach + 1):
                     if down * down + right * right > (radius * TALL) ** 2 + 0.3:
                         continue
-                    row, column = np.rint(rows[mine] + down).astype(int), np.rint(columns[mine] + right).astype(int)
+                    row, column = (
+                        np.rint(rows[mine] + down).astype(int),
+                        np.rint(columns[mine] + right).astype(int),
+                    )
                     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
                     np.maximum.at(front, (row[inside], column[inside]), rank[mine][inside])
         alpha = (front >= 0).astype(np.float32)

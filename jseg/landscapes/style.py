@@ -1,6 +1,8 @@
-"""The look of a scene, chosen apart from its geometry: time of day, weather, season, air and colour grade.
+"""The look of a scene, chosen apart from its geometry: time of day, weather, season, air and colour
+grade.
 
-Colours are linear RGB; the tables give them as sRGB hex because that is how they were chosen by eye.
+Colours are linear RGB; the tables give them as sRGB hex because that is how they were chosen by
+eye.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ Colour = Tuple[float, float, float]
 def linear(code: str) -> np.ndarray:
     """sRGB "rrggbb" to linear float32 RGB, read-only."""
     value = np.array([int(code[i : i + 2], 16) for i in (0, 2, 4)], np.float64) / 255
-    colour = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    colour = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(
+        np.float32
+    )
     colour.setflags(write=False)
     return colour
 
@@ -35,7 +39,9 @@ def colours(codes: Tuple[str, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Hour:
-    """One time of day: sky colours, light colours and strengths, sun height in degrees (low, high)."""
+    """One time of day: sky colours, light colours and strengths, sun height in degrees (low,
+    high).
+    """
 
     zenith: str
     middle: str
@@ -51,20 +57,36 @@ class Hour:
 
 
 HOURS: Dict[str, Hour] = {
-    "dawn": Hour("5f7fb4", "c3b4c6", "f8d5b2", "ffe2a8", "ffb483", "9a9fc0", 1.35, 0.75, (3, 9), 0.55),
-    "morning": Hour("3f78c0", "8dbae2", "dce8ea", "fff6dc", "ffe8c2", "9ab6d8", 1.95, 0.55, (18, 34), 0.15),
-    "noon": Hour("2463b4", "68a4dc", "c4dced", "ffffff", "fff6e4", "93b4dc", 2.0, 0.6, (42, 62), 0.0),
-    "afternoon": Hour("3a72b6", "88b3dc", "e2e4de", "fff1cf", "ffe2b0", "98b0d2", 2.0, 0.55, (20, 36), 0.15),
-    "golden": Hour("5a86b8", "c4bda6", "ffd08a", "ffe9a0", "ffb45c", "9c9fb8", 1.95, 0.58, (6, 13), 0.45),
-    "sunset": Hour("3c4f8a", "b8707f", "ff9c50", "ffd070", "ff8a44", "9088a8", 1.4, 0.62, (1.5, 5), 0.65),
+    "dawn": Hour(
+        "5f7fb4", "c3b4c6", "f8d5b2", "ffe2a8", "ffb483", "9a9fc0", 1.35, 0.75, (3, 9), 0.55
+    ),
+    "morning": Hour(
+        "3f78c0", "8dbae2", "dce8ea", "fff6dc", "ffe8c2", "9ab6d8", 1.95, 0.55, (18, 34), 0.15
+    ),
+    "noon": Hour(
+        "2463b4", "68a4dc", "c4dced", "ffffff", "fff6e4", "93b4dc", 2.0, 0.6, (42, 62), 0.0
+    ),
+    "afternoon": Hour(
+        "3a72b6", "88b3dc", "e2e4de", "fff1cf", "ffe2b0", "98b0d2", 2.0, 0.55, (20, 36), 0.15
+    ),
+    "golden": Hour(
+        "5a86b8", "c4bda6", "ffd08a", "ffe9a0", "ffb45c", "9c9fb8", 1.95, 0.58, (6, 13), 0.45
+    ),
+    "sunset": Hour(
+        "3c4f8a", "b8707f", "ff9c50", "ffd070", "ff8a44", "9088a8", 1.4, 0.62, (1.5, 5), 0.65
+    ),
     "dusk": Hour("1d2f5e", "5c6299", "e8a08c", "ffb684", "c98a8a", "7a80ac", 0.4, 0.6, (1, 3), 0.5),
-    "night": Hour("070d22", "122449", "2c4468", "c8d8f4", "9fb8e8", "5070ac", 0.5, 0.34, (25, 45), 0.5, 1.0),
+    "night": Hour(
+        "070d22", "122449", "2c4468", "c8d8f4", "9fb8e8", "5070ac", 0.5, 0.34, (25, 45), 0.5, 1.0
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Weather:
-    """One weather: how it bends the hour. Haze is extinction per kilometre at sea level, mist the same for air below `mist_top` metres."""
+    """One weather: how it bends the hour. Haze is extinction per kilometre at sea level, mist the
+    same for air below `mist_top` metres.
+    """
 
     clouds: Tuple[Tuple[str, float], ...]  # cloud kinds and their chances
     cover: Tuple[float, float]
@@ -77,15 +99,41 @@ class Weather:
 
 
 WEATHERS: Dict[str, Weather] = {
-    "clear": Weather((("none", 0.3), ("cirrus", 0.7)), (0.2, 0.55), (0.018, 0.05), wind=(0.05, 0.4)),
+    "clear": Weather(
+        (("none", 0.3), ("cirrus", 0.7)), (0.2, 0.55), (0.018, 0.05), wind=(0.05, 0.4)
+    ),
     "fair": Weather((("cumulus", 0.75), ("altocumulus", 0.25)), (0.25, 0.5), (0.02, 0.06)),
-    "cloudy": Weather((("cumulus", 0.4), ("stratocumulus", 0.6)), (0.5, 0.72), (0.03, 0.08), grey=0.25, wind=(0.2, 0.7)),
-    "hazy": Weather((("none", 0.4), ("cirrus", 0.6)), (0.2, 0.5), (0.1, 0.22), grey=0.1, wind=(0.03, 0.25)),
-    "misty": Weather((("none", 0.5), ("cirrus", 0.5)), (0.2, 0.4), (0.06, 0.14), (1.0, 3.5), grey=0.3, wind=(0.0, 0.15)),
+    "cloudy": Weather(
+        (("cumulus", 0.4), ("stratocumulus", 0.6)),
+        (0.5, 0.72),
+        (0.03, 0.08),
+        grey=0.25,
+        wind=(0.2, 0.7),
+    ),
+    "hazy": Weather(
+        (("none", 0.4), ("cirrus", 0.6)), (0.2, 0.5), (0.1, 0.22), grey=0.1, wind=(0.03, 0.25)
+    ),
+    "misty": Weather(
+        (("none", 0.5), ("cirrus", 0.5)),
+        (0.2, 0.4),
+        (0.06, 0.14),
+        (1.0, 3.5),
+        grey=0.3,
+        wind=(0.0, 0.15),
+    ),
     "overcast": Weather((("stratus", 1.0),), (0.85, 1.0), (0.05, 0.14), grey=0.85, wind=(0.2, 0.7)),
     "storm": Weather((("storm", 1.0),), (0.7, 0.9), (0.06, 0.12), grey=0.6, wind=(0.5, 1.0)),
-    "rain": Weather((("stratus", 0.6), ("storm", 0.4)), (0.85, 1.0), (0.2, 0.5), grey=0.9, drops=1.0, wind=(0.4, 0.8)),
-    "snowfall": Weather((("stratus", 1.0),), (0.9, 1.0), (0.25, 0.7), grey=0.92, flakes=1.0, wind=(0.1, 0.4)),
+    "rain": Weather(
+        (("stratus", 0.6), ("storm", 0.4)),
+        (0.85, 1.0),
+        (0.2, 0.5),
+        grey=0.9,
+        drops=1.0,
+        wind=(0.4, 0.8),
+    ),
+    "snowfall": Weather(
+        (("stratus", 1.0),), (0.9, 1.0), (0.25, 0.7), grey=0.92, flakes=1.0, wind=(0.1, 0.4)
+    ),
 }
 
 SEASONS: Dict[str, Dict[str, Tuple[str, ...]]] = {
@@ -145,7 +193,9 @@ FRESH_WATERS: Tuple[Tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Style:
-    """Everything that turns one geometry into a picture. Angles in radians, azimuth 0 = straight ahead, positive to the right."""
+    """Everything that turns one geometry into a picture. Angles in radians, azimuth 0 = straight
+    ahead, positive to the right.
+    """
 
     hour: str
     weather: str
@@ -176,7 +226,10 @@ class Style:
     def direction(self) -> np.ndarray:
         """Unit vector (x, up, z) to the sun."""
         flat = np.cos(self.elevation)
-        return np.array([np.sin(self.azimuth) * flat, np.sin(self.elevation), np.cos(self.azimuth) * flat], np.float32)
+        return np.array(
+            [np.sin(self.azimuth) * flat, np.sin(self.elevation), np.cos(self.azimuth) * flat],
+            np.float32,
+        )
 
     def palette(self, subject: str) -> np.ndarray:
         """Season colours of leaf, conifer, grass, field or plant, [n, 3] linear."""
@@ -189,7 +242,14 @@ class Style:
 
 OVERCAST = {
     name: linear(code)
-    for name, code in dict(zenith="9aa6b2", middle="b4bcc4", horizon="d2d7da", glow="e6e6e2", sun="fff4e6", ambient="b8c4d0").items()
+    for name, code in dict(
+        zenith="9aa6b2",
+        middle="b4bcc4",
+        horizon="d2d7da",
+        glow="e6e6e2",
+        sun="fff4e6",
+        ambient="b8c4d0",
+    ).items()
 }
 
 
@@ -200,14 +260,25 @@ def _draw(rng: np.random.Generator, chances: Dict[str, float]) -> str:
 
 
 def _azimuth(rng: np.random.Generator, ahead: float) -> float:
-    """In the picture with probability `ahead`, else a side light, now and then from behind the camera."""
+    """In the picture with probability `ahead`, else a side light, now and then from behind the
+    camera.
+    """
     side = 1 if rng.random() < 0.5 else -1
     if rng.random() < ahead:
         return side * rng.uniform(0.08, 0.42)
     return side * np.radians(rng.uniform(45, 140))
 
 
-HOUR_CHANCES = {"dawn": 1.3, "morning": 1.6, "noon": 1.5, "afternoon": 1.5, "golden": 1.8, "sunset": 1.4, "dusk": 0.9, "night": 0.6}
+HOUR_CHANCES = {
+    "dawn": 1.3,
+    "morning": 1.6,
+    "noon": 1.5,
+    "afternoon": 1.5,
+    "golden": 1.8,
+    "sunset": 1.4,
+    "dusk": 0.9,
+    "night": 0.6,
+}
 WEATHER_CHANCES = {
     "clear": 2.2,
     "fair": 3.0,
@@ -221,11 +292,18 @@ WEATHER_CHANCES = {
 }
 SEASON_CHANCES = {"spring": 1.2, "summer": 2.0, "autumn": 1.3, "winter": 0.35}
 SNOW = {"spring": (0.25, 0.6), "summer": (0.0, 0.4), "autumn": (0.1, 0.5), "winter": (0.65, 1.0)}
-DIM = {"dusk": 0.5, "night": 0.2, "sunset": 0.72, "dawn": 0.8}  # brightness of a covered sky, 1 at the other hours
+DIM = {
+    "dusk": 0.5,
+    "night": 0.2,
+    "sunset": 0.72,
+    "dawn": 0.8,
+}  # brightness of a covered sky, 1 at the other hours
 
 
 def _tones(hour: str, weather: str, rng: np.random.Generator) -> Dict[str, np.ndarray]:
-    """Sky and light colours of an hour, drawn towards grey by the weather and a little off by chance."""
+    """Sky and light colours of an hour, drawn towards grey by the weather and a little off by
+    chance.
+    """
     grey = WEATHERS[weather].grey
     jitter = np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)
     tones = {}
@@ -237,7 +315,9 @@ def _tones(hour: str, weather: str, rng: np.random.Generator) -> Dict[str, np.nd
         if name in ("zenith", "middle", "horizon"):
             tones[name] = tones[name] * jitter
     tones["sun"] = tones["sun"] * (HOURS[hour].sun_power * (1 - 0.86 * grey))
-    tones["ambient"] = tones["ambient"] * (HOURS[hour].ambient_power * (1 - grey) + 0.95 * DIM.get(hour, 1.0) * grey)
+    tones["ambient"] = tones["ambient"] * (
+        HOURS[hour].ambient_power * (1 - grey) + 0.95 * DIM.get(hour, 1.0) * grey
+    )
     return tones
 
 
@@ -247,7 +327,9 @@ def make_style(seed: int, wintry: bool = False) -> Style:
     hour = _draw(rng, HOUR_CHANCES)
     weather = _draw(rng, dict(WEATHER_CHANCES, snowfall=0.8) if wintry else WEATHER_CHANCES)
     if WEATHERS[weather].grey > 0.5 and hour not in ("morning", "noon", "afternoon"):
-        weather = "fair" if hour in ("night", "dusk") else "cloudy" if rng.random() < 0.7 else weather
+        weather = (
+            "fair" if hour in ("night", "dusk") else "cloudy" if rng.random() < 0.7 else weather
+        )
     season = "winter" if wintry or weather == "snowfall" else _draw(rng, SEASON_CHANCES)
     key, sky = HOURS[hour], WEATHERS[weather]
     return Style(

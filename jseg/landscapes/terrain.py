@@ -1,9 +1,11 @@
-"""A height field seen in perspective: sample rows that grow with distance, visibility, normals and cast shadows.
+"""A height field seen in perspective: sample rows that grow with distance, visibility, normals and
+cast shadows.
 
-Scene coordinates: x to the right, height up, z forward, in metres; the camera stands at height `eye` above the datum and looks along z.
-A terrain grid has columns X' = x / z (one per picture column) and rows v = ln z, so that a lattice cell covers as much of the picture near
-as far. Along one picture column visibility is a running maximum of the elevation tangent (height - eye) / z, as in the "voxel space"
-renderers of the 1990s, here for all columns at once.
+Scene coordinates: x to the right, height up, z forward, in metres; the camera stands at height
+`eye` above the datum and looks along z. A terrain grid has columns X' = x / z (one per picture
+column) and rows v = ln z, so that a lattice cell covers as much of the picture near as far. Along
+one picture column visibility is a running maximum of the elevation tangent (height - eye) / z, as
+in the "voxel space" renderers of the 1990s, here for all columns at once.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ FAR = 30000.0  # metres; beyond it there is sky only
 
 @dataclass(frozen=True)
 class View:
-    """The camera: `tan_half` is the tangent of half the horizontal angle, `horizon` the fraction of the height at which eye level lies."""
+    """The camera: `tan_half` is the tangent of half the horizontal angle, `horizon` the fraction of
+    the height at which eye level lies.
+    """
 
     width: int
     height: int
@@ -36,11 +40,15 @@ class View:
 
     def columns(self) -> np.ndarray:
         """X' of the pixel columns' centres, [width]."""
-        return ((np.arange(self.width) + 0.5) / self.width * 2 - 1).astype(np.float32) * np.float32(self.tan_half)
+        return ((np.arange(self.width) + 0.5) / self.width * 2 - 1).astype(np.float32) * np.float32(
+            self.tan_half
+        )
 
     def tangents(self) -> np.ndarray:
         """Elevation tangent of the pixel rows' centres, [height], falling."""
-        return ((self.horizon * self.height - np.arange(self.height) - 0.5) / self.focal).astype(np.float32)
+        return ((self.horizon * self.height - np.arange(self.height) - 0.5) / self.focal).astype(
+            np.float32
+        )
 
     def row_of(self, tangent: np.ndarray) -> np.ndarray:
         """Row coordinate (pixel centres at .5) of an elevation tangent."""
@@ -60,20 +68,26 @@ def survey_grid(view: View) -> Grid:
     """A coarse grid, the same for every picture size, on which to learn how steep the ground is."""
     columns = (np.arange(SURVEY_COLUMNS) + 0.5) / SURVEY_COLUMNS * 2 - 1
     return Grid(
-        np.linspace(np.log(view.nearest * 0.6), np.log(FAR), SURVEY_ROWS).astype(np.float32), (columns * view.tan_half).astype(np.float32)
+        np.linspace(np.log(view.nearest * 0.6), np.log(FAR), SURVEY_ROWS).astype(np.float32),
+        (columns * view.tan_half).astype(np.float32),
     )
 
 
 def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
-    """Rows so dense that level ground gets about one per pixel row and slopes that face the camera nearly as many.
+    """Rows so dense that level ground gets about one per pixel row and slopes that face the camera
+    nearly as many.
 
     `height` [rows, columns] in metres on the survey grid.
     """
     v = survey.v.astype(np.float64)
     angle = height / np.exp(v)[:, None]
     rise = np.clip(np.gradient(angle, v, axis=0), 0, None)
-    rise = np.sort(rise, axis=1)[:, -SURVEY_COLUMNS // 6]  # steeper than most, not the one worst column
-    rise = np.convolve(np.pad(np.maximum(rise, 0.04), 6, mode="edge"), np.ones(13) / 13, mode="valid")
+    rise = np.sort(rise, axis=1)[
+        :, -SURVEY_COLUMNS // 6
+    ]  # steeper than most, not the one worst column
+    rise = np.convolve(
+        np.pad(np.maximum(rise, 0.04), 6, mode="edge"), np.ones(13) / 13, mode="valid"
+    )
     density = view.focal * np.clip(view.eye * np.exp(-v) + 0.8 * rise, 0.05, 1.1)
     count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(v))])
     places = np.interp(np.arange(0, count[-1], 1.0), count, v)
@@ -81,9 +95,11 @@ def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
 
 
 def first_reaching(levels: np.ndarray, rows: int) -> np.ndarray:
-    """For each target row the index of the first sample that reaches it, [rows, columns] int; len(levels) where none does.
+    """For each target row the index of the first sample that reaches it, [rows, columns] int;
+    len(levels) where none does.
 
-    `levels` [samples, columns]: the row coordinate of each sample, nearest first; a sample reaches every row whose centre lies below it.
+    `levels` [samples, columns]: the row coordinate of each sample, nearest first; a sample reaches
+    every row whose centre lies below it.
     """
     samples, columns = levels.shape
     top = np.minimum.accumulate(levels, axis=0)
@@ -95,7 +111,9 @@ def first_reaching(levels: np.ndarray, rows: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sight:
-    """What each pixel sees: `sky` [H, W] bool, and the terrain sample (column = pixel column) as a fractional row `place` [H, W]."""
+    """What each pixel sees: `sky` [H, W] bool, and the terrain sample (column = pixel column) as a
+    fractional row `place` [H, W].
+    """
 
     sky: np.ndarray
     place: np.ndarray
@@ -104,7 +122,9 @@ class Sight:
         """A terrain field [rows, W(, up to 4)] interpolated at every pixel."""
         height, width = self.place.shape
         columns = np.broadcast_to(np.arange(width, dtype=np.float32), (height, width))
-        return cv2.remap(field, columns, self.place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.remap(
+            field, columns, self.place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
 
     def read_nearest(self, field: np.ndarray) -> np.ndarray:
         """A terrain field of ids at the nearest sample."""
@@ -120,7 +140,10 @@ def look(view: View, grid: Grid, height: np.ndarray) -> Sight:
     last = len(grid.v)
     sky = index >= last
     after = np.clip(index, 1, last - 1)
-    level_before, level_after = np.take_along_axis(levels, after - 1, axis=0), np.take_along_axis(levels, after, axis=0)
+    level_before, level_after = (
+        np.take_along_axis(levels, after - 1, axis=0),
+        np.take_along_axis(levels, after, axis=0),
+    )
     centre = np.arange(view.height, dtype=np.float32)[:, None] + 0.5
     part = np.clip((level_before - centre) / np.maximum(level_before - level_after, 1e-4), 0, 1)
     return Sight(sky, (after - 1 + part).astype(np.float32))
@@ -146,11 +169,13 @@ def normals(height: np.ndarray, grid: Grid) -> np.ndarray:
     return np.stack((-slope_x * length, length, -slope_z * length), axis=2)
 
 
-def sunlit(height: np.ndarray, grid: Grid, azimuth: float, elevation: float, softness: float = 0.06) -> np.ndarray:
+def sunlit(
+    height: np.ndarray, grid: Grid, azimuth: float, elevation: float, softness: float = 0.06
+) -> np.ndarray:
     """Fraction of the sun that reaches each sample past the terrain, [rows, columns] in [0, 1].
 
-    Marches towards the sun in steps proportional to the distance from the camera, which on this grid are the same for every sample of a
-    row in v and of a column in X'.
+    Marches towards the sun in steps proportional to the distance from the camera, which on this
+    grid are the same for every sample of a row in v and of a column in X'.
     """
     z = np.exp(grid.v)[:, None]
     rise = max(np.tan(elevation), 0.03)

@@ -1,7 +1,9 @@
-"""Water: mirrored scenery broken by ripples, the body's own colour, the sun's glitter, shallow shores and foam.
+"""Water: mirrored scenery broken by ripples, the body's own colour, the sun's glitter, shallow
+shores and foam.
 
-What a water pixel mirrors is found in the finished picture: seen from the mirrored camera, a point at distance z moves up by
-2 (eye - level) / z in elevation tangent, so the first pixel of the column that reaches the mirrored ray is its reflection.
+What a water pixel mirrors is found in the finished picture: seen from the mirrored camera, a point
+at distance z moves up by 2 (eye - level) / z in elevation tangent, so the first pixel of the column
+that reaches the mirrored ray is its reflection.
 """
 
 from __future__ import annotations
@@ -18,14 +20,23 @@ from jseg.landscapes.plan import Ground, Plan
 from jseg.landscapes.style import FRESH_WATERS, WATERS, Style, linear
 from jseg.landscapes.terrain import FAR, first_reaching
 
-ROUGHNESS = {ids.SEA: (1.0, 0.25), ids.RIVER: (0.8, 0.15), ids.LAKE: (0.5, 0.02), ids.WATER: (0.35, 0.02)}  # share of the wind, least
+ROUGHNESS = {
+    ids.SEA: (1.0, 0.25),
+    ids.RIVER: (0.8, 0.15),
+    ids.LAKE: (0.5, 0.02),
+    ids.WATER: (0.35, 0.02),
+}  # share of the wind, least
 
 
 def _main_run(wet: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """First and last row of each column's longest unbroken stretch of water, [W] each (0, -1 where there is none)."""
+    """First and last row of each column's longest unbroken stretch of water, [W] each (0, -1 where
+    there is none).
+    """
     rows, columns = wet.shape
     numbers = np.arange(rows, dtype=np.int32)[:, None]
-    begin = np.maximum.accumulate(np.where(wet, -1, numbers), axis=0) + 1  # where the stretch that holds this row began
+    begin = (
+        np.maximum.accumulate(np.where(wet, -1, numbers), axis=0) + 1
+    )  # where the stretch that holds this row began
     length = np.where(wet, numbers - begin + 1, 0)
     last = length.argmax(axis=0)
     first = begin[last, np.arange(columns)]
@@ -34,7 +45,9 @@ def _main_run(wet: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _mirrored(canvas: Canvas, wet: np.ndarray, level: float) -> np.ndarray:
-    """The picture as the water mirrors it, [H, W, 3]: row j holds what the ray mirrored at row j of the picture meets."""
+    """The picture as the water mirrors it, [H, W, 3]: row j holds what the ray mirrored at row j of
+    the picture meets.
+    """
     view = canvas.view
     rows, columns = wet.shape
     numbers = np.arange(rows)[:, None]
@@ -46,52 +59,77 @@ def _mirrored(canvas: Canvas, wet: np.ndarray, level: float) -> np.ndarray:
     hidden = ~((numbers < first) | thing) | (canvas.z < nearest) | (wet & (canvas.cover <= 0.5))
     levels = np.where(hidden, 4.0 * rows, rows - source)[::-1]
     index = rows - 1 - first_reaching(levels.astype(np.float32), rows)
-    target = np.clip(np.rint(rows - numbers[:, 0] - 1 + view.horizon * rows), 0, rows - 1).astype(np.int64)
+    target = np.clip(np.rint(rows - numbers[:, 0] - 1 + view.horizon * rows), 0, rows - 1).astype(
+        np.int64
+    )
     index = np.take(index, target, axis=0)
-    plain = np.rint(2 * view.horizon * rows - 1 - numbers).astype(np.int64)  # the same height above the horizon
+    plain = np.rint(2 * view.horizon * rows - 1 - numbers).astype(
+        np.int64
+    )  # the same height above the horizon
     index = np.clip(np.where(index < np.minimum(numbers, rows), index, plain), 0, rows - 1)
     return np.take_along_axis(canvas.picture, index[..., None], axis=0)
 
 
-def _ripples(plan: Plan, canvas: Canvas, level: float, start: int, rough: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Wave slopes towards the camera and sideways, and a broad pattern of wind, for the rows from `start` down."""
+def _ripples(
+    plan: Plan, canvas: Canvas, level: float, start: int, rough: float
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Wave slopes towards the camera and sideways, and a broad pattern of wind, for the rows from
+    `start` down.
+    """
     view = canvas.view
     v = np.log((view.eye - level) / np.maximum(-view.tangents()[start:], 1e-4)).astype(np.float32)
     grid = Grid(v[::-1].copy(), view.columns())
     key = plan.seed * 53 + 11
-    longest = 2.0 + 14.0 * rough if plan.basin is not None and plan.basin.label == ids.SEA else 1.2 + 4.0 * rough
+    longest = (
+        2.0 + 14.0 * rough
+        if plan.basin is not None and plan.basin.label == ids.SEA
+        else 1.2 + 4.0 * rough
+    )
     along = world_noise(key, grid, longest, 0.12, 0.92)[::-1]
     sideways = world_noise(key + 1, grid, longest, 0.12, 0.92)[::-1] * 0.5
     wind = fbm(key + 2, Grid(grid.v * 1.0, grid.x * 0.35), 2.5, 5, 0.55)[::-1]
     return along, sideways, wind
 
 
-def _glitter(style: Style, view, start: int, along: np.ndarray, sideways: np.ndarray, spread: float) -> np.ndarray:
+def _glitter(
+    style: Style, view, start: int, along: np.ndarray, sideways: np.ndarray, spread: float
+) -> np.ndarray:
     """Share of facets that mirror the sun into the camera, [rows, W]."""
     sun = style.direction()
     x, up = view.columns()[None, :], view.tangents()[start:, None]
     norm = 1 / np.sqrt(1 + x * x + up * up)
     half_x, half_up, half_z = sun[0] - x * norm, sun[1] - up * norm, sun[2] - norm
     half_up = np.maximum(half_up, 1e-3)
-    miss = (half_x / half_up * 0.8 + sideways * spread * 5) ** 2 + (half_z / half_up + along * spread * 5) ** 2
+    miss = (half_x / half_up * 0.8 + sideways * spread * 5) ** 2 + (
+        half_z / half_up + along * spread * 5
+    ) ** 2
     return np.exp(-miss / (2 * (spread * 1.6 + 0.012) ** 2))
 
 
 def _sun_in_sight(canvas: Canvas) -> float:
-    """Share of sky about the sun's place in the picture, 1 where the sun is outside of it: what hides the sun also hides its glitter."""
+    """Share of sky about the sun's place in the picture, 1 where the sun is outside of it: what
+    hides the sun also hides its glitter.
+    """
     view, sun = canvas.view, canvas.style.direction()
     if sun[2] < 0.1:
         return 1.0
-    column, row, reach = view.column_of(sun[0] / sun[2]), view.row_of(sun[1] / sun[2]), max(view.width / 60, 1.0)
+    column, row, reach = (
+        view.column_of(sun[0] / sun[2]),
+        view.row_of(sun[1] / sun[2]),
+        max(view.width / 60, 1.0),
+    )
     window = canvas.label[
-        max(int(row - reach), 0) : max(int(row + reach) + 1, 0), max(int(column - reach), 0) : max(int(column + reach) + 1, 0)
+        max(int(row - reach), 0) : max(int(row + reach) + 1, 0),
+        max(int(column - reach), 0) : max(int(column + reach) + 1, 0),
     ]
     return float((window == ids.SKY).mean()) if window.size else 1.0
 
 
-def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth: np.ndarray, bed: np.ndarray) -> None:
-    """Colour every water pixel of the canvas, in place. `depth` [H, W] metres of water (0 on land), `bed` [H, W, 3] what
-    is seen of the ground below."""
+def paint_water(
+    plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth: np.ndarray, bed: np.ndarray
+) -> None:
+    """Colour every water pixel of the canvas, in place. `depth` [H, W] metres of water (0 on land),
+    `bed` [H, W, 3] what is seen of the ground below."""
     view, level = canvas.view, ground.level
     wet = np.isin(canvas.label_ground, ids.OPEN_WATER)
     if not wet.any():
@@ -110,7 +148,11 @@ def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth:
     rows, columns = wet.shape
     shift = 2 * slope * view.focal
     map_x = np.arange(columns, dtype=np.float32) + sideways * shift * 0.6
-    map_y = np.arange(start, rows, dtype=np.float32)[:, None] + np.abs(along) * shift * 0.8 + along * shift * 0.5
+    map_y = (
+        np.arange(start, rows, dtype=np.float32)[:, None]
+        + np.abs(along) * shift * 0.8
+        + along * shift * 0.5
+    )
     reflected = cv2.remap(
         mirrored,
         map_x.astype(np.float32),
@@ -135,20 +177,43 @@ def paint_water(plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth:
     canvas.picture[start:] += water * open_part
 
 
-def _body(style: Style, label: int, depth: np.ndarray, bed: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Light from below the surface, [rows, W, 3]: the water's own colour, and the bed where it is shallow."""
-    deep, shallow = (linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3))
+def _body(
+    style: Style, label: int, depth: np.ndarray, bed: np.ndarray, along: np.ndarray
+) -> np.ndarray:
+    """Light from below the surface, [rows, W, 3]: the water's own colour, and the bed where it is
+    shallow.
+    """
+    deep, shallow = (
+        linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3)
+    )
     lamp = style.ambient * 0.9 + style.sun * (0.25 + 0.45 * max(np.sin(style.elevation), 0))
     body = (deep + (shallow - deep) * np.exp(-depth / 2.2)) * lamp * (1 + 0.25 * along[..., None])
-    return body + (bed * np.float32([0.8, 0.9, 0.85]) - body) * np.exp(-depth * np.float32([2.2, 1.3, 1.0])) * 0.85
+    return (
+        body
+        + (bed * np.float32([0.8, 0.9, 0.85]) - body)
+        * np.exp(-depth * np.float32([2.2, 1.3, 1.0]))
+        * 0.85
+    )
 
 
 def _foam(
-    plan: Plan, style: Style, canvas: Canvas, label: int, start: int, depth: np.ndarray, along: np.ndarray, water: np.ndarray, rough: float
+    plan: Plan,
+    style: Style,
+    canvas: Canvas,
+    label: int,
+    start: int,
+    depth: np.ndarray,
+    along: np.ndarray,
+    water: np.ndarray,
+    rough: float,
 ) -> np.ndarray:
     """Surf along the sea's shore, white caps in wind, riffles in rivers."""
     view = canvas.view
-    v = np.log(view.eye / np.maximum(-view.tangents()[start:], 1e-4)).astype(np.float32)[::-1].copy()
+    v = (
+        np.log(view.eye / np.maximum(-view.tangents()[start:], 1e-4))
+        .astype(np.float32)[::-1]
+        .copy()
+    )
     grid = Grid(v, view.columns())
     key = plan.seed * 59 + 5
     lace = world_noise(key, grid, 6.0, 0.15, 0.9)[::-1]
@@ -160,15 +225,23 @@ def _foam(
         for number, place in enumerate((0.45, 0.85, 1.35)):
             wobble = 0.16 * fbm(key + 3 + number, grid, 3.0, 4)[::-1]
             rolls = np.maximum(
-                rolls, smoothstep(0.11, 0.02, np.abs(d - place - wobble)) * smoothstep(-0.1, 0.7, lace + 0.1) * (0.85 - 0.2 * number)
+                rolls,
+                smoothstep(0.11, 0.02, np.abs(d - place - wobble))
+                * smoothstep(-0.1, 0.7, lace + 0.1)
+                * (0.85 - 0.2 * number),
             )
         crests = world_noise(key + 9, grid, 1.5, 0.1, 0.95)[::-1]
         caps = smoothstep(1.0, 1.5, along + 0.7 * crests) * smoothstep(0.55, 1.2, rough)
         amount = np.maximum(np.maximum(swash, rolls * min(0.3 + rough, 1.0)), caps)
     elif label == ids.RIVER:
         riffle = world_noise(key + 7, Grid(grid.v, grid.x * 0.5), 1.6, 0.08, 1.0)[::-1]
-        where = smoothstep(0.0, 0.6, fbm(key + 8, grid, 3.0, 3)[::-1]) * 0.8 + smoothstep(0.5, 0.05, d)
-        amount = smoothstep(0.5, 1.7, riffle + 0.4 * along) * where * (0.25 + 0.6 * rough) + smoothstep(0.1, 0.0, d + 0.08 * lace) * 0.25
+        where = smoothstep(0.0, 0.6, fbm(key + 8, grid, 3.0, 3)[::-1]) * 0.8 + smoothstep(
+            0.5, 0.05, d
+        )
+        amount = (
+            smoothstep(0.5, 1.7, riffle + 0.4 * along) * where * (0.25 + 0.6 * rough)
+            + smoothstep(0.1, 0.0, d + 0.08 * lace) * 0.25
+        )
     else:
         amount = smoothstep(0.06, 0.0, d + 0.04 * lace) * 0.15
     return water + (white - water) * np.clip(amount, 0, 1)[..., None]

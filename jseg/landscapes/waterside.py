@@ -19,7 +19,15 @@ def alpine_lake(d: Draw) -> Plan:
     if d.chance(0.35):
         props.append(d.prop("pier", eye * 4.6, d.focus * 0.5, 0.9 + eye / 14, d.between(-0.3, 0.3)))
     if d.chance(0.45):
-        props.append(d.prop("boat", d.between(9, 16) * eye, d.focus * d.between(0.3, 1.0), 1.2 + eye / 9, d.between(-0.8, 0.8)))
+        props.append(
+            d.prop(
+                "boat",
+                d.between(9, 16) * eye,
+                d.focus * d.between(0.3, 1.0),
+                1.2 + eye / 9,
+                d.between(-0.8, 0.8),
+            )
+        )
     if d.chance(0.3):
         props.append(d.prop("house", far * 1.06 + 30, -d.focus * 1.2, 1.6, d.between(-0.6, 0.6)))
     if d.chance(0.35):
@@ -45,7 +53,10 @@ def alpine_lake(d: Draw) -> Plan:
             d.between(0.3, 0.8),
             islands=d.one(0, 0, 0.5),
         ),
-        forests=(d.wood(wood, far * 0.5, far * 4, d.between(0.45, 0.8), single=60), d.wood(wood, eye * 3, 160, d.between(0.15, 0.4), 0.3)),
+        forests=(
+            d.wood(wood, far * 0.5, far * 4, d.between(0.45, 0.8), single=60),
+            d.wood(wood, eye * 3, 160, d.between(0.15, 0.4), 0.3),
+        ),
         props=tuple(props),
         rocks=int(d.between(8, 40)),
         plants=int(d.between(10, 40)),
@@ -56,17 +67,44 @@ def seashore(d: Draw) -> Plan:
     eye = d.between(3, 22)
     props = []
     if d.chance(0.55):
-        props.append(d.prop("boat", d.between(10, 28) * eye, d.focus * d.between(0.2, 1.2), 1.2 + eye / 12, d.between(-0.9, 0.9)))
+        props.append(
+            d.prop(
+                "boat",
+                d.between(10, 28) * eye,
+                d.focus * d.between(0.2, 1.2),
+                1.2 + eye / 12,
+                d.between(-0.9, 0.9),
+            )
+        )
     if d.chance(0.5):
-        props.append(d.prop("ship", d.between(700, 2200), -d.focus * d.between(0.3, 1.4), 1.0, d.one(-1, 1) * d.between(0.0, 0.6)))
+        props.append(
+            d.prop(
+                "ship",
+                d.between(700, 2200),
+                -d.focus * d.between(0.3, 1.4),
+                1.0,
+                d.one(-1, 1) * d.between(0.0, 0.6),
+            )
+        )
     if d.chance(0.4):
-        props.append(d.prop("person", eye * d.between(2.6, 3.4), d.between(-0.3, 0.3), 1.05, d.between(-1, 1)))
+        props.append(
+            d.prop(
+                "person", eye * d.between(2.6, 3.4), d.between(-0.3, 0.3), 1.05, d.between(-1, 1)
+            )
+        )
     ranges: Tuple[Range, ...] = ()
     if d.chance(0.75):
         peaks = ((d.side * d.between(0.45, 0.7), 1.0, d.between(0.15, 0.35)),)
         ranges = (
             Range(
-                d.one("alpine", "hill", "mesa"), d.between(1500, 5000), d.between(0.07, 0.18), peaks, 0.0, front=0.3, back=0.3, key=d.key()
+                d.one("alpine", "hill", "mesa"),
+                d.between(1500, 5000),
+                d.between(0.07, 0.18),
+                peaks,
+                0.0,
+                front=0.3,
+                back=0.3,
+                key=d.key(),
             ),
         )
     shore = d.one(ids.SAND, ids.SAND, ids.SAND, ids.ROCK)
@@ -101,7 +139,10 @@ def seashore(d: Draw) -> Plan:
 
 def open_sea(d: Draw) -> Plan:
     eye = d.between(5, 30)
-    peaks = tuple((d.between(-0.6, 0.6), d.between(0.5, 1), d.between(0.06, 0.2)) for _ in range(int(d.between(1, 4))))
+    peaks = tuple(
+        (d.between(-0.6, 0.6), d.between(0.5, 1), d.between(0.06, 0.2))
+        for _ in range(int(d.between(1, 4)))
+    )
     if d.chance(0.5):
         vessel = d.prop("ship", d.between(450, 1500), d.focus, 1.0, d.between(-0.7, 0.7))
     else:
@@ -116,9 +157,28 @@ def open_sea(d: Draw) -> Plan:
         near_cover=ids.ROCK,
         bumps=0.6,
         ranges=(
-            Range(d.one("alpine", "hill"), d.between(3000, 9000), d.between(0.04, 0.13), peaks, 0.0, front=0.25, back=0.25, key=d.key()),
+            Range(
+                d.one("alpine", "hill"),
+                d.between(3000, 9000),
+                d.between(0.04, 0.13),
+                peaks,
+                0.0,
+                front=0.25,
+                back=0.25,
+                key=d.key(),
+            ),
         ),
-        basin=Basin(ids.SEA, d.one(0, eye * 1.9), None, d.side * d.between(0, 1.5), 0.15, ids.ROCK, 2.0, 8.0, d.one(0, 0.6)),
+        basin=Basin(
+            ids.SEA,
+            d.one(0, eye * 1.9),
+            None,
+            d.side * d.between(0, 1.5),
+            0.15,
+            ids.ROCK,
+            2.0,
+            8.0,
+            d.one(0, 0.6),
+        ),
         props=(vessel, *railing),
         rocks=int(d.between(0, 30)),
     )
@@ -139,7 +199,11 @@ def river_valley(d: Draw) -> Plan:
     props = []
     if d.chance(0.4):
         at = d.between(9, 16) * eye
-        props.append(d.prop("bridge", at, float(centre_of(river, np.log(at))), river.width * d.between(1.3, 1.7)))
+        props.append(
+            d.prop(
+                "bridge", at, float(centre_of(river, np.log(at))), river.width * d.between(1.3, 1.7)
+            )
+        )
     if d.chance(0.35):
         props.append(d.prop("person", eye * 3.2, d.side * 0.2, 1.3))
     if d.chance(0.4):
@@ -160,7 +224,10 @@ def river_valley(d: Draw) -> Plan:
         ranges=ranges,
         ribbons=(river,),
         props=tuple(props),
-        forests=(d.wood(wood, 150, 4000, d.between(0.4, 0.7), 0.12), d.wood(wood, eye * 4, 170, d.between(0.2, 0.5), 0.25, 90)),
+        forests=(
+            d.wood(wood, 150, 4000, d.between(0.4, 0.7), 0.12),
+            d.wood(wood, eye * 4, 170, d.between(0.2, 0.5), 0.25, 90),
+        ),
         rocks=int(d.between(25, 70)),
         plants=int(d.between(10, 50)),
     )
@@ -173,14 +240,33 @@ def waterfront(d: Draw) -> Plan:
     span = far * 1.15
     props, x = [], -0.62 * span
     while x < 0.62 * span:
-        props.append(d.prop("block", far * 1.12 + d.between(0, 14), x / (far * 1.12), 1.0, d.between(-0.12, 0.12)))
+        props.append(
+            d.prop(
+                "block",
+                far * 1.12 + d.between(0, 14),
+                x / (far * 1.12),
+                1.0,
+                d.between(-0.12, 0.12),
+            )
+        )
         x += d.between(9, 15)
-    props.append(d.prop(d.one("church", "castle"), far * 1.35 + 16, d.focus, d.between(1.2, 1.7), d.between(-0.3, 0.3)))
+    props.append(
+        d.prop(
+            d.one("church", "castle"),
+            far * 1.35 + 16,
+            d.focus,
+            d.between(1.2, 1.7),
+            d.between(-0.3, 0.3),
+        )
+    )
     if d.chance(0.6):
         props.append(d.railing())
     if d.chance(0.6):
         props += [
-            d.prop("boat", far * d.between(0.3, 0.75), d.between(-0.5, 0.5), 1.5, d.between(-0.5, 0.5)) for _ in range(int(d.between(1, 5)))
+            d.prop(
+                "boat", far * d.between(0.3, 0.75), d.between(-0.5, 0.5), 1.5, d.between(-0.5, 0.5)
+            )
+            for _ in range(int(d.between(1, 5)))
         ]
     if d.chance(0.5):
         props.append(d.prop("bridge", far * 0.9, -d.focus * 1.6, far * 0.5))
@@ -219,10 +305,25 @@ def waterfall(d: Draw) -> Plan:
         banks=(0.15, 0.15),
         ranges=(
             Range("alpine", 4000, 0.3, peaks, 0.3, key=d.key()),
-            Range("mesa", at * 1.5, d.between(0.2, 0.3), peaks, 0.75, front=0.3, back=0.6, frequency=2.2, key=d.key()),
+            Range(
+                "mesa",
+                at * 1.5,
+                d.between(0.2, 0.3),
+                peaks,
+                0.75,
+                front=0.3,
+                back=0.6,
+                frequency=2.2,
+                key=d.key(),
+            ),
         ),
-        basin=Basin(d.one(ids.WATER, ids.RIVER), eye * 2.4, at * 0.95, d.side * 0.3, 0.2, ids.ROCK, 0.8),
-        forests=(d.wood(wood, at * 1.3, 900, 0.75, single=40), d.wood(wood, eye * 4, 120, 0.35, 0.3, 60)),
+        basin=Basin(
+            d.one(ids.WATER, ids.RIVER), eye * 2.4, at * 0.95, d.side * 0.3, 0.2, ids.ROCK, 0.8
+        ),
+        forests=(
+            d.wood(wood, at * 1.3, 900, 0.75, single=40),
+            d.wood(wood, eye * 4, 120, 0.35, 0.3, 60),
+        ),
         waterfall=(d.focus, d.between(0.018, 0.05)),
         rocks=int(d.between(40, 80)),
         plants=int(d.between(20, 60)),
@@ -243,7 +344,17 @@ def headland(d: Draw) -> Plan:
         swell=0.02,
         bumps=0.6,
         ranges=(
-            Range("hill", lighthouse, (eye * 0.5) / lighthouse + 0.01, peaks, 0.0, front=0.35, back=0.35, frequency=2.0, key=d.key()),
+            Range(
+                "hill",
+                lighthouse,
+                (eye * 0.5) / lighthouse + 0.01,
+                peaks,
+                0.0,
+                front=0.35,
+                back=0.35,
+                frequency=2.0,
+                key=d.key(),
+            ),
             Range(
                 d.one("alpine", "hill"),
                 d.between(5000, 9000),
@@ -255,9 +366,14 @@ def headland(d: Draw) -> Plan:
                 key=d.key(),
             ),
         ),
-        basin=Basin(ids.SEA, eye * 2.4, None, -d.side * d.between(1.2, 2.4), 0.2, ids.ROCK, 2.5, 9.0, 0.3),
+        basin=Basin(
+            ids.SEA, eye * 2.4, None, -d.side * d.between(1.2, 2.4), 0.2, ids.ROCK, 2.5, 9.0, 0.3
+        ),
         props=(
-            (d.prop("lighthouse", lighthouse, d.side * 0.42, 1.2), d.prop("boat", lighthouse * 0.8, -d.side * 0.2, 3.0, 0.4))
+            (
+                d.prop("lighthouse", lighthouse, d.side * 0.42, 1.2),
+                d.prop("boat", lighthouse * 0.8, -d.side * 0.2, 3.0, 0.4),
+            )
             if d.chance(0.75)
             else ()
         ),

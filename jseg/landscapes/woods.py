@@ -1,4 +1,6 @@
-"""Distant forests as crowns raised on the terrain: cones or domes in world cells, no smaller than a picture can show."""
+"""Distant forests as crowns raised on the terrain: cones or domes in world cells, no smaller than a
+picture can show.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,16 @@ def _canopy(plan: Plan, forest: Forest, grid: Grid) -> Tuple[np.ndarray, np.ndar
     radius = np.sqrt(off_x * off_x + 0.7 * off_v * off_v)
     tall = forest.height * (0.62 + 0.5 * crown)
     pointed = forest.kind in ("conifer", "mixed")
-    shape = np.clip(1 - 1.75 * radius, 0, 1) if pointed else np.sqrt(np.clip(1 - (1.75 * radius) ** 2, 0, 1))
-    return (tall * (0.25 + 0.75 * shape) * (1.0 if pointed else 0.75)).astype(np.float32), shape.astype(np.float32), crown
+    shape = (
+        np.clip(1 - 1.75 * radius, 0, 1)
+        if pointed
+        else np.sqrt(np.clip(1 - (1.75 * radius) ** 2, 0, 1))
+    )
+    return (
+        (tall * (0.25 + 0.75 * shape) * (1.0 if pointed else 0.75)).astype(np.float32),
+        shape.astype(np.float32),
+        crown,
+    )
 
 
 def _forest_mask(plan: Plan, forest: Forest, grid: Grid) -> np.ndarray:
@@ -43,7 +53,9 @@ def _forest_mask(plan: Plan, forest: Forest, grid: Grid) -> np.ndarray:
         want = want + 1.6 * np.exp(-(((grid.x - forest.clear[0]) / forest.clear[1]) ** 2))
     mask = smoothstep(-0.05, 0.12, noise - want)
     return (
-        mask * smoothstep(np.log(forest.near) - 0.05, np.log(forest.near) + 0.1, v + 0.08 * noise) * (v < np.log(forest.far) + 0.2 * noise)
+        mask
+        * smoothstep(np.log(forest.near) - 0.05, np.log(forest.near) + 0.1, v + 0.08 * noise)
+        * (v < np.log(forest.far) + 0.2 * noise)
     )
 
 
@@ -57,13 +69,17 @@ def grow(plan: Plan, ground: Ground) -> None:
         if len(part.v) < 3:
             continue
         rows = slice(int(start), int(stop))
-        free = ~np.isin(ground.surface[rows], (*ids.OPEN_WATER, ids.PATH, ids.ROAD, ids.SAND, ids.ROCK))
+        free = ~np.isin(
+            ground.surface[rows], (*ids.OPEN_WATER, ids.PATH, ids.ROAD, ids.SAND, ids.ROCK)
+        )
         base = ground.height[rows]
         along, across = (
             np.gradient(base, axis=0) / np.gradient(part.v)[:, None] / z[rows],
             np.gradient(base, axis=1) / (part.x[1] - part.x[0]) / z[rows],
         )
-        gentle = smoothstep(0.75, 0.5, np.hypot(along, across)) * ((base - max(plan.eye - 60.0, 0.0)) / z[rows] < 0.16)
+        gentle = smoothstep(0.75, 0.5, np.hypot(along, across)) * (
+            (base - max(plan.eye - 60.0, 0.0)) / z[rows] < 0.16
+        )
         mask = _forest_mask(plan, forest, part) * free * gentle
         metres, within, crown = _canopy(plan, forest, part)
         thick = (mask > 0.5) & (part.v[:, None] > np.log(CANOPY_FROM))

@@ -1,9 +1,12 @@
-"""VQ autoencoder of the latent-diffusion branch: picture <-> latent, with a codebook (VQ-f4 in the release).
+"""VQ autoencoder of the latent-diffusion branch: picture <-> latent, with a codebook (VQ-f4 in the
+release).
 
-Mirrors models/autoencoder/{model,quantize,autoencoder}.py of the release (the VQ-GAN of Esser et al. 2021 in the latent-diffusion
-variant of Rombach et al. 2022); state-dict names are theirs. Latents are taken before the quantiser and are not scaled.
-Whole maps exist only at the latent's resolution: above it, layers run in strips (`strips.py`), with the same numbers.
+Mirrors models/autoencoder/{model,quantize,autoencoder}.py of the release (the VQ-GAN of Esser et
+al. 2021 in the latent-diffusion variant of Rombach et al. 2022); state-dict names are theirs.
+Latents are taken before the quantiser and are not scaled. Whole maps exist only at the latent's
+resolution: above it, layers run in strips (`strips.py`), with the same numbers.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -38,17 +41,23 @@ class ResnetBlock(nn.Module):
                 skip[i] = strips.settle(self.nin_shortcut(skip[i]))
             return y
 
-        h = strips.convolve(self.conv1, x, strips.normalizer(self.norm1, x), finish=project)             # [B, C_out, H, W]
+        h = strips.convolve(
+            self.conv1, x, strips.normalizer(self.norm1, x), finish=project
+        )  # [B, C_out, H, W]
 
         def add(i, y):
             y, skip[i] = y + skip[i], None
             return y
 
-        return strips.convolve(self.conv2, h, strips.normalizer(self.norm2, h), finish=add)              # [B, C_out, H, W]
+        return strips.convolve(
+            self.conv2, h, strips.normalizer(self.norm2, h), finish=add
+        )  # [B, C_out, H, W]
 
 
 class MidAttention(nn.Module):
-    """Single-head attention over all positions of the coarsest map; queries in chunks, so memory grows with H W, not its square."""
+    """Single-head attention over all positions of the coarsest map; queries in chunks, so memory
+    grows with H W, not its square.
+    """
 
     def __init__(self, channels: int, groups: int):
         self.norm = GroupNorm(groups, channels, EPS)
@@ -59,10 +68,14 @@ class MidAttention(nn.Module):
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        h = to_tokens(self.norm(x))                                                                    # [B HW, C]
-        q, k, v = (layer.tokens(h).reshape(batch, -1, channels) for layer in (self.q, self.k, self.v))  # [B, HW, C]
-        h = attention(q, k, v, channels ** -0.5)                                                       # [B, HW, C]
-        return x + from_tokens(self.proj_out.tokens(h.reshape(-1, channels)), batch, height, width)    # [B, C, H, W]
+        h = to_tokens(self.norm(x))  # [B HW, C]
+        q, k, v = (
+            layer.tokens(h).reshape(batch, -1, channels) for layer in (self.q, self.k, self.v)
+        )  # [B, HW, C]
+        h = attention(q, k, v, channels**-0.5)  # [B, HW, C]
+        return x + from_tokens(
+            self.proj_out.tokens(h.reshape(-1, channels)), batch, height, width
+        )  # [B, C, H, W]
 
 
 class Mid(nn.Module):
@@ -74,8 +87,8 @@ class Mid(nn.Module):
         self.block_2 = ResnetBlock(channels, channels, groups)
 
     def execute(self, x):
-        h = self.block_1(x)                                                                            # [B, C, H, W]
-        return self.block_2([strips.settle(self.attn_1(strips.join(h)))])                                  # [B, C, H, W]
+        h = self.block_1(x)  # [B, C, H, W]
+        return self.block_2([strips.settle(self.attn_1(strips.join(h)))])  # [B, C, H, W]
 
 
 class Resampling(nn.Module):
@@ -86,14 +99,21 @@ class Resampling(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, with `downsample` or `upsample` behind them where there is a next one."""
+    """The residual blocks of one resolution, with `downsample` or `upsample` behind them where
+    there is a next one.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, blocks: int, groups: int):
-        self.block = nn.ModuleList([ResnetBlock(channels_in if i == 0 else channels_out, channels_out, groups) for i in range(blocks)])
+        self.block = nn.ModuleList(
+            [
+                ResnetBlock(channels_in if i == 0 else channels_out, channels_out, groups)
+                for i in range(blocks)
+            ]
+        )
 
     def execute(self, h):
         for block in self.block:
-            h = block(h)                                                                               # [B, C_out, H, W]
+            h = block(h)  # [B, C_out, H, W]
         return h
 
 
@@ -107,7 +127,9 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(config.picture_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)] if i else config.channels, width, config.blocks, config.groups)
+            level = Level(
+                widths[max(i - 1, 0)] if i else config.channels, width, config.blocks, config.groups
+            )
             if i < len(widths) - 1:
                 level.downsample = Resampling(width, stride=2)
             self.down.append(level)
@@ -116,13 +138,15 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def execute(self, x):
-        h = strips.convolve(self.conv_in, strips.split(x, self.channels, self.multiple))                   # [B, C, H, W]
+        h = strips.convolve(
+            self.conv_in, strips.split(x, self.channels, self.multiple)
+        )  # [B, C, H, W]
         for level in self.down:
-            h = level(h)                                                                               # [B, C_i, H_i, W_i]
+            h = level(h)  # [B, C_i, H_i, W_i]
             if hasattr(level, "downsample"):
-                h = strips.downsample(level.downsample.conv, h)                                          # [B, C_i, H_i/2, W_i/2]
-        h = strips.join(self.mid([strips.join(h)]))                                                        # [B, C, h, w]
-        return self.conv_out(silu(self.norm_out(h)))                                                   # [B, 3, h, w]
+                h = strips.downsample(level.downsample.conv, h)  # [B, C_i, H_i/2, W_i/2]
+        h = strips.join(self.mid([strips.join(h)]))  # [B, C, h, w]
+        return self.conv_out(silu(self.norm_out(h)))  # [B, 3, h, w]
 
 
 class Decoder(nn.Module):
@@ -133,10 +157,12 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
         self.mid = Mid(widths[-1], config.groups)
         self.up = nn.ModuleList()
-        # release: fills `up` from the coarsest level down under integer keys, which Jittor 1.3.11 then reads by position (it crashes);
-        # here: filled in ascending order, walked backwards.
+        # release: fills `up` from the coarsest level down under integer keys, which Jittor 1.3.11
+        # then reads by position (it crashes); here: filled in ascending order, walked backwards.
         for i, width in enumerate(widths):
-            level = Level(widths[min(i + 1, len(widths) - 1)], width, config.blocks + 1, config.groups)
+            level = Level(
+                widths[min(i + 1, len(widths) - 1)], width, config.blocks + 1, config.groups
+            )
             if i > 0:
                 level.upsample = Resampling(width, stride=1)
             self.up.append(level)
@@ -144,12 +170,14 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.picture_channels, 3, padding=1)
 
     def execute(self, z):
-        h = self.mid([strips.settle(self.conv_in(z))])                                                   # [B, C, h, w]
+        h = self.mid([strips.settle(self.conv_in(z))])  # [B, C, h, w]
         for level in reversed(list(self.up)):
-            h = level(h)                                                                               # [B, C_i, H_i, W_i]
+            h = level(h)  # [B, C_i, H_i, W_i]
             if hasattr(level, "upsample"):
-                h = strips.double(level.upsample.conv, h)                                                # [B, C_i, 2H_i, 2W_i]
-        return strips.join(strips.convolve(self.conv_out, h, strips.normalizer(self.norm_out, h)))           # [B, 3, H, W]
+                h = strips.double(level.upsample.conv, h)  # [B, C_i, 2H_i, 2W_i]
+        return strips.join(
+            strips.convolve(self.conv_out, h, strips.normalizer(self.norm_out, h))
+        )  # [B, 3, H, W]
 
 
 class Codebook(nn.Module):
@@ -158,31 +186,42 @@ class Codebook(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         self.embedding = nn.Embedding(config.codebook_size, config.latent_channels)
         bound = 1.0 / config.codebook_size
-        self.embedding.weight.assign(jt.init.uniform(self.embedding.weight.shape, "float32", -bound, bound))
+        self.embedding.weight.assign(
+            jt.init.uniform(self.embedding.weight.shape, "float32", -bound, bound)
+        )
 
     def codes(self, z):
-        """Index of the nearest entry for each row of z [n, latent_channels] -> int32 [n]; the distance matrix goes in chunks."""
-        entries = self.embedding.weight                                                                # [K, D]
-        squares = (entries * entries).sum(1).reshape(1, -1)                                            # [1, K]
+        """Index of the nearest entry for each row of z [n, latent_channels] -> int32 [n]; the
+        distance matrix goes in chunks.
+        """
+        entries = self.embedding.weight  # [K, D]
+        squares = (entries * entries).sum(1).reshape(1, -1)  # [1, K]
         chunk = max(1, QUANTIZER_CHUNK_BYTES // (4 * entries.shape[0]))
         found = []
         for start in range(0, z.shape[0], chunk):
-            part = z[start:min(start + chunk, z.shape[0])]                                             # [n', D]
-            distance = (part * part).sum(1).reshape(-1, 1) + squares - 2 * nn.matmul_transpose(part, entries)
+            part = z[start : min(start + chunk, z.shape[0])]  # [n', D]
+            distance = (
+                (part * part).sum(1).reshape(-1, 1)
+                + squares
+                - 2 * nn.matmul_transpose(part, entries)
+            )
             found.append(strips.settle(jt.argmin(distance, dim=1)[0]))
         return found[0] if len(found) == 1 else jt.concat(found)
 
 
 class Reconstruction(NamedTuple):
     """What a training pass of the autoencoder gives: see `Autoencoder.reconstruct`."""
-    picture: object                      # [B, 3, H, W], about [-1, 1]
-    z: object                            # [B, D, h, w] before the quantiser
-    quantized: object                    # [B, D, h, w], each position's entry; gradients reach the codebook
-    codes: object                        # int32 [B, h, w], without gradient
+
+    picture: object  # [B, 3, H, W], about [-1, 1]
+    z: object  # [B, D, h, w] before the quantiser
+    quantized: object  # [B, D, h, w], each position's entry; gradients reach the codebook
+    codes: object  # int32 [B, h, w], without gradient
 
 
 class Autoencoder(nn.Module):
-    """Autoencoder(AUTOENCODERS["release"]): `encode` pictures, `decode` latents; 205 tensors in the release's names."""
+    """Autoencoder(AUTOENCODERS["release"]): `encode` pictures, `decode` latents; 205 tensors in the
+    release's names.
+    """
 
     def __init__(self, config: AutoencoderConfig):
         self._config = config
@@ -197,15 +236,19 @@ class Autoencoder(nn.Module):
         return self._config
 
     def encode(self, x):
-        """Pictures x [B, 3, H, W] in [-1, 1] -> latents z [B, latent_channels, H/f, W/f] before quantising.
+        """Pictures x [B, 3, H, W] in [-1, 1] -> latents z [B, latent_channels, H/f, W/f] before
+        quantising.
 
-        H and W must be multiples of f = config.downsampling, else ValueError. Mirrors VQModelInterface.encode.
+        H and W must be multiples of f = config.downsampling, else ValueError. Mirrors
+        VQModelInterface.encode.
         """
         _, channels, height, width = x.shape
         factor = self.config.downsampling
         if channels != self.config.picture_channels or height % factor or width % factor:
-            raise ValueError(f"encode: got a picture batch of shape {list(x.shape)}; expected [B, {self.config.picture_channels}, H, W] "
-                             f"with H and W multiples of {factor}")
+            raise ValueError(
+                f"encode: got a picture batch of shape {list(x.shape)}; expected [B, "
+                f"{self.config.picture_channels}, H, W] with H and W multiples of {factor}"
+            )
         return self.quant_conv(self.encoder(as_var(x)))
 
     def codes(self, z):
@@ -219,22 +262,30 @@ class Autoencoder(nn.Module):
         return from_tokens(self.quantize.embedding(self.codes(z).reshape(-1)), batch, height, width)
 
     def decode(self, z, quantize: bool = True):
-        """Latents z [B, D, h, w] -> pictures [B, 3, h f, w f], about [-1, 1] (not clipped); `quantize` as VQModelInterface.decode does."""
+        """Latents z [B, D, h, w] -> pictures [B, 3, h f, w f], about [-1, 1] (not clipped);
+        `quantize` as VQModelInterface.decode does.
+        """
         z = as_var(z)
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
-            raise ValueError(f"decode: got latents of shape {list(z.shape)}; expected [B, {self.config.latent_channels}, h, w]")
+            raise ValueError(
+                f"decode: got latents of shape {list(z.shape)}; expected [B, "
+                f"{self.config.latent_channels}, h, w]"
+            )
         return self.decoder(self.post_quant_conv(self.quantized(z) if quantize else z))
 
     def reconstruct(self, x) -> Reconstruction:
-        """Encode, quantise and decode pictures x [B, 3, H, W] for training; needs a network that is training (`train()`).
+        """Encode, quantise and decode pictures x [B, 3, H, W] for training; needs a network that is
+        training (`train()`).
 
-        The decoder's gradient passes the quantiser straight to z (van den Oord et al. 2017), so it never reaches the codebook;
-        that is moved by a loss between `quantized` and `z`.
+        The decoder's gradient passes the quantiser straight to z (van den Oord et al. 2017), so it
+        never reaches the codebook; that is moved by a loss between `quantized` and `z`.
         """
-        z = self.encode(x)                                                                             # [B, D, h, w]
-        with jt.no_grad():                   # in a lazy graph all chunks of the distance matrix would exist at once
-            codes = self.codes(z.detach())                                                             # [B, h, w]
+        z = self.encode(x)  # [B, D, h, w]
+        with jt.no_grad():  # in a lazy graph all chunks of the distance matrix would exist at once
+            codes = self.codes(z.detach())  # [B, h, w]
         batch, _, height, width = z.shape
-        quantized = from_tokens(self.quantize.embedding(codes.reshape(-1)), batch, height, width)      # [B, D, h, w]
+        quantized = from_tokens(
+            self.quantize.embedding(codes.reshape(-1)), batch, height, width
+        )  # [B, D, h, w]
         passed = z + (quantized - z).detach()
         return Reconstruction(self.decoder(self.post_quant_conv(passed)), z, quantized, codes)

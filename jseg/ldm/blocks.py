@@ -1,8 +1,9 @@
 """The blocks of IIDM's UNet: residual blocks with and without SPADE, and self-attention.
 
-Mirrors the blocks of guided_diffusion/unet.py of the release (SDM, Wang et al. 2022, on Dhariwal and Nichol 2021); state-dict names
-and numbers are theirs.
+Mirrors the blocks of guided_diffusion/unet.py of the release (SDM, Wang et al. 2022, on Dhariwal
+and Nichol 2021); state-dict names and numbers are theirs.
 """
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -23,11 +24,13 @@ from jseg.nn.layers import (
 )
 from jseg.runtime import jt
 
-Modulation = Tuple[object, object]     # (1 + gamma, beta), each [B, C, h, w], of one SPADE norm
+Modulation = Tuple[object, object]  # (1 + gamma, beta), each [B, C, h, w], of one SPADE norm
 
 
 class SpadeNorm(nn.Module):
-    """Group norm without parameters, then scale and shift maps computed from the label map (SPADE, Park et al. 2019, eq. 1)."""
+    """Group norm without parameters, then scale and shift maps computed from the label map (SPADE,
+    Park et al. 2019, eq. 1).
+    """
 
     def __init__(self, channels: int, config: UNetConfig):
         hidden = config.spade_channels
@@ -37,77 +40,115 @@ class SpadeNorm(nn.Module):
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def condition(self, y) -> Modulation:
-        """Scale and shift [B, C, h, w] for the label map y [B, classes, h, w] at this norm's resolution."""
+        """Scale and shift [B, C, h, w] for the label map y [B, classes, h, w] at this norm's
+        resolution.
+        """
         hidden = self.mlp_shared(y)
         return self.mlp_gamma(hidden) + 1, self.mlp_beta(hidden)
 
     def execute(self, x, modulation: Modulation, film=None):
-        """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale and shift once more."""
-        return normalized(self.norm, x, modulation, film, activate=True)                               # [B, C, h, w]
+        """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale
+        and shift once more.
+        """
+        return normalized(self.norm, x, modulation, film, activate=True)  # [B, C, h, w]
 
 
 class ResBlock(nn.Module):
     """Residual block of the encoder half; `down` halves the map by average pooling."""
 
-    def __init__(self, channels: int, channels_out: int, embedding: int, config: UNetConfig, down: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        channels_out: int,
+        embedding: int,
+        config: UNetConfig,
+        down: bool = False,
+    ):
         self.down = down
-        self.in_layers = nn.Sequential(GroupNorm(config.groups, channels), SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            GroupNorm(config.groups, channels),
+            SiLU(),
+            nn.Conv2d(channels, channels_out, 3, padding=1),
+        )
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
-        self.out_layers = nn.Sequential(GroupNorm(config.groups, channels_out), SiLU(), Dropout(config.dropout),
-                                        nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.out_layers = nn.Sequential(
+            GroupNorm(config.groups, channels_out),
+            SiLU(),
+            Dropout(config.dropout),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        )
         self.projects = channels != channels_out
         if self.projects:
             self.skip_connection = Pointwise(channels, channels_out)
 
     def execute(self, x, embedding):
-        h = self.in_layers[0](x, activate=True)                                                        # [B, C, h, w]
+        h = self.in_layers[0](x, activate=True)  # [B, C, h, w]
         if self.down:
-            h, x = halve(h), halve(x)                                                                  # [B, C, h/2, w/2]
-        h = self.in_layers[2](h)                                                                       # [B, C_out, h, w]
-        h = self.out_layers[0](h, scale_and_shift(self.emb_layers, embedding), activate=True)          # [B, C_out, h, w]
-        h = self.out_layers[3](self.out_layers[2](h))                                                  # [B, C_out, h, w]
-        return (self.skip_connection(x) if self.projects else x) + h                                   # [B, C_out, h, w]
+            h, x = halve(h), halve(x)  # [B, C, h/2, w/2]
+        h = self.in_layers[2](h)  # [B, C_out, h, w]
+        h = self.out_layers[0](
+            h, scale_and_shift(self.emb_layers, embedding), activate=True
+        )  # [B, C_out, h, w]
+        h = self.out_layers[3](self.out_layers[2](h))  # [B, C_out, h, w]
+        return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
 
 
 class SpadeResBlock(nn.Module):
-    """Residual block of the middle and the decoder half, whose norms read the label map; `up` doubles the map."""
+    """Residual block of the middle and the decoder half, whose norms read the label map; `up`
+    doubles the map.
+    """
 
-    def __init__(self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False):
+    def __init__(
+        self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False
+    ):
         self.up = up
         self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
         self.out_norm = SpadeNorm(channels_out, config)
-        self.out_layers = nn.Sequential(SiLU(), Dropout(config.dropout), nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.out_layers = nn.Sequential(
+            SiLU(), Dropout(config.dropout), nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        )
         self.projects = channels != channels_out
         if self.projects:
             self.skip_connection = Pointwise(channels, channels_out)
 
     def condition(self, map_in, map_out) -> Tuple[Modulation, Modulation]:
-        """Modulations of both norms from the label maps [B, classes, h, w] at their resolutions (the second is past the doubling)."""
+        """Modulations of both norms from the label maps [B, classes, h, w] at their resolutions
+        (the second is past the doubling).
+        """
         return self.in_norm.condition(map_in), self.out_norm.condition(map_out)
 
     def from_maps(self, map_in, map_out, embedding, *parts):
-        """The block from its norms' label maps and the channel groups [B, C_i, h, w] of its input: what is computed again in training."""
-        return self(joined(parts), self.condition(map_in, map_out), embedding)                         # [B, C_out, h, w]
+        """The block from its norms' label maps and the channel groups [B, C_i, h, w] of its input:
+        what is computed again in training.
+        """
+        return self(joined(parts), self.condition(map_in, map_out), embedding)  # [B, C_out, h, w]
 
     def execute(self, x, modulations, embedding):
-        h, conv = self.in_norm(x, modulations[0]), self.in_layers[1]                                   # [B, C, h, w]
+        h, conv = self.in_norm(x, modulations[0]), self.in_layers[1]  # [B, C, h, w]
         if self.up:
-            h, x = upsampled_conv(conv, h), upsample(x)                                                # [B, C_out, 2h, 2w]
+            h, x = upsampled_conv(conv, h), upsample(x)  # [B, C_out, 2h, 2w]
         else:
-            h = conv(h)                                                                                # [B, C_out, h, w]
-        h = self.out_norm(h, modulations[1], scale_and_shift(self.emb_layers, embedding))              # [B, C_out, h, w]
-        h = self.out_layers[2](self.out_layers[1](h))                                                  # [B, C_out, h, w]
-        return (self.skip_connection(x) if self.projects else x) + h                                   # [B, C_out, h, w]
+            h = conv(h)  # [B, C_out, h, w]
+        h = self.out_norm(
+            h, modulations[1], scale_and_shift(self.emb_layers, embedding)
+        )  # [B, C_out, h, w]
+        h = self.out_layers[2](self.out_layers[1](h))  # [B, C_out, h, w]
+        return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
 
 
 class AttentionBlock(nn.Module):
-    """Multi-head self-attention over positions; qkv channels go head by head (q, k, v within each), the legacy order."""
+    """Multi-head self-attention over positions; qkv channels go head by head (q, k, v within each),
+    the legacy order.
+    """
 
     def __init__(self, channels: int, config: UNetConfig):
         if channels % config.head_channels:
-            raise ValueError(f"attention: {channels} channels do not divide into heads of {config.head_channels}; choose another")
+            raise ValueError(
+                f"attention: {channels} channels do not divide into heads of "
+                f"{config.head_channels}; choose another"
+            )
         self.heads = channels // config.head_channels
         self.norm = GroupNorm(config.groups, channels)
         self.qkv = Pointwise(channels, 3 * channels, ndim=3)
@@ -116,19 +157,28 @@ class AttentionBlock(nn.Module):
     def execute(self, x):
         batch, channels, height, width = x.shape
         head = channels // self.heads
-        qkv = self.qkv.tokens(to_tokens(self.norm(x)))                                                 # [B L, 3C]
-        qkv = qkv.reshape(batch, -1, self.heads, 3, head).permute(3, 0, 2, 1, 4)                       # [3, B, heads, L, D]
-        q, k, v = (qkv[i].reshape(batch * self.heads, -1, head) for i in range(3))                     # [B heads, L, D]
-        h = attention(q, k, v, head ** -0.5)                                                           # [B heads, L, D]
-        h = h.reshape(batch, self.heads, -1, head).transpose(0, 2, 1, 3).reshape(-1, channels)         # [B L, C]
-        return x + from_tokens(self.proj_out.tokens(h), batch, height, width)                          # [B, C, h, w]
+        qkv = self.qkv.tokens(to_tokens(self.norm(x)))  # [B L, 3C]
+        qkv = qkv.reshape(batch, -1, self.heads, 3, head).permute(
+            3, 0, 2, 1, 4
+        )  # [3, B, heads, L, D]
+        q, k, v = (
+            qkv[i].reshape(batch * self.heads, -1, head) for i in range(3)
+        )  # [B heads, L, D]
+        h = attention(q, k, v, head**-0.5)  # [B heads, L, D]
+        h = (
+            h.reshape(batch, self.heads, -1, head).transpose(0, 2, 1, 3).reshape(-1, channels)
+        )  # [B L, C]
+        return x + from_tokens(self.proj_out.tokens(h), batch, height, width)  # [B, C, h, w]
 
 
 def halve(x):
     """2x2 average pooling: [B, C, h, w] -> [B, C, h/2, w/2]."""
     batch, channels, height, width = x.shape
     if height % 2 or width % 2:
-        raise ValueError(f"UNet: a map of {width}x{height} cannot be halved; its sides must be multiples of 2 ** (levels - 1)")
+        raise ValueError(
+            f"UNet: a map of {width}x{height} cannot be halved; its sides must be multiples of 2 "
+            "** (levels - 1)"
+        )
     return x.reshape(batch, channels, height // 2, 2, width // 2, 2).mean((3, 5))
 
 
@@ -136,7 +186,9 @@ def scale_and_shift(layers, embedding):
     """(1 + scale, shift), each [B, C, 1, 1], from the activated time embedding [B, E]."""
     both = layers[1](embedding)
     channels = both.shape[1] // 2
-    return (both[:, :channels] + 1).reshape(-1, channels, 1, 1), both[:, channels:].reshape(-1, channels, 1, 1)
+    return (both[:, :channels] + 1).reshape(-1, channels, 1, 1), both[:, channels:].reshape(
+        -1, channels, 1, 1
+    )
 
 
 def joined(parts):

@@ -1,9 +1,13 @@
-"""Which arrays of a foreign file are the UNet or the autoencoder, under which names, and what its configuration is.
+"""Which arrays of a foreign file are the UNet or the autoencoder, under which names, and what its
+configuration is.
 
-Sources: PyTorch SDM (WeilunWang/semantic-diffusion-model), the VQ-GAN of CompVis/taming-transformers, the VQ autoencoders of
-CompVis/latent-diffusion (alone, or the first stage inside of a whole model), and the release's own files. Their networks have our
-names already; around them are discriminators, moving averages, other networks and a few buffers, which are left out.
+Sources: PyTorch SDM (WeilunWang/semantic-diffusion-model), the VQ-GAN of
+CompVis/taming-transformers, the VQ autoencoders of CompVis/latent-diffusion (alone, or the first
+stage inside of a whole model), and the release's own files. Their networks have our names already;
+around them are discriminators, moving averages, other networks and a few buffers, which are left
+out.
 """
+
 from __future__ import annotations
 
 from typing import Optional
@@ -19,15 +23,30 @@ from jseg.ldm.state_dict import (
     unet_shapes,
 )
 
-LATENT_LEVELS = 5                                                         # of the release; a latent of 128x96 is then 8x6
-# Beside the autoencoder in VQModel: losses with their discriminator, averages, index remapping, buffers for plots.
+LATENT_LEVELS = 5  # of the release; a latent of 128x96 is then 8x6
+# Beside the autoencoder in VQModel: losses with their discriminator, averages, index remapping,
+# buffers for plots.
 FOREIGN_PREFIXES = ("loss.", "model_ema.", "discriminator.", "perceptual_loss.")
-FOREIGN_NAMES = ("colorize", "quantize.used", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg", "logvar", "scale_factor")
+FOREIGN_NAMES = (
+    "colorize",
+    "quantize.used",
+    "quantize.embedding.cluster_size",
+    "quantize.embedding.embed_avg",
+    "logvar",
+    "scale_factor",
+)
 RENAMED = {"quantize.embed.weight": "quantize.embedding.weight"}
 
 
-def extract_unet(shapes: Shapes, scope: str = "", config: Optional[UNetConfig] = None, unreadable: Unreadable = Unreadable()) -> Extraction:
-    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file tells it. Raises LayoutError."""
+def extract_unet(
+    shapes: Shapes,
+    scope: str = "",
+    config: Optional[UNetConfig] = None,
+    unreadable: Unreadable = Unreadable(),
+) -> Extraction:
+    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file tells
+    it. Raises LayoutError.
+    """
     result = inside(shapes, scope)
     config = config or unet_config(result.found(shapes), unreadable)
     result.complete(config, unet_shapes(config), shapes)
@@ -35,14 +54,21 @@ def extract_unet(shapes: Shapes, scope: str = "", config: Optional[UNetConfig] =
 
 
 def extract_autoencoder(
-    shapes: Shapes, scope: str = "", config: Optional[AutoencoderConfig] = None, unreadable: Unreadable = Unreadable()
+    shapes: Shapes,
+    scope: str = "",
+    config: Optional[AutoencoderConfig] = None,
+    unreadable: Unreadable = Unreadable(),
 ) -> Extraction:
-    """The autoencoder whose arrays stand under the prefix `scope` in a file, as for `extract_unet`."""
+    """The autoencoder whose arrays stand under the prefix `scope` in a file, as for
+    `extract_unet`.
+    """
     result = inside(shapes, scope)
     for own in list(result.sources):
         if own.startswith(FOREIGN_PREFIXES) or own in FOREIGN_NAMES:
             del result.sources[own]
-            result.dropped[scope + (own.split(".")[0] + ".*" if own.startswith(FOREIGN_PREFIXES) else own)] += 1
+            result.dropped[
+                scope + (own.split(".")[0] + ".*" if own.startswith(FOREIGN_PREFIXES) else own)
+            ] += 1
         elif own in RENAMED:
             name = result.sources.pop(own)
             result.sources[RENAMED[own]] = name
@@ -56,9 +82,11 @@ def extract_autoencoder(
 
 
 def pixel_network(config: UNetConfig) -> Optional[str]:
-    """Why a UNet looks like one of SDM's own, which make pixels and no latents; None for one that may be a latent network.
+    """Why a UNet looks like one of SDM's own, which make pixels and no latents; None for one that
+    may be a latent network.
 
-    SDM's networks for images of 256 pixels have six levels (1, 1, 2, 2, 4, 4); both kinds have 3 input channels with VQ-f4.
+    SDM's networks for images of 256 pixels have six levels (1, 1, 2, 2, 4, 4); both kinds have 3
+    input channels with VQ-f4.
     """
     if config.latent_channels == 3 and len(config.channel_mult) > LATENT_LEVELS:
         return f"3 input channels and {len(config.channel_mult)} levels {config.channel_mult}"
@@ -67,10 +95,20 @@ def pixel_network(config: UNetConfig) -> Optional[str]:
 
 def _refuse_other_autoencoders(found: Shapes) -> None:
     if "quantize.proj.weight" in found:
-        raise LayoutError("the autoencoder has a Gumbel quantiser; expected a nearest-neighbour codebook (VQModel)")
+        raise LayoutError(
+            "the autoencoder has a Gumbel quantiser; expected a nearest-neighbour codebook "
+            "(VQModel)"
+        )
     if "quantize.embedding.weight" not in found:
-        raise LayoutError("the autoencoder has no codebook (a KL autoencoder?); expected a VQ autoencoder such as latent-diffusion's vq-f4")
-    levels = sorted({".".join(name.split(".")[:3]) for name in found if name.split(".")[3:4] == ["attn"]})
+        raise LayoutError(
+            "the autoencoder has no codebook (a KL autoencoder?); expected a VQ autoencoder such "
+            "as latent-diffusion's vq-f4"
+        )
+    levels = sorted(
+        {".".join(name.split(".")[:3]) for name in found if name.split(".")[3:4] == ["attn"]}
+    )
     if levels:
-        raise LayoutError(f"the autoencoder has attention in {', '.join(levels)}; expected it in the middle only (attn_resolutions: []), "
-                          f"as in vq-f4")
+        raise LayoutError(
+            f"the autoencoder has attention in {', '.join(levels)}; expected it in the middle "
+            "only (attn_resolutions: []), as in vq-f4"
+        )

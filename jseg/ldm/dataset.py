@@ -1,8 +1,11 @@
-"""What a training step sees: examples by (seed, step) with everything random about them drawn in NumPy.
+"""What a training step sees: examples by (seed, step) with everything random about them drawn in
+NumPy.
 
-Each draw belongs to a position of the global batch, so it is the same for any micro-batch, any number of processes and any resume.
-A batches object called with a step gives this process's micro-batches as (batch, share of the global batch).
+Each draw belongs to a position of the global batch, so it is the same for any micro-batch, any
+number of processes and any resume. A batches object called with a step gives this process's
+micro-batches as (batch, share of the global batch).
 """
+
 from __future__ import annotations
 
 from typing import Dict, Iterator, Sequence, Tuple
@@ -19,61 +22,121 @@ Batch = Tuple[Dict[str, object], float]
 
 
 class PictureBatches:
-    """Pictures for the autoencoder: scaled to cover width x height, then cropped to crop_width x crop_height and mirrored at random.
+    """Pictures for the autoencoder: scaled to cover width x height, then cropped to crop_width x
+    crop_height and mirrored at random.
 
-    Batch: {"pictures": float32 [b, 3, crop_height, crop_width] in [-1, 1], "step": int}. Pictures are read when they are needed.
+    Batch: {"pictures": float32 [b, 3, crop_height, crop_width] in [-1, 1], "step": int}. Pictures
+    are read when they are needed.
     """
 
-    def __init__(self, paths: Sequence, size: Tuple[int, int], crop: Tuple[int, int], division: Division, seed: int):
-        self.paths, self.size, self.crop, self.division, self.seed = list(paths), size, crop, division, seed
+    def __init__(
+        self,
+        paths: Sequence,
+        size: Tuple[int, int],
+        crop: Tuple[int, int],
+        division: Division,
+        seed: int,
+    ):
+        self.paths, self.size, self.crop, self.division, self.seed = (
+            list(paths),
+            size,
+            crop,
+            division,
+            seed,
+        )
 
     def __call__(self, step: int) -> Iterator[Batch]:
         order = positions(len(self.paths), self.division.batch_size, step, self.seed)
         for part, share in self.division.parts():
-            pictures = [self.picture(order[i], generator(self.seed, "crop", step, i), self.crop) for i in part]
-            yield {"pictures": np.stack([to_signed(picture) for picture in pictures]), "step": step}, share
+            pictures = [
+                self.picture(order[i], generator(self.seed, "crop", step, i), self.crop)
+                for i in part
+            ]
+            yield (
+                {"pictures": np.stack([to_signed(picture) for picture in pictures]), "step": step},
+                share,
+            )
 
     def first(self, count: int) -> Dict[str, object]:
         """`count` examples of step 0 as one micro-batch."""
-        return next(PictureBatches(self.paths, self.size, self.crop, Division(count, count), self.seed)(0))[0]
+        return next(
+            PictureBatches(self.paths, self.size, self.crop, Division(count, count), self.seed)(0)
+        )[0]
 
     def picture(self, index: int, rng: np.random.Generator, crop: Tuple[int, int]) -> np.ndarray:
-        """uint8 [height, width, 3] of crop = (width, height): picture `index`, its place and mirroring drawn from `rng`."""
+        """uint8 [height, width, 3] of crop = (width, height): picture `index`, its place and
+        mirroring drawn from `rng`.
+        """
         picture = read_picture(self.paths[index])
         height, width = picture.shape[:2]
         scale = max(self.size[0] / width, self.size[1] / height)
-        picture = resize_picture(picture, max(self.size[0], round(width * scale)), max(self.size[1], round(height * scale)))
+        picture = resize_picture(
+            picture,
+            max(self.size[0], round(width * scale)),
+            max(self.size[1], round(height * scale)),
+        )
         left = rng.integers(picture.shape[1] - crop[0] + 1)
         top = rng.integers(picture.shape[0] - crop[1] + 1)
-        picture = picture[top:top + crop[1], left:left + crop[0]]
+        picture = picture[top : top + crop[1], left : left + crop[0]]
         return picture[:, ::-1] if rng.integers(2) else picture
 
 
 class LatentBatches:
     """Latents with their label maps, timesteps and noise for the UNet.
 
-    Batch: {"z": float32 [b, 3, h, w], "labels": uint8 [b, h, w] (255: nothing is known), "t": int64 [b], "noise": float32 [b, 3, h, w],
-    "seed", "step", "start": where dropout begins (the position of the first)}. `drop`: the probability that a whole label map is
-    withheld, for guidance. Mirror images are examples of their own, as in the release.
+    Batch: {"z": float32 [b, 3, h, w], "labels": uint8 [b, h, w] (255: nothing is known), "t": int64
+    [b], "noise": float32 [b, 3, h, w], "seed", "step", "start": where dropout begins (the position
+    of the first)}. `drop`: the probability that a whole label map is withheld, for guidance. Mirror
+    images are examples of their own, as in the release.
     """
 
-    def __init__(self, latents: np.ndarray, labels: np.ndarray, division: Division, seed: int, drop: float = 0.2):
-        self.latents, self.labels, self.division, self.seed, self.drop = latents, labels, division, seed, drop
+    def __init__(
+        self,
+        latents: np.ndarray,
+        labels: np.ndarray,
+        division: Division,
+        seed: int,
+        drop: float = 0.2,
+    ):
+        self.latents, self.labels, self.division, self.seed, self.drop = (
+            latents,
+            labels,
+            division,
+            seed,
+            drop,
+        )
 
     def __call__(self, step: int) -> Iterator[Batch]:
         order = positions(len(self.latents), self.division.batch_size, step, self.seed)
         for part, share in self.division.parts():
-            chosen = order[part.start:part.stop]
+            chosen = order[part.start : part.stop]
             draws = [self._drawn(step, i) for i in part]
-            labels = np.stack([np.full_like(self.labels[index], IGNORED) if dropped else self.labels[index]
-                               for index, (_, dropped, _) in zip(chosen, draws)])
-            yield {"z": np.stack([self.latents[index] for index in chosen]).astype(np.float32), "labels": labels,
-                   "t": np.array([t for t, _, _ in draws], np.int64), "noise": np.stack([noise for _, _, noise in draws]),
-                   "seed": self.seed, "step": step, "start": part.start}, share
+            labels = np.stack(
+                [
+                    np.full_like(self.labels[index], IGNORED) if dropped else self.labels[index]
+                    for index, (_, dropped, _) in zip(chosen, draws)
+                ]
+            )
+            yield (
+                {
+                    "z": np.stack([self.latents[index] for index in chosen]).astype(np.float32),
+                    "labels": labels,
+                    "t": np.array([t for t, _, _ in draws], np.int64),
+                    "noise": np.stack([noise for _, _, noise in draws]),
+                    "seed": self.seed,
+                    "step": step,
+                    "start": part.start,
+                },
+                share,
+            )
 
     def first(self, count: int) -> Dict[str, object]:
         """The first `count` examples of step 0 as one micro-batch."""
-        return next(LatentBatches(self.latents, self.labels, Division(count, count), self.seed, self.drop)(0))[0]
+        return next(
+            LatentBatches(self.latents, self.labels, Division(count, count), self.seed, self.drop)(
+                0
+            )
+        )[0]
 
     def _drawn(self, step: int, position: int):
         rng = generator(self.seed, "noise", step, position)

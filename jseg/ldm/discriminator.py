@@ -1,7 +1,10 @@
-"""PatchGAN critic of the autoencoder's training: one logit for every patch of a picture, high where it looks real.
+"""PatchGAN critic of the autoencoder's training: one logit for every patch of a picture, high where
+it looks real.
 
-Mirrors NLayerDiscriminator of taming-transformers (Isola et al. 2017), with its state-dict names and initialisation.
+Mirrors NLayerDiscriminator of taming-transformers (Isola et al. 2017), with its state-dict names
+and initialisation.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,36 +18,50 @@ NORMS = ("group", "batch")
 
 
 class Critic(nn.Module):
-    """Critic(channels=64, layers=3): pictures x [B, 3, H, W] -> logits [B, 1, h, w], h = H / 2^layers - 2; each sees 70 pixels across.
+    """Critic(channels=64, layers=3): pictures x [B, 3, H, W] -> logits [B, 1, h, w], h = H /
+    2^layers - 2; each sees 70 pixels across.
 
-    norm: "group" (16 channels a group) or "batch". Batch statistics tie the pictures of a micro-batch to each other, so that micro-batches
-    and processes would no longer add up to the whole batch; "batch" is there for weights trained with taming-transformers.
-    taming: batch norm; here: group norm, under the same names.
+    norm: "group" (16 channels a group) or "batch". Batch statistics tie the pictures of a
+    micro-batch to each other, so that micro-batches and processes would no longer add up to the
+    whole batch; "batch" is there for weights trained with taming-transformers. taming: batch norm;
+    here: group norm, under the same names.
     """
 
-    def __init__(self, channels: int = 64, layers: int = 3, norm: str = "group", picture_channels: int = 3):
+    def __init__(
+        self, channels: int = 64, layers: int = 3, norm: str = "group", picture_channels: int = 3
+    ):
         if norm not in NORMS or layers < 1:
-            raise ValueError(f"Critic: got norm {norm!r} and {layers} layers; expected one of {', '.join(NORMS)}, and at least 1 layer")
-        self._least = 2 ** layers * 3
+            raise ValueError(
+                f"Critic: got norm {norm!r} and {layers} layers; expected one of "
+                f"{', '.join(NORMS)}, and at least 1 layer"
+            )
+        self._least = 2**layers * 3
         modules = [_convolution(picture_channels, channels, 2), Leaky()]
         width = channels
         for i in range(1, layers + 1):
-            wider = channels * min(2 ** i, 8)
-            modules += [_convolution(width, wider, 2 if i < layers else 1, bias=False), _norm(norm, wider), Leaky()]
+            wider = channels * min(2**i, 8)
+            modules += [
+                _convolution(width, wider, 2 if i < layers else 1, bias=False),
+                _norm(norm, wider),
+                Leaky(),
+            ]
             width = wider
         self.main = nn.Sequential(*modules, _convolution(width, 1, 1))
 
     def execute(self, x):
         if min(x.shape[2:]) < self._least:
-            raise ValueError(f"Critic: got pictures of {x.shape[3]}x{x.shape[2]}; expected at least {self._least} pixels on each side")
-        return self.main(x)                                                                                # [B, 1, h, w]
+            raise ValueError(
+                f"Critic: got pictures of {x.shape[3]}x{x.shape[2]}; expected at least "
+                f"{self._least} pixels on each side"
+            )
+        return self.main(x)  # [B, 1, h, w]
 
 
 class Leaky(nn.Module):
     """Leaky ReLU of slope 0.2, as a module because it counts in the layout's numbering."""
 
     def execute(self, x):
-        return jt.maximum(x, SLOPE * x)                                                                    # [...]
+        return jt.maximum(x, SLOPE * x)  # [...]
 
 
 class BatchNorm(nn.Module):
@@ -63,9 +80,9 @@ class BatchNorm(nn.Module):
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        y = standardize(x.transpose(1, 0, 2, 3).reshape(channels, -1), EPS)                                # [C, B H W]
+        y = standardize(x.transpose(1, 0, 2, 3).reshape(channels, -1), EPS)  # [C, B H W]
         y = y * self.weight.reshape(-1, 1) + self.bias.reshape(-1, 1)
-        return y.reshape(channels, batch, height, width).transpose(1, 0, 2, 3)                             # [B, C, H, W]
+        return y.reshape(channels, batch, height, width).transpose(1, 0, 2, 3)  # [B, C, H, W]
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int, bias: bool = True):
@@ -75,6 +92,10 @@ def _convolution(channels_in: int, channels_out: int, stride: int, bias: bool = 
 
 
 def _norm(kind: str, channels: int):
-    norm = BatchNorm(channels) if kind == "batch" else GroupNorm(int(np.ceil(channels / CHANNELS_PER_GROUP)), channels, EPS)
+    norm = (
+        BatchNorm(channels)
+        if kind == "batch"
+        else GroupNorm(int(np.ceil(channels / CHANNELS_PER_GROUP)), channels, EPS)
+    )
     norm.weight.assign(jt.init.gauss(norm.weight.shape, "float32", 1.0, 0.02))
     return norm

@@ -1,8 +1,11 @@
-"""Training loss of the latent-diffusion branch: mean squared error of the noise plus the variational term for the variance.
+"""Training loss of the latent-diffusion branch: mean squared error of the noise plus the
+variational term for the variance.
 
-Mirrors training_losses and _vb_terms_bpd of guided_diffusion/gaussian_diffusion.py with the release's settings (learned range
-of variances, Nichol and Dhariwal 2021, eq. 15-16; no rescaling of the variational term, T / 1000 being 1).
+Mirrors training_losses and _vb_terms_bpd of guided_diffusion/gaussian_diffusion.py with the
+release's settings (learned range of variances, Nichol and Dhariwal 2021, eq. 15-16; no rescaling of
+the variational term, T / 1000 being 1).
 """
+
 from __future__ import annotations
 
 import math
@@ -20,36 +23,51 @@ BITS = 1.0 / math.log(2.0)
 
 
 def training_loss(unet, schedule: Schedule) -> Callable:
-    """The function of a batch of `jseg.ldm.dataset.LatentBatches` -> {"loss", "mse", "vb"}, means over it, for `jseg.training.loop.Part`."""
+    """The function of a batch of `jseg.ldm.dataset.LatentBatches` -> {"loss", "mse", "vb"}, means
+    over it, for `jseg.training.loop.Part`.
+    """
+
     def loss(batch) -> Dict[str, object]:
         seed_dropout(batch["seed"], batch["step"], batch["start"])
-        found = diffusion_loss(unet, schedule, batch["z"], batch["t"], one_hot(batch["labels"], unet.config.classes), batch["noise"])
+        found = diffusion_loss(
+            unet,
+            schedule,
+            batch["z"],
+            batch["t"],
+            one_hot(batch["labels"], unet.config.classes),
+            batch["noise"],
+        )
         return {name: found[name].mean() for name in ("loss", "mse", "vb")}
 
     return loss
 
 
 def diffusion_loss(unet, schedule: Schedule, z, t, y, noise) -> dict:
-    """{"mse", "vb", "loss"}, each [B], for latents z [B,3,h,w], indices t [B] (int array), one-hot maps y, Gaussian noise [B,3,h,w].
+    """{"mse", "vb", "loss"}, each [B], for latents z [B,3,h,w], indices t [B] (int array), one-hot
+    maps y, Gaussian noise [B,3,h,w].
 
-    "vb" is in bits per dimension and reaches only the variance half of the network's output; "loss" is their sum.
+    "vb" is in bits per dimension and reaches only the variance half of the network's output; "loss"
+    is their sum.
     """
     index = np.asarray(t.numpy() if hasattr(t, "numpy") else t).astype(np.int64)
     z, noise = as_var(z), as_var(noise)
     x_t = add_noise(schedule, z, index, noise)
-    output = unet(x_t, jt.array(schedule.timesteps[index].astype(np.int32)), y)                        # [B, 6, h, w]
+    output = unet(x_t, jt.array(schedule.timesteps[index].astype(np.int32)), y)  # [B, 6, h, w]
     channels = z.shape[1]
     eps, variance = output[:, :channels], output[:, channels:]
-    mse = ((noise - eps) * (noise - eps)).mean((1, 2, 3))                                              # [B]
-    vb = variational_bits(schedule, z, x_t, index, eps.detach(), variance)                             # [B]
+    mse = ((noise - eps) * (noise - eps)).mean((1, 2, 3))  # [B]
+    vb = variational_bits(schedule, z, x_t, index, eps.detach(), variance)  # [B]
     return {"mse": mse, "vb": vb, "loss": mse + vb}
 
 
 def variational_bits(schedule: Schedule, z, x_t, index: np.ndarray, eps, variance):
-    """Bits per dimension [B] of the variational bound's term at `index` [B]: a KL divergence, or at index 0 the decoder's likelihood.
+    """Bits per dimension [B] of the variational bound's term at `index` [B]: a KL divergence, or at
+    index 0 the decoder's likelihood.
 
-    eps: predicted noise; variance: interpolation between the least (-1) and the largest (1) log variance; both [B,3,h,w].
+    eps: predicted noise; variance: interpolation between the least (-1) and the largest (1) log
+    variance; both [B,3,h,w].
     """
+
     def of(table):
         return jt.array(table[index].astype(np.float32)).reshape(-1, 1, 1, 1)
 
@@ -57,7 +75,9 @@ def variational_bits(schedule: Schedule, z, x_t, index: np.ndarray, eps, varianc
     least, largest = schedule.posterior_log_variance, np.log(schedule.beta)
     fraction = (variance + 1) / 2
     log_variance = fraction * of(largest) + (1 - fraction) * of(least)
-    predicted_z = of(np.sqrt(1 / schedule.alpha_bar)) * x_t - of(np.sqrt(1 / schedule.alpha_bar - 1)) * eps
+    predicted_z = (
+        of(np.sqrt(1 / schedule.alpha_bar)) * x_t - of(np.sqrt(1 / schedule.alpha_bar - 1)) * eps
+    )
     mean = of(of_z) * predicted_z + of(of_x_t) * x_t
     true_mean = of(of_z) * z + of(of_x_t) * x_t
 
@@ -70,11 +90,18 @@ def variational_bits(schedule: Schedule, z, x_t, index: np.ndarray, eps, varianc
 def gaussian_kl(mean_1, log_variance_1, mean_2, log_variance_2):
     """KL(N(mean_1, exp log_variance_1) || N(mean_2, exp log_variance_2)) per element, in nats."""
     distance = (mean_1 - mean_2) * (mean_1 - mean_2)
-    return 0.5 * (log_variance_2 - log_variance_1 - 1 + jt.exp(log_variance_1 - log_variance_2) + distance * jt.exp(-log_variance_2))
+    return 0.5 * (
+        log_variance_2
+        - log_variance_1
+        - 1
+        + jt.exp(log_variance_1 - log_variance_2)
+        + distance * jt.exp(-log_variance_2)
+    )
 
 
 def discretized_log_likelihood(x, mean, log_scale):
-    """log of the Gaussian mass within 1/255 of x, the outer bins reaching to infinity, in nats; floor 1e-12 (Ho et al. 2020, eq. 13).
+    """log of the Gaussian mass within 1/255 of x, the outer bins reaching to infinity, in nats;
+    floor 1e-12 (Ho et al. 2020, eq. 13).
 
     The normal distribution function is the tanh approximation of the release.
     """

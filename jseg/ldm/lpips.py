@@ -1,8 +1,11 @@
-"""LPIPS: the distance between pictures that VGG16's features see (Zhang et al. 2018). Weights come from the user.
+"""LPIPS: the distance between pictures that VGG16's features see (Zhang et al. 2018). Weights come
+from the user.
 
-Mirrors LPIPS of taming-transformers (a part of richzhang/PerceptualSimilarity, version 0.1, net "vgg"), with its state-dict names; all
-weights are constants. Its dropout is left out: the distance is always taken without.
+Mirrors LPIPS of taming-transformers (a part of richzhang/PerceptualSimilarity, version 0.1, net
+"vgg"), with its state-dict names; all weights are constants. Its dropout is left out: the distance
+is always taken without.
 """
+
 from __future__ import annotations
 
 import re
@@ -14,7 +17,8 @@ from jseg.checkpoint import CheckpointError, load, load_into
 from jseg.nn.layers import as_var, nn
 from jseg.runtime import jt
 
-# Index of the first convolution of each slice in torchvision's vgg16.features, its number of convolutions, its width.
+# Index of the first convolution of each slice in torchvision's vgg16.features, its number of
+# convolutions, its width.
 SLICES = ((0, 2, 64), (5, 2, 128), (10, 3, 256), (17, 3, 512), (24, 3, 512))
 LEAST_SIZE = 16
 EPS = 1e-10
@@ -22,7 +26,9 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """lpips(reference, picture), each [B, 3, H, W] in [-1, 1], H and W at least 16 -> distances [B]; gradients reach `picture` alone."""
+    """lpips(reference, picture), each [B, 3, H, W] in [-1, 1], H and W at least 16 -> distances
+    [B]; gradients reach `picture` alone.
+    """
 
     def __init__(self):
         self.scaling_layer = Scaling()
@@ -35,13 +41,18 @@ class Lpips(nn.Module):
     def execute(self, reference, picture):
         reference, picture = as_var(reference), as_var(picture)
         if list(reference.shape) != list(picture.shape) or min(picture.shape[2:]) < LEAST_SIZE:
-            raise ValueError(f"LPIPS: got pictures of shape {list(reference.shape)} and {list(picture.shape)}; expected two equal shapes "
-                             f"[B, 3, H, W] with H and W at least {LEAST_SIZE}")
+            raise ValueError(
+                f"LPIPS: got pictures of shape {list(reference.shape)} and {list(picture.shape)}; "
+                f"expected two equal shapes [B, 3, H, W] with H and W at least {LEAST_SIZE}"
+            )
         with jt.no_grad():
             wanted = [unit(h) for h in self.net(self.scaling_layer(reference))]
-        made = [unit(h) for h in self.net(self.scaling_layer(picture))]                                # [B, C_i, H_i, W_i]
-        parts = [getattr(self, f"lin{i}")((a - b) * (a - b)) for i, (a, b) in enumerate(zip(wanted, made))]
-        return sum(parts[1:], parts[0])                                                                # [B]
+        made = [unit(h) for h in self.net(self.scaling_layer(picture))]  # [B, C_i, H_i, W_i]
+        parts = [
+            getattr(self, f"lin{i}")((a - b) * (a - b))
+            for i, (a, b) in enumerate(zip(wanted, made))
+        ]
+        return sum(parts[1:], parts[0])  # [B]
 
 
 class Scaling(nn.Module):
@@ -52,7 +63,7 @@ class Scaling(nn.Module):
         self.scale = jt.array(np.array(SCALE, np.float32).reshape(1, 3, 1, 1))
 
     def execute(self, x):
-        return (x - self.shift) / self.scale                                                           # [B, 3, H, W]
+        return (x - self.shift) / self.scale  # [B, 3, H, W]
 
 
 class Features(nn.Module):
@@ -67,7 +78,7 @@ class Features(nn.Module):
     def execute(self, x):
         found = []
         for i in range(1, len(SLICES) + 1):
-            x = getattr(self, f"slice{i}")(x if i == 1 else pool(x))                                   # [B, C_i, H_i, W_i]
+            x = getattr(self, f"slice{i}")(x if i == 1 else pool(x))  # [B, C_i, H_i, W_i]
             found.append(x)
         return found
 
@@ -78,67 +89,99 @@ class Slice(nn.Module):
     def __init__(self, first: int, count: int, channels_in: int, channels_out: int):
         self._names = [str(first + 2 * i) for i in range(count)]
         for i, name in enumerate(self._names):
-            setattr(self, name, nn.Conv2d(channels_out if i else channels_in, channels_out, 3, padding=1))
+            setattr(
+                self,
+                name,
+                nn.Conv2d(channels_out if i else channels_in, channels_out, 3, padding=1),
+            )
 
     def execute(self, x):
         for name in self._names:
-            x = nn.relu(getattr(self, name)(x))                                                        # [B, C_out, H, W]
+            x = nn.relu(getattr(self, name)(x))  # [B, C_out, H, W]
         return x
 
 
 class Head(nn.Module):
-    """Weighted mean of a slice's squared differences, as `model.1`, a 1x1 convolution behind dropout."""
+    """Weighted mean of a slice's squared differences, as `model.1`, a 1x1 convolution behind
+    dropout.
+    """
 
     def __init__(self, channels: int):
         self.model = nn.Sequential()
         self.model.add_module("1", nn.Conv2d(channels, 1, 1, bias=False))
 
     def execute(self, x):
-        return (x * self.model[0].weight).sum(1).mean((1, 2))                                          # [B]
+        return (x * self.model[0].weight).sum(1).mean((1, 2))  # [B]
 
 
 def unit(h):
-    """Every position's feature vector of h [B, C, H, W] over its length; a zero vector stays zero, and so does its gradient."""
+    """Every position's feature vector of h [B, C, H, W] over its length; a zero vector stays zero,
+    and so does its gradient.
+    """
     length = jt.sqrt(jt.maximum((h * h).sum(1, keepdims=True), EPS * EPS))
     return h / (length + EPS)
 
 
 def pool(x):
-    """2x2 maximum; of equal values the first gets the gradient, as in PyTorch, where Jittor's max over an axis would give it to each."""
+    """2x2 maximum; of equal values the first gets the gradient, as in PyTorch, where Jittor's max
+    over an axis would give it to each.
+    """
     batch, channels, height, width = (int(n) for n in x.shape)
-    x = x[:, :, :height // 2 * 2, :width // 2 * 2].reshape(batch, channels, height // 2, 2, width // 2, 2)
-    columns = jt.maximum(x[:, :, :, :, :, 1], x[:, :, :, :, :, 0])                                     # [B, C, h, 2, w]
-    return jt.maximum(columns[:, :, :, 1], columns[:, :, :, 0])                                        # [B, C, h, w]
+    x = x[:, :, : height // 2 * 2, : width // 2 * 2].reshape(
+        batch, channels, height // 2, 2, width // 2, 2
+    )
+    columns = jt.maximum(x[:, :, :, :, :, 1], x[:, :, :, :, :, 0])  # [B, C, h, 2, w]
+    return jt.maximum(columns[:, :, :, 1], columns[:, :, :, 0])  # [B, C, h, w]
 
 
 def load_lpips(*paths) -> Lpips:
     """The network with weights from one file, or from several that complete each other.
 
-    Understood: an LPIPS state dict (taming-transformers', the lpips package's), a VQ-GAN checkpoint that holds one as loss.perceptual_loss,
-    or the heads alone (vgg.pth of the lpips package) together with torchvision's vgg16. Raises CheckpointError, FileNotFoundError.
+    Understood: an LPIPS state dict (taming-transformers', the lpips package's), a VQ-GAN checkpoint
+    that holds one as loss.perceptual_loss, or the heads alone (vgg.pth of the lpips package)
+    together with torchvision's vgg16. Raises CheckpointError, FileNotFoundError.
     """
     lpips = Lpips()
-    found = {name: value.numpy() for name, value in lpips.state_dict().items() if name.startswith("scaling_layer.")}
+    found = {
+        name: value.numpy()
+        for name, value in lpips.state_dict().items()
+        if name.startswith("scaling_layer.")
+    }
     for path in paths:
         found.update(renamed(load(path, weights="model")))
-    lacking = [kind for kind, sign in (("the heads (lin0.model.1.weight, ...)", "lin0."), ("VGG16's features", "net.slice1."))
-               if not any(name.startswith(sign) for name in found)]
+    lacking = [
+        kind
+        for kind, sign in (
+            ("the heads (lin0.model.1.weight, ...)", "lin0."),
+            ("VGG16's features", "net.slice1."),
+        )
+        if not any(name.startswith(sign) for name in found)
+    ]
     if lacking:
-        raise CheckpointError("%s: without %s; LPIPS needs both: give vgg.pth of the lpips package and torchvision's vgg16 file, or one "
-                              "file with all of it" % (", ".join(map(str, paths)), " and ".join(lacking)))
+        raise CheckpointError(
+            f"{', '.join(map(str, paths))}: without {' and '.join(lacking)}; LPIPS needs both: "
+            "give vgg.pth of the lpips package and torchvision's vgg16 file, or one file with "
+            "all of it"
+        )
     load_into(lpips, found)
     return lpips
 
 
 def renamed(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     """Those arrays of a file that belong to LPIPS, under this module's names."""
-    slices = {first + 2 * i: number for number, (first, count, _) in enumerate(SLICES, 1) for i in range(count)}
+    slices = {
+        first + 2 * i: number
+        for number, (first, count, _) in enumerate(SLICES, 1)
+        for i in range(count)
+    }
     found = {}
     for name, array in arrays.items():
         name = name.rpartition("perceptual_loss.")[2]
         backbone = re.match(r"features\.(\d+)\.(weight|bias)$", name)
         if backbone and int(backbone.group(1)) in slices:
-            name = "net.slice%d.%s.%s" % (slices[int(backbone.group(1))], backbone.group(1), backbone.group(2))
+            name = (
+                f"net.slice{slices[int(backbone.group(1))]}.{backbone.group(1)}.{backbone.group(2)}"
+            )
         if re.match(r"(net\.slice\d\.|lin\d\.|scaling_layer\.)", name):
             found[name] = array
     return found

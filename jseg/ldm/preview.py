@@ -1,4 +1,5 @@
 """Previews of a UNet in training: label map | reference | sample, for a few examples."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,14 +15,28 @@ from jseg.ldm.refine import Synthesizer
 
 SHOWN = 6
 # One short stage from the release's noise level: 15 of 25 steps, about t = 600.
-PIPELINE = Pipeline((Stage(guidance=2.5, respacing="ddim25", start_index=15),), aligned=True, float_handoff=True, rounding="round")
+PIPELINE = Pipeline(
+    (Stage(guidance=2.5, respacing="ddim25", start_index=15),),
+    aligned=True,
+    float_handoff=True,
+    rounding="round",
+)
 
 
 class Preview:
-    """preview(path) writes a sheet of SHOWN examples, each with the picture of another example as its reference."""
+    """preview(path) writes a sheet of SHOWN examples, each with the picture of another example as
+    its reference.
+    """
 
-    def __init__(self, unet, autoencoder, latents, examples, classes: ClassSet, seed: int, fit: str = ""):
-        self.unet, self.autoencoder, self.latents, self.examples = unet, autoencoder, latents, examples
+    def __init__(
+        self, unet, autoencoder, latents, examples, classes: ClassSet, seed: int, fit: str = ""
+    ):
+        self.unet, self.autoencoder, self.latents, self.examples = (
+            unet,
+            autoencoder,
+            latents,
+            examples,
+        )
         self.classes, self.seed, self.fit = classes, seed, fit
 
     def __call__(self, path: Path) -> None:
@@ -32,13 +47,19 @@ class Preview:
         rows, names = [], []
         try:
             for index, other in zip(chosen, np.roll(chosen, 1)):
-                label = np.array(self.latents.labels[2 * index])                       # the even ones are not mirrored
+                label = np.array(self.latents.labels[2 * index])  # the even ones are not mirrored
                 reference = load_picture(self.examples[other], width, height, self.fit)
                 stem = self.examples[index].stem
                 for progress in synthesizer.run([label], [reference], self.seed, [stem]):
                     picture = progress.pictures
                 shown = np.where(label < len(self.classes), label, 255)
-                rows.append([colorize(resize_label(shown, width, height), self.classes), reference, picture[0]])
+                rows.append(
+                    [
+                        colorize(resize_label(shown, width, height), self.classes),
+                        reference,
+                        picture[0],
+                    ]
+                )
                 names.append(stem)
         finally:
             self.unet.train()

@@ -1,4 +1,5 @@
 """Progress bars of a synthesis, pictures outside and denoising steps inside, with the time left."""
+
 from __future__ import annotations
 
 import sys
@@ -13,19 +14,23 @@ from jseg.progress import QUIET_SECONDS, terminal
 
 
 class Estimate:
-    """The time left of a run whose batches pass through stages of `steps` steps each, from the reports that came so far.
+    """The time left of a run whose batches pass through stages of `steps` steps each, from the
+    reports that came so far.
 
-    Each stage has a first step (which also encodes and computes the conditions), further steps and a decoding. Each of the three
-    kinds is measured over this run, per picture; a kind's very first report, which compiles, counts only while there is no other.
+    Each stage has a first step (which also encodes and computes the conditions), further steps and
+    a decoding. Each of the three kinds is measured over this run, per picture; a kind's very first
+    report, which compiles, counts only while there is no other.
     """
 
     def __init__(self, steps: Sequence[int], batch_sizes: Sequence[int]):
         self.steps, self.batches = list(steps), list(batch_sizes)
         self.measured = {"first": _Mean(), "step": _Mean(), "decode": _Mean()}
-        self.stage, self.step, self.decoded = 0, 0, False      # where the batch in hand stands
+        self.stage, self.step, self.decoded = 0, 0, False  # where the batch in hand stands
 
     def add(self, stage: int, step: int, decoded: bool, seconds: float) -> None:
-        """One report: `step` steps of `stage` are done, or its pictures are `decoded`; `seconds` since the report before."""
+        """One report: `step` steps of `stage` are done, or its pictures are `decoded`; `seconds`
+        since the report before.
+        """
         kind = "decode" if decoded else "first" if step == 1 else "step"
         self.measured[kind].add(seconds / (self.batches[0] if self.batches else 1))
         self.stage, self.step, self.decoded = stage, step, decoded
@@ -44,9 +49,11 @@ class Estimate:
         first_time = first.value() if first.count > 1 else step_time
         decode_time = decode.value() if decode.count else 0.0
         stage_times = [first_time + (steps - 1) * step_time + decode_time for steps in self.steps]
-        in_hand = sum(stage_times[self.stage:])
+        in_hand = sum(stage_times[self.stage :])
         if self.step:
-            in_hand -= first_time + (self.step - 1) * step_time + (decode_time if self.decoded else 0.0)
+            in_hand -= (
+                first_time + (self.step - 1) * step_time + (decode_time if self.decoded else 0.0)
+            )
         return max(0.0, self.batches[0] * in_hand + sum(self.batches[1:]) * sum(stage_times))
 
 
@@ -68,9 +75,11 @@ class _Mean:
 
 
 class Bars:
-    """`with Bars(pipeline, sizes of the batches to make, pictures in all) as bars: bars.show(...)` after every report.
+    """`with Bars(pipeline, sizes of the batches to make, pictures in all) as bars: bars.show(...)`
+    after every report.
 
-    Two bars on a terminal; elsewhere (a file, a job's log) a plain line a minute at most, and one at the end.
+    Two bars on a terminal; elsewhere (a file, a job's log) a plain line a minute at most, and one
+    at the end.
     """
 
     def __init__(self, pipeline: Pipeline, batch_sizes: Sequence[int], total: int):
@@ -79,10 +88,23 @@ class Bars:
         self.made, self.total = total - sum(batch_sizes), total
         self.quiet = not sys.stderr.isatty()
         self.started = self.told = time.monotonic()
-        self.pictures = tqdm(total=total, initial=self.made, unit="picture", disable=self.quiet, **terminal(),
-                             bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} pictures [{elapsed}{postfix}]")
-        self.inner = tqdm(total=sum(self.steps), unit="step", leave=False, disable=self.quiet, position=1, **terminal(),
-                          bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps")
+        self.pictures = tqdm(
+            total=total,
+            initial=self.made,
+            unit="picture",
+            disable=self.quiet,
+            **terminal(),
+            bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} pictures [{elapsed}{postfix}]",
+        )
+        self.inner = tqdm(
+            total=sum(self.steps),
+            unit="step",
+            leave=False,
+            disable=self.quiet,
+            position=1,
+            **terminal(),
+            bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps",
+        )
 
     def __enter__(self) -> "Bars":
         return self
@@ -92,7 +114,9 @@ class Bars:
         self.pictures.close()
 
     def show(self, stage: int, step: int, decoded: bool, seconds: float) -> None:
-        """One report: `step` steps of `stage` are done, or its pictures are `decoded`; `seconds` since the report before."""
+        """One report: `step` steps of `stage` are done, or its pictures are `decoded`; `seconds`
+        since the report before.
+        """
         before = len(self.estimate.batches)
         batch = self.estimate.batches[0] if before else 0
         self.estimate.add(stage, step, decoded, seconds)
@@ -116,6 +140,13 @@ class Bars:
         if now - self.told < QUIET_SECONDS and self.estimate.batches:
             return
         self.told = now
-        where = f", stage {stage} step {step} of {self.steps[stage]}" if self.estimate.batches else ""
+        where = (
+            f", stage {stage} step {step} of {self.steps[stage]}" if self.estimate.batches else ""
+        )
         elapsed = tqdm.format_interval(now - self.started)
-        print(f"{self.made} of {self.total} pictures{where}, {elapsed} so far{', ' + text if text else ''}", file=sys.stderr, flush=True)
+        print(
+            f"{self.made} of {self.total} pictures{where}, {elapsed} so "
+            f"far{', ' + text if text else ''}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,9 +1,11 @@
 """IIDM inference: the stages that turn a semantic map and a style photograph into a picture.
 
-Each stage encodes a picture (first the reference, then the picture before it, given the reference's colours), noises the latent
-to the stage's start index, denoises it under the map and decodes it. Mirrors image_sample.py and test.py of the release;
-IIDM (Liu and Chang 2024), figures 2 to 4. Noise is drawn per picture and stage (`jseg.noise`), so the batch does not matter.
+Each stage encodes a picture (first the reference, then the picture before it, given the reference's
+colours), noises the latent to the stage's start index, denoises it under the map and decodes it.
+Mirrors image_sample.py and test.py of the release; IIDM (Liu and Chang 2024), figures 2 to 4. Noise
+is drawn per picture and stage (`jseg.noise`), so the batch does not matter.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -31,43 +33,60 @@ from jseg.runtime import jt
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running synthesis reports: after every denoising step, and with `pictures` at the end of every stage."""
-    stage: int                                  # counted from 0
-    step: int                                   # steps done in this stage
-    steps: int                                  # steps of this stage
+    """What a running synthesis reports: after every denoising step, and with `pictures` at the end
+    of every stage.
+    """
+
+    stage: int  # counted from 0
+    step: int  # steps done in this stage
+    steps: int  # steps of this stage
     pictures: Optional[List[np.ndarray]] = None  # uint8 [H, W, 3] each, after the stage's last step
 
 
 class Synthesizer:
     """The two networks and a pipeline, ready to turn (label map, reference) pairs into pictures.
 
-    Synthesizer.from_files(model_path, ae_path, preset="release").synthesize(label, reference, seed=0) is the whole of IIDM.
+    Synthesizer.from_files(model_path, ae_path, preset="release").synthesize(label, reference,
+    seed=0) is the whole of IIDM.
     """
 
     def __init__(self, unet: UNet, autoencoder: Autoencoder, pipeline: Pipeline):
         self.unet, self.autoencoder, self.pipeline = unet, autoencoder, check_pipeline(pipeline)
         latent, halvings = unet.config.latent_channels, len(unet.config.channel_mult) - 1
         if autoencoder.config.latent_channels != latent or autoencoder.config.picture_channels != 3:
-            raise ValueError(f"the UNet works on latents of {latent} channels, the autoencoder makes {autoencoder.config.latent_channels} "
-                             f"of pictures with {autoencoder.config.picture_channels}; expected equal numbers and 3; "
-                             f"give two networks trained together")
-        if any(side < 1 or side % 2 ** halvings for side in self.latent_size):
-            raise ValueError(f"the UNet's latent size is {self.latent_size[0]}x{self.latent_size[1]}; expected multiples of "
-                             f"{2 ** halvings}, for its {halvings} halvings; give the size that it was trained at")
+            raise ValueError(
+                f"the UNet works on latents of {latent} channels, the autoencoder makes "
+                f"{autoencoder.config.latent_channels} of pictures with "
+                f"{autoencoder.config.picture_channels}; expected equal numbers and 3; give two "
+                "networks trained together"
+            )
+        if any(side < 1 or side % 2**halvings for side in self.latent_size):
+            raise ValueError(
+                f"the UNet's latent size is {self.latent_size[0]}x{self.latent_size[1]}; expected "
+                f"multiples of {2**halvings}, for its {halvings} halvings; give the size that it "
+                "was trained at"
+            )
         unet.eval()
         autoencoder.eval()
 
     @classmethod
-    def from_files(cls, model_path=None, ae_path=None, preset="release", device: str = "auto") -> "Synthesizer":
-        """Load both networks, strictly; `preset` is a key of PIPELINES or a Pipeline. Without paths: the weights that are found.
+    def from_files(
+        cls, model_path=None, ae_path=None, preset="release", device: str = "auto"
+    ) -> "Synthesizer":
+        """Load both networks, strictly; `preset` is a key of PIPELINES or a Pipeline. Without
+        paths: the weights that are found.
 
-        Raises FileNotFoundError or CheckpointError in one line when weights are missing or belong to another network.
+        Raises FileNotFoundError or CheckpointError in one line when weights are missing or belong
+        to another network.
         """
         pipeline = pipeline_named(preset)
         model_path, ae_path = find_weights(model_path, ae_path)
         runtime.device(device)
         networks = []
-        for path, kind, network in ((model_path, "UNetConfig", UNet), (ae_path, "AutoencoderConfig", Autoencoder)):
+        for path, kind, network in (
+            (model_path, "UNetConfig", UNet),
+            (ae_path, "AutoencoderConfig", Autoencoder),
+        ):
             module = network(network_config(path, kind))
             load_into(module, path)
             networks.append(module)
@@ -84,30 +103,49 @@ class Synthesizer:
         factor = self.autoencoder.config.downsampling
         return self.latent_size[0] * factor, self.latent_size[1] * factor
 
-    def synthesize(self, label: np.ndarray, reference: np.ndarray, seed: int = 0, stem: str = "x") -> np.ndarray:
-        """One picture uint8 [H, W, 3] from a label map [h, w] of class ids and a reference photograph uint8 [h', w', 3] RGB.
+    def synthesize(
+        self, label: np.ndarray, reference: np.ndarray, seed: int = 0, stem: str = "x"
+    ) -> np.ndarray:
+        """One picture uint8 [H, W, 3] from a label map [h, w] of class ids and a reference
+        photograph uint8 [h', w', 3] RGB.
 
-        Both are resized when their aspect ratio is the picture's (labels by nearest). `seed` and `stem` fix the noise: the
-        command uses the label file's stem. Raises ValueError for other aspect ratios, ids beyond the classes (255 is ignored).
+        Both are resized when their aspect ratio is the picture's (labels by nearest). `seed` and
+        `stem` fix the noise: the command uses the label file's stem. Raises ValueError for other
+        aspect ratios, ids beyond the classes (255 is ignored).
         """
         check_seed(seed)
         width, height = self.size
         label, reference = np.asarray(label), np.asarray(reference)
-        if label.ndim != 2 or reference.ndim != 3 or reference.shape[2] != 3 or not label.size or not reference.size:
-            raise ValueError(f"synthesize: got a label of shape {np.shape(label)} and a reference of shape {np.shape(reference)}; "
-                             f"expected [h, w] class ids and [h, w, 3] RGB")
+        if (
+            label.ndim != 2
+            or reference.ndim != 3
+            or reference.shape[2] != 3
+            or not label.size
+            or not reference.size
+        ):
+            raise ValueError(
+                f"synthesize: got a label of shape {np.shape(label)} and a reference of shape "
+                f"{np.shape(reference)}; expected [h, w] class ids and [h, w, 3] RGB"
+            )
         if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
-            raise ValueError(f"synthesize: got a label of type {label.dtype} and a reference of type {reference.dtype}; "
-                             f"expected integers, and uint8 from 0 to 255")
+            raise ValueError(
+                f"synthesize: got a label of type {label.dtype} and a reference of type "
+                f"{reference.dtype}; expected integers, and uint8 from 0 to 255"
+            )
         for name, array in (("label", label), ("reference", reference)):
             if not same_aspect(array.shape[1], array.shape[0], width, height):
-                raise ValueError(f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the aspect ratio of "
-                                 f"{width}x{height}; crop it first")
+                raise ValueError(
+                    f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the "
+                    f"aspect ratio of {width}x{height}; crop it first"
+                )
         ids = np.unique(label)
         classes = self.unet.config.classes
         beyond = [int(i) for i in ids if (i < 0 or i >= classes) and i != 255]
         if beyond:
-            raise ValueError(f"synthesize: the label holds ids {beyond[:8]}; expected 0 to {classes - 1}, or 255 where nothing is known")
+            raise ValueError(
+                f"synthesize: the label holds ids {beyond[:8]}; expected 0 to {classes - 1}, or "
+                "255 where nothing is known"
+            )
         label = resize_label(np.ascontiguousarray(label, np.uint8), *self.latent_size)
         reference = resize_picture(np.ascontiguousarray(reference, np.uint8), width, height)
         pictures = None
@@ -115,31 +153,56 @@ class Synthesizer:
             pictures = progress.pictures
         return pictures[0]
 
-    def run(self, labels: Sequence[np.ndarray], references: Sequence[np.ndarray], seed: int, stems: Sequence[str]) -> Iterator[Progress]:
+    def run(
+        self,
+        labels: Sequence[np.ndarray],
+        references: Sequence[np.ndarray],
+        seed: int,
+        stems: Sequence[str],
+    ) -> Iterator[Progress]:
         """Synthesize a batch, yielding `Progress`; the last one holds the results.
 
-        labels: uint8 [h, w] at the latent's size, 255 where ignored; references: uint8 [H, W, 3] at the picture's size.
+        labels: uint8 [h, w] at the latent's size, 255 where ignored; references: uint8 [H, W, 3] at
+        the picture's size.
         """
         maps = one_hot(np.stack(labels), self.unet.config.classes)
         pictures = [to_signed(reference) for reference in references]
         for number, stage in enumerate(self.pipeline.stages):
             if stage.color_transfer:
-                pictures = [self._recoloured(picture, reference) for picture, reference in zip(pictures, references)]
+                pictures = [
+                    self._recoloured(picture, reference)
+                    for picture, reference in zip(pictures, references)
+                ]
             schedule = Schedule(stage.respacing)
             z = self._encoded(pictures)
-            x = add_noise(schedule, z, stage.start_index, np.stack([normal(seed, stem, number, z.shape[1:]) for stem in stems]))
-            predictor = guided(self.unet, maps, stage.guidance, (stage.guidance_low, stage.guidance_high))
+            x = add_noise(
+                schedule,
+                z,
+                stage.start_index,
+                np.stack([normal(seed, stem, number, z.shape[1:]) for stem in stems]),
+            )
+            predictor = guided(
+                self.unet, maps, stage.guidance, (stage.guidance_low, stage.guidance_high)
+            )
             steps = stage_steps(self.pipeline, number)
 
             def step_noise(index, number=number, shape=tuple(z.shape[1:])):
                 return np.stack([normal(seed, stem, f"{number}.{index}", shape) for stem in stems])
 
             eta = stage.eta if SAMPLERS[stage.sampler] is None else SAMPLERS[stage.sampler]
-            latents = getattr(samplers, stage.sampler)(predictor, x, schedule, first_index(self.pipeline, number), eta, step_noise,
-                                                       stage.steps or None, stage.spacing)
+            latents = getattr(samplers, stage.sampler)(
+                predictor,
+                x,
+                schedule,
+                first_index(self.pipeline, number),
+                eta,
+                step_noise,
+                stage.steps or None,
+                stage.spacing,
+            )
             for done, x in enumerate(latents, start=1):
                 yield Progress(number, done, steps)
-            del predictor                        # frees the maps' modulations before the decoder needs memory
+            del predictor  # frees the maps' modulations before the decoder needs memory
             decoded = self._decoded(x)
             finished = [from_signed(picture, self.pipeline.rounding) for picture in decoded]
             yield Progress(number, steps, steps, finished)
@@ -147,16 +210,18 @@ class Synthesizer:
                 pictures = self._handed_over(decoded, finished)
 
     def _encoded(self, pictures):
-        with jt.no_grad():                       # one at a time: the autoencoder's memory does not grow with the batch
+        with jt.no_grad():  # one at a time: the autoencoder's memory does not grow with the batch
             latents = [self.autoencoder.encode(jt.array(picture[None])) for picture in pictures]
             jt.sync(latents)
             return jt.concat(latents, dim=0)
 
     def _decoded(self, z) -> List[np.ndarray]:
         with jt.no_grad():
-            return [self.autoencoder.decode(z[i:i + 1]).numpy()[0] for i in range(z.shape[0])]
+            return [self.autoencoder.decode(z[i : i + 1]).numpy()[0] for i in range(z.shape[0])]
 
-    def _handed_over(self, decoded: List[np.ndarray], finished: List[np.ndarray]) -> List[np.ndarray]:
+    def _handed_over(
+        self, decoded: List[np.ndarray], finished: List[np.ndarray]
+    ) -> List[np.ndarray]:
         if self.pipeline.float_handoff:
             return [np.clip(picture, -1, 1) for picture in decoded]
         # The release writes every stage as a JPEG and reads it back; here the same in memory.

@@ -1,8 +1,11 @@
-"""Names and shapes of the networks' state dicts, from their configurations and back, without building a network.
+"""Names and shapes of the networks' state dicts, from their configurations and back, without
+building a network.
 
-The names are those of the release's guided_diffusion/unet.py and autoencoder/{model,autoencoder}.py, which are also those of
-SDM's UNet and of the VQ-GAN in taming-transformers and latent-diffusion. Shapes are tuples, by name.
+The names are those of the release's guided_diffusion/unet.py and
+autoencoder/{model,autoencoder}.py, which are also those of SDM's UNet and of the VQ-GAN in
+taming-transformers and latent-diffusion. Shapes are tuples, by name.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -30,11 +33,11 @@ def unet_shapes(config: UNetConfig) -> Shapes:
     skips = [channels]
     for level, mult in enumerate(config.channel_mult):
         for i in range(config.blocks + (level < levels - 1)):
-            at, down = "input_blocks.%d" % len(skips), i == config.blocks
+            at, down = f"input_blocks.{len(skips)}", i == config.blocks
             width = channels if down else base * mult
             _res_block(shapes, at + ".0", channels, width, embedding)
             channels = width
-            if 2 ** level in config.attention_downsampling and not down:
+            if 2**level in config.attention_downsampling and not down:
                 _attention(shapes, at + ".1", channels)
             skips.append(channels)
     _spade_block(shapes, "middle_block.0", channels, channels, embedding, config)
@@ -43,14 +46,16 @@ def unet_shapes(config: UNetConfig) -> Shapes:
     number = 0
     for level in reversed(range(levels)):
         for i in range(config.blocks + 1):
-            at, width = "output_blocks.%d." % number, base * config.channel_mult[level]
+            at, width = f"output_blocks.{number}.", base * config.channel_mult[level]
             _spade_block(shapes, at + "0", channels + skips.pop(), width, embedding, config)
             channels, number = width, number + 1
-            attends = 2 ** level in config.attention_downsampling
+            attends = 2**level in config.attention_downsampling
             if attends:
                 _attention(shapes, at + "1", channels)
             if level and i == config.blocks:
-                _spade_block(shapes, at + ("2" if attends else "1"), channels, channels, embedding, config)
+                _spade_block(
+                    shapes, at + ("2" if attends else "1"), channels, channels, embedding, config
+                )
     _norm(shapes, "out.0", channels)
     _conv(shapes, "out.2", channels, 2 * config.latent_channels)
     return shapes
@@ -65,10 +70,10 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
     channels = config.channels
     for level, width in enumerate(widths):
         for i in range(config.blocks):
-            _vq_block(shapes, "encoder.down.%d.block.%d" % (level, i), channels, width)
+            _vq_block(shapes, f"encoder.down.{level}.block.{i}", channels, width)
             channels = width
         if level < last:
-            _conv(shapes, "encoder.down.%d.downsample.conv" % level, channels, channels)
+            _conv(shapes, f"encoder.down.{level}.downsample.conv", channels, channels)
     _vq_middle(shapes, "encoder.mid", channels)
     _norm(shapes, "encoder.norm_out", channels)
     _conv(shapes, "encoder.conv_out", channels, latent)
@@ -76,10 +81,10 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
     _vq_middle(shapes, "decoder.mid", channels)
     for level in reversed(range(len(widths))):
         for i in range(config.blocks + 1):
-            _vq_block(shapes, "decoder.up.%d.block.%d" % (level, i), channels, widths[level])
+            _vq_block(shapes, f"decoder.up.{level}.block.{i}", channels, widths[level])
             channels = widths[level]
         if level:
-            _conv(shapes, "decoder.up.%d.upsample.conv" % level, channels, channels)
+            _conv(shapes, f"decoder.up.{level}.upsample.conv", channels, channels)
     _norm(shapes, "decoder.norm_out", channels)
     _conv(shapes, "decoder.conv_out", channels, config.picture_channels)
     shapes["quantize.embedding.weight"] = (config.codebook_size, latent)
@@ -90,68 +95,124 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What shapes do not tell: a UNet's attention heads and latent size, both networks' groups of a norm; the release's unless given."""
+    """What shapes do not tell: a UNet's attention heads and latent size, both networks' groups of a
+    norm; the release's unless given.
+    """
+
     head_channels: int = UNetConfig.head_channels
     width: int = UNetConfig.width
     height: int = UNetConfig.height
     groups: int = UNetConfig.groups
 
 
-def unet_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()) -> UNetConfig:
-    """The configuration whose UNet has these shapes, as far as they tell; compare with `unet_shapes` of it. Raises LayoutError."""
+def unet_config(
+    shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
+) -> UNetConfig:
+    """The configuration whose UNet has these shapes, as far as they tell; compare with
+    `unet_shapes` of it. Raises LayoutError.
+    """
     base = _shape(shapes, "time_embed.0.weight")[1]
     blocks = _numbers(shapes, "output_blocks.")
-    ends = [number for number in blocks if any("output_blocks.%d.%d.in_norm.mlp_gamma.weight" % (number, i) in shapes for i in (1, 2))]
+    ends = [
+        number
+        for number in blocks
+        if any(f"output_blocks.{number}.{i}.in_norm.mlp_gamma.weight" in shapes for i in (1, 2))
+    ]
     per_level = ends[0] if ends else len(blocks) - 1
     levels = len(ends) + 1
     if not base or per_level < 1 or len(blocks) != levels * (per_level + 1):
-        raise LayoutError("this UNet's blocks (%d in the decoder) are not arranged as SDM's with resblock_updown" % len(blocks))
+        raise LayoutError(
+            f"this UNet's blocks ({len(blocks)} in the decoder) are not arranged as SDM's with "
+            "resblock_updown"
+        )
     starts = [1 + level * (per_level + 1) for level in range(levels)]
-    widths = [_shape(shapes, "input_blocks.%d.0.out_layers.3.weight" % start)[0] for start in starts]
+    widths = [_shape(shapes, f"input_blocks.{start}.0.out_layers.3.weight")[0] for start in starts]
     if any(width % base for width in widths):
-        raise LayoutError("this UNet's widths %s are not multiples of its base width %d" % (widths, base))
-    attending = tuple(2 ** level for level, start in enumerate(starts) if "input_blocks.%d.1.qkv.weight" % start in shapes)
+        raise LayoutError(f"this UNet's widths {widths} are not multiples of its base width {base}")
+    attending = tuple(
+        2**level
+        for level, start in enumerate(starts)
+        if f"input_blocks.{start}.1.qkv.weight" in shapes
+    )
     spade_channels, classes = _shape(shapes, SPADE_MARK)[:2]
-    odd = sorted({width for level, width in enumerate(widths) if 2 ** level in attending or level == levels - 1
-                  if width % unreadable.head_channels})
+    odd = sorted(
+        {
+            width
+            for level, width in enumerate(widths)
+            if 2**level in attending or level == levels - 1
+            if width % unreadable.head_channels
+        }
+    )
     if odd:
-        raise LayoutError("attention over %s channels does not divide into heads of %d; give --head_channels, the number that the "
-                          "network was trained with" % (odd, unreadable.head_channels))
+        raise LayoutError(
+            f"attention over {odd} channels does not divide into heads of "
+            f"{unreadable.head_channels}; give --head_channels, the number that the network was "
+            "trained with"
+        )
     _check_groups(base, unreadable.groups)
-    return UNetConfig(channels=base, channel_mult=tuple(width // base for width in widths), blocks=per_level,
-                      attention_downsampling=attending, head_channels=unreadable.head_channels, classes=classes,
-                      spade_channels=spade_channels, latent_channels=_shape(shapes, UNET_MARK)[1],
-                      groups=unreadable.groups, width=unreadable.width, height=unreadable.height)
+    return UNetConfig(
+        channels=base,
+        channel_mult=tuple(width // base for width in widths),
+        blocks=per_level,
+        attention_downsampling=attending,
+        head_channels=unreadable.head_channels,
+        classes=classes,
+        spade_channels=spade_channels,
+        latent_channels=_shape(shapes, UNET_MARK)[1],
+        groups=unreadable.groups,
+        width=unreadable.width,
+        height=unreadable.height,
+    )
 
 
-def autoencoder_config(shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()) -> AutoencoderConfig:
-    """The configuration whose autoencoder has these shapes, as far as they tell; compare with `autoencoder_shapes` of it."""
+def autoencoder_config(
+    shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
+) -> AutoencoderConfig:
+    """The configuration whose autoencoder has these shapes, as far as they tell; compare with
+    `autoencoder_shapes` of it.
+    """
     base, picture_channels = _shape(shapes, AUTOENCODER_MARK)[:2]
-    widths = [_shape(shapes, "encoder.down.%d.block.0.conv1.weight" % level)[0] for level in _numbers(shapes, "encoder.down.")]
+    widths = [
+        _shape(shapes, f"encoder.down.{level}.block.0.conv1.weight")[0]
+        for level in _numbers(shapes, "encoder.down.")
+    ]
     codebook_size, latent_channels = _shape(shapes, "quantize.embedding.weight")
     if not base or any(width % base for width in widths):
-        raise LayoutError("this autoencoder's widths %s are not multiples of its base width %d" % (widths, base))
+        raise LayoutError(
+            f"this autoencoder's widths {widths} are not multiples of its base width {base}"
+        )
     _check_groups(base, unreadable.groups)
-    return AutoencoderConfig(channels=base, channel_mult=tuple(width // base for width in widths),
-                             blocks=len(_numbers(shapes, "encoder.down.0.block.")), latent_channels=latent_channels,
-                             codebook_size=codebook_size, picture_channels=picture_channels, groups=unreadable.groups)
+    return AutoencoderConfig(
+        channels=base,
+        channel_mult=tuple(width // base for width in widths),
+        blocks=len(_numbers(shapes, "encoder.down.0.block.")),
+        latent_channels=latent_channels,
+        codebook_size=codebook_size,
+        picture_channels=picture_channels,
+        groups=unreadable.groups,
+    )
 
 
 def _shape(shapes: Mapping[str, Tuple[int, ...]], name: str) -> Tuple[int, ...]:
     shape = tuple(shapes.get(name, ()))
     if len(shape) < 2:
-        raise LayoutError("%s is missing or not a matrix; expected the state dict of a UNet with SPADE norms or of a VQ autoencoder" % name)
+        raise LayoutError(
+            f"{name} is missing or not a matrix; expected the state dict of a UNet with SPADE "
+            "norms or of a VQ autoencoder"
+        )
     return shape
 
 
 def _check_groups(channels: int, groups: int) -> None:
     if groups < 1 or channels % groups:
-        raise LayoutError("norms over %d channels do not divide into %d groups; give --groups, the number that the network was trained with"
-                          % (channels, groups))
+        raise LayoutError(
+            f"norms over {channels} channels do not divide into {groups} groups; give --groups, "
+            "the number that the network was trained with"
+        )
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], prefix: str) -> List[int]:
-    found = {name[len(prefix):].partition(".")[0] for name in shapes if name.startswith(prefix)}
+    found = {name[len(prefix) :].partition(".")[0] for name in shapes if name.startswith(prefix)}
     return sorted(int(number) for number in found if number.isdigit())
 
 
@@ -163,8 +224,13 @@ def _norm(shapes: Shapes, name: str, channels: int) -> None:
     shapes[name + ".weight"], shapes[name + ".bias"] = (channels,), (channels,)
 
 
-def _conv(shapes: Shapes, name: str, inputs: int, outputs: int, size: int = 3, dimensions: int = 2) -> None:
-    shapes[name + ".weight"], shapes[name + ".bias"] = (outputs, inputs) + (size,) * dimensions, (outputs,)
+def _conv(
+    shapes: Shapes, name: str, inputs: int, outputs: int, size: int = 3, dimensions: int = 2
+) -> None:
+    shapes[name + ".weight"], shapes[name + ".bias"] = (
+        (outputs, inputs) + (size,) * dimensions,
+        (outputs,),
+    )
 
 
 def _attention(shapes: Shapes, name: str, channels: int) -> None:
@@ -183,11 +249,13 @@ def _res_block(shapes: Shapes, name: str, inputs: int, outputs: int, embedding: 
         _conv(shapes, name + ".skip_connection", inputs, outputs, 1)
 
 
-def _spade_block(shapes: Shapes, name: str, inputs: int, outputs: int, embedding: int, config: UNetConfig) -> None:
+def _spade_block(
+    shapes: Shapes, name: str, inputs: int, outputs: int, embedding: int, config: UNetConfig
+) -> None:
     for norm, channels in (("in_norm", inputs), ("out_norm", outputs)):
-        _conv(shapes, "%s.%s.mlp_shared.0" % (name, norm), config.classes, config.spade_channels)
-        _conv(shapes, "%s.%s.mlp_gamma" % (name, norm), config.spade_channels, channels)
-        _conv(shapes, "%s.%s.mlp_beta" % (name, norm), config.spade_channels, channels)
+        _conv(shapes, f"{name}.{norm}.mlp_shared.0", config.classes, config.spade_channels)
+        _conv(shapes, f"{name}.{norm}.mlp_gamma", config.spade_channels, channels)
+        _conv(shapes, f"{name}.{norm}.mlp_beta", config.spade_channels, channels)
     _conv(shapes, name + ".in_layers.1", inputs, outputs)
     _linear(shapes, name + ".emb_layers.1", embedding, 2 * outputs)
     _conv(shapes, name + ".out_layers.2", outputs, outputs)
@@ -208,5 +276,5 @@ def _vq_middle(shapes: Shapes, name: str, channels: int) -> None:
     _vq_block(shapes, name + ".block_1", channels, channels)
     _norm(shapes, name + ".attn_1.norm", channels)
     for part in ("q", "k", "v", "proj_out"):
-        _conv(shapes, "%s.attn_1.%s" % (name, part), channels, channels, 1)
+        _conv(shapes, f"{name}.attn_1.{part}", channels, channels, 1)
     _vq_block(shapes, name + ".block_2", channels, channels)

@@ -1,10 +1,12 @@
 """Exact convolution and normalisation of large feature maps in horizontal strips.
 
-A map [B, C, H, W] is held as a list of strips [B, C, h_i, W] (one strip when it is small, or when gradients are wanted).
-A 3x3 convolution borrows one row from each neighbour and a group norm gathers its statistics over all strips, so the numbers
-are those of the whole map; only the memory differs: no whole-map copy exists for a layer's input, output and oneDNN's own
-reordered buffers at once. Lists are consumed: entries become None as soon as nobody needs them.
+A map [B, C, H, W] is held as a list of strips [B, C, h_i, W] (one strip when it is small, or when
+gradients are wanted). A 3x3 convolution borrows one row from each neighbour and a group norm
+gathers its statistics over all strips, so the numbers are those of the whole map; only the memory
+differs: no whole-map copy exists for a layer's input, output and oneDNN's own reordered buffers at
+once. Lists are consumed: entries become None as soon as nobody needs them.
 """
+
 from __future__ import annotations
 
 from typing import Callable, List
@@ -19,13 +21,15 @@ STRIP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 
 
 def split(x, channels: int, multiple: int = 1) -> List:
-    """x [B, c, H, W] as strips whose [B, channels, h, W] float32 version is about STRIP_BYTES, h a multiple of `multiple`."""
+    """x [B, c, H, W] as strips whose [B, channels, h, W] float32 version is about STRIP_BYTES, h a
+    multiple of `multiple`.
+    """
     batch, _, height, width = x.shape
     budget = STRIP_BYTES["cuda" if jt.flags.use_cuda else "cpu"]
     rows = max(1, budget // (4 * batch * channels * width * multiple)) * multiple
     if rows >= height or not jt.flags.no_grad:
         return [x]
-    return [settle(x[:, :, start:min(start + rows, height)]) for start in range(0, height, rows)]
+    return [settle(x[:, :, start : min(start + rows, height)]) for start in range(0, height, rows)]
 
 
 def join(strips: List):
@@ -34,29 +38,38 @@ def join(strips: List):
 
 
 def settle(x):
-    """Compute x now if no gradient will be asked for: a lazy graph would keep every strip's intermediates alive."""
+    """Compute x now if no gradient will be asked for: a lazy graph would keep every strip's
+    intermediates alive.
+    """
     if jt.flags.no_grad:
         x.sync()
     return x
 
 
 def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: int = 1):
-    """activate(strip i) with one more row from each neighbour; rows beyond the map are zero, after the activation."""
+    """activate(strip i) with one more row from each neighbour; rows beyond the map are zero, after
+    the activation.
+    """
     x = strips[i]
     first, last = i == 0, i == len(strips) - 1
     parts = [] if first or not above else [strips[i - 1][:, :, -1:]]
     parts += [x] + ([] if last or not below else [strips[i + 1][:, :, :1]])
-    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else x)                     # [B, C, h + halo, W]
+    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else x)  # [B, C, h + halo, W]
     missing_above, missing_below = int(first and above), int(last and below)
     if missing_above or missing_below:
         batch, channels, height, width = y.shape
-        y = y.reindex([batch, channels, height + missing_above + missing_below, width],
-                      ["i0", "i1", f"i2-{missing_above}", "i3"], overflow_value=0)
+        y = y.reindex(
+            [batch, channels, height + missing_above + missing_below, width],
+            ["i0", "i1", f"i2-{missing_above}", "i3"],
+            overflow_value=0,
+        )
     return y
 
 
 def convolve(conv, strips: List, activate: Callable = None, finish: Callable = None) -> List:
-    """3x3 convolution (padding 1) of activate(map), strip by strip; `finish(i, y)` may turn output strip i into something else."""
+    """3x3 convolution (padding 1) of activate(map), strip by strip; `finish(i, y)` may turn output
+    strip i into something else.
+    """
     activate = activate or (lambda x: x)
     finish = finish or (lambda i, y: y)
     if len(strips) == 1:
@@ -72,51 +85,76 @@ def convolve(conv, strips: List, activate: Callable = None, finish: Callable = N
 
 
 def downsample(conv, strips: List) -> List:
-    """Stride-2 3x3 convolution of a map padded by one zero row below and one zero column on the right (the VQ-GAN rule)."""
+    """Stride-2 3x3 convolution of a map padded by one zero row below and one zero column on the
+    right (the VQ-GAN rule).
+    """
     out = []
     for i in range(len(strips)):
         x = with_halo(strips, i, lambda x: x, above=0)
         batch, channels, height, width = x.shape
-        x = x.reindex([batch, channels, height, width + 1], ["i0", "i1", "i2", "i3"], overflow_value=0)
+        x = x.reindex(
+            [batch, channels, height, width + 1], ["i0", "i1", "i2", "i3"], overflow_value=0
+        )
         out.append(settle(nn.conv2d(x, conv.weight, conv.bias, stride=2)))
         strips[i] = None
     return out
 
 
 def double(conv, strips: List) -> List:
-    """Nearest-neighbour doubling, then a 3x3 convolution; strips are cut first so that those that come out keep to the budget."""
+    """Nearest-neighbour doubling, then a 3x3 convolution; strips are cut first so that those that
+    come out keep to the budget.
+    """
     channels = strips[0].shape[1]
     pieces = []
     for i, strip in enumerate(strips):
-        pieces += split(strip, 4 * channels)                                           # four times the pixels come out
+        pieces += split(strip, 4 * channels)  # four times the pixels come out
         strips[i] = strip = None
     if len(pieces) == 1:
         return [settle(upsampled_conv(conv, pieces[0]))]
     out = []
     for i in range(len(pieces)):
-        out.append(settle(upsampled_conv(conv, with_halo(pieces, i, lambda x: x), padding=0)))     # [B, C, 2h, 2W]
+        out.append(
+            settle(upsampled_conv(conv, with_halo(pieces, i, lambda x: x), padding=0))
+        )  # [B, C, 2h, 2W]
         if i > 0:
             pieces[i - 1] = None
     return out
 
 
 def normalizer(norm, strips: List) -> Callable:
-    """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all strips.
+    """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all
+    strips.
 
-    Every channel of every strip gives its mean and variance, which are put together after Chan et al. 1983.
+    Every channel of every strip gives its mean and variance, which are put together after Chan et
+    al. 1983.
     """
     if len(strips) == 1:
         return lambda x: silu(norm(x))
-    batch, channels, total = strips[0].shape[0], strips[0].shape[1], sum(strip.shape[2] for strip in strips)
-    means, variances = (jt.stack(list(values)).reshape(len(strips), batch, norm.groups, -1)
-                        for values in zip(*(moments(strip.reshape(batch * channels, -1)) for strip in strips)))   # [strips, B, G, C / G]
-    share = jt.array(np.array([strip.shape[2] / total for strip in strips], np.float32)).reshape(-1, 1, 1, 1)
-    mean = (means * share).sum(0).mean(-1, keepdims=True)                                                          # [B, G, 1]
+    batch, channels, total = (
+        strips[0].shape[0],
+        strips[0].shape[1],
+        sum(strip.shape[2] for strip in strips),
+    )
+    means, variances = (
+        jt.stack(list(values)).reshape(len(strips), batch, norm.groups, -1)
+        for values in zip(*(moments(strip.reshape(batch * channels, -1)) for strip in strips))
+    )  # [strips, B, G, C / G]
+    share = jt.array(np.array([strip.shape[2] / total for strip in strips], np.float32)).reshape(
+        -1, 1, 1, 1
+    )
+    mean = (means * share).sum(0).mean(-1, keepdims=True)  # [B, G, 1]
     spread = means - mean.unsqueeze(0)
-    variance = ((variances + spread * spread) * share).sum(0).mean(-1, keepdims=True)                             # [B, G, 1]
-    scale = (1.0 / jt.sqrt(variance + norm.eps)).expand(batch, norm.groups, channels // norm.groups).reshape(batch, channels, 1, 1)
+    variance = ((variances + spread * spread) * share).sum(0).mean(-1, keepdims=True)  # [B, G, 1]
+    scale = (
+        (1.0 / jt.sqrt(variance + norm.eps))
+        .expand(batch, norm.groups, channels // norm.groups)
+        .reshape(batch, channels, 1, 1)
+    )
     shift = mean.expand(batch, norm.groups, channels // norm.groups).reshape(batch, channels, 1, 1)
     dtype = strips[0].dtype
-    scale, shift = settle((scale * norm.weight.reshape(1, channels, 1, 1)).cast(dtype)), settle(shift.cast(dtype))
+    scale, shift = (
+        settle((scale * norm.weight.reshape(1, channels, 1, 1)).cast(dtype)),
+        settle(shift.cast(dtype)),
+    )
     bias = norm.bias.reshape(1, channels, 1, 1)
     return lambda x: silu((x - shift) * scale + bias)

@@ -1,8 +1,11 @@
-"""A folder of pairs -> a folder of pictures: batches fixed by position, results written whole, finished ones skipped.
+"""A folder of pairs -> a folder of pictures: batches fixed by position, results written whole,
+finished ones skipped.
 
-A batch is made from the full sorted list by position, and one with an unfinished picture is made again as a whole; so an
-interruption, wherever it comes, changes no byte of any picture. Mirrors the loop of image_sample.py without its traps.
+A batch is made from the full sorted list by position, and one with an unfinished picture is made
+again as a whole; so an interruption, wherever it comes, changes no byte of any picture. Mirrors the
+loop of image_sample.py without its traps.
 """
+
 from __future__ import annotations
 
 import time
@@ -28,16 +31,33 @@ from jseg.outputs.records import is_own, listed
 
 @dataclass(frozen=True)
 class Report:
-    """One step of a running folder: the batch's pairs and its `Progress`; `seconds` since the previous report."""
+    """One step of a running folder: the batch's pairs and its `Progress`; `seconds` since the
+    previous report.
+    """
+
     pairs: List[Pair]
     progress: Progress
     seconds: float
 
 
-def settings_of(pipeline: Pipeline, seed: int, batch_size: int, device: str, ignore: Sequence[int], **hashes: str) -> dict:
+def settings_of(
+    pipeline: Pipeline,
+    seed: int,
+    batch_size: int,
+    device: str,
+    ignore: Sequence[int],
+    **hashes: str,
+) -> dict:
     """Everything that the pixels depend on, for run.json."""
-    return {"pipeline": asdict(pipeline), "seed": seed, "batch_size": batch_size, "device": device, "ignore": sorted(ignore), **hashes,
-            **jittor_flags.record()}
+    return {
+        "pipeline": asdict(pipeline),
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+        "ignore": sorted(ignore),
+        **hashes,
+        **jittor_flags.record(),
+    }
 
 
 def finished(pair: Pair, output: Path) -> bool:
@@ -51,17 +71,31 @@ def finished(pair: Pair, output: Path) -> bool:
 
 def unfinished_batches(pairs: Sequence[Pair], batch_size: int, output: Path) -> List[List[Pair]]:
     """The batches of the full list in which at least one result is missing."""
-    return [batch for batch in batches(pairs, batch_size) if not all(finished(pair, output) for pair in batch)]
+    return [
+        batch
+        for batch in batches(pairs, batch_size)
+        if not all(finished(pair, output) for pair in batch)
+    ]
 
 
-def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair], output: Path, manifest: dict,
-                      limit: Optional[int] = None, shown: Sequence[str] = (), classes: Classes = 256) -> Iterator[Report]:
-    """Make what is missing of the first `limit` pairs (None: of all), yielding a `Report` after every denoising step and stage.
+def synthesize_folder(
+    synthesizer: Optional[Synthesizer],
+    pairs: Sequence[Pair],
+    output: Path,
+    manifest: dict,
+    limit: Optional[int] = None,
+    shown: Sequence[str] = (),
+    classes: Classes = 256,
+) -> Iterator[Report]:
+    """Make what is missing of the first `limit` pairs (None: of all), yielding a `Report` after
+    every denoising step and stage.
 
-    synthesizer: may be None where nothing is missing. manifest: as `manifest.opened` gives it; its settings rule (seed,
-    batch_size, ignore). Pictures are saved, and run.json is brought up to date, at the end of every batch; a picture that someone
-    has changed since is kept. shown: stems whose stages before the last are kept in OUTPUT/stages/ as well. classes: how
-    label files number theirs, as for `data.check_pairs`. Raises OSError in one line when the disk is full; what is finished stays.
+    synthesizer: may be None where nothing is missing. manifest: as `manifest.opened` gives it; its
+    settings rule (seed, batch_size, ignore). Pictures are saved, and run.json is brought up to
+    date, at the end of every batch; a picture that someone has changed since is kept. shown: stems
+    whose stages before the last are kept in OUTPUT/stages/ as well. classes: how label files number
+    theirs, as for `data.check_pairs`. Raises OSError in one line when the disk is full; what is
+    finished stays.
     """
     settings = manifest["settings"]
     output.mkdir(parents=True, exist_ok=True)
@@ -75,35 +109,51 @@ def synthesize_folder(synthesizer: Optional[Synthesizer], pairs: Sequence[Pair],
             for report in _synthesize_batch(synthesizer, batch, settings, classes):
                 stage, pictures = report.progress.stage, report.progress.pictures
                 spent = f"stage {stage}"
-                manifest["seconds"][spent] = round(manifest["seconds"].get(spent, 0.0) + report.seconds, 3)
-                manifest["seconds"]["total"] = round(manifest["seconds"]["total"] + report.seconds, 3)
+                manifest["seconds"][spent] = round(
+                    manifest["seconds"].get(spent, 0.0) + report.seconds, 3
+                )
+                manifest["seconds"]["total"] = round(
+                    manifest["seconds"]["total"] + report.seconds, 3
+                )
                 last = stage == len(synthesizer.pipeline.stages) - 1
-                names = [f"{pair.stem}.jpg" if last else run_file.stage_name(pair.stem, stage) for pair in batch]
+                names = [
+                    f"{pair.stem}.jpg" if last else run_file.stage_name(pair.stem, stage)
+                    for pair in batch
+                ]
                 for pair, picture, name in zip(batch, pictures or [], names):
                     if (last or pair.stem in shown) and is_own(output, name, manifest["files"]):
                         _save(output, name, picture, synthesizer.pipeline, manifest["files"])
                 if pictures and last:
                     # Stages that are not shown would be those of other results.
                     stems = {pair.stem for pair in batch}
-                    manifest["stages"] = sorted(set(manifest["stages"]) - (stems - done) | stems.intersection(shown))
+                    manifest["stages"] = sorted(
+                        set(manifest["stages"]) - (stems - done) | stems.intersection(shown)
+                    )
                     done |= stems
                     _record(output, manifest, len(done), following)
                 yield report
     except BaseException:
-        # The record then names nothing that was not written; where the disk is full, it stays as it is.
+        # The record then names nothing that was not written; where the disk is full, it stays as it
+        # is.
         with suppress(OSError):
             _record(output, manifest, len(done), [])
         raise
 
 
-def _names(batch: Sequence[Pair], synthesizer: Optional[Synthesizer], shown: Sequence[str]) -> List[str]:
+def _names(
+    batch: Sequence[Pair], synthesizer: Optional[Synthesizer], shown: Sequence[str]
+) -> List[str]:
     """The files that a batch will write, relative to the folder."""
     stems = [pair.stem for pair in batch]
-    names = run_file.names_of(stems, len(synthesizer.pipeline.stages), [stem for stem in stems if stem in shown])
+    names = run_file.names_of(
+        stems, len(synthesizer.pipeline.stages), [stem for stem in stems if stem in shown]
+    )
     return [name for name in names if name != run_file.GRID]
 
 
-def _save(output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, files: Dict[str, str]) -> None:
+def _save(
+    output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, files: Dict[str, str]
+) -> None:
     with written(output / name) as path:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_picture(path, picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
@@ -111,7 +161,9 @@ def _save(output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, file
 
 
 def _record(output: Path, manifest: dict, count: int, following: Sequence[str]) -> None:
-    """Write run.json, which names what is there and what the next batch will write, so that a killed run knows its own files."""
+    """Write run.json, which names what is there and what the next batch will write, so that a
+    killed run knows its own files.
+    """
     manifest["pictures"] = {"total": manifest["pictures"]["total"], "finished": count}
     manifest["files"] = listed(output, manifest["files"], following)
     with written(output / run_file.NAME):
@@ -124,16 +176,25 @@ def written(path: Path) -> Iterator[Path]:
     try:
         yield path
     except OSError as error:
-        raise OSError(f"cannot write {path} ({error.strerror or error}); what is finished stays, make room or mend the folder "
-                      f"and give the same command again") from error
+        raise OSError(
+            f"cannot write {path} ({error.strerror or error}); what is finished stays, make room "
+            "or mend the folder and give the same command again"
+        ) from error
 
 
-def _synthesize_batch(synthesizer: Synthesizer, batch: List[Pair], settings: dict, classes: Classes) -> Iterator[Report]:
-    loaded = [load_pair(pair, *synthesizer.size, *synthesizer.latent_size, settings["ignore"], classes) for pair in batch]
+def _synthesize_batch(
+    synthesizer: Synthesizer, batch: List[Pair], settings: dict, classes: Classes
+) -> Iterator[Report]:
+    loaded = [
+        load_pair(pair, *synthesizer.size, *synthesizer.latent_size, settings["ignore"], classes)
+        for pair in batch
+    ]
     labels: List[np.ndarray] = [label for label, _ in loaded]
     references = [reference for _, reference in loaded]
     before = time.perf_counter()
-    for progress in synthesizer.run(labels, references, settings["seed"], [pair.stem for pair in batch]):
+    for progress in synthesizer.run(
+        labels, references, settings["seed"], [pair.stem for pair in batch]
+    ):
         now = time.perf_counter()
         yield Report(batch, progress, now - before)
         before = now

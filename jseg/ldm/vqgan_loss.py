@@ -1,9 +1,12 @@
-"""Losses of the VQ autoencoder's training, and of the critic that it has to deceive (VQ-GAN, Esser et al. 2021, eq. 2-7).
+"""Losses of the VQ autoencoder's training, and of the critic that it has to deceive (VQ-GAN, Esser
+et al. 2021, eq. 2-7).
 
-Mirrors VQLPIPSWithDiscriminator and the loss of VectorQuantizer2 in taming-transformers, with the settings of latent-diffusion's
-vq-f4 as defaults. Both factories give functions of a batch {"pictures": float32 [b, 3, H, W] in [-1, 1], "step": int} alone,
-as `jseg.training.loop.Part` wants them.
+Mirrors VQLPIPSWithDiscriminator and the loss of VectorQuantizer2 in taming-transformers, with the
+settings of latent-diffusion's vq-f4 as defaults. Both factories give functions of a batch
+{"pictures": float32 [b, 3, H, W] in [-1, 1], "step": int} alone, as `jseg.training.loop.Part` wants
+them.
 """
+
 from __future__ import annotations
 
 from typing import Callable, Dict
@@ -14,18 +17,31 @@ from jseg.runtime import jt
 LARGEST_WEIGHT, NORM_EPS = 1e4, 1e-4
 
 
-def autoencoder_loss(autoencoder, critic=None, lpips=None, *, commitment: float = 1.0, codebook: float = 0.25,
-                     perceptual: float = 1.0, adversarial: float = 0.75, critic_start: int = 0) -> Callable:
-    """The function batch -> {"loss", "l1", "codebook", "codes_used", "perplexity"} that trains the autoencoder.
+def autoencoder_loss(
+    autoencoder,
+    critic=None,
+    lpips=None,
+    *,
+    commitment: float = 1.0,
+    codebook: float = 0.25,
+    perceptual: float = 1.0,
+    adversarial: float = 0.75,
+    critic_start: int = 0,
+) -> Callable:
+    """The function batch -> {"loss", "l1", "codebook", "codes_used", "perplexity"} that trains the
+    autoencoder.
 
-    loss = reconstruction + commitment |z - sg(e)|^2 + codebook |sg(z) - e|^2 + adversarial weight g, means over elements, with
-    reconstruction = l1 + perceptual * lpips ("lpips": `features.lpips.Lpips` or None), e the nearest entry, and from step
-    `critic_start` on g = -mean critic(picture) ("deception") and its `adaptive_weight` ("weight").
-    "codes_used" is the share of entries that the micro-batch uses, "perplexity" how many entries used alike would have its entropy.
-    vq-f4 was trained with the quantiser's "legacy" order, the factor 0.25 on the codebook's side; the papers have it on z's side:
-    commitment=0.25, codebook=1. The weight belongs to a micro-batch, so from `critic_start` on the sum over micro-batches is not quite
-    the gradient of the whole batch.
+    loss = reconstruction + commitment |z - sg(e)|^2 + codebook |sg(z) - e|^2 + adversarial weight
+    g, means over elements, with reconstruction = l1 + perceptual * lpips ("lpips":
+    `features.lpips.Lpips` or None), e the nearest entry, and from step `critic_start` on g = -mean
+    critic(picture) ("deception") and its `adaptive_weight` ("weight"). "codes_used" is the share of
+    entries that the micro-batch uses, "perplexity" how many entries used alike would have its
+    entropy. vq-f4 was trained with the quantiser's "legacy" order, the factor 0.25 on the
+    codebook's side; the papers have it on z's side: commitment=0.25, codebook=1. The weight belongs
+    to a micro-batch, so from `critic_start` on the sum over micro-batches is not quite the gradient
+    of the whole batch.
     """
+
     def loss(batch) -> Dict[str, object]:
         pictures = as_var(batch["pictures"])
         made = autoencoder.reconstruct(pictures)
@@ -37,20 +53,36 @@ def autoencoder_loss(autoencoder, critic=None, lpips=None, *, commitment: float 
             reconstruction = l1 + perceptual * found["lpips"]
         if critic is not None and batch["step"] >= critic_start:
             deception = -critic(made.picture).mean()
-            pulls = [jt.grad(term, made.picture) for term in (reconstruction, deception)]                  # [B, 3, H, W] each
-            weight = adversarial * adaptive_weight(made.picture, *pulls, autoencoder.decoder.conv_out.weight)
-            reconstruction = with_gradient(reconstruction + weight * deception, made.picture, pulls[0] + weight * pulls[1])
+            pulls = [
+                jt.grad(term, made.picture) for term in (reconstruction, deception)
+            ]  # [B, 3, H, W] each
+            weight = adversarial * adaptive_weight(
+                made.picture, *pulls, autoencoder.decoder.conv_out.weight
+            )
+            reconstruction = with_gradient(
+                reconstruction + weight * deception, made.picture, pulls[0] + weight * pulls[1]
+            )
             found.update(deception=deception, weight=weight)
-        to_entry, to_z = squared_error(made.z, made.quantized.detach()), squared_error(made.quantized, made.z.detach())
+        to_entry, to_z = (
+            squared_error(made.z, made.quantized.detach()),
+            squared_error(made.quantized, made.z.detach()),
+        )
         quantisation = commitment * to_entry + codebook * to_z
-        return {"loss": reconstruction + quantisation, **found, "codebook": quantisation,
-                **codebook_use(made.codes, autoencoder.config.codebook_size)}
+        return {
+            "loss": reconstruction + quantisation,
+            **found,
+            "codebook": quantisation,
+            **codebook_use(made.codes, autoencoder.config.codebook_size),
+        }
 
     return loss
 
 
 def critic_loss(autoencoder, critic) -> Callable:
-    """The function batch -> {"loss", "real", "fake"} that trains the critic: the hinge loss, and the mean logits of both kinds."""
+    """The function batch -> {"loss", "real", "fake"} that trains the critic: the hinge loss, and
+    the mean logits of both kinds.
+    """
+
     def loss(batch) -> Dict[str, object]:
         pictures = as_var(batch["pictures"])
         with jt.no_grad():
@@ -67,9 +99,11 @@ def hinge(real, fake):
 
 
 def adaptive_weight(picture, reconstruction_pull, deception_pull, last_layer):
-    """|d reconstruction / d last_layer| / (|d g / d last_layer| + 1e-4), at most 1e4, a constant (VQ-GAN, eq. 7).
+    """|d reconstruction / d last_layer| / (|d g / d last_layer| + 1e-4), at most 1e4, a constant
+    (VQ-GAN, eq. 7).
 
-    The pulls are the two terms' gradients at the decoder's picture [B, 3, H, W]; last_layer: the weight that made it.
+    The pulls are the two terms' gradients at the decoder's picture [B, 3, H, W]; last_layer: the
+    weight that made it.
     """
     norms = []
     for pull in (reconstruction_pull, deception_pull):
@@ -79,7 +113,9 @@ def adaptive_weight(picture, reconstruction_pull, deception_pull, last_layer):
 
 
 def with_gradient(value, x, gradient):
-    """`value`, as a function of x whose gradient is `gradient`: what led from x to it need not be walked back a second time."""
+    """`value`, as a function of x whose gradient is `gradient`: what led from x to it need not be
+    walked back a second time.
+    """
     return value.detach() + ((x - x.detach()) * gradient.detach()).sum()
 
 
@@ -89,9 +125,13 @@ def squared_error(a, b):
 
 
 def codebook_use(codes, codebook_size: int) -> Dict[str, object]:
-    """{"codes_used": share of entries that occur, "perplexity": exp of the entropy of their frequencies} of int codes [...]."""
+    """{"codes_used": share of entries that occur, "perplexity": exp of the entropy of their
+    frequencies} of int codes [...].
+    """
     flat = codes.reshape(-1)
-    counts = jt.ones(flat.shape).reindex_reduce("add", [codebook_size], ["@e0(i0)"], extras=[flat])         # [K]
+    counts = jt.ones(flat.shape).reindex_reduce(
+        "add", [codebook_size], ["@e0(i0)"], extras=[flat]
+    )  # [K]
     share = counts / float(flat.shape[0])
     entropy = -(share * jt.log(jt.maximum(share, 1e-20))).sum()
     return {"codes_used": (counts > 0).float32().mean(), "perplexity": jt.exp(entropy)}

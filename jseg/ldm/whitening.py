@@ -1,8 +1,11 @@
-"""The scale of an autoencoder's latents: a start from data before training, and the exact correction after it.
+"""The scale of an autoencoder's latents: a start from data before training, and the exact
+correction after it.
 
-The diffusion adds noise of unit variance to latents as they are (the release has no latent scale factor), so they have to have mean 0
-and variance 1 in every channel. Training does not see to that; `start_codebook` begins there and `standardize_latents` ends there.
+The diffusion adds noise of unit variance to latents as they are (the release has no latent scale
+factor), so they have to have mean 0 and variance 1 in every channel. Training does not see to that;
+`start_codebook` begins there and `standardize_latents` ends there.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,37 +13,49 @@ import numpy as np
 from jseg.nn.layers import to_tokens
 from jseg.runtime import jt
 
-ENCODED_AT_ONCE = 8                  # pictures
-FLOOR = 1e-4                         # least variance of a direction of the features that whitening stretches, relative to the largest
+ENCODED_AT_ONCE = 8  # pictures
+# least variance of a direction of the features that whitening stretches, relative to the largest
+FLOOR = 1e-4
 
 
 def start_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
-    """Whiten the latents of `pictures` (float32 [n, 3, H, W] in [-1, 1]) by quant_conv, and make some of them, by `seed`, the codebook.
+    """Whiten the latents of `pictures` (float32 [n, 3, H, W] in [-1, 1]) by quant_conv, and make
+    some of them, by `seed`, the codebook.
 
-    For an untrained network, once before the first step. Random features leave latents at a tenth of the unit scale and nearly on a
-    line, and entries within 1 / codebook_size of zero start far from all but a few of them, so a handful of entries wins every position
-    and the others are never moved. Entries that are latents are used from the first step on. Raises ValueError if there are fewer
-    latents than entries.
+    For an untrained network, once before the first step. Random features leave latents at a tenth
+    of the unit scale and nearly on a line, and entries within 1 / codebook_size of zero start far
+    from all but a few of them, so a handful of entries wins every position and the others are never
+    moved. Entries that are latents are used from the first step on. Raises ValueError if there are
+    fewer latents than entries.
     """
-    tokens = encoded(autoencoder, pictures, autoencoder.encoder)                                   # [n, D]
+    tokens = encoded(autoencoder, pictures, autoencoder.encoder)  # [n, D]
     entries = autoencoder.config.codebook_size
     if len(tokens) < entries:
-        raise ValueError("the codebook's %d entries are to start as latents, and these %d pictures have %d; give at least %d pictures"
-                         % (entries, len(pictures), len(tokens), -(-entries * len(pictures) // len(tokens))))
+        raise ValueError(
+            f"the codebook's {entries} entries are to start as latents, and these {len(pictures)} "
+            f"pictures have {len(tokens)}; give at least "
+            f"{-(-entries * len(pictures) // len(tokens))} pictures"
+        )
     mean = tokens.mean(0)
     variance, directions = np.linalg.eigh(np.cov(tokens - mean, rowvar=False, bias=True))
-    whiten = (directions / np.sqrt(np.maximum(variance, max(FLOOR * variance[-1], 1e-12)))) @ directions.T
+    whiten = (
+        directions / np.sqrt(np.maximum(variance, max(FLOOR * variance[-1], 1e-12)))
+    ) @ directions.T
     _assign(autoencoder.quant_conv, whiten, -whiten @ mean)
     chosen = np.random.default_rng(seed).choice(len(tokens), entries, replace=False)
-    autoencoder.quantize.embedding.weight.assign(jt.array(((tokens[chosen] - mean) @ whiten.T).astype(np.float32)))
+    autoencoder.quantize.embedding.weight.assign(
+        jt.array(((tokens[chosen] - mean) @ whiten.T).astype(np.float32))
+    )
     jt.sync(autoencoder.quantize.parameters())
 
 
 def restart_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
-    """`start_codebook` for a trained network: whitens again what training has flattened, and leaves the decoder's view of it as it was.
+    """`start_codebook` for a trained network: whitens again what training has flattened, and leaves
+    the decoder's view of it as it was.
 
-    The pull between latents and entries can press the latents into a plane, which costs the decoder a colour axis, while the features
-    before quant_conv still have it. Until quantised, every latent decodes as before.
+    The pull between latents and entries can press the latents into a plane, which costs the decoder
+    a colour axis, while the features before quant_conv still have it. Until quantised, every latent
+    decodes as before.
     """
     old, after = autoencoder.quant_conv, autoencoder.post_quant_conv
     (old_weight, old_bias), (weight, bias) = _arrays(old), _arrays(after)
@@ -51,19 +66,27 @@ def restart_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
 
 
 def standardize_latents(autoencoder, pictures: np.ndarray) -> float:
-    """Give the latents of `pictures` mean 0 and variance 1 in every channel without changing any reconstruction; returns the old scale.
+    """Give the latents of `pictures` mean 0 and variance 1 in every channel without changing any
+    reconstruction; returns the old scale.
 
-    Latents, codebook and the decoder's first layer are moved by one shift, rotation and uniform scale: nearest entries stay nearest
-    under no other linear map. A rotation exists that makes the variances of all channels equal (Schur and Horn).
+    Latents, codebook and the decoder's first layer are moved by one shift, rotation and uniform
+    scale: nearest entries stay nearest under no other linear map. A rotation exists that makes the
+    variances of all channels equal (Schur and Horn).
     """
     tokens = encoded(autoencoder, pictures, autoencoder.encode)
     mean, covariance = tokens.mean(0), np.cov(tokens, rowvar=False, bias=True)
     scale = float(np.sqrt(np.trace(covariance) / len(mean)))
-    move = balancing_rotation(covariance) / scale                                                  # z' = move (z - mean)
-    before, after, entries = autoencoder.quant_conv, autoencoder.post_quant_conv, autoencoder.quantize.embedding.weight
+    move = balancing_rotation(covariance) / scale  # z' = move (z - mean)
+    before, after, entries = (
+        autoencoder.quant_conv,
+        autoencoder.post_quant_conv,
+        autoencoder.quantize.embedding.weight,
+    )
     weight, bias = _arrays(before)
     _assign(before, move @ weight, move @ (bias - mean))
-    entries.assign(jt.array(((entries.numpy().astype(np.float64) - mean) @ move.T).astype(np.float32)))
+    entries.assign(
+        jt.array(((entries.numpy().astype(np.float64) - mean) @ move.T).astype(np.float32))
+    )
     weight, bias = _arrays(after)
     _assign(after, weight @ np.linalg.inv(move), bias + weight @ mean)
     entries.sync()
@@ -73,7 +96,8 @@ def standardize_latents(autoencoder, pictures: np.ndarray) -> float:
 def balancing_rotation(covariance: np.ndarray) -> np.ndarray:
     """An orthogonal R [D, D] for which all diagonal elements of R covariance R^T are equal.
 
-    One plane rotation puts the mean variance exactly on one axis, if the plane holds a smaller and a larger one; D - 1 of them do.
+    One plane rotation puts the mean variance exactly on one axis, if the plane holds a smaller and
+    a larger one; D - 1 of them do.
     """
     size = len(covariance)
     rotation, target = np.eye(size), np.trace(covariance) / size
@@ -85,9 +109,16 @@ def balancing_rotation(covariance: np.ndarray) -> np.ndarray:
         difference, middle = (c[i, i] - c[j, j]) / 2, (c[i, i] + c[j, j]) / 2
         radius = np.hypot(difference, c[i, j])
         # the variance along angle a in the plane is middle + radius cos(2 a - phase)
-        angle = (np.arctan2(c[i, j], difference) + np.arccos(np.clip((target - middle) / radius, -1, 1))) / 2
+        angle = (
+            np.arctan2(c[i, j], difference) + np.arccos(np.clip((target - middle) / radius, -1, 1))
+        ) / 2
         turn = np.eye(size)
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)
+        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = (
+            np.cos(angle),
+            np.sin(angle),
+            -np.sin(angle),
+            np.cos(angle),
+        )
         rotation = turn @ rotation
     return rotation
 
@@ -97,7 +128,9 @@ def encoded(autoencoder, pictures: np.ndarray, encode) -> np.ndarray:
     found = []
     with jt.no_grad():
         for start in range(0, len(pictures), ENCODED_AT_ONCE):
-            part = jt.array(np.ascontiguousarray(pictures[start:start + ENCODED_AT_ONCE], dtype=np.float32))
+            part = jt.array(
+                np.ascontiguousarray(pictures[start : start + ENCODED_AT_ONCE], dtype=np.float32)
+            )
             found.append(to_tokens(encode(part)).numpy())
     return np.concatenate(found).astype(np.float64)
 

@@ -1,6 +1,8 @@
-"""Jittor's first use on a machine: it compiles itself, for minutes, in a child process that can fail, be watched and be interrupted.
+"""Jittor's first use on a machine: it compiles itself, for minutes, in a child process that can
+fail, be watched and be interrupted.
 
-In this process a failure might abort it, and Ctrl-C would be answered by every compiling process with a traceback of its own.
+In this process a failure might abort it, and Ctrl-C would be answered by every compiling process
+with a traceback of its own.
 """
 
 from __future__ import annotations
@@ -24,9 +26,12 @@ from jseg.machine.facts import RuntimeProblem, inside_mpirun, jittor
 from jseg.machine.import_guard import wait_for
 
 MEMORY_PER_WORKER = 1 << 30  # bytes: Jittor's largest source file takes half of it in g++ 12
-DISK = 400 << 20             # bytes: 200 MB for the core and its operators, 60 MB for oneDNN, room for the compiler
+DISK = (
+    400 << 20
+)  # bytes: 200 MB for the core and its operators, 60 MB for oneDNN, room for the compiler
 
-# Jittor starts a compiling process for every 3 GiB of the machine's memory, whatever its cores and a container's limit are.
+# Jittor starts a compiling process for every 3 GiB of the machine's memory, whatever its cores and
+# a container's limit are.
 _CHILD = """
 import sys
 sys.path[:] = eval(sys.argv[1])
@@ -38,8 +43,12 @@ _PROGRESS = re.compile(rb"\((\d+)/(\d+)\) used:")
 
 
 def workers() -> int:
-    """How many compilers to run at once: one a core, as far as the memory goes, 16 at most (Jittor's own limit)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many compilers to run at once: one a core, as far as the memory goes, 16 at most
+    (Jittor's own limit).
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -51,12 +60,17 @@ def workers() -> int:
 
 
 def ensure(cache: str, tell: Callable[[str], None]) -> None:
-    """Compile Jittor into `cache` unless that is done; `tell` is given one line before it takes minutes. Raises RuntimeProblem.
+    """Compile Jittor into `cache` unless that is done; `tell` is given one line before it takes
+    minutes. Raises RuntimeProblem.
 
     Of several processes on a machine, under mpirun or not, one compiles and the others wait for it.
     """
     nvcc = os.environ.get("nvcc_path", "")
-    done = os.path.join(cache, f"jseg_ready_{jittor().text}_" + (hashlib.md5(nvcc.encode()).hexdigest()[:6] if nvcc else "cpu"))
+    done = os.path.join(
+        cache,
+        f"jseg_ready_{jittor().text}_"
+        + (hashlib.md5(nvcc.encode()).hexdigest()[:6] if nvcc else "cpu"),
+    )
     if os.path.isfile(done):
         return
     with _alone(os.path.join(cache, "jseg_compile.lock"), tell):
@@ -74,7 +88,9 @@ def _alone(path: str, tell: Callable[[str], None]) -> Iterator[None]:
             if not inside_mpirun():
                 tell("another process compiles Jittor here; this one waits for it")
             wait_for(file, path, tell, only_suspended=True)
-        except OSError:  # a file system without locks: Jittor's own lock still keeps the cache whole
+        except (
+            OSError
+        ):  # a file system without locks: Jittor's own lock still keeps the cache whole
             pass
         yield
 
@@ -85,18 +101,26 @@ def _compile(cache: str, done: str, tell: Callable[[str], None]) -> None:
     if cold:
         free = shutil.disk_usage(cache).free
         if free < DISK:
-            raise RuntimeProblem(f"{cache} has {free >> 20} MB left on its disk, compiling Jittor needs {DISK >> 20}: make room")
+            raise RuntimeProblem(
+                f"{cache} has {free >> 20} MB left on its disk, compiling Jittor needs "
+                f"{DISK >> 20}: make room"
+            )
         tell(f"the first use of Jittor here compiles it, for 1 to 10 minutes, once (into {cache})")
     start = time.time()
     _run(cache, cold)
     with open(done, "w") as file:
-        file.write("Jittor compiled and was imported with these settings; delete the whole folder, not this file alone\n")
+        file.write(
+            "Jittor compiled and was imported with these settings; delete the whole folder, not "
+            "this file alone\n"
+        )
     if cold:
         tell(f"Jittor is compiled ({time.time() - start:.0f} s)")
 
 
 def without_cuda() -> str:
-    """The way round a CUDA that Jittor cannot build on, as the end of a message; "" where CUDA is not used."""
+    """The way round a CUDA that Jittor cannot build on, as the end of a message; "" where CUDA is
+    not used.
+    """
     return "; nvcc_path= in the environment uses the CPU" if os.environ.get("nvcc_path") else ""
 
 
@@ -104,16 +128,26 @@ def _run(cache: str, cold: bool) -> None:
     log = os.path.join(cache, f"jseg_compile_{os.getpid()}.log")
     command = [sys.executable, "-u", "-c", _CHILD, repr(sys.path), str(workers())]
     with open(log, "wb") as file:
-        # A session of its own, so that Ctrl-C reaches this process alone, which ends the whole group.
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 env=_environment(), start_new_session=True)
+        # A session of its own, so that Ctrl-C reaches this process alone, which ends the whole
+        # group.
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+        )
         try:
             _watch(child, file, cold and sys.stderr.isatty())
             status = child.wait()
         finally:
             _end(child)
     if status:
-        raise RuntimeProblem(f"Jittor cannot be compiled here ({_cause(log, status)}){without_cuda()}; all of it is in {log}")
+        raise RuntimeProblem(
+            f"Jittor cannot be compiled here ({_cause(log, status)}){without_cuda()}; all of it "
+            f"is in {log}"
+        )
     for old in glob.glob(os.path.join(glob.escape(cache), "jseg_compile_*.log")):
         with contextlib.suppress(OSError):
             os.remove(old)
@@ -140,14 +174,18 @@ def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:
         steps = _PROGRESS.findall(chunk)
         if show and steps:
             done, total = (int(number) for number in steps[-1])
-            sys.stderr.write(f"\rjseg: compiling, {done} of {total} files, {time.time() - start:.0f} s ")
+            sys.stderr.write(
+                f"\rjseg: compiling, {done} of {total} files, {time.time() - start:.0f} s "
+            )
             sys.stderr.flush()
     if show:
         sys.stderr.write("\r" + " " * 60 + "\r")
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End the child and whatever it started; g++ removes its unfinished output when it is asked to end."""
+    """End the child and whatever it started; g++ removes its unfinished output when it is asked to
+    end.
+    """
     child.stdout.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -159,13 +197,21 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 def _cause(log: str, status: int) -> str:
     if status < 0:
-        return f"ended by {signal.Signals(-status).name}" + (", probably for want of memory" if status == -signal.SIGKILL else "")
+        return f"ended by {signal.Signals(-status).name}" + (
+            ", probably for want of memory" if status == -signal.SIGKILL else ""
+        )
     with open(log, errors="replace") as file:
         return telling_line(file.read())
 
 
 def telling_line(output: str) -> str:
     """The line of a compilation's output that names the cause, as far as one can tell."""
-    lines: List[str] = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line).strip() for line in re.split(r"[\r\n]+", output)]
-    marked = [line for line in lines if re.search(r"\berror:|\bError\b|Exception:|failed:|cannot |out of memory", line)]
+    lines: List[str] = [
+        re.sub(r"\x1b\[[0-9;]*[mK]", "", line).strip() for line in re.split(r"[\r\n]+", output)
+    ]
+    marked = [
+        line
+        for line in lines
+        if re.search(r"\berror:|\bError\b|Exception:|failed:|cannot |out of memory", line)
+    ]
     return ((marked or [line for line in lines if line] or ["no output"])[0])[:200]

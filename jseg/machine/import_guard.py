@@ -1,8 +1,8 @@
-"""What importing Jittor does to the process, undone: standard output, signals, random generators, TLS checks, children, and a wait
-for its lock that says nothing and hears nothing.
+"""What importing Jittor does to the process, undone: standard output, signals, random generators,
+TLS checks, children, and a wait for its lock that says nothing and hears nothing.
 
-Standard library and NumPy only; `runtime.py` imports Jittor within these. Facts about Jittor 1.3.11: src/utils/log.cc,
-jittor_utils/__init__.py.
+Standard library and NumPy only; `runtime.py` imports Jittor within these. Facts about Jittor
+1.3.11: src/utils/log.cc, jittor_utils/__init__.py.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ import time
 from types import ModuleType
 from typing import Callable, Iterator, Optional
 
-PATIENCE = 10.0                # seconds of waiting for another process before it is named
-PAUSE = 0.01                   # between two attempts: a process that compiles lets go between two operators alone
+PATIENCE = 10.0  # seconds of waiting for another process before it is named
+PAUSE = 0.01  # between two attempts: a process that compiles lets go between two operators alone
 
 
 @contextlib.contextmanager
 def process_kept() -> Iterator[None]:
-    """Undo what importing Jittor does to the process: standard output, signals, random generators, TLS checks."""
+    """Undo what importing Jittor does to the process: standard output, signals, random generators,
+    TLS checks.
+    """
     import numpy as np
 
     for kind in (np.float16, np.float32, np.float64):
-        np.finfo(kind)  # remembered by NumPy, which would warn later: Jittor's fast code rounds denormals to zero in the whole process
+        np.finfo(
+            kind
+        )  # remembered by NumPy, which would warn later: Jittor's fast code rounds denormals to zero in the whole process
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
     states = random.getstate(), np.random.get_state()
     context = ssl._create_default_https_context
@@ -39,8 +43,9 @@ def process_kept() -> Iterator[None]:
         with stdout_to_stderr():
             yield
     finally:
-        # Jittor seeds both generators from the clock, ends the process at Ctrl-C without a chance to finish a file, ends it
-        # when any child process is killed, and switches certificate checks off for every download in the process.
+        # Jittor seeds both generators from the clock, ends the process at Ctrl-C without a chance
+        # to finish a file, ends it when any child process is killed, and switches certificate
+        # checks off for every download in the process.
         random.setstate(states[0])
         np.random.set_state(states[1])
         ssl._create_default_https_context = context
@@ -51,7 +56,9 @@ def process_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C back while Jittor's own handler is in place, which ends the process with words of its own; then Python's answers it."""
+    """Hold Ctrl-C back while Jittor's own handler is in place, which ends the process with words of
+    its own; then Python's answers it.
+    """
     handler = signal.getsignal(signal.SIGINT)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -81,7 +88,9 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 def end_pool(jittor_utils: ModuleType) -> None:
-    """End the compiling processes that Jittor's import starts and keeps: each would answer Ctrl-C with a traceback of its own."""
+    """End the compiling processes that Jittor's import starts and keeps: each would answer Ctrl-C
+    with a traceback of its own.
+    """
     if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
         atexit.unregister(jittor_utils.pool_cleanup)
         jittor_utils.pool_cleanup()
@@ -89,7 +98,8 @@ def end_pool(jittor_utils: ModuleType) -> None:
 
 
 def wait_aloud(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
-    """Have jittor_utils.lock say for which process it waits; one that is suspended would hold up every other for good.
+    """Have jittor_utils.lock say for which process it waits; one that is suspended would hold up
+    every other for good.
 
     Jittor imports, and compiles operators that come with files of their own, under this lock.
     """
@@ -105,8 +115,8 @@ def wait_aloud(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
 
 
 def wait_for_compilers(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
-    """Wait until no process compiles an operator, before this one begins to: Jittor's own wait for that, in C++, can say nothing and
-    hears no Ctrl-C."""
+    """Wait until no process compiles an operator, before this one begins to: Jittor's own wait for
+    that, in C++, can say nothing and hears no Ctrl-C."""
     if not _known(lock):
         return
     with contextlib.suppress(OSError), open(lock.lock_path, "r+") as file:
@@ -115,15 +125,20 @@ def wait_for_compilers(lock: Optional[ModuleType], tell: Callable[[str], None]) 
 
 def _known(lock: Optional[ModuleType]) -> bool:
     """Whether Jittor locks, and in the way of Jittor 1.3.11."""
-    return all(hasattr(lock, name) for name in ("jittor_lock", "lock_path")) and not getattr(lock, "disable_lock", False)
+    return all(hasattr(lock, name) for name in ("jittor_lock", "lock_path")) and not getattr(
+        lock, "disable_lock", False
+    )
 
 
-def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool = False, kind: str = "FLOCK") -> None:
-    """Lock `file`, which is open at `path`; after PATIENCE seconds `tell` is given one line with the process that holds it.
+def wait_for(
+    file, path: str, tell: Callable[[str], None], only_suspended: bool = False, kind: str = "FLOCK"
+) -> None:
+    """Lock `file`, which is open at `path`; after PATIENCE seconds `tell` is given one line with
+    the process that holds it.
 
-    only_suspended: the line is for a holder that is suspended alone. kind: "FLOCK", or "POSIX" for fcntl's locks, which know nothing
-    of the others. Ctrl-C ends the waiting, also while it is held back (`ctrl_c_waits`). Raises OSError where the file system knows no
-    locks.
+    only_suspended: the line is for a holder that is suspended alone. kind: "FLOCK", or "POSIX" for
+    fcntl's locks, which know nothing of the others. Ctrl-C ends the waiting, also while it is held
+    back (`ctrl_c_waits`). Raises OSError where the file system knows no locks.
     """
     lock = fcntl.flock if kind == "FLOCK" else fcntl.lockf
     look = time.monotonic() + PATIENCE
@@ -131,7 +146,7 @@ def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool 
         try:
             lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except (BlockingIOError, PermissionError):   # lockf may give either
+        except (BlockingIOError, PermissionError):  # lockf may give either
             pass
         if signal.SIGINT in signal.sigpending():
             raise KeyboardInterrupt
@@ -148,24 +163,41 @@ def wait_for(file, path: str, tell: Callable[[str], None], only_suspended: bool 
 def waiting_line(path: str, process: Optional[int], suspended: bool) -> str:
     """What is said of the process that is waited for."""
     if process is None:
-        return f"waiting for another process, which holds Jittor's lock {path}; Ctrl-C ends the waiting"
+        return (
+            f"waiting for another process, which holds Jittor's lock {path}; Ctrl-C ends the "
+            "waiting"
+        )
     if suspended:
-        return (f"waiting for process {process}, which holds Jittor's lock {path} and is suspended: let it go on (fg in its terminal, or "
-                f"kill -CONT {process}), or end it; Ctrl-C ends the waiting")
-    return f"waiting for process {process}, which holds Jittor's lock {path}; Ctrl-C ends the waiting"
+        return (
+            f"waiting for process {process}, which holds Jittor's lock {path} and is suspended: "
+            f"let it go on (fg in its terminal, or kill -CONT {process}), or end it; Ctrl-C ends "
+            "the waiting"
+        )
+    return (
+        f"waiting for process {process}, which holds Jittor's lock {path}; Ctrl-C ends the waiting"
+    )
 
 
 def holder(path: str, kind: str = "FLOCK") -> Optional[int]:
-    """The process that has locked the file by this kind of lock, None where the system does not tell."""
+    """The process that has locked the file by this kind of lock, None where the system does not
+    tell.
+    """
     try:
         inode = str(os.stat(path).st_ino)
         with open("/proc/locks", encoding="ascii") as file:
             rows = [line.split() for line in file]
     except (OSError, ValueError):
         return None
-    # "1: FLOCK ADVISORY WRITE 1806 fe:00:2508737 0 EOF"; those who wait have an arrow before the kind.
+    # "1: FLOCK ADVISORY WRITE 1806 fe:00:2508737 0 EOF"; those who wait have an arrow before the
+    # kind.
     for row in rows:
-        if len(row) > 5 and row[1] == kind and row[5].rpartition(":")[2] == inode and row[4].isdigit() and row[4] != "0":
+        if (
+            len(row) > 5
+            and row[1] == kind
+            and row[5].rpartition(":")[2] == inode
+            and row[4].isdigit()
+            and row[4] != "0"
+        ):
             return int(row[4])
     return None
 

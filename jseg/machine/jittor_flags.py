@@ -1,7 +1,9 @@
-"""Jittor's flags in the environment: Jittor reads every one of them under its own name, and ends the process over some.
+"""Jittor's flags in the environment: Jittor reads every one of them under its own name, and ends
+the process over some.
 
-`runtime.py` asks before it imports Jittor; `numeric` also goes into the records of results. Standard library only. The names are those
-of Jittor 1.3.11: DEFINE_FLAG in its C++ sources, os.environ in compiler.py, compile_extern.py and jittor_utils/__init__.py.
+`runtime.py` asks before it imports Jittor; `numeric` also goes into the records of results.
+Standard library only. The names are those of Jittor 1.3.11: DEFINE_FLAG in its C++ sources,
+os.environ in compiler.py, compile_extern.py and jittor_utils/__init__.py.
 """
 
 from __future__ import annotations
@@ -18,31 +20,96 @@ from jseg.machine import facts
 from jseg.machine.facts import Fact, RuntimeProblem
 
 INTEGERS = (
-    "log_silent", "log_v", "log_sync", "use_cuda", "device_id", "sync_run", "lazy_execution", "auto_mixed_precision_level", "amp_reg",
-    "use_tensorcore", "auto_convert_64_to_32", "try_use_32bit_index", "conv_opt", "enable_tuner", "gopt_disable", "para_opt_level",
-    "jit_search_kernel", "use_parallel_op_compiler", "trace_py_var", "trace_var_data", "check_graph", "profiler_enable",
-    "profile_memory_enable", "use_sfrl_allocator", "use_nfef_allocator", "use_stat_allocator", "use_temp_allocator",
-    "use_cuda_managed_allocator", "use_cuda_host_allocator", "cpu_mem_limit", "device_mem_limit", "gdb_attach", "use_threading")
-SWITCHES = ("use_mkl", "use_mpi", "use_nccl", "use_cutt", "use_cutlass", "use_data_gz", "disable_lock", "no_grad", "no_fuse")
+    "log_silent",
+    "log_v",
+    "log_sync",
+    "use_cuda",
+    "device_id",
+    "sync_run",
+    "lazy_execution",
+    "auto_mixed_precision_level",
+    "amp_reg",
+    "use_tensorcore",
+    "auto_convert_64_to_32",
+    "try_use_32bit_index",
+    "conv_opt",
+    "enable_tuner",
+    "gopt_disable",
+    "para_opt_level",
+    "jit_search_kernel",
+    "use_parallel_op_compiler",
+    "trace_py_var",
+    "trace_var_data",
+    "check_graph",
+    "profiler_enable",
+    "profile_memory_enable",
+    "use_sfrl_allocator",
+    "use_nfef_allocator",
+    "use_stat_allocator",
+    "use_temp_allocator",
+    "use_cuda_managed_allocator",
+    "use_cuda_host_allocator",
+    "cpu_mem_limit",
+    "device_mem_limit",
+    "gdb_attach",
+    "use_threading",
+)
+SWITCHES = (
+    "use_mkl",
+    "use_mpi",
+    "use_nccl",
+    "use_cutt",
+    "use_cutlass",
+    "use_data_gz",
+    "disable_lock",
+    "no_grad",
+    "no_fuse",
+)
 PROGRAMS = ("cc_path", "nvcc_path", "gdb_path", "python_config_path")
-# An empty value of these says something: no CUDA, no debugger, no flags. Any other flag that is set and empty is as good as unset.
+# An empty value of these says something: no CUDA, no debugger, no flags. Any other flag that is set
+# and empty is as good as unset.
 EMPTY_COUNTS = ("nvcc_path", "gdb_path", "cc_flags", "nvcc_flags", "kernel_flags")
 OTHERS = ("mpicc_path", "cache_name", "JITTOR_HOME", "log_vprefix", "FIX_TORCH_ERROR")
 
 # What changes computed numbers, and the value that Jittor has by itself; None: it has none.
 NUMERIC = {
-    "auto_mixed_precision_level": "0", "amp_reg": "0", "use_tensorcore": "0", "auto_convert_64_to_32": "1", "try_use_32bit_index": "0",
-    "th_mode": None, "node_order": None, "reuse_array": None, "compile_options": None, "exclude_pass": None,
-    "enable_tuner": "1", "conv_opt": "0", "gopt_disable": "0", "no_fuse": "0", "para_opt_level": "3", "jit_search_kernel": "0",
-    "use_mkl": "1", "cc_flags": None, "kernel_flags": None, "nvcc_flags": None, "debug": "0", "NVIDIA_TF32_OVERRIDE": None,
+    "auto_mixed_precision_level": "0",
+    "amp_reg": "0",
+    "use_tensorcore": "0",
+    "auto_convert_64_to_32": "1",
+    "try_use_32bit_index": "0",
+    "th_mode": None,
+    "node_order": None,
+    "reuse_array": None,
+    "compile_options": None,
+    "exclude_pass": None,
+    "enable_tuner": "1",
+    "conv_opt": "0",
+    "gopt_disable": "0",
+    "no_fuse": "0",
+    "para_opt_level": "3",
+    "jit_search_kernel": "0",
+    "use_mkl": "1",
+    "cc_flags": None,
+    "kernel_flags": None,
+    "nvcc_flags": None,
+    "debug": "0",
+    "NVIDIA_TF32_OVERRIDE": None,
 }
-# Never passed on: without gradients nothing learns, and SKEY has Jittor report to a course's server.
+# Never passed on: without gradients nothing learns, and SKEY has Jittor report to a course's
+# server.
 NEVER = ("no_grad", "SKEY")
 
 
 def check() -> Fact:
-    """The flags that are set, and the first one with a value that Jittor would crash over or ignore without a word."""
-    found = {name: os.environ[name] for name in INTEGERS + SWITCHES + PROGRAMS + OTHERS if os.environ.get(name, "") != ""}
+    """The flags that are set, and the first one with a value that Jittor would crash over or ignore
+    without a word.
+    """
+    found = {
+        name: os.environ[name]
+        for name in INTEGERS + SWITCHES + PROGRAMS + OTHERS
+        if os.environ.get(name, "") != ""
+    }
     text = ", ".join(f"{name}={value}" for name, value in found.items()) or "none is set"
 
     for name, value in found.items():
@@ -60,7 +127,10 @@ def _misread(name: str, value: str) -> str:
         return f"is not a whole number, which Jittor expects: unset {name}, or give a number"
     if name == "trace_py_var" and int(value) and sys.version_info >= (3, 11):
         version = platform.python_version()
-        return f"makes every computation fail, for Jittor cannot trace Python {version}: unset trace_py_var, or use Python 3.8 to 3.10"
+        return (
+            f"makes every computation fail, for Jittor cannot trace Python {version}: unset "
+            "trace_py_var, or use Python 3.8 to 3.10"
+        )
     if name in SWITCHES and value.strip() not in ("0", "1"):
         return f"is neither 0 nor 1, and Jittor would take it for 0: unset {name}, or give 0 or 1"
     if name in PROGRAMS and not shutil.which(value):
@@ -74,10 +144,21 @@ def _misread(name: str, value: str) -> str:
 
 
 def suspects() -> str:
-    """The end of a message about a Jittor that fails: which flags are set that change what it does; "" where none is."""
-    names = [name for name in INTEGERS if not name.startswith("log_") and name != "use_cuda" and os.environ.get(name)]
+    """The end of a message about a Jittor that fails: which flags are set that change what it does;
+    "" where none is.
+    """
+    names = [
+        name
+        for name in INTEGERS
+        if not name.startswith("log_") and name != "use_cuda" and os.environ.get(name)
+    ]
     said = ", ".join(f"{name}={os.environ[name]}" for name in names)
-    return f"; {said} in the environment may be why: unset {'it' if len(names) == 1 else 'them'} and start again" if names else ""
+    return (
+        f"; {said} in the environment may be why: unset {'it' if len(names) == 1 else 'them'} and "
+        "start again"
+        if names
+        else ""
+    )
 
 
 def wanted_cuda() -> int:
@@ -86,31 +167,45 @@ def wanted_cuda() -> int:
 
 
 def no_cuda() -> str:
-    """Why use_cuda in the environment cannot be had, with the remedy; "" if CUDA is there, as far as can be told before Jittor is."""
+    """Why use_cuda in the environment cannot be had, with the remedy; "" if CUDA is there, as far
+    as can be told before Jittor is.
+    """
     cuda = facts.cuda()
     if cuda.nvcc and (cuda.devices or facts.driver() is not None):
         return ""
     reason = f"{cuda.reason}, but no NVIDIA driver answers" if cuda.nvcc else cuda.reason
-    return f"use_cuda={os.environ['use_cuda']} in the environment asks for CUDA: {reason}; or unset use_cuda to use the CPU"
+    return (
+        f"use_cuda={os.environ['use_cuda']} in the environment asks for CUDA: {reason}; or unset "
+        "use_cuda to use the CPU"
+    )
 
 
 def numeric() -> Dict[str, str]:
-    """The flags set by the user that change computed numbers: {name: value} of those that differ from what Jittor has by itself."""
+    """The flags set by the user that change computed numbers: {name: value} of those that differ
+    from what Jittor has by itself.
+    """
     found = {name: " ".join(os.environ.get(name, "").split()) for name in NUMERIC}
     return {name: value for name, value in found.items() if value and value != NUMERIC[name]}
 
 
 def record() -> Dict[str, Dict[str, str]]:
-    """For the settings of results: {"jittor_flags": `numeric`}, or nothing where no such flag is set, as before there was a record."""
+    """For the settings of results: {"jittor_flags": `numeric`}, or nothing where no such flag is
+    set, as before there was a record.
+    """
     found = numeric()
     return {"jittor_flags": found} if found else {}
 
 
 @contextlib.contextmanager
 def withheld() -> Iterator[None]:
-    """Hide from Jittor, while it is imported, what is empty or never meant, and use_cuda, over which its C++ side ends the process."""
-    names = [name for name in INTEGERS + SWITCHES + PROGRAMS + OTHERS
-             if name not in EMPTY_COUNTS and os.environ.get(name) == ""]
+    """Hide from Jittor, while it is imported, what is empty or never meant, and use_cuda, over
+    which its C++ side ends the process.
+    """
+    names = [
+        name
+        for name in INTEGERS + SWITCHES + PROGRAMS + OTHERS
+        if name not in EMPTY_COUNTS and os.environ.get(name) == ""
+    ]
     names += [name for name in NEVER + ("use_cuda",) if os.environ.get(name)]
     before = {name: os.environ.pop(name) for name in names}
     try:
@@ -120,9 +215,15 @@ def withheld() -> Iterator[None]:
 
 
 def switch_on(jittor) -> None:
-    """Give Jittor the user's use_cuda, which was withheld. Raises RuntimeProblem where there is no CUDA after all."""
+    """Give Jittor the user's use_cuda, which was withheld. Raises RuntimeProblem where there is no
+    CUDA after all.
+    """
     value = wanted_cuda()
     if value and not jittor.has_cuda:
-        raise RuntimeProblem(no_cuda() or f"use_cuda={value} in the environment asks for CUDA, which this Jittor lacks: unset use_cuda")
+        raise RuntimeProblem(
+            no_cuda()
+            or f"use_cuda={value} in the environment asks for CUDA, which this Jittor lacks: "
+            "unset use_cuda"
+        )
     if value:
         jittor.flags.use_cuda = value

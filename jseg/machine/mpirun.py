@@ -1,4 +1,6 @@
-"""What Open MPI's mpirun tells a process in the environment, and what becomes of it before MPI itself is there. Standard library only."""
+"""What Open MPI's mpirun tells a process in the environment, and what becomes of it before MPI
+itself is there. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import os
 import re
 from typing import Dict, Mapping
 
-# How the launchers of MPI (Open MPI, PMIx, PMI of MPICH and SLURM, MVAPICH, Intel MPI) tell a process that it is one of several.
+# How the launchers of MPI (Open MPI, PMIx, PMI of MPICH and SLURM, MVAPICH, Intel MPI) tell a
+# process that it is one of several.
 _LAUNCHERS = re.compile(r"(OMPI|PMIX|PMI|PRTE|ORTE|OPAL|MPI|MPICH|MV2|I_MPI|HYDRA|HYDI|SLURM)_")
 
 
@@ -16,15 +19,23 @@ def local_rank() -> int:
 
 
 def own_gpu(count: int) -> str:
-    """CUDA_VISIBLE_DEVICES for this process alone: one of the `count` GPUs that CUDA sees, dealt to a machine's processes in turn.
+    """CUDA_VISIBLE_DEVICES for this process alone: one of the `count` GPUs that CUDA sees, dealt to
+    a machine's processes in turn.
 
-    The user's list, of numbers or UUIDs, is kept to: CUDA sees its entries up to the first that names no GPU.
+    The user's list, of numbers or UUIDs, is kept to: CUDA sees its entries up to the first that
+    names no GPU.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [str(number) for number in range(count)] if given is None else [entry.strip() for entry in given.split(",")][:count]
+    gpus = (
+        [str(number) for number in range(count)]
+        if given is None
+        else [entry.strip() for entry in given.split(",")][:count]
+    )
     return gpus[local_rank() % len(gpus)]
 
 
 def without(environment: Mapping[str, str]) -> Dict[str, str]:
-    """The environment of a child that is no process of the MPI program: it would announce itself under its parent's rank and fail."""
+    """The environment of a child that is no process of the MPI program: it would announce itself
+    under its parent's rank and fail.
+    """
     return {name: value for name, value in environment.items() if not _LAUNCHERS.match(name)}

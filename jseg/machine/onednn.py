@@ -1,8 +1,10 @@
-"""oneDNN, which makes Jittor's CPU convolutions 50 times faster: in place and whole before Jittor is imported, or refused.
+"""oneDNN, which makes Jittor's CPU convolutions 50 times faster: in place and whole before Jittor
+is imported, or refused.
 
-Jittor fetches oneDNN itself, from its makers' server or from the package jittor_offline, and unpacks it in place: an interrupted
-import leaves half a folder behind, which it then takes for a whole one. Here the archive of jittor_offline is unpacked beside
-the place and moved there in one step. Mirrors `install_mkl` of jittor/compile_extern.py (names and checksums of the archives).
+Jittor fetches oneDNN itself, from its makers' server or from the package jittor_offline, and
+unpacks it in place: an interrupted import leaves half a folder behind, which it then takes for a
+whole one. Here the archive of jittor_offline is unpacked beside the place and moved there in one
+step. Mirrors `install_mkl` of jittor/compile_extern.py (names and checksums of the archives).
 """
 
 from __future__ import annotations
@@ -20,15 +22,30 @@ from typing import Optional
 
 from jseg.machine.facts import Fact, RuntimeProblem
 
-ARCHIVES = {"x86_64": ("dnnl_lnx_2.2.0_cpu_gomp", "35bbbdf550a9d8ad54db798e372000f6"),
-            "aarch64": ("dnnl_lnx_2.2.0_cpu_gomp_aarch64", "72cf9b0b8fd6c3c786d35a9daaee22b8")}
-HEADERS = ("include/mkldnn.hpp", "include/dnnl.hpp", "include/oneapi/dnnl/dnnl.hpp", "include/oneapi/dnnl/dnnl.h",
-           "include/oneapi/dnnl/dnnl_types.h", "include/oneapi/dnnl/dnnl_config.h", "include/oneapi/dnnl/dnnl_version.h")
+ARCHIVES = {
+    "x86_64": ("dnnl_lnx_2.2.0_cpu_gomp", "35bbbdf550a9d8ad54db798e372000f6"),
+    "aarch64": ("dnnl_lnx_2.2.0_cpu_gomp_aarch64", "72cf9b0b8fd6c3c786d35a9daaee22b8"),
+}
+HEADERS = (
+    "include/mkldnn.hpp",
+    "include/dnnl.hpp",
+    "include/oneapi/dnnl/dnnl.hpp",
+    "include/oneapi/dnnl/dnnl.h",
+    "include/oneapi/dnnl/dnnl_types.h",
+    "include/oneapi/dnnl/dnnl_config.h",
+    "include/oneapi/dnnl/dnnl_version.h",
+)
 
 
 def wanted() -> bool:
-    """Whether oneDNN is our business: not where the user set use_mkl=0, nor where Jittor has no archive for Linux."""
-    return os.environ.get("use_mkl", "1") == "1" and sys.platform == "linux" and platform.machine() in ARCHIVES
+    """Whether oneDNN is our business: not where the user set use_mkl=0, nor where Jittor has no
+    archive for Linux.
+    """
+    return (
+        os.environ.get("use_mkl", "1") == "1"
+        and sys.platform == "linux"
+        and platform.machine() in ARCHIVES
+    )
 
 
 def folder(jittor_home: str) -> str:
@@ -37,14 +54,22 @@ def folder(jittor_home: str) -> str:
 
 
 def is_whole(place: str) -> bool:
-    """Whether the headers and the complete library lie there (an ELF file's section table is its end, so a cut file lacks it)."""
+    """Whether the headers and the complete library lie there (an ELF file's section table is its
+    end, so a cut file lacks it).
+    """
     if not all(os.path.isfile(os.path.join(place, header)) for header in HEADERS):
         return False
     try:
         with open(os.path.join(place, "lib", "libmkldnn.so"), "rb") as library:
             head = library.read(64)
-            offset, (size, count) = struct.unpack_from("<Q", head, 0x28)[0], struct.unpack_from("<HH", head, 0x3A)
-            return head[:5] == b"\x7fELF\x02" and os.fstat(library.fileno()).st_size >= offset + size * count
+            offset, (size, count) = (
+                struct.unpack_from("<Q", head, 0x28)[0],
+                struct.unpack_from("<HH", head, 0x3A),
+            )
+            return (
+                head[:5] == b"\x7fELF\x02"
+                and os.fstat(library.fileno()).st_size >= offset + size * count
+            )
     except (OSError, struct.error):
         return False
 
@@ -70,12 +95,17 @@ def fact(jittor_home: str) -> Fact:
         return Fact(f"2.2.0, {place}")
     if archive():
         return Fact(f"2.2.0, to be unpacked from {archive()}")
-    return Fact("missing", "oneDNN is missing, without which convolutions are about 50 times slower: "
-                           f"{sys.executable} -m pip install jittor_offline (or set use_mkl=0 to do without)")
+    return Fact(
+        "missing",
+        "oneDNN is missing, without which convolutions are about 50 times slower: "
+        f"{sys.executable} -m pip install jittor_offline (or set use_mkl=0 to do without)",
+    )
 
 
 def prepare(jittor_home: str) -> None:
-    """Put oneDNN where Jittor expects it; heal a half-unpacked folder; raise RuntimeProblem where there is none to be had."""
+    """Put oneDNN where Jittor expects it; heal a half-unpacked folder; raise RuntimeProblem where
+    there is none to be had.
+    """
     if not wanted():
         return
     place = folder(jittor_home)
@@ -83,12 +113,18 @@ def prepare(jittor_home: str) -> None:
         return
     source = archive()
     if source is None and os.path.lexists(place):
-        raise RuntimeProblem(f"oneDNN in {place} is incomplete: delete that folder and {sys.executable} -m pip install jittor_offline")
+        raise RuntimeProblem(
+            f"oneDNN in {place} is incomplete: delete that folder and {sys.executable} -m pip "
+            "install jittor_offline"
+        )
     if source is None:
         raise RuntimeProblem(fact(jittor_home).problem)
     with open(source, "rb") as file:
         if hashlib.md5(file.read()).hexdigest() != ARCHIVES[platform.machine()][1]:
-            raise RuntimeProblem(f"{source} is damaged: {sys.executable} -m pip install --force-reinstall --no-deps jittor_offline")
+            raise RuntimeProblem(
+                f"{source} is damaged: {sys.executable} -m pip install --force-reinstall "
+                "--no-deps jittor_offline"
+            )
     _unpack(source, place)
 
 
@@ -100,13 +136,19 @@ def _unpack(source: str, place: str) -> None:
     try:
         with tarfile.open(source) as tar:
             members = [member for member in tar.getmembers() if "/examples" not in member.name]
-            tar.extractall(temporary, members, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            tar.extractall(
+                temporary,
+                members,
+                **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}),
+            )
         if os.path.lexists(place) and not is_whole(place):
             os.rename(place, os.path.join(temporary, "broken"))
         if not os.path.lexists(place):
             os.rename(os.path.join(temporary, os.path.basename(place)), place)
     except (OSError, tarfile.TarError) as error:
         if not is_whole(place):  # another process may have been first
-            raise RuntimeProblem(f"oneDNN cannot be unpacked into {parent} ({error}): make room or make it writable") from None
+            raise RuntimeProblem(
+                f"oneDNN cannot be unpacked into {parent} ({error}): make room or make it writable"
+            ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

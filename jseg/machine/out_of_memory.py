@@ -1,7 +1,9 @@
-"""Memory that runs out while a command computes: one line with the options that help, in the order in which they help.
+"""Memory that runs out while a command computes: one line with the options that help, in the order
+in which they help.
 
-What reaches Python is an exception (`is_shortage`). Jittor's own allocator on the CPU passes a null pointer on instead, over which the
-process dies: `watch` has that answered with the same line. Where the system kills the process, nobody is left to answer.
+What reaches Python is an exception (`is_shortage`). Jittor's own allocator on the CPU passes a null
+pointer on instead, over which the process dies: `watch` has that answered with the same line. Where
+the system kills the process, nobody is left to answer.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from typing import Callable, List, Optional, Sequence
 
 from jseg.machine.facts import RuntimeProblem
 
-# NumPy and Pillow raise MemoryError; these are oneDNN's, Jittor's, CUDA's, cuDNN's, cuBLAS's, the C++ library's and the compiler's words.
-_SIGNS = re.compile(r"could not create a memory object|unable to alloc|memory ?allocation|out[ _]of[ _]memory|bad_alloc|_alloc_failed|"
-                    r"cannot allocate memory", re.I)
+# NumPy and Pillow raise MemoryError; these are oneDNN's, Jittor's, CUDA's, cuDNN's, cuBLAS's, the
+# C++ library's and the compiler's words.
+_SIGNS = re.compile(
+    r"could not create a memory object|unable to alloc|memory ?allocation|out[ _]of[ _]memory|bad_alloc|_alloc_failed|"
+    r"cannot allocate memory",
+    re.I,
+)
 _CUDA_SIGNS = re.compile(r"cuda|cudnn|cublas|cufft|cusparse|nccl", re.I)
 # No block lies below this address: what faults there is an offset from a null pointer.
 _NULL = """
@@ -51,7 +57,9 @@ _running: List[Callable[[bool], str]] = []
 
 
 def begin(name: str, module: Optional[object], argv: Optional[Sequence[str]]) -> None:
-    """The command `name`, whose `module` has a parser() for `argv`, begins: its options are those that a line names."""
+    """The command `name`, whose `module` has a parser() for `argv`, begins: its options are those
+    that a line names.
+    """
     _running[:] = [lambda cuda: f"jseg {name}: {line(name, _parsed(module, argv), cuda)}"]
 
 
@@ -59,7 +67,11 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an exception means that memory ran out."""
     if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and not isinstance(error, RuntimeProblem) and bool(_SIGNS.search(_reason(error)))
+    return (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, RuntimeProblem)
+        and bool(_SIGNS.search(_reason(error)))
+    )
 
 
 def told(error: BaseException) -> str:
@@ -69,27 +81,40 @@ def told(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The part of Jittor's message that tells the cause: what is before it names sources and shapes."""
+    """The part of Jittor's message that tells the cause: what is before it names sources and
+    shapes.
+    """
     return str(error).rpartition("[Reason]:")[2]
 
 
-def _parsed(module: Optional[object], argv: Optional[Sequence[str]]) -> Optional[argparse.Namespace]:
+def _parsed(
+    module: Optional[object], argv: Optional[Sequence[str]]
+) -> Optional[argparse.Namespace]:
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(
+            nowhere
+        ), contextlib.redirect_stderr(nowhere):
             return module.parser().parse_args(argv)
     except (AttributeError, SystemExit):
         return None
 
 
 def line(name: str, options: Optional[argparse.Namespace], cuda: bool) -> str:
-    """What ran out and what helps; `options`: those that the command was called with, None where they are not known."""
+    """What ran out and what helps; `options`: those that the command was called with, None where
+    they are not known.
+    """
     remedies = _remedies(name, options, cuda) if options is not None else []
-    remedies.append("close other programs that use the GPU" if cuda else "close other programs, or use a machine with more memory")
+    remedies.append(
+        "close other programs that use the GPU"
+        if cuda
+        else "close other programs, or use a machine with more memory"
+    )
     return f"{'the memory of the GPU' if cuda else 'memory'} ran out: {'; or '.join(remedies)}"
 
 
 def _remedies(name: str, options: argparse.Namespace, cuda: bool) -> List[str]:
     """Options that can still help, the best first."""
+
     def has(option: str) -> bool:
         return hasattr(options, option)
 
@@ -99,10 +124,15 @@ def _remedies(name: str, options: argparse.Namespace, cuda: bool) -> List[str]:
         world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
         at_a_time = options.micro_batch or -(-options.batch_size // world)
         if at_a_time > 1:
-            found.append(f"give --micro_batch {at_a_time // 2} (it is {at_a_time}; the update stays the same)")
+            found.append(
+                f"give --micro_batch {at_a_time // 2} (it is {at_a_time}; the update stays the "
+                "same)"
+            )
         if has("recompute") and not options.recompute:
             found.append("give --recompute (slower; the update stays the same)")
-        found += ["give a smaller --crop"] if has("crop") else ["give a smaller --width and --height"]
+        found += (
+            ["give a smaller --crop"] if has("crop") else ["give a smaller --width and --height"]
+        )
         found.append("take a smaller --preset")
     elif has("batch_size"):
         batch_size = options.batch_size or (5 if cuda else 1)  # the test command's own choice
@@ -116,7 +146,9 @@ def _remedies(name: str, options: argparse.Namespace, cuda: bool) -> List[str]:
 
 
 def watch(jt) -> None:
-    """Have a null pointer that Jittor takes for memory end the process with the line and exit code 2; outside a command nothing changes."""
+    """Have a null pointer that Jittor takes for memory end the process with the line and exit code
+    2; outside a command nothing changes.
+    """
     if not _running or sys.platform != "linux":
         return
     import numpy as np

@@ -1,4 +1,5 @@
-"""The standard streams of a command: none is missing, and standard error never ends or spoils the work.
+"""The standard streams of a command: none is missing, and standard error never ends or spoils the
+work.
 
 A daemon or a cron job may start without them, a terminal may be closed, the disk of a log may fill
 up, and the `tee` behind a pipe may be gone before the command that writes to it.

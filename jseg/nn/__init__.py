@@ -1,1 +1,3 @@
-"""Layers and operators: each compiled operator beside its twin in plain Jittor; docs/kernels.md measures them."""
+"""Layers and operators: each compiled operator beside its twin in plain Jittor; docs/kernels.md
+measures them.
+"""

@@ -1,9 +1,12 @@
 """The C++ and CUDA source of `jseg.nn.attention`; no size is written into it but the tiles'."""
+
 from jseg.nn.kernels import PRODUCTS_HEADER
 
-WIDEST = 128                               # channels of a head that the CUDA source has room for
+WIDEST = 128  # channels of a head that the CUDA source has room for
 
-CPU_HEADER = PRODUCTS_HEADER + """
+CPU_HEADER = (
+    PRODUCTS_HEADER
+    + """
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -75,6 +78,7 @@ inline bool head_backward(long length, long others, long d, float scale, const f
 }
 }
 """
+)
 
 CPU_FORWARD = """
 long heads = in0_shape0, length = in0_shape1, others = in1_shape1, d = in0_shape2, failed = 0;
@@ -105,7 +109,8 @@ if (heads >= omp_get_max_threads()) {
 CHECK(!failed) << "dnnl_sgemm refused a product";
 """
 
-# A block is TILE / 2 x TILE / 2 threads; a thread has two rows, TILE / 2 apart, and every (TILE / 2)th column. Rows past the end are zero.
+# A block is TILE / 2 x TILE / 2 threads; a thread has two rows, TILE / 2 apart, and every (TILE /
+# 2)th column. Rows past the end are zero.
 CUDA_HEADER = """
 #include <type/fp16_compute.h>
 namespace {

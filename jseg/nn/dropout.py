@@ -1,7 +1,9 @@
 """Dropout whose masks are functions of where the training is, so that they can be drawn again.
 
-Jittor's Dropout draws at every execution, so a recomputed block, a resumed run or another cut into micro-batches meets other masks.
+Jittor's Dropout draws at every execution, so a recomputed block, a resumed run or another cut into
+micro-batches meets other masks.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -14,18 +16,23 @@ from jseg.runtime import jt
 
 
 class Place(NamedTuple):
-    """Where dropout is in a training: its next mask depends on these, and on the example's position, alone."""
+    """Where dropout is in a training: its next mask depends on these, and on the example's
+    position, alone.
+    """
+
     seed: int
     step: int
-    start: int          # position within the global batch of this micro-batch's first example
-    call: int           # masks drawn since then
+    start: int  # position within the global batch of this micro-batch's first example
+    call: int  # masks drawn since then
 
 
 _place = Place(0, 0, 0, 0)
 
 
 def seed_dropout(seed: int, step: int, start: int = 0) -> None:
-    """Begin the masks of a micro-batch: of optimisation step `step`, its first example at `start` of the global batch."""
+    """Begin the masks of a micro-batch: of optimisation step `step`, its first example at `start`
+    of the global batch.
+    """
     global _place
     _place = Place(seed, step, start, 0)
 
@@ -37,7 +44,9 @@ def dropout_place() -> Place:
 
 @contextlib.contextmanager
 def replayed_dropout(place: Place) -> Iterator[None]:
-    """Inside of the `with`, masks are drawn once more from `place` on; afterwards they go on where they were."""
+    """Inside of the `with`, masks are drawn once more from `place` on; afterwards they go on where
+    they were.
+    """
     global _place
     kept, _place = _place, place
     try:
@@ -47,10 +56,12 @@ def replayed_dropout(place: Place) -> Iterator[None]:
 
 
 class Dropout(jt.nn.Module):
-    """In training, zeroes elements of x [B, ...] with probability p and divides the others by 1 - p.
+    """In training, zeroes elements of x [B, ...] with probability p and divides the others by 1 -
+    p.
 
-    Masks are drawn in NumPy, per example, from (seed, step, position in the global batch, call): the same for any micro-batch, any
-    number of processes, any resume, and when a block is computed again.
+    Masks are drawn in NumPy, per example, from (seed, step, position in the global batch, call):
+    the same for any micro-batch, any number of processes, any resume, and when a block is computed
+    again.
     """
 
     def __init__(self, p: float):
@@ -63,6 +74,11 @@ class Dropout(jt.nn.Module):
             return x
         global _place
         place, _place = _place, _place._replace(call=_place.call + 1)
-        kept = [generator(place.seed, "dropout", place.step, place.start + i, place.call).random(x.shape[1:], dtype=np.float32) >= self.p
-                for i in range(x.shape[0])]
-        return x * jt.array(np.stack(kept)).float32() * (1 / (1 - self.p))                                 # [B, ...]
+        kept = [
+            generator(place.seed, "dropout", place.step, place.start + i, place.call).random(
+                x.shape[1:], dtype=np.float32
+            )
+            >= self.p
+            for i in range(x.shape[0])
+        ]
+        return x * jt.array(np.stack(kept)).float32() * (1 / (1 - self.p))  # [B, ...]

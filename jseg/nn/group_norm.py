@@ -1,13 +1,16 @@
 """Group norm, scale and shift, FiLM and SiLU in one operator: y = act((x_hat s + t) a + b).
 
-x_hat is x [B, C, P] less its group's mean, over the root of its variance plus eps. s and t are a number per channel (group norm's
-weight and bias) or maps of x's shape (SPADE, Park et al. 2019, eq. 1); a and b, a number per picture and channel, are the time
-embedding's scale and shift in the residual blocks of Dhariwal and Nichol 2021; act is SiLU or nothing. Statistics are two-pass, sums
-float32 or double, whatever the type of x. Kept for the gradient are the inputs and three numbers per group:
+x_hat is x [B, C, P] less its group's mean, over the root of its variance plus eps. s and t are a
+number per channel (group norm's weight and bias) or maps of x's shape (SPADE, Park et al. 2019, eq.
+1); a and b, a number per picture and channel, are the time embedding's scale and shift in the
+residual blocks of Dhariwal and Nichol 2021; act is SiLU or nothing. Statistics are two-pass, sums
+float32 or double, whatever the type of x. Kept for the gradient are the inputs and three numbers
+per group:
 
     dz = dy sigma(z) (1 + z (1 - sigma(z))),   db = sum dz,   da = sum dz (x_hat s + t),   dt = a dz,   ds = a dz x_hat,   u = a dz s,
     dx = r (u - mean(u) - x_hat mean(u x_hat)),   the means over the group.
 """
+
 from __future__ import annotations
 
 from typing import Optional, Tuple
@@ -27,18 +30,35 @@ from jseg.runtime import jt
 NAME = "group_norm"
 
 
-def group_norm(x, groups: int, eps: float, scale, shift, film: Optional[Tuple[object, object]] = None, activate: bool = True):
+def group_norm(
+    x,
+    groups: int,
+    eps: float,
+    scale,
+    shift,
+    film: Optional[Tuple[object, object]] = None,
+    activate: bool = True,
+):
     """act((x_hat scale + shift) film[0] + film[1]), of x's type and shape [B, C, ...].
 
-    scale, shift: [C], or maps of x's shape, or of one picture for all. film: two of [B, C] or [B, C, 1, ...]. activate: SiLU.
-    Gradients of gradients are not supported.
+    scale, shift: [C], or maps of x's shape, or of one picture for all. film: two of [B, C] or [B,
+    C, 1, ...]. activate: SiLU. Gradients of gradients are not supported.
     """
     batch, channels = x.shape[:2]
     rows = x.reshape(batch, channels, -1)
     maps = scale.ndim > 1
-    scale, shift = ((v if maps else v.float32()).reshape(scale.shape[0] if maps else 1, channels, -1) for v in (scale, shift))
-    film = [v.float32().reshape(batch, channels) for v in film] if film else [_constant(1.0), _constant(0.0)]
-    return GroupNormFunction(groups, eps, activate)(rows, scale, shift, *film).reshape(x.shape)            # [B, C, ...]
+    scale, shift = (
+        (v if maps else v.float32()).reshape(scale.shape[0] if maps else 1, channels, -1)
+        for v in (scale, shift)
+    )
+    film = (
+        [v.float32().reshape(batch, channels) for v in film]
+        if film
+        else [_constant(1.0), _constant(0.0)]
+    )
+    return GroupNormFunction(groups, eps, activate)(rows, scale, shift, *film).reshape(
+        x.shape
+    )  # [B, C, ...]
 
 
 def _constant(value: float):
@@ -46,34 +66,51 @@ def _constant(value: float):
 
 
 class GroupNormFunction(Function):
-    """(x [B, C, P], s and t [1, C, 1], [1, C, P] or [B, C, P], a and b [B, C] or [1, 1]) -> [B, C, P]."""
+    """(x [B, C, P], s and t [1, C, 1], [1, C, P] or [B, C, P], a and b [B, C] or [1, 1]) -> [B, C,
+    P].
+    """
 
     def __init__(self, groups: int, eps: float, activate: bool):
         self.data = {"groups": groups, "eps": eps, "activate": int(activate)}
 
     def execute(self, x, s, t, a, b):
         with jt.no_grad():
-            y, statistics = (compiled_forward if compiles(NAME, x) else plain_forward)(x, s, t, a, b, **self.data)
+            y, statistics = (compiled_forward if compiles(NAME, x) else plain_forward)(
+                x, s, t, a, b, **self.data
+            )
         self.keep(x, s, t, a, b, statistics)
         return y
 
     def grad(self, gradient):
         x, s, t, a, b, statistics = self.recall()
         with jt.no_grad():
-            found = (compiled_backward if compiles(NAME, x) else plain_backward)(gradient, x, s, t, a, b, statistics, **self.data)
+            found = (compiled_backward if compiles(NAME, x) else plain_backward)(
+                gradient, x, s, t, a, b, statistics, **self.data
+            )
             of_x, of_s, of_t, of_a, of_b = found
             if s.shape[0] < x.shape[0]:
                 of_s, of_t = of_s.sum(0, keepdims=True), of_t.sum(0, keepdims=True)
             return (of_x.cast(x.dtype), of_s.cast(s.dtype), of_t.cast(t.dtype)) + (
-                (None, None) if a.shape[1] < x.shape[1] else (of_a, of_b))
+                (None, None) if a.shape[1] < x.shape[1] else (of_a, of_b)
+            )
 
 
 def compiled_forward(x, s, t, a, b, **data):
-    """(y [B, C, P], statistics [B groups, 3]: a first mean, what it lacks, 1 / sqrt(variance + eps))."""
+    """(y [B, C, P], statistics [B groups, 3]: a first mean, what it lacks, 1 / sqrt(variance +
+    eps)).
+    """
     groups = x.shape[0] * data["groups"]
     pieces = -(-x.numel() // groups // PIECE)
-    return jt.code([x.shape, [groups, 3], [2 * groups * pieces]], [x.dtype, "float32", "float32"], [x, s, t, a, b], cpu_header=CPU_HEADER,
-                   cpu_src=CPU_FORWARD, cuda_header=CUDA_HEADER, cuda_src=CUDA_FORWARD, data=data)[:2]
+    return jt.code(
+        [x.shape, [groups, 3], [2 * groups * pieces]],
+        [x.dtype, "float32", "float32"],
+        [x, s, t, a, b],
+        cpu_header=CPU_HEADER,
+        cpu_src=CPU_FORWARD,
+        cuda_header=CUDA_HEADER,
+        cuda_src=CUDA_FORWARD,
+        data=data,
+    )[:2]
 
 
 def compiled_backward(gradient, x, s, t, a, b, statistics, **data):
@@ -81,8 +118,16 @@ def compiled_backward(gradient, x, s, t, a, b, statistics, **data):
     batch, channels, pixels = x.shape
     like_s = [batch, channels, s.shape[2]]
     shapes = [x.shape, like_s, like_s, [batch, channels], [batch, channels], [2 * batch * channels]]
-    return jt.code(shapes, ["float32"] * 6, [gradient, x, s, t, a, b, statistics], cpu_header=CPU_HEADER, cpu_src=CPU_BACKWARD,
-                   cuda_header=CUDA_HEADER, cuda_src=CUDA_BACKWARD, data=data)[:5]
+    return jt.code(
+        shapes,
+        ["float32"] * 6,
+        [gradient, x, s, t, a, b, statistics],
+        cpu_header=CPU_HEADER,
+        cpu_src=CPU_BACKWARD,
+        cuda_header=CUDA_HEADER,
+        cuda_src=CUDA_BACKWARD,
+        data=data,
+    )[:5]
 
 
 def plain_forward(x, s, t, a, b, groups: int, eps: float, activate: int):
@@ -102,7 +147,7 @@ def plain_backward(gradient, x, s, t, a, b, statistics, groups: int, eps: float,
     """The twin of `compiled_backward`."""
     batch, channels, pixels = x.shape
     grouped = [batch * groups, channels // groups * pixels]
-    first, rest, scale = (statistics[:, i:i + 1] for i in range(3))
+    first, rest, scale = (statistics[:, i : i + 1] for i in range(3))
     normal = ((x.float32().reshape(grouped) - first - rest) * scale).reshape(x.shape)
     s, t, a, b, of_z = s.float32(), t.float32(), _per_row(a), _per_row(b), gradient.float32()
     m = normal * s + t
@@ -113,7 +158,11 @@ def plain_backward(gradient, x, s, t, a, b, statistics, groups: int, eps: float,
     of_m = of_z * a
     of_s, of_t, u = of_m * normal, of_m, (of_m * s).reshape(grouped)
     grouped_normal = normal.reshape(grouped)
-    of_x = scale * (u - u.mean(-1, keepdims=True) - grouped_normal * (u * grouped_normal).mean(-1, keepdims=True))
+    of_x = scale * (
+        u
+        - u.mean(-1, keepdims=True)
+        - grouped_normal * (u * grouped_normal).mean(-1, keepdims=True)
+    )
     if s.shape[2] < pixels:
         of_s, of_t = of_s.sum(2, keepdims=True), of_t.sum(2, keepdims=True)
     return of_x.reshape(x.shape), of_s, of_t, (of_z * m).sum(2), of_z.sum(2)

@@ -1,14 +1,19 @@
-"""The C++ and CUDA source of `jseg.nn.group_norm`; no size is written into it, so it is compiled once for each combination of types.
+"""The C++ and CUDA source of `jseg.nn.group_norm`; no size is written into it, so it is compiled
+once for each combination of types.
 
-On the CPU a thread takes a group. On CUDA a block takes a piece of a group for the statistics (whose means and squares are put together
-after Chan et al. 1983), a row of a channel for the sums of the gradient, any 256 values for the rest. Reductions are trees in a fixed
-order: the same numbers in every run.
+On the CPU a thread takes a group. On CUDA a block takes a piece of a group for the statistics
+(whose means and squares are put together after Chan et al. 1983), a row of a channel for the sums
+of the gradient, any 256 values for the rest. Reductions are trees in a fixed order: the same
+numbers in every run.
 """
+
 from jseg.nn.kernels import BLOCK_SUM, HEADER
 
-PIECE = 8192                               # values of a group whose statistics one block of a GPU takes
+PIECE = 8192  # values of a group whose statistics one block of a GPU takes
 
-CPU_HEADER = HEADER + """
+CPU_HEADER = (
+    HEADER
+    + """
 namespace {
 inline float sigmoid(float z) { return 1 / (1 + std::exp(z < -80 ? 80 : -z)); }
 
@@ -50,6 +55,7 @@ void row_gradient(long n, const T* g, const T* x, const S* s, const S* t, float 
 }
 }
 """
+)
 
 CPU_FORWARD = """
 long channels = in0_shape1, pixels = in0_shape2, groups = data["groups"], own = channels / groups, n = own * pixels;
@@ -207,16 +213,22 @@ z.one_s = in{s}_shape0 == 1, z.one_a = in{a}_shape1 == 1, z.activate = data["act
 long blocks = (count + THREADS - 1) / THREADS;
 """
 
-CUDA_FORWARD = _SIZES.format(x=0, s=1, a=3) + """
+CUDA_FORWARD = (
+    _SIZES.format(x=0, s=1, a=3)
+    + """
 long pieces = (n + PIECE - 1) / PIECE, some = (groups + THREADS - 1) / THREADS;
 CHECK(out2_shape0 == 2 * groups * pieces);
 piece_statistics<<<groups * pieces, THREADS>>>(in0_p, n, pieces, out2_p);
 group_statistics<<<some, THREADS>>>(out2_p, groups, n, pieces, data["eps"], out1_p);
 scaled<<<blocks, THREADS>>>(count, z, in0_p, in1_p, in2_p, in3_p, in4_p, out1_p, out0_p);
 """
+)
 
-CUDA_BACKWARD = _SIZES.format(x=1, s=2, a=4) + """
+CUDA_BACKWARD = (
+    _SIZES.format(x=1, s=2, a=4)
+    + """
 long rows = count / z.pixels;
 row_gradients<<<rows, THREADS>>>(z, in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, in6_p, out0_p, out1_p, out2_p, out3_p, out4_p, out5_p);
 x_gradient<<<blocks, THREADS>>>(count, z, in1_p, in6_p, out5_p, out0_p);
 """
+)

@@ -1,11 +1,15 @@
-"""Operators compiled from source (jt.code), each beside its twin in plain Jittor, and used only where it was measured to be faster.
+"""Operators compiled from source (jt.code), each beside its twin in plain Jittor, and used only
+where it was measured to be faster.
 
-- `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass, in blocks of `BLOCK` floats
-  whose sums are added in double precision.
-- `moments`: the mean and variance of every row; a row that fits into the cache is read from memory once.
-- `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles batches of them as plain loops. A
-  product per head and example would reach it, but as thousands of operations; from 100,000 on, Jittor gives up being lazy.
+- `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass,
+  in blocks of `BLOCK` floats whose sums are added in double precision.
+- `moments`: the mean and variance of every row; a row that fits into the cache is read from memory
+  once.
+- `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles
+  batches of them as plain loops. A product per head and example would reach it, but as thousands of
+  operations; from 100,000 on, Jittor gives up being lazy.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -16,11 +20,13 @@ from typing import Iterator
 
 from jseg.runtime import jt
 
-# The operators of jseg.fused that were measured to be faster than their twins on each device (docs/kernels.md). JSEG_FUSED in the
-# environment, names with commas between them or nothing, takes its place.
+# The operators of jseg.nn that were measured to be faster than their twins on each device
+# (docs/kernels.md). JSEG_FUSED in the environment, names with commas between them or nothing, takes
+# its place.
 FASTER = {"cpu": ("group_norm", "rms_norm", "attention"), "cuda": ()}
 HALVES = ("float16", "bfloat16")
-# CUDA source of the sum of every thread's value, for every thread of a block of THREADS; ends with all threads past it.
+# CUDA source of the sum of every thread's value, for every thread of a block of THREADS; ends with
+# all threads past it.
 BLOCK_SUM = """\
 __device__ inline float block_sum(float value) {
     __shared__ float held[THREADS];
@@ -40,7 +46,9 @@ _once = False
 
 
 def compiles(name: str, x) -> bool:
-    """Whether jseg.fused's compiled operator of that name is the one for x, on the present device."""
+    """Whether jseg.nn's compiled operator of that name is the one for x, on the present
+    device.
+    """
     chosen = os.environ.get("JSEG_FUSED")
     names = FASTER["cuda" if jt.flags.use_cuda else "cpu"] if chosen is None else chosen.split(",")
     return name in names and str(x.dtype) in ("float32",) + HALVES
@@ -49,7 +57,8 @@ def compiles(name: str, x) -> bool:
 class Function(jt.Function):
     """jt.Function that can forget what it kept for its gradient.
 
-    Jittor frees such objects, and with them the arrays they hold, only after a whole forward and backward pass is done.
+    Jittor frees such objects, and with them the arrays they hold, only after a whole forward and
+    backward pass is done.
     """
 
     def keep(self, *kept) -> None:
@@ -65,7 +74,9 @@ class Function(jt.Function):
 
 @contextlib.contextmanager
 def graph_used_once() -> Iterator[None]:
-    """Functions that run inside of the `with` give their gradient once only, and free what they kept."""
+    """Functions that run inside of the `with` give their gradient once only, and free what they
+    kept.
+    """
     global _once
     before, _once = _once, True
     try:
@@ -131,7 +142,8 @@ for (long i = 0; i < rows; i++) {
 
 
 def standardize(x, eps: float):
-    """x [..., n] minus its mean over the last axis, divided by sqrt(variance + eps); two passes, the second corrects the first's mean.
+    """x [..., n] minus its mean over the last axis, divided by sqrt(variance + eps); two passes,
+    the second corrects the first's mean.
 
     Gradients of gradients are not supported.
     """
@@ -139,20 +151,26 @@ def standardize(x, eps: float):
 
 
 class _Standardize(Function):
-    """x [rows, n] -> y [rows, n]; the gradient needs y and the scales only: dx = scale (g - mean(g) - y mean(g y))."""
+    """x [rows, n] -> y [rows, n]; the gradient needs y and the scales only: dx = scale (g - mean(g)
+    - y mean(g y)).
+    """
 
     def __init__(self, eps: float):
         self.eps = eps
 
     def execute(self, x):
         with jt.no_grad():
-            y, scale = _compiled_forward(x, self.eps) if _compiles(x) else plain_forward(x, self.eps)
+            y, scale = (
+                _compiled_forward(x, self.eps) if _compiles(x) else plain_forward(x, self.eps)
+            )
         self.keep(y, scale)
         return y
 
     def grad(self, gradient):
         with jt.no_grad():
-            return (_compiled_backward if _compiles(gradient) else plain_backward)(gradient, *self.recall())
+            return (_compiled_backward if _compiles(gradient) else plain_backward)(
+                gradient, *self.recall()
+            )
 
 
 def _compiles(x) -> bool:
@@ -160,11 +178,20 @@ def _compiles(x) -> bool:
 
 
 def _compiled_forward(x, eps: float):
-    return jt.code([x.shape, [x.shape[0], 1]], ["float32", "float32"], [x], cpu_header=HEADER, cpu_src=FORWARD, data={"eps": eps})
+    return jt.code(
+        [x.shape, [x.shape[0], 1]],
+        ["float32", "float32"],
+        [x],
+        cpu_header=HEADER,
+        cpu_src=FORWARD,
+        data={"eps": eps},
+    )
 
 
 def _compiled_backward(gradient, y, scale):
-    return jt.code(gradient.shape, "float32", [gradient, y, scale], cpu_header=HEADER, cpu_src=BACKWARD)
+    return jt.code(
+        gradient.shape, "float32", [gradient, y, scale], cpu_header=HEADER, cpu_src=BACKWARD
+    )
 
 
 def plain_forward(x, eps: float):
@@ -178,7 +205,9 @@ def plain_forward(x, eps: float):
 
 def plain_backward(gradient, y, scale):
     """The gradient of x [rows, n] from that of y."""
-    return scale * (gradient - gradient.mean(-1, keepdims=True) - y * (gradient * y).mean(-1, keepdims=True))
+    return scale * (
+        gradient - gradient.mean(-1, keepdims=True) - y * (gradient * y).mean(-1, keepdims=True)
+    )
 
 
 MOMENTS = """
@@ -195,11 +224,15 @@ for (long i = 0; i < rows; i++) {
 
 
 def moments(x):
-    """(mean, variance), [rows] each, of the rows of x [rows, n]; float32, or float64 if x is. No gradient."""
+    """(mean, variance), [rows] each, of the rows of x [rows, n]; float32, or float64 if x is. No
+    gradient.
+    """
     with jt.no_grad():
         if not _compiles(x):
             return plain_moments(x)
-        return tuple(jt.code([x.shape[:1]] * 2, ["float32"] * 2, [x], cpu_header=HEADER, cpu_src=MOMENTS))
+        return tuple(
+            jt.code([x.shape[:1]] * 2, ["float32"] * 2, [x], cpu_header=HEADER, cpu_src=MOMENTS)
+        )
 
 
 def plain_moments(x):
@@ -240,22 +273,35 @@ CHECK(!failed) << "dnnl_sgemm refused a product";
 
 
 def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: bool = False):
-    """The matrix products of a [n, L, K] and b [n, K, M] -> [n, L, M], or with `total` their sum [1, L, M]; no gradient.
+    """The matrix products of a [n, L, K] and b [n, K, M] -> [n, L, M], or with `total` their sum
+    [1, L, M]; no gradient.
 
     transpose_a, transpose_b: a is [n, K, L], b is [n, M, K]. One of them may be [1, ...] for all n.
     """
     with jt.no_grad():
         if not (_compiles(a) and b.dtype == "float32" and onednn()):
             return plain_products(a, b, transpose_a, transpose_b, total)
-        n, rows, columns = max(a.shape[0], b.shape[0]), a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
-        return jt.code([1 if total else n, rows, columns], "float32", [a, b], cpu_header=PRODUCTS_HEADER, cpu_src=PRODUCTS,
-                       data={"ta": int(transpose_a), "tb": int(transpose_b), "total": int(total)})
+        n, rows, columns = (
+            max(a.shape[0], b.shape[0]),
+            a.shape[2 if transpose_a else 1],
+            b.shape[1 if transpose_b else 2],
+        )
+        return jt.code(
+            [1 if total else n, rows, columns],
+            "float32",
+            [a, b],
+            cpu_header=PRODUCTS_HEADER,
+            cpu_src=PRODUCTS,
+            data={"ta": int(transpose_a), "tb": int(transpose_b), "total": int(total)},
+        )
 
 
 def plain_products(a, b, transpose_a: bool, transpose_b: bool, total: bool):
     """The twin of `products`."""
     n = max(a.shape[0], b.shape[0])
-    a = a.expand(n, *a.shape[1:]) if a.shape[0] < n else a            # Jittor's batched products take equal batches only
+    a = (
+        a.expand(n, *a.shape[1:]) if a.shape[0] < n else a
+    )  # Jittor's batched products take equal batches only
     b = b.expand(n, *b.shape[1:]) if b.shape[0] < n else b
     a = a.transpose(0, 2, 1) if transpose_a else a
     found = jt.nn.bmm_transpose(a, b) if transpose_b else jt.nn.bmm(a, b)
@@ -264,5 +310,7 @@ def plain_products(a, b, transpose_a: bool, transpose_b: bool, total: bool):
 
 @functools.lru_cache(maxsize=None)
 def onednn() -> bool:
-    """Whether oneDNN's matrix product is in this process for every library to see: Jittor loads it so, unless use_mkl=0."""
+    """Whether oneDNN's matrix product is in this process for every library to see: Jittor loads it
+    so, unless use_mkl=0.
+    """
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")

@@ -1,9 +1,11 @@
 """Jittor parts used by more than one network, and those that Jittor lacks or computes inexactly.
 
-GroupNorm here is two-pass (Jittor's E[x^2] - E[x]^2 loses four digits when the mean is ten times the spread), attention is
-chunked and reaches the fast matrix products of each device, pointwise convolutions are matrix products, `zero` really zeroes.
-Attention and pointwise convolutions bring their own gradients: Jittor's, of slices, fill a whole array with zeros for every slice.
+GroupNorm here is two-pass (Jittor's E[x^2] - E[x]^2 loses four digits when the mean is ten times
+the spread), attention is chunked and reaches the fast matrix products of each device, pointwise
+convolutions are matrix products, `zero` really zeroes. Attention and pointwise convolutions bring
+their own gradients: Jittor's, of slices, fill a whole array with zeros for every slice.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,15 +20,20 @@ __all__ = ["Dropout", "standardize"]
 
 nn = jt.nn
 
-ATTENTION_CHUNK_BYTES = 32 << 20           # of one block of scores: 32 MB holds 682 queries of a 96x128 map
+ATTENTION_CHUNK_BYTES = 32 << 20  # of one block of scores: 32 MB holds 682 queries of a 96x128 map
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation with corrected two-pass statistics, float32. Parameters `weight`, `bias` [channels] if `affine`."""
+    """Group normalisation with corrected two-pass statistics, float32. Parameters `weight`, `bias`
+    [channels] if `affine`.
+    """
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
         if channels % groups:
-            raise ValueError(f"GroupNorm: {channels} channels do not divide into {groups} groups; use a multiple of {groups}")
+            raise ValueError(
+                f"GroupNorm: {channels} channels do not divide into {groups} groups; use a "
+                f"multiple of {groups}"
+            )
         self.groups, self.channels, self.eps = groups, channels, eps
         if affine:
             self.weight = jt.ones(channels)
@@ -34,24 +41,33 @@ class GroupNorm(nn.Module):
         self.affine = affine
 
     def execute(self, x, film=None, activate: bool = False):
-        """The norm of x [B, C, ...], then, as in residual blocks, times film[0] plus film[1], each [B, C, 1, ...], then SiLU."""
-        return normalized(self, x, (self.weight, self.bias) if self.affine else None, film, activate)      # [B, C, ...]
+        """The norm of x [B, C, ...], then, as in residual blocks, times film[0] plus film[1], each
+        [B, C, 1, ...], then SiLU.
+        """
+        return normalized(
+            self, x, (self.weight, self.bias) if self.affine else None, film, activate
+        )  # [B, C, ...]
 
 
 def normalized(norm: GroupNorm, x, modulation, film=None, activate: bool = False):
-    """act((x_hat scale + shift) film[0] + film[1]) of x [B, C, ...], modulation being (scale, shift): [C], or maps of x's shape; or None.
+    """act((x_hat scale + shift) film[0] + film[1]) of x [B, C, ...], modulation being (scale,
+    shift): [C], or maps of x's shape; or None.
 
     x_hat: standardized by group, float32 inside whatever x is.
     """
     if modulation is not None and (compiles(fused_norm.NAME, x) or str(x.dtype) in HALVES):
-        return fused_norm.group_norm(x, norm.groups, norm.eps, *modulation, film=film, activate=activate)  # [B, C, ...]
+        return fused_norm.group_norm(
+            x, norm.groups, norm.eps, *modulation, film=film, activate=activate
+        )  # [B, C, ...]
     y = standardize(x.reshape(x.shape[0], norm.groups, -1), norm.eps).reshape(x.shape)
     if modulation is not None:
-        scale, shift = (v if v.ndim > 1 else v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in modulation)
+        scale, shift = (
+            v if v.ndim > 1 else v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in modulation
+        )
         y = y * scale + shift
     if film is not None:
         y = y * film[0] + film[1]
-    return silu(y) if activate else y                                                                      # [B, C, ...]
+    return silu(y) if activate else y  # [B, C, ...]
 
 
 def silu(x):
@@ -63,24 +79,30 @@ class SiLU(nn.Module):
     """x * sigmoid(x) as a module, for layouts whose numbering counts activations."""
 
     def execute(self, x):
-        return silu(x)                                                                                     # [...]
+        return silu(x)  # [...]
 
 
 class Pointwise(nn.Module):
-    """A 1x1 convolution computed as matrix products: `weight` [out, in, 1] or [out, in, 1, 1] (`ndim` 3 or 4), `bias` [out]."""
+    """A 1x1 convolution computed as matrix products: `weight` [out, in, 1] or [out, in, 1, 1]
+    (`ndim` 3 or 4), `bias` [out].
+    """
 
     def __init__(self, channels_in: int, channels_out: int, ndim: int = 4):
         bound = 1.0 / np.sqrt(channels_in)
-        self.weight = jt.init.uniform((channels_out, channels_in) + (1,) * (ndim - 2), "float32", -bound, bound)
+        self.weight = jt.init.uniform(
+            (channels_out, channels_in) + (1,) * (ndim - 2), "float32", -bound, bound
+        )
         self.bias = jt.init.uniform((channels_out,), "float32", -bound, bound)
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        weight = self.weight.reshape(-1, channels)                                                         # [O, C]
+        weight = self.weight.reshape(-1, channels)  # [O, C]
         if jt.flags.use_cuda:
-            y = nn.conv2d(x, weight.reshape(-1, channels, 1, 1))                                           # [B, O, H, W]
-        else:                              # on large maps oneDNN is slower at a 1x1 convolution than at the equal product
-            y = _Products()(weight, x.reshape(batch, channels, -1)).reshape(batch, -1, height, width)      # [B, O, H, W]
+            y = nn.conv2d(x, weight.reshape(-1, channels, 1, 1))  # [B, O, H, W]
+        else:  # on large maps oneDNN is slower at a 1x1 convolution than at the equal product
+            y = _Products()(weight, x.reshape(batch, channels, -1)).reshape(
+                batch, -1, height, width
+            )  # [B, O, H, W]
         return y + self.bias.reshape(1, -1, 1, 1)
 
     def tokens(self, x):
@@ -94,11 +116,11 @@ class _Products(Function):
     def execute(self, weight, x):
         weight = weight.reshape(1, *weight.shape)
         self.keep(weight, x)
-        return products(weight, x)                                                                         # [B, O, N]
+        return products(weight, x)  # [B, O, N]
 
     def grad(self, gradient):
         weight, x = self.recall()
-        of_weight = products(gradient, x, transpose_b=True, total=True)                                    # [1, O, C]
+        of_weight = products(gradient, x, transpose_b=True, total=True)  # [1, O, C]
         return of_weight.reshape(of_weight.shape[1:]), products(weight, gradient, transpose_a=True)
 
 
@@ -110,15 +132,21 @@ def to_tokens(x):
 
 def from_tokens(tokens, batch: int, height: int, width: int):
     """tokens [B H W, C] -> [B, C, H, W]."""
-    return tokens.reshape(batch, height * width, -1).transpose(0, 2, 1).reshape(batch, -1, height, width)
+    return (
+        tokens.reshape(batch, height * width, -1)
+        .transpose(0, 2, 1)
+        .reshape(batch, -1, height, width)
+    )
 
 
 def attention(q, k, v, scale: float):
-    """softmax(scale q k^T) v for q [n, L, D], k and v [n, M, D], n counting batch times heads -> [n, L, D].
+    """softmax(scale q k^T) v for q [n, L, D], k and v [n, M, D], n counting batch times heads ->
+    [n, L, D].
 
-    In tiles (`jseg.nn.attention`) where that was measured to be faster; else queries go in chunks, so the scores never take more than
-    `ATTENTION_CHUNK_BYTES`. Only q, k, v and the result, and in tiles a number per query, are kept for the gradient, which computes the
-    scores again. The softmax is float32 whatever q is. Gradients of gradients are not supported.
+    In tiles (`jseg.nn.attention`) where that was measured to be faster; else queries go in chunks,
+    so the scores never take more than `ATTENTION_CHUNK_BYTES`. Only q, k, v and the result, and in
+    tiles a number per query, are kept for the gradient, which computes the scores again. The
+    softmax is float32 whatever q is. Gradients of gradients are not supported.
     """
     return (_TiledAttention if tiles.tiled(q) else _Attention)(scale)(q, k, v)
 
@@ -131,12 +159,17 @@ class _TiledAttention(Function):
         with jt.no_grad():
             out, sums = tiles.forward(q, k, v, self.scale)
         self.keep(q, k, v, out, sums)
-        return out                                                                                         # [n, L, D]
+        return out  # [n, L, D]
 
     def grad(self, gradient):
         q, k, v, out, sums = self.recall()
         with jt.no_grad():
-            return tuple(of_x.cast(x.dtype) for of_x, x in zip(tiles.backward(gradient, q, k, v, out, sums, self.scale), (q, k, v)))
+            return tuple(
+                of_x.cast(x.dtype)
+                for of_x, x in zip(
+                    tiles.backward(gradient, q, k, v, out, sums, self.scale), (q, k, v)
+                )
+            )
 
 
 class _Attention(Function):
@@ -146,16 +179,16 @@ class _Attention(Function):
     def execute(self, q, k, v):
         parts, chunks, settles = [], _chunks(k, q), jt.flags.no_grad
         with jt.no_grad():
-            for q_i, in chunks:
+            for (q_i,) in chunks:
                 weights = _weights(q_i * self.scale, k)
                 sums = weights.sum(-1, keepdims=True)
                 # Dividing afterwards saves a pass over the scores.
                 parts.append((products(weights.cast(v.dtype), v) / sums).cast(v.dtype))
                 if settles and len(chunks) > 1:
-                    parts[-1].sync()       # else the lazy graph may hold every chunk's scores at once
+                    parts[-1].sync()  # else the lazy graph may hold every chunk's scores at once
             out = _joined(parts)
         self.keep(q, k, v, out)
-        return out                                                                                         # [n, L, D]
+        return out  # [n, L, D]
 
     def grad(self, gradient):
         """With P the softmax, the gradient of the scores is P (dO v^T - rowsum(dO O))."""
@@ -164,15 +197,22 @@ class _Attention(Function):
             for q_i, out_i, g_i in _chunks(k, q, out, gradient.cast(q.dtype)):
                 weights = _weights(q_i * self.scale, k)
                 weights = weights / weights.sum(-1, keepdims=True)
-                of_scores = weights * (products(g_i, v, transpose_b=True) - (g_i * out_i).sum(-1, keepdims=True))
+                of_scores = weights * (
+                    products(g_i, v, transpose_b=True) - (g_i * out_i).sum(-1, keepdims=True)
+                )
                 of_scores, weights = of_scores.cast(q.dtype), weights.cast(q.dtype)
                 of_q.append(products(of_scores, k) * self.scale)
-                of_k, of_v = of_k + products(of_scores, q_i, transpose_a=True), of_v + products(weights, g_i, transpose_a=True)
+                of_k, of_v = (
+                    of_k + products(of_scores, q_i, transpose_a=True),
+                    of_v + products(weights, g_i, transpose_a=True),
+                )
             return _joined(of_q), of_k * self.scale, of_v
 
 
 def _weights(q, k):
-    """exp of the scores q k^T [n, L, M], less the largest of each row; float32 unless q is float64."""
+    """exp of the scores q k^T [n, L, M], less the largest of each row; float32 unless q is
+    float64.
+    """
     scores = products(q, k, transpose_b=True)
     scores = scores.float32() if str(scores.dtype) in HALVES else scores
     return jt.exp(scores - scores.max(-1, keepdims=True))
@@ -180,10 +220,16 @@ def _weights(q, k):
 
 def _chunks(k, *tensors):
     """The tensors [n, L, D] in runs of queries whose scores against k keep to the budget."""
-    length, rows = tensors[0].shape[1], max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * k.shape[0]))
+    length, rows = (
+        tensors[0].shape[1],
+        max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * k.shape[0])),
+    )
     if length <= rows:
         return [tensors]
-    return [tuple(x[:, start:min(start + rows, length)] for x in tensors) for start in range(0, length, rows)]
+    return [
+        tuple(x[:, start : min(start + rows, length)] for x in tensors)
+        for start in range(0, length, rows)
+    ]
 
 
 def _joined(parts):
@@ -191,7 +237,8 @@ def _joined(parts):
 
 
 def timestep_table(timesteps: int, channels: int) -> np.ndarray:
-    """Sinusoidal embeddings of t = 0 ... timesteps - 1, float32 [timesteps, channels]: cosines first, then sines (release order).
+    """Sinusoidal embeddings of t = 0 ... timesteps - 1, float32 [timesteps, channels]: cosines
+    first, then sines (release order).
 
     Computed in float64, since fast-math sine and cosine on a GPU lose digits at t = 1000.
     """
@@ -202,9 +249,13 @@ def timestep_table(timesteps: int, channels: int) -> np.ndarray:
 
 
 def one_hot(labels: np.ndarray, classes: int):
-    """Integer label maps [B, H, W] -> float32 Var [B, classes, H, W]; ids outside 0 ... classes - 1 give an all-zero column."""
+    """Integer label maps [B, H, W] -> float32 Var [B, classes, H, W]; ids outside 0 ... classes - 1
+    give an all-zero column.
+    """
     labels = np.asarray(labels)
-    return jt.array((labels[:, None] == np.arange(classes).reshape(1, -1, 1, 1)).astype(np.float32)).stop_grad()
+    return jt.array(
+        (labels[:, None] == np.arange(classes).reshape(1, -1, 1, 1)).astype(np.float32)
+    ).stop_grad()
 
 
 def as_var(x):
@@ -225,26 +276,40 @@ def upsample(x):
     return x.reindex([batch, channels, 2 * height, 2 * width], ["i0", "i1", "i2/2", "i3/2"])
 
 
-# Row p of _TAPS: which of a 3-tap kernel's entries fall on the earlier and on the later of the two source pixels that an output
-# pixel of parity p sees after nearest doubling.
-_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)          # [parity, source, tap]
+# Row p of _TAPS: which of a 3-tap kernel's entries fall on the earlier and on the later of the two
+# source pixels that an output pixel of parity p sees after nearest doubling.
+_TAPS = np.array(
+    [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32
+)  # [parity, source, tap]
 
 
 def upsampled_conv(conv, x, padding: int = 1):
-    """conv(upsample(x)) for a 3x3 convolution of padding 1: [B, C, H, W] -> [B, O, 2H, 2W], at 4/9 of its multiply-adds on the CPU.
+    """conv(upsample(x)) for a 3x3 convolution of padding 1: [B, C, H, W] -> [B, O, 2H, 2W], at 4/9
+    of its multiply-adds on the CPU.
 
-    Doubled pixels are equal, so each output parity is a 2x2 convolution of x whose weights are sums of the nine.
-    padding: zero rows added above and below here; 0 if x already carries one more row at each end (and H counts those in between).
+    Doubled pixels are equal, so each output parity is a 2x2 convolution of x whose weights are sums
+    of the nine. padding: zero rows added above and below here; 0 if x already carries one more row
+    at each end (and H counts those in between).
     """
     if jt.flags.use_cuda:
         doubled = upsample(x)
-        return nn.conv2d(doubled if padding else doubled[:, :, 1:-1], conv.weight, conv.bias, padding=(padding, 1))
+        return nn.conv2d(
+            doubled if padding else doubled[:, :, 1:-1],
+            conv.weight,
+            conv.bias,
+            padding=(padding, 1),
+        )
     channels_out, channels = conv.weight.shape[:2]
     taps = np.einsum("pay,qbx->yxpqab", _TAPS, _TAPS).reshape(9, 16)
-    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps).cast(conv.weight.dtype)).reshape(channels_out, channels, 4, 2, 2)
+    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps).cast(conv.weight.dtype)).reshape(
+        channels_out, channels, 4, 2, 2
+    )
     weight = weight.permute(2, 0, 1, 3, 4).reshape(4 * channels_out, channels, 2, 2)
-    y = nn.conv2d(x, weight, padding=(padding, 1))                                       # [B, 4 O, H + 1, W + 1]
+    y = nn.conv2d(x, weight, padding=(padding, 1))  # [B, 4 O, H + 1, W + 1]
     batch, _, height, width = y.shape
     y = y.reshape(batch, 4, channels_out, height, width)
-    y = y.reindex([batch, channels_out, 2 * height - 2, 2 * width - 2], ["i0", "i2%2*2+i3%2", "i1", "i2/2+i2%2", "i3/2+i3%2"])
+    y = y.reindex(
+        [batch, channels_out, 2 * height - 2, 2 * width - 2],
+        ["i0", "i2%2*2+i3%2", "i1", "i2/2+i2%2", "i3/2+i3%2"],
+    )
     return y + conv.bias.reshape(1, -1, 1, 1)

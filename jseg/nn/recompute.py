@@ -1,8 +1,11 @@
-"""Gradient checkpointing: a block keeps its inputs only and is computed again in the backward pass, with the same dropout masks.
+"""Gradient checkpointing: a block keeps its inputs only and is computed again in the backward pass,
+with the same dropout masks.
 
-The memory of a network's activations becomes that of its blocks' inputs and of one block (Chen et al. 2016, "Training deep nets with
-sublinear memory cost"). Jittor has nothing of the kind; mirrors CheckpointFunction of the release's guided_diffusion/nn.py.
+The memory of a network's activations becomes that of its blocks' inputs and of one block (Chen et
+al. 2016, "Training deep nets with sublinear memory cost"). Jittor has nothing of the kind; mirrors
+CheckpointFunction of the release's guided_diffusion/nn.py.
 """
+
 from __future__ import annotations
 
 from jseg.nn.dropout import dropout_place, replayed_dropout
@@ -13,12 +16,14 @@ from jseg.runtime import jt
 def recompute(block, *inputs):
     """block(*inputs), whose intermediate results are not kept but computed again for the gradient.
 
-    block: a module, or a method of the module that owns every parameter it uses; gives one Var. inputs: Vars and anything else.
-    Gradients reach the inputs and the module's parameters, except those that need none. Under no_grad: a plain call. Neither gradients
-    of gradients nor a second gradient of the same graph are supported. Raises TypeError for a function without a module, whose
-    parameters would silently get no gradient.
+    block: a module, or a method of the module that owns every parameter it uses; gives one Var.
+    inputs: Vars and anything else. Gradients reach the inputs and the module's parameters, except
+    those that need none. Under no_grad: a plain call. Neither gradients of gradients nor a second
+    gradient of the same graph are supported. Raises TypeError for a function without a module,
+    whose parameters would silently get no gradient.
 
-    release: draws new dropout masks for the backward pass, and has the gradient of the one-hot maps computed; here: neither.
+    release: draws new dropout masks for the backward pass, and has the gradient of the one-hot maps
+    computed; here: neither.
     """
     module = getattr(block, "__self__", block)
     if not isinstance(module, jt.nn.Module):
@@ -36,23 +41,34 @@ class _Block(jt.Function):
         self.block, self.count, self.weights = block, count, parameters
 
     def execute(self, *tensors):
-        self.kept, self.place = tensors[:self.count], dropout_place()
+        self.kept, self.place = tensors[: self.count], dropout_place()
         with jt.no_grad():
             return self.block(*self.kept)
 
     def grad(self, gradient):
-        kept, self.kept = self.kept, None                     # Jittor frees this object only when the whole backward pass is done
+        kept, self.kept = (
+            self.kept,
+            None,
+        )  # Jittor frees this object only when the whole backward pass is done
         if kept is None:
-            raise RuntimeError("recompute: a second gradient of the same graph; compute the loss again")
-        inputs = [v.detach().start_grad() if isinstance(v, jt.Var) and mask >= 0 else v for v, mask in zip(kept, self.input_mask)]
+            raise RuntimeError(
+                "recompute: a second gradient of the same graph; compute the loss again"
+            )
+        inputs = [
+            v.detach().start_grad() if isinstance(v, jt.Var) and mask >= 0 else v
+            for v, mask in zip(kept, self.input_mask)
+        ]
         wanted = [v for v, mask in zip(inputs, self.input_mask) if mask >= 0]
-        # The parameters stand in for themselves without their part in the surrounding graph, which Jittor would walk for every block.
+        # The parameters stand in for themselves without their part in the surrounding graph, which
+        # Jittor would walk for every block.
         aliases = [p.detach() for p in self.weights]
         with jt.enable_grad(), replayed_dropout(self.place), graph_used_once():
             for p, alias in zip(self.weights, aliases):
                 p.swap(alias)
             try:
-                found = jt.grad(self.block(*inputs) * gradient, wanted + self.weights, retain_graph=False)
+                found = jt.grad(
+                    self.block(*inputs) * gradient, wanted + self.weights, retain_graph=False
+                )
             finally:
                 for p, alias in zip(self.weights, aliases):
                     p.swap(alias)

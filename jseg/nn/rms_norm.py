@@ -1,17 +1,20 @@
-"""RMS norm with an adaptive scale and shift: y = q x s + b with q = (mean(x^2) + eps)^(-1/2), the mean over the last axis.
+"""RMS norm with an adaptive scale and shift: y = q x s + b with q = (mean(x^2) + eps)^(-1/2), the
+mean over the last axis.
 
-With s = weight (1 + scale) and a shift b of each picture's own it is the modulated norm of DiT's blocks (Peebles and Xie 2023, adaLN)
-on Zhang and Sennrich's RMS norm (2019); with s = weight alone, the plain norm. Sums are float32, whatever the type of x; q is kept:
+With s = weight (1 + scale) and a shift b of each picture's own it is the modulated norm of DiT's
+blocks (Peebles and Xie 2023, adaLN) on Zhang and Sennrich's RMS norm (2019); with s = weight alone,
+the plain norm. Sums are float32, whatever the type of x; q is kept:
 
     g = dy s,   dx = q (g - x q mean(g x q)),   ds = sum dy x q,   db = sum dy, over the tokens that share them.
 """
+
 from __future__ import annotations
 
 from jseg.nn.kernels import BLOCK_SUM, Function, compiles
 from jseg.runtime import jt
 
 NAME = "rms_norm"
-RUN = 64                                   # tokens whose share in ds and db is added up at a time
+RUN = 64  # tokens whose share in ds and db is added up at a time
 
 CPU_HEADER = """
 #include <cmath>
@@ -116,11 +119,15 @@ long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs
 rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, out2_p);
 """
 
-CPU_HEADER, CUDA_HEADER = (header.replace("@RUN@", str(RUN)).replace("@BLOCK_SUM@", BLOCK_SUM) for header in (CPU_HEADER, CUDA_HEADER))
+CPU_HEADER, CUDA_HEADER = (
+    header.replace("@RUN@", str(RUN)).replace("@BLOCK_SUM@", BLOCK_SUM)
+    for header in (CPU_HEADER, CUDA_HEADER)
+)
 
 
 def rms_norm(x, eps: float, scale, shift=None):
-    """x [B, L, C] (or [L, C]) over the root of its mean square, times scale, plus shift: each [C] for all, or [B, C]; of x's type.
+    """x [B, L, C] (or [L, C]) over the root of its mean square, times scale, plus shift: each [C]
+    for all, or [B, C]; of x's type.
 
     Gradients of gradients are not supported.
     """
@@ -130,7 +137,9 @@ def rms_norm(x, eps: float, scale, shift=None):
     if shift.shape[1] == channels and shift.shape[0] != scale.shape[0]:
         rows = max(scale.shape[0], shift.shape[0])
         scale, shift = scale.expand(rows, channels), shift.expand(rows, channels)
-    return RMSNormFunction(eps)(x.reshape(scale.shape[0], -1, channels), scale, shift).reshape(x.shape)
+    return RMSNormFunction(eps)(x.reshape(scale.shape[0], -1, channels), scale, shift).reshape(
+        x.shape
+    )
 
 
 class RMSNormFunction(Function):
@@ -141,29 +150,48 @@ class RMSNormFunction(Function):
 
     def execute(self, x, scale, shift):
         with jt.no_grad():
-            y, q = (compiled_forward if compiles(NAME, x) else plain_forward)(x, scale, shift, self.eps)
+            y, q = (compiled_forward if compiles(NAME, x) else plain_forward)(
+                x, scale, shift, self.eps
+            )
         self.keep(x, scale, shift, q)
         return y
 
     def grad(self, gradient):
         x, scale, shift, q = self.recall()
         with jt.no_grad():
-            of_x, of_scale, of_shift = (compiled_backward if compiles(NAME, x) else plain_backward)(gradient, x, scale, q)
+            of_x, of_scale, of_shift = (compiled_backward if compiles(NAME, x) else plain_backward)(
+                gradient, x, scale, q
+            )
         return of_x.cast(x.dtype), of_scale, of_shift if shift.shape[1] == x.shape[2] else None
 
 
 def compiled_forward(x, scale, shift, eps: float):
     """(y, q [N, L])."""
-    return jt.code([x.shape, x.shape[:2]], [x.dtype, "float32"], [x, scale, shift], cpu_header=CPU_HEADER, cpu_src=CPU_FORWARD,
-                   cuda_header=CUDA_HEADER, cuda_src=CUDA_FORWARD, data={"eps": eps})
+    return jt.code(
+        [x.shape, x.shape[:2]],
+        [x.dtype, "float32"],
+        [x, scale, shift],
+        cpu_header=CPU_HEADER,
+        cpu_src=CPU_FORWARD,
+        cuda_header=CUDA_HEADER,
+        cuda_src=CUDA_FORWARD,
+        data={"eps": eps},
+    )
 
 
 def compiled_backward(gradient, x, scale, q):
     """Gradients of x, scale and shift, float32."""
     batch, tokens, channels = x.shape
     part = [batch, -(-tokens // RUN), channels]
-    of_x, of_scale, of_shift = jt.code([x.shape, part, part], ["float32"] * 3, [gradient.cast(x.dtype), x, scale, q], cpu_header=CPU_HEADER,
-                                       cpu_src=CPU_BACKWARD, cuda_header=CUDA_HEADER, cuda_src=CUDA_BACKWARD)
+    of_x, of_scale, of_shift = jt.code(
+        [x.shape, part, part],
+        ["float32"] * 3,
+        [gradient.cast(x.dtype), x, scale, q],
+        cpu_header=CPU_HEADER,
+        cpu_src=CPU_BACKWARD,
+        cuda_header=CUDA_HEADER,
+        cuda_src=CUDA_BACKWARD,
+    )
     return of_x, of_scale.sum(1), of_shift.sum(1)
 
 
@@ -181,5 +209,7 @@ def plain_backward(gradient, x, scale, q):
     """The twin of `compiled_backward`."""
     gradient, normal = gradient.float32(), x.float32() * q.reshape(q.shape[0], q.shape[1], 1)
     g = gradient * scale.reshape(scale.shape[0], 1, -1)
-    of_x = q.reshape(q.shape[0], q.shape[1], 1) * (g - normal * (g * normal).mean(-1, keepdims=True))
+    of_x = q.reshape(q.shape[0], q.shape[1], 1) * (
+        g - normal * (g * normal).mean(-1, keepdims=True)
+    )
     return of_x, (gradient * normal).sum(1), gradient.sum(1)

@@ -11,10 +11,21 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 from jseg.files import DataError, PathLike, sha256
 from jseg.image_files.decoding import PICTURE_SUFFIXES, ImageError, read_header
 
-DRAWN = ("test/", "test/val_B_labels_resized/", "train/", "train/imgs/", "train/labels/")     # folders of landscapes
-SHOWN = 5                                 # names in a message
-RECORDS = {"run.json": "", "summary.json": "score", "landscapes.json": "landscapes",
-           "demo.json": "demo", "setting.json": "compare_official"}
+DRAWN = (
+    "test/",
+    "test/val_B_labels_resized/",
+    "train/",
+    "train/imgs/",
+    "train/labels/",
+)  # folders of landscapes
+SHOWN = 5  # names in a message
+RECORDS = {
+    "run.json": "",
+    "summary.json": "score",
+    "landscapes.json": "landscapes",
+    "demo.json": "demo",
+    "setting.json": "compare_official",
+}
 
 
 def origin(folder: PathLike) -> Optional[str]:
@@ -28,8 +39,11 @@ def origin(folder: PathLike) -> Optional[str]:
         settings = about.get("settings")
         settings = settings if isinstance(settings, dict) else {}
         if name == "run.json":
-            # Records of before the field `command` are told apart by what only the one or the other has.
-            command = about.get("command") or ("test" if "pipeline" in settings else "segment" if "weights" in settings else "")
+            # Records of before the field `command` are told apart by what only the one or the other
+            # has.
+            command = about.get("command") or (
+                "test" if "pipeline" in settings else "segment" if "weights" in settings else ""
+            )
         elif name == "setting.json":
             command = command if "official" in about else ""
         else:
@@ -44,7 +58,9 @@ def origin(folder: PathLike) -> Optional[str]:
 
 
 def kept_by(folder: PathLike) -> Optional[str]:
-    """The command that keeps some of its results in this folder, its record being in one above it."""
+    """The command that keeps some of its results in this folder, its record being in one above
+    it.
+    """
     folder = Path(os.path.abspath(folder))
     for above in list(folder.parents)[:2]:
         inside = folder.relative_to(above).as_posix() + "/"
@@ -92,7 +108,8 @@ def listed(folder: PathLike, files: Mapping[str, str], following: Iterable[str])
 
 
 def pictures_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> List[Path]:
-    """The picture files of one folder less those of `by_products`; a line on these is appended to `notes`.
+    """The picture files of one folder less those of `by_products`; a line on these is appended to
+    `notes`.
 
     Raises DataError where nothing else is there.
     """
@@ -102,10 +119,15 @@ def pictures_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> 
     others = by_products(folder, [path.name for path in paths])
     kinds = ", ".join(f"{name}: {others[name]}" for name in sorted(others)[:SHOWN])
     if len(others) == len(paths):
-        raise DataError(f"{folder} holds no pictures but {len(others)} files that are no results of the command that wrote "
-                        f"them ({kinds}); give the folder of the pictures")
+        raise DataError(
+            f"{folder} holds no pictures but {len(others)} files that are no results of the "
+            f"command that wrote them ({kinds}); give the folder of the pictures"
+        )
     if others and notes is not None:
-        notes.append(f"{len(others)} files in {folder} that are no results of the command that wrote them are left out ({kinds})")
+        notes.append(
+            f"{len(others)} files in {folder} that are no results of the command that wrote them "
+            f"are left out ({kinds})"
+        )
     return [path for path in paths if path.name not in others]
 
 
@@ -114,13 +136,24 @@ def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
     its results: {name: what it is}."""
     command = origin(folder)
     sheet = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
-    known = {"test": "grid.png", "landscapes": sheet, "demo": "segmented.png", "compare_official": "comparison.png",
-             "train": "curve.png"}
+    known = {
+        "test": "grid.png",
+        "landscapes": sheet,
+        "demo": "segmented.png",
+        "compare_official": "comparison.png",
+        "train": "curve.png",
+    }
     if command == "segment":
         pictures = (read_record(Path(folder) / "run.json") or {}).get("pictures")
         made = {f"{stem}.png" for stem in pictures} if isinstance(pictures, dict) else set()
         return {name: "label map of segment" for name in names if name in made}
-    found = {name: f"sheet of {command}" for name in names if command is not None and name == known.get(command)}
+    found = {
+        name: f"sheet of {command}"
+        for name in names
+        if command is not None and name == known.get(command)
+    }
     if command == "train":
-        found.update((name, "preview of a training") for name in names if name.startswith("preview-"))
+        found.update(
+            (name, "preview of a training") for name in names if name.startswith("preview-")
+        )
     return found

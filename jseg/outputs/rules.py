@@ -19,16 +19,24 @@ from typing import Collection, Iterable, Iterator, List, Optional
 from jseg.files import DataError, PathLike
 
 LOCK = ".jseg-lock"
-MOST = 1000                                # files that are counted in a folder of another origin
+MOST = 1000  # files that are counted in a folder of another origin
 
 
 class OutputError(DataError):
     """A folder that results cannot be written into; one line: what is there, what to do."""
 
 
-def claim(folder: PathLike, option: str, command: str, names: Collection[str], inputs: Iterable[PathLike] = (),
-          places: Iterable[PathLike] = (), known: Optional[Collection[str]] = (), record: str = "run.json",
-          needed: int = 0) -> None:
+def claim(
+    folder: PathLike,
+    option: str,
+    command: str,
+    names: Collection[str],
+    inputs: Iterable[PathLike] = (),
+    places: Iterable[PathLike] = (),
+    known: Optional[Collection[str]] = (),
+    record: str = "run.json",
+    needed: int = 0,
+) -> None:
     """Raise OutputError unless `command` may write `names`, relative to `folder`, without a
     loss; writes nothing.
 
@@ -51,22 +59,27 @@ def check_folder(folder: PathLike, option: str, needed: int = 0) -> None:
     while not existing.exists() and existing != existing.parent:
         # A link to nowhere does not exist, and no folder can be made under its name.
         if existing.is_symlink():
-            raise OutputError(f"{option} {folder}: {existing} is a link to "
-                              f"{os.readlink(str(existing))}, which does not exist; "
-                              f"make that folder, or give another {option}")
+            raise OutputError(
+                f"{option} {folder}: {existing} is a link to "
+                f"{os.readlink(str(existing))}, which does not exist; "
+                f"make that folder, or give another {option}"
+            )
         existing = existing.parent
     if not existing.is_dir():
         said = folder if existing == folder else f"{folder}: {existing}"
-        raise OutputError(f"{option} {said} is a file; expected a folder, which is created if "
-                          f"missing")
+        raise OutputError(
+            f"{option} {said} is a file; expected a folder, which is created if missing"
+        )
     if not os.access(str(existing), os.W_OK | os.X_OK):
         said = folder if existing == folder else f"{folder}: {existing}"
         raise OutputError(f"{option} {said} cannot be written; give a folder that can")
     free = free_bytes(existing)
     if needed > free:
-        raise OutputError(f"{option} {folder} has {free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB "
-                          f"may be needed; free some room or "
-                          f"give another folder")
+        raise OutputError(
+            f"{option} {folder} has {free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB "
+            f"may be needed; free some room or "
+            f"give another folder"
+        )
 
 
 def free_bytes(folder: PathLike) -> int:
@@ -91,17 +104,26 @@ def check_origin(folder: PathLike, option: str, command: str) -> None:
         raise OutputError(f"{option} {folder}: this folder holds {said}; give another {option}")
     owner = kept_by(folder) if found is None else None
     if owner:
-        raise OutputError(f"{option} {folder}: the {owner} command keeps results in this folder; "
-                          f"give another {option}")
+        raise OutputError(
+            f"{option} {folder}: the {owner} command keeps results in this folder; "
+            f"give another {option}"
+        )
 
 
-def check_inputs(folder: PathLike, option: str, names: Iterable[str], inputs: Iterable[PathLike],
-                 places: Iterable[PathLike] = ()) -> None:
+def check_inputs(
+    folder: PathLike,
+    option: str,
+    names: Iterable[str],
+    inputs: Iterable[PathLike],
+    places: Iterable[PathLike] = (),
+) -> None:
     """Raise OutputError if a file to be written would take an input's place, by whatever
     spelling or link, or if the folder, or one in it that is written into, is a folder that
     inputs are looked for in."""
     folder, names = Path(folder), list(names)
-    parents = {str(Path(name).parent): os.path.realpath(str(folder / Path(name).parent)) for name in names}
+    parents = {
+        str(Path(name).parent): os.path.realpath(str(folder / Path(name).parent)) for name in names
+    }
     parents["."] = os.path.realpath(str(folder))
 
     # Folders first: one line about them says more than one about the first of their files.
@@ -109,19 +131,25 @@ def check_inputs(folder: PathLike, option: str, names: Iterable[str], inputs: It
     for parent in sorted(parents):
         for identity in _identities(folder / parent):
             if identity in read:
-                raise OutputError(f"{option} {folder}: {folder / parent} is where inputs are read "
-                                  f"from ({read[identity]}); "
-                                  f"expected a folder of its own, give another {option}")
+                raise OutputError(
+                    f"{option} {folder}: {folder / parent} is where inputs are read "
+                    f"from ({read[identity]}); "
+                    f"expected a folder of its own, give another {option}"
+                )
 
     taken = {identity: path for path in inputs for identity in _identities(path)}
     lost = []
     for name in names:
         path = os.path.join(parents[str(Path(name).parent)], Path(name).name)
-        lost += [taken[identity] for identity in _identities(path)[::-1] + [path] if identity in taken][:1]
+        lost += [
+            taken[identity] for identity in _identities(path)[::-1] + [path] if identity in taken
+        ][:1]
     if lost:
         more = f" and {len(lost) - 1} more inputs" if len(lost) > 1 else ""
-        raise OutputError(f"{option} {folder}: a result would take the place of the input "
-                          f"{lost[0]}{more}; give another {option}")
+        raise OutputError(
+            f"{option} {folder}: a result would take the place of the input "
+            f"{lost[0]}{more}; give another {option}"
+        )
 
 
 def _identities(path: PathLike) -> List[object]:
@@ -134,30 +162,51 @@ def _identities(path: PathLike) -> List[object]:
     return found
 
 
-def check_names(folder: PathLike, option: str, names: Iterable[str], known: Optional[Collection[str]] = (),
-                record: str = "run.json") -> None:
+def check_names(
+    folder: PathLike,
+    option: str,
+    names: Iterable[str],
+    known: Optional[Collection[str]] = (),
+    record: str = "run.json",
+) -> None:
     """Raise OutputError if one of `names` is taken in the folder and not `known` (None: all
     are), or is a folder."""
     folder, names = Path(folder), list(names)
     folders = [name for name in names if os.path.isdir(str(folder / name))]
     if folders:
-        raise OutputError(f"{option} {folder}: {folders[0]} is a folder ({len(folders)} of the "
-                          f"results' names are taken); give "
-                          f"another {option}, or move it away")
+        raise OutputError(
+            f"{option} {folder}: {folders[0]} is a folder ({len(folders)} of the "
+            f"results' names are taken); give "
+            f"another {option}, or move it away"
+        )
 
-    # A file in the way of a folder, or a link to nowhere, stops a run as surely as a taken name, only later.
-    for parent in sorted({parent for name in names for parent in Path(name).parents if parent != Path(".")}):
+    # A file in the way of a folder, or a link to nowhere, stops a run as surely as a taken name,
+    # only later.
+    for parent in sorted(
+        {parent for name in names for parent in Path(name).parents if parent != Path(".")}
+    ):
         if os.path.lexists(str(folder / parent)) and not (folder / parent).is_dir():
-            raise OutputError(f"{option} {folder}: {parent} is no folder; give another {option}, "
-                              f"or move it away")
+            raise OutputError(
+                f"{option} {folder}: {parent} is no folder; give another {option}, or move it away"
+            )
 
-    strangers = [] if known is None else [name for name in names if name not in known and os.path.lexists(str(folder / name))]
+    strangers = (
+        []
+        if known is None
+        else [name for name in names if name not in known and os.path.lexists(str(folder / name))]
+    )
     if strangers:
         there = os.path.lexists(str(folder / record))
-        why = f"which {record} does not tell to be its own" if there else f"but no {record} that says how it was made"
-        raise OutputError(f"{option} {folder} holds {strangers[0]} ({len(strangers)} of the "
-                          f"results' names are taken) {why}; give "
-                          f"another {option}, or move those files away")
+        why = (
+            f"which {record} does not tell to be its own"
+            if there
+            else f"but no {record} that says how it was made"
+        )
+        raise OutputError(
+            f"{option} {folder} holds {strangers[0]} ({len(strangers)} of the "
+            f"results' names are taken) {why}; give "
+            f"another {option}, or move those files away"
+        )
 
 
 def check_empty(folder: PathLike, option: str, record: str, ours: Collection[str] = ()) -> None:
@@ -167,34 +216,57 @@ def check_empty(folder: PathLike, option: str, record: str, ours: Collection[str
     for parent, below, files in os.walk(str(folder)):
         below[:] = sorted(name for name in below if not name.startswith("."))
         relative = os.path.relpath(parent, str(folder))
-        strangers += [name for name in (os.path.normpath(os.path.join(relative, file)) for file in sorted(files))
-                      if not os.path.basename(name).startswith(".") and name not in ours]
+        strangers += [
+            name
+            for name in (os.path.normpath(os.path.join(relative, file)) for file in sorted(files))
+            if not os.path.basename(name).startswith(".") and name not in ours
+        ]
         if len(strangers) >= MOST:
             break
     if strangers:
-        count = f"{MOST} files or more" if len(strangers) >= MOST else "1 file" if len(strangers) == 1 else f"{len(strangers)} files"
-        raise OutputError(f"{option} {folder} holds {count} of another origin, such as "
-                          f"{strangers[0]}, and no {record} that says how "
-                          f"they were made; give a new or an empty folder")
+        count = (
+            f"{MOST} files or more"
+            if len(strangers) >= MOST
+            else "1 file"
+            if len(strangers) == 1
+            else f"{len(strangers)} files"
+        )
+        raise OutputError(
+            f"{option} {folder} holds {count} of another origin, such as "
+            f"{strangers[0]}, and no {record} that says how "
+            f"they were made; give a new or an empty folder"
+        )
 
 
-def check_cache(folder: PathLike, option: str, output: PathLike, inputs: Iterable[PathLike] = (),
-                places: Iterable[PathLike] = ()) -> None:
+def check_cache(
+    folder: PathLike,
+    option: str,
+    output: PathLike,
+    inputs: Iterable[PathLike] = (),
+    places: Iterable[PathLike] = (),
+) -> None:
     """Raise OutputError unless `folder` can keep what is computed: neither an input's folder nor
     that of the results, and without files, for a cache of ours is made of folders alone."""
     check_folder(folder, option)
     if os.path.realpath(str(folder)) == os.path.realpath(str(output)):
-        raise OutputError(f"{option} {folder} is the folder of the results; give the cache a "
-                          f"folder of its own")
+        raise OutputError(
+            f"{option} {folder} is the folder of the results; give the cache a folder of its own"
+        )
     check_inputs(folder, option, [], inputs, places)
     names = sorted(os.listdir(str(folder))) if os.path.isdir(str(folder)) else []
-    files = [name for name in names if not name.startswith(".") and not (Path(folder) / name).is_dir()]
+    files = [
+        name for name in names if not name.startswith(".") and not (Path(folder) / name).is_dir()
+    ]
     if files:
-        raise OutputError(f"{option} {folder} holds {len(files)} files of another origin, such as "
-                          f"{files[0]}; give a new or an empty folder, or that of an earlier cache")
+        raise OutputError(
+            f"{option} {folder} holds {len(files)} files of another origin, such as "
+            f"{files[0]}; give a new or an empty folder, or that of an earlier cache"
+        )
 
 
-def check_file(path: PathLike, option: str, inputs: Iterable[PathLike] = (), known: bool = False) -> None:
+def check_file(
+    path: PathLike, option: str, inputs: Iterable[PathLike] = (), known: bool = False
+) -> None:
     """Raise OutputError unless a single file can be written at `path`: no input, not there
     unless `known` to be this work's own."""
     path = Path(path)
@@ -203,8 +275,10 @@ def check_file(path: PathLike, option: str, inputs: Iterable[PathLike] = (), kno
     if path.is_dir():
         raise OutputError(f"{option} {path} is a folder; expected a file")
     if os.path.lexists(str(path)) and not known:
-        raise OutputError(f"{option} {path} is there already and was not written by this call; "
-                          f"give another name, or move it away")
+        raise OutputError(
+            f"{option} {path} is there already and was not written by this call; "
+            f"give another name, or move it away"
+        )
 
 
 @contextlib.contextmanager
@@ -223,9 +297,13 @@ def held_files(paths: Iterable[PathLike]) -> Iterator[None]:
     them since.
     """
     with contextlib.ExitStack() as stack:
-        for path in sorted(Path(os.path.realpath(str(Path(path).parent))) / Path(path).name for path in paths):
+        for path in sorted(
+            Path(os.path.realpath(str(Path(path).parent))) / Path(path).name for path in paths
+        ):
             stack.enter_context(_made(path.parent))
-            name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]   # as long as any name may be
+            name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
+                :16
+            ]  # as long as any name may be
             stack.enter_context(_lock(path.parent / f"{LOCK}-{name}", path, "name"))
         yield
 
@@ -274,16 +352,20 @@ def _locked_file(path: Path, output: Path, kind: str):
         try:
             descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise OutputError(f"{output} cannot be written, for {path.parent} takes no new file "
-                              f"({error.strerror}); give another {kind}, or make room") from None
+            raise OutputError(
+                f"{output} cannot be written, for {path.parent} takes no new file "
+                f"({error.strerror}); give another {kind}, or make room"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
             process = f" (process {holder})" if holder.isdigit() else ""
-            raise OutputError(f"{output} is being written by another run of jseg{process}; wait "
-                              f"for it, stop it, or give another {kind}") from None
+            raise OutputError(
+                f"{output} is being written by another run of jseg{process}; wait "
+                f"for it, stop it, or give another {kind}"
+            ) from None
         except OSError:  # a network file system without locks
             os.close(descriptor)
             return None

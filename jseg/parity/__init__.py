@@ -1,1 +1,3 @@
-"""Whether jseg computes what it should: beside the official release, and on a GPU against the CPU."""
+"""Whether jseg computes what it should: beside the official release, and on a GPU against the
+CPU.
+"""

@@ -1,8 +1,10 @@
-"""Deterministic stand-in weights from names and shapes alone, for tests, benchmarks and demonstrations without a checkpoint.
+"""Deterministic stand-in weights from names and shapes alone, for tests, benchmarks and
+demonstrations without a checkpoint.
 
-Any implementation with the same state-dict layout, the official one included, can be held against another under them.
-They are untrained: pictures made with them are noise.
+Any implementation with the same state-dict layout, the official one included, can be held against
+another under them. They are untrained: pictures made with them are noise.
 """
+
 from __future__ import annotations
 
 import zlib
@@ -12,9 +14,13 @@ import numpy as np
 
 
 def value(name: str, shape: Sequence[int]) -> np.ndarray:
-    """Weight `name` as float32 of `shape`: N(0, 1/fan_in) for matrices and kernels, near 1 for norm scales, small for biases."""
-    normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(shape), dtype=np.float32)
-    if name.endswith("embedding.weight"):                    # the codebook: spread like the latents that it quantises
+    """Weight `name` as float32 of `shape`: N(0, 1/fan_in) for matrices and kernels, near 1 for norm
+    scales, small for biases.
+    """
+    normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(
+        tuple(shape), dtype=np.float32
+    )
+    if name.endswith("embedding.weight"):  # the codebook: spread like the latents that it quantises
         return normal
     if len(shape) >= 2:
         return (normal / np.sqrt(int(np.prod(shape[1:])))).astype(np.float32)

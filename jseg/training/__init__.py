@@ -1,1 +1,3 @@
-"""A training: the loop, its folder, the optimiser, the order of the examples, several processes, memory and the log."""
+"""A training: the loop, its folder, the optimiser, the order of the examples, several processes,
+memory and the log.
+"""

@@ -1,8 +1,10 @@
 """The processes of a training run: one, or several under mpirun that add up their gradients.
 
-Open MPI's own variables tell rank and number before Jittor is there (`jseg.machine.facts`); sums and copies go through Jittor's MPI, which is
-NCCL on CUDA. With one process every function here is the identity, so the loop is the same for both.
+Open MPI's own variables tell rank and number before Jittor is there (`jseg.machine.facts`); sums
+and copies go through Jittor's MPI, which is NCCL on CUDA. With one process every function here is
+the identity, so the loop is the same for both.
 """
+
 from __future__ import annotations
 
 from typing import Dict, Iterable, List

@@ -1,9 +1,12 @@
-"""The one training loop: a generator of updates over any network, with exact accumulation, several processes and several parts.
+"""The one training loop: a generator of updates over any network, with exact accumulation, several
+processes and several parts.
 
-It knows losses and batches, nothing of files, data sets or devices; saving, logging and previews stand around it
-(`jseg.training.run`). Everything random comes inside of a batch, as a function of seed and step, so a resumed run repeats an
-uninterrupted one. Mirrors run_loop, run_step and forward_backward of the release's train_util.py.
+It knows losses and batches, nothing of files, data sets or devices; saving, logging and previews
+stand around it (`jseg.training.run`). Everything random comes inside of a batch, as a function of
+seed and step, so a resumed run repeats an uninterrupted one. Mirrors run_loop, run_step and
+forward_backward of the release's train_util.py.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,7 +23,9 @@ Batches = Callable[[int], Iterable[Tuple[object, float]]]
 
 
 class TrainingProblem(ValueError):
-    """Training that cannot go on; one line. `step`: the last that was finished; whole: no part has gone beyond it."""
+    """Training that cannot go on; one line. `step`: the last that was finished; whole: no part has
+    gone beyond it.
+    """
 
     def __init__(self, message: str, step: int = 0, whole: bool = True):
         super().__init__(message)
@@ -29,12 +34,15 @@ class TrainingProblem(ValueError):
 
 @dataclass
 class Part:
-    """A network and the loss that moves it; an autoencoder's critic is a second part of the same training.
+    """A network and the loss that moves it; an autoencoder's critic is a second part of the same
+    training.
 
-    `loss(batch)` gives {"loss": scalar Var, further scalars for the log}, each the mean over a micro-batch, and is a function
-    of the batch alone. The part is left alone before `start_step`. A companion is a module that the loss trains along with the
-    network, such as the projection of an alignment: it is kept in checkpoints and is no part of the result.
+    `loss(batch)` gives {"loss": scalar Var, further scalars for the log}, each the mean over a
+    micro-batch, and is a function of the batch alone. The part is left alone before `start_step`. A
+    companion is a module that the loss trains along with the network, such as the projection of an
+    alignment: it is kept in checkpoints and is no part of the result.
     """
+
     name: str
     module: object
     loss: Loss
@@ -51,19 +59,27 @@ class Part:
 
 class Update(NamedTuple):
     """What one optimisation step reports; `step` counts finished steps, so the first is 1."""
+
     step: int
     losses: Dict[str, float]
     seconds: float
     skipped: bool = False
 
 
-def train(parts: Sequence[Part], batches: Batches, steps: int, start_step: int = 0,
-          learning_rate: Optional[Callable[[int], float]] = None, skip: int = 0) -> Iterator[Update]:
+def train(
+    parts: Sequence[Part],
+    batches: Batches,
+    steps: int,
+    start_step: int = 0,
+    learning_rate: Optional[Callable[[int], float]] = None,
+    skip: int = 0,
+) -> Iterator[Update]:
     """Take optimisation steps start_step ... steps - 1, yielding an `Update` after each.
 
-    batches(step) gives this process's micro-batches as (batch, share), share being its part of the global batch: all shares of all
-    processes add up to 1, and so the sum of gradients is that of the whole batch. learning_rate(step): for a rate that is not
-    constant. skip: steps whose loss may be no finite number: they leave the part as it is. Beyond them, raises TrainingProblem; the
+    batches(step) gives this process's micro-batches as (batch, share), share being its part of the
+    global batch: all shares of all processes add up to 1, and so the sum of gradients is that of
+    the whole batch. learning_rate(step): for a rate that is not constant. skip: steps whose loss
+    may be no finite number: they leave the part as it is. Beyond them, raises TrainingProblem; the
     parameters are then those of the step before, except where an earlier part has taken the step.
     """
     for step in range(start_step, steps):
@@ -84,15 +100,19 @@ def train(parts: Sequence[Part], batches: Batches, steps: int, start_step: int =
                     raise
                 skipped = True
                 if not taken:
-                    break                          # the parts after it look at what it makes
+                    break  # the parts after it look at what it makes
         skip -= skipped
         yield Update(step + 1, losses, time.perf_counter() - before, skipped)
 
 
-def take_step(part: Part, micro_batches: Iterable[Tuple[object, float]], step: int) -> Dict[str, float]:
-    """One optimiser step of one part from its micro-batches; its losses as numbers, named part.name/... for all but the first part.
+def take_step(
+    part: Part, micro_batches: Iterable[Tuple[object, float]], step: int
+) -> Dict[str, float]:
+    """One optimiser step of one part from its micro-batches; its losses as numbers, named
+    part.name/... for all but the first part.
 
-    release: adds the mean losses of micro-batches, so their number scales the gradient; here: weighted by their share.
+    release: adds the mean losses of micro-batches, so their number scales the gradient; here:
+    weighted by their share.
     """
     gradients, losses = accumulate(part, micro_batches)
     losses = distributed.agreed(losses)
@@ -106,21 +126,28 @@ def take_step(part: Part, micro_batches: Iterable[Tuple[object, float]], step: i
     return {prefix + name: value for name, value in losses.items()}
 
 
-def accumulate(part: Part, micro_batches: Iterable[Tuple[object, float]]) -> Tuple[List, Dict[str, float]]:
+def accumulate(
+    part: Part, micro_batches: Iterable[Tuple[object, float]]
+) -> Tuple[List, Dict[str, float]]:
     """The gradient of this process's share of the batch, and its share of the losses.
 
-    Each micro-batch is computed and its graph freed before the next begins: memory is that of one, and one more set of gradients.
+    Each micro-batch is computed and its graph freed before the next begins: memory is that of one,
+    and one more set of gradients.
     """
     parameters = list(part.optimizer.parameters.values())
     total: List = []
     losses: Dict[str, float] = {}
     for batch, share in micro_batches:
         found = part.loss(batch)
-        gradients = [gradient.stop_grad() for gradient in jt.grad(found["loss"] * share, parameters, retain_graph=False)]
+        gradients = [
+            gradient.stop_grad()
+            for gradient in jt.grad(found["loss"] * share, parameters, retain_graph=False)
+        ]
         logged = {name: value.stop_grad() for name, value in found.items()}
         del found
-        # Computed here, or the micro-batches' graphs would pile up; and before they are added, or the addition would be fused into
-        # the gradient's last product and rounded in another way than the sum over processes is.
+        # Computed here, or the micro-batches' graphs would pile up; and before they are added, or
+        # the addition would be fused into the gradient's last product and rounded in another way
+        # than the sum over processes is.
         jt.sync(gradients + list(logged.values()))
         total = [old + new for old, new in zip(total, gradients)] if total else gradients
         jt.sync(total)

@@ -1,8 +1,10 @@
 """Whether a micro-batch fits into memory, asked before the training instead of killed in it.
 
-The loss and gradient of one and of two examples are computed and the peaks compared: memory grows linearly with the examples. On the
-CPU the kernel's count of resident memory is read (Linux); where it cannot be, and on CUDA, nothing is predicted.
+The loss and gradient of one and of two examples are computed and the peaks compared: memory grows
+linearly with the examples. On the CPU the kernel's count of resident memory is read (Linux); where
+it cannot be, and on CUDA, nothing is predicted.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -13,13 +15,15 @@ from typing import Callable, Optional
 from jseg.runtime import jt
 from jseg.training.loop import Part, accumulate
 
-SPARE = 0.95                    # of what is free; the rest is the system's
+SPARE = 0.95  # of what is free; the rest is the system's
 
 
 def check_batch(part: Part, examples: Callable, micro_batch: int) -> None:
-    """Raise ValueError, naming the micro-batch that would fit, if the loss and gradient of `micro_batch` examples do not.
+    """Raise ValueError, naming the micro-batch that would fit, if the loss and gradient of
+    `micro_batch` examples do not.
 
-    examples(count) gives a batch of that many examples for part.loss. The parameters stay as they are.
+    examples(count) gives a batch of that many examples for part.loss. The parameters stay as they
+    are.
     """
     if micro_batch < 3 or jt.flags.use_cuda or resident_bytes("VmRSS") is None:
         return
@@ -32,8 +36,11 @@ def check_batch(part: Part, examples: Callable, micro_batch: int) -> None:
     needed = one + (micro_batch - 1) * each
     if needed > limit:
         fits = max(1, int((limit - one) // each) + 1)
-        raise ValueError(f"{micro_batch} examples at a time need about {needed / 1e9:.1f} GB, {limit / 1e9:.1f} GB are free; about {fits} "
-                         f"would fit: give --micro_batch {fits} (the update is the same), or --recompute")
+        raise ValueError(
+            f"{micro_batch} examples at a time need about {needed / 1e9:.1f} GB, "
+            f"{limit / 1e9:.1f} GB are free; about {fits} would fit: give --micro_batch {fits} "
+            "(the update is the same), or --recompute"
+        )
 
 
 def _peak(part: Part, examples: Callable, count: int) -> int:
@@ -46,12 +53,14 @@ def _peak(part: Part, examples: Callable, count: int) -> int:
 
 
 def _give_back() -> None:
-    """Hand what was freed to the system, Jittor's blocks and the C library's: memory that is taken up again does not show as growth."""
+    """Hand what was freed to the system, Jittor's blocks and the C library's: memory that is taken
+    up again does not show as growth.
+    """
     jt.sync_all()
     jt.gc()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):          # another C library
+    except (OSError, AttributeError):  # another C library
         pass
 
 
@@ -74,11 +83,18 @@ def resident_bytes(field: str) -> Optional[int]:
 
 
 def free_bytes() -> int:
-    """Bytes that can still be taken: the system's, or less where a control group limits this process."""
+    """Bytes that can still be taken: the system's, or less where a control group limits this
+    process.
+    """
     with open("/proc/meminfo") as file:
         free = int(re.search(r"MemAvailable:\s+(\d+) kB", file.read()).group(1)) * 1024
-    for limit, used in (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-                        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")):
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
         if os.path.exists(limit) and os.path.exists(used):
             with open(limit) as most, open(used) as taken:
                 text = most.read().strip()

@@ -1,4 +1,5 @@
 """How long a training goes and how often it writes what; the signals that end it."""
+
 from __future__ import annotations
 
 import contextlib
@@ -9,43 +10,62 @@ import sys
 from dataclasses import dataclass
 
 STOPPING = "stopping after this step; Ctrl-C again ends without saving"
-# A byte in standard input: say it, on a line of its own after a progress bar. Its end without one: be quiet. The pipe is read to its
-# end, for further signals write into it too.
-LISTENER = '[ "$(head -c 1 | wc -c)" -eq 1 ] || exit 0; if [ -t 2 ]; then echo >&2; fi; printf "%s\\n" "$1" >&2; cat >/dev/null'
+# A byte in standard input: say it, on a line of its own after a progress bar. Its end without one:
+# be quiet. The pipe is read to its end, for further signals write into it too.
+LISTENER = (
+    '[ "$(head -c 1 | wc -c)" -eq 1 ] || exit 0; if [ -t 2 ]; then echo >&2; fi; printf "%s\\n" '
+    '"$1" >&2; cat >/dev/null'
+)
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long, and how often what is written; none of it changes the numbers of a step."""
+
     steps: int
     save_interval: int = 10_000
-    keep: int = 3                      # checkpoints that stay; 0 keeps all
-    preview_interval: int = 0          # 0: no previews
+    keep: int = 3  # checkpoints that stay; 0 keeps all
+    preview_interval: int = 0  # 0: no previews
     log_interval: int = 10
-    validate_interval: int = 0         # 0: at the end alone, where there is something to validate with
-    skip_bad_steps: int = 0            # steps in all whose loss may be no number; they change nothing and are counted
+    validate_interval: int = 0  # 0: at the end alone, where there is something to validate with
+    skip_bad_steps: int = (
+        0  # steps in all whose loss may be no number; they change nothing and are counted
+    )
 
     @classmethod
     def of(cls, options, steps: int) -> "Plan":
         """From the options of a training command (`cli.add_training_options`)."""
-        previews = options.save_interval if options.preview_interval is None else options.preview_interval
+        previews = (
+            options.save_interval if options.preview_interval is None else options.preview_interval
+        )
         validations = getattr(options, "validate_interval", None)
-        return cls(steps, options.save_interval, options.keep, previews, options.log_interval,
-                   options.save_interval if validations is None else validations, getattr(options, "skip_bad_steps", 0))
+        return cls(
+            steps,
+            options.save_interval,
+            options.keep,
+            previews,
+            options.log_interval,
+            options.save_interval if validations is None else validations,
+            getattr(options, "skip_bad_steps", 0),
+        )
 
     def validates(self, step: int) -> bool:
         """Whether a validation belongs to that step."""
-        return step == self.steps or self.validate_interval > 0 and step % self.validate_interval == 0
+        return (
+            step == self.steps or self.validate_interval > 0 and step % self.validate_interval == 0
+        )
 
 
 class Signals:
-    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is finished and saved; the second ends it.
+    """Inside of the `with`, the first Ctrl-C or SIGTERM only sets `caught`, so that a step is
+    finished and saved; the second ends it.
 
     SIGHUP, of a terminal that is closed, only ever does the former: shells send it twice.
 
-    What will happen is said on standard error at once where `speaks`, also while a step computes: Python's own handler runs only
-    when the step is done, so a shell of its own waits for the signal's byte (`signal.set_wakeup_fd`). A signal that the parent had
-    ignored (nohup, `&` in a script) stays ignored.
+    What will happen is said on standard error at once where `speaks`, also while a step computes:
+    Python's own handler runs only when the step is done, so a shell of its own waits for the
+    signal's byte (`signal.set_wakeup_fd`). A signal that the parent had ignored (nohup, `&` in a
+    script) stays ignored.
     """
 
     def __init__(self, speaks: bool = True):
@@ -71,10 +91,16 @@ class Signals:
             self.shell.wait()
 
     def _listen(self) -> None:
-        """Start the shell that waits for a byte and says STOPPING; without one, the handler says it."""
+        """Start the shell that waits for a byte and says STOPPING; without one, the handler says
+        it.
+        """
         try:
-            self.shell = subprocess.Popen(["sh", "-c", LISTENER, "jseg", STOPPING], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                          start_new_session=True)
+            self.shell = subprocess.Popen(
+                ["sh", "-c", LISTENER, "jseg", STOPPING],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         except OSError:
             return
         os.set_blocking(self.shell.stdin.fileno(), False)

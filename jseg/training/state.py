@@ -1,4 +1,7 @@
-"""All that a training goes on from, as arrays: into a checkpoint, out of one, and to the other processes."""
+"""All that a training goes on from, as arrays: into a checkpoint, out of one, and to the other
+processes.
+"""
+
 from __future__ import annotations
 
 import shutil
@@ -19,7 +22,9 @@ def stored(parts: Sequence[Part]) -> Dict[str, Mapping]:
     if first.companion is not None:
         groups["companion"] = first.companion.state_dict()
     for part in parts[1:]:
-        groups.update({part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()})
+        groups.update(
+            {part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()}
+        )
     return groups
 
 
@@ -35,14 +40,19 @@ def restore(parts: Sequence[Part], path: Path, extra: Mapping) -> None:
         part.optimizer.restore(extra[prefix + "optimizer"], steps)
         if part.average is not None:
             # Without one so far (--ema was 0), it begins at the parameters as they are.
-            part.average.restore(extra[prefix + "ema"] if prefix + "ema" in extra else
-                                 {name: value.numpy() for name, value in part.average.parameters.items()})
+            part.average.restore(
+                extra[prefix + "ema"]
+                if prefix + "ema" in extra
+                else {name: value.numpy() for name, value in part.average.parameters.items()}
+            )
 
 
 def share_out(parts: Sequence[Part]) -> None:
     """Give every process the state of process 0."""
     for part in parts:
-        steps = distributed.agreed({"steps": float(part.optimizer.steps if distributed.rank() == 0 else 0)})["steps"]
+        steps = distributed.agreed(
+            {"steps": float(part.optimizer.steps if distributed.rank() == 0 else 0)}
+        )["steps"]
         part.optimizer.steps = int(steps)
         distributed.share_out(part.optimizer.state().values())
         if part.average is not None:
@@ -57,9 +67,13 @@ def check_space(folder: Path, parts: Sequence[Part]) -> None:
     needed = sum(3 * size for size in sizes) + (sizes[0] if parts[0].average is not None else 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError("%s has %.1f GB free, one checkpoint takes %.1f GB; make room or give another --output"
-                      % (folder, free / 1e9, needed / 1e9))
+        raise OSError(
+            f"{folder} has {free / 1e9:.1f} GB free, one checkpoint takes {needed / 1e9:.1f} GB; "
+            "make room or give another --output"
+        )
 
 
 def _modules(parts: Sequence[Part]) -> List:
-    return [module for part in parts for module in (part.module, part.companion) if module is not None]
+    return [
+        module for part in parts for module in (part.module, part.companion) if module is not None
+    ]

@@ -29,7 +29,14 @@ finally:
 
 def run(*arguments, **settings):
     settings.setdefault("stdout", subprocess.PIPE)
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True, timeout=300, **settings)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=300,
+        **settings,
+    )
 
 
 def test_without_arguments_the_commands_are_listed(capsys):
@@ -40,7 +47,11 @@ def test_without_arguments_the_commands_are_listed(capsys):
 
 
 def test_the_listing_is_instant_and_light():
-    done = run("-c", "import sys; from jseg.__main__ import main; main([]); print(sorted({'jittor', 'numpy', 'cv2'} & set(sys.modules)))")
+    done = run(
+        "-c",
+        "import sys; from jseg.__main__ import main; main([]); print(sorted({'jittor', 'numpy', "
+        "'cv2'} & set(sys.modules)))",
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -76,23 +87,33 @@ def test_the_module_runs_as_a_program():
 
 def test_a_wrong_option_gets_one_line():
     done = run("-m", "jseg", "doctor", "--colour")
-    assert (done.returncode, done.stderr) == (2, "jseg doctor: unrecognized arguments: --colour (see jseg doctor --help)\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "jseg doctor: unrecognized arguments: --colour (see jseg doctor --help)\n",
+    )
 
 
 def _raising(error):
     def main(argv):
         raise error
+
     main.__module__ = "jseg.commands.sample"
     return main
 
 
-@pytest.mark.parametrize("error, line", [
-    (ValueError("label 31:\n expected 0 to 28"), "label 31: expected 0 to 28"),
-    (RuntimeProblem("Jittor is ill"), "Jittor is ill"),
-    (FileNotFoundError(2, "No such file or directory", "a.png"), "a.png: No such file or directory"),
-    (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
-    (ValueError(), "ValueError"),
-])
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (ValueError("label 31:\n expected 0 to 28"), "label 31: expected 0 to 28"),
+        (RuntimeProblem("Jittor is ill"), "Jittor is ill"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.png"),
+            "a.png: No such file or directory",
+        ),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (ValueError(), "ValueError"),
+    ],
+)
 def test_errors_of_the_user_become_one_line_and_exit_2(error, line, capsys, monkeypatch):
     monkeypatch.delenv("JSEG_TRACEBACK", raising=False)
     assert cli.run(_raising(error), []) == 2
@@ -105,7 +126,11 @@ def test_errors_of_the_user_become_one_line_and_exit_2(error, line, capsys, monk
 def test_a_missing_package_is_named_but_an_error_of_ours_is_not_hidden(capsys):
     assert cli.run(_raising(ModuleNotFoundError("No module named 'cv2'", name="cv2"))) == 2
     assert "cv2 is not installed" in capsys.readouterr().err
-    for error in (ModuleNotFoundError("No module named 'jseg.x'", name="jseg.x"), TypeError("ours"), AssertionError("ours")):
+    for error in (
+        ModuleNotFoundError("No module named 'jseg.x'", name="jseg.x"),
+        TypeError("ours"),
+        AssertionError("ours"),
+    ):
         with pytest.raises(type(error)):
             cli.run(_raising(error))
 
@@ -118,13 +143,17 @@ def test_ctrl_c_is_one_line_and_130(capsys):
 def test_a_reader_that_stops_reading_is_no_error():
     reader, writer = os.pipe()
     os.close(reader)
-    code = "import sys\nfrom jseg.commands import cli\ndef main(argv):\n    print('x' * 200000)\nsys.exit(cli.run(main))"
+    code = (
+        "import sys\nfrom jseg.commands import cli\ndef main(argv):\n    print('x' * "
+        "200000)\nsys.exit(cli.run(main))"
+    )
     done = run("-c", code, stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-# --- files that are none ---------------------------------------------------------------------------------------------------------
+# --- files that are none --------------------------------------------------------------------------
+
 
 def a_folder(path):
     path.mkdir()
@@ -145,18 +174,41 @@ def nothing(path):
     return "does not exist"
 
 
-TRAININGS = [("train", ["--input_path", "data"]), ("train_autoencoder", ["--input_path", "data"]), ("train_flowseg", ["--data", "data"])]
-FILES = [(name, [*words, "--output", "out"], option) for name, words in TRAININGS for option in ("resume", "model_path")]
-FILES += [("train_flowseg", ["--data", "data", "--output", "out"], "repa"), ("segment", ["--input", "data", "--output", "out"], "weights"),
-          ("score", ["--results", "data", "--labels", "data", "--references", "data", "--output", "out"], "inception")]
+TRAININGS = [
+    ("train", ["--input_path", "data"]),
+    ("train_autoencoder", ["--input_path", "data"]),
+    ("train_flowseg", ["--data", "data"]),
+]
+FILES = [
+    (name, [*words, "--output", "out"], option)
+    for name, words in TRAININGS
+    for option in ("resume", "model_path")
+]
+FILES += [
+    ("train_flowseg", ["--data", "data", "--output", "out"], "repa"),
+    ("segment", ["--input", "data", "--output", "out"], "weights"),
+    (
+        "score",
+        ["--results", "data", "--labels", "data", "--references", "data", "--output", "out"],
+        "inception",
+    ),
+]
 
 
-SPOILED = [(*row, spoil) for row in FILES for spoil in (a_folder, a_link_to_nowhere, a_pipe, nothing)
-           if (row[2], spoil) != ("model_path", a_folder)]          # which may hold a model in parts
+SPOILED = [
+    (*row, spoil)
+    for row in FILES
+    for spoil in (a_folder, a_link_to_nowhere, a_pipe, nothing)
+    if (row[2], spoil) != ("model_path", a_folder)
+]  # which may hold a model in parts
 
 
-@pytest.mark.parametrize("name, words, option, spoil", SPOILED, ids=lambda value: getattr(value, "__name__", None))
-def test_what_is_no_file_is_told_as_what_it_is(name, words, option, spoil, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "name, words, option, spoil", SPOILED, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_what_is_no_file_is_told_as_what_it_is(
+    name, words, option, spoil, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     said = spoil(tmp_path / "given")
@@ -168,13 +220,25 @@ def test_what_is_no_file_is_told_as_what_it_is(name, words, option, spoil, tmp_p
         assert error.endswith("; give a checkpoint in it, or --output given --resume auto\n")
 
 
-# --- doctor ----------------------------------------------------------------------------------------------------------------------
+# --- doctor ---------------------------------------------------------------------------------------
+
 
 def test_doctor_shows_one_screen_and_a_rate():
     done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=ROOT))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
-    assert list(rows) == ["Python", "NumPy", "compiler", "Jittor", "oneDNN", "jseg", "MPI", "flags", "CUDA", "verdict"]
+    assert list(rows) == [
+        "Python",
+        "NumPy",
+        "compiler",
+        "Jittor",
+        "oneDNN",
+        "jseg",
+        "MPI",
+        "flags",
+        "CUDA",
+        "verdict",
+    ]
     assert float(rows["oneDNN"].split()[-2]) > doctor.SLOW and rows["oneDNN"].endswith("GFLOP/s")
     assert rows["jseg"].startswith(__version__) and "cache" in rows["Jittor"]
 
@@ -189,11 +253,23 @@ def test_doctor_survives_a_jittor_that_crashes(tmp_path):
     (tmp_path / "jittor_utils").mkdir()
     (tmp_path / "jittor_utils" / "__init__.py").write_text("import os\nos.abort()\n")
     done = run("-m", "jseg", "doctor", env=dict(os.environ, PYTHONPATH=str(tmp_path)))
-    assert done.returncode == 1 and "SIGABRT" in done.stdout and "jseg cannot compute here" in done.stdout
+    assert (
+        done.returncode == 1
+        and "SIGABRT" in done.stdout
+        and "jseg cannot compute here" in done.stdout
+    )
 
 
 def test_doctor_calls_a_slow_convolution_a_problem(monkeypatch):
-    slow = {"cache": "CACHE", "home": "", "megabytes": 1, "gflops": 0.7, "size": "tiny", "onednn_off": False, "cuda": ""}
+    slow = {
+        "cache": "CACHE",
+        "home": "",
+        "megabytes": 1,
+        "gflops": 0.7,
+        "size": "tiny",
+        "onednn_off": False,
+        "cuda": "",
+    }
     monkeypatch.setattr(doctor, "measure", lambda: slow)
     assert "0.7 GFLOP/s only" in doctor.examine()[1][0] and "delete CACHE" in doctor.examine()[1][0]
     monkeypatch.setattr(doctor, "measure", lambda: dict(slow, onednn_off=True))
@@ -201,7 +277,15 @@ def test_doctor_calls_a_slow_convolution_a_problem(monkeypatch):
 
 
 def test_doctor_names_the_gpu_in_use_and_every_problem(monkeypatch):
-    found = {"cache": "", "home": "", "megabytes": 1, "gflops": 99.0, "size": "", "onednn_off": False, "cuda": "used: it"}
+    found = {
+        "cache": "",
+        "home": "",
+        "megabytes": 1,
+        "gflops": 99.0,
+        "size": "",
+        "onednn_off": False,
+        "cuda": "used: it",
+    }
     monkeypatch.setattr(doctor, "measure", lambda: found)
     assert dict(doctor.examine()[0])["CUDA"] == "used: it"
     monkeypatch.setattr(facts, "numpy", lambda: facts.Fact("2.1", "first"))
@@ -209,7 +293,7 @@ def test_doctor_names_the_gpu_in_use_and_every_problem(monkeypatch):
     assert doctor.examine()[1] == ["first", "second"]
 
 
-# --- Ctrl-C and readers that leave -----------------------------------------------------------------------------------------------
+# --- Ctrl-C and readers that leave ----------------------------------------------------------------
 
 EARLY = """
 import builtins, os, signal, sys
@@ -225,18 +309,30 @@ exec(compile(open({script!r}).read(), {script!r}, "exec"), {{"__file__": {script
 """
 
 
-@pytest.mark.parametrize("name", ["argparse", "jseg.commands", "numpy", "jseg.runtime", "jittor", "jittor_utils"])
+@pytest.mark.parametrize(
+    "name", ["argparse", "jseg.commands", "numpy", "jseg.runtime", "jittor", "jittor_utils"]
+)
 def test_ctrl_c_during_the_imports_is_one_line_and_130_under_scripts_too(name, tmp_path):
     """While Jittor's own modules load, its handler would end the process with words of its own."""
     script = os.path.join(ROOT, "scripts", "train.py")
     code = EARLY.format(name=name, folder=str(tmp_path), script=script)
-    if name in ("jseg.runtime", "jittor", "jittor_utils"):          # beyond what a wrong folder is refused by
+    if name in (
+        "jseg.runtime",
+        "jittor",
+        "jittor_utils",
+    ):  # beyond what a wrong folder is refused by
         code = EARLY.format(name=name, folder=str(tmp_path), script=script).replace(
-            "exec(compile", "import types\nfake = types.ModuleType('jseg.commands.train')\n"
-            "def main(argv):\n    import jseg.runtime\nmain.__module__, fake.main = fake.__name__, main\n"
-            "import jseg.commands\nsys.modules[fake.__name__] = fake\nexec(compile", 1)
+            "exec(compile",
+            "import types\nfake = types.ModuleType('jseg.commands.train')\ndef main(argv):\n    "
+            "import jseg.runtime\nmain.__module__, fake.main = fake.__name__, main\nimport "
+            "jseg.commands\nsys.modules[fake.__name__] = fake\nexec(compile",
+            1,
+        )
     done = run("-c", code, env=dict(os.environ, PYTHONPATH=ROOT, nvcc_path=""))
-    assert (done.returncode, done.stderr.strip().splitlines()[-1:]) == (130, ["jseg train: interrupted"]), done.stderr
+    assert (done.returncode, done.stderr.strip().splitlines()[-1:]) == (
+        130,
+        ["jseg train: interrupted"],
+    ), done.stderr
     assert "Traceback" not in done.stderr and "SIGINT" not in done.stderr
 
 
@@ -246,4 +342,6 @@ def test_a_reader_that_leaves_before_the_help_is_over_is_no_error(arguments):
     os.close(reader)
     done = run("-m", "jseg", *arguments, stdout=writer)
     os.close(writer)
-    assert done.returncode in (0, 141) and done.stderr == ""        # argparse itself keeps quiet about a long text
+    assert (
+        done.returncode in (0, 141) and done.stderr == ""
+    )  # argparse itself keeps quiet about a long text

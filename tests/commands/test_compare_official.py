@@ -1,7 +1,10 @@
-"""The command beside a small stand-in for the release: processes, verdicts, exit codes, repeated calls, and what is refused.
+"""The command beside a small stand-in for the release: processes, verdicts, exit codes, repeated
+calls, and what is refused.
 
-With JSEG_OFFICIAL=DIR, a clone of the official release, the real thing runs too: its quick parts, and with --run-slow all of them.
+With JSEG_OFFICIAL=DIR, a clone of the official release, the real thing runs too: its quick parts,
+and with --run-slow all of them.
 """
+
 import dataclasses
 import json
 import os
@@ -25,7 +28,7 @@ OFFICIAL = os.environ.get("JSEG_OFFICIAL", "")
 QUICK = ["layout", "codes", "noise", "step", "colour", "merge"]
 
 # What parts `noise`, `colour` and `merge` ask of the release, by other means than ours.
-SCRIPT_UTIL = '''
+SCRIPT_UTIL = """
 import blobfile
 import cv2
 import jittor
@@ -51,8 +54,8 @@ def Normalize(ref, source):
         moved = (s.astype(np.float32) - sm.astype(np.float32)) * (td / sd).astype(np.float32) + tm.astype(np.float32)
         moved = np.clip(np.round(moved), 0, 255).astype(np.uint8)
     return Image.fromarray(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB))
-'''
-MERGE = '''
+"""
+MERGE = """
 import pickle
 
 
@@ -60,14 +63,19 @@ def merge_ckpt(save_path, ckpts_to_merge):
     parts = [pickle.load(open(path, "rb")) for path in ckpts_to_merge]
     mean = {name: sum(part[name].astype("float64") for part in parts) / len(parts) for name in parts[0]}
     pickle.dump(mean, open(save_path, "wb"))
-'''
+"""
 
 
 class Job:
     """A folder that looks like the release, and calls of the command on it."""
 
     def __init__(self, root, capsys):
-        self.root, self.capsys, self.clone, self.output = root, capsys, root / "clone", root / "found"
+        self.root, self.capsys, self.clone, self.output = (
+            root,
+            capsys,
+            root / "clone",
+            root / "found",
+        )
         for name in FILES:
             (self.clone / name).parent.mkdir(parents=True, exist_ok=True)
             (self.clone / name).write_text("")
@@ -79,15 +87,28 @@ class Job:
         """(exit code, standard output, lines on standard error)."""
         self.capsys.readouterr()
         try:
-            code = cli.run(compare_official.main, ["--official", str(official or self.clone), "--output", str(self.output),
-                                                   "--device", "cpu", *map(str, words)])
-        except SystemExit as stopped:          # argparse
+            code = cli.run(
+                compare_official.main,
+                [
+                    "--official",
+                    str(official or self.clone),
+                    "--output",
+                    str(self.output),
+                    "--device",
+                    "cpu",
+                    *map(str, words),
+                ],
+            )
+        except SystemExit as stopped:  # argparse
             code = stopped.code
         printed = self.capsys.readouterr()
         return code, printed.out, printed.err.splitlines()
 
     def rows(self):
-        return {(row["part"], row["row"]): row for row in json.loads((self.output / "comparison.json").read_text())["rows"]}
+        return {
+            (row["part"], row["row"]): row
+            for row in json.loads((self.output / "comparison.json").read_text())["rows"]
+        }
 
 
 @pytest.fixture
@@ -98,21 +119,40 @@ def job(tmp_path, capsys):
 def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job):
     before = sorted(path.relative_to(job.clone) for path in job.clone.rglob("*"))
     code, out, told = job.run("--only", "noise", "colour", "merge")
-    assert code == 0 and told[-1].startswith("jseg compare_official: 6 of 6 rows within bounds"), told
-    assert out.count("| ok |") == 5 and out.count("on purpose (no. 13)") == 1 and "stdout is" not in out
+    assert code == 0 and told[-1].startswith("jseg compare_official: 6 of 6 rows within bounds"), (
+        told
+    )
+    assert (
+        out.count("| ok |") == 5
+        and out.count("on purpose (no. 13)") == 1
+        and "stdout is" not in out
+    )
     rows = job.rows()
-    assert rows["noise", "stage 2"]["relative"] < 1e-6 and 0 < rows["merge", "merged"]["relative"] < 1e-6
-    assert rows["colour", "flat"]["largest"] > 50 and all(row["gigabytes"]["ours"] > 0.01 for row in rows.values())
+    assert (
+        rows["noise", "stage 2"]["relative"] < 1e-6
+        and 0 < rows["merge", "merged"]["relative"] < 1e-6
+    )
+    assert rows["colour", "flat"]["largest"] > 50 and all(
+        row["gigabytes"]["ours"] > 0.01 for row in rows.values()
+    )
     page = (job.output / "comparison.md").read_text()
-    assert out.strip() in page and "blobfile is not installed" in page and "UNet of 32 channels" in page
+    assert (
+        out.strip() in page
+        and "blobfile is not installed" in page
+        and "UNet of 32 channels" in page
+    )
     assert images.read_picture(job.output / "comparison.png").ndim == 3
-    assert sorted(path.relative_to(job.clone) for path in job.clone.rglob("*")) == before, "nothing is written into the clone"
+    assert sorted(path.relative_to(job.clone) for path in job.clone.rglob("*")) == before, (
+        "nothing is written into the clone"
+    )
 
     code, again, told = job.run("--only", "noise", "colour", "merge")
     assert code == 0 and again == out and sum(line.endswith("is there") for line in told) == 6
     job.script.write_text(SCRIPT_UTIL + "\n")
     _, _, told = job.run("--only", "noise")
-    assert ["computing" in line for line in told[:3]] == [True, False, False] and told[2].endswith("noise, ours: is there")
+    assert ["computing" in line for line in told[:3]] == [True, False, False] and told[2].endswith(
+        "noise, ours: is there"
+    )
     _, _, told = job.run("--only", "noise", "--again")
     assert sum(line.endswith("computing") for line in told) == 2
 
@@ -122,37 +162,74 @@ def test_what_differs_what_raises_and_what_crashes_is_told_and_the_rest_goes_on(
     (job.clone / "merge_model.py").write_text("raise ValueError('no merging today')")
     code, out, told = job.run("--only", "noise", "colour", "merge")
     rows = job.rows()
-    assert code == 1 and "not: add noise, index 300 of ddim500;" in told[-1] and "merge of two autoencoders" in told[-1]
-    assert rows["noise", "stage 0"]["verdict"] == "DIFFERS" and rows["noise", "stage 0"]["relative"] > 1e-3
-    assert rows["colour", "picture"]["verdict"] == "ok" and rows["merge", "merged"]["verdict"] == "FAILED"
-    assert "no merging today" in rows["merge", "merged"]["note"] and "release: the process ended with 1" in out
+    assert (
+        code == 1
+        and "not: add noise, index 300 of ddim500;" in told[-1]
+        and "merge of two autoencoders" in told[-1]
+    )
+    assert (
+        rows["noise", "stage 0"]["verdict"] == "DIFFERS"
+        and rows["noise", "stage 0"]["relative"] > 1e-3
+    )
+    assert (
+        rows["colour", "picture"]["verdict"] == "ok"
+        and rows["merge", "merged"]["verdict"] == "FAILED"
+    )
+    assert (
+        "no merging today" in rows["merge", "merged"]["note"]
+        and "release: the process ended with 1" in out
+    )
     job.script.write_text("import os\nos.abort()")
     code, out, _ = job.run("--only", "colour")
     assert code == 1 and out.count("FAILED") == 2 and "ended with -6" in out
 
 
-@pytest.mark.parametrize("text, told", [("Compiling 1/2\rCompiling 2/2\nTraceback:\n  x\nValueError: not so\n\n", "ValueError: not so"),
-                                        ("RuntimeError: wrong\n[Input]: a\n[Reason]: no kernel\x1b[m\n>>> trace", "no kernel"),
-                                        ("", "without a word")])
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (
+            "Compiling 1/2\rCompiling 2/2\nTraceback:\n  x\nValueError: not so\n\n",
+            "ValueError: not so",
+        ),
+        ("RuntimeError: wrong\n[Input]: a\n[Reason]: no kernel\x1b[m\n>>> trace", "no kernel"),
+        ("", "without a word"),
+    ],
+)
 def test_the_last_word_of_a_process_is_its_reason(text, told):
     assert compare_official.last_word(text) == told
 
 
 def saved(folder, unet=UNETS["small"], autoencoder=AUTOENCODERS["small"]):
     checkpoint.save(folder / "unet.safetensors", fill(unet_shapes(unet)), unet)
-    checkpoint.save(folder / "autoencoder.safetensors", fill(autoencoder_shapes(autoencoder)), autoencoder)
-    return "--model_path", folder / "unet.safetensors", "--ae_path", folder / "autoencoder.safetensors"
+    checkpoint.save(
+        folder / "autoencoder.safetensors", fill(autoencoder_shapes(autoencoder)), autoencoder
+    )
+    return (
+        "--model_path",
+        folder / "unet.safetensors",
+        "--ae_path",
+        folder / "autoencoder.safetensors",
+    )
 
 
 def test_weights_of_one_s_own(job):
     code, _, _ = job.run("--only", "merge", *saved(job.root))
     page = (job.output / "comparison.md").read_text()
-    assert code == 0 and "weights: unet.safetensors, autoencoder.safetensors" in page and not (job.output / "weights").exists()
+    assert (
+        code == 0
+        and "weights: unet.safetensors, autoencoder.safetensors" in page
+        and not (job.output / "weights").exists()
+    )
 
 
 def wrong(kind, job):
     """(arguments, what the line must say)."""
-    shipped = ["--model_path", weight_files.SHIPPED_MODEL, "--ae_path", weight_files.SHIPPED_AUTOENCODER]
+    shipped = [
+        "--model_path",
+        weight_files.SHIPPED_MODEL,
+        "--ae_path",
+        weight_files.SHIPPED_AUTOENCODER,
+    ]
     if kind == "empty":
         shutil.rmtree(job.clone)
         job.clone.mkdir()
@@ -175,42 +252,75 @@ def wrong(kind, job):
         state.pop("out.2.bias")
         checkpoint.save(words[1], state, UNETS["small"])
         return words, ["1 missing (out.2.bias)"]
-    return {"one": (["--model_path", "x"], ["one is given; give both"]),
-            "gone": (["--model_path", "x", "--ae_path", "y"], ["x does not exist"]),
-            "shipped": (shipped, ["spade_channels 32", "128 only"]),
-            "size": (saved(job.root) + ("--size", "release"), ["leave --size out"]),
-            "part": (["--only", "unet", "nothing"], ["invalid choice"])}[kind]
+    return {
+        "one": (["--model_path", "x"], ["one is given; give both"]),
+        "gone": (["--model_path", "x", "--ae_path", "y"], ["x does not exist"]),
+        "shipped": (shipped, ["spade_channels 32", "128 only"]),
+        "size": (saved(job.root) + ("--size", "release"), ["leave --size out"]),
+        "part": (["--only", "unet", "nothing"], ["invalid choice"]),
+    }[kind]
 
 
-@pytest.mark.parametrize("kind", ["empty", "nothing", "half", "output", "swapped", "cut", "one", "gone", "shipped", "size", "part"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empty",
+        "nothing",
+        "half",
+        "output",
+        "swapped",
+        "cut",
+        "one",
+        "gone",
+        "shipped",
+        "size",
+        "part",
+    ],
+)
 def test_a_wrong_argument_is_one_line_and_nothing_is_written(kind, job):
     words, parts = wrong(kind, job)
     code, out, told = job.run(*words)
-    assert code == 2 and len(told) == 1 and out == "" and all(part in told[0] for part in parts), told
+    assert code == 2 and len(told) == 1 and out == "" and all(part in told[0] for part in parts), (
+        told
+    )
     assert not job.output.exists() or job.output.is_file()
 
 
 def test_a_size_with_files_of_that_size_is_fine(job):
-    args = compare_official.parser().parse_args(["--official", str(job.clone), "--size", "small", *map(str, saved(job.root))])
+    args = compare_official.parser().parse_args(
+        ["--official", str(job.clone), "--size", "small", *map(str, saved(job.root))]
+    )
     assert compare_official.networks(args) == ("small", UNETS["small"], AUTOENCODERS["small"])
     odd = dataclasses.replace(UNETS["small"], channels=64)
-    args = compare_official.parser().parse_args(["--official", str(job.clone), *map(str, saved(job.root, odd))])
+    args = compare_official.parser().parse_args(
+        ["--official", str(job.clone), *map(str, saved(job.root, odd))]
+    )
     assert compare_official.networks(args)[1] == odd
 
 
 def test_the_page_tells_every_option_part_and_verdict():
     text = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")
-    options = [action.option_strings[0] for action in compare_official.parser()._actions if action.dest != "help"]
-    assert [option for option in options if "`%s`" % option not in text] == []
-    assert "parts: " + ", ".join("`%s`" % name for name in PARTS) in text
-    assert [verdict for verdict in table.FINE + ("DIFFERS", "FAILED") if "**%s**" % verdict not in text] == []
+    options = [
+        action.option_strings[0]
+        for action in compare_official.parser()._actions
+        if action.dest != "help"
+    ]
+    assert [option for option in options if f"`{option}`" not in text] == []
+    assert "parts: " + ", ".join(f"`{name}`" for name in PARTS) in text
+    assert [
+        verdict for verdict in table.FINE + ("DIFFERS", "FAILED") if f"**{verdict}**" not in text
+    ] == []
     assert [name for name in official.STAND_INS if name not in text] == []
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="needs JSEG_OFFICIAL, a clone of the official release")
-@pytest.mark.parametrize("parts", [QUICK, pytest.param(list(PARTS), marks=pytest.mark.slow)], ids=["quick", "all"])
+@pytest.mark.parametrize(
+    "parts", [QUICK, pytest.param(list(PARTS), marks=pytest.mark.slow)], ids=["quick", "all"]
+)
 def test_the_real_release(parts, job):
     code, out, told = job.run("--only", *parts, official=Path(OFFICIAL))
     assert code == 0 and "FAILED" not in out and "DIFFERS" not in out, told
     rows = job.rows()
-    assert {part for part, _ in rows} == set(parts) and all(np.isfinite(row["relative"]) for row in rows.values())
+    assert {part for part, _ in rows} == set(parts) and all(
+        np.isfinite(row["relative"]) for row in rows.values()
+    )

@@ -1,4 +1,7 @@
-"""The doctor's line on CUDA: which case a machine is, and what is missing. (The rest of its screen: test_cli.py.)"""
+"""The doctor's line on CUDA: which case a machine is, and what is missing. (The rest of its screen:
+test_cli.py.)
+"""
+
 import pytest
 from support.fake_cuda import bare, cudnn, toolkit  # noqa: F401
 
@@ -9,19 +12,29 @@ from jseg.machine import facts
 @pytest.fixture
 def line(bare, monkeypatch):
     """The row CUDA of a machine with the driver that is given."""
+
     def shown(driver=None):
         monkeypatch.setattr(facts, "driver", lambda: driver)
         return doctor.unused_cuda()
+
     return shown
 
 
 def test_no_cuda_at_all(line):
-    assert line() == "not used: no NVIDIA driver answers: install the driver, or start the container with its GPUs"
+    assert (
+        line()
+        == "not used: no NVIDIA driver answers: install the driver, or start the container with "
+        "its GPUs"
+    )
 
 
 def test_a_toolkit_without_a_driver_is_told_what_else_it_lacks(bare, line):
     toolkit(bare / "cuda")
-    assert "no NVIDIA driver answers" in line() and "; with a driver: nvcc 13.0.88 at " in line() and "nvidia-cudnn-cu13" in line()
+    assert (
+        "no NVIDIA driver answers" in line()
+        and "; with a driver: nvcc 13.0.88 at " in line()
+        and "nvidia-cudnn-cu13" in line()
+    )
     cudnn(bare / "cuda", lib="lib64")
     assert line().endswith("cuDNN 9.2.1; through a home of links and headers")
 
@@ -29,7 +42,10 @@ def test_a_toolkit_without_a_driver_is_told_what_else_it_lacks(bare, line):
 def test_a_gpu_that_cannot_be_used_says_why(bare, line):
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
-    assert line((12, [80])).startswith("not used: nvcc 13.0.88 at ") and line((12, [80])).count("newer than the driver") == 1
+    assert (
+        line((12, [80])).startswith("not used: nvcc 13.0.88 at ")
+        and line((12, [80])).count("newer than the driver") == 1
+    )
     assert "with a driver" not in line((12, [80]))
 
 

@@ -1,4 +1,7 @@
-"""The command without a GPU: every group against itself, failures, crashes and hangs told, and nothing imported but Jittor and NumPy."""
+"""The command without a GPU: every group against itself, failures, crashes and hangs told, and
+nothing imported but Jittor and NumPy.
+"""
+
 import json
 import os
 import subprocess
@@ -16,27 +19,46 @@ from jseg.runtime import jt
 
 
 def fake(body):
-    """Words of a child process that runs this Python text; its last argument is the number of cases to skip."""
-    return lambda group, args, folder, skip: [sys.executable, "-c", "import json, os, sys, time\nskip = %d\ndef say(**record):\n"
-                                              "    print(json.dumps(record), flush=True)\n%s" % (skip, textwrap.dedent(body))]
+    """Words of a child process that runs this Python text; its last argument is the number of cases
+    to skip.
+    """
+    return lambda group, args, folder, skip: [
+        sys.executable,
+        "-c",
+        f"import json, os, sys, time\nskip = {skip}\ndef say(**record):\n    "
+        f"print(json.dumps(record), flush=True)\n{textwrap.dedent(body)}",
+    ]
 
 
 def checked(tmp_path, *words):
     output = tmp_path / "found"
     code = cli.run(gpu_check.main, ["--output", str(output), "--device", "cpu", *words])
-    return code, json.loads((tmp_path / "found.json").read_text())["records"], (tmp_path / "found.md").read_text()
+    return (
+        code,
+        json.loads((tmp_path / "found.json").read_text())["records"],
+        (tmp_path / "found.md").read_text(),
+    )
 
 
 def test_a_group_against_itself(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(gpu_check.GROUPS, "losses", 600)                 # a cold cache on a busy machine takes more than its limit
+    monkeypatch.setitem(
+        gpu_check.GROUPS, "losses", 600
+    )  # a cold cache on a busy machine takes more than its limit
     code, records, table = checked(tmp_path, "--only", "losses", "--size", "tiny")
-    assert code == 0 and len(records) == 3 and all(record["ok"] and record["difference"] == 0 for record in records)
+    assert (
+        code == 0
+        and len(records) == 3
+        and all(record["ok"] and record["difference"] == 0 for record in records)
+    )
     assert table.count("\n") == 5 and table.count("| ok |") == 3
     assert "3 fine, 0 failed, 0 left out" in capsys.readouterr().out
 
 
 def test_what_fails_and_what_crashes_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_check, "command", fake("""
+    monkeypatch.setattr(
+        gpu_check,
+        "command",
+        fake("""
         cases = [("good", True), ("wrong", False), ("crash", None), ("after", True)]
         for name, ok in cases[skip:]:
             say(begins=name)
@@ -44,51 +66,84 @@ def test_what_fails_and_what_crashes_is_told_and_the_rest_goes_on(tmp_path, monk
                 print("terminate called", file=sys.stderr)
                 os.abort()
             say(group="layers", case=name, ok=ok, difference=0.5, **({} if ok else {"why": "differs"}))
-    """))
+    """),
+    )
     code, records, table = checked(tmp_path, "--only", "layers")
     assert code == 1
-    assert [(record["case"], record["ok"]) for record in records] == [("good", True), ("wrong", False), ("crash", False), ("after", True)]
+    assert [(record["case"], record["ok"]) for record in records] == [
+        ("good", True),
+        ("wrong", False),
+        ("crash", False),
+        ("after", True),
+    ]
     assert "terminate called" in records[2]["why"] and "-6" in records[2]["why"]
     assert "2 fine, 2 failed" in capsys.readouterr().out and table.count("FAILED") == 2
 
 
 def test_what_hangs_is_stopped_at_the_group_s_limit(tmp_path, monkeypatch):
     monkeypatch.setitem(gpu_check.GROUPS, "layers", 1)
-    monkeypatch.setattr(gpu_check, "command", fake("""
+    monkeypatch.setattr(
+        gpu_check,
+        "command",
+        fake("""
         say(begins="good")
         say(group="layers", case="good", ok=True)
         say(begins="hangs")
         time.sleep(60)
-    """))
+    """),
+    )
     before = time.monotonic()
     code, records, _ = checked(tmp_path, "--only", "layers")
     assert code == 1 and time.monotonic() - before < 20
-    assert [(record["case"], record["ok"]) for record in records] == [("good", True), ("hangs", False), ("the rest", None)]
+    assert [(record["case"], record["ok"]) for record in records] == [
+        ("good", True),
+        ("hangs", False),
+        ("the rest", None),
+    ]
 
 
 def test_what_has_not_begun_in_time_is_left_out(tmp_path):
     code, records, table = checked(tmp_path, "--only", "layers", "losses", "--minutes", "1e-6")
-    assert code == 0 and [record["ok"] for record in records] == [None, None] and "left out" in table
+    assert (
+        code == 0 and [record["ok"] for record in records] == [None, None] and "left out" in table
+    )
 
 
 def test_without_bring_up_nothing_follows(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "command", fake("sys.exit('no driver')"))
     code, records, _ = checked(tmp_path)
-    assert code == 1 and [record["case"] for record in records] == ["start"] and "no driver" in records[0]["why"]
+    assert (
+        code == 1
+        and [record["case"] for record in records] == ["start"]
+        and "no driver" in records[0]["why"]
+    )
 
 
 def test_groups_and_tf32():
     args = gpu_check.parser().parse_args([])
     assert [name for name in gpu_check.GROUPS if name not in gpu_check.groups(args)] == ["sdm"]
-    args = gpu_check.parser().parse_args(["--device", "cpu", "--only", "speed", "bring-up", "--sdm", "x"])
+    args = gpu_check.parser().parse_args(
+        ["--device", "cpu", "--only", "speed", "bring-up", "--sdm", "x"]
+    )
     assert gpu_check.groups(args) == ["bring-up", "speed float32"]
-    exact = {name for name in gpu_check.GROUPS if gpu_check.environment(name).get("NVIDIA_TF32_OVERRIDE") == "0"}
+    exact = {
+        name
+        for name in gpu_check.GROUPS
+        if gpu_check.environment(name).get("NVIDIA_TF32_OVERRIDE") == "0"
+    }
     assert exact == set(gpu_check.GROUPS) - {"speed tf32", "speed float16", "speed bfloat16"}
 
 
-@pytest.mark.parametrize("words, told", [(["--minutes", "0"], "--minutes 0"), (["--sdm", "nowhere"], "guided_diffusion"),
-                                         (["--output", "nowhere/found"], "does not exist"), (["--output", "./"], "expected a name"),
-                                         (["--output", ".."], "expected a name")])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--minutes", "0"], "--minutes 0"),
+        (["--sdm", "nowhere"], "guided_diffusion"),
+        (["--output", "nowhere/found"], "does not exist"),
+        (["--output", "./"], "expected a name"),
+        (["--output", ".."], "expected a name"),
+    ],
+)
 def test_wrong_arguments_are_one_line(words, told, capsys):
     assert cli.run(gpu_check.main, words) == 2
     error = capsys.readouterr().err
@@ -108,9 +163,17 @@ def tree(folder):
 def refused(tmp_path, capsys, *words, said):
     """The call must be refused in one line before any group runs, and change nothing."""
     before = tree(tmp_path)
-    assert cli.run(gpu_check.main, ["--output", str(tmp_path / "found"), "--device", "cpu", "--only", "layers", *words]) == 2
+    assert (
+        cli.run(
+            gpu_check.main,
+            ["--output", str(tmp_path / "found"), "--device", "cpu", "--only", "layers", *words],
+        )
+        == 2
+    )
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and said in captured.err, captured.err
+    assert captured.out == "" and captured.err.count("\n") == 1 and said in captured.err, (
+        captured.err
+    )
     assert tree(tmp_path) == before
 
 
@@ -122,7 +185,11 @@ def test_files_of_others_are_never_replaced(tmp_path, monkeypatch, capsys, name,
         (tmp_path / name).mkdir()
     else:
         (tmp_path / name).write_text(content)
-    refused(tmp_path, capsys, said=f"{name} is a folder" if content is None else f"{name} is there already")
+    refused(
+        tmp_path,
+        capsys,
+        said=f"{name} is a folder" if content is None else f"{name} is there already",
+    )
 
 
 def test_an_earlier_result_of_the_same_call_is_replaced_and_no_other(tmp_path, monkeypatch, capsys):
@@ -131,7 +198,12 @@ def test_an_earlier_result_of_the_same_call_is_replaced_and_no_other(tmp_path, m
     first = tree(tmp_path)
     monkeypatch.setattr(gpu_check, "command", fake(QUICK.replace("good", "better")))
     code, records, table = checked(tmp_path, "--only", "layers", "--minutes", "5")
-    assert code == 0 and records[0]["case"] == "better" and "better" in table and sorted(tree(tmp_path)) == sorted(first)
+    assert (
+        code == 0
+        and records[0]["case"] == "better"
+        and "better" in table
+        and sorted(tree(tmp_path)) == sorted(first)
+    )
     capsys.readouterr()
     refused(tmp_path, capsys, "--size", "tiny", said="holds the results of other --device, --size")
 
@@ -142,7 +214,9 @@ def test_an_earlier_result_of_the_same_call_is_replaced_and_no_other(tmp_path, m
 
 def test_a_result_from_before_records_named_their_command_is_called_that(tmp_path, capsys):
     (tmp_path / "found.json").write_text('{"settings": {"device": "cpu"}, "records": []}')
-    refused(tmp_path, capsys, said="found.json was written by an earlier version; give another --output")
+    refused(
+        tmp_path, capsys, said="found.json was written by an earlier version; give another --output"
+    )
 
 
 @pytest.mark.parametrize("lost", ["found.md", "found.json"])
@@ -159,50 +233,88 @@ def test_a_call_that_was_killed_between_its_two_files_knows_its_own(tmp_path, mo
         write(path, content)
 
     monkeypatch.setattr(files, "write_atomic", killed)
-    assert cli.run(gpu_check.main, ["--output", str(tmp_path / "found"), "--device", "cpu", "--only", "layers"]) == 130
+    assert (
+        cli.run(
+            gpu_check.main,
+            ["--output", str(tmp_path / "found"), "--device", "cpu", "--only", "layers"],
+        )
+        == 130
+    )
     assert (tmp_path / "found.md").read_bytes() == before
     monkeypatch.setattr(files, "write_atomic", write)
-    assert checked(tmp_path, "--only", "layers")[0] == 0 and "better" in (tmp_path / "found.md").read_text()
+    assert (
+        checked(tmp_path, "--only", "layers")[0] == 0
+        and "better" in (tmp_path / "found.md").read_text()
+    )
 
 
 def test_a_place_that_takes_no_file_is_told_before_the_checks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_check, "command", lambda *_: pytest.fail("a group was run"))
     assert cli.run(gpu_check.main, ["--output", "/proc/found", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "/proc/found" in error and "cannot be written" in error and ".part" not in error
+    assert (
+        error.count("\n") == 1
+        and "/proc/found" in error
+        and "cannot be written" in error
+        and ".part" not in error
+    )
 
 
 def test_differences_are_relative_and_never_pass_what_is_not_finite():
     from jseg.parity.gpu.parity import difference
 
     a = np.array([1.0, -4.0], np.float32)
-    assert difference([a], [a]) == 0 and difference([a + 0.04], [a]) == pytest.approx(0.01, rel=1e-3)
+    assert difference([a], [a]) == 0 and difference([a + 0.04], [a]) == pytest.approx(
+        0.01, rel=1e-3
+    )
     assert difference([np.array([np.nan, 1], np.float32)], [a]) == float("inf")
     rounding = np.array([1e-9], np.float32)
-    assert difference([a, 0 * rounding], [a, rounding]) == pytest.approx(1) and difference([a, 0 * rounding], [a, rounding], 1e-5) < 1e-3
+    assert (
+        difference([a, 0 * rounding], [a, rounding]) == pytest.approx(1)
+        and difference([a, 0 * rounding], [a, rounding], 1e-5) < 1e-3
+    )
 
 
 def test_a_case_that_raises_is_a_failure_and_the_next_one_runs(capsys):
     from jseg.parity.gpu.records import Case, run
 
     def broken():
-        raise RuntimeError("Execute failed\n[Input]: float32\n[Reason]: no kernel image\x1b[m\n>>> export trace_py_var=3")
+        raise RuntimeError(
+            "Execute failed\n[Input]: float32\n[Reason]: no kernel image\x1b[m\n>>> export "
+            "trace_py_var=3"
+        )
 
-    run("x", [Case("skipped", broken), Case("broken", broken), Case("far", lambda: {"difference": 0.2}, 0.1), Case("fine", dict)], skip=1)
+    run(
+        "x",
+        [
+            Case("skipped", broken),
+            Case("broken", broken),
+            Case("far", lambda: {"difference": 0.2}, 0.1),
+            Case("fine", dict),
+        ],
+        skip=1,
+    )
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record.get("begins") for record in told[::2]] == ["broken", "far", "fine"]
     assert [record["ok"] for record in told[1::2]] == [False, False, True]
-    assert told[1]["why"] == "RuntimeError: no kernel image" and told[3]["why"] == "differs by 2.0e-01, expected at most 1e-01"
+    assert (
+        told[1]["why"] == "RuntimeError: no kernel image"
+        and told[3]["why"] == "differs by 2.0e-01, expected at most 1e-01"
+    )
 
 
 def test_a_network_in_half_precision_keeps_its_norms_in_float32(kind="float16", bound=5e-3):
-    """Not bfloat16: on the CPU Jittor adds its products up in bfloat16, and 48 of them lose a tenth."""
+    """Not bfloat16: on the CPU Jittor adds its products up in bfloat16, and 48 of them lose a
+    tenth.
+    """
     from jseg.flowseg.blocks import TransformerBlock, turn_tables
     from jseg.parity.gpu.cost import cast
     from jseg.parity.gpu.parity import filled, random
 
     block = filled(TransformerBlock(48, 3))
-    inputs = [jt.array(random(1, 12, 48) * 4), jt.array(random(1, 48, seed=1))] + [jt.array(table) for table in turn_tables(3, 4, 16)]
+    inputs = [jt.array(random(1, 12, 48) * 4), jt.array(random(1, 48, seed=1))] + [
+        jt.array(table) for table in turn_tables(3, 4, 16)
+    ]
     with jt.no_grad():
         exact = block(*inputs).numpy()
         found = cast(block, kind)(*(v.cast(kind) for v in inputs))
@@ -236,6 +348,12 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
     jseg.commands.gpu_check.check_output(args)
     print("fine")
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-                          universal_newlines=True, env=dict(os.environ, PYTHONPATH=ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        universal_newlines=True,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
     assert done.stdout == "fine\n", done.stderr[-2000:]

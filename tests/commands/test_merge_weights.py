@@ -1,4 +1,7 @@
-"""Any number of files, any weights: one file, in float32, with the configuration that all of them share."""
+"""Any number of files, any weights: one file, in float32, with the configuration that all of them
+share.
+"""
+
 import dataclasses
 import os
 import pickle
@@ -16,7 +19,10 @@ TINY = UNETS["tiny"]
 
 def arrays(seed):
     rng = np.random.default_rng(seed)
-    return {"a.weight": rng.standard_normal((3, 4)).astype(np.float32), "a.bias": rng.standard_normal(3).astype(np.float32)}
+    return {
+        "a.weight": rng.standard_normal((3, 4)).astype(np.float32),
+        "a.bias": rng.standard_normal(3).astype(np.float32),
+    }
 
 
 @pytest.fixture
@@ -28,7 +34,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def merge(capsys, save_path, *parts, options=()):
-    code = cli.run(merge_weights.main, ["--ckpts", *map(str, parts), "--save_path", str(save_path), *options])
+    code = cli.run(
+        merge_weights.main, ["--ckpts", *map(str, parts), "--save_path", str(save_path), *options]
+    )
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -43,7 +51,15 @@ def failure(capsys, save_path, *parts):
 
 def mean(*shares):
     total = sum(shares)
-    return {name: (sum(share / total * arrays(seed)[name].astype(np.float64) for seed, share in enumerate(shares))) for name in arrays(0)}
+    return {
+        name: (
+            sum(
+                share / total * arrays(seed)[name].astype(np.float64)
+                for seed, share in enumerate(shares)
+            )
+        )
+        for name in arrays(0)
+    }
 
 
 @pytest.mark.parametrize("save_path", ("out.pkl", "out.npz", "out.safetensors"))
@@ -52,21 +68,32 @@ def test_three_files_with_weights(folder, capsys, save_path):
     given = load(save_path)
     assert code == 0 and load_config(save_path) == TINY and sha256(save_path) in out
     for name, array in mean(0.5, 2, 1).items():
-        assert given[name].dtype == np.float32 and np.allclose(given[name], array, rtol=1e-6, atol=1e-9)
-    assert load_extra(save_path)["merged_from"] == [{"file": "a.pkl", "share": 0.5 / 3.5}, {"file": "b.npz", "share": 2 / 3.5},
-                                                    {"file": "c.safetensors", "share": 1 / 3.5}]
+        assert given[name].dtype == np.float32 and np.allclose(
+            given[name], array, rtol=1e-6, atol=1e-9
+        )
+    assert load_extra(save_path)["merged_from"] == [
+        {"file": "a.pkl", "share": 0.5 / 3.5},
+        {"file": "b.npz", "share": 2 / 3.5},
+        {"file": "c.safetensors", "share": 1 / 3.5},
+    ]
 
 
 def test_the_release_s_call_and_its_result(folder, capsys):
-    # release: the default pair only, equal weights, a float64 pickle; here: the same mean, which jittor.load and pickle read.
+    # release: the default pair only, equal weights, a float64 pickle; here: the same mean, which
+    # jittor.load and pickle read.
     for name, seed in (("176000.pkl", 0), ("266000.pkl", 1)):
         with open(name, "wb") as file:
             pickle.dump(arrays(seed), file)
     assert merge(capsys, "average-176k-266k.pkl", "176000.pkl:0.5", "266000.pkl:0.5")[0] == 0
     with open("average-176k-266k.pkl", "rb") as file:
         given = pickle.load(file)
-    assert {name: array.dtype for name, array in given.items()} == {"a.weight": np.float32, "a.bias": np.float32}
-    assert all(np.array_equal(given[name], array.astype(np.float32)) for name, array in mean(1, 1).items())
+    assert {name: array.dtype for name, array in given.items()} == {
+        "a.weight": np.float32,
+        "a.bias": np.float32,
+    }
+    assert all(
+        np.array_equal(given[name], array.astype(np.float32)) for name, array in mean(1, 1).items()
+    )
     assert load_config("average-176k-266k.pkl") is None
 
 
@@ -78,10 +105,19 @@ def test_moving_averages_or_the_models(folder, capsys):
     assert np.array_equal(load("model.npz")["a.bias"], arrays(0)["a.bias"])
 
 
-@pytest.mark.parametrize("part, expected", (
-    ("a.pkl", ("a.pkl", 1.0)), ("a.pkl:0.25", ("a.pkl", 0.25)), ("a.pkl:-1", ("a.pkl", -1.0)), ("a.pkl:1e-3", ("a.pkl", 1e-3)),
-    ("dir:x/a.pkl", ("dir:x/a.pkl", 1.0)), ("dir:x/a.pkl:2", ("dir:x/a.pkl", 2.0)),
-    ("step:7", ("step:7", 1.0)), ("step:7:3", ("step:7", 3.0))))
+@pytest.mark.parametrize(
+    "part, expected",
+    (
+        ("a.pkl", ("a.pkl", 1.0)),
+        ("a.pkl:0.25", ("a.pkl", 0.25)),
+        ("a.pkl:-1", ("a.pkl", -1.0)),
+        ("a.pkl:1e-3", ("a.pkl", 1e-3)),
+        ("dir:x/a.pkl", ("dir:x/a.pkl", 1.0)),
+        ("dir:x/a.pkl:2", ("dir:x/a.pkl", 2.0)),
+        ("step:7", ("step:7", 1.0)),
+        ("step:7:3", ("step:7", 3.0)),
+    ),
+)
 def test_colons(folder, part, expected):
     save("step.npz", arrays(0))
     os.rename("step.npz", "step:7")
@@ -103,10 +139,15 @@ def test_inputs_are_never_overwritten(folder, capsys):
 def test_only_an_older_result_of_the_same_parts_is_replaced(folder, capsys):
     assert "wrote out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1]
     first = sha256("out.npz")
-    assert "replaced out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1] and sha256("out.npz") == first
-    assert "it exists and was made from others" in failure(capsys, "out.npz", "a.pkl", "c.safetensors")
+    assert (
+        "replaced out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1]
+        and sha256("out.npz") == first
+    )
+    assert "it exists and was made from others" in failure(
+        capsys, "out.npz", "a.pkl", "c.safetensors"
+    )
     assert "it exists and was made from others" in failure(capsys, "out.npz", "a.pkl:3", "b.npz")
-    save("a.pkl", arrays(8), TINY)                                        # the same names, other contents
+    save("a.pkl", arrays(8), TINY)  # the same names, other contents
     assert "it exists and was made from others" in failure(capsys, "out.npz", "a.pkl", "b.npz")
 
 
@@ -116,14 +157,22 @@ def test_what_something_else_wrote_is_never_replaced(folder, capsys):
         file.write(b"my notes")
     os.symlink("trained.npz", "link.npz")
     os.symlink("nowhere.npz", "dangling.npz")
-    for name, word in (("trained.npz", "not made by this command"), ("notes.pkl", "was not written by this command"),
-                       ("link.npz", "not made by this command"), ("dangling.npz", "link to nowhere.npz, which is not there")):
+    for name, word in (
+        ("trained.npz", "not made by this command"),
+        ("notes.pkl", "was not written by this command"),
+        ("link.npz", "not made by this command"),
+        ("dangling.npz", "link to nowhere.npz, which is not there"),
+    ):
         assert word in failure(capsys, name, "a.pkl", "b.npz")
 
 
 def test_a_missing_folder_is_made_and_told_and_goes_again_if_nothing_was_written(folder, capsys):
     code, out, _ = merge(capsys, "new/deep/out.npz", "a.pkl")
-    assert code == 0 and f"made the folder {folder / 'new'}, which" in out and f"made the folder {folder / 'new' / 'deep'}, which" in out
+    assert (
+        code == 0
+        and f"made the folder {folder / 'new'}, which" in out
+        and f"made the folder {folder / 'new' / 'deep'}, which" in out
+    )
     save("nan.npz", {"a.weight": np.full((3, 4), np.nan), "a.bias": np.ones(3)}, TINY)
     failure(capsys, "other/out.npz", "nan.npz")
     os.symlink("nowhere", "gone")
@@ -141,22 +190,45 @@ def test_settings_on_which_all_parts_agree_are_kept_and_the_others_named(folder,
     trained("one.npz", 0, autoencoder="aa", learning_rate=1e-4, seed=1, zero_init="zero")
     trained("two.npz", 1, autoencoder="aa", learning_rate=2e-4, seed=2, step=20)
     code, out, _ = merge(capsys, "out.npz", "one.npz", "two.npz")
-    assert code == 0 and load_extra("out.npz")["settings"] == {"autoencoder": "aa"} and "step" not in load_extra("out.npz")
+    assert (
+        code == 0
+        and load_extra("out.npz")["settings"] == {"autoencoder": "aa"}
+        and "step" not in load_extra("out.npz")
+    )
     assert "kept 1 settings on which all parts agree: autoencoder" in out
-    assert "left out 3 settings that differ or that not all parts have: learning_rate, seed, zero_init" in out
+    assert (
+        "left out 3 settings that differ or that not all parts have: learning_rate, seed, zero_init"
+        in out
+    )
 
 
 def test_a_part_that_does_not_say_takes_the_setting_from_the_result(folder, capsys):
     trained("one.npz", 0, autoencoder="aa")
     code, out, _ = merge(capsys, "out.npz", "one.npz", "a.pkl")
-    assert code == 0 and "settings" not in load_extra("out.npz") and "left out 1 settings" in out and "autoencoder" in out
+    assert (
+        code == 0
+        and "settings" not in load_extra("out.npz")
+        and "left out 1 settings" in out
+        and "autoencoder" in out
+    )
 
 
-@pytest.mark.parametrize("one, two, word", (
-    ({"autoencoder": "a" * 64}, {"autoencoder": "b" * 64}, "different autoencoders (aaaaaaaaaaaa..., bbbbbbbbbbbb...)"),
-    ({"classes": {"names": ["sky", "sea"]}}, {"classes": {"names": ["sky", "tree"]}},
-     "different classes (2 classes: sky, sea..., 2 classes"),
-    ({"shift": 1.0}, {"shift": 20.0}, "different --shift (1.0, 20.0)")))
+@pytest.mark.parametrize(
+    "one, two, word",
+    (
+        (
+            {"autoencoder": "a" * 64},
+            {"autoencoder": "b" * 64},
+            "different autoencoders (aaaaaaaaaaaa..., bbbbbbbbbbbb...)",
+        ),
+        (
+            {"classes": {"names": ["sky", "sea"]}},
+            {"classes": {"names": ["sky", "tree"]}},
+            "different classes (2 classes: sky, sea..., 2 classes",
+        ),
+        ({"shift": 1.0}, {"shift": 20.0}, "different --shift (1.0, 20.0)"),
+    ),
+)
 def test_parts_that_mean_different_things_are_refused(one, two, word, folder, capsys):
     trained("one.npz", 0, **one)
     trained("two.npz", 1, **two)
@@ -168,6 +240,7 @@ def test_the_merged_file_finds_its_autoencoder(folder, capsys, monkeypatch):
 
     from jseg.ldm import weights
     from jseg.ldm.presets import AUTOENCODERS
+
     shipped = saved(folder / "shipped.safetensors", AUTOENCODERS["tiny"])
     monkeypatch.setattr(weights, "SHIPPED_AUTOENCODER", shipped)
     for seed, name in enumerate(("one.npz", "two.npz")):
@@ -179,7 +252,10 @@ def test_the_merged_file_finds_its_autoencoder(folder, capsys, monkeypatch):
 def test_files_that_do_not_go_together(folder, capsys):
     save("deeper.npz", {**arrays(0), "b.weight": np.ones(2)})
     message = failure(capsys, "out.npz", "a.pkl", "deeper.npz")
-    assert "deeper.npz: cannot be averaged with a.pkl" in message and "1 unexpected (b.weight)" in message
+    assert (
+        "deeper.npz: cannot be averaged with a.pkl" in message
+        and "1 unexpected (b.weight)" in message
+    )
     save("heads.npz", arrays(0), dataclasses.replace(TINY, head_channels=32))
     assert "head_channels 16 and 32" in failure(capsys, "out.npz", "a.pkl", "heads.npz")
     assert "sum is not 0" in failure(capsys, "out.npz", "a.pkl:1", "b.npz:-1")

@@ -1,5 +1,8 @@
-"""Interrupted, repeated and extended runs of the inference command: the same bytes, nothing half written, nothing mixed."""
-# ruff: noqa: F401, F811  fixtures are imported from tiny.py and then named as arguments
+"""Interrupted, repeated and extended runs of the inference command: the same bytes, nothing half
+written, nothing mixed.
+"""
+
+# ruff: noqa: F401  fixtures are imported from tiny.py and then named as arguments
 import errno
 import json
 import os
@@ -30,26 +33,37 @@ def whole(c):
     """Every picture opens and decodes, no temporary is left, run.json is whole."""
     for path in c.output.glob("*.jpg"):
         Image.open(path).load()
-    others = {path.name for path in c.output.iterdir() if path.suffix not in (".jpg", ".json", ".png")}
+    others = {
+        path.name for path in c.output.iterdir() if path.suffix not in (".jpg", ".json", ".png")
+    }
     assert others <= {"stages"}, list(c.output.iterdir())
     return json.loads((c.output / "run.json").read_text())
 
 
-# -- skipping and refusing -------------------------------------------------------------------------------------------
+# -- skipping and refusing -------------------------------------------------------------------------
+
 
 def test_a_second_run_makes_nothing_and_says_so(challenge, stubbed):
     assert challenge.run()[0] == 0
     before, made, seconds = times(challenge.output), len(stubbed), whole(challenge)["seconds"]
     code, lines = challenge.run()
     assert code == 0 and times(challenge.output) == before and len(stubbed) == made
-    assert lines == [f"jseg test: 3 of 3 pictures are in {challenge.output} already and are kept",
-                     f"jseg test: 3 pictures in {challenge.output}, settings and timings in {challenge.output / 'run.json'}"]
-    assert whole(challenge)["seconds"] == seconds and whole(challenge)["pictures"] == {"total": 3, "finished": 3}
+    assert lines == [
+        f"jseg test: 3 of 3 pictures are in {challenge.output} already and are kept",
+        f"jseg test: 3 pictures in {challenge.output}, settings and timings in "
+        f"{challenge.output / 'run.json'}",
+    ]
+    assert whole(challenge)["seconds"] == seconds and whole(challenge)["pictures"] == {
+        "total": 3,
+        "finished": 3,
+    }
 
 
 def test_a_second_run_loads_no_weights(challenge, stubbed, monkeypatch):
     assert challenge.run(limit=1)[0] == 0
-    monkeypatch.setattr(Synthesizer, "from_files", lambda *given: pytest.fail("nothing is to be made"))
+    monkeypatch.setattr(
+        Synthesizer, "from_files", lambda *given: pytest.fail("nothing is to be made")
+    )
     assert challenge.run(limit=1)[0] == 0
 
 
@@ -61,7 +75,10 @@ def test_a_missing_picture_takes_its_whole_batch_with_it(challenge, stubbed):
     del stubbed[:]
     assert "3 of 5 pictures" in challenge.run()[1][0]
     assert stubbed == [["c", "d"]] and challenge.results() == results
-    assert {name for name, moment in times(challenge.output).items() if moment != before[name]} == {"c.jpg", "d.jpg"}
+    assert {name for name, moment in times(challenge.output).items() if moment != before[name]} == {
+        "c.jpg",
+        "d.jpg",
+    }
 
 
 def test_a_picture_that_was_retouched_is_never_written_again(challenge, stubbed):
@@ -70,7 +87,9 @@ def test_a_picture_that_was_retouched_is_never_written_again(challenge, stubbed)
     retouched = (challenge.output / "a.jpg").read_bytes()
     (challenge.output / "b.jpg").unlink()
     code, lines = challenge.run()
-    assert code == 0 and "1 pictures were changed by others since they were made (a.jpg)" in lines[0]
+    assert (
+        code == 0 and "1 pictures were changed by others since they were made (a.jpg)" in lines[0]
+    )
     assert stubbed[-1] == ["a", "b"] and (challenge.output / "a.jpg").read_bytes() == retouched
 
 
@@ -83,46 +102,80 @@ def test_a_result_that_is_no_picture_is_made_again(challenge, stubbed, damage):
 
 
 def other_stages(c):
-    c.stages.write_text(json.dumps({**STAGES, "stages": [STAGES["stages"][0], {**STAGES["stages"][1], "guidance": 3.6}]}))
+    c.stages.write_text(
+        json.dumps(
+            {**STAGES, "stages": [STAGES["stages"][0], {**STAGES["stages"][1], "guidance": 3.6}]}
+        )
+    )
 
 
 def other_weights(c):
     return {"model_path": saved(c.root / "other.npz", UNETS["tiny"])}
 
 
-@pytest.mark.parametrize("change, word", [
-    (lambda c: {"seed": 1}, "seed was 0, now 1"),
-    (lambda c: {"stages": None, "preset": "fine"}, "pipeline"), (other_stages, "pipeline.stages[1].guidance was 3.7, now 3.6"),
-    (lambda c: {"ignore": 255}, "ignore was [], now [255]"), (other_weights, "model was"), (lambda c: c.fill("d") and None, "inputs was"),
-    (lambda c: images.save_picture(c.labels / "b.png", label_map(5)), "inputs was"),
-    (lambda c: images.save_picture(c.references / "ref_b.jpg", photograph(5)), "inputs was"),
-])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        (lambda c: {"seed": 1}, "seed was 0, now 1"),
+        (lambda c: {"stages": None, "preset": "fine"}, "pipeline"),
+        (other_stages, "pipeline.stages[1].guidance was 3.7, now 3.6"),
+        (lambda c: {"ignore": 255}, "ignore was [], now [255]"),
+        (other_weights, "model was"),
+        (lambda c: c.fill("d") and None, "inputs was"),
+        (lambda c: images.save_picture(c.labels / "b.png", label_map(5)), "inputs was"),
+        (lambda c: images.save_picture(c.references / "ref_b.jpg", photograph(5)), "inputs was"),
+    ],
+)
 def test_another_setting_refuses_to_mix_and_is_named(challenge, stubbed, change, word):
     assert challenge.run(limit=1)[0] == 0
     changed = change(challenge)
     before, made = challenge.everything(), len(stubbed)
     code, lines = challenge.run(**(changed if isinstance(changed, dict) else {}))
-    assert code == 2 and len(lines) == 1 and "holds the results of another run" in lines[0] and word in lines[0], lines
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "holds the results of another run" in lines[0]
+        and word in lines[0]
+    ), lines
     assert challenge.everything() == before and len(stubbed) == made
-    assert challenge.run(**{**(changed if isinstance(changed, dict) else {}), "output_path": challenge.root / "fresh"})[0] == 0
+    assert (
+        challenge.run(
+            **{
+                **(changed if isinstance(changed, dict) else {}),
+                "output_path": challenge.root / "fresh",
+            }
+        )[0]
+        == 0
+    )
 
 
 def test_the_same_settings_by_another_way_are_the_same(challenge, stubbed):
     assert challenge.run(limit=1)[0] == 0
     challenge.stages.write_text(json.dumps({**STAGES, "jpeg_quality": 75}))
     challenge.model.with_name("copy.safetensors").write_bytes(challenge.model.read_bytes())
-    assert challenge.run(model_path=challenge.model.with_name("copy.safetensors"))[0] == 0 and len(challenge.results()) == 3
+    assert (
+        challenge.run(model_path=challenge.model.with_name("copy.safetensors"))[0] == 0
+        and len(challenge.results()) == 3
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_limited_run_and_then_all_is_one_run(challenge, stubbed, limit):
     challenge.fill("d", "e")
     assert challenge.run(output_path=challenge.root / "expected")[0] == 0
-    assert challenge.run(limit=limit)[0] == 0 and sorted(challenge.results()) == ["a.jpg", "b.jpg", "c.jpg"][:limit]
+    assert (
+        challenge.run(limit=limit)[0] == 0
+        and sorted(challenge.results()) == ["a.jpg", "b.jpg", "c.jpg"][:limit]
+    )
     assert whole(challenge)["pictures"] == {"total": 5, "finished": limit}
-    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(challenge.root / "expected")
+    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(
+        challenge.root / "expected"
+    )
     assert whole(challenge)["pictures"] == {"total": 5, "finished": 5}
-    assert challenge.run(limit=limit)[0] == 0 and whole(challenge)["pictures"] == {"total": 5, "finished": 5}
+    assert challenge.run(limit=limit)[0] == 0 and whole(challenge)["pictures"] == {
+        "total": 5,
+        "finished": 5,
+    }
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -137,10 +190,15 @@ def test_another_batch_size_goes_on_and_is_told(challenge, stubbed, older):
     code, lines = challenge.run(batch_size=1)
     assert code == 0 and "batch_size was 2, now 1" in lines[0] and "last bits" in lines[0]
     assert stubbed[1:] == [["b"], ["c"]] and before.items() <= challenge.results().items()
-    assert whole(challenge)["settings"]["batch_size"] == 1 and "last bits" in whole(challenge)["notes"][0]
+    assert (
+        whole(challenge)["settings"]["batch_size"] == 1
+        and "last bits" in whole(challenge)["notes"][0]
+    )
 
 
-def test_a_run_that_was_stopped_before_its_first_picture_may_take_other_settings(challenge, stubbed, monkeypatch):
+def test_a_run_that_was_stopped_before_its_first_picture_may_take_other_settings(
+    challenge, stubbed, monkeypatch
+):
     def stopped(self, *given):
         raise KeyboardInterrupt
         yield
@@ -158,7 +216,12 @@ def test_a_picture_put_there_after_an_interruption_is_not_taken_for_a_result(cha
     images.save_picture(challenge.output / "c.jpg", photograph(1))
     before = challenge.everything()
     code, lines = challenge.run(batch_size=1)
-    assert code == 2 and len(lines) == 1 and "holds c.jpg (1 of the results' names" in lines[0] and "run.json" in lines[0]
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "holds c.jpg (1 of the results' names" in lines[0]
+        and "run.json" in lines[0]
+    )
     assert challenge.everything() == before
 
 
@@ -174,30 +237,52 @@ def test_foreign_pictures_are_not_taken_for_results(challenge, stubbed):
 def test_results_never_overwrite_references_of_the_same_name(challenge, stubbed):
     images.save_picture(challenge.references / "a.jpg", photograph(1))
     before = challenge.everything()
-    assert challenge.run(output_path=challenge.references)[0] == 2 and challenge.everything() == before
+    assert (
+        challenge.run(output_path=challenge.references)[0] == 2 and challenge.everything() == before
+    )
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 1, "settings": {}, "seconds": {}}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 1, "settings": {}, "seconds": {}}']
+)
 def test_a_damaged_run_file_is_refused(challenge, stubbed, damage):
     assert challenge.run(limit=1)[0] == 0
     (challenge.output / "run.json").write_bytes(damage)
     before = challenge.everything()
     code, lines = challenge.run()
-    assert code == 2 and len(lines) == 1 and "run.json is not a jseg run file, or is damaged" in lines[0]
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "run.json is not a jseg run file, or is damaged" in lines[0]
+    )
     assert challenge.everything() == before
 
 
-# -- a disk that fills up --------------------------------------------------------------------------------------------
+# -- a disk that fills up --------------------------------------------------------------------------
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-WRITES = ["run.json", "a.jpg", "b.jpg", "run.json", "c.jpg", "run.json"]          # of an uninterrupted run of three pictures by two
+WRITES = [
+    "run.json",
+    "a.jpg",
+    "b.jpg",
+    "run.json",
+    "c.jpg",
+    "run.json",
+]  # of an uninterrupted run of three pictures by two
 
 
 def stopped_by_a_full_disk(c, finished):
-    """The error of a run on a full disk: one line, the finished pictures stay, nothing else does."""
+    """The error of a run on a full disk: one line, the finished pictures stay, nothing else
+    does.
+    """
     code, lines = c.run()
     errors = [line for line in lines if line.startswith("jseg test: ")]
-    assert code == 2 and len(errors) == 1 and "No space left on device" in errors[0] and "give the same command again" in errors[0]
+    assert (
+        code == 2
+        and len(errors) == 1
+        and "No space left on device" in errors[0]
+        and "give the same command again" in errors[0]
+    )
     assert f"cannot write {c.output / WRITES[finished]}" in errors[0]
     assert list(c.results()) == [name for name in WRITES[:finished] if name.endswith(".jpg")]
     assert {path.name for path in c.output.glob("*")} == set(WRITES[:finished])
@@ -209,7 +294,7 @@ def test_a_disk_that_fills_up_leaves_what_is_finished(challenge, stubbed, monkey
     fsync, count = os.fsync, [0]
 
     def full(handle):
-        count[0] += stat.S_ISREG(os.fstat(handle).st_mode)      # folders are synchronised too
+        count[0] += stat.S_ISREG(os.fstat(handle).st_mode)  # folders are synchronised too
         if count[0] > finished:
             raise FULL
         fsync(handle)
@@ -217,7 +302,9 @@ def test_a_disk_that_fills_up_leaves_what_is_finished(challenge, stubbed, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         stopped_by_a_full_disk(challenge, finished)
-    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(challenge.root / "expected")
+    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(
+        challenge.root / "expected"
+    )
     assert whole(challenge)["pictures"] == {"total": 3, "finished": 3}
 
 
@@ -235,27 +322,39 @@ def test_a_picture_that_is_half_written_is_removed(challenge, stubbed, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
         stopped_by_a_full_disk(challenge, 4)
-    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(challenge.root / "expected")
+    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(
+        challenge.root / "expected"
+    )
 
 
-def test_a_contact_sheet_without_room_is_told_and_the_pictures_stay(challenge, stubbed, monkeypatch):
+def test_a_contact_sheet_without_room_is_told_and_the_pictures_stay(
+    challenge, stubbed, monkeypatch
+):
     save = Image.Image.save
 
     def full(self, file, format, **settings):
-        if format == "PNG" and self.width > 64:                  # stages are smaller
+        if format == "PNG" and self.width > 64:  # stages are smaller
             raise FULL
         save(self, file, format, **settings)
 
     monkeypatch.setattr(Image.Image, "save", full)
     code, lines = challenge.run(grid=True)
-    assert code == 2 and f"cannot write {challenge.output / 'grid.png'} (No space left on device)" in lines[-1]
-    assert whole(challenge)["pictures"] == {"total": 3, "finished": 3} and len(challenge.results()) == 3
+    assert (
+        code == 2
+        and f"cannot write {challenge.output / 'grid.png'} (No space left on device)" in lines[-1]
+    )
+    assert (
+        whole(challenge)["pictures"] == {"total": 3, "finished": 3}
+        and len(challenge.results()) == 3
+    )
 
 
-# -- kill -9 and Ctrl-C ----------------------------------------------------------------------------------------------
+# -- kill -9 and Ctrl-C ----------------------------------------------------------------------------
+
 
 def killed_at_a_file(c, number, moment):
-    """Run the command in a copy of this process that kills itself just before or after the file of that number gets its name.
+    """Run the command in a copy of this process that kills itself just before or after the file of
+    that number gets its name.
 
     Returns whether it was killed; if not, it has finished.
     """
@@ -288,7 +387,9 @@ def test_kill_9_at_every_file(challenge, stubbed, number, moment):
     expected = challenge.results(challenge.root / "expected")
     assert killed_at_a_file(challenge, number, moment)
     done = number if moment == "after" else number - 1
-    assert list(challenge.results()) == [name for name in WRITES[:done] if name.endswith(".jpg")], "whole pictures keep their names"
+    assert list(challenge.results()) == [name for name in WRITES[:done] if name.endswith(".jpg")], (
+        "whole pictures keep their names"
+    )
     assert all(data == expected[name] for name, data in challenge.results().items())
     assert challenge.run()[0] == 0 and challenge.results() == expected
     assert whole(challenge)["pictures"] == {"total": 3, "finished": 3}
@@ -308,8 +409,13 @@ def test_kill_9_again_and_again(challenge, stubbed, seed):
 
 def started(c, **changed):
     """The command as its own process."""
-    return subprocess.Popen([sys.executable, os.path.join(ROOT, "scripts", "test.py")] + c.arguments(**changed), stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True, env=dict(os.environ, PYTHONPATH=ROOT))
+    return subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, "scripts", "test.py")] + c.arguments(**changed),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
 
 
 def wait_for(path, process):
@@ -319,14 +425,20 @@ def wait_for(path, process):
 
 
 def killed_at_random(c, rounds, seed):
-    """Kill -9 the real command that often: once a random picture of the first half is there and a random time after; then let it finish."""
+    """Kill -9 the real command that often: once a random picture of the first half is there and a
+    random time after; then let it finish.
+    """
     dice, kills = random.Random(seed), 0
     for _ in range(rounds):
-        missing = [path.stem for path in sorted(c.labels.glob("*.png")) if not (c.output / f"{path.stem}.jpg").exists()]
+        missing = [
+            path.stem
+            for path in sorted(c.labels.glob("*.png"))
+            if not (c.output / f"{path.stem}.jpg").exists()
+        ]
         if not missing:
             break
         process = started(c)
-        wait_for(c.output / f"{dice.choice(missing[:(len(missing) + 1) // 2])}.jpg", process)
+        wait_for(c.output / f"{dice.choice(missing[: (len(missing) + 1) // 2])}.jpg", process)
         time.sleep(dice.uniform(0, 0.05))
         process.kill()
         process.communicate()
@@ -366,4 +478,8 @@ def test_ctrl_c_is_130_and_one_line_and_the_next_run_goes_on(challenge):
     whole(challenge)
     assert 2 <= len(challenge.results()) < 5
     code, lines = challenge.run()
-    assert code == 0 and "are in" in lines[0] and challenge.results() == challenge.results(challenge.root / "expected")
+    assert (
+        code == 0
+        and "are in" in lines[0]
+        and challenge.results() == challenge.results(challenge.root / "expected")
+    )

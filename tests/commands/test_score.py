@@ -1,4 +1,5 @@
 """Scoring as a user calls it: what is written and printed, repeated calls, what is refused."""
+
 import csv
 import json
 import shutil
@@ -35,12 +36,20 @@ class Job:
         references = sorted((root / "data/train/imgs").glob("*.jpg"))
         (root / "results").mkdir()
         for stem, reference in zip(self.stems, references):
-            images.save_picture(root / "results" / f"{stem}.jpg", images.read_picture(reference)[::-1])
+            images.save_picture(
+                root / "results" / f"{stem}.jpg", images.read_picture(reference)[::-1]
+            )
 
     def run(self, **changed):
         """(exit code, standard output, lines on standard error)."""
-        options = dict(results=self.root / "results", labels=self.root / "data/test", references=self.root / "data/train",
-                       output=self.output, cache=self.root / "cache", device="cpu")
+        options = dict(
+            results=self.root / "results",
+            labels=self.root / "data/test",
+            references=self.root / "data/train",
+            output=self.output,
+            cache=self.root / "cache",
+            device="cpu",
+        )
         words = []
         for name, value in {**options, **changed}.items():
             if value is not None and value is not False:
@@ -48,7 +57,7 @@ class Job:
         self.capsys.readouterr()
         try:
             code = cli.run(score.main, words)
-        except SystemExit as stopped:          # argparse
+        except SystemExit as stopped:  # argparse
             code = stopped.code
         printed = self.capsys.readouterr()
         return code, printed.out, printed.err.splitlines()
@@ -59,7 +68,7 @@ class Job:
         folder.mkdir()
         for path in self.labels:
             label = read_label(path)
-            label[:HEIGHT // 4] = (label[:HEIGHT // 4] + 1) % 29
+            label[: HEIGHT // 4] = (label[: HEIGHT // 4] + 1) % 29
             images.save_picture(folder / path.name, label)
         return folder
 
@@ -69,9 +78,18 @@ class Job:
 
     def network(self, labels=29):
         import dataclasses
-        config, path = dataclasses.replace(TINY, labels=labels), self.root / f"flowseg{labels}.safetensors"
+
+        config, path = (
+            dataclasses.replace(TINY, labels=labels),
+            self.root / f"flowseg{labels}.safetensors",
+        )
         classes = {29: "landscape-29", 11: "camvid-11"}[labels]
-        save(path, random_network(config).state_dict(), config, settings={"classes": stored_classes(CLASS_SETS[classes])})
+        save(
+            path,
+            random_network(config).state_dict(),
+            config,
+            settings={"classes": stored_classes(CLASS_SETS[classes])},
+        )
         return path
 
     def summary(self):
@@ -92,7 +110,9 @@ def job(tmp_path, drawn, capsys):
 
 @pytest.fixture
 def judge(monkeypatch):
-    """Inception's place taken by 2048 numbers that depend on the picture alone; how many pictures it saw."""
+    """Inception's place taken by 2048 numbers that depend on the picture alone; how many pictures
+    it saw.
+    """
     seen = []
 
     class Network:
@@ -109,59 +129,116 @@ def shown(out):
     return {line[:44].strip(): line[44:].strip() for line in out.splitlines()}
 
 
-# Results ------------------------------------------------------------------------------------------------------------
+# Results
+# --------------------------------------------------------------------------------------------------
+
 
 def test_without_anything_the_missing_terms_are_named(job):
     code, out, told = job.run()
     assert code == 0, told
-    assert any("no --inception: FID is not computed" in line and "which is no FID" in line for line in told)
+    assert any(
+        "no --inception: FID is not computed" in line and "which is no FID" in line for line in told
+    )
     assert any("no --real: the 3 pictures in" in line for line in told)
     lines = shown(out)
-    assert lines["FID"] == "missing: give --inception" and lines["mask accuracy"] == "missing: give --predictions or --flowseg"
-    assert lines["stand-in for FID"].endswith("(KID of our autoencoder's features, 3 results, 3 real pictures; no FID)")
-    assert sum("missing: without mask accuracy, aesthetic value, FID; between 0.0000 and" in line for line in out.splitlines()) == 3
+    assert (
+        lines["FID"] == "missing: give --inception"
+        and lines["mask accuracy"] == "missing: give --predictions or --flowseg"
+    )
+    assert lines["stand-in for FID"].endswith(
+        "(KID of our autoencoder's features, 3 results, 3 real pictures; no FID)"
+    )
+    assert (
+        sum(
+            "missing: without mask accuracy, aesthetic value, FID; between 0.0000 and" in line
+            for line in out.splitlines()
+        )
+        == 3
+    )
     summary = job.summary()
     assert summary["terms"]["fid"] is None and summary["terms"]["stand_in"] is not None
     assert [entry["value"] for entry in summary["scores"]] == [None] * 3
-    assert sorted(path.name for path in job.output.iterdir()) == ["gallery.html", "pictures.csv", "summary.json"]
+    assert sorted(path.name for path in job.output.iterdir()) == [
+        "gallery.html",
+        "pictures.csv",
+        "summary.json",
+    ]
 
 
 def test_what_is_special_in_the_pictures_is_told(job):
-    result, reference = job.root / "results" / f"{job.stems[0]}.jpg", sorted((job.root / "data/train/imgs").glob("*.jpg"))[1]
+    result, reference = (
+        job.root / "results" / f"{job.stems[0]}.jpg",
+        sorted((job.root / "data/train/imgs").glob("*.jpg"))[1],
+    )
     Image.fromarray(images.read_picture(result)).convert("L").save(result)
     Image.new("RGB", (WIDTH, HEIGHT), (2, 2, 2)).save(reference)
     code, _, told = job.run()
     assert code == 0
-    assert any(f"1 results are not plain RGB and are converted: L ({result.name})" in line for line in told), told
+    assert any(
+        f"1 results are not plain RGB and are converted: L ({result.name})" in line for line in told
+    ), told
     assert any(f"1 references are of one colour ({reference.name})" in line for line in told), told
 
 
 def test_everything_given_gives_the_score(job, judge):
     weights = job.root / "inception.pth"
     weights.write_bytes(b"any")
-    code, out, told = job.run(predictions=job.predictions(), aesthetic=job.aesthetic(), inception=weights)
+    code, out, told = job.run(
+        predictions=job.predictions(), aesthetic=job.aesthetic(), inception=weights
+    )
     assert code == 0, told
     rows = list(csv.DictReader((job.output / "pictures.csv").open()))
     pairing = json.loads((job.root / "data/test/label_to_img.json").read_text())
     for row, stem, value in zip(rows, job.stems, (4, 5, 6)):
         result = images.read_picture(job.root / "results" / f"{stem}.jpg")
         reference = images.read_picture(job.root / "data/train/imgs" / pairing[stem + ".png"])
-        assert row["picture"] == stem and float(row["aesthetic"]) == value and float(row["mask_accuracy"]) == 0.75
+        assert (
+            row["picture"] == stem
+            and float(row["aesthetic"]) == value
+            and float(row["mask_accuracy"]) == 0.75
+        )
         for kind in ("challenge", "corrected"):
-            assert float(row["style_" + kind]) == pytest.approx(style_similarity(result, reference, kind), abs=1e-6)
-    paths = [[job.root / "results" / f"{stem}.jpg" for stem in job.stems], sorted((job.root / "data/train/imgs").iterdir())]
-    sets = [inception_module.prepared([images.read_picture(path) for path in group]).reshape(3, -1)[:, ::131][:, :2048] for group in paths]
+            assert float(row["style_" + kind]) == pytest.approx(
+                style_similarity(result, reference, kind), abs=1e-6
+            )
+    paths = [
+        [job.root / "results" / f"{stem}.jpg" for stem in job.stems],
+        sorted((job.root / "data/train/imgs").iterdir()),
+    ]
+    sets = [
+        inception_module.prepared([images.read_picture(path) for path in group]).reshape(3, -1)[
+            :, ::131
+        ][:, :2048]
+        for group in paths
+    ]
     terms = job.summary()["terms"]
-    assert terms["fid"] == pytest.approx(frechet_distance(*sets), rel=1e-6) and terms["mask_accuracy"] == 0.75 and terms["aesthetic"] == 5
+    assert (
+        terms["fid"] == pytest.approx(frechet_distance(*sets), rel=1e-6)
+        and terms["mask_accuracy"] == 0.75
+        and terms["aesthetic"] == 5
+    )
     style = np.mean([float(row["style_challenge"]) for row in rows])
-    expected = 0.75 * (0.2 * 0.5 + 0.3 * (style / 2 + 0.5) + 0.5 * (100 - min(100, terms["fid"])) / 100)
-    assert job.summary()["scores"][0]["value"] == pytest.approx(expected, abs=1e-5) and "missing" not in out
+    expected = 0.75 * (
+        0.2 * 0.5 + 0.3 * (style / 2 + 0.5) + 0.5 * (100 - min(100, terms["fid"])) / 100
+    )
+    assert (
+        job.summary()["scores"][0]["value"] == pytest.approx(expected, abs=1e-5)
+        and "missing" not in out
+    )
     page = (job.output / "gallery.html").read_text(encoding="utf-8")
-    assert page.count("<img ") == 3 * 4 and "//" not in page.split("base64")[0] and all(stem in page for stem in job.stems)
+    assert (
+        page.count("<img ") == 3 * 4
+        and "//" not in page.split("base64")[0]
+        and all(stem in page for stem in job.stems)
+    )
     assert sum(judge) == 6
     again = everything(job.output)
-    assert job.run(predictions=job.root / "seen", aesthetic=job.aesthetic(), inception=weights)[0] == 0
-    assert sum(judge) == 6 and everything(job.output) == again, "features are computed once, the same call gives the same bytes"
+    assert (
+        job.run(predictions=job.root / "seen", aesthetic=job.aesthetic(), inception=weights)[0] == 0
+    )
+    assert sum(judge) == 6 and everything(job.output) == again, (
+        "features are computed once, the same call gives the same bytes"
+    )
 
 
 def test_flowseg_segments_what_is_new(job, monkeypatch):
@@ -169,14 +246,23 @@ def test_flowseg_segments_what_is_new(job, monkeypatch):
     code, out, told = job.run(flowseg=weights)
     assert code == 0 and f"(FlowSeg, {weights.name})" in shown(out)["mask accuracy"], told
     stem = job.stems[0]
-    expected = Segmenter.from_file(weights, device="cpu").segment(images.read_picture(job.root / "results" / f"{stem}.jpg"), stem)
+    expected = Segmenter.from_file(weights, device="cpu").segment(
+        images.read_picture(job.root / "results" / f"{stem}.jpg"), stem
+    )
     assert np.array_equal(read_label(job.output / "predictions" / f"{stem}.png"), expected)
-    label, row = read_label(job.labels[0]), next(csv.DictReader((job.output / "pictures.csv").open()))
+    label, row = (
+        read_label(job.labels[0]),
+        next(csv.DictReader((job.output / "pictures.csv").open())),
+    )
     assert float(row["mask_accuracy"]) == pytest.approx((expected == label).mean(), abs=1e-6)
     monkeypatch.setattr(Segmenter, "segment", lambda *given: pytest.fail("nothing is to be made"))
     assert job.run(flowseg=weights)[0] == 0
     code, _, told = job.run(predictions=job.output / "predictions", output=job.root / "other")
-    assert code == 0 and (job.root / "other/pictures.csv").read_bytes() == (job.output / "pictures.csv").read_bytes(), told
+    assert (
+        code == 0
+        and (job.root / "other/pictures.csv").read_bytes()
+        == (job.output / "pictures.csv").read_bytes()
+    ), told
 
 
 def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
@@ -184,7 +270,8 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
     assert job.run(flowseg=weights)[0] == 0
     fresh, run = everything(job.output), job.output / "predictions" / "run.json"
 
-    # What a version before this one left: label maps of other times, under the same weights and steps.
+    # What a version before this one left: label maps of other times, under the same weights and
+    # steps.
     old = json.loads(run.read_text())
     wrong = np.zeros((HEIGHT, WIDTH), np.uint8)
     images.save_picture(job.output / "predictions" / f"{job.stems[0]}.png", wrong)
@@ -193,23 +280,48 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
         del old[name]
     run.write_text(json.dumps(old))
     code, _, told = job.run(flowseg=weights)
-    assert code == 0 and any("3 label maps in" in line and "made otherwise" in line for line in told), told
+    assert code == 0 and any(
+        "3 label maps in" in line and "made otherwise" in line for line in told
+    ), told
     assert everything(job.output) == fresh
 
-    # Each thing that the label maps depend on is in their key, and any change of it makes them stale.
+    # Each thing that the label maps depend on is in their key, and any change of it makes them
+    # stale.
     key = json.loads(run.read_text())["settings"]
-    names = {"weights", "times", "method", "mirror", "seeds", "scale", "overlap", "batch_size", "device", "code"}
+    names = {
+        "weights",
+        "times",
+        "method",
+        "mirror",
+        "seeds",
+        "scale",
+        "overlap",
+        "batch_size",
+        "device",
+        "code",
+    }
     assert set(key) == names
     pictures = [Example(stem, job.root / "results" / f"{stem}.jpg") for stem in job.stems]
     digests = flowseg_folder.digests_of(pictures)
     for name in [None, *sorted(names)]:
         notes = []
-        again = flowseg_folder.opened(run.parent, {**key, name: "another"} if name else key, pictures, digests, False, notes, True)
-        assert (again["pictures"] == {}) == bool(name) == any(f"{name} was" in note for note in notes)
+        again = flowseg_folder.opened(
+            run.parent,
+            {**key, name: "another"} if name else key,
+            pictures,
+            digests,
+            False,
+            notes,
+            True,
+        )
+        assert (
+            (again["pictures"] == {}) == bool(name) == any(f"{name} was" in note for note in notes)
+        )
 
 
 def test_an_interrupted_call_goes_on(job, monkeypatch):
     from jseg.evaluation import report
+
     expected = job.run(output=job.root / "whole")
     assert expected[0] == 0
 
@@ -227,7 +339,12 @@ def test_an_interrupted_call_goes_on(job, monkeypatch):
 def test_what_is_there_is_scored_on_request(job):
     (job.root / "results" / f"{job.stems[1]}.jpg").unlink()
     code, _, told = job.run()
-    assert code == 2 and len(told) == 1 and "lacks the results of 1 of 3" in told[0] and not job.output.exists()
+    assert (
+        code == 2
+        and len(told) == 1
+        and "lacks the results of 1 of 3" in told[0]
+        and not job.output.exists()
+    )
     code, out, told = job.run(partial=True)
     assert code == 0 and shown(out)["pictures"] == "2" and any("left out" in line for line in told)
     (job.root / "results" / f"{job.stems[2]}.jpg").unlink()
@@ -240,10 +357,16 @@ def test_the_scale_of_the_aesthetic_value(job):
     code, out, told = job.run(aesthetic=small)
     assert code == 0 and any("if it is 1, give --aesthetic_max 1" in line for line in told)
     code, out, told = job.run(aesthetic=small, aesthetic_max=1)
-    assert code == 0 and not any("--aesthetic_max" in line for line in told) and shown(out)["aesthetic value"] == "0.5000 of 1"
+    assert (
+        code == 0
+        and not any("--aesthetic_max" in line for line in told)
+        and shown(out)["aesthetic value"] == "0.5000 of 1"
+    )
 
 
-# Errors -------------------------------------------------------------------------------------------------------------
+# Errors
+# --------------------------------------------------------------------------------------------------
+
 
 def occupied(job):
     job.output.mkdir()
@@ -271,17 +394,37 @@ def weights(job):
     (job.root / "other.pth").write_bytes(b"no weights")
 
 
-@pytest.mark.parametrize("spoil, options, said", [
-    (occupied, {}, "holds pictures.csv (1 of the results' names are taken) but no summary.json"),
-    (a_file, {}, "scores is a file"), (broken, {}, "truncated or damaged"),
-    (ids, {}, "99"), (unpaired, {}, "label_to_img.json"), (weights, {"inception": "{}/other.pth"}, "other.pth"),
-    (None, {"results": "nowhere"}, "results folder nowhere does not exist"), (None, {"labels": "nowhere"}, "nowhere"),
-    (None, {"references": "nowhere"}, "nowhere"), (None, {"real": "nowhere"}, "folder of real pictures nowhere"),
-    (None, {"inception": "nowhere"}, "--inception nowhere does not exist; expected pt_inception"),
-    (None, {"flowseg": "nowhere"}, "--flowseg nowhere does not exist"), (None, {"aesthetic": "nowhere"}, "--aesthetic nowhere does not"),
-    (None, {"predictions": "nowhere"}, "predictions folder nowhere"), (None, {"aesthetic_max": "0"}, "--aesthetic_max is 0.0"),
-    (None, {"predictions": "x", "flowseg": "y"}, "both given"), (None, {"classes": "camvid-11"}, "(--ignore)"),
-    (None, {"classes": "nothing"}, "no class set or file nothing")])
+@pytest.mark.parametrize(
+    "spoil, options, said",
+    [
+        (
+            occupied,
+            {},
+            "holds pictures.csv (1 of the results' names are taken) but no summary.json",
+        ),
+        (a_file, {}, "scores is a file"),
+        (broken, {}, "truncated or damaged"),
+        (ids, {}, "99"),
+        (unpaired, {}, "label_to_img.json"),
+        (weights, {"inception": "{}/other.pth"}, "other.pth"),
+        (None, {"results": "nowhere"}, "results folder nowhere does not exist"),
+        (None, {"labels": "nowhere"}, "nowhere"),
+        (None, {"references": "nowhere"}, "nowhere"),
+        (None, {"real": "nowhere"}, "folder of real pictures nowhere"),
+        (
+            None,
+            {"inception": "nowhere"},
+            "--inception nowhere does not exist; expected pt_inception",
+        ),
+        (None, {"flowseg": "nowhere"}, "--flowseg nowhere does not exist"),
+        (None, {"aesthetic": "nowhere"}, "--aesthetic nowhere does not"),
+        (None, {"predictions": "nowhere"}, "predictions folder nowhere"),
+        (None, {"aesthetic_max": "0"}, "--aesthetic_max is 0.0"),
+        (None, {"predictions": "x", "flowseg": "y"}, "both given"),
+        (None, {"classes": "camvid-11"}, "(--ignore)"),
+        (None, {"classes": "nothing"}, "no class set or file nothing"),
+    ],
+)
 def test_mistakes_are_one_line_and_nothing_is_written(job, spoil, options, said):
     if spoil:
         spoil(job)
@@ -295,7 +438,11 @@ def test_a_network_of_other_classes_is_refused(job):
     weights = job.network(11)
     before = everything(job.root)
     code, _, told = job.run(flowseg=weights)
-    assert code == 2 and "knows 11 classes, --classes landscape-29 has 29" in told[-1] and everything(job.root) == before
+    assert (
+        code == 2
+        and "knows 11 classes, --classes landscape-29 has 29" in told[-1]
+        and everything(job.root) == before
+    )
 
 
 def test_scores_of_other_results_are_not_overwritten(job):

@@ -1,4 +1,7 @@
-"""Pictures into label maps as a user calls it: files of any kind, repeated runs, what is refused."""
+"""Pictures into label maps as a user calls it: files of any kind, repeated runs, what is
+refused.
+"""
+
 import dataclasses
 import errno
 import json
@@ -25,7 +28,12 @@ CONFIG = dataclasses.replace(TINY, labels=11)
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "best.safetensors"
-    save(path, random_network(CONFIG).state_dict(), CONFIG, settings={"classes": stored_classes(CLASS_SETS["camvid-11"])})
+    save(
+        path,
+        random_network(CONFIG).state_dict(),
+        CONFIG,
+        settings={"classes": stored_classes(CLASS_SETS["camvid-11"])},
+    )
     return path
 
 
@@ -33,7 +41,13 @@ class Job:
     """Pictures of several kinds and sizes under root/photos, and a call of the command on them."""
 
     def __init__(self, root, weights, capsys):
-        self.root, self.weights, self.capsys, self.photos, self.output = root, weights, capsys, root / "photos", root / "labels"
+        self.root, self.weights, self.capsys, self.photos, self.output = (
+            root,
+            weights,
+            capsys,
+            root / "photos",
+            root / "labels",
+        )
         self.photos.mkdir()
         picture = Image.fromarray(scene(1)[0])
         picture.save(self.photos / "plain.png")
@@ -42,7 +56,9 @@ class Job:
         picture.convert("P").resize((20, 60)).save(self.photos / "palette.png")
 
     def run(self, **changed):
-        options = dict(weights=self.weights, input=self.photos, output=self.output, steps=2, device="cpu")
+        options = dict(
+            weights=self.weights, input=self.photos, output=self.output, steps=2, device="cpu"
+        )
         return called(segment, self.capsys, **{**options, **changed})
 
     def labels(self):
@@ -54,23 +70,44 @@ def job(tmp_path, weights, capsys):
     return Job(tmp_path, weights, capsys)
 
 
-# Results ------------------------------------------------------------------------------------------------------------
+# Results
+# --------------------------------------------------------------------------------------------------
+
 
 def test_pictures_of_any_size_and_mode_become_label_maps(job):
     code, lines = job.run()
     assert code == 0, lines
     assert [line for line in lines if "not plain RGB and are converted: RGBA (clear.png)" in line]
-    assert lines[-1] == f"jseg segment: 4 label maps in {job.output}, overlays in {job.output / 'overlays'}"
+    assert (
+        lines[-1]
+        == f"jseg segment: 4 label maps in {job.output}, overlays in {job.output / 'overlays'}"
+    )
     sizes = {"plain": (48, 32), "clear": (48, 32), "gray.v2": (100, 40), "palette": (20, 60)}
     assert set(job.labels()) == {name + ".png" for name in sizes}
     for name, (width, height) in sizes.items():
         with Image.open(job.output / f"{name}.png") as label:
-            assert label.mode == "L" and label.size == (width, height) and np.asarray(label).max() < 11
-        assert images.read_picture(job.output / "overlays" / f"{name}.jpg").shape == (height, width, 3)
-    expected = Segmenter.from_file(job.weights, 2, "cpu").segment(images.read_picture(job.photos / "palette.png"), "palette")
-    assert np.array_equal(read_label(job.output / "palette.png"), expected) and len(np.unique(expected)) > 1
+            assert (
+                label.mode == "L" and label.size == (width, height) and np.asarray(label).max() < 11
+            )
+        assert images.read_picture(job.output / "overlays" / f"{name}.jpg").shape == (
+            height,
+            width,
+            3,
+        )
+    expected = Segmenter.from_file(job.weights, 2, "cpu").segment(
+        images.read_picture(job.photos / "palette.png"), "palette"
+    )
+    assert (
+        np.array_equal(read_label(job.output / "palette.png"), expected)
+        and len(np.unique(expected)) > 1
+    )
     run = json.loads((job.output / "run.json").read_text())
-    assert run["format"] == 1 and run["classes"][3] == "road" and run["settings"]["steps"] == 2 and len(run["settings"]["weights"]) == 64
+    assert (
+        run["format"] == 1
+        and run["classes"][3] == "road"
+        and run["settings"]["steps"] == 2
+        and len(run["settings"]["weights"]) == 64
+    )
     assert not list(job.output.rglob(".jseg-*"))
 
 
@@ -92,7 +129,12 @@ def test_the_same_call_elsewhere_gives_the_same_bytes(job):
 def test_the_training_s_times_are_the_flow_s(job):
     assert job.run()[0] == 0
     even = job.labels()
-    save(job.root / "shifted.safetensors", random_network(CONFIG).state_dict(), CONFIG, settings={"shift": 20.0})
+    save(
+        job.root / "shifted.safetensors",
+        random_network(CONFIG).state_dict(),
+        CONFIG,
+        settings={"shift": 20.0},
+    )
     job.weights, job.output = job.root / "shifted.safetensors", job.root / "shifted"
     assert job.run()[0] == 0 and job.labels() != even
     assert json.loads((job.output / "run.json").read_text())["settings"]["shift"] == 20.0
@@ -106,10 +148,15 @@ def test_probability_maps_on_request(job):
         found = np.load(job.output / "probabilities" / f"{path.stem}.npy")
         assert found.dtype == np.float16 and found.shape == (11,) + read_label(path).shape
         np.testing.assert_allclose(found.astype(np.float32).sum(0), 1, atol=1e-2)
-        assert (found.astype(np.float32).argmax(0) == read_label(path)).mean() > 0.99           # but for ties in float16
+        assert (
+            found.astype(np.float32).argmax(0) == read_label(path)
+        ).mean() > 0.99  # but for ties in float16
     plain = job.labels()
     job.output = job.root / "plain"
-    assert job.run(mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0 and job.labels() == plain
+    assert (
+        job.run(mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0
+        and job.labels() == plain
+    )
 
 
 def test_several_inputs_and_folders_of_a_data_set(job):
@@ -127,7 +174,9 @@ def test_noise_is_averaged_over_seeds(job):
     results = []
     for number, seeds in enumerate(([0], [1], [0, 1])):
         job.output = job.root / f"seeds{number}"
-        code, lines = job.run(input=job.photos / "plain.png", seeds=seeds, probabilities=True, steps=1)
+        code, lines = job.run(
+            input=job.photos / "plain.png", seeds=seeds, probabilities=True, steps=1
+        )
         assert code == 0, lines
         results.append(np.load(job.output / "probabilities" / "plain.npy").astype(np.float32))
     np.testing.assert_allclose(results[2], (results[0] + results[1]) / 2, atol=2e-3)
@@ -141,17 +190,30 @@ def test_an_overlay_is_half_of_each():
     assert np.abs(overlay(picture, label, classes) - expected).max() <= 0.5
 
 
-# Repeated and interrupted runs --------------------------------------------------------------------------------------
+# Repeated and interrupted runs
+# --------------------------------------------------------------------------------------
+
 
 def test_finished_pictures_are_kept_and_missing_ones_made_again(job, monkeypatch):
     assert job.run()[0] == 0
-    first, times = everything(job.output), {path.name: path.stat().st_mtime_ns for path in job.output.glob("*.png")}
-    for spoil in (lambda: (job.output / "plain.png").unlink(), lambda: (job.output / "overlays" / "clear.jpg").unlink(),
-                  lambda: (job.output / "plain.png").write_bytes(b"")):
+    first, times = (
+        everything(job.output),
+        {path.name: path.stat().st_mtime_ns for path in job.output.glob("*.png")},
+    )
+    for spoil in (
+        lambda: (job.output / "plain.png").unlink(),
+        lambda: (job.output / "overlays" / "clear.jpg").unlink(),
+        lambda: (job.output / "plain.png").write_bytes(b""),
+    ):
         spoil()
         code, lines = job.run()
-        assert code == 0 and any("3 of 4 pictures are in" in line and "are kept" in line for line in lines)
-        assert everything(job.output) == first and (job.output / "gray.v2.png").stat().st_mtime_ns == times["gray.v2.png"]
+        assert code == 0 and any(
+            "3 of 4 pictures are in" in line and "are kept" in line for line in lines
+        )
+        assert (
+            everything(job.output) == first
+            and (job.output / "gray.v2.png").stat().st_mtime_ns == times["gray.v2.png"]
+        )
     monkeypatch.setattr(Segmenter, "segment", lambda *given: pytest.fail("nothing is to be made"))
     assert job.run()[0] == 0
 
@@ -159,19 +221,26 @@ def test_finished_pictures_are_kept_and_missing_ones_made_again(job, monkeypatch
 def test_a_changed_picture_is_segmented_again(job):
     assert job.run()[0] == 0
     first = everything(job.output)
-    picture, = [path for path in job.photos.rglob("plain.*")]
+    (picture,) = [path for path in job.photos.rglob("plain.*")]
     Image.fromarray(np.asarray(Image.open(picture).convert("RGB"))[::-1]).save(picture)
     code, lines = job.run()
     assert code == 0 and any("3 of 4 pictures are in" in line for line in lines)
     changed = {name for name, data in everything(job.output).items() if data != first[name]}
-    assert changed >= {"plain.png", "overlays/plain.jpg", "run.json"} and not {"clear.png", "gray.v2.png"} & changed
+    assert (
+        changed >= {"plain.png", "overlays/plain.jpg", "run.json"}
+        and not {"clear.png", "gray.v2.png"} & changed
+    )
 
 
 def test_other_settings_are_refused_by_name_and_nothing_changes(job):
     job.run()
     before = everything(job.output)
-    for changed, said in ((dict(steps=3), "steps was 2, is 3"), (dict(mirror=True), "mirror was False, is True"),
-                          (dict(scale=2), "scale was 1.0, is 2.0"), (dict(shift=3), "shift was 1.0, is 3.0")):
+    for changed, said in (
+        (dict(steps=3), "steps was 2, is 3"),
+        (dict(mirror=True), "mirror was False, is True"),
+        (dict(scale=2), "scale was 1.0, is 2.0"),
+        (dict(shift=3), "shift was 1.0, is 3.0"),
+    ):
         code, lines = job.run(**changed)
         assert code == 2 and said in lines[-1] and everything(job.output) == before
 
@@ -180,13 +249,21 @@ def test_files_of_others_are_not_overwritten(job):
     job.output.mkdir()
     (job.output / "plain.png").write_bytes(b"mine")
     code, lines = job.run()
-    assert code == 2 and "holds plain.png" in lines[-1] and (job.output / "plain.png").read_bytes() == b"mine"
+    assert (
+        code == 2
+        and "holds plain.png" in lines[-1]
+        and (job.output / "plain.png").read_bytes() == b"mine"
+    )
     (job.output / "plain.png").unlink()
     assert job.run()[0] == 0
     (job.output / "other.png").write_bytes(b"mine")
     Image.new("RGB", (40, 40)).save(job.photos / "other.jpg")
     code, lines = job.run()
-    assert code == 2 and "holds other.png" in lines[-1] and (job.output / "other.png").read_bytes() == b"mine"
+    assert (
+        code == 2
+        and "holds other.png" in lines[-1]
+        and (job.output / "other.png").read_bytes() == b"mine"
+    )
     (job.output / "run.json").write_text("{}")
     code, lines = job.run()
     assert code == 2 and "run.json is no run file of segment" in lines[-1]
@@ -204,14 +281,20 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(job, monkeypatch):
     monkeypatch.setattr(images, "write_atomic", filling)
     monkeypatch.setattr(folder_module, "write_atomic", filling)
     code, lines = job.run()
-    assert code == 2 and "No space left on device" in lines[-1] and "what is finished stays" in lines[-1]
+    assert (
+        code == 2
+        and "No space left on device" in lines[-1]
+        and "what is finished stays" in lines[-1]
+    )
     left = job.labels()
     assert 0 < len(left) < 4
     monkeypatch.undo()
     assert job.run()[0] == 0 and {name: job.labels()[name] for name in left} == left
 
 
-# Errors -------------------------------------------------------------------------------------------------------------
+# Errors
+# --------------------------------------------------------------------------------------------------
+
 
 def broken(job):
     (job.photos / "plain.png").write_bytes((job.photos / "plain.png").read_bytes()[:60])
@@ -238,23 +321,38 @@ def other_network(job):
 def torn(job):
     data = job.weights.read_bytes()
     job.weights = job.root / "torn.safetensors"
-    job.weights.write_bytes(data[:len(data) // 2])
+    job.weights.write_bytes(data[: len(data) // 2])
 
 
 def occupied(job):
     job.output.write_bytes(b"")
 
 
-@pytest.mark.parametrize("spoil, options, said", [
-    (broken, {}, "plain.png"), (small, {}, "plain.png is 30x5; expected at least 8x8, one patch"), (empty, {}, "photos holds no *.jpg"),
-    (doubled, {}, "plain"), (other_network, {}, "a network described by UNetConfig"), (torn, {}, "torn.safetensors"),
-    (occupied, {}, "labels is a file"), (None, {"weights": "nowhere"}, "--weights nowhere does not exist"),
-    (None, {"weights": "."}, "--weights . is a folder"), (None, {"input": "nowhere"}, "input nowhere does not exist"),
-    (None, {"steps": 0}, "from 1 on"), (None, {"scale": "x"}, "--scale is 'x'"), (None, {"scale": 0.2}, "scale 0.2; expected 1"),
-    (None, {"seeds": [0, 1]}, "starts from the picture alone"), (None, {"overlap": 1}, "overlap 1.0"),
-    (None, {"batch_size": 0}, "batch_size 0"), (None, {"shift": 0}, "shift 0.0; expected a finite number above 0"),
-    (None, {"classes": "ade20k-150"}, "has 150 classes, the network"), (None, {"classes": "nothing"}, "no class set or file nothing"),
-    (None, {"method": "rk4"}, "invalid choice: 'rk4'")])
+@pytest.mark.parametrize(
+    "spoil, options, said",
+    [
+        (broken, {}, "plain.png"),
+        (small, {}, "plain.png is 30x5; expected at least 8x8, one patch"),
+        (empty, {}, "photos holds no *.jpg"),
+        (doubled, {}, "plain"),
+        (other_network, {}, "a network described by UNetConfig"),
+        (torn, {}, "torn.safetensors"),
+        (occupied, {}, "labels is a file"),
+        (None, {"weights": "nowhere"}, "--weights nowhere does not exist"),
+        (None, {"weights": "."}, "--weights . is a folder"),
+        (None, {"input": "nowhere"}, "input nowhere does not exist"),
+        (None, {"steps": 0}, "from 1 on"),
+        (None, {"scale": "x"}, "--scale is 'x'"),
+        (None, {"scale": 0.2}, "scale 0.2; expected 1"),
+        (None, {"seeds": [0, 1]}, "starts from the picture alone"),
+        (None, {"overlap": 1}, "overlap 1.0"),
+        (None, {"batch_size": 0}, "batch_size 0"),
+        (None, {"shift": 0}, "shift 0.0; expected a finite number above 0"),
+        (None, {"classes": "ade20k-150"}, "has 150 classes, the network"),
+        (None, {"classes": "nothing"}, "no class set or file nothing"),
+        (None, {"method": "rk4"}, "invalid choice: 'rk4'"),
+    ],
+)
 def test_mistakes_are_one_line_and_nothing_is_written(job, spoil, options, said):
     if spoil:
         spoil(job)
@@ -275,6 +373,15 @@ def test_pictures_are_found_by_name_and_checked_once(job):
     found = find_pictures([str(job.photos)])
     assert [example.stem for example in found] == ["clear", "gray.v2", "palette", "plain"]
     converted = [line for line in check_pictures(found, 8) if "not plain RGB" in line]
-    assert converted == [f"1 pictures are not plain RGB and are converted: {mode} ({name})"
-                         for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))]
-    assert list(find_pictures([str(job.photos / "clear.png"), str(job.photos / "plain.png")])[0].picture.parts)[-1] == "clear.png"
+    assert converted == [
+        f"1 pictures are not plain RGB and are converted: {mode} ({name})"
+        for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))
+    ]
+    assert (
+        list(
+            find_pictures([str(job.photos / "clear.png"), str(job.photos / "plain.png")])[
+                0
+            ].picture.parts
+        )[-1]
+        == "clear.png"
+    )

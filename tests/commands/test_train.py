@@ -1,4 +1,5 @@
 """The training commands as a user calls them, on tiny networks and drawn data."""
+
 import csv
 import json
 import sys
@@ -19,10 +20,17 @@ from jseg.training.run import checkpoints
 
 
 class Folder:
-    """Training data under `root` and a call of a command on it; `run` returns (exit code, stderr's lines)."""
+    """Training data under `root` and a call of a command on it; `run` returns (exit code, stderr's
+    lines).
+    """
 
     def __init__(self, root, autoencoder, capsys):
-        self.root, self.autoencoder, self.capsys, self.output = root, autoencoder, capsys, root / "run"
+        self.root, self.autoencoder, self.capsys, self.output = (
+            root,
+            autoencoder,
+            capsys,
+            root / "run",
+        )
         for name in ("imgs", "labels"):
             (root / "data" / name).mkdir(parents=True)
         for seed in range(5):
@@ -30,8 +38,18 @@ class Folder:
             images.save_picture(root / "data" / "labels" / f"p{seed}.png", label_map(seed))
 
     def arguments(self, **changed):
-        options = dict(input_path=self.root / "data", output=self.output, ae_path=self.autoencoder, preset="tiny", steps=3, batch_size=4,
-                       save_interval=2, log_interval=1, preview_interval=0, device="cpu")
+        options = dict(
+            input_path=self.root / "data",
+            output=self.output,
+            ae_path=self.autoencoder,
+            preset="tiny",
+            steps=3,
+            batch_size=4,
+            save_interval=2,
+            log_interval=1,
+            preview_interval=0,
+            device="cpu",
+        )
         options.update(changed)
         found = []
         for name, value in options.items():
@@ -43,7 +61,7 @@ class Folder:
         self.capsys.readouterr()
         try:
             code = cli.run(command.main, self.arguments(**changed))
-        except SystemExit as stopped:          # argparse
+        except SystemExit as stopped:  # argparse
             code = stopped.code
         printed = self.capsys.readouterr()
         assert printed.out == "", "standard output is for results"
@@ -56,7 +74,9 @@ class Folder:
 
 @pytest.fixture(scope="session")
 def autoencoder(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("autoencoder") / "autoencoder.safetensors", AUTOENCODERS["tiny"])
+    return saved(
+        tmp_path_factory.mktemp("autoencoder") / "autoencoder.safetensors", AUTOENCODERS["tiny"]
+    )
 
 
 @pytest.fixture
@@ -66,42 +86,102 @@ def folder(tmp_path, autoencoder, capsys):
 
 def test_the_first_line_names_the_autoencoder(folder):
     from jseg.ldm.weights import autoencoder_line
+
     code, lines = folder.run(steps=1)
     assert code == 0 and lines[0] == f"jseg train: {autoencoder_line(folder.autoencoder)}"
 
 
 def test_training_from_a_folder_to_pictures(folder):
     code, lines = folder.run(preview_interval=3)
-    assert code == 0 and any("10 examples" in line for line in lines) and "3 steps are done" in lines[-1]
-    assert [row["step"] for row in folder.rows()] == ["1", "2", "3"] and float(folder.rows()[0]["mse"]) > 0
-    assert [path.name for path in checkpoints(folder.output)] == ["checkpoint-00000002.safetensors", "checkpoint-00000003.safetensors"]
+    assert (
+        code == 0
+        and any("10 examples" in line for line in lines)
+        and "3 steps are done" in lines[-1]
+    )
+    assert [row["step"] for row in folder.rows()] == ["1", "2", "3"] and float(
+        folder.rows()[0]["mse"]
+    ) > 0
+    assert [path.name for path in checkpoints(folder.output)] == [
+        "checkpoint-00000002.safetensors",
+        "checkpoint-00000003.safetensors",
+    ]
     assert images.read_picture(folder.output / "preview-00000003.png").ndim == 3
     assert load_config(folder.output / "unet.safetensors") == UNETS["tiny"]
-    known = {"autoencoder", "batch_size", "data", "drop", "ema", "learning_rate", "seed", "weight_decay", "zero_init"}
+    known = {
+        "autoencoder",
+        "batch_size",
+        "data",
+        "drop",
+        "ema",
+        "learning_rate",
+        "seed",
+        "weight_decay",
+        "zero_init",
+    }
     settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
     assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
     labels = folder.root / "data" / "labels"
-    (labels / "label_to_img.json").write_text(json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)}))
-    (folder.root / "stages.json").write_text('{"base": "fine", "stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2}]}')
+    (labels / "label_to_img.json").write_text(
+        json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)})
+    )
+    (folder.root / "stages.json").write_text(
+        '{"base": "fine", "stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2}]}'
+    )
     for weights in ("unet.safetensors", "checkpoint-00000002.safetensors"):
-        assert cli.run(test_command.main, ["--input_path", str(labels), "--img_path", str(folder.root / "data"), "--output_path",
-                                           str(folder.root / weights[:4]), "--model_path", str(folder.output / weights), "--ae_path",
-                                           str(folder.autoencoder), "--stages", str(folder.root / "stages.json"), "--limit", "1"]) == 0
+        assert (
+            cli.run(
+                test_command.main,
+                [
+                    "--input_path",
+                    str(labels),
+                    "--img_path",
+                    str(folder.root / "data"),
+                    "--output_path",
+                    str(folder.root / weights[:4]),
+                    "--model_path",
+                    str(folder.output / weights),
+                    "--ae_path",
+                    str(folder.autoencoder),
+                    "--stages",
+                    str(folder.root / "stages.json"),
+                    "--limit",
+                    "1",
+                ],
+            )
+            == 0
+        )
         assert images.read_picture(folder.root / weights[:4] / "p0.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
 def test_the_same_command_again_goes_on_and_encodes_nothing(folder):
     folder.run(steps=2)
-    before = {path.name: path.stat().st_mtime_ns for path in (folder.output / "latents").rglob("*") if path.suffix == ".npy"}
+    before = {
+        path.name: path.stat().st_mtime_ns
+        for path in (folder.output / "latents").rglob("*")
+        if path.suffix == ".npy"
+    }
     code, lines = folder.run(steps=4)
-    assert code == 0 and before and any("going on from" in line for line in lines) and not any("to be encoded" in line for line in lines)
-    assert {path.name: path.stat().st_mtime_ns for path in (folder.output / "latents").rglob("*") if path.suffix == ".npy"} == before
+    assert (
+        code == 0
+        and before
+        and any("going on from" in line for line in lines)
+        and not any("to be encoded" in line for line in lines)
+    )
+    assert {
+        path.name: path.stat().st_mtime_ns
+        for path in (folder.output / "latents").rglob("*")
+        if path.suffix == ".npy"
+    } == before
     assert [row["step"] for row in folder.rows()] == ["1", "2", "3", "4"]
 
 
 def test_micro_batches_and_recompute_give_the_same_update(folder):
     results = []
-    for name, options in (("whole", {}), ("cut", {"micro_batch": 1}), ("again", {"recompute": True})):
+    for name, options in (
+        ("whole", {}),
+        ("cut", {"micro_batch": 1}),
+        ("again", {"recompute": True}),
+    ):
         folder.output = folder.root / name
         assert folder.run(steps=2, **options)[0] == 0
         results.append(load(folder.output / "checkpoint-00000002.safetensors", weights="model"))
@@ -115,18 +195,26 @@ def test_another_start_is_another_run_and_weights_can_be_taken_over(folder):
     first = folder.output
     folder.output = folder.root / "second"
     assert folder.run(steps=2, seed=7)[0] == 0
-    assert not np.array_equal(load(first / "unet.safetensors")["out.2.weight"], load(folder.output / "unet.safetensors")["out.2.weight"])
+    assert not np.array_equal(
+        load(first / "unet.safetensors")["out.2.weight"],
+        load(folder.output / "unet.safetensors")["out.2.weight"],
+    )
     folder.output = folder.root / "third"
     assert folder.run(steps=1, model_path=first / "unet.safetensors", learning_rate=1e-9)[0] == 0
-    np.testing.assert_allclose(load(folder.output / "unet.safetensors")["out.2.weight"], load(first / "unet.safetensors")["out.2.weight"],
-                               atol=1e-7)
+    np.testing.assert_allclose(
+        load(folder.output / "unet.safetensors")["out.2.weight"],
+        load(first / "unet.safetensors")["out.2.weight"],
+        atol=1e-7,
+    )
 
 
 def test_zero_init_and_the_release_s(folder):
     for name, zero in (("zero", True), ("release", False)):
         folder.output = folder.root / name
         folder.run(steps=1, zero_init=name, learning_rate=1e-12)
-        weight = load(folder.output / "checkpoint-00000001.safetensors", weights="model")["out.2.weight"]
+        weight = load(folder.output / "checkpoint-00000001.safetensors", weights="model")[
+            "out.2.weight"
+        ]
         assert (np.abs(weight).max() < 1e-6) == zero
 
 
@@ -134,13 +222,24 @@ def test_the_release_s_recipe_whatever_else_is_given(folder, monkeypatch):
     monkeypatch.setattr(train, "RELEASE", {**train.RELEASE, "preset": "tiny"})
     assert folder.run(steps=1, release=True, learning_rate=0.5, batch_size=2)[0] == 0
     settings = load_extra(folder.output / "checkpoint-00000001.safetensors")["settings"]
-    assert {name: settings[name] for name in ("learning_rate", "ema", "drop", "batch_size", "zero_init", "weight_decay")} == \
-        {"learning_rate": 1e-4, "ema": 0.9999, "drop": 0.2, "batch_size": 5, "zero_init": "release", "weight_decay": 0.0}
+    assert {
+        name: settings[name]
+        for name in ("learning_rate", "ema", "drop", "batch_size", "zero_init", "weight_decay")
+    } == {
+        "learning_rate": 1e-4,
+        "ema": 0.9999,
+        "drop": 0.2,
+        "batch_size": 5,
+        "zero_init": "release",
+        "weight_decay": 0.0,
+    }
     assert train.RELEASE["zero_init"] == "release"
 
 
 def test_classes_of_one_s_own(folder):
-    (folder.root / "classes.txt").write_text("".join(f"thing-{i} {i} {i} {i}\n" for i in range(31)) + "ignore 31\n")
+    (folder.root / "classes.txt").write_text(
+        "".join(f"thing-{i} {i} {i} {i}\n" for i in range(31)) + "ignore 31\n"
+    )
     label = np.full((HEIGHT, WIDTH), 31, np.uint8)
     label[:20] = 30
     images.save_picture(folder.root / "data" / "labels" / "p0.png", label)
@@ -150,12 +249,36 @@ def test_classes_of_one_s_own(folder):
 
 
 def test_the_autoencoder_trains_too(folder):
-    options = dict(command=train_autoencoder, ae_path=None, width=WIDTH, height=HEIGHT, crop=32, steps=4, critic_start=2, critic_channels=8,
-                   preview_interval=4)
+    options = dict(
+        command=train_autoencoder,
+        ae_path=None,
+        width=WIDTH,
+        height=HEIGHT,
+        crop=32,
+        steps=4,
+        critic_start=2,
+        critic_channels=8,
+        preview_interval=4,
+    )
     code, lines = folder.run(**options)
     assert code == 0 and "4 steps are done" in lines[-1], lines
-    known = {"batch_size", "codebook_weight", "commitment_weight", "critic_channels", "critic_start", "critic_weight", "crop", "ema",
-             "height", "learning_rate", "pictures", "preset", "seed", "weight_decay", "width"}
+    known = {
+        "batch_size",
+        "codebook_weight",
+        "commitment_weight",
+        "critic_channels",
+        "critic_start",
+        "critic_weight",
+        "crop",
+        "ema",
+        "height",
+        "learning_rate",
+        "pictures",
+        "preset",
+        "seed",
+        "weight_decay",
+        "width",
+    }
     settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
     assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
     rows = folder.rows()
@@ -165,24 +288,48 @@ def test_the_autoencoder_trains_too(folder):
     assert load_config(folder.output / "autoencoder.safetensors") == AUTOENCODERS["tiny"]
     first = folder.output
     folder.output = folder.root / "decoder"
-    options.update(steps=2, critic_start=-1, decoder_only=True, model_path=first / "autoencoder.safetensors")
+    options.update(
+        steps=2, critic_start=-1, decoder_only=True, model_path=first / "autoencoder.safetensors"
+    )
     assert folder.run(**options)[0] == 0
     tuned = load(folder.output / "autoencoder.safetensors")
     for name, value in result.items():
-        assert np.array_equal(value, tuned[name]) == (not name.startswith(("decoder.", "post_quant_conv."))), name
+        assert np.array_equal(value, tuned[name]) == (
+            not name.startswith(("decoder.", "post_quant_conv."))
+        ), name
 
 
 def test_what_is_special_in_an_autoencoder_s_pictures_is_told_before_the_training(folder):
     pictures = folder.root / "data" / "imgs"
     Image.new("I;16", (WIDTH, HEIGHT), 40000).save(pictures / "deep.png")
     (pictures / "notes.docx").write_text("x")
-    code, lines = folder.run(command=train_autoencoder, ae_path=None, width=WIDTH, height=HEIGHT, crop=32, steps=1, critic_start=-1)
+    code, lines = folder.run(
+        command=train_autoencoder,
+        ae_path=None,
+        width=WIDTH,
+        height=HEIGHT,
+        crop=32,
+        steps=1,
+        critic_start=-1,
+    )
     assert code == 0
-    for said in ("pictures are reduced from 16 bits (deep.png)", "pictures are of one colour (deep.png)", "left out (notes.docx)"):
+    for said in (
+        "pictures are reduced from 16 bits (deep.png)",
+        "pictures are of one colour (deep.png)",
+        "left out (notes.docx)",
+    ):
         assert any(said in line for line in lines), (said, lines)
     (pictures / "torn.png").write_bytes((pictures / "deep.png").read_bytes()[:60])
     folder.output = folder.root / "other"
-    code, lines = folder.run(command=train_autoencoder, ae_path=None, width=WIDTH, height=HEIGHT, crop=32, steps=1, critic_start=-1)
+    code, lines = folder.run(
+        command=train_autoencoder,
+        ae_path=None,
+        width=WIDTH,
+        height=HEIGHT,
+        crop=32,
+        steps=1,
+        critic_start=-1,
+    )
     assert code == 2 and len(lines) == 1 and "torn.png" in lines[0] and not folder.output.exists()
 
 
@@ -191,8 +338,12 @@ def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command)
     name = b"\xc4\xe3".decode("utf-8", "surrogateescape")
     for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
         path.rename(path.with_name(name + path.suffix))
-    own = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1) if command is train_autoencoder else {}
-    sys.stderr.reconfigure(errors="backslashreplace")                        # as Python opens it; pytest's own is strict
+    own = (
+        dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1)
+        if command is train_autoencoder
+        else {}
+    )
+    sys.stderr.reconfigure(errors="backslashreplace")  # as Python opens it; pytest's own is strict
     code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
     assert code == 0 and "1 steps are done" in lines[-1], lines
 
@@ -207,7 +358,9 @@ def lonely(folder):
 
 
 def beyond(folder):
-    images.save_picture(folder.root / "data" / "labels" / "p1.png", np.full((HEIGHT, WIDTH), 77, np.uint8))
+    images.save_picture(
+        folder.root / "data" / "labels" / "p1.png", np.full((HEIGHT, WIDTH), 77, np.uint8)
+    )
 
 
 def torn(folder):
@@ -219,20 +372,33 @@ def tall(folder):
     images.save_picture(folder.root / "data" / "imgs" / "p0.jpg", photograph(0, 48, 64))
 
 
-@pytest.mark.parametrize("spoil, named", [(empty, "imgs"), (lonely, "p2"), (beyond, "p1.png"), (torn, "p3.jpg"), (tall, "p0.jpg")])
+@pytest.mark.parametrize(
+    "spoil, named",
+    [(empty, "imgs"), (lonely, "p2"), (beyond, "p1.png"), (torn, "p3.jpg"), (tall, "p0.jpg")],
+)
 def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folder, spoil, named):
     spoil(folder)
     code, lines = folder.run()
     assert code == 2 and len(lines) == 1 and named in lines[0] and not folder.output.exists()
 
 
-@pytest.mark.parametrize("changed, said", [
-    (dict(steps=0), "--steps is 0; expected 1 or more"), (dict(epochs=1), "give one"), (dict(learning_rate=3), "--learning_rate is 3"),
-    (dict(ema=1), "--ema is 1"), (dict(drop=1.5), "--drop is 1.5"), (dict(preset="huge"), "expected one of release"),
-    (dict(width=70), "expected multiples of 8"), (dict(ae_path="nowhere.safetensors"), "--ae_path nowhere.safetensors does not exist"),
-    (dict(model_path="nowhere.pkl"), "--model_path nowhere.pkl does not exist"),
-    (dict(resume="nowhere"), "--resume nowhere does not exist"),
-    (dict(classes="nothing-7"), "no class set or file nothing-7"), (dict(batch_size=4, micro_batch=0), "--micro_batch is 0")])
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        (dict(steps=0), "--steps is 0; expected 1 or more"),
+        (dict(epochs=1), "give one"),
+        (dict(learning_rate=3), "--learning_rate is 3"),
+        (dict(ema=1), "--ema is 1"),
+        (dict(drop=1.5), "--drop is 1.5"),
+        (dict(preset="huge"), "expected one of release"),
+        (dict(width=70), "expected multiples of 8"),
+        (dict(ae_path="nowhere.safetensors"), "--ae_path nowhere.safetensors does not exist"),
+        (dict(model_path="nowhere.pkl"), "--model_path nowhere.pkl does not exist"),
+        (dict(resume="nowhere"), "--resume nowhere does not exist"),
+        (dict(classes="nothing-7"), "no class set or file nothing-7"),
+        (dict(batch_size=4, micro_batch=0), "--micro_batch is 0"),
+    ],
+)
 def test_wrong_options_are_one_line(folder, changed, said):
     code, lines = folder.run(**changed)
     assert code == 2 and len(lines) == 1 and said in lines[0], lines
@@ -241,7 +407,11 @@ def test_wrong_options_are_one_line(folder, changed, said):
 
 def test_a_cache_of_another_autoencoder_is_refused(folder, tmp_path):
     folder.run(steps=1)
-    other = saved(tmp_path / "other.safetensors", AUTOENCODERS["tiny"], **{"quant_conv.bias": np.ones(3, np.float32)})
+    other = saved(
+        tmp_path / "other.safetensors",
+        AUTOENCODERS["tiny"],
+        **{"quant_conv.bias": np.ones(3, np.float32)},
+    )
     code, lines = folder.run(ae_path=other)
     assert code == 2 and "another autoencoder" in lines[-1]
 
@@ -249,7 +419,10 @@ def test_a_cache_of_another_autoencoder_is_refused(folder, tmp_path):
 def test_a_checkpoint_of_another_network_or_other_settings_is_refused(folder):
     folder.run(steps=1)
     before = (folder.output / "checkpoint-00000001.safetensors").read_bytes()
-    for changed, said in ((dict(dropout=0.1), "another network"), (dict(seed=3), "seed was 0, is 3")):
+    for changed, said in (
+        (dict(dropout=0.1), "another network"),
+        (dict(seed=3), "seed was 0, is 3"),
+    ):
         code, lines = folder.run(**changed)
         assert code == 2 and said in lines[-1]
     assert (folder.output / "checkpoint-00000001.safetensors").read_bytes() == before
@@ -258,7 +431,11 @@ def test_a_checkpoint_of_another_network_or_other_settings_is_refused(folder):
 def test_too_large_a_batch_is_told_with_one_that_fits(folder, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)
     code, lines = folder.run(batch_size=4096)
-    assert code == 2 and "4096 examples at a time need about" in lines[-1] and "give --micro_batch" in lines[-1]
+    assert (
+        code == 2
+        and "4096 examples at a time need about" in lines[-1]
+        and "give --micro_batch" in lines[-1]
+    )
     assert checkpoints(folder.output) == []
 
 
@@ -274,9 +451,13 @@ def test_a_published_folder_of_squares_is_trained_on_as_it_is(folder):
     assert code == 2 and len(lines) == 1 and "--fit crop" in lines[0] and not folder.output.exists()
     code, lines = folder.run(fit="crop", **options)
     assert code == 0, lines
-    assert any("150 classes of ade20k-150: wall, building" in line and "1..150" in line for line in lines)
+    assert any(
+        "150 classes of ade20k-150: wall, building" in line and "1..150" in line for line in lines
+    )
     assert any("3 examples of the validation folder are left out" in line for line in lines)
-    assert any("classes are present, absent: " in line for line in lines) and any("6 examples" in line for line in lines)
+    assert any("classes are present, absent: " in line for line in lines) and any(
+        "6 examples" in line for line in lines
+    )
     assert load_config(folder.output / "unet.safetensors").classes == 150
     code, lines = folder.run(fit="crop", classes="camvid-11", **options)
     assert code == 2 and "--classes camvid-11 and --layout ade20k" in lines[0]

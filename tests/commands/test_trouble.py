@@ -1,4 +1,5 @@
-"""Every command against every kind of trouble: one line, exit 2 and an untouched tree, or the right result.
+"""Every command against every kind of trouble: one line, exit 2 and an untouched tree, or the right
+result.
 
 A row of COMMANDS says how a command is called in a small world of files and which of its options
 take what; a function of TROUBLES spoils that world and the call. A trouble that a command cannot
@@ -48,7 +49,17 @@ class Command:
     whether it takes a file.
     """
 
-    def __init__(self, module, options, folder="", image="", weights=None, text=None, output="output", file_output=False):
+    def __init__(
+        self,
+        module,
+        options,
+        folder="",
+        image="",
+        weights=None,
+        text=None,
+        output="output",
+        file_output=False,
+    ):
         self.module, self.options, self.folder, self.image = module, options, folder, image
         self.weights, self.text, self.output, self.file_output = weights, text, output, file_output
 
@@ -60,39 +71,140 @@ class Command:
         found = []
         for name, value in {**self.options, **changed}.items():
             values = value if isinstance(value, list) else [value]
-            words = [str(world / v[2:]) if isinstance(v, str) and v.startswith("./") else str(v) for v in values if v is not None]
+            words = [
+                str(world / v[2:]) if isinstance(v, str) and v.startswith("./") else str(v)
+                for v in values
+                if v is not None
+            ]
             if value is not None:
                 found += ([] if name.startswith("=") else [f"--{name}"]) + words
         return found
 
 
-COMMANDS = {command.name: command for command in [
-    Command(test_command, {"input_path": "./data/test", "img_path": "./data/train", "output_path": "./out", "device": "cpu",
-                           "model_path": "./unet.safetensors", "ae_path": "./autoencoder.safetensors", "stages": "./stages.json"},
-            "input_path", "data/test/val_B_labels_resized/a.png", ("model_path", "unet.safetensors"),
-            (None, "data/test/label_to_img.json"), "output_path"),
-    Command(train, {"input_path": "./data/train", "output": "./out", "ae_path": "./autoencoder.safetensors", "preset": "tiny",
-                    "steps": 1, "batch_size": 2, "preview_interval": 0, "device": "cpu", "classes": "./classes.txt"},
-            "input_path", "data/train/imgs/a.jpg", ("ae_path", "autoencoder.safetensors"), ("classes", "classes.txt")),
-    Command(train_autoencoder, {"input_path": "./data/train", "output": "./out", "preset": "tiny", "width": 64, "height": 48, "steps": 1,
-                                "batch_size": 2, "preview_interval": 0, "device": "cpu"},
-            "input_path", "data/train/imgs/a.jpg"),
-    Command(train_flowseg, {"data": "./data/train", "output": "./out", "preset": "tiny", "steps": 1, "batch_size": 2,
-                            "preview_interval": 0, "validate_steps": 1, "device": "cpu", "classes": "./classes.txt"},
-            "data", "data/train/labels/a.png", None, ("classes", "classes.txt")),
-    Command(segment, {"weights": "./flowseg.safetensors", "input": ["./photos"], "output": "./out", "steps": 1, "device": "cpu",
-                      "classes": "./classes.txt"},
-            "input", "photos/a.png", ("weights", "flowseg.safetensors"), ("classes", "classes.txt")),
-    Command(score, {"results": "./results", "labels": "./data/test", "references": "./data/train", "output": "./out",
-                    "cache": "./cache", "device": "cpu", "aesthetic": "./values.csv"},
-            "results", "results/a.jpg", None, ("aesthetic", "values.csv")),
-    Command(convert_weights, {"=1": "./unet.safetensors", "=2": "./converted.safetensors"}, weights=("=1", "unet.safetensors"),
-            output="=2", file_output=True),
-    Command(merge_weights, {"ckpts": ["./unet.safetensors", "./second.safetensors"], "save_path": "./merged.safetensors"},
-            weights=("ckpts", "unet.safetensors"), output="save_path", file_output=True),
-    Command(landscapes, {"output": "./out", "count": 1, "width": 32, "height": 24}),
-    Command(demo, {"output": "./out", "count": 1}),
-]}
+COMMANDS = {
+    command.name: command
+    for command in [
+        Command(
+            test_command,
+            {
+                "input_path": "./data/test",
+                "img_path": "./data/train",
+                "output_path": "./out",
+                "device": "cpu",
+                "model_path": "./unet.safetensors",
+                "ae_path": "./autoencoder.safetensors",
+                "stages": "./stages.json",
+            },
+            "input_path",
+            "data/test/val_B_labels_resized/a.png",
+            ("model_path", "unet.safetensors"),
+            (None, "data/test/label_to_img.json"),
+            "output_path",
+        ),
+        Command(
+            train,
+            {
+                "input_path": "./data/train",
+                "output": "./out",
+                "ae_path": "./autoencoder.safetensors",
+                "preset": "tiny",
+                "steps": 1,
+                "batch_size": 2,
+                "preview_interval": 0,
+                "device": "cpu",
+                "classes": "./classes.txt",
+            },
+            "input_path",
+            "data/train/imgs/a.jpg",
+            ("ae_path", "autoencoder.safetensors"),
+            ("classes", "classes.txt"),
+        ),
+        Command(
+            train_autoencoder,
+            {
+                "input_path": "./data/train",
+                "output": "./out",
+                "preset": "tiny",
+                "width": 64,
+                "height": 48,
+                "steps": 1,
+                "batch_size": 2,
+                "preview_interval": 0,
+                "device": "cpu",
+            },
+            "input_path",
+            "data/train/imgs/a.jpg",
+        ),
+        Command(
+            train_flowseg,
+            {
+                "data": "./data/train",
+                "output": "./out",
+                "preset": "tiny",
+                "steps": 1,
+                "batch_size": 2,
+                "preview_interval": 0,
+                "validate_steps": 1,
+                "device": "cpu",
+                "classes": "./classes.txt",
+            },
+            "data",
+            "data/train/labels/a.png",
+            None,
+            ("classes", "classes.txt"),
+        ),
+        Command(
+            segment,
+            {
+                "weights": "./flowseg.safetensors",
+                "input": ["./photos"],
+                "output": "./out",
+                "steps": 1,
+                "device": "cpu",
+                "classes": "./classes.txt",
+            },
+            "input",
+            "photos/a.png",
+            ("weights", "flowseg.safetensors"),
+            ("classes", "classes.txt"),
+        ),
+        Command(
+            score,
+            {
+                "results": "./results",
+                "labels": "./data/test",
+                "references": "./data/train",
+                "output": "./out",
+                "cache": "./cache",
+                "device": "cpu",
+                "aesthetic": "./values.csv",
+            },
+            "results",
+            "results/a.jpg",
+            None,
+            ("aesthetic", "values.csv"),
+        ),
+        Command(
+            convert_weights,
+            {"=1": "./unet.safetensors", "=2": "./converted.safetensors"},
+            weights=("=1", "unet.safetensors"),
+            output="=2",
+            file_output=True,
+        ),
+        Command(
+            merge_weights,
+            {
+                "ckpts": ["./unet.safetensors", "./second.safetensors"],
+                "save_path": "./merged.safetensors",
+            },
+            weights=("ckpts", "unet.safetensors"),
+            output="save_path",
+            file_output=True,
+        ),
+        Command(landscapes, {"output": "./out", "count": 1, "width": 32, "height": 24}),
+        Command(demo, {"output": "./out", "count": 1}),
+    ]
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +216,12 @@ def weights(tmp_path_factory):
     import dataclasses
 
     config = dataclasses.replace(TINY, labels=29)
-    save(folder / "flowseg.safetensors", random_network(config).state_dict(), config,
-         settings={"classes": stored_classes(CLASS_SETS["landscape-29"])})
+    save(
+        folder / "flowseg.safetensors",
+        random_network(config).state_dict(),
+        config,
+        settings={"classes": stored_classes(CLASS_SETS["landscape-29"])},
+    )
     return folder
 
 
@@ -114,7 +230,13 @@ def world(tmp_path, weights, monkeypatch):
     """A folder with inputs of every command, which is also the working directory."""
     root = tmp_path / "world"
     shutil.copytree(weights, root)
-    for place in ("data/test/val_B_labels_resized", "data/train/imgs", "data/train/labels", "photos", "results"):
+    for place in (
+        "data/test/val_B_labels_resized",
+        "data/train/imgs",
+        "data/train/labels",
+        "photos",
+        "results",
+    ):
         (root / place).mkdir(parents=True)
     for seed, stem in enumerate("abc"):
         save_picture(root / f"data/test/val_B_labels_resized/{stem}.png", label_map(seed))
@@ -122,7 +244,9 @@ def world(tmp_path, weights, monkeypatch):
         save_picture(root / f"data/train/imgs/{stem}.jpg", photograph(seed))
         save_picture(root / f"photos/{stem}.png", photograph(seed))
         save_picture(root / f"results/{stem}.jpg", photograph(seed + 3))
-    (root / "data/test/label_to_img.json").write_text(json.dumps({f"{stem}.png": f"{stem}.jpg" for stem in "abc"}))
+    (root / "data/test/label_to_img.json").write_text(
+        json.dumps({f"{stem}.png": f"{stem}.jpg" for stem in "abc"})
+    )
     (root / "stages.json").write_text(json.dumps(STAGES))
     (root / "classes.txt").write_text(CLASSES_TEXT)
     (root / "values.csv").write_text("a,4\nb,5\nc,6\n")
@@ -163,7 +287,11 @@ def refused(command, world, capsys, *words, unchanged=True, **changed):
     before = tree(world)
     code, lines = call(command, world, capsys, **changed)
     assert code == 2, (code, lines)
-    problems = [line for line in lines if line.startswith(f"jseg {command.name}: ") and ": no weights" not in line]
+    problems = [
+        line
+        for line in lines
+        if line.startswith(f"jseg {command.name}: ") and ": no weights" not in line
+    ]
     assert "Traceback" not in "".join(lines) and problems, lines
     if unchanged:
         assert len(lines) == 1, lines
@@ -178,7 +306,11 @@ def refused(command, world, capsys, *words, unchanged=True, **changed):
 
 def missing(command, world, capsys, monkeypatch):
     option = command.folder or command.weights[0]
-    value = [str(world / "nowhere")] if isinstance(command.options[option], list) else str(world / "nowhere")
+    value = (
+        [str(world / "nowhere")]
+        if isinstance(command.options[option], list)
+        else str(world / "nowhere")
+    )
     refused(command, world, capsys, "nowhere", "does not exist", **{option: value})
 
 
@@ -186,18 +318,34 @@ def empty(command, world, capsys, monkeypatch):
     (world / "empty").mkdir()
     (world / "empty.safetensors").touch()
     if command.folder:
-        value = [str(world / "empty")] if isinstance(command.options[command.folder], list) else str(world / "empty")
+        value = (
+            [str(world / "empty")]
+            if isinstance(command.options[command.folder], list)
+            else str(world / "empty")
+        )
         refused(command, world, capsys, "empty", **{command.folder: value})
     else:
         option, value = command.weights[0], str(world / "empty.safetensors")
-        refused(command, world, capsys, "empty", **{option: [value] if isinstance(command.options[option], list) else value})
+        refused(
+            command,
+            world,
+            capsys,
+            "empty",
+            **{option: [value] if isinstance(command.options[option], list) else value},
+        )
 
 
 def wrong_type(command, world, capsys, monkeypatch):
     """A folder where a file is expected, or the other way round."""
     option = command.weights[0] if command.weights else command.folder
     value = str(world / ("photos" if command.weights else "values.csv"))
-    refused(command, world, capsys, os.path.basename(value), **{option: [value] if isinstance(command.options[option], list) else value})
+    refused(
+        command,
+        world,
+        capsys,
+        os.path.basename(value),
+        **{option: [value] if isinstance(command.options[option], list) else value},
+    )
 
 
 def damaged(command, world, capsys, monkeypatch):
@@ -205,28 +353,48 @@ def damaged(command, world, capsys, monkeypatch):
     for name, changed in ((command.image, {}), (command.weights and command.weights[1], {})):
         if name:
             whole = (world / name).read_bytes()
-            (world / name).write_bytes(whole[:len(whole) // 2])
+            (world / name).write_bytes(whole[: len(whole) // 2])
             refused(command, world, capsys, os.path.basename(name), **changed)
             (world / name).write_bytes(whole)
 
 
 def too_large(command, world, capsys, monkeypatch):
-    """An image that claims 60000 x 60000 pixels, weights that claim more than the file holds, a drawing too large to make."""
+    """An image that claims 60000 x 60000 pixels, weights that claim more than the file holds, a
+    drawing too large to make.
+    """
     if command.image:
         chunk = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
-        (world / command.image).write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-                                            + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
+        (world / command.image).write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + struct.pack(">I", 13)
+            + chunk
+            + struct.pack(">I", zlib.crc32(chunk))
+            + struct.pack(">I", 0)
+            + b"IEND"
+            + struct.pack(">I", zlib.crc32(b"IEND"))
+        )
         refused(command, world, capsys, os.path.basename(command.image), "pixels")
     elif command.weights:
-        header = json.dumps({"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
-        (world / command.weights[1]).write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
+        header = json.dumps(
+            {"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
+        ).encode()
+        (world / command.weights[1]).write_bytes(
+            struct.pack("<Q", len(header)) + header + b"\0" * 64
+        )
         refused(command, world, capsys, command.weights[1])
     else:
-        refused(command, world, capsys, "expected", **({"width": 100000} if command.name == "landscapes" else {"seed": 1 << 40}))
+        refused(
+            command,
+            world,
+            capsys,
+            "expected",
+            **({"width": 100000} if command.name == "landscapes" else {"seed": 1 << 40}),
+        )
 
 
 def no_room(command, world, capsys, monkeypatch):
     """The disk is full when the first file is finished."""
+
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -251,7 +419,9 @@ def link_to_nowhere(command, world, capsys, monkeypatch):
 
 
 def given_twice(command, world, capsys, monkeypatch):
-    """The same command again: it ends well, says so, and what it made and was made from is as it was."""
+    """The same command again: it ends well, says so, and what it made and was made from is as it
+    was.
+    """
     code, lines = call(command, world, capsys)
     assert code == 0, lines
     before = tree(world)
@@ -259,7 +429,9 @@ def given_twice(command, world, capsys, monkeypatch):
     assert code == 0 and lines is not None, lines
     after = tree(world)
     volatile = ("run.json", "log.csv", "summary.json")
-    assert [name for name in before if before[name] != after.get(name) and not name.endswith(volatile)] == []
+    assert [
+        name for name in before if before[name] != after.get(name) and not name.endswith(volatile)
+    ] == []
 
 
 def input_is_output(command, world, capsys, monkeypatch):
@@ -268,11 +440,16 @@ def input_is_output(command, world, capsys, monkeypatch):
         places = [command.weights[1]]
     elif command.folder:
         given = command.options[command.folder]
-        places = [os.path.dirname(command.image), (given[0] if isinstance(given, list) else given)[2:]]
+        places = [
+            os.path.dirname(command.image),
+            (given[0] if isinstance(given, list) else given)[2:],
+        ]
     else:
         places = ["data"]
     for place in dict.fromkeys(places):
-        refused(command, world, capsys, place.rpartition("/")[2], **{command.output: str(world / place)})
+        refused(
+            command, world, capsys, place.rpartition("/")[2], **{command.output: str(world / place)}
+        )
         link = "link" + ".safetensors" * command.file_output
         os.symlink(str(world / place), str(world / link))
         refused(command, world, capsys, **{command.output: str(world / link)})
@@ -291,7 +468,9 @@ def another_encoding(command, world, capsys, monkeypatch):
 
 
 def interrupted(command, world, capsys, monkeypatch):
-    """Ctrl-C while the first file is written: 130, no half file, inputs untouched, and the same command goes on."""
+    """Ctrl-C while the first file is written: 130, no half file, inputs untouched, and the same
+    command goes on.
+    """
     replace, interrupts = os.replace, [True]
 
     def pressed(*arguments):
@@ -310,15 +489,41 @@ def interrupted(command, world, capsys, monkeypatch):
     assert code == 0, lines
 
 
-TROUBLES = {trouble.__name__: trouble for trouble in (
-    missing, empty, wrong_type, damaged, too_large, no_room, read_only, link_to_nowhere, given_twice, input_is_output, another_encoding,
-    interrupted)}
+TROUBLES = {
+    trouble.__name__: trouble
+    for trouble in (
+        missing,
+        empty,
+        wrong_type,
+        damaged,
+        too_large,
+        no_room,
+        read_only,
+        link_to_nowhere,
+        given_twice,
+        input_is_output,
+        another_encoding,
+        interrupted,
+    )
+}
 MAKERS = {"landscapes", "demo"}  # they read nothing
-SLOW = {"demo"}                  # it computes for a minute
+SLOW = {"demo"}  # it computes for a minute
 NONE = {
-    **{(command, trouble): "reads no file" for command in MAKERS for trouble in ("missing", "empty", "wrong_type", "damaged")},
-    **{(command, "another_encoding"): "reads no text" for command in ("train_autoencoder", "convert_weights", "merge_weights",
-                                                                       "landscapes", "demo")},
+    **{
+        (command, trouble): "reads no file"
+        for command in MAKERS
+        for trouble in ("missing", "empty", "wrong_type", "damaged")
+    },
+    **{
+        (command, "another_encoding"): "reads no text"
+        for command in (
+            "train_autoencoder",
+            "convert_weights",
+            "merge_weights",
+            "landscapes",
+            "demo",
+        )
+    },
 }
 
 
@@ -326,8 +531,16 @@ NONE = {
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_answers_every_trouble(command, trouble, world, capsys, monkeypatch, request):
     if (command, trouble) in NONE:
-        assert not COMMANDS[command].text if trouble == "another_encoding" else not COMMANDS[command].folder
+        assert (
+            not COMMANDS[command].text
+            if trouble == "another_encoding"
+            else not COMMANDS[command].folder
+        )
         return
-    if command in SLOW and trouble in ("given_twice", "interrupted") and not request.config.getoption("--run-slow"):
+    if (
+        command in SLOW
+        and trouble in ("given_twice", "interrupted")
+        and not request.config.getoption("--run-slow")
+    ):
         pytest.skip("computes for a minute; needs --run-slow")
     TROUBLES[trouble](COMMANDS[command], world, capsys, monkeypatch)

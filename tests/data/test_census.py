@@ -1,4 +1,6 @@
-"""Label maps that are probably not what was meant: masks, stretched ids, one class, instance maps; and `--map`."""
+"""Label maps that are probably not what was meant: masks, stretched ids, one class, instance maps;
+and `--map`.
+"""
 
 import numpy as np
 import pytest
@@ -13,14 +15,18 @@ from jseg.data.numbering import Numbering, with_map
 
 
 def made(root, ids, count=6, mode="L", deep=0):
-    """Pictures, and label maps that hold these ids alike, as 8-bit gray, 1 bit or a gray palette; `deep` in place of 2, in 16 bits."""
+    """Pictures, and label maps that hold these ids alike, as 8-bit gray, 1 bit or a gray palette;
+    `deep` in place of 2, in 16 bits.
+    """
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True)
     for i in range(count):
         images.save_picture(root / "images" / f"p{i}.jpg", np.full((12, 16, 3), 9 * i, np.uint8))
         label = Image.fromarray(np.resize(np.array(ids, np.uint8), (12, 16)))
         if deep:
-            Image.fromarray(np.where(np.array(label) == 2, deep, label).astype(np.uint16)).save(root / "labels" / f"p{i}.png")
+            Image.fromarray(np.where(np.array(label) == 2, deep, label).astype(np.uint16)).save(
+                root / "labels" / f"p{i}.png"
+            )
             continue
         if mode == "P":
             label = label.point(lambda value: 255 - value).convert("P")
@@ -44,18 +50,24 @@ MASK = "0 and 255: a black-and-white mask? save 0 and 1, or --map 255:1"
 def test_black_and_white_masks_are_refused_with_the_remedy(tmp_path, mode, classes):
     root = made(tmp_path / "d", [0, 255], mode=mode)
     assert MASK in told(lambda: open_dataset(root, "folders", classes).check())
-    assert MASK in told(lambda: check_examples(find_examples(root), CLASS_SETS["landscape-29"], (), 16, 12))
+    assert MASK in told(
+        lambda: check_examples(find_examples(root), CLASS_SETS["landscape-29"], (), 16, 12)
+    )
 
 
 def test_deep_masks_are_masks(tmp_path):
     root = made(tmp_path / "d", [0, 1])
     for path in (root / "labels").iterdir():
         Image.fromarray((np.array(Image.open(path)) * 65535).astype(np.uint16)).save(path)
-    assert "0 and 65535: a black-and-white mask? save 0 and 1, or --map 65535:1" in told(lambda: open_dataset(root, "folders"))
+    assert "0 and 65535: a black-and-white mask? save 0 and 1, or --map 65535:1" in told(
+        lambda: open_dataset(root, "folders")
+    )
     data = open_dataset(root, "folders", mapped=["65535:1"])
     assert len(data.classes) == 2 and data.check()[-1].startswith("2 of 2 classes are present")
     assert set(np.unique(data.load(data.train[0])[1])) == {0, 1}
-    assert "--ignore 65535" in told(lambda: open_dataset(made(tmp_path / "e", [0, 1, 2], deep=65535), "folders"))
+    assert "--ignore 65535" in told(
+        lambda: open_dataset(made(tmp_path / "e", [0, 1, 2], deep=65535), "folders")
+    )
     assert len(open_dataset(tmp_path / "e", "folders", ignore=(65535,)).classes) == 2
 
 
@@ -74,9 +86,17 @@ def test_a_mask_of_one_bit_has_two_classes(tmp_path):
     assert data.check()[-1] == "2 of 2 classes are present; 0.0 % of the pixels are ignored"
 
 
-@pytest.mark.parametrize("ids, words", [
-    ([0, 127, 254], "--map 127:1 254:2"), ([0, 85, 170, 255], "--map 85:1 170:2 255:3"), ([0, 128], "--map 128:1")])
-def test_stretched_ids_are_refused_where_classes_are_counted_and_told_where_they_are_unknown(tmp_path, ids, words):
+@pytest.mark.parametrize(
+    "ids, words",
+    [
+        ([0, 127, 254], "--map 127:1 254:2"),
+        ([0, 85, 170, 255], "--map 85:1 170:2 255:3"),
+        ([0, 128], "--map 128:1"),
+    ],
+)
+def test_stretched_ids_are_refused_where_classes_are_counted_and_told_where_they_are_unknown(
+    tmp_path, ids, words
+):
     root = made(tmp_path / "d", ids)
     assert words in told(lambda: open_dataset(root, "folders"))
     assert words in told(lambda: open_dataset(root, "folders", 2).check())
@@ -89,7 +109,9 @@ def test_hundreds_of_classes_are_refused_unless_they_are_given(tmp_path):
     assert open_dataset(root, "folders", 232).check()[-1].startswith("4 of 232 classes are present")
 
 
-@pytest.mark.parametrize("ids, words", [([1], "one class alone remains (class 1)"), ([7], "all pixels are ignored")])
+@pytest.mark.parametrize(
+    "ids, words", [([1], "one class alone remains (class 1)"), ([7], "all pixels are ignored")]
+)
 def test_what_teaches_nothing_is_refused_and_told_by_the_other_training(tmp_path, ids, words):
     root = made(tmp_path / "d", ids)
     assert words in told(lambda: open_dataset(root, "folders", 3, ignore=(7,)).check())
@@ -100,7 +122,8 @@ def test_what_teaches_nothing_is_refused_and_told_by_the_other_training(tmp_path
 def test_present_and_absent_classes_and_the_ignored_share_are_told(tmp_path):
     root = made(tmp_path / "d", [0, 1, 1, 3, 255, 255, 255, 255])
     assert open_dataset(root, "folders", 5).check()[1:] == [
-        "3 of 5 classes are present, absent: class 2, class 4; 50.0 % of the pixels are ignored"]
+        "3 of 5 classes are present, absent: class 2, class 4; 50.0 % of the pixels are ignored"
+    ]
 
 
 def test_map_reads_a_value_as_another_and_wins_over_ignored_ones(tmp_path):
@@ -113,10 +136,18 @@ def test_map_reads_a_value_as_another_and_wins_over_ignored_ones(tmp_path):
     assert (Numbering.of(named).table != Numbering.of(CLASS_SETS["ade20k-150"]).table).sum() == 3
 
 
-@pytest.mark.parametrize("words, ignore, message", [
-    (["255"], (), "expected VALUE:CLASS"), (["4294967296:1"], (), "VALUE of 0 or more"), (["-1:1"], (), "VALUE of 0 or more"),
-    (["x:1"], (), "expected VALUE:CLASS"),
-    (["255:151"], (), "151 is no class of ade20k-150"), (["255:cloud"], (), "cloud is no class"), (["255:1", "255:2"], (), "255 twice"),
-    (["255:1"], (255,), "to --map and to --ignore")])
+@pytest.mark.parametrize(
+    "words, ignore, message",
+    [
+        (["255"], (), "expected VALUE:CLASS"),
+        (["4294967296:1"], (), "VALUE of 0 or more"),
+        (["-1:1"], (), "VALUE of 0 or more"),
+        (["x:1"], (), "expected VALUE:CLASS"),
+        (["255:151"], (), "151 is no class of ade20k-150"),
+        (["255:cloud"], (), "cloud is no class"),
+        (["255:1", "255:2"], (), "255 twice"),
+        (["255:1"], (255,), "to --map and to --ignore"),
+    ],
+)
 def test_a_wrong_map_is_told_in_one_line(words, ignore, message):
     assert message in told(lambda: with_map(CLASS_SETS["ade20k-150"], words, ignore))

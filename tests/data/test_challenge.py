@@ -1,4 +1,6 @@
-"""Finding, pairing and checking the challenge's files: sorted, complete, and every fault told in one line before any work."""
+"""Finding, pairing and checking the challenge's files: sorted, complete, and every fault told in
+one line before any work.
+"""
 
 import json
 import os
@@ -32,7 +34,9 @@ def label_map(width=512, height=384, seed=0):
 
 def photograph(width=512, height=384):
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows * 255 // height, columns * 255 // width, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+    return np.stack(
+        [rows * 255 // height, columns * 255 // width, np.full_like(rows, 90)], axis=-1
+    ).astype(np.uint8)
 
 
 @pytest.fixture
@@ -43,13 +47,15 @@ def challenge(tmp_path):
     references.mkdir(parents=True)
     for number, stem in enumerate(["c", "a", "b.1"]):
         images.save_picture(labels / (stem + ".png"), label_map(seed=number))
-        images.save_picture(references / ("ref_%s.jpg" % stem), photograph())
+        images.save_picture(references / (f"ref_{stem}.jpg"), photograph())
     write_table(tmp_path, {"c.png": "ref_c.jpg", "a.png": "ref_a.jpg", "b.1.png": "ref_b.1.jpg"})
     return tmp_path
 
 
 def write_table(root, table, folder="test"):
-    text = table if isinstance(table, str) else json.dumps(table)              # ASCII; a byte of no UTF-8 becomes an escape
+    text = (
+        table if isinstance(table, str) else json.dumps(table)
+    )  # ASCII; a byte of no UTF-8 becomes an escape
     (root / folder / "label_to_img.json").write_text(text, encoding="utf-8")
 
 
@@ -65,12 +71,14 @@ def listing(root):
     return sorted((str(path), path.lstat().st_size) for path in root.rglob("*"))
 
 
-# -- finding ---------------------------------------------------------------------------------------------------------
+# -- finding ---------------------------------------------------------------------------------------
+
 
 def test_pairs_are_complete_sorted_and_named_by_their_whole_stem(challenge):
     notes = []
     pairs = pairs_of(challenge, notes)
-    # release: `name.split('.')[0]`, so b.1.png and b.2.png would both be written to b.jpg; here: the whole stem.
+    # release: `name.split('.')[0]`, so b.1.png and b.2.png would both be written to b.jpg; here:
+    # the whole stem.
     assert [pair.stem for pair in pairs] == ["a", "b.1", "c"]
     assert [pair.label.name for pair in pairs] == ["a.png", "b.1.png", "c.png"]
     assert [pair.reference.name for pair in pairs] == ["ref_a.jpg", "ref_b.1.jpg", "ref_c.jpg"]
@@ -84,7 +92,9 @@ def test_order_does_not_depend_on_the_file_system(challenge, monkeypatch):
     assert pairs_of(challenge) == expected
 
 
-@pytest.mark.parametrize("clutter", [".DS_Store", "Thumbs.db", "._a.png", ".hidden.png", "notes.txt", "a.jpg"])
+@pytest.mark.parametrize(
+    "clutter", [".DS_Store", "Thumbs.db", "._a.png", ".hidden.png", "notes.txt", "a.jpg"]
+)
 def test_clutter_is_skipped(challenge, clutter):
     (labels_of(challenge) / clutter).write_bytes(b"x")
     (labels_of(challenge) / "folder.png").mkdir()
@@ -99,9 +109,12 @@ def test_what_a_folder_of_label_maps_holds_besides_is_counted(challenge, itself)
     notes = []
     given = labels_of(challenge) if itself else challenge / "test"
     assert len(find_pairs(given, challenge / "train", notes)) == 3
-    assert notes == [f"2 other files in {labels_of(challenge)} are left out (e.npy, notes.txt)",
-                     f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are not looked at",
-                     f"2 files beside the label maps in {labels_of(challenge)} are left out (a.gif, d.gif)"]
+    assert notes == [
+        f"2 other files in {labels_of(challenge)} are left out (e.npy, notes.txt)",
+        f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are "
+        "not looked at",
+        f"2 files beside the label maps in {labels_of(challenge)} are left out (a.gif, d.gif)",
+    ]
 
 
 def test_a_label_map_may_be_a_gif_where_the_table_names_it(challenge):
@@ -137,19 +150,30 @@ def test_a_folder_is_not_proposed_for_itself(challenge):
     shutil.copy(str(challenge / "test" / "label_to_img.json"), str(alone))
     with pytest.raises(DataError) as error:
         find_label_folder(alone)
-    assert "nor any label map" in str(error.value) and f"did you mean {alone}?" not in str(error.value)
+    assert "nor any label map" in str(error.value) and f"did you mean {alone}?" not in str(
+        error.value
+    )
 
 
 def test_label_maps_beside_their_folder_are_counted(challenge):
     images.save_picture(challenge / "test/z.png", label_map())
     notes = []
     assert len(pairs_of(challenge, notes)) == 3
-    assert notes == [f"1 label maps in {challenge / 'test'} itself are left out, those in val_B_labels_resized are taken (z.png)"]
+    assert notes == [
+        f"1 label maps in {challenge / 'test'} itself are left out, those in val_B_labels_resized "
+        "are taken (z.png)"
+    ]
 
 
 def test_label_folder_may_be_given_itself_or_be_the_a_board(challenge):
-    assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train")] == ["a", "b.1", "c"]
-    assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train" / "imgs")] == ["a", "b.1", "c"]
+    assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train")] == [
+        "a",
+        "b.1",
+        "c",
+    ]
+    assert [
+        pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train" / "imgs")
+    ] == ["a", "b.1", "c"]
     a_board = challenge / "test" / "val_A_labels_resized"
     labels_of(challenge).rename(a_board)
     assert find_label_folder(challenge / "test") == a_board
@@ -163,15 +187,20 @@ def test_both_boards_mean_b_and_it_is_said_once(challenge):
     images.save_picture(a_board / "z.png", label_map())
     notes = []
     assert len(pairs_of(challenge, notes)) == 3
-    assert notes == [f"{challenge / 'test'} holds both val_B_labels_resized and val_A_labels_resized; using val_B_labels_resized, the 1 "
-                     "label maps of val_A_labels_resized are left out"]
+    assert notes == [
+        f"{challenge / 'test'} holds both val_B_labels_resized and val_A_labels_resized; using "
+        "val_B_labels_resized, the 1 label maps of val_A_labels_resized are left out"
+    ]
 
 
 def test_table_beside_or_inside_the_label_folder(challenge):
     table = challenge / "test" / "label_to_img.json"
     inside = labels_of(challenge) / "label_to_img.json"
     table.rename(inside)
-    assert len(pairs_of(challenge)) == 3 and len(find_pairs(labels_of(challenge), challenge / "train")) == 3
+    assert (
+        len(pairs_of(challenge)) == 3
+        and len(find_pairs(labels_of(challenge), challenge / "train")) == 3
+    )
     table.write_text("{}")
     notes = []
     with pytest.raises(DataError):  # the one in input_path counts
@@ -180,23 +209,41 @@ def test_table_beside_or_inside_the_label_folder(challenge):
 
 
 def test_table_keys_with_or_without_suffix_and_with_byte_order_mark(challenge):
-    text = json.dumps({"c": "ref_c.jpg", "a.PNG": "ref_a.jpg", "b.1": "ref_b.1.jpg", "unused.png": "x.jpg"})
+    text = json.dumps(
+        {"c": "ref_c.jpg", "a.PNG": "ref_a.jpg", "b.1": "ref_b.1.jpg", "unused.png": "x.jpg"}
+    )
     (challenge / "test" / "label_to_img.json").write_text(text, encoding="utf-8-sig")
     notes = []
-    assert [pair.reference.name for pair in pairs_of(challenge, notes)] == ["ref_a.jpg", "ref_b.1.jpg", "ref_c.jpg"]
+    assert [pair.reference.name for pair in pairs_of(challenge, notes)] == [
+        "ref_a.jpg",
+        "ref_b.1.jpg",
+        "ref_c.jpg",
+    ]
     assert len(notes) == 1 and "1 of 4 entries" in notes[0]
 
 
 def test_composed_and_decomposed_names_are_the_same(challenge):
     images.save_picture(labels_of(challenge) / "fe\u0301e.png", label_map())
     images.save_picture(challenge / "train" / "imgs" / "e\u0301.png", photograph())
-    write_table(challenge, {"c": "ref_c.jpg", "a": "ref_a.jpg", "b.1": "ref_b.1.jpg", "f\u00e9e.png": "\u00e9.png"})
+    write_table(
+        challenge,
+        {"c": "ref_c.jpg", "a": "ref_a.jpg", "b.1": "ref_b.1.jpg", "f\u00e9e.png": "\u00e9.png"},
+    )
     assert pairs_of(challenge)[-1].reference.name == "e\u0301.png"
 
 
-@pytest.mark.parametrize("name", [
-    "\u56fe\u3000\u7247", "a\u202fb", "a\u00a0b", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u200f\u05d0",
-    "\ue000", b"\xc4\xe3".decode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u56fe\u3000\u7247",
+        "a\u202fb",
+        "a\u00a0b",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\u200f\u05d0",
+        "\ue000",
+        b"\xc4\xe3".decode("utf-8", "surrogateescape"),
+    ],
+)
 def test_a_reference_may_have_every_name_that_a_file_can_have(challenge, name):
     images.save_picture(challenge / "train/imgs/new.jpg", photograph())
     (challenge / "train/imgs/new.jpg").rename(challenge / f"train/imgs/{name}.jpg")
@@ -216,10 +263,19 @@ def test_references_are_taken_from_the_place_that_has_them(challenge, place):
 
 
 # Short names in these encodings are valid UTF-8 by chance.
-@pytest.mark.parametrize("text, encoding, said", [
-    ("\u56fe\u7247", "gbk", "GBK"), ("\u5a92\u7247", "gbk", "GBK"), ("\u860b", "big5", "Big5"), ("\uff84\uff71", "shift_jis", "Shift-JIS")])
+@pytest.mark.parametrize(
+    "text, encoding, said",
+    [
+        ("\u56fe\u7247", "gbk", "GBK"),
+        ("\u5a92\u7247", "gbk", "GBK"),
+        ("\u860b", "big5", "Big5"),
+        ("\uff84\uff71", "shift_jis", "Shift-JIS"),
+    ],
+)
 @pytest.mark.parametrize("where", ["references", "label maps"])
-def test_a_table_in_another_encoding_that_is_utf_8_by_chance_is_told_by_its_files(challenge, text, encoding, said, where):
+def test_a_table_in_another_encoding_that_is_utf_8_by_chance_is_told_by_its_files(
+    challenge, text, encoding, said, where
+):
     text.encode(encoding).decode("utf-8")
     table = {"c.png": "ref_c.jpg", "a.png": "ref_a.jpg", "b.1.png": "ref_b.1.jpg"}
     if where == "references":
@@ -228,18 +284,32 @@ def test_a_table_in_another_encoding_that_is_utf_8_by_chance_is_told_by_its_file
     else:
         (labels_of(challenge) / "a.png").rename(labels_of(challenge) / f"{text}.png")
         table[text + ".png"] = table.pop("a.png")
-    (challenge / "test/label_to_img.json").write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
-    with pytest.raises(DataError, match=f"it looks like {said}: read so, all of its files are there.; expected UTF-8, save it as UTF-8"):
+    (challenge / "test/label_to_img.json").write_bytes(
+        json.dumps(table, ensure_ascii=False).encode(encoding)
+    )
+    with pytest.raises(
+        DataError,
+        match=f"it looks like {said}: read so, all of its files are there.; expected UTF-8, save "
+        "it as UTF-8",
+    ):
         pairs_of(challenge)
 
 
-@pytest.mark.parametrize("text, encoding", [("\u98ce\u666f", "gbk"), ("\u5716", "big5"), ("\u5c71", "shift_jis")])
-def test_a_table_in_another_encoding_is_called_by_that_in_which_its_files_are_there(challenge, text, encoding):
+@pytest.mark.parametrize(
+    "text, encoding", [("\u98ce\u666f", "gbk"), ("\u5716", "big5"), ("\u5c71", "shift_jis")]
+)
+def test_a_table_in_another_encoding_is_called_by_that_in_which_its_files_are_there(
+    challenge, text, encoding
+):
     (challenge / "train/imgs/ref_a.jpg").rename(challenge / f"train/imgs/{text}.jpg")
     table = {"c.png": "ref_c.jpg", "a.png": text + ".jpg", "b.1.png": "ref_b.1.jpg"}
-    (challenge / "test/label_to_img.json").write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
+    (challenge / "test/label_to_img.json").write_bytes(
+        json.dumps(table, ensure_ascii=False).encode(encoding)
+    )
     said = {"gbk": "GBK", "big5": "Big5", "shift_jis": "Shift-JIS"}[encoding]
-    with pytest.raises(DataError, match=f"it looks like {said}: read so, all of its files are there"):
+    with pytest.raises(
+        DataError, match=f"it looks like {said}: read so, all of its files are there"
+    ):
         pairs_of(challenge)
     (challenge / f"train/imgs/{text}.jpg").unlink()
     with pytest.raises(DataError, match="not UTF-8 text .byte 0x"):
@@ -256,7 +326,9 @@ def test_names_that_an_unpacker_has_garbled_are_recognized(challenge, codec, enc
     with pytest.raises(DataError) as error:
         pairs_of(challenge)
     assert f"lacks {text}.jpg" in str(error.value)
-    assert f"{garbled}.jpg there is {text}.jpg in {encoding}: unpack the archive again" in str(error.value)
+    assert f"{garbled}.jpg there is {text}.jpg in {encoding}: unpack the archive again" in str(
+        error.value
+    )
 
 
 def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
@@ -264,12 +336,15 @@ def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
     pairs = pairs_of(challenge)
     read = []
     original = images.examine_picture
-    monkeypatch.setattr(images, "examine_picture", lambda path, *what: read.append(path) or original(path, *what))
+    monkeypatch.setattr(
+        images, "examine_picture", lambda path, *what: read.append(path) or original(path, *what)
+    )
     check_pairs(pairs)
     assert len(read) == 1
 
 
-# -- checking and loading --------------------------------------------------------------------------------------------
+# -- checking and loading --------------------------------------------------------------------------
+
 
 def test_other_sizes_and_modes_are_told_once_each(challenge):
     references = challenge / "train" / "imgs"
@@ -278,11 +353,17 @@ def test_other_sizes_and_modes_are_told_once_each(challenge):
     Image.fromarray(photograph(1024, 768)).convert("L").save(references / "ref_a.jpg")
     Image.fromarray(photograph(683, 512)).convert("CMYK").save(references / "ref_c.jpg")
     seen = []
-    notes = check_pairs(pairs_of(challenge), progress=lambda done, total: seen.append((done, total)))
+    notes = check_pairs(
+        pairs_of(challenge), progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert [note[0] for note in notes] == ["2", "2", "1", "1"] and not any("\n" in note for note in notes)
+    assert [note[0] for note in notes] == ["2", "2", "1", "1"] and not any(
+        "\n" in note for note in notes
+    )
     assert any("label maps of another size" in note and "a.png, c.png" in note for note in notes)
-    assert any("converted: L (" in note for note in notes) and any("converted: CMYK (" in note for note in notes)
+    assert any("converted: L (" in note for note in notes) and any(
+        "converted: CMYK (" in note for note in notes
+    )
 
 
 def test_loading_resizes_labels_straight_to_the_latent(challenge):
@@ -293,7 +374,9 @@ def test_loading_resizes_labels_straight_to_the_latent(challenge):
     loaded, reference = load_pair(pair, 512, 384, 128, 96, ignore=(3, 5))
     expected = np.array(Image.fromarray(label).resize((128, 96), Image.NEAREST))
     assert loaded.dtype == np.uint8 and loaded.shape == (96, 128)
-    assert np.array_equal(loaded == 255, (expected == 3) | (expected == 5)) and (loaded == 255).any()
+    assert (
+        np.array_equal(loaded == 255, (expected == 3) | (expected == 5)) and (loaded == 255).any()
+    )
     assert np.array_equal(loaded[loaded != 255], expected[loaded != 255])
     assert np.array_equal(reference, images.read_picture(pair.reference))
     small = load_pair(pair, 256, 192, 64, 48)
@@ -322,19 +405,36 @@ def test_histogram_reads_as_a_sentence():
     assert data.histogram(counts) == "0 (41 %), 7 (37 %), 3 (20 %), 255 (2 %)"
     many = np.ones(256, int)
     many[4] = 100000
-    assert data.histogram(many).startswith("4 (100 %), 0 (<1 %)") and data.histogram(many).endswith("and 244 more")
+    assert data.histogram(many).startswith("4 (100 %), 0 (<1 %)") and data.histogram(many).endswith(
+        "and 244 more"
+    )
 
 
-@pytest.mark.parametrize("size, same", [
-    ((512, 384), True), ((128, 96), True), ((1024, 768), True), ((430, 318), False), ((430, 322), True), ((430, 323), True),
-    ((683, 512), True), ((384, 512), False), ((512, 383), False), ((512, 512), False), ((4, 4), False),
-    ((1, 1), True), ((1920, 1080), False)])
+@pytest.mark.parametrize(
+    "size, same",
+    [
+        ((512, 384), True),
+        ((128, 96), True),
+        ((1024, 768), True),
+        ((430, 318), False),
+        ((430, 322), True),
+        ((430, 323), True),
+        ((683, 512), True),
+        ((384, 512), False),
+        ((512, 383), False),
+        ((512, 512), False),
+        ((4, 4), False),
+        ((1, 1), True),
+        ((1920, 1080), False),
+    ],
+)
 def test_aspect_ratio_up_to_rounding(size, same):
     assert same_aspect(*size, 512, 384) == same
 
 
 def test_batches_cover_every_item_once():
-    # release: exact count, drop_last and endless loops for these numbers; here: every item once, in order.
+    # release: exact count, drop_last and endless loops for these numbers; here: every item once, in
+    # order.
     for count in (0, 1, 4, 5, 6, 999, 1000, 1001):
         parts = batches(list(range(count)), 5)
         assert sum(parts, []) == list(range(count)) and all(len(part) == 5 for part in parts[:-1])
@@ -342,7 +442,8 @@ def test_batches_cover_every_item_once():
         batches([1], 0)
 
 
-# -- malformed inputs ------------------------------------------------------------------------------------------------
+# -- malformed inputs ------------------------------------------------------------------------------
+
 
 def label_with(root, change, name="b.1.png"):
     label = label_map().copy()
@@ -369,54 +470,140 @@ def dangling(root):
 
 
 MALFORMED = {
-    "id 29": (lambda r: label_with(r, lambda l: l.__setitem__(0, 29)), ["b.1.png", "outside 0..28: 29 (<1 %); ids found: "]),
-    "ids 29 and 255": (lambda r: label_with(r, lambda l: l.__setitem__(slice(0, 96), np.repeat([29, 255], 256))),
-                       ["b.1.png", "outside 0..28: 29 (12 %), 255 (12 %); ids found"]),
-    "all ids": (lambda r: images.save_picture(labels_of(r) / "a.png", (np.arange(384 * 512) % 256).astype(np.uint8).reshape(384, 512)),
-                ["a.png", "outside 0..28: 29 (<1 %), 30", "and 215 more; ids found: 0 (<1 %)", "and 244 more;"]),
-    "colour label": (lambda r: images.save_picture(labels_of(r) / "a.png", photograph()),
-                     ["a.png", "colour-coded", "8-bit single-channel"]),
+    "id 29": (
+        lambda r: label_with(r, lambda l: l.__setitem__(0, 29)),
+        ["b.1.png", "outside 0..28: 29 (<1 %); ids found: "],
+    ),
+    "ids 29 and 255": (
+        lambda r: label_with(r, lambda l: l.__setitem__(slice(0, 96), np.repeat([29, 255], 256))),
+        ["b.1.png", "outside 0..28: 29 (12 %), 255 (12 %); ids found"],
+    ),
+    "all ids": (
+        lambda r: images.save_picture(
+            labels_of(r) / "a.png", (np.arange(384 * 512) % 256).astype(np.uint8).reshape(384, 512)
+        ),
+        [
+            "a.png",
+            "outside 0..28: 29 (<1 %), 30",
+            "and 215 more; ids found: 0 (<1 %)",
+            "and 244 more;",
+        ],
+    ),
+    "colour label": (
+        lambda r: images.save_picture(labels_of(r) / "a.png", photograph()),
+        ["a.png", "colour-coded", "8-bit single-channel"],
+    ),
     "16-bit label": (sixteen_bit, ["a.png", "outside 0..28: 3", " more; ids found: 3"]),
     "truncated label": (lambda r: truncate(labels_of(r) / "a.png", 200), ["a.png", "truncated"]),
     "empty label": (lambda r: truncate(labels_of(r) / "a.png", 0), ["a.png", "0 bytes"]),
     "dangling label": (dangling, ["a.png", "does not exist"]),
-    "label of another shape": (lambda r: images.save_picture(labels_of(r) / "a.png", label_map(512, 512)),
-                               ["a.png", "512x512", "512x384", "crop"]),
-    "reference of another shape": (lambda r: images.save_picture(r / "train/imgs/ref_a.jpg", photograph(300, 400)),
-                                   ["ref_a.jpg", "300x400", "512x384"]),
-    "truncated reference": (lambda r: truncate(r / "train/imgs/ref_c.jpg", 3000), ["ref_c.jpg", "truncated", "copy"]),
-    "reference no picture": (lambda r: (r / "train/imgs/ref_c.jpg").write_text("<html>"), ["ref_c.jpg", "not a picture"]),
-    "two faults": (lambda r: [truncate(r / "train/imgs/ref_c.jpg", 3000), truncate(labels_of(r) / "a.png", 200)],
-                   ["a.png", "1 more file", "ref_c.jpg"]),
-    "label without entry": (lambda r: write_table(r, {"c": "ref_c.jpg", "b.1": "ref_c.jpg"}), ["label_to_img.json", "no entry for a.png"]),
+    "label of another shape": (
+        lambda r: images.save_picture(labels_of(r) / "a.png", label_map(512, 512)),
+        ["a.png", "512x512", "512x384", "crop"],
+    ),
+    "reference of another shape": (
+        lambda r: images.save_picture(r / "train/imgs/ref_a.jpg", photograph(300, 400)),
+        ["ref_a.jpg", "300x400", "512x384"],
+    ),
+    "truncated reference": (
+        lambda r: truncate(r / "train/imgs/ref_c.jpg", 3000),
+        ["ref_c.jpg", "truncated", "copy"],
+    ),
+    "reference no picture": (
+        lambda r: (r / "train/imgs/ref_c.jpg").write_text("<html>"),
+        ["ref_c.jpg", "not a picture"],
+    ),
+    "two faults": (
+        lambda r: [
+            truncate(r / "train/imgs/ref_c.jpg", 3000),
+            truncate(labels_of(r) / "a.png", 200),
+        ],
+        ["a.png", "1 more file", "ref_c.jpg"],
+    ),
+    "label without entry": (
+        lambda r: write_table(r, {"c": "ref_c.jpg", "b.1": "ref_c.jpg"}),
+        ["label_to_img.json", "no entry for a.png"],
+    ),
     "labels without entries": (lambda r: write_table(r, {}), ["3 files (a.png, b.1.png, c.png)"]),
-    "reference missing": (lambda r: (r / "train/imgs/ref_a.jpg").unlink(), ["lacks ref_a.jpg", "label_to_img.json"]),
-    "reference with another suffix": (lambda r: (r / "train/imgs/ref_a.jpg").rename(r / "train/imgs/ref_a.png"),
-                                      ["lacks ref_a.jpg", "there is ref_a.png"]),
-    "reference in other case": (lambda r: (r / "train/imgs/ref_a.jpg").rename(r / "train/imgs/Ref_a.JPG"), ["there is Ref_a.JPG"]),
-    "all references missing": (lambda r: remove_all(r / "train/imgs"), ["lacks 3 files", "ref_a.jpg, ref_b.1.jpg, ref_c.jpg"]),
-    "no table": (lambda r: (r / "test/label_to_img.json").unlink(), ["no label_to_img.json", "test"]),
-    "table no JSON": (lambda r: write_table(r, '{"a": "b"\n "c"}'), ["label_to_img.json", "not valid JSON", "line 2"]),
-    "table of bytes": (lambda r: (r / "test/label_to_img.json").write_bytes(b"\xff\xfe{}"), ["UTF-16", "save it as UTF-8"]),
+    "reference missing": (
+        lambda r: (r / "train/imgs/ref_a.jpg").unlink(),
+        ["lacks ref_a.jpg", "label_to_img.json"],
+    ),
+    "reference with another suffix": (
+        lambda r: (r / "train/imgs/ref_a.jpg").rename(r / "train/imgs/ref_a.png"),
+        ["lacks ref_a.jpg", "there is ref_a.png"],
+    ),
+    "reference in other case": (
+        lambda r: (r / "train/imgs/ref_a.jpg").rename(r / "train/imgs/Ref_a.JPG"),
+        ["there is Ref_a.JPG"],
+    ),
+    "all references missing": (
+        lambda r: remove_all(r / "train/imgs"),
+        ["lacks 3 files", "ref_a.jpg, ref_b.1.jpg, ref_c.jpg"],
+    ),
+    "no table": (
+        lambda r: (r / "test/label_to_img.json").unlink(),
+        ["no label_to_img.json", "test"],
+    ),
+    "table no JSON": (
+        lambda r: write_table(r, '{"a": "b"\n "c"}'),
+        ["label_to_img.json", "not valid JSON", "line 2"],
+    ),
+    "table of bytes": (
+        lambda r: (r / "test/label_to_img.json").write_bytes(b"\xff\xfe{}"),
+        ["UTF-16", "save it as UTF-8"],
+    ),
     "table too deep": (lambda r: write_table(r, "[" * 100000), ["not valid JSON"]),
     "table a list": (lambda r: write_table(r, ["a.png"]), ["holds a list", "expected"]),
     "entry a number": (lambda r: write_table(r, {"a.png": 3}), ["'a.png' is 3", "file name"]),
-    "entry an object": (lambda r: write_table(r, {"a.png": {"x": 1}}), ["'a.png' is a list or object"]),
+    "entry an object": (
+        lambda r: write_table(r, {"a.png": {"x": 1}}),
+        ["'a.png' is a list or object"],
+    ),
     "entry empty": (lambda r: write_table(r, {"a.png": ""}), ["'a.png' is \"\""]),
     "entry a path": (lambda r: write_table(r, {"a.png": "../x.jpg"}), ["../x.jpg", "file name"]),
-    "entry of two lines": (lambda r: write_table(r, {"a.png": "x\ny.jpg"}), ['"x\\ny.jpg"', "file name"]),
-    "entry with a control character": (lambda r: write_table(r, {"a.png": "x\x7fy.jpg"}), ["file name"]),
+    "entry of two lines": (
+        lambda r: write_table(r, {"a.png": "x\ny.jpg"}),
+        ['"x\\ny.jpg"', "file name"],
+    ),
+    "entry with a control character": (
+        lambda r: write_table(r, {"a.png": "x\x7fy.jpg"}),
+        ["file name"],
+    ),
     "entry a path of Windows": (lambda r: write_table(r, {"a.png": "imgs\\x.jpg"}), ["file name"]),
-    "entry doubled": (lambda r: write_table(r, '{"a.png": "ref_a.jpg", "a.png": "ref_c.jpg"}'), ["two entries for a"]),
-    "entry doubled by stem": (lambda r: write_table(r, {"a": "ref_a.jpg", "a.png": "ref_a.jpg"}), ["two entries for a"]),
-    "label doubled by stem": (lambda r: images.save_picture(labels_of(r) / "a.PNG", label_map()), ["a.PNG", "a.png", "one result"]),
+    "entry doubled": (
+        lambda r: write_table(r, '{"a.png": "ref_a.jpg", "a.png": "ref_c.jpg"}'),
+        ["two entries for a"],
+    ),
+    "entry doubled by stem": (
+        lambda r: write_table(r, {"a": "ref_a.jpg", "a.png": "ref_a.jpg"}),
+        ["two entries for a"],
+    ),
+    "label doubled by stem": (
+        lambda r: images.save_picture(labels_of(r) / "a.PNG", label_map()),
+        ["a.PNG", "a.png", "one result"],
+    ),
     "labels empty": (lambda r: remove_all(labels_of(r)), ["val_B_labels_resized", "no PNG"]),
-    "labels elsewhere": (lambda r: labels_of(r).rename(r / "test" / "labels"), ["val_B_labels_resized", "neither"]),
-    "input missing": (lambda r: (r / "test").rename(r / "other"), ["label folder", "does not exist"]),
-    "input a file": (lambda r: [(r / "test").rename(r / "other"), (r / "test").write_text("x")], ["label folder", "is a file"]),
-    "references folder missing": (lambda r: (r / "train").rename(r / "other"), ["reference folder", "does not exist"]),
-    "references folder a file": (lambda r: [(r / "train").rename(r / "other"), (r / "train").write_text("x")],
-                                 ["reference folder", "is a file"]),
+    "labels elsewhere": (
+        lambda r: labels_of(r).rename(r / "test" / "labels"),
+        ["val_B_labels_resized", "neither"],
+    ),
+    "input missing": (
+        lambda r: (r / "test").rename(r / "other"),
+        ["label folder", "does not exist"],
+    ),
+    "input a file": (
+        lambda r: [(r / "test").rename(r / "other"), (r / "test").write_text("x")],
+        ["label folder", "is a file"],
+    ),
+    "references folder missing": (
+        lambda r: (r / "train").rename(r / "other"),
+        ["reference folder", "does not exist"],
+    ),
+    "references folder a file": (
+        lambda r: [(r / "train").rename(r / "other"), (r / "train").write_text("x")],
+        ["reference folder", "is a file"],
+    ),
 }
 
 
@@ -435,9 +622,9 @@ def test_malformed_inputs_give_one_line_and_touch_nothing(challenge, case):
 
 
 def test_many_faults_name_five_and_count_all(challenge):
-    write_table(challenge, {"x%d" % i: "y.jpg" for i in range(3)})
+    write_table(challenge, {f"x{i}": "y.jpg" for i in range(3)})
     for number in range(20):
-        images.save_picture(labels_of(challenge) / ("n%02d.png" % number), label_map(8, 6))
+        images.save_picture(labels_of(challenge) / (f"n{number:02d}.png"), label_map(8, 6))
     with pytest.raises(DataError) as error:
         pairs_of(challenge)
     assert "23 files (a.png, b.1.png, c.png, n00.png, n01.png, ...)" in str(error.value)
@@ -452,9 +639,19 @@ def test_pair_is_a_plain_value():
     assert Pair("a", Path("a.png"), Path("r.jpg")) == Pair("a", Path("a.png"), Path("r.jpg"))
 
 
-# -- the folder that was meant ---------------------------------------------------------------------------------------
+# -- the folder that was meant ---------------------------------------------------------------------
 
-@pytest.mark.parametrize("given, meant", [(".", "test"), ("..", "root/test"), ("train", "test"), ("train/imgs", "test"), ("other", "test")])
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        (".", "test"),
+        ("..", "root/test"),
+        ("train", "test"),
+        ("train/imgs", "test"),
+        ("other", "test"),
+    ],
+)
 def test_the_folder_of_label_maps_that_was_probably_meant_is_named(tmp_path, given, meant):
     root = tmp_path / "root"
     for name in ("test/val_B_labels_resized", "train/imgs", "other"):
@@ -478,10 +675,17 @@ def test_the_folder_of_references_that_was_probably_meant_is_named(challenge, gi
         find_pairs(challenge / "test", challenge / given)
 
 
-@pytest.mark.parametrize("wanted, there, near", [
-    ("style_0004.jpg", ["style_0005.jpg", "style_0003.jpg"], None), ("IMG_2041.jpg", ["IMG_2014.jpg", "IMG_2042.jpg"], None),
-    ("a10b2.jpg", ["a10b3.jpg", "a11b2.jpg"], None), ("style_7.jpg", ["style_0007.jpg"], "style_0007.jpg"),
-    ("mountain_12.jpg", ["mountan_12.jpg", "mountain_13.jpg"], "mountan_12.jpg"), ("lake side.jpg", ["lake_side.jpg"], "lake_side.jpg"),
-    ("style_0004.jpg", ["style_0004.png", "style_0005.jpg"], "style_0004.png")])
+@pytest.mark.parametrize(
+    "wanted, there, near",
+    [
+        ("style_0004.jpg", ["style_0005.jpg", "style_0003.jpg"], None),
+        ("IMG_2041.jpg", ["IMG_2014.jpg", "IMG_2042.jpg"], None),
+        ("a10b2.jpg", ["a10b3.jpg", "a11b2.jpg"], None),
+        ("style_7.jpg", ["style_0007.jpg"], "style_0007.jpg"),
+        ("mountain_12.jpg", ["mountan_12.jpg", "mountain_13.jpg"], "mountan_12.jpg"),
+        ("lake side.jpg", ["lake_side.jpg"], "lake_side.jpg"),
+        ("style_0004.jpg", ["style_0004.png", "style_0005.jpg"], "style_0004.png"),
+    ],
+)
 def test_names_that_differ_in_a_number_are_not_near(wanted, there, near):
     assert near_name(wanted, there) == near

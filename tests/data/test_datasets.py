@@ -1,4 +1,6 @@
-"""Data sets' folders and numbering: every layout made small, its ids and ignored values, and every fault in one line."""
+"""Data sets' folders and numbering: every layout made small, its ids and ignored values, and every
+fault in one line.
+"""
 
 import numpy as np
 import pytest
@@ -11,15 +13,35 @@ from jseg.files import DataError
 SIZES = [(24, 18), (18, 24), (20, 20)]
 PLACES = {
     "folders": ("train/images", "train/labels", "val/images", "val/labels"),
-    "ade20k": ("images/training", "annotations/training", "images/validation", "annotations/validation"),
-    "coco_stuff": ("images/train2017", "stuffthingmaps/train2017", "images/val2017", "stuffthingmaps/val2017"),
+    "ade20k": (
+        "images/training",
+        "annotations/training",
+        "images/validation",
+        "annotations/validation",
+    ),
+    "coco_stuff": (
+        "images/train2017",
+        "stuffthingmaps/train2017",
+        "images/val2017",
+        "stuffthingmaps/val2017",
+    ),
     "camvid": ("train/images", "train/labels", "val/images", "val/labels"),
     "landscape": ("train/imgs", "train/labels", "val/imgs", "val/labels"),
 }
-STORED = {"folders": [0, 1, 6, 255], "ade20k": [0, 1, 150], "coco_stuff": [0, 10, 12, 181, 255], "camvid": [0, 10, 11],
-          "landscape": [0, 28, 255]}
-LOADED = {"folders": [0, 1, 6, 255], "ade20k": [255, 0, 149], "coco_stuff": [0, 10, 11, 170, 255], "camvid": [0, 10, 255],
-          "landscape": [0, 28, 255]}
+STORED = {
+    "folders": [0, 1, 6, 255],
+    "ade20k": [0, 1, 150],
+    "coco_stuff": [0, 10, 12, 181, 255],
+    "camvid": [0, 10, 11],
+    "landscape": [0, 28, 255],
+}
+LOADED = {
+    "folders": [0, 1, 6, 255],
+    "ade20k": [255, 0, 149],
+    "coco_stuff": [0, 10, 11, 170, 255],
+    "camvid": [0, 10, 255],
+    "landscape": [0, 28, 255],
+}
 
 
 def write(root, pictures, maps, ids, count=3, prefix="p"):
@@ -29,7 +51,10 @@ def write(root, pictures, maps, ids, count=3, prefix="p"):
         for place in (pictures, maps):
             (root / place).mkdir(parents=True, exist_ok=True)
         label = np.resize(np.array(ids, np.uint8), (height, width))
-        images.save_picture(root / pictures / f"{prefix}{i}.jpg", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        images.save_picture(
+            root / pictures / f"{prefix}{i}.jpg",
+            rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        )
         images.save_picture(root / maps / f"{prefix}{i}.png", label)
 
 
@@ -50,14 +75,21 @@ def told(call, *arguments, **named):
     return message
 
 
-# -- folders and numbering -------------------------------------------------------------------------------------------
+# -- folders and numbering -------------------------------------------------------------------------
+
 
 def test_every_layout_is_found_and_its_ids_become_classes(made):
     layout, root = made
     notes = []
     data = open_dataset(root, layout, notes=notes)
-    assert [e.stem for e in data.train] == ["t0", "t1", "t2"] and [e.stem for e in data.val] == ["v0", "v1"]
-    classes, ignored = len(LOADED[layout]) - 1, {"folders": 25.0, "coco_stuff": 19.9, "ade20k": 33.4}.get(layout, 33.3)
+    assert [e.stem for e in data.train] == ["t0", "t1", "t2"] and [e.stem for e in data.val] == [
+        "v0",
+        "v1",
+    ]
+    classes, ignored = (
+        len(LOADED[layout]) - 1,
+        {"folders": 25.0, "coco_stuff": 19.9, "ade20k": 33.4}.get(layout, 33.3),
+    )
     (line,) = data.check(16)
     assert line.startswith(f"{classes} of {len(data.classes)} classes are present, absent: ")
     assert line.endswith(f"; {ignored} % of the pixels are ignored")
@@ -67,23 +99,34 @@ def test_every_layout_is_found_and_its_ids_become_classes(made):
     assert (label == np.resize(np.array(LOADED[layout], np.uint8), (24, 18))).all()
 
 
-@pytest.mark.parametrize("layout, count", [("ade20k", 150), ("coco_stuff", 171), ("camvid", 11), ("landscape", 29)])
+@pytest.mark.parametrize(
+    "layout, count", [("ade20k", 150), ("coco_stuff", 171), ("camvid", 11), ("landscape", 29)]
+)
 def test_every_stored_value_is_a_class_ignored_or_refused(layout, count, tmp_path):
     write(tmp_path, PLACES[layout][0], PLACES[layout][1], STORED[layout])
     table = open_dataset(tmp_path, layout).numbering.table
     assert sorted(table[(table >= 0) & (table < 255)]) == list(range(count))
     stored = [value for value in range(256) if table[value] >= 0]
-    expected = {"ade20k": range(151), "camvid": range(12), "landscape": [*range(29), 255],
-                "coco_stuff": [i for i in [*range(182), 255] if i not in COCO_STUFF_UNUSED]}[layout]
+    expected = {
+        "ade20k": range(151),
+        "camvid": range(12),
+        "landscape": [*range(29), 255],
+        "coco_stuff": [i for i in [*range(182), 255] if i not in COCO_STUFF_UNUSED],
+    }[layout]
     assert stored == list(expected)
     assert table[{"ade20k": 0, "camvid": 11}.get(layout, 255)] == 255
-    assert (np.diff(table[[value for value in stored if table[value] < 255]]) == 1).all()          # classes keep the files' order
+    assert (
+        np.diff(table[[value for value in stored if table[value] < 255]]) == 1
+    ).all()  # classes keep the files' order
 
 
 def test_other_places_are_understood(tmp_path):
     write(tmp_path / "a", "train", "trainannot", [0, 11])
     write(tmp_path / "a", "val", "valannot", [3], count=1)
-    assert (len(open_dataset(tmp_path / "a", "camvid").train), len(open_dataset(tmp_path / "a", "camvid").val)) == (3, 1)
+    assert (
+        len(open_dataset(tmp_path / "a", "camvid").train),
+        len(open_dataset(tmp_path / "a", "camvid").val),
+    ) == (3, 1)
     write(tmp_path / "b", "images/train2017", "annotations/train2017", [0, 181])
     write(tmp_path / "b", "images/val2017", "annotations/val2017", [90 + 1], count=1)
     for layout in ("camvid", "folders"):
@@ -93,9 +136,13 @@ def test_other_places_are_understood(tmp_path):
             path.rename(path.with_name(path.stem + "_L.png"))
         notes = []
         data = open_dataset(tmp_path / layout, layout, notes=notes)
-        assert [(e.stem, e.label.name) for e in data.train + data.val] == [(f"p{i}", f"p{i}_L.png") for i in (0, 1, 2, 0)]
+        assert [(e.stem, e.label.name) for e in data.train + data.val] == [
+            (f"p{i}", f"p{i}_L.png") for i in (0, 1, 2, 0)
+        ]
         assert sum("the label maps are NAME_L.png" in note for note in notes) == 2
-    assert open_dataset(tmp_path / "b", "coco_stuff").check()[:1] == ["1 label maps hold one class alone (p0.png)"]
+    assert open_dataset(tmp_path / "b", "coco_stuff").check()[:1] == [
+        "1 label maps hold one class alone (p0.png)"
+    ]
 
 
 @pytest.mark.parametrize("layout", ["folders", "camvid", "landscape", "ade20k"])
@@ -104,7 +151,7 @@ def test_without_validation_data_every_tenth_example_is_held_out(layout, tmp_pat
     write(tmp_path, pictures, maps, [1, 2], count=25)
     notes = []
     data = open_dataset(tmp_path, layout, notes=notes)
-    stems = sorted("p%d" % i for i in range(25))
+    stems = sorted(f"p{i}" for i in range(25))
     assert [e.stem for e in data.val] == stems[9::10]
     assert [e.stem for e in data.train] == [stem for stem in stems if stem not in stems[9::10]]
     assert "no validation folder; 2 of its 25 examples" in notes[0]
@@ -117,7 +164,8 @@ def test_a_few_examples_can_be_held_out_of_too(count, train, val, tmp_path):
     assert (len(data.train), len(data.val)) == (train, val)
 
 
-# -- classes of one's own --------------------------------------------------------------------------------------------
+# -- classes of one's own --------------------------------------------------------------------------
+
 
 def test_classes_of_folders_are_given_or_counted(tmp_path):
     write(tmp_path, "images", "labels", [0, 4, 9])
@@ -126,50 +174,112 @@ def test_classes_of_folders_are_given_or_counted(tmp_path):
     assert len(open_dataset(tmp_path, "folders", classes=40).classes) == 40
     coloured = open_dataset(tmp_path, "folders", classes=CLASS_SETS["camvid-11"])
     assert coloured.classes.names[0] == "sky" and len(coloured.check()) == 1
-    assert len(np.unique(open_dataset(tmp_path, "folders", classes=255).classes.palette, axis=0)) == 255
+    assert (
+        len(np.unique(open_dataset(tmp_path, "folders", classes=255).classes.palette, axis=0))
+        == 255
+    )
     with_nine = open_dataset(tmp_path, "folders", classes=5)
-    assert "ids outside 0..4: 9 (33 %); ids found: 0 (33 %), 4 (33 %), 9 (33 %)" in told(with_nine.check)
+    assert "ids outside 0..4: 9 (33 %); ids found: 0 (33 %), 4 (33 %), 9 (33 %)" in told(
+        with_nine.check
+    )
     ignoring = open_dataset(tmp_path, "folders", classes=5, ignore=(9,))
-    assert ignoring.check()[0].startswith("2 of 5 classes are present, absent: class 1, class 2, class 3; 33.3 %")
+    assert ignoring.check()[0].startswith(
+        "2 of 5 classes are present, absent: class 1, class 2, class 3; 33.3 %"
+    )
     assert set(np.unique(ignoring.load(ignoring.val[0])[1])) == {0, 4, 255}
 
 
 def test_a_wrong_number_of_classes_is_refused(tmp_path):
     write(tmp_path, *PLACES["ade20k"][:2], [0, 1])
-    assert "151 classes given, but layout ade20k has 150 (ade20k-150)" in told(open_dataset, tmp_path, "ade20k", classes=151)
-    assert "171 classes given" in told(open_dataset, tmp_path, "ade20k", classes=CLASS_SETS["coco-stuff-171"])
+    assert "151 classes given, but layout ade20k has 150 (ade20k-150)" in told(
+        open_dataset, tmp_path, "ade20k", classes=151
+    )
+    assert "171 classes given" in told(
+        open_dataset, tmp_path, "ade20k", classes=CLASS_SETS["coco-stuff-171"]
+    )
     assert len(open_dataset(tmp_path, "ade20k", classes=150).classes) == 150
     write(tmp_path, "images", "labels", [255])
     assert "nothing but ignored ids" in told(open_dataset, tmp_path / ".", "folders")
     for count in (1, 256):
-        assert "%d classes; expected 2 to 255" % count in told(open_dataset, tmp_path, "folders", classes=count)
+        assert f"{count} classes; expected 2 to 255" in told(
+            open_dataset, tmp_path, "folders", classes=count
+        )
 
 
-# -- faults ----------------------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
+
 
 def relabel(root, ids, shape=(18, 24)):
-    images.save_picture(root / "annotations/training/p0.png", np.resize(np.array(ids, np.uint8), shape))
+    images.save_picture(
+        root / "annotations/training/p0.png", np.resize(np.array(ids, np.uint8), shape)
+    )
 
 
 FAULTS = {
     "folder missing": (lambda f: f.rename(f.parent / "moved"), ["data folder", "does not exist"]),
-    "empty folder": (lambda f: [f.rename(f.parent / "moved"), f.mkdir()], ["lacks images/training and annotations/training", "ade20k"]),
-    "one folder up": (lambda f: [f.rename(f.parent / "in"), f.mkdir(), (f.parent / "in").rename(f / "ADE")], ["did you mean", "ADE?"]),
-    "no label folder": (lambda f: (f / "annotations").rename(f / "labels"), ["lacks annotations/training;"]),
-    "no pictures": (lambda f: [path.unlink() for path in (f / "images/training").iterdir()], ["training holds no picture"]),
-    "no labels": (lambda f: [path.unlink() for path in (f / "annotations/training").iterdir()], ["holds no label map *.png"]),
-    "picture without label": (lambda f: (f / "annotations/training/p1.png").unlink(), ["annotations", "lacks the label map of p1.jpg"]),
-    "label without picture": (lambda f: (f / "images/training/p1.jpg").unlink(), ["images", "lacks the picture of p1.png"]),
-    "two pictures of one name": (lambda f: (f / "images/training/p1.png").write_bytes(b"x"), ["both p1.jpg and p1.png"]),
-    "validation half there": (lambda f: (f / "images/validation").mkdir(), ["lacks annotations/validation"]),
-    "id outside": (lambda f: relabel(f, [1, 1, 1, 151]), ["p0.png", "outside 1..150: 151 (25 %)", "1 (75 %)", "--ignore"]),
-    "label of another shape": (lambda f: relabel(f, [1], (18, 18)), ["p0.png is 18x18", "24x18", "its picture's size"]),
-    "colour label": (lambda f: images.save_picture(f / "annotations/training/p0.png", np.eye(18, 24, dtype=np.uint8)[..., None]
-                                                   * np.array([9, 8, 7], np.uint8)), ["p0.png", "colour-coded"]),
-    "picture smaller than a patch": (lambda f: images.save_picture(f / "images/training/p0.jpg", np.zeros((15, 20, 3), np.uint8)),
-                                     ["p0.jpg is 20x15", "at least 16x16", "patch"]),
-    "truncated picture": (lambda f: (f / "images/training/p0.jpg").write_bytes((f / "images/training/p0.jpg").read_bytes()[:200]),
-                          ["p0.jpg", "truncated"]),
+    "empty folder": (
+        lambda f: [f.rename(f.parent / "moved"), f.mkdir()],
+        ["lacks images/training and annotations/training", "ade20k"],
+    ),
+    "one folder up": (
+        lambda f: [f.rename(f.parent / "in"), f.mkdir(), (f.parent / "in").rename(f / "ADE")],
+        ["did you mean", "ADE?"],
+    ),
+    "no label folder": (
+        lambda f: (f / "annotations").rename(f / "labels"),
+        ["lacks annotations/training;"],
+    ),
+    "no pictures": (
+        lambda f: [path.unlink() for path in (f / "images/training").iterdir()],
+        ["training holds no picture"],
+    ),
+    "no labels": (
+        lambda f: [path.unlink() for path in (f / "annotations/training").iterdir()],
+        ["holds no label map *.png"],
+    ),
+    "picture without label": (
+        lambda f: (f / "annotations/training/p1.png").unlink(),
+        ["annotations", "lacks the label map of p1.jpg"],
+    ),
+    "label without picture": (
+        lambda f: (f / "images/training/p1.jpg").unlink(),
+        ["images", "lacks the picture of p1.png"],
+    ),
+    "two pictures of one name": (
+        lambda f: (f / "images/training/p1.png").write_bytes(b"x"),
+        ["both p1.jpg and p1.png"],
+    ),
+    "validation half there": (
+        lambda f: (f / "images/validation").mkdir(),
+        ["lacks annotations/validation"],
+    ),
+    "id outside": (
+        lambda f: relabel(f, [1, 1, 1, 151]),
+        ["p0.png", "outside 1..150: 151 (25 %)", "1 (75 %)", "--ignore"],
+    ),
+    "label of another shape": (
+        lambda f: relabel(f, [1], (18, 18)),
+        ["p0.png is 18x18", "24x18", "its picture's size"],
+    ),
+    "colour label": (
+        lambda f: images.save_picture(
+            f / "annotations/training/p0.png",
+            np.eye(18, 24, dtype=np.uint8)[..., None] * np.array([9, 8, 7], np.uint8),
+        ),
+        ["p0.png", "colour-coded"],
+    ),
+    "picture smaller than a patch": (
+        lambda f: images.save_picture(
+            f / "images/training/p0.jpg", np.zeros((15, 20, 3), np.uint8)
+        ),
+        ["p0.jpg is 20x15", "at least 16x16", "patch"],
+    ),
+    "truncated picture": (
+        lambda f: (f / "images/training/p0.jpg").write_bytes(
+            (f / "images/training/p0.jpg").read_bytes()[:200]
+        ),
+        ["p0.jpg", "truncated"],
+    ),
 }
 
 
@@ -185,16 +295,35 @@ def test_a_fault_is_one_line(tmp_path, case):
 
 
 def test_unknown_layouts_name_the_known_ones(tmp_path):
-    assert "folders, ade20k, coco_stuff, camvid, landscape" in told(open_dataset, tmp_path, "cityscapes")
+    assert "folders, ade20k, coco_stuff, camvid, landscape" in told(
+        open_dataset, tmp_path, "cityscapes"
+    )
 
 
-@pytest.mark.parametrize("layout, given, said", [
-    ("ade20k", "folders", "has images/training/ and annotations/training/: give --layout ade20k"),
-    ("ade20k", "landscape", "give --layout ade20k"), ("ade20k", None, "give --layout ade20k"),
-    ("coco_stuff", "folders", "has images/train2017/ and stuffthingmaps/train2017/: give --layout coco_stuff")])
+@pytest.mark.parametrize(
+    "layout, given, said",
+    [
+        (
+            "ade20k",
+            "folders",
+            "has images/training/ and annotations/training/: give --layout ade20k",
+        ),
+        ("ade20k", "landscape", "give --layout ade20k"),
+        ("ade20k", None, "give --layout ade20k"),
+        (
+            "coco_stuff",
+            "folders",
+            "has images/train2017/ and stuffthingmaps/train2017/: give --layout coco_stuff",
+        ),
+    ],
+)
 def test_a_data_set_of_another_layout_names_it(tmp_path, layout, given, said):
     write(tmp_path, *PLACES[layout][:2], [0, 1])
-    call = (lambda: open_dataset(tmp_path, given)) if given else (lambda: training_part(tmp_path, None))
+    call = (
+        (lambda: open_dataset(tmp_path, given))
+        if given
+        else (lambda: training_part(tmp_path, None))
+    )
     assert said in told(call)
 
 
@@ -210,7 +339,10 @@ def test_folders_that_are_complete_are_taken_whatever_else_is_there(tmp_path):
     write(tmp_path, "images", "labels", [0, 1])
     for name in ("images/training", "annotations/training"):
         (tmp_path / name).mkdir(parents=True)
-    assert len(training_part(tmp_path, None)[0]) == 3 and len(open_dataset(tmp_path, "folders").train) == 2
+    assert (
+        len(training_part(tmp_path, None)[0]) == 3
+        and len(open_dataset(tmp_path, "folders").train) == 2
+    )
 
 
 def test_what_is_unusual_is_told(tmp_path):
@@ -222,10 +354,12 @@ def test_what_is_unusual_is_told(tmp_path):
     seen = []
     remarks = data.check(16, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert sorted(remarks)[:4] == ["1 label maps hold nothing but ignored ids (p0.png)",
-                                   "1 label maps of another size than their picture are resized with nearest (p0.png)",
-                                   "1 pictures are not plain RGB and are converted: L (p1.png)",
-                                   "1 pictures are of one colour (p1.png)"]
+    assert sorted(remarks)[:4] == [
+        "1 label maps hold nothing but ignored ids (p0.png)",
+        "1 label maps of another size than their picture are resized with nearest (p0.png)",
+        "1 pictures are not plain RGB and are converted: L (p1.png)",
+        "1 pictures are of one colour (p1.png)",
+    ]
     assert len(remarks) == 5
     picture, label = data.load(data.train[0])
     assert picture.shape == (18, 24, 3) and label.shape == (18, 24)

@@ -1,4 +1,6 @@
-"""Training folders: every picture with its label map, in an order that nothing can change, every fault in one line before any work."""
+"""Training folders: every picture with its label map, in an order that nothing can change, every
+fault in one line before any work.
+"""
 
 import os
 from pathlib import Path
@@ -56,14 +58,20 @@ def told(call, *arguments, **named):
     return message
 
 
-# -- finding ---------------------------------------------------------------------------------------------------------
+# -- finding ---------------------------------------------------------------------------------------
+
 
 def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
     examples = find_examples(folder)
-    # release: the order of os.listdir, and `name.split('.')[0]`, so that b.1.jpg is paired with b.png; here: sorted, whole stems.
+    # release: the order of os.listdir, and `name.split('.')[0]`, so that b.1.jpg is paired with
+    # b.png; here: sorted, whole stems.
     assert stems(examples) == ["a", "b.1", "c"]
-    assert [example.picture for example in examples] == [folder / "imgs" / name for name in ("a.jpg", "b.1.jpg", "c.jpg")]
-    assert [example.label for example in examples] == [folder / "labels" / name for name in ("a.png", "b.1.png", "c.png")]
+    assert [example.picture for example in examples] == [
+        folder / "imgs" / name for name in ("a.jpg", "b.1.jpg", "c.jpg")
+    ]
+    assert [example.label for example in examples] == [
+        folder / "labels" / name for name in ("a.png", "b.1.png", "c.png")
+    ]
     assert check_examples(examples, 29, (), 64, 48) == []
 
 
@@ -71,23 +79,37 @@ def test_order_is_that_of_the_stems_not_of_the_file_names(folder):
     images.save_picture(folder / "imgs" / "a-1.jpg", picture())
     images.save_picture(folder / "labels" / "a-1.png", label_map())
     assert sorted(path.name for path in (folder / "imgs").iterdir())[:2] == ["a-1.jpg", "a.jpg"]
-    assert stems(find_examples(folder)) == stems(find_examples(folder, labels=False)) == ["a", "a-1", "b.1", "c"]
+    assert (
+        stems(find_examples(folder))
+        == stems(find_examples(folder, labels=False))
+        == ["a", "a-1", "b.1", "c"]
+    )
 
 
 def test_order_does_not_depend_on_the_file_system(folder, monkeypatch):
     expected = find_examples(folder)
     iterdir = Path.iterdir
     for reverse in (False, True):
-        monkeypatch.setattr(Path, "iterdir", lambda self, reverse=reverse: iter(sorted(iterdir(self), reverse=reverse)))
+        monkeypatch.setattr(
+            Path,
+            "iterdir",
+            lambda self, reverse=reverse: iter(sorted(iterdir(self), reverse=reverse)),
+        )
         assert find_examples(folder) == expected
 
 
-@pytest.mark.parametrize("clutter", [".DS_Store", "Thumbs.db", "._a.png", ".hidden.jpg", "notes.txt"])
+@pytest.mark.parametrize(
+    "clutter", [".DS_Store", "Thumbs.db", "._a.png", ".hidden.jpg", "notes.txt"]
+)
 def test_clutter_is_skipped(folder, clutter):
     for name in ("imgs", "labels"):
         (folder / name / clutter).write_bytes(b"x")
         (folder / name / "folder.png").mkdir()
-    assert stems(find_examples(folder)) == stems(find_examples(folder, labels=False)) == ["a", "b.1", "c"]
+    assert (
+        stems(find_examples(folder))
+        == stems(find_examples(folder, labels=False))
+        == ["a", "b.1", "c"]
+    )
 
 
 def test_other_folder_names_and_suffixes(folder):
@@ -96,7 +118,12 @@ def test_other_folder_names_and_suffixes(folder):
     (folder / "images" / "a.jpg").rename(folder / "images" / "a.JPEG")
     images.save_picture(folder / "images" / "d.png", picture())
     images.save_picture(folder / "annotations" / "d.png", label_map())
-    assert [example.picture.name for example in find_examples(folder)] == ["a.JPEG", "b.1.jpg", "c.jpg", "d.png"]
+    assert [example.picture.name for example in find_examples(folder)] == [
+        "a.JPEG",
+        "b.1.jpg",
+        "c.jpg",
+        "d.png",
+    ]
 
 
 def test_two_picture_folders_are_told_and_an_empty_one_does_not_count(folder):
@@ -118,7 +145,9 @@ def test_two_picture_folders_are_told_and_an_empty_one_does_not_count(folder):
 def test_pictures_alone_are_found_in_imgs_or_directly(folder):
     found = find_examples(folder, labels=False)
     assert stems(found) == ["a", "b.1", "c"] and {example.label for example in found} == {None}
-    assert [example.picture for example in find_examples(folder / "imgs", labels=False)] == [example.picture for example in found]
+    assert [example.picture for example in find_examples(folder / "imgs", labels=False)] == [
+        example.picture for example in found
+    ]
 
 
 def test_composed_and_decomposed_names_are_the_same(folder):
@@ -128,7 +157,8 @@ def test_composed_and_decomposed_names_are_the_same(folder):
     assert example.stem == "f\u00e9e" and example.picture.exists() and example.label.exists()
 
 
-# -- faults ----------------------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
+
 
 def test_contents_count_where_the_size_says_nothing(tmp_path):
     """Uncompressed files keep their size whatever they show; of others the size is enough."""
@@ -136,7 +166,14 @@ def test_contents_count_where_the_size_says_nothing(tmp_path):
     for ids in (0, 1):
         for name, suffix in (("a", ".bmp"), ("b", ".png")):
             Image.fromarray(np.full((4, 4), ids, np.uint8)).save(tmp_path / (name + suffix))
-        found.append(contents_of([Example("a", tmp_path / "a.jpg", tmp_path / "a.bmp"), Example("b", tmp_path / "b.png")]))
+        found.append(
+            contents_of(
+                [
+                    Example("a", tmp_path / "a.jpg", tmp_path / "a.bmp"),
+                    Example("b", tmp_path / "b.png"),
+                ]
+            )
+        )
     assert found[0] != found[1] and contents_of([Example("b", tmp_path / "b.png")]) == ""
 
 
@@ -165,33 +202,87 @@ def dangling(place, name):
 
 
 FAULTS = {
-    "folder missing": (lambda f: f.rename(f.parent / "moved"), ["training folder", "does not exist"]),
-    "no pictures folder": (lambda f: (f / "imgs").rename(f / "photos"), ["has no folder imgs or images", "expected imgs/*.jpg"]),
-    "no labels folder": (lambda f: (f / "labels").rename(f / "maps"), ["has no folder labels or annotations", "labels/*.png"]),
-    "pictures folder in capitals": (lambda f: (f / "imgs").rename(f / "Imgs"), ["no folder imgs or images, but folders (Imgs, labels)",
-                                                                                "rename Imgs to imgs"]),
-    "labels folder in capitals": (lambda f: (f / "labels").rename(f / "Labels"), ["no folder labels", "rename Labels to labels"]),
-    "pictures empty": (lambda f: remove_all(f / "imgs"), ["imgs holds no *.jpg, *.jpeg", "expected"]),
+    "folder missing": (
+        lambda f: f.rename(f.parent / "moved"),
+        ["training folder", "does not exist"],
+    ),
+    "no pictures folder": (
+        lambda f: (f / "imgs").rename(f / "photos"),
+        ["has no folder imgs or images", "expected imgs/*.jpg"],
+    ),
+    "no labels folder": (
+        lambda f: (f / "labels").rename(f / "maps"),
+        ["has no folder labels or annotations", "labels/*.png"],
+    ),
+    "pictures folder in capitals": (
+        lambda f: (f / "imgs").rename(f / "Imgs"),
+        ["no folder imgs or images, but folders (Imgs, labels)", "rename Imgs to imgs"],
+    ),
+    "labels folder in capitals": (
+        lambda f: (f / "labels").rename(f / "Labels"),
+        ["no folder labels", "rename Labels to labels"],
+    ),
+    "pictures empty": (
+        lambda f: remove_all(f / "imgs"),
+        ["imgs holds no *.jpg, *.jpeg", "expected"],
+    ),
     "labels empty": (lambda f: remove_all(f / "labels"), ["labels holds no *.png", "expected"]),
-    "labels of another format": (lambda f: rename_all(f / "labels", "%s.npy"), ["labels holds no *.png"]),
-    "pictures one folder down": (lambda f: [remove_all(f / "imgs"), (f / "imgs" / "train").mkdir()], ["but folders (train)"]),
-    "picture without label": (lambda f: (f / "labels" / "a.png").unlink(), ["labels lacks the label map of a.jpg", "one label map"]),
-    "label without picture": (lambda f: (f / "imgs" / "c.jpg").unlink(), ["imgs lacks the picture of c.png", "remove"]),
-    "both": (lambda f: [(f / "imgs" / "c.jpg").unlink(), (f / "labels" / "a.png").unlink()],
-             ["label map of a.jpg and", "picture of c.png"]),
-    "no names in common": (lambda f: rename_all(f / "labels", "%s_X.png"), ["none of the 3 pictures", "(a.jpg)", "(a_X.png)", "rename"]),
-    "two pictures of one name": (lambda f: images.save_picture(f / "imgs" / "a.png", picture()), ["both a.jpg and a.png", "remove one"]),
-    "id 29": (lambda f: images.save_picture(f / "labels" / "a.png", np.full((48, 64), 29, np.uint8)),
-              ["a.png", "outside 0..28: 29 (100 %)", "--ignore"]),
-    "colour label": (lambda f: images.save_picture(f / "labels" / "a.png", picture()), ["a.png", "colour-coded"]),
-    "truncated picture": (lambda f: (f / "imgs" / "c.jpg").write_bytes((f / "imgs" / "c.jpg").read_bytes()[:300]), ["c.jpg", "truncated"]),
+    "labels of another format": (
+        lambda f: rename_all(f / "labels", "%s.npy"),
+        ["labels holds no *.png"],
+    ),
+    "pictures one folder down": (
+        lambda f: [remove_all(f / "imgs"), (f / "imgs" / "train").mkdir()],
+        ["but folders (train)"],
+    ),
+    "picture without label": (
+        lambda f: (f / "labels" / "a.png").unlink(),
+        ["labels lacks the label map of a.jpg", "one label map"],
+    ),
+    "label without picture": (
+        lambda f: (f / "imgs" / "c.jpg").unlink(),
+        ["imgs lacks the picture of c.png", "remove"],
+    ),
+    "both": (
+        lambda f: [(f / "imgs" / "c.jpg").unlink(), (f / "labels" / "a.png").unlink()],
+        ["label map of a.jpg and", "picture of c.png"],
+    ),
+    "no names in common": (
+        lambda f: rename_all(f / "labels", "%s_X.png"),
+        ["none of the 3 pictures", "(a.jpg)", "(a_X.png)", "rename"],
+    ),
+    "two pictures of one name": (
+        lambda f: images.save_picture(f / "imgs" / "a.png", picture()),
+        ["both a.jpg and a.png", "remove one"],
+    ),
+    "id 29": (
+        lambda f: images.save_picture(f / "labels" / "a.png", np.full((48, 64), 29, np.uint8)),
+        ["a.png", "outside 0..28: 29 (100 %)", "--ignore"],
+    ),
+    "colour label": (
+        lambda f: images.save_picture(f / "labels" / "a.png", picture()),
+        ["a.png", "colour-coded"],
+    ),
+    "truncated picture": (
+        lambda f: (f / "imgs" / "c.jpg").write_bytes((f / "imgs" / "c.jpg").read_bytes()[:300]),
+        ["c.jpg", "truncated"],
+    ),
     "dangling picture": (lambda f: dangling(f / "imgs", "c.jpg"), ["c.jpg", "does not exist"]),
-    "picture of another shape": (lambda f: images.save_picture(f / "imgs" / "a.jpg", picture(64, 64)),
-                                 ["picture", "64x64", "64x48", "crop"]),
-    "label of another shape": (lambda f: images.save_picture(f / "labels" / "a.png", label_map(64, 64)),
-                               ["label", "64x64", "64x48", "crop"]),
-    "two faults": (lambda f: [images.save_picture(f / "labels" / "a.png", picture()), dangling(f / "imgs", "c.jpg")],
-                   ["a.png", "1 more file", "c.jpg"]),
+    "picture of another shape": (
+        lambda f: images.save_picture(f / "imgs" / "a.jpg", picture(64, 64)),
+        ["picture", "64x64", "64x48", "crop"],
+    ),
+    "label of another shape": (
+        lambda f: images.save_picture(f / "labels" / "a.png", label_map(64, 64)),
+        ["label", "64x64", "64x48", "crop"],
+    ),
+    "two faults": (
+        lambda f: [
+            images.save_picture(f / "labels" / "a.png", picture()),
+            dangling(f / "imgs", "c.jpg"),
+        ],
+        ["a.png", "1 more file", "c.jpg"],
+    ),
 }
 
 
@@ -208,8 +299,10 @@ def test_a_fault_is_one_line_that_names_it_and_changes_nothing(folder, case):
 
 def test_many_faults_name_five_and_count_all(folder):
     for number in range(12):
-        (folder / "imgs" / ("n%02d.jpg" % number)).write_bytes(b"x")
-    assert "12 files (n00.jpg, n01.jpg, n02.jpg, n03.jpg, n04.jpg, ...)" in told(find_examples, folder)
+        (folder / "imgs" / (f"n{number:02d}.jpg")).write_bytes(b"x")
+    assert "12 files (n00.jpg, n01.jpg, n02.jpg, n03.jpg, n04.jpg, ...)" in told(
+        find_examples, folder
+    )
 
 
 def test_pictures_alone_have_their_own_words(folder):
@@ -225,39 +318,58 @@ def test_pictures_alone_in_a_folder_in_capitals_are_pointed_at(folder):
 
 
 def test_the_parent_folder_gets_a_hint(folder):
-    assert "did you mean %s?" % folder in told(find_examples, folder.parent)
-    assert "did you mean %s?" % folder in told(find_examples, folder / "imgs")
+    assert f"did you mean {folder}?" in told(find_examples, folder.parent)
+    assert f"did you mean {folder}?" in told(find_examples, folder / "imgs")
 
 
-# -- ids -------------------------------------------------------------------------------------------------------------
+# -- ids -------------------------------------------------------------------------------------------
+
 
 def test_what_is_unusual_is_told_once_per_kind(folder):
     images.save_picture(folder / "imgs" / "a.jpg", picture(128, 96))
     images.save_picture(folder / "imgs" / "c.jpg", picture(32, 24))
-    images.save_picture(folder / "labels" / "a.png", np.where(label_map() == 3, 255, label_map()).astype(np.uint8))
+    images.save_picture(
+        folder / "labels" / "a.png", np.where(label_map() == 3, 255, label_map()).astype(np.uint8)
+    )
     seen = []
-    notes = check_examples(find_examples(folder), 29, (255,), 64, 48, lambda done, total: seen.append((done, total)))
+    notes = check_examples(
+        find_examples(folder), 29, (255,), 64, 48, lambda done, total: seen.append((done, total))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)] and len(notes) == 2
-    assert any(note.startswith("2 pictures of another size") and "a.jpg, c.jpg" in note for note in notes)
+    assert any(
+        note.startswith("2 pictures of another size") and "a.jpg, c.jpg" in note for note in notes
+    )
     assert any("ignored ids" in note and "(a.png)" in note for note in notes)
 
 
-# As stored -> as trained. ADE20K stores 0 for "no class" and 1..150; COCO-Stuff 0..181 with gaps; CamVid 0..10, 11 for "no class".
-STORED = {"ade20k-150": ([0, 1, 150], [255, 0, 149], 151, "outside 1..150: 151 (100 %)"),
-          "coco-stuff-171": ([0, 12, 181, 255], [0, 11, 170, 255], 11, "outside 0..181 (with gaps): 11 (100 %)"),
-          "camvid-11": ([0, 10, 11], [0, 10, 255], 12, "outside 0..10: 12 (100 %)"),
-          "landscape-29": ([0, 28, 255], [0, 28, 255], 29, "outside 0..28: 29 (100 %)")}
+# As stored -> as trained. ADE20K stores 0 for "no class" and 1..150; COCO-Stuff 0..181 with gaps;
+# CamVid 0..10, 11 for "no class".
+STORED = {
+    "ade20k-150": ([0, 1, 150], [255, 0, 149], 151, "outside 1..150: 151 (100 %)"),
+    "coco-stuff-171": (
+        [0, 12, 181, 255],
+        [0, 11, 170, 255],
+        11,
+        "outside 0..181 (with gaps): 11 (100 %)",
+    ),
+    "camvid-11": ([0, 10, 11], [0, 10, 255], 12, "outside 0..10: 12 (100 %)"),
+    "landscape-29": ([0, 28, 255], [0, 28, 255], 29, "outside 0..28: 29 (100 %)"),
+}
 
 
 @pytest.mark.parametrize("name", sorted(STORED))
 def test_ids_are_read_as_the_data_set_stores_them(folder, name):
     stored, trained, unknown, words = STORED[name]
     columns = np.arange(64) % len(stored)
-    images.save_picture(folder / "labels" / "a.png", np.tile(np.array(stored, np.uint8)[columns], (48, 1)))
+    images.save_picture(
+        folder / "labels" / "a.png", np.tile(np.array(stored, np.uint8)[columns], (48, 1))
+    )
     example = find_examples(folder)[0]
     check_examples([example], CLASS_SETS[name], (), 64, 48)
     label = load_example(example, 64, 48, 64, 48, classes=CLASS_SETS[name])[1]
-    assert label.dtype == np.uint8 and np.array_equal(label, np.tile(np.array(trained)[columns], (48, 1)))
+    assert label.dtype == np.uint8 and np.array_equal(
+        label, np.tile(np.array(trained)[columns], (48, 1))
+    )
     images.save_picture(folder / "labels" / "a.png", np.full((48, 64), unknown, np.uint8))
     assert words in told(check_examples, [example], CLASS_SETS[name], (), 64, 48)
     assert words in told(load_example, example, 64, 48, 16, 12, classes=CLASS_SETS[name])
@@ -267,15 +379,25 @@ def test_ids_are_read_as_the_data_set_stores_them(folder, name):
 
 def test_a_file_of_classes_and_a_class_that_is_ignored(folder):
     (folder / "classes.txt").write_text("ground\nsky\nignore 7\n")
-    images.save_picture(folder / "labels" / "a.png", np.tile(np.array([0, 1, 7, 1], np.uint8), (48, 16)))
+    images.save_picture(
+        folder / "labels" / "a.png", np.tile(np.array([0, 1, 7, 1], np.uint8), (48, 16))
+    )
     example, classes = find_examples(folder)[0], load_classes(folder / "classes.txt")
     check_examples([example], classes, (), 64, 48)
-    assert load_example(example, 64, 48, 64, 48, (0,), classes)[1][0, :4].tolist() == [255, 1, 255, 1]
+    assert load_example(example, 64, 48, 64, 48, (0,), classes)[1][0, :4].tolist() == [
+        255,
+        1,
+        255,
+        1,
+    ]
     images.save_picture(folder / "labels" / "a.png", np.full((48, 64), 3, np.uint8))
-    assert "the classes, all of which are ignored" in told(check_examples, [example], 2, (0, 1), 64, 48)
+    assert "the classes, all of which are ignored" in told(
+        check_examples, [example], 2, (0, 1), 64, 48
+    )
 
 
-# -- loading ---------------------------------------------------------------------------------------------------------
+# -- loading ---------------------------------------------------------------------------------------
+
 
 def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
     stored = label_map(512, 384)
@@ -285,9 +407,14 @@ def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
     shown, label = load_example(example, 256, 192, 128, 96, ignore=(3, 5))
     # release: `label.resize((128, 96), Image.NEAREST)`
     expected = np.array(Image.fromarray(stored).resize((128, 96), Image.NEAREST))
-    assert np.array_equal(label, np.where(np.isin(expected, (3, 5)), 255, expected)) and (label == 255).any()
+    assert (
+        np.array_equal(label, np.where(np.isin(expected, (3, 5)), 255, expected))
+        and (label == 255).any()
+    )
     assert shown.dtype == np.uint8 and shown.shape == (192, 256, 3)
-    assert np.array_equal(load_example(example, 512, 384, 128, 96)[0], images.read_picture(example.picture))
+    assert np.array_equal(
+        load_example(example, 512, 384, 128, 96)[0], images.read_picture(example.picture)
+    )
 
 
 def test_without_a_label_map_nothing_is_known(folder):
@@ -295,7 +422,8 @@ def test_without_a_label_map_nothing_is_known(folder):
     assert label.shape == (12, 16) and label.dtype == np.uint8 and (label == 255).all()
 
 
-# -- another aspect ratio --------------------------------------------------------------------------------------------
+# -- another aspect ratio --------------------------------------------------------------------------
+
 
 def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(folder):
     images.save_picture(folder / "imgs" / "a.jpg", picture(48, 48))
@@ -305,9 +433,13 @@ def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(f
     assert "48x48" in message and "--fit crop" in message and "--fit resize" in message
     for fit, words in (("crop", "cut to their middle"), ("resize", "stretched")):
         notes = check_examples(examples, 29, (), 64, 48, fit=fit)
-        assert any(words in note and note.startswith("1 pictures") and "(a.jpg)" in note for note in notes)
+        assert any(
+            words in note and note.startswith("1 pictures") and "(a.jpg)" in note for note in notes
+        )
     images.save_picture(folder / "labels" / "a.png", label_map(64, 48))
-    assert "expected 48x48, its picture's size" in told(lambda: check_examples(examples, 29, (), 64, 48, fit="crop"))
+    assert "expected 48x48, its picture's size" in told(
+        lambda: check_examples(examples, 29, (), 64, 48, fit="crop")
+    )
 
 
 @pytest.mark.parametrize("width, height", [(48, 48), (90, 30)])

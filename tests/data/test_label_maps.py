@@ -1,4 +1,6 @@
-"""One reader of label maps: the same ids however they are stored, and a word about every reading that is not plain."""
+"""One reader of label maps: the same ids however they are stored, and a word about every reading
+that is not plain.
+"""
 
 import io
 import struct
@@ -21,20 +23,34 @@ IDS = (np.arange(24 * 32).reshape(24, 32) // 5 % 4).astype(np.uint8)  # 0 ... 3,
 
 def png(array, depth, colour_type=0, extra=b""):
     """A PNG file by hand: `array` [H, W] of samples, packed to `depth` bits."""
+
     def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     height, width = array.shape
     bits = (array[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
     rows = np.packbits(bits.reshape(height, -1).astype(np.uint8), axis=1)
     data = zlib.compress(np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes())
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", data)
+        + chunk(b"IEND", b"")
+    )
 
 
 def plte(colours):
     data = np.asarray(colours, np.uint8).tobytes()
-    return struct.pack(">I", len(data)) + b"PLTE" + data + struct.pack(">I", zlib.crc32(b"PLTE" + data))
+    return (
+        struct.pack(">I", len(data))
+        + b"PLTE"
+        + data
+        + struct.pack(">I", zlib.crc32(b"PLTE" + data))
+    )
 
 
 def saved(array, kind, **options):
@@ -51,34 +67,74 @@ def palette_image(indices, colours, kind="PNG"):
     return buffer.getvalue()
 
 
-ORDER = np.array([2, 0, 3, 1], np.uint8)                          # where an optimiser puts the entries
+ORDER = np.array([2, 0, 3, 1], np.uint8)  # where an optimiser puts the entries
 SHUFFLED = np.argsort(ORDER).astype(np.uint8)
 PGM = b"P5\n32 24\n28\n"
 
 
-@pytest.mark.parametrize("name, content, word", [
-    ("8-bit PNG", png(IDS, 8), ""),
-    ("2-bit PNG", png(IDS, 2), "2-bit gray"),
-    ("4-bit PNG", png(IDS, 4), "4-bit gray"),
-    ("16-bit PNG", png(IDS, 16), "16-bit gray"),
-    ("16-bit TIFF", saved(IDS.astype(np.uint16), "TIFF"), "16-bit gray"),
-    ("32-bit TIFF", saved(IDS.astype(np.int32), "TIFF"), "32-bit gray"),
-    ("8-bit BMP", saved(IDS, "BMP"), ""),
-    ("8-bit PGM", saved(IDS, "PPM"), ""),
-    ("8-bit TGA", saved(IDS, "TGA"), ""),
-    ("GIF of the colours of the class set", palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER], "GIF"), "colours of landscape-29"),
-    ("lossless WebP of the class set", saved(colorize(IDS, LANDSCAPE), "WEBP", lossless=True), "colours of landscape-29"),
-    ("PGM whose largest value is 28", PGM + IDS.tobytes(), ""),
-    ("PGM whose largest value is 300", PGM.replace(b"28", b"300") + IDS.astype(">u2").tobytes(), "16-bit gray"),
-    ("plain PGM", b"P2\n32 24\n28\n" + b" ".join(b"%d" % v for v in IDS.ravel()), ""),
-    ("gray palette in order", palette_image(IDS, np.arange(4)[:, None].repeat(3, 1)), "gray palette"),
-    ("gray palette out of order", palette_image(SHUFFLED[IDS], ORDER[:, None].repeat(3, 1)), "index is another number"),
-    ("2-bit gray palette", png(SHUFFLED[IDS], 2, 3, plte(ORDER[:, None].repeat(3, 1))), "gray palette"),
-    ("palette of the class set", palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER]), "colours of landscape-29"),
-    ("RGB of the class set", saved(colorize(IDS, LANDSCAPE), "PNG"), "colours of landscape-29"),
-    ("RGB of the class set in BMP", saved(colorize(IDS, LANDSCAPE), "BMP"), "colours of landscape-29"),
-    ("coloured palette of another program", palette_image(IDS, [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]), "indices"),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "name, content, word",
+    [
+        ("8-bit PNG", png(IDS, 8), ""),
+        ("2-bit PNG", png(IDS, 2), "2-bit gray"),
+        ("4-bit PNG", png(IDS, 4), "4-bit gray"),
+        ("16-bit PNG", png(IDS, 16), "16-bit gray"),
+        ("16-bit TIFF", saved(IDS.astype(np.uint16), "TIFF"), "16-bit gray"),
+        ("32-bit TIFF", saved(IDS.astype(np.int32), "TIFF"), "32-bit gray"),
+        ("8-bit BMP", saved(IDS, "BMP"), ""),
+        ("8-bit PGM", saved(IDS, "PPM"), ""),
+        ("8-bit TGA", saved(IDS, "TGA"), ""),
+        (
+            "GIF of the colours of the class set",
+            palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER], "GIF"),
+            "colours of landscape-29",
+        ),
+        (
+            "lossless WebP of the class set",
+            saved(colorize(IDS, LANDSCAPE), "WEBP", lossless=True),
+            "colours of landscape-29",
+        ),
+        ("PGM whose largest value is 28", PGM + IDS.tobytes(), ""),
+        (
+            "PGM whose largest value is 300",
+            PGM.replace(b"28", b"300") + IDS.astype(">u2").tobytes(),
+            "16-bit gray",
+        ),
+        ("plain PGM", b"P2\n32 24\n28\n" + b" ".join(b"%d" % v for v in IDS.ravel()), ""),
+        (
+            "gray palette in order",
+            palette_image(IDS, np.arange(4)[:, None].repeat(3, 1)),
+            "gray palette",
+        ),
+        (
+            "gray palette out of order",
+            palette_image(SHUFFLED[IDS], ORDER[:, None].repeat(3, 1)),
+            "index is another number",
+        ),
+        (
+            "2-bit gray palette",
+            png(SHUFFLED[IDS], 2, 3, plte(ORDER[:, None].repeat(3, 1))),
+            "gray palette",
+        ),
+        (
+            "palette of the class set",
+            palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER]),
+            "colours of landscape-29",
+        ),
+        ("RGB of the class set", saved(colorize(IDS, LANDSCAPE), "PNG"), "colours of landscape-29"),
+        (
+            "RGB of the class set in BMP",
+            saved(colorize(IDS, LANDSCAPE), "BMP"),
+            "colours of landscape-29",
+        ),
+        (
+            "coloured palette of another program",
+            palette_image(IDS, [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]),
+            "indices",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_every_way_to_store_the_same_ids_reads_the_same(tmp_path, name, content, word):
     path = tmp_path / "map.png"
     path.write_bytes(content)
@@ -98,7 +154,7 @@ def test_colours_go_by_the_data_set_s_own_numbering(tmp_path):
     ids = np.where(IDS == 3, 255, IDS * 40).astype(np.uint8)
     Image.fromarray(colorize(ids, classes)).save(tmp_path / "map.png")
     found, _ = Numbering.of(classes).read(tmp_path / "map.png")
-    assert np.array_equal(found, ids)                             # black is what is ignored
+    assert np.array_equal(found, ids)  # black is what is ignored
     assert sorted(np.unique(read_label(tmp_path / "map.png", classes))) == [0, 1, 41, 81]
 
 
@@ -116,7 +172,9 @@ def test_one_colour_that_is_not_in_the_class_set_is_named(tmp_path):
     picture = colorize(IDS, LANDSCAPE)
     picture[0, 0] = 1, 2, 3
     Image.fromarray(picture).save(tmp_path / "map.png")
-    with pytest.raises(ImageError, match=r"1 of its 5 colours are not in landscape-29, such as \(1, 2, 3\)"):
+    with pytest.raises(
+        ImageError, match=r"1 of its 5 colours are not in landscape-29, such as \(1, 2, 3\)"
+    ):
         Numbering.of(29).read(tmp_path / "map.png")
 
 
@@ -133,31 +191,65 @@ def test_transparent_colours_are_no_ids(tmp_path):
 CAMVID = CLASS_SETS["camvid-11"]
 
 
-@pytest.mark.parametrize("classes, entries, ids", [
-    (CLASS_SETS["ade20k-150"], CLASS_SETS["ade20k-150"].palette, [0, 6]),      # wall and road: (120, 120, 120), (140, 140, 140)
-    (CAMVID, CAMVID.palette, [0]),                                             # sky: (128, 128, 128)
-    (CAMVID, CAMVID.palette[:1], [0]),                                         # the same after a program dropped what is not used
-    (29, np.arange(29)[:, None].repeat(3, 1), [0]),                            # black is the id 0 here, and no ignored colour
-], ids=["ade20k", "camvid", "camvid, used entries alone", "grays"])
-def test_gray_colours_among_others_are_colours_and_grays_alone_are_ids(tmp_path, classes, entries, ids):
+@pytest.mark.parametrize(
+    "classes, entries, ids",
+    [
+        (
+            CLASS_SETS["ade20k-150"],
+            CLASS_SETS["ade20k-150"].palette,
+            [0, 6],
+        ),  # wall and road: (120, 120, 120), (140, 140, 140)
+        (CAMVID, CAMVID.palette, [0]),  # sky: (128, 128, 128)
+        (CAMVID, CAMVID.palette[:1], [0]),  # the same after a program dropped what is not used
+        (
+            29,
+            np.arange(29)[:, None].repeat(3, 1),
+            [0],
+        ),  # black is the id 0 here, and no ignored colour
+    ],
+    ids=["ade20k", "camvid", "camvid, used entries alone", "grays"],
+)
+def test_gray_colours_among_others_are_colours_and_grays_alone_are_ids(
+    tmp_path, classes, entries, ids
+):
     wanted = np.resize(np.array(ids, np.uint8), IDS.shape)
     (tmp_path / "map.png").write_bytes(palette_image(wanted, entries))
     assert np.array_equal(Numbering.of(classes).read(tmp_path / "map.png")[0], wanted)
 
 
 def test_gray_entries_of_an_unknown_coloured_palette_go_by_index_as_its_others_do(tmp_path):
-    voc = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128], [128, 128, 128]])
+    voc = np.array(
+        [
+            [0, 0, 0],
+            [128, 0, 0],
+            [0, 128, 0],
+            [128, 128, 0],
+            [0, 0, 128],
+            [128, 0, 128],
+            [0, 128, 128],
+            [128, 128, 128],
+        ]
+    )
     (tmp_path / "map.png").write_bytes(palette_image(IDS // 2 * 7, voc))
     assert sorted(np.unique(read_label(tmp_path / "map.png"))) == [0, 7]
 
 
 @pytest.mark.parametrize("name", ["landscape-29", "camvid-11"])
-def test_black_alone_of_another_palette_is_an_index_and_of_the_classes_palette_nothing_known(tmp_path, name):
-    """A map of background alone, in a data set whose palette is VOC's, is no map of ignored pixels."""
-    classes, voc = CLASS_SETS[name], [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 64, 9], [9, 9, 64]]
+def test_black_alone_of_another_palette_is_an_index_and_of_the_classes_palette_nothing_known(
+    tmp_path, name
+):
+    """A map of background alone, in a data set whose palette is VOC's, is no map of ignored
+    pixels.
+    """
+    classes, voc = (
+        CLASS_SETS[name],
+        [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 64, 9], [9, 9, 64]],
+    )
     (tmp_path / "voc.png").write_bytes(palette_image(IDS * 0, voc))
     assert (Numbering.of(classes).read(tmp_path / "voc.png")[0] == 0).all()
-    (tmp_path / "own.png").write_bytes(palette_image(IDS * 0 + 3, np.concatenate([classes.palette[:3], [[0, 0, 0]]])))
+    (tmp_path / "own.png").write_bytes(
+        palette_image(IDS * 0 + 3, np.concatenate([classes.palette[:3], [[0, 0, 0]]]))
+    )
     assert (Numbering.of(classes).read(tmp_path / "own.png")[0] == 255).all()
 
 
@@ -175,28 +267,41 @@ def test_a_palette_filled_up_with_black_contradicts_no_other(tmp_path):
 def test_colours_of_the_classes_beside_another_palette_are_told(tmp_path):
     census, numbering = Census(), Numbering.of(29)
     (tmp_path / "a.png").write_bytes(palette_image(IDS, LANDSCAPE.palette[:4]))
-    (tmp_path / "b.png").write_bytes(palette_image(IDS, [[9, 9, 200], [200, 9, 9], [9, 200, 9], [90, 90, 9]]))
+    (tmp_path / "b.png").write_bytes(
+        palette_image(IDS, [[9, 9, 200], [200, 9, 9], [9, 200, 9], [90, 90, 9]])
+    )
     for name in "ab":
         numbering.read(tmp_path / f"{name}.png", census)
-    line, = census.check_readings()
-    assert line.startswith("warning: some label maps are in the classes' colours (a.png), others have another palette")
+    (line,) = census.check_readings()
+    assert line.startswith(
+        "warning: some label maps are in the classes' colours (a.png), others have another palette"
+    )
 
 
 def test_palettes_in_different_orders_are_no_ids(tmp_path):
-    """What oxipng and Pillow's quantize make of maps with an unknown palette: the index of a colour changes from file to file."""
+    """What oxipng and Pillow's quantize make of maps with an unknown palette: the index of a colour
+    changes from file to file.
+    """
     colours = np.array([[9, 9, 200], [200, 9, 9], [9, 200, 9], [90, 90, 9]])
     for name, order in (("a", [0, 1, 2, 3]), ("b", [0, 1, 2, 3]), ("c", ORDER)):
         order = np.array(order)
-        (tmp_path / f"{name}.png").write_bytes(palette_image(np.argsort(order).astype(np.uint8)[IDS], colours[order]))
+        (tmp_path / f"{name}.png").write_bytes(
+            palette_image(np.argsort(order).astype(np.uint8)[IDS], colours[order])
+        )
     census, numbering = Census(), Numbering.of(5)
     for name in "ab":
         numbering.read(tmp_path / f"{name}.png", census)
-    with pytest.raises(DataError, match=r"c.png has the colour .* at index 0 of its palette, a.png at 2: .*save the maps as 8-bit gray"):
+    with pytest.raises(
+        DataError,
+        match=r"c.png has the colour .* at index 0 of its palette, a.png at 2: .*save the maps as 8-bit gray",
+    ):
         numbering.read(tmp_path / "c.png", census)
 
 
 def test_palettes_of_grays_beside_palettes_of_colours_are_refused(tmp_path):
-    (tmp_path / "a.png").write_bytes(palette_image(IDS, [[9, 9, 200], [70, 70, 70], [9, 200, 9], [90, 90, 9]]))
+    (tmp_path / "a.png").write_bytes(
+        palette_image(IDS, [[9, 9, 200], [70, 70, 70], [9, 200, 9], [90, 90, 9]])
+    )
     (tmp_path / "b.png").write_bytes(palette_image(IDS * 0, [[70, 70, 70]]))
     census, numbering = Census(), Numbering.of(71)
     for name in "ab":
@@ -211,17 +316,24 @@ def test_maps_of_few_bits_beside_others_are_told(tmp_path):
     for name, content in (("a", png(IDS, 8)), ("b", png(IDS // 2, 4)), ("zeros", png(IDS * 0, 1))):
         (tmp_path / f"{name}.png").write_bytes(content)
         numbering.read(tmp_path / f"{name}.png", census)
-    line, = census.check_readings()
-    assert line.startswith("warning: 1 label maps are gray of 1, 2 or 4 bits (b.png) beside others of 8 (a.png)")
+    (line,) = census.check_readings()
+    assert line.startswith(
+        "warning: 1 label maps are gray of 1, 2 or 4 bits (b.png) beside others of 8 (a.png)"
+    )
     alone = Census()
     numbering.read(tmp_path / "b.png", alone)
     assert alone.check_readings() == []
 
 
-@pytest.mark.parametrize("array, options, words", [
-    (IDS, {"compression": "jpeg"}, "lossy compression changes ids"),
-    (IDS, {"tiffinfo": {262: 0}}, "white is 0"),
-    (IDS % 2 > 0, {"tiffinfo": {262: 0}}, "white is 0")], ids=["jpeg", "white is 0", "white is 0, one bit"])
+@pytest.mark.parametrize(
+    "array, options, words",
+    [
+        (IDS, {"compression": "jpeg"}, "lossy compression changes ids"),
+        (IDS, {"tiffinfo": {262: 0}}, "white is 0"),
+        (IDS % 2 > 0, {"tiffinfo": {262: 0}}, "white is 0"),
+    ],
+    ids=["jpeg", "white is 0", "white is 0, one bit"],
+)
 def test_tiffs_that_show_other_numbers_than_they_store_are_refused(tmp_path, array, options, words):
     Image.fromarray(array).save(tmp_path / "map.tif", **options)
     with pytest.raises(ImageError, match=words):
@@ -229,9 +341,13 @@ def test_tiffs_that_show_other_numbers_than_they_store_are_refused(tmp_path, arr
 
 
 def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path):
-    Image.fromarray(IDS).save(tmp_path / "map.tif", save_all=True, append_images=[Image.fromarray(IDS * 0)])
+    Image.fromarray(IDS).save(
+        tmp_path / "map.tif", save_all=True, append_images=[Image.fromarray(IDS * 0)]
+    )
     ids, remarks = Numbering.of(29).read(tmp_path / "map.tif")
-    assert np.array_equal(ids, IDS) and remarks == ["label maps are of several frames, of which the first is taken"]
+    assert np.array_equal(ids, IDS) and remarks == [
+        "label maps are of several frames, of which the first is taken"
+    ]
 
 
 @pytest.mark.parametrize("void", [-1, 256, 65535])
@@ -251,9 +367,13 @@ def test_void_of_any_value_is_ignored_or_mapped_when_it_is_named(tmp_path, void)
 def test_a_photograph_in_few_colours_is_no_label_map(tmp_path, colours):
     rows, columns = np.mgrid[:96, :128]
     picture = np.stack([rows * 2, columns * 2, (rows + columns)], axis=-1)
-    picture = (picture + np.random.default_rng(0).normal(0, 12, picture.shape)).clip(0, 255).astype(np.uint8)
+    picture = (
+        (picture + np.random.default_rng(0).normal(0, 12, picture.shape))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     Image.fromarray(picture).quantize(colours).save(tmp_path / "map.png")
-    with pytest.raises(ImageError, match="reduced to a palette of %d colours" % colours):
+    with pytest.raises(ImageError, match=f"reduced to a palette of {colours} colours"):
         Numbering.of(29).read(tmp_path / "map.png")
 
 

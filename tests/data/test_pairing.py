@@ -1,4 +1,6 @@
-"""Several versions of label maps in one folder: one is taken for all pictures, the rest is counted and named."""
+"""Several versions of label maps in one folder: one is taken for all pictures, the rest is counted
+and named.
+"""
 
 import numpy as np
 import pytest
@@ -12,24 +14,34 @@ CITY = ["_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtFine_color", "_gtFine_i
 
 
 def write(root, endings, pictures="images", maps="labels", picture_ending="", count=3):
-    """Pictures p0, p1, ... and for each a label map per ending, all of them holding the ending's number and 255."""
+    """Pictures p0, p1, ... and for each a label map per ending, all of them holding the ending's
+    number and 255.
+    """
     for i in range(count):
         for place in (pictures, maps):
             (root / place).mkdir(parents=True, exist_ok=True)
-        images.save_picture(root / pictures / f"p{i}{picture_ending}.png", np.full((12, 16, 3), 9 * i, np.uint8))
+        images.save_picture(
+            root / pictures / f"p{i}{picture_ending}.png", np.full((12, 16, 3), 9 * i, np.uint8)
+        )
         for number, ending in enumerate(endings):
             label = np.resize(np.array([number, number + 1, 255], np.uint8), (12, 16))
             images.save_picture(root / maps / f"p{i}{ending}.png", label)
     return root
 
 
-@pytest.mark.parametrize("endings, taken, left", [
-    (["_labelTrainIds", ""], "", "3 files (3 *_labelTrainIds)"),
-    (CITY, CITY[0], "9 files (3 *_color, 3 *_instanceIds, 3 *_labelIds)"),
-    (CITY[1:], CITY[1], "6 files (3 *_color, 3 *_instanceIds)"),
-    (["_mask"], "_mask", None)])
+@pytest.mark.parametrize(
+    "endings, taken, left",
+    [
+        (["_labelTrainIds", ""], "", "3 files (3 *_labelTrainIds)"),
+        (CITY, CITY[0], "9 files (3 *_color, 3 *_instanceIds, 3 *_labelIds)"),
+        (CITY[1:], CITY[1], "6 files (3 *_color, 3 *_instanceIds)"),
+        (["_mask"], "_mask", None),
+    ],
+)
 @pytest.mark.parametrize("picture_ending", ["", "_leftImg8bit"])
-def test_one_version_is_taken_and_the_rest_is_counted(tmp_path, endings, taken, left, picture_ending):
+def test_one_version_is_taken_and_the_rest_is_counted(
+    tmp_path, endings, taken, left, picture_ending
+):
     notes = []
     examples = find_examples(write(tmp_path, endings, picture_ending=picture_ending), notes=notes)
     assert [example.label.name for example in examples] == [f"p{i}{taken}.png" for i in range(3)]
@@ -45,7 +57,9 @@ def test_equal_names_are_plain_and_need_no_word(tmp_path):
 def test_the_version_that_most_pictures_have_is_taken_and_what_lacks_is_told(tmp_path):
     write(tmp_path, ["", "_labelIds"])
     (tmp_path / "labels/p1.png").unlink()
-    assert {example.label.name for example in find_examples(tmp_path)} == {f"p{i}_labelIds.png" for i in range(3)}
+    assert {example.label.name for example in find_examples(tmp_path)} == {
+        f"p{i}_labelIds.png" for i in range(3)
+    }
     (tmp_path / "labels/p2_labelIds.png").unlink()
     with pytest.raises(ValueError, match="lacks the label map of p1"):
         find_examples(tmp_path)
@@ -56,7 +70,9 @@ def test_instance_maps_alone_are_refused(tmp_path):
         find_examples(write(tmp_path, ["_gtFine_instanceIds"]))
 
 
-@pytest.mark.parametrize("endings, stored", [(["", "_labelTrainIds"], False), (["_labelTrainIds"], True)])
+@pytest.mark.parametrize(
+    "endings, stored", [(["", "_labelTrainIds"], False), (["_labelTrainIds"], True)]
+)
 def test_coco_stuff_s_versions_have_their_own_numbering(tmp_path, endings, stored):
     write(tmp_path, endings, "images/train2017", "stuffthingmaps/train2017")
     notes = []
@@ -67,11 +83,19 @@ def test_coco_stuff_s_versions_have_their_own_numbering(tmp_path, endings, store
     assert training_part(tmp_path, "coco_stuff")[1].file_ids[11] == (11 if stored else 12)
 
 
-# Train ids of a file of classes -------------------------------------------------------------------------------------
+# Train ids of a file of classes
+# -------------------------------------------------------------------------------------
 
 IDS, TRAIN = "_gtFine_labelIds", "_gtFine_labelTrainIds"
-ROWS = [("unlabeled", 0, 255), ("ego vehicle", 1, 255), ("pole", 2, 255), ("road", 3, 0), ("building", 4, 2),
-        ("sidewalk", 5, 1), ("plate", -1, -1)]
+ROWS = [
+    ("unlabeled", 0, 255),
+    ("ego vehicle", 1, 255),
+    ("pole", 2, 255),
+    ("road", 3, 0),
+    ("building", 4, 2),
+    ("sidewalk", 5, 1),
+    ("plate", -1, -1),
+]
 
 
 def city(root, versions, ids=(0, 3, 4, 5), train=(255, 0, 2, 1)):
@@ -87,13 +111,18 @@ def city(root, versions, ids=(0, 3, 4, 5), train=(255, 0, 2, 1)):
 
 
 def class_file(root, columns, rows=ROWS):
-    lines = [",".join(str(row[("name", "id", "trainId").index(column)]) for column in columns) for row in rows]
+    lines = [
+        ",".join(str(row[("name", "id", "trainId").index(column)]) for column in columns)
+        for row in rows
+    ]
     (root / "c.csv").write_text("\n".join([",".join(columns)] + lines))
     return load_classes(root / "c.csv")
 
 
 def read(root, classes, notes=None):
-    """The names of the first label map's columns, None where nothing is known, as both trainings read them."""
+    """The names of the first label map's columns, None where nothing is known, as both trainings
+    read them.
+    """
     dataset = open_dataset(root, "folders", classes, notes=notes)
     dataset.check()
     label = dataset.load(dataset.train[0])[1]
@@ -112,20 +141,33 @@ def test_train_ids_of_the_file_read_the_train_ids_of_the_label_maps(tmp_path, ve
     notes = []
     classes = class_file(city(tmp_path, versions), columns)
     assert read(tmp_path, classes, notes) == SEEN
-    assert open_dataset(tmp_path, "folders", classes).classes.names == ("road", "sidewalk", "building")
-    said = "read by the train ids of c, 3 classes; 3 have none and are ignored: unlabeled, ego vehicle, pole"
+    assert open_dataset(tmp_path, "folders", classes).classes.names == (
+        "road",
+        "sidewalk",
+        "building",
+    )
+    said = (
+        "read by the train ids of c, 3 classes; 3 have none and are ignored: unlabeled, ego "
+        "vehicle, pole"
+    )
     assert any(said in note for note in notes) == ("id" in columns)
 
 
 def test_train_ids_may_have_another_order_than_ids(tmp_path):
-    classes = class_file(city(tmp_path, [TRAIN], train=(0, 1, 2, 3)), ["name", "id", "trainId"],
-                         [("building", 11, 0), ("road", 7, 1), ("wall", 12, 3), ("sidewalk", 8, 2)])
+    classes = class_file(
+        city(tmp_path, [TRAIN], train=(0, 1, 2, 3)),
+        ["name", "id", "trainId"],
+        [("building", 11, 0), ("road", 7, 1), ("wall", 12, 3), ("sidewalk", 8, 2)],
+    )
     assert read(tmp_path, classes) == ["building", "road", "sidewalk", "wall"]
 
 
 def test_train_ids_may_have_gaps(tmp_path):
-    classes = class_file(city(tmp_path, [TRAIN], train=(0, 13, 255, 5)), ["name", "id", "trainId"],
-                         [("car", 26, 13), ("road", 7, 0), ("pole", 17, 5)])
+    classes = class_file(
+        city(tmp_path, [TRAIN], train=(0, 13, 255, 5)),
+        ["name", "id", "trainId"],
+        [("car", 26, 13), ("road", 7, 0), ("pole", 17, 5)],
+    )
     assert read(tmp_path, classes) == ["road", "car", None, "pole"]
     assert open_dataset(tmp_path, "folders", classes).classes.file_ids == (0, 5, 13)
 
@@ -140,24 +182,59 @@ def test_label_ids_go_first_where_the_file_has_ids_alone(tmp_path, rows):
     notes = []
     classes = class_file(city(tmp_path, [IDS, TRAIN], ids=(1, 3, 4, 5)), ["name", "id"], rows)
     assert read(tmp_path, classes, notes) == ["ego vehicle", "road", "building", "sidewalk"]
-    assert any("the label maps are NAME_labelIds.png, as c has ids and no train ids" in note for note in notes)
+    assert any(
+        "the label maps are NAME_labelIds.png, as c has ids and no train ids" in note
+        for note in notes
+    )
 
 
 def test_ids_that_the_label_ids_go_beyond_are_train_ids(tmp_path):
-    classes = class_file(city(tmp_path, [IDS, TRAIN], ids=(7, 11, 8, 11), train=(0, 2, 1, 2)), ["name", "id"],
-                         [("road", 0, 0), ("sidewalk", 1, 0), ("building", 2, 0)])
+    classes = class_file(
+        city(tmp_path, [IDS, TRAIN], ids=(7, 11, 8, 11), train=(0, 2, 1, 2)),
+        ["name", "id"],
+        [("road", 0, 0), ("sidewalk", 1, 0), ("building", 2, 0)],
+    )
     assert read(tmp_path, classes) == ["road", "building", "sidewalk", "building"]
 
 
-@pytest.mark.parametrize("versions, columns, rows, words", [
-    ([TRAIN], ["name", "id"], ROWS, "which number others (unlabeled); expected a column trainId"),
-    ([TRAIN], ["name", "id"], ROWS[3:6], "which have gaps or begin later; expected a column trainId"),
-    ([IDS], ["name", "trainId"], ROWS, "has train ids alone; expected *_labelTrainIds.png, or a column id"),
-    ([TRAIN], ["name", "id", "trainId"], [("road", 7, 0), ("parking", 9, 0)], "train id 0 twice; expected a train id of its own"),
-    ([TRAIN], ["name", "id", "trainId"], [("road", 7, 255)], "no train id but 255")])
-def test_train_ids_that_the_file_does_not_explain_are_refused(tmp_path, versions, columns, rows, words):
+@pytest.mark.parametrize(
+    "versions, columns, rows, words",
+    [
+        (
+            [TRAIN],
+            ["name", "id"],
+            ROWS,
+            "which number others (unlabeled); expected a column trainId",
+        ),
+        (
+            [TRAIN],
+            ["name", "id"],
+            ROWS[3:6],
+            "which have gaps or begin later; expected a column trainId",
+        ),
+        (
+            [IDS],
+            ["name", "trainId"],
+            ROWS,
+            "has train ids alone; expected *_labelTrainIds.png, or a column id",
+        ),
+        (
+            [TRAIN],
+            ["name", "id", "trainId"],
+            [("road", 7, 0), ("parking", 9, 0)],
+            "train id 0 twice; expected a train id of its own",
+        ),
+        ([TRAIN], ["name", "id", "trainId"], [("road", 7, 255)], "no train id but 255"),
+    ],
+)
+def test_train_ids_that_the_file_does_not_explain_are_refused(
+    tmp_path, versions, columns, rows, words
+):
     classes = class_file(city(tmp_path, versions), columns, rows)
-    for opened in (lambda: open_dataset(tmp_path, "folders", classes), lambda: training_part(tmp_path, None, str(tmp_path / "c.csv"))):
+    for opened in (
+        lambda: open_dataset(tmp_path, "folders", classes),
+        lambda: training_part(tmp_path, None, str(tmp_path / "c.csv")),
+    ):
         with pytest.raises(ValueError) as error:
             opened()
         assert words in str(error.value) and "\n" not in str(error.value)

@@ -1,4 +1,7 @@
-"""The page as a browser reads it: one file, no address in it, pictures inside, and the order of its sorting."""
+"""The page as a browser reads it: one file, no address in it, pictures inside, and the order of its
+sorting.
+"""
+
 import base64
 import io
 import json
@@ -14,11 +17,17 @@ from PIL import Image
 from jseg.evaluation import gallery
 from jseg.evaluation.gallery import Column, thumbnail, write_gallery
 
-COLUMNS = [Column("name", "text"), Column("map", "map"), Column("picture", "picture"), Column("score", digits=2, about="a <b>")]
+COLUMNS = [
+    Column("name", "text"),
+    Column("map", "map"),
+    Column("picture", "picture"),
+    Column("score", digits=2, about="a <b>"),
+]
 
 
 class Page(HTMLParser):
     """Tags in order; headings and rows of the sorted table; open tags balance."""
+
     VOID = {"meta", "img", "br"}
 
     def __init__(self, text):
@@ -52,8 +61,19 @@ def picture(height=96, width=320):
 
 @pytest.fixture
 def page(tmp_path):
-    rows = [["b & <i>", picture(), picture(20, 30), 0.12345], ["a\"", None, picture(), None], ["c", picture(), None, float("nan")]]
-    write_gallery(tmp_path / "page.html", "Title <x>", COLUMNS, iter(rows), [("FID", "12 <3>")], ["a note & more"])
+    rows = [
+        ["b & <i>", picture(), picture(20, 30), 0.12345],
+        ['a"', None, picture(), None],
+        ["c", picture(), None, float("nan")],
+    ]
+    write_gallery(
+        tmp_path / "page.html",
+        "Title <x>",
+        COLUMNS,
+        iter(rows),
+        [("FID", "12 <3>")],
+        ["a note & more"],
+    )
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -61,28 +81,47 @@ def test_it_asks_nothing_of_any_network(page):
     found = Page(page)
     assert not re.search(r"https?:|//\w|@import|url\(", page.split("base64")[0])
     for _, attributes in found.tags:
-        assert "href" not in attributes and attributes.get("src", "data:").startswith("data:image/jpeg;base64,") or "src" not in attributes
-    policy, = [a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'") and not any(a.get("src") for tag, a in found.tags if tag == "script")
+        assert (
+            "href" not in attributes
+            and attributes.get("src", "data:").startswith("data:image/jpeg;base64,")
+            or "src" not in attributes
+        )
+    (policy,) = [
+        a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy.startswith("default-src 'none'") and not any(
+        a.get("src") for tag, a in found.tags if tag == "script"
+    )
 
 
 def test_cells_hold_pictures_texts_and_exact_numbers(page):
     found = Page(page)
     head, rows = found.rows[1], found.rows[2:]
-    assert [cell.get("data-kind") for cell in head] == ["text", None, None, "number"] and head[3]["title"] == "a <b>"
+    assert [cell.get("data-kind") for cell in head] == ["text", None, None, "number"] and head[3][
+        "title"
+    ] == "a <b>"
     assert [tag for tag, _ in found.tags].count("button") == 2, "pictures are no order"
-    assert [row[0]["data-value"] for row in rows] == ["b & <i>", "a\"", "c"]
-    assert [row[3].get("data-value") for row in rows] == ["0.12345", None, None] and "0.12" in found.text
+    assert [row[0]["data-value"] for row in rows] == ["b & <i>", 'a"', "c"]
+    assert [row[3].get("data-value") for row in rows] == [
+        "0.12345",
+        None,
+        None,
+    ] and "0.12" in found.text
     assert "Title <x>" in found.text and "12 <3>" in found.text and "a note & more" in found.text
     assert rows[0][1]["img"]["alt"] == "map of b & <i>" and "img" not in rows[1][1]
     for cell, size in ((rows[0][1], (160, 48)), (rows[0][2], (30, 20))):
         data = base64.b64decode(cell["img"]["src"].partition(",")[2])
         with Image.open(io.BytesIO(data)) as image:
-            assert image.format == "JPEG" and image.size == size == (int(cell["img"]["width"]), int(cell["img"]["height"]))
+            assert image.format == "JPEG" and image.size == size == (
+                int(cell["img"]["width"]),
+                int(cell["img"]["height"]),
+            )
 
 
 def test_thumbnails_are_small_and_look_alike():
-    gradient = np.repeat(np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None], 480, 0).repeat(3, 2)
+    gradient = np.repeat(np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None], 480, 0).repeat(
+        3, 2
+    )
     data, width, height = thumbnail(gradient)
     assert (width, height) == (160, 120) and len(data) < 4000
     with Image.open(io.BytesIO(data)) as image:
@@ -91,10 +130,19 @@ def test_thumbnails_are_small_and_look_alike():
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_the_order_of_the_rows():
-    cases = [([3, None, 1, 2], True, False), ([3, None, 1, 2], True, True), (["b", "a", None, "b"], False, False),
-             ([10, 9, -1], True, False)]
-    code = gallery.SCRIPT + "\nconsole.log(JSON.stringify(%s.map(c => order(...c))));" % json.dumps(cases)
-    found = json.loads(subprocess.run(["node", "-e", code], capture_output=True, check=True, text=True).stdout)
+    cases = [
+        ([3, None, 1, 2], True, False),
+        ([3, None, 1, 2], True, True),
+        (["b", "a", None, "b"], False, False),
+        ([10, 9, -1], True, False),
+    ]
+    code = (
+        gallery.SCRIPT
+        + f"\nconsole.log(JSON.stringify({json.dumps(cases)}.map(c => order(...c))));"
+    )
+    found = json.loads(
+        subprocess.run(["node", "-e", code], capture_output=True, check=True, text=True).stdout
+    )
     assert found == [[2, 3, 0, 1], [0, 3, 2, 1], [1, 0, 3, 2], [2, 1, 0]]
 
 
@@ -108,4 +156,4 @@ def test_nothing_is_left_of_a_page_that_failed(tmp_path):
 
 def test_names_that_are_no_text_do_not_break_the_page(tmp_path):
     write_gallery(tmp_path / "page.html", "t", COLUMNS, [["\udce4", None, None, 1.0]])
-    assert "data-value=\"?\"" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'data-value="?"' in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
 """Metrics against torchmetrics, pytorch-fid and torch-fidelity, colours against scikit-image."""
+
 import numpy as np
 import pytest
 from support.peers import apart, peer
@@ -22,11 +23,16 @@ def test_confusion_and_jaccard_are_torchmetrics():
 @pytest.mark.parametrize("kind", ["full", "few", "rank2", "constant"])
 def test_distances_of_feature_sets_are_pytorch_fid_s_and_torch_fidelity_s(kind):
     a, b = MEASURED[kind + "_a"], MEASURED[kind + "_b"]
-    assert frechet_distance(a, b) == pytest.approx(float(MEASURED[kind + "_frechet"]), rel=1e-6, abs=1e-6)
-    assert kernel_distance(a, b) == pytest.approx(float(MEASURED[kind + "_kernel"]), rel=1e-6, abs=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(
+        float(MEASURED[kind + "_frechet"]), rel=1e-6, abs=1e-6
+    )
+    assert kernel_distance(a, b) == pytest.approx(
+        float(MEASURED[kind + "_kernel"]), rel=1e-6, abs=1e-6
+    )
 
 
-# From the least to the largest L, a and b. scikit-image has 7.787 where CIE, and ours, have (29 / 6)^3 / 116.
+# From the least to the largest L, a and b. scikit-image has 7.787 where CIE, and ours, have (29 /
+# 6)^3 / 116.
 SPAN = np.subtract(color.LAB_HIGH, color.LAB_LOW)
 
 

@@ -1,4 +1,7 @@
-"""Inception, LPIPS and DINOv2 against pytorch-fid, the lpips package and the official code, under the recipe's weights."""
+"""Inception, LPIPS and DINOv2 against pytorch-fid, the lpips package and the official code, under
+the recipe's weights.
+"""
+
 import numpy as np
 import pytest
 from support.peers import apart, fill, peer
@@ -35,13 +38,19 @@ def of_lpips(name, array):
 
 def test_distances_and_gradient_are_the_lpips_package_s():
     arrays, network = peer("lpips_package.npz"), Lpips()
-    scaling = {name: v.numpy() for name, v in network.state_dict().items() if name.startswith("scaling_layer.")}
+    scaling = {
+        name: v.numpy()
+        for name, v in network.state_dict().items()
+        if name.startswith("scaling_layer.")
+    }
     fill(network, lambda name, array: scaling.get(name, of_lpips(name, array)))
     picture = jt.array(arrays["picture"])
     distance = network(arrays["reference"], picture)
     np.testing.assert_allclose(distance.numpy(), arrays["distance"], rtol=1e-5)
     largest = np.abs(arrays["gradient"]).max()
-    assert np.abs(jt.grad(distance.sum(), picture).numpy() - arrays["gradient"]).max() < 1e-3 * largest
+    assert (
+        np.abs(jt.grad(distance.sum(), picture).numpy() - arrays["gradient"]).max() < 1e-3 * largest
+    )
 
 
 @pytest.mark.parametrize("size", ["native", "up", "down"])

@@ -11,7 +11,9 @@ SIZE = (16, 12)
 
 
 def load(index):
-    """A picture whose red value tells its number and whose green value tells the label, but for a column that is not known."""
+    """A picture whose red value tells its number and whose green value tells the label, but for a
+    column that is not known.
+    """
     label = np.tile(np.arange(20, dtype=np.uint8) // 4, (15, 1))
     label[:, 8] = 255
     picture = np.zeros((15, 20, 3), np.uint8)
@@ -39,9 +41,16 @@ def test_shapes_types_and_ranges():
     batch, share = next(batches(Division(5, 5))(0))
     assert share == 1
     assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
-        "pictures": ("float32", (5, 3, 12, 16)), "labels": ("uint8", (5, 12, 16)), "x1": ("float32", (5, 3, 12, 16)),
-        "mask": ("float32", (5, 1, 12, 16)), "t": ("float32", (5,)), "noise": ("float32", (5, 3, 12, 16))}
-    assert np.abs(batch["pictures"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
+        "pictures": ("float32", (5, 3, 12, 16)),
+        "labels": ("uint8", (5, 12, 16)),
+        "x1": ("float32", (5, 3, 12, 16)),
+        "mask": ("float32", (5, 1, 12, 16)),
+        "t": ("float32", (5,)),
+        "noise": ("float32", (5, 3, 12, 16)),
+    }
+    assert (
+        np.abs(batch["pictures"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
+    )
 
 
 def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
@@ -57,12 +66,26 @@ def test_pictures_and_labels_stay_together():
     batch = next(batches(Division(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
     for picture, label in zip(batch["pictures"], batch["labels"]):
         green, known = (picture[1] + 1) * 127.5, label != 255
-        assert np.mean(np.abs(green / 20 - label)[known] < 0.5) > 0.85                 # all but the borders, which are blurred
+        assert (
+            np.mean(np.abs(green / 20 - label)[known] < 0.5) > 0.85
+        )  # all but the borders, which are blurred
 
 
 def test_each_example_once_an_epoch_in_the_common_order():
-    seen = np.concatenate([np.rint((next(batches(Division(7, 7), scales=(1, 1))(step))[0]["pictures"][:, 0].max((1, 2)) + 1) * 12.75)
-                           for step in range(2)])
+    seen = np.concatenate(
+        [
+            np.rint(
+                (
+                    next(batches(Division(7, 7), scales=(1, 1))(step))[0]["pictures"][:, 0].max(
+                        (1, 2)
+                    )
+                    + 1
+                )
+                * 12.75
+            )
+            for step in range(2)
+        ]
+    )
     np.testing.assert_array_equal(seen[:7], positions(7, 7, 0, 4))
     assert sorted(seen[7:]) == list(range(7))
 
@@ -81,7 +104,9 @@ def test_steps_and_seeds_differ_and_repeat():
     one, again = (next(batches(Division(3, 3))(1))[0] for _ in range(2))
     assert_equal(one, again)
     for other in (next(batches(Division(3, 3))(2))[0], next(batches(Division(3, 3), seed=5)(1))[0]):
-        assert not np.array_equal(one["t"], other["t"]) and not np.array_equal(one["noise"], other["noise"])
+        assert not np.array_equal(one["t"], other["t"]) and not np.array_equal(
+            one["noise"], other["noise"]
+        )
 
 
 def test_the_first_are_those_of_a_batch_of_that_size():
@@ -91,7 +116,9 @@ def test_the_first_are_those_of_a_batch_of_that_size():
 
 
 def test_jitter_changes_colours_and_nothing_else():
-    plain, jittered = (next(batches(Division(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3}))
+    plain, jittered = (
+        next(batches(Division(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3})
+    )
     assert not np.array_equal(plain["pictures"], jittered["pictures"])
     assert_equal({**jittered, "pictures": plain["pictures"]}, plain)
     assert_equal(jittered, next(batches(Division(4, 4), jitter=0.3)(2))[0])

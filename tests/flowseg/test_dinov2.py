@@ -17,18 +17,41 @@ SMALL = Dinov2Config(width=24, depth=2, heads=3, patch=4, grid=5)
 def state(config=SMALL):
     """Random weights under the official names; scales and norms around 1."""
     rng, d, hidden = np.random.default_rng(0), config.width, config.ratio * config.width
-    shapes = {"cls_token": (1, 1, d), "pos_embed": (1, 1 + config.grid ** 2, d), "mask_token": (1, d),
-              "patch_embed.proj.weight": (d, 3, config.patch, config.patch), "patch_embed.proj.bias": (d,), "norm.weight": (d,),
-              "norm.bias": (d,)}
+    shapes = {
+        "cls_token": (1, 1, d),
+        "pos_embed": (1, 1 + config.grid**2, d),
+        "mask_token": (1, d),
+        "patch_embed.proj.weight": (d, 3, config.patch, config.patch),
+        "patch_embed.proj.bias": (d,),
+        "norm.weight": (d,),
+        "norm.bias": (d,),
+    }
     for i in range(config.depth):
-        parts = {"norm1.weight": (d,), "norm1.bias": (d,), "attn.qkv.weight": (3 * d, d), "attn.qkv.bias": (3 * d,),
-                 "attn.proj.weight": (d, d), "attn.proj.bias": (d,), "ls1.gamma": (d,), "norm2.weight": (d,), "norm2.bias": (d,),
-                 "mlp.fc1.weight": (hidden, d), "mlp.fc1.bias": (hidden,), "mlp.fc2.weight": (d, hidden), "mlp.fc2.bias": (d,),
-                 "ls2.gamma": (d,)}
+        parts = {
+            "norm1.weight": (d,),
+            "norm1.bias": (d,),
+            "attn.qkv.weight": (3 * d, d),
+            "attn.qkv.bias": (3 * d,),
+            "attn.proj.weight": (d, d),
+            "attn.proj.bias": (d,),
+            "ls1.gamma": (d,),
+            "norm2.weight": (d,),
+            "norm2.bias": (d,),
+            "mlp.fc1.weight": (hidden, d),
+            "mlp.fc1.bias": (hidden,),
+            "mlp.fc2.weight": (d, hidden),
+            "mlp.fc2.bias": (d,),
+            "ls2.gamma": (d,),
+        }
         shapes.update({f"blocks.{i}.{name}": shape for name, shape in parts.items()})
     around_one = ("norm.weight", "norm1.weight", "norm2.weight", "gamma")
-    return {name: (rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]) or 1) + name.endswith(around_one)).astype(np.float32)
-            for name, shape in shapes.items()}
+    return {
+        name: (
+            rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]) or 1)
+            + name.endswith(around_one)
+        ).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 @functools.lru_cache(maxsize=None)
@@ -43,20 +66,35 @@ def pictures(height=12, width=16):
     return np.random.default_rng(1).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
 
 
-# An independent forward pass, picture by picture, patch by patch -----------------------------------------------------
+# An independent forward pass, picture by picture, patch by patch
+# -----------------------------------------------------
+
 
 def cubic(x):
     x = abs(x)
-    return 1.25 * x ** 3 - 2.25 * x ** 2 + 1 if x <= 1 else -0.75 * (x ** 3 - 5 * x ** 2 + 8 * x - 4) if x < 2 else 0.0
+    return (
+        1.25 * x**3 - 2.25 * x**2 + 1
+        if x <= 1
+        else -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+        if x < 2
+        else 0.0
+    )
 
 
 def sampled(values, wanted, scale):
-    """values [n, ...] resized along the first axis to `wanted`, places computed with 1 / scale, as torch's bicubic does."""
+    """values [n, ...] resized along the first axis to `wanted`, places computed with 1 / scale, as
+    torch's bicubic does.
+    """
     found = []
     for i in range(wanted):
         place = (i + 0.5) / scale - 0.5
         first = math.floor(place)
-        found.append(sum(cubic(place - j) * values[min(max(j, 0), len(values) - 1)] for j in range(first - 1, first + 3)))
+        found.append(
+            sum(
+                cubic(place - j) * values[min(max(j, 0), len(values) - 1)]
+                for j in range(first - 1, first + 3)
+            )
+        )
     return np.stack(found)
 
 
@@ -64,36 +102,61 @@ def positions(w, config, rows, columns):
     table = w["pos_embed"][0, 1:].reshape(config.grid, config.grid, -1)
     if (rows, columns) != (config.grid, config.grid):
         table = sampled(table, rows, (rows + 0.1) / config.grid)
-        table = sampled(table.transpose(1, 0, 2), columns, (columns + 0.1) / config.grid).transpose(1, 0, 2)
+        table = sampled(table.transpose(1, 0, 2), columns, (columns + 0.1) / config.grid).transpose(
+            1, 0, 2
+        )
     return table.reshape(rows * columns, -1)
 
 
 def norm(x, weight, bias):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * weight + bias
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(
+        x.var(-1, keepdims=True) + 1e-6
+    ) * weight + bias
 
 
 def twin(images, config=SMALL):
     w, p = {name: value.astype(np.float64) for name, value in state(config).items()}, config.patch
-    mean, std = (np.array(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        np.array(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     results = []
     for image in images.astype(np.float64):
         image = ((image + 1) / 2 - mean) / std
         rows, columns = image.shape[1] // p, image.shape[2] // p
-        x = np.stack([(w["patch_embed.proj.weight"] * image[:, i * p:i * p + p, j * p:j * p + p]).sum((1, 2, 3))
-                      for i in range(rows) for j in range(columns)])
+        x = np.stack(
+            [
+                (w["patch_embed.proj.weight"] * image[:, i * p : i * p + p, j * p : j * p + p]).sum(
+                    (1, 2, 3)
+                )
+                for i in range(rows)
+                for j in range(columns)
+            ]
+        )
         x = x + w["patch_embed.proj.bias"] + positions(w, config, rows, columns)
         x = np.concatenate([w["cls_token"][0] + w["pos_embed"][0, :1], x])
         for number in range(config.depth):
-            b = {name.split(".", 2)[2]: value for name, value in w.items() if name.startswith(f"blocks.{number}.")}
-            y = norm(x, b["norm1.weight"], b["norm1.bias"]) @ b["attn.qkv.weight"].T + b["attn.qkv.bias"]
+            b = {
+                name.split(".", 2)[2]: value
+                for name, value in w.items()
+                if name.startswith(f"blocks.{number}.")
+            }
+            y = (
+                norm(x, b["norm1.weight"], b["norm1.bias"]) @ b["attn.qkv.weight"].T
+                + b["attn.qkv.bias"]
+            )
             q, k, v = np.split(y, 3, axis=1)
             heads = []
             for part in np.split(np.arange(config.width), config.heads):
                 scores = q[:, part] @ k[:, part].T / math.sqrt(len(part))
                 scores = np.exp(scores - scores.max(1, keepdims=True))
                 heads.append(scores / scores.sum(1, keepdims=True) @ v[:, part])
-            x = x + b["ls1.gamma"] * (np.concatenate(heads, axis=1) @ b["attn.proj.weight"].T + b["attn.proj.bias"])
-            y = norm(x, b["norm2.weight"], b["norm2.bias"]) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
+            x = x + b["ls1.gamma"] * (
+                np.concatenate(heads, axis=1) @ b["attn.proj.weight"].T + b["attn.proj.bias"]
+            )
+            y = (
+                norm(x, b["norm2.weight"], b["norm2.bias"]) @ b["mlp.fc1.weight"].T
+                + b["mlp.fc1.bias"]
+            )
             y = y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2
             x = x + b["ls2.gamma"] * (y @ b["mlp.fc2.weight"].T + b["mlp.fc2.bias"])
         results.append(norm(x, w["norm.weight"], w["norm.bias"])[1:])
@@ -109,13 +172,25 @@ def test_tokens_are_the_twin_s(height, width):
 
 def test_names_and_shapes_are_those_of_the_public_file():
     """ViT-B/14: 175 tensors."""
-    expected = {name: list(value.shape) for name, value in state(dataclasses.replace(VIT_B14, depth=1)).items()}
+    expected = {
+        name: list(value.shape)
+        for name, value in state(dataclasses.replace(VIT_B14, depth=1)).items()
+    }
     for name in [name for name in expected if name.startswith("blocks.0.")]:
-        expected.update({name.replace("blocks.0.", f"blocks.{i}."): expected[name] for i in range(12)})
+        expected.update(
+            {name.replace("blocks.0.", f"blocks.{i}."): expected[name] for i in range(12)}
+        )
     dinov2 = Dinov2()
     assert {name: list(value.shape) for name, value in dinov2.state_dict().items()} == expected
-    assert len(expected) == 175 and sum(int(np.prod(shape)) for shape in expected.values()) == 86580480
-    assert expected["pos_embed"] == [1, 1370, 768] and expected["patch_embed.proj.weight"] == [768, 3, 14, 14]
+    assert (
+        len(expected) == 175 and sum(int(np.prod(shape)) for shape in expected.values()) == 86580480
+    )
+    assert expected["pos_embed"] == [1, 1370, 768] and expected["patch_embed.proj.weight"] == [
+        768,
+        3,
+        14,
+        14,
+    ]
 
 
 def test_all_weights_are_constants_and_no_gradient_passes():
@@ -158,29 +233,53 @@ def test_weights_are_loaded_strictly(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("prefix", ["", "model.", "backbone.", "model.backbone."])
 def test_the_layout_of_timm_is_read(tmp_path, monkeypatch, prefix):
-    """timm's vit_base_patch14_dinov2 has the official names but no mask_token; training programs put a prefix before both."""
+    """timm's vit_base_patch14_dinov2 has the official names but no mask_token; training programs
+    put a prefix before both.
+    """
     monkeypatch.setattr(module, "VIT_B14", SMALL)
     monkeypatch.setitem(module.PUBLISHED, (24, 2), "small")
-    timm, x = {prefix + name: array for name, array in state().items() if name != "mask_token"}, pictures()
+    timm, x = (
+        {prefix + name: array for name, array in state().items() if name != "mask_token"},
+        pictures(),
+    )
     np.savez(tmp_path / "timm.npz", **timm)
     found = load_dinov2(tmp_path / "timm.npz")
-    assert np.array_equal(found(x).numpy(), network()(x).numpy()) and not found.mask_token.numpy().any()
-    np.savez(tmp_path / "damaged.npz", **{name: array for name, array in timm.items() if not name.endswith("cls_token")})
+    assert (
+        np.array_equal(found(x).numpy(), network()(x).numpy())
+        and not found.mask_token.numpy().any()
+    )
+    np.savez(
+        tmp_path / "damaged.npz",
+        **{name: array for name, array in timm.items() if not name.endswith("cls_token")},
+    )
     with pytest.raises(CheckpointError, match=r"damaged\.npz.*cls_token"):
         load_dinov2(tmp_path / "damaged.npz")
 
 
-@pytest.mark.parametrize("width, depth, extra, words", [
-    (384, 12, {}, "holds DINOv2 ViT-S/14, width 384 in 12 blocks; expected ViT-B/14"),
-    (1024, 24, {}, "ViT-L/14"), (768, 12, {"register_tokens": np.zeros((1, 4, 768), np.float32)}, "ViT-B/14 with registers"),
-    (768, 12, {"reg_token": np.zeros((1, 4, 768), np.float32)}, "ViT-B/14 with registers"),
-    (100, 3, {}, "DINOv2 weights, width 100 in 3 blocks"), (None, 0, {"a": np.zeros(3, np.float32)}, "holds no DINOv2 network")])
+@pytest.mark.parametrize(
+    "width, depth, extra, words",
+    [
+        (384, 12, {}, "holds DINOv2 ViT-S/14, width 384 in 12 blocks; expected ViT-B/14"),
+        (1024, 24, {}, "ViT-L/14"),
+        (
+            768,
+            12,
+            {"register_tokens": np.zeros((1, 4, 768), np.float32)},
+            "ViT-B/14 with registers",
+        ),
+        (768, 12, {"reg_token": np.zeros((1, 4, 768), np.float32)}, "ViT-B/14 with registers"),
+        (100, 3, {}, "DINOv2 weights, width 100 in 3 blocks"),
+        (None, 0, {"a": np.zeros(3, np.float32)}, "holds no DINOv2 network"),
+    ],
+)
 def test_weights_of_another_size_are_called_by_it(tmp_path, width, depth, extra, words):
     arrays = dict(extra)
     if width:
         arrays["pos_embed"] = np.zeros((1, 2, width), np.float32)
         arrays["patch_embed.proj.weight"] = np.zeros((width, 3, 14, 14), np.float32)
-        arrays.update({f"blocks.{i}.norm1.weight": np.zeros(width, np.float32) for i in range(depth)})
+        arrays.update(
+            {f"blocks.{i}.norm1.weight": np.zeros(width, np.float32) for i in range(depth)}
+        )
     save(tmp_path / "weights.npz", arrays)
     with pytest.raises(CheckpointError, match=r"weights\.npz .*" + words) as error:
         load_dinov2(tmp_path / "weights.npz")

@@ -16,6 +16,7 @@ GOLDEN = {
 
 def toy(scale, low=-1.0, high=2.0):
     """v = (0.1 y - x)(1 + t), guided from y = -1 towards y = 2 by `scale` where low < t < high."""
+
     def velocity(x, t):
         now = float(t.numpy()[0])
         y = 2.0 if not low < now < high else -1.0 + scale * 3.0
@@ -32,20 +33,28 @@ def start(value=0.7):
     return np.full((1, 1), value, np.float32)
 
 
-# -- the official samplers' sequences --------------------------------------------------------------------------------
+# -- the official samplers' sequences --------------------------------------------------------------
+
 
 def test_euler_with_guidance_in_an_open_interval():
-    np.testing.assert_allclose(run(euler(toy(3.5, 0.1, 1.0), start(), 5)), GOLDEN["euler"], atol=2e-6)
+    np.testing.assert_allclose(
+        run(euler(toy(3.5, 0.1, 1.0), start(), 5)), GOLDEN["euler"], atol=2e-6
+    )
 
 
 def test_adams_on_shifted_times():
-    np.testing.assert_allclose(run(adams2(toy(4.0, 0.0, 1.0), start(), times(5, shift=3.0))), GOLDEN["adams2"], atol=2e-6)
+    np.testing.assert_allclose(
+        run(adams2(toy(4.0, 0.0, 1.0), start(), times(5, shift=3.0))), GOLDEN["adams2"], atol=2e-6
+    )
 
 
 def test_heun_as_published_reuses_the_velocity_and_ours_does_not():
     grid = times(5, last=0.2)
-    # official: the corrector's velocity is the next predictor's; here: an option, since evaluating anew is Heun's rule.
-    np.testing.assert_allclose(run(heun(toy(3.5), start(), grid, reuse=True)), GOLDEN["heun"], atol=2e-6)
+    # official: the corrector's velocity is the next predictor's; here: an option, since evaluating
+    # anew is Heun's rule.
+    np.testing.assert_allclose(
+        run(heun(toy(3.5), start(), grid, reuse=True)), GOLDEN["heun"], atol=2e-6
+    )
     x, expected = 0.7, []
     for t in (0.0, 0.2, 0.4, 0.6, 0.8):
         first = (0.95 - x) * (1 + t)
@@ -60,16 +69,30 @@ def test_adams_coefficients_on_shifted_times():
     """Read off a field that is 1 at one evaluation and 0 at all others."""
     grid = times(5, shift=3.0)
     np.testing.assert_allclose(grid, [0, 0.076923, 0.181818, 0.333333, 0.571429, 1], atol=1e-6)
-    for place, (previous, current) in enumerate([(-0.681818, 1.681818), (-0.722222, 1.722222), (-0.785714, 1.785714), (-0.9, 1.9)], 1):
+    for place, (previous, current) in enumerate(
+        [(-0.681818, 1.681818), (-0.722222, 1.722222), (-0.785714, 1.785714), (-0.9, 1.9)], 1
+    ):
         for when, coefficient in ((place - 1, previous), (place, current)):
-            seen = run(adams2(lambda x, t, at=grid[when]: jt.ones(x.shape) * float(abs(t.numpy()[0] - at) < 1e-6), start(0), grid))
+            seen = run(
+                adams2(
+                    lambda x, t, at=grid[when]: (
+                        jt.ones(x.shape) * float(abs(t.numpy()[0] - at) < 1e-6)
+                    ),
+                    start(0),
+                    grid,
+                )
+            )
             step = seen[place] - seen[place - 1]
             assert step / (grid[place + 1] - grid[place]) == pytest.approx(coefficient, abs=1e-5)
-    np.testing.assert_allclose(times(25, shift=3.0)[[1, 2, 3, -3, -2, -1]], [0.013699, 0.028169, 0.043478, 0.793103, 0.888889, 1],
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        times(25, shift=3.0)[[1, 2, 3, -3, -2, -1]],
+        [0.013699, 0.028169, 0.043478, 0.793103, 0.888889, 1],
+        atol=1e-6,
+    )
 
 
-# -- closed forms ----------------------------------------------------------------------------------------------------
+# -- closed forms ----------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_euler_on_the_exact_field_lands_on_the_codes(steps):
@@ -81,7 +104,9 @@ def test_euler_on_the_exact_field_lands_on_the_codes(steps):
     def velocity(x, t):
         return (mu - x) / (1 - t.reshape(-1, 1, 1, 1))
 
-    *_, x = euler(velocity, np.random.default_rng(0).standard_normal((2, 3, 2, 5)).astype(np.float32), steps)
+    *_, x = euler(
+        velocity, np.random.default_rng(0).standard_normal((2, 3, 2, 5)).astype(np.float32), steps
+    )
     np.testing.assert_allclose(x.numpy(), mu.numpy(), atol=2e-6)
     assert (decode(x.numpy(), codes) == labels).all()
 
@@ -93,7 +118,7 @@ def test_the_orders_of_convergence(name, order):
     method = (lambda *given: heun(*given, reuse=True)) if name == "reuse" else METHODS[name]
     errors = [abs(run(method(toy(3.5), start(), steps))[-1] - exact) for steps in (4, 8, 16)]
     for coarse, fine in zip(errors, errors[1:]):
-        assert 0.75 * 2 ** order < coarse / fine < 1.5 * 2 ** order, errors
+        assert 0.75 * 2**order < coarse / fine < 1.5 * 2**order, errors
 
 
 def test_shifted_and_even_times_lead_to_the_same_end():
@@ -101,10 +126,18 @@ def test_shifted_and_even_times_lead_to_the_same_end():
     np.testing.assert_allclose(ends, 0.95 - 0.25 * np.exp(-1.5), atol=3e-4)
 
 
-# -- what is called, and when ----------------------------------------------------------------------------------------
+# -- what is called, and when ----------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, expected", [("euler", [0, 0.25, 0.5, 0.75]), ("adams2", [0, 0.25, 0.5, 0.75]),
-                                            ("heun", [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]), ("reuse", [0, 0.25, 0.5, 0.75])])
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("euler", [0, 0.25, 0.5, 0.75]),
+        ("adams2", [0, 0.25, 0.5, 0.75]),
+        ("heun", [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]),
+        ("reuse", [0, 0.25, 0.5, 0.75]),
+    ],
+)
 def test_the_velocity_sees_one_time_per_picture(name, expected):
     seen = []
 
@@ -130,7 +163,7 @@ def test_a_picture_does_not_depend_on_its_batch():
     x = np.random.default_rng(1).standard_normal((3, 1)).astype(np.float32)
     together = [state.numpy() for state in adams2(toy(3.5), x, 6)]
     for i in range(3):
-        alone = [state.numpy() for state in adams2(toy(3.5), x[i:i + 1], 6)]
+        alone = [state.numpy() for state in adams2(toy(3.5), x[i : i + 1], 6)]
         assert all(abs(a[0] - b[i]).max() < 1e-6 for a, b in zip(alone, together))
 
 
@@ -140,14 +173,22 @@ def test_no_gradient_is_kept():
     assert x.is_stop_grad()
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: times(0), "from 1 on"), (lambda: times(2.5), "whole number"), (lambda: times(3, shift=0.0), "above 0"),
-    (lambda: times(3, shift=float("inf")), "shift inf; expected a finite number"), (lambda: times(3, shift=float("nan")), "shift nan"),
-    (lambda: euler(None, start(), [0.0, float("inf")]), "expected at least two, increasing"),
-    (lambda: times(3, last=1.0), "between 0 and 1"), (lambda: euler(None, start(), 0), "from 1 on"),
-    (lambda: heun(None, start(), True), "from 1"),
-    (lambda: adams2(None, start(), [0.0, 0.5, 0.5]), "increasing"), (lambda: euler(None, start(), [1.0]), "at least two"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: times(0), "from 1 on"),
+        (lambda: times(2.5), "whole number"),
+        (lambda: times(3, shift=0.0), "above 0"),
+        (lambda: times(3, shift=float("inf")), "shift inf; expected a finite number"),
+        (lambda: times(3, shift=float("nan")), "shift nan"),
+        (lambda: euler(None, start(), [0.0, float("inf")]), "expected at least two, increasing"),
+        (lambda: times(3, last=1.0), "between 0 and 1"),
+        (lambda: euler(None, start(), 0), "from 1 on"),
+        (lambda: heun(None, start(), True), "from 1"),
+        (lambda: adams2(None, start(), [0.0, 0.5, 0.5]), "increasing"),
+        (lambda: euler(None, start(), [1.0]), "at least two"),
+    ],
+)
 def test_wrong_arguments_are_refused_before_any_step(call, words):
     with pytest.raises(ValueError, match=words):
         call()

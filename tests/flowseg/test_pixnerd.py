@@ -15,8 +15,16 @@ from jseg.parity.stand_in import fill
 from jseg.runtime import jt
 
 # The network of pixnerd_small.npz.
-SMALL = dataclasses.replace(NETWORKS["pixnerd-L/16"], hidden_size=64, heads=4, depth=2, pixel_blocks=1, pixel_channels=16, patch=8,
-                            classes=10)
+SMALL = dataclasses.replace(
+    NETWORKS["pixnerd-L/16"],
+    hidden_size=64,
+    heads=4,
+    depth=2,
+    pixel_blocks=1,
+    pixel_channels=16,
+    patch=8,
+    classes=10,
+)
 FED = dataclasses.replace(SMALL, source="noise")
 
 
@@ -49,12 +57,19 @@ def worst(found, expected):
     return max(difference(a, b) for a, b in zip(found, expected) if np.abs(b).max() > 1e-6)
 
 
-# Against the official class -------------------------------------------------------------------------------------------
+# Against the official class
+# -------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, official, tensors, parameters", [("pixnerd-L/16", "L/16", 282, 452113795),
-                                                                  ("pixnerd-XL/16", "XL/16", 336, 700589219)])
+
+@pytest.mark.parametrize(
+    "name, official, tensors, parameters",
+    [("pixnerd-L/16", "L/16", 282, 452113795), ("pixnerd-XL/16", "XL/16", 336, 700589219)],
+)
 def test_published_sizes_have_the_official_layout(name, official, tensors, parameters):
-    ours, theirs = layout_of(PixNerd(NETWORKS[name])), json.loads((GOLDEN / "pixnerd_layout.json").read_text())[official]
+    ours, theirs = (
+        layout_of(PixNerd(NETWORKS[name])),
+        json.loads((GOLDEN / "pixnerd_layout.json").read_text())[official],
+    )
     assert ours == theirs and len(ours) == tensors
     assert sum(int(np.prod(shape)) for shape in ours.values()) == parameters
 
@@ -79,34 +94,45 @@ def test_no_labels_are_the_null_class():
 
 def test_time_is_embedded_with_periods_up_to_ten():
     table = blocks.TimeEmbedding(8).table(jt.array(np.array([0, 0.5, 1], np.float32))).numpy()
-    np.testing.assert_allclose(table[1, [0, 1, 127, 128, 129, 255]],
-                               [0.8775825500, 0.8818212748, 0.9987044930, 0.4794255495, 0.4715837836, 0.0508855954], atol=1e-6)
+    np.testing.assert_allclose(
+        table[1, [0, 1, 127, 128, 129, 255]],
+        [0.8775825500, 0.8818212748, 0.9987044930, 0.4794255495, 0.4715837836, 0.0508855954],
+        atol=1e-6,
+    )
     np.testing.assert_allclose(table.sum(1), [128.0, 149.3833328, 161.9873232], atol=1e-3)
 
 
 def test_turns_stretch_each_axis_over_sixteen():
     cosines, sines = (table.astype(np.float64) for table in blocks.turn_tables(16, 16, 64))
-    angles = np.arctan2(sines[:, 1::2], cosines[:, 1::2])                                  # of a pair: minus, plus
+    angles = np.arctan2(sines[:, 1::2], cosines[:, 1::2])  # of a pair: minus, plus
     np.testing.assert_allclose(angles[1, :6], [1.0666667, 0, 0.5998308, 0, 0.3373096, 0], atol=1e-6)
-    np.testing.assert_allclose(angles[16, :6], [0, 1.0666667, 0, 0.5998308, 0, 0.3373096], atol=1e-6)
+    np.testing.assert_allclose(
+        angles[16, :6], [0, 1.0666667, 0, 0.5998308, 0, 0.3373096], atol=1e-6
+    )
     np.testing.assert_allclose([cosines[17, 0], -sines[17, 0]], [0.4830455, 0.8755953], atol=1e-6)
     wide, _ = blocks.turn_tables(2, 16, 64)
     np.testing.assert_allclose(wide[:16], cosines[:16], atol=1e-7)
-    np.testing.assert_allclose(wide[16], cosines[240], atol=1e-6)                          # both lie at x = 0, y = 16
+    np.testing.assert_allclose(wide[16], cosines[240], atol=1e-6)  # both lie at x = 0, y = 16
     assert np.array_equal(blocks.turn_tables(1, 1, 16)[0], np.ones((1, 16)))
 
 
 def test_places_in_a_patch_are_the_official_table():
     table = blocks.place_table(16, 8).astype(np.float64)
     assert table.shape == (256, 64)
-    np.testing.assert_allclose([table.sum(), (table ** 2).sum()], [339.4103072, 2195.388755], rtol=1e-6)
+    np.testing.assert_allclose(
+        [table.sum(), (table**2).sum()], [339.4103072, 2195.388755], rtol=1e-6
+    )
     np.testing.assert_allclose(table[0, :10], [1] * 9 + [0.4336283], atol=1e-6)
     np.testing.assert_allclose(table[1, [8, 9, 63]], [0.9714900, 0.4212656, -0.0016081], atol=1e-6)
     np.testing.assert_allclose(table[16, 1], 0.9714900, atol=1e-6)
-    np.testing.assert_allclose(table[255, [1, 8, 9, 63]], [-0.9009687, -0.9009687, 0.3519954, 0.0153846], atol=1e-6)
+    np.testing.assert_allclose(
+        table[255, [1, 8, 9, 63]], [-0.9009687, -0.9009687, 0.3519954, 0.0153846], atol=1e-6
+    )
 
 
-# The parts against formulas -------------------------------------------------------------------------------------------
+# The parts against formulas
+# -------------------------------------------------------------------------------------------
+
 
 def test_turning_keeps_lengths_and_its_gradient_turns_back():
     rng = np.random.default_rng(0)
@@ -119,7 +145,7 @@ def test_turning_keeps_lengths_and_its_gradient_turns_back():
     np.testing.assert_allclose(turned.numpy(), expected, atol=1e-6)
     back = jt.grad((turned * jt.array(g)).sum(), x).numpy()
     np.testing.assert_allclose((back * x.numpy()).sum(), (g * expected).sum(), rtol=1e-4)
-    np.testing.assert_allclose((back ** 2).sum(-1), (g ** 2).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose((back**2).sum(-1), (g**2).sum(-1), rtol=1e-4)
 
 
 def test_splitting_puts_gradients_together_where_some_are_missing():
@@ -141,20 +167,30 @@ def test_generated_columns_have_unit_length_and_zero_ones_no_nan():
 def test_patches_are_taken_apart_and_put_together():
     x = np.arange(2 * 3 * 16 * 24, dtype=np.float32).reshape(2, 3, 16, 24)
     rows, pixels = pixnerd.patch_rows(jt.array(x), 8).numpy(), pixnerd.pixel_rows(jt.array(x), 8)
-    assert np.array_equal(rows[1, 4], x[1, :, 8:, 8:16].reshape(-1))                       # channel by channel, then row by row
+    assert np.array_equal(
+        rows[1, 4], x[1, :, 8:, 8:16].reshape(-1)
+    )  # channel by channel, then row by row
     assert np.array_equal(pixels.numpy()[6 + 4], x[1, :, 8:, 8:16].reshape(3, 64).T)
     assert np.array_equal(pixnerd.from_pixel_rows(pixels, 16, 24, 8).numpy(), x)
 
 
-# A network of ours ----------------------------------------------------------------------------------------------------
+# A network of ours
+# --------------------------------------------------------------------------------------------------
+
 
 def test_a_fresh_network_does_nothing_and_is_initialised_as_the_official_one():
     _, x, t = inputs()
     network = PixNerd(SMALL)
     assert SMALL.source == "image" and np.abs(output(network, x, t)).max() == 0
     spread = {name: float(np.abs(v.numpy()).max()) for name, v in network.state_dict().items()}
-    assert spread["s_embedder.proj.bias"] == 0 and 0.9 < spread["s_embedder.proj.weight"] / np.sqrt(6 / (192 + 64)) <= 1
-    assert 0.9 < spread["blocks.0.attn.qkv.weight"] * 8 <= 1 and 0.9 < spread["blocks.2.param_generator1.0.weight"] * 8 <= 1
+    assert (
+        spread["s_embedder.proj.bias"] == 0
+        and 0.9 < spread["s_embedder.proj.weight"] / np.sqrt(6 / (192 + 64)) <= 1
+    )
+    assert (
+        0.9 < spread["blocks.0.attn.qkv.weight"] * 8 <= 1
+        and 0.9 < spread["blocks.2.param_generator1.0.weight"] * 8 <= 1
+    )
     assert abs(network.y_embedder.embedding_table.weight.numpy().std() - 0.02) < 0.003
 
 
@@ -162,8 +198,11 @@ def test_a_patch_sees_others_through_tokens_only():
     _, x, t = inputs(1)
     network, changed = small(), x.numpy().copy()
     changed[:, :, 24:, 40:] += 1
-    assert np.abs(output(network, x, t) - output(network, jt.array(changed), t))[:, :, :8, :8].max() > 1e-4
-    network.s_embedder.proj.weight.assign(jt.zeros([64, 192]))                             # tokens no longer see the picture
+    assert (
+        np.abs(output(network, x, t) - output(network, jt.array(changed), t))[:, :, :8, :8].max()
+        > 1e-4
+    )
+    network.s_embedder.proj.weight.assign(jt.zeros([64, 192]))  # tokens no longer see the picture
     difference_ = np.abs(output(network, x, t) - output(network, jt.array(changed), t))
     assert difference_[:, :, :24].max() == 0 and difference_[:, :, 24:, 40:].max() > 1e-4
 
@@ -184,7 +223,7 @@ def test_recompute_gives_the_same_gradients_also_in_chunks(monkeypatch):
     plain = gradients(network, x, t)
     network.recompute = True
     assert worst(gradients(network, x, t), plain) < 1e-5
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())          # of 48 patches
+    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())  # of 48 patches
     assert worst(gradients(network, x, t), plain) < 1e-5
 
 
@@ -193,7 +232,11 @@ def test_chunks_change_no_output(monkeypatch):
     network, runs = small(), []
     whole = output(network, x, t)
     execute = pixnerd.Field.execute
-    monkeypatch.setattr(pixnerd.Field, "execute", lambda self, s, *rest: (runs.append(s.shape[0]), execute(self, s, *rest))[1])
+    monkeypatch.setattr(
+        pixnerd.Field,
+        "execute",
+        lambda self, s, *rest: (runs.append(s.shape[0]), execute(self, s, *rest))[1],
+    )
     monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())
     assert difference(output(network, x, t), whole) < 1e-6 and runs == [20, 20, 8]
 
@@ -203,20 +246,29 @@ def test_tokens_can_be_tapped_for_alignment():
     network = small()
     velocity, tokens = network(x, t, tap=1)
     assert list(tokens.shape) == [2, 24, 64] and difference(velocity, output(network, x, t)) < 1e-6
-    reached = jt.grad((tokens * tokens).sum(), [network.blocks[0].mlp.w2.weight, network.s_embedder.proj.weight])
+    reached = jt.grad(
+        (tokens * tokens).sum(), [network.blocks[0].mlp.w2.weight, network.s_embedder.proj.weight]
+    )
     assert all(np.abs(gradient.numpy()).max() > 0 for gradient in reached)
     with pytest.raises(ValueError, match="blocks 1 to 2"):
         network(x, t, tap=3)
 
 
-# With the picture fed in ----------------------------------------------------------------------------------------------
+# With the picture fed in
+# ----------------------------------------------------------------------------------------------
+
 
 def test_layers_for_the_picture_exist_where_it_is_fed_in_and_start_at_zero():
     _, x, t = inputs()
     network, plain = PixNerd(FED), small()
     assert set(network.state_dict()) - set(plain.state_dict()) == set(pixnerd.PICTURE_LAYERS)
-    assert all(np.abs(network.state_dict()[name].numpy()).max() == 0 for name in pixnerd.PICTURE_LAYERS)
-    load_into(network, {**{name: v.numpy() for name, v in network.state_dict().items()}, **fill(layout_of(plain))})
+    assert all(
+        np.abs(network.state_dict()[name].numpy()).max() == 0 for name in pixnerd.PICTURE_LAYERS
+    )
+    load_into(
+        network,
+        {**{name: v.numpy() for name, v in network.state_dict().items()}, **fill(layout_of(plain))},
+    )
     assert difference(output(network, x, t, x * 2), output(plain, x, t)) < 1e-6
 
 
@@ -242,7 +294,11 @@ def test_gradients_with_a_picture_are_those_without_recompute(monkeypatch):
     network.recompute = True
     monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())
     assert worst(gradients(network, x, t, x * 0.5), plain) < 1e-5
-    assert all(np.abs(gradient).max() > 0 for name, gradient in zip(network.state_dict(), plain[2:]) if "c_embedder" in name)
+    assert all(
+        np.abs(gradient).max() > 0
+        for name, gradient in zip(network.state_dict(), plain[2:])
+        if "c_embedder" in name
+    )
 
 
 def test_a_picture_that_is_the_source_is_refused_as_an_input():
@@ -255,7 +311,9 @@ def test_a_picture_that_is_the_source_is_refused_as_an_input():
         PixNerd(SMALL)(x, t, x)
     with pytest.raises(ValueError, match="starts from the picture"):
         PixNerd(SMALL).condition(x)
-    blind = dataclasses.replace(SMALL, source="image+noise", image_input=False)            # possible, but poor
+    blind = dataclasses.replace(
+        SMALL, source="image+noise", image_input=False
+    )  # possible, but poor
     assert layout_of(PixNerd(blind)) == layout_of(PixNerd(SMALL))
     with pytest.raises(ValueError, match="without image_input"):
         PixNerd(blind)(x, t, x)
@@ -266,28 +324,49 @@ def test_a_picture_that_is_the_source_is_refused_as_an_input():
 def test_what_does_not_fit_is_told_in_one_line():
     _, x, t = inputs()
     network, fed = PixNerd(SMALL), PixNerd(FED)
-    for call, said in ((lambda: network(x[:, :, :30], t), r"x_t of shape \[2, 3, 30, 48\].*multiples of 8"),
-                       (lambda: network(x[:, :2], t), "x_t of shape"), (lambda: network(x, t[:1]), r"times of shape \[1\]; expected \[2\]"),
-                       (lambda: network(x, t, labels=[0, 11]), "labels .*0 to 10"), (lambda: network(x, t, labels=[0.5, 1]), "labels"),
-                       (lambda: fed(x, t), "no image given.*'noise'"), (lambda: fed(x, t, x[:1]), "1 pictures"),
-                       (lambda: fed(x, t, x[:, :, :, :32]), "16 patches"), (lambda: fed(x, t, x[:, :, :, :30]), "image of shape")):
+    for call, said in (
+        (lambda: network(x[:, :, :30], t), r"x_t of shape \[2, 3, 30, 48\].*multiples of 8"),
+        (lambda: network(x[:, :2], t), "x_t of shape"),
+        (lambda: network(x, t[:1]), r"times of shape \[1\]; expected \[2\]"),
+        (lambda: network(x, t, labels=[0, 11]), "labels .*0 to 10"),
+        (lambda: network(x, t, labels=[0.5, 1]), "labels"),
+        (lambda: fed(x, t), "no image given.*'noise'"),
+        (lambda: fed(x, t, x[:1]), "1 pictures"),
+        (lambda: fed(x, t, x[:, :, :, :32]), "16 patches"),
+        (lambda: fed(x, t, x[:, :, :, :30]), "image of shape"),
+    ):
         with pytest.raises(ValueError, match=said) as caught:
             call()
         assert "\n" not in str(caught.value)
 
 
-# Configurations and files ---------------------------------------------------------------------------------------------
+# Configurations and files
+# ---------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_presets_are_complete(name):
     config = NETWORKS[name]
     assert config.source == "image" and not config.sees_image and config.codes == "kronecker"
     assert config.width % config.patch == 0 and config.height % config.patch == 0
-    assert sum(v.numel() for v in PixNerd(config).state_dict().values()) < {"small": 3e6, "tiny": 2e5}.get(name, 1e9)
+    assert sum(v.numel() for v in PixNerd(config).state_dict().values()) < {
+        "small": 3e6,
+        "tiny": 2e5,
+    }.get(name, 1e9)
 
 
-@pytest.mark.parametrize("wrong", [{"source": "picture"}, {"heads": 3}, {"hidden_size": 20, "heads": 2}, {"patch": 0}, {"labels": 1},
-                                   {"pixel_blocks": 0}, {"classes": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": "picture"},
+        {"heads": 3},
+        {"hidden_size": 20, "heads": 2},
+        {"patch": 0},
+        {"labels": 1},
+        {"pixel_blocks": 0},
+        {"classes": -1},
+    ],
+)
 def test_configurations_that_do_not_fit_together_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         dataclasses.replace(SMALL, **wrong)
@@ -308,10 +387,19 @@ def test_files_carry_the_configuration(tmp_path):
 @pytest.fixture(scope="module")
 def lightning(tmp_path_factory):
     """A file as PixNerd's trainer writes it."""
-    path, state = tmp_path_factory.mktemp("files") / "epoch=1-step=2.ckpt", fill(layout_of(PixNerd(SMALL)))
-    tree = {"state_dict": {**{f"denoiser.{name}": value + 1 for name, value in state.items()},
-                           **{f"ema_denoiser.{name}": value for name, value in state.items()},
-                           "diffusion_trainer.proj.0.0.weight": np.zeros((4, 4), np.float32)}, "epoch": 1, "global_step": 2}
+    path, state = (
+        tmp_path_factory.mktemp("files") / "epoch=1-step=2.ckpt",
+        fill(layout_of(PixNerd(SMALL))),
+    )
+    tree = {
+        "state_dict": {
+            **{f"denoiser.{name}": value + 1 for name, value in state.items()},
+            **{f"ema_denoiser.{name}": value for name, value in state.items()},
+            "diffusion_trainer.proj.0.0.weight": np.zeros((4, 4), np.float32),
+        },
+        "epoch": 1,
+        "global_step": 2,
+    }
     path.write_bytes(pickle.dumps(tree))
     return path
 

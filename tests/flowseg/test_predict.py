@@ -23,17 +23,25 @@ from jseg.runtime import jt
 NOISY = dataclasses.replace(TINY, source="noise")
 
 
-# A network that knows the answer ------------------------------------------------------------------------------------
+# A network that knows the answer
+# ------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("method, steps", [("euler", 1), ("euler", 3), ("heun", 2), ("adams2", 3)])
 def test_a_window_is_segmented_at_once(method, steps):
     network, (picture, label) = Knowing(), scene(0)
     found = Segmenter(network, steps, method).segment(picture)
     assert found.dtype == np.int32 and np.array_equal(found, label)
-    assert network.shapes == [(1, 3, 32, 48)] * (2 * steps - 1 if method == "heun" else steps) and not network.training
+    assert (
+        network.shapes == [(1, 3, 32, 48)] * (2 * steps - 1 if method == "heun" else steps)
+        and not network.training
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"overlap": 0}, {"overlap": 0.9}, {"batch_size": 3}, {"mirror": True, "batch_size": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"overlap": 0}, {"overlap": 0.9}, {"batch_size": 3}, {"mirror": True, "batch_size": 4}],
+)
 def test_larger_pictures_are_covered_by_windows(options):
     network, (picture, label) = Knowing(), scene(1, 130, 75)
     segmenter = Segmenter(network, 1, scale=None, **options)
@@ -42,11 +50,15 @@ def test_larger_pictures_are_covered_by_windows(options):
     assert max(shape[0] for shape in network.shapes) <= options.get("batch_size", 1)
 
 
-@pytest.mark.parametrize("width, height", [(48, 33), (96, 64), (150, 40), (20, 90), (8, 8), (8, 200)])
+@pytest.mark.parametrize(
+    "width, height", [(48, 33), (96, 64), (150, 40), (20, 90), (8, 8), (8, 200)]
+)
 def test_any_size_comes_back_in_its_own(width, height):
     picture, label = scene(2, width, height)
     found = Segmenter(Knowing(), 1).segment(picture)
-    assert found.shape == (height, width) and (found == label).mean() > 0.7          # borders are blurred by the resizing
+    assert (
+        found.shape == (height, width) and (found == label).mean() > 0.7
+    )  # borders are blurred by the resizing
 
 
 def test_a_closer_look_takes_more_windows():
@@ -73,22 +85,42 @@ def test_probabilities_are_those_of_the_codes_and_their_largest_is_the_label():
 
 
 def test_mirror_images_are_averaged_where_they_belong():
-    """By a network that finds class 1 in the left half of whatever it sees, and class 2 on the right."""
-    halves = Knowing(classify=lambda picture, start: np.broadcast_to(np.where(np.arange(48) < 24, 1, 2), (len(picture), 32, 48)))
+    """By a network that finds class 1 in the left half of whatever it sees, and class 2 on the
+    right.
+    """
+    halves = Knowing(
+        classify=lambda picture, start: np.broadcast_to(
+            np.where(np.arange(48) < 24, 1, 2), (len(picture), 32, 48)
+        )
+    )
     picture, _ = scene(5)
-    plain, mirrored = (Segmenter(halves, 1, mirror=mirror).probabilities(picture) for mirror in (False, True))
+    plain, mirrored = (
+        Segmenter(halves, 1, mirror=mirror).probabilities(picture) for mirror in (False, True)
+    )
     np.testing.assert_allclose(mirrored, (plain + plain[:, :, ::-1]) / 2, atol=1e-6)
     assert not np.allclose(mirrored, plain, atol=0.1)
 
 
 def test_probabilities_are_averaged_and_never_codes():
-    """Two noises, two classes: between their codes lies a third, which a mean of codes would give."""
+    """Two noises, two classes: between their codes lies a third, which a mean of codes would
+    give.
+    """
     config = dataclasses.replace(NOISY, labels=27, codes="grid")
     codes = class_codes(27, "grid")
     first, second, between = 0, 26, 13
     np.testing.assert_allclose((codes[first] + codes[second]) / 2, codes[between], atol=1e-12)
-    network = Knowing(config, lambda picture, start: np.where(start[:, 0, :1, :1] > 0, first, second).repeat(32, 1).repeat(48, 2))
-    seeds = [next(seed for seed in range(99) if (normal(seed, "x", "0-0", (3, 32, 48))[0, 0, 0] > 0) == up) for up in (True, False)]
+    network = Knowing(
+        config,
+        lambda picture, start: (
+            np.where(start[:, 0, :1, :1] > 0, first, second).repeat(32, 1).repeat(48, 2)
+        ),
+    )
+    seeds = [
+        next(
+            seed for seed in range(99) if (normal(seed, "x", "0-0", (3, 32, 48))[0, 0, 0] > 0) == up
+        )
+        for up in (True, False)
+    ]
     picture, _ = scene(6)
     alone = [Segmenter(network, 1, seeds=[seed]).probabilities(picture) for seed in seeds]
     assert [one.argmax(0).flat[0] for one in alone] == [first, second]
@@ -97,14 +129,20 @@ def test_probabilities_are_averaged_and_never_codes():
     assert set(np.unique(both.segment(picture))) <= {first, second}
 
 
-# A PixNerd ----------------------------------------------------------------------------------------------------------
+# A PixNerd
+# --------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def noisy():
     return random_network(NOISY)
 
 
-@pytest.mark.parametrize("grid, shift", [([0, 1 / 3, 2 / 3, 1], 1.0), ([0, 1 / 9, 1 / 3, 1], 4.0)], ids=["even", "shifted"])
+@pytest.mark.parametrize(
+    "grid, shift",
+    [([0, 1 / 3, 2 / 3, 1], 1.0), ([0, 1 / 9, 1 / 3, 1], 4.0)],
+    ids=["even", "shifted"],
+)
 def test_a_network_s_flow_is_euler_s_from_its_source(noisy, grid, shift):
     picture, _ = scene(7)
     image = to_signed(picture)[None]
@@ -121,7 +159,12 @@ def test_a_network_s_flow_is_euler_s_from_its_source(noisy, grid, shift):
 def test_noise_depends_on_the_name_and_nothing_else(noisy):
     picture, _ = scene(8, 100, 60)
     first = Segmenter(noisy, 2).probabilities(picture, "a")
-    for options, stem, same in (({}, "a", True), ({"batch_size": 3}, "a", True), ({}, "b", False), ({"seeds": [1]}, "a", False)):
+    for options, stem, same in (
+        ({}, "a", True),
+        ({"batch_size": 3}, "a", True),
+        ({}, "b", False),
+        ({"seeds": [1]}, "a", False),
+    ):
         again = Segmenter(noisy, 2, **options).probabilities(picture, stem)
         assert np.allclose(again, first, atol=1e-4) == same, (options, stem)
     assert np.array_equal(Segmenter(noisy, 2).probabilities(picture, "a"), first)
@@ -134,15 +177,26 @@ def test_from_a_file_and_deterministic_without_noise(tmp_path):
     segmenter = Segmenter.from_file(tmp_path / "flowseg.safetensors", steps=2, device="cpu")
     found = segmenter.segment(picture)
     assert len(np.unique(found)) > 1 and segmenter.window == (48, 32)
-    assert np.array_equal(found, segmenter.segment(picture, "another")) and np.array_equal(found, Segmenter(network, 2).segment(picture))
+    assert np.array_equal(found, segmenter.segment(picture, "another")) and np.array_equal(
+        found, Segmenter(network, 2).segment(picture)
+    )
 
 
 def test_a_file_s_flow_takes_the_times_that_it_was_trained_at_unless_told_otherwise(tmp_path):
     path, state = tmp_path / "flowseg.safetensors", random_network().state_dict()
-    for settings, shift in (({"shift": 4}, 4.0), ({}, 1.0), ({"shift": None}, 1.0), ({"shift": "x"}, 1.0), ({"shift": -1}, 1.0)):
+    for settings, shift in (
+        ({"shift": 4}, 4.0),
+        ({}, 1.0),
+        ({"shift": None}, 1.0),
+        ({"shift": "x"}, 1.0),
+        ({"shift": -1}, 1.0),
+    ):
         save(path, state, TINY, settings=settings)
         assert trained_shift(path) == shift
-        found = [Segmenter.from_file(path, 3, "cpu", **options).times for options in ({}, {"shift": 1.0}, {"shift": 2.0})]
+        found = [
+            Segmenter.from_file(path, 3, "cpu", **options).times
+            for options in ({}, {"shift": 1.0}, {"shift": 2.0})
+        ]
         for times, expected in zip(found, (shift, 1.0, 2.0)):
             np.testing.assert_allclose(times, [0, 1 / (1 + 2 * expected), 2 / (2 + expected), 1])
 
@@ -153,21 +207,39 @@ def test_the_gradient_still_reaches_a_network_that_segmented(noisy):
     assert not noisy.final_layer.linear.weight.is_stop_grad()
 
 
-# What is refused ----------------------------------------------------------------------------------------------------
+# What is refused
+# --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options, words", [
-    ({"steps": 0}, "from 1 on"), ({"shift": 0}, "above 0"), ({"method": "rk4"}, "choose one of euler, heun, adams2"),
-    ({"seeds": []}, "expected one"),
-    ({"seeds": [1, 1]}, "different"), ({"seeds": [-1]}, "from 0 on"), ({"seeds": [0, 1]}, "starts from the picture alone"),
-    ({"scale": 0.5}, "expected 1"), ({"overlap": 1}, "below 1"), ({"batch_size": 0}, "1 or more")])
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"steps": 0}, "from 1 on"),
+        ({"shift": 0}, "above 0"),
+        ({"method": "rk4"}, "choose one of euler, heun, adams2"),
+        ({"seeds": []}, "expected one"),
+        ({"seeds": [1, 1]}, "different"),
+        ({"seeds": [-1]}, "from 0 on"),
+        ({"seeds": [0, 1]}, "starts from the picture alone"),
+        ({"scale": 0.5}, "expected 1"),
+        ({"overlap": 1}, "below 1"),
+        ({"batch_size": 0}, "1 or more"),
+    ],
+)
 def test_options_that_cannot_be_meant(options, words):
     with pytest.raises(ValueError, match=words):
         Segmenter(Knowing(), **options)
 
 
-@pytest.mark.parametrize("picture, words", [
-    (np.zeros((32, 48), np.uint8), r"shape \[32, 48\]"), (np.zeros((32, 48, 4), np.uint8), "expected uint8"),
-    (np.zeros((32, 48, 3), np.float32), "float32; expected uint8"), (np.zeros((7, 48, 3), np.uint8), "48x7; expected at least 8x8")])
+@pytest.mark.parametrize(
+    "picture, words",
+    [
+        (np.zeros((32, 48), np.uint8), r"shape \[32, 48\]"),
+        (np.zeros((32, 48, 4), np.uint8), "expected uint8"),
+        (np.zeros((32, 48, 3), np.float32), "float32; expected uint8"),
+        (np.zeros((7, 48, 3), np.uint8), "48x7; expected at least 8x8"),
+    ],
+)
 def test_pictures_that_cannot_be_segmented(picture, words):
     for call in (Segmenter(Knowing()).segment, Segmenter(Knowing()).probabilities):
         with pytest.raises(ValueError, match=words):
@@ -176,9 +248,15 @@ def test_pictures_that_cannot_be_segmented(picture, words):
 
 def test_weights_of_other_networks_are_called_by_their_name(tmp_path):
     from jseg.ldm.presets import UNETS
-    for config, words in ((UNETS["tiny"], "a network described by UNetConfig"), (None, "without a network's description")):
+
+    for config, words in (
+        (UNETS["tiny"], "a network described by UNetConfig"),
+        (None, "without a network's description"),
+    ):
         save(tmp_path / "other.npz", {"w": np.zeros(2, np.float32)}, config)
-        with pytest.raises(CheckpointError, match=words + "; expected a file that train_flowseg wrote"):
+        with pytest.raises(
+            CheckpointError, match=words + "; expected a file that train_flowseg wrote"
+        ):
             network_config(tmp_path / "other.npz")
     save(tmp_path / "half.npz", {"w": np.zeros(2, np.float32)}, TINY)
     with pytest.raises(CheckpointError, match="missing"):
@@ -191,9 +269,15 @@ def test_classes_come_from_the_training_or_are_made_up(tmp_path):
     camvid, path = CLASS_SETS["camvid-11"], tmp_path / "weights.npz"
     save(path, {"w": np.zeros(2, np.float32)}, TINY, settings={"classes": stored_classes(camvid)})
     found = trained_classes(path, 11)
-    assert (found.name, found.names) == (camvid.name, camvid.names) and np.array_equal(found.palette, camvid.palette)
+    assert (found.name, found.names) == (camvid.name, camvid.names) and np.array_equal(
+        found.palette, camvid.palette
+    )
     assert trained_classes(path, 4).names == ("class 0", "class 1", "class 2", "class 3")
-    for settings in ({}, {"classes": 3}, {"classes": {"name": "x", "names": ["a"] * 4, "palette": [[300, 0, 0]] * 4}}):
+    for settings in (
+        {},
+        {"classes": 3},
+        {"classes": {"name": "x", "names": ["a"] * 4, "palette": [[300, 0, 0]] * 4}},
+    ):
         save(path, {"w": np.zeros(2, np.float32)}, TINY, settings=settings)
         assert trained_classes(path, 4).palette.shape == (4, 3)
     assert predict.STEPS == 10

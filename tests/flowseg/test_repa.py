@@ -13,7 +13,9 @@ WIDTH, PATCH = 10, 8
 def encoder():
     """A small DINOv2 of random positions, so that places differ."""
     dinov2 = Dinov2(ENCODER)
-    dinov2.pos_embed.assign(jt.array(np.random.default_rng(0).standard_normal((1, 10, 24)).astype(np.float32)))
+    dinov2.pos_embed.assign(
+        jt.array(np.random.default_rng(0).standard_normal((1, 10, 24)).astype(np.float32))
+    )
     return dinov2
 
 
@@ -23,10 +25,17 @@ def drawn(seed, *shape):
 
 def test_the_distance_is_one_minus_the_mean_cosine():
     a, b = drawn(1, 2, 6, 5), drawn(2, 2, 6, 5)
-    expected = np.mean([[1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(*pair)] for pair in zip(a, b)])
+    expected = np.mean(
+        [
+            [1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(*pair)]
+            for pair in zip(a, b)
+        ]
+    )
     assert distance(jt.array(a), jt.array(b)).item() == pytest.approx(expected, abs=1e-6)
     for factor, wanted in ((1, 0), (7, 0), (-3, 2), (1e-5, 0)):
-        assert distance(jt.array(a), jt.array(a * np.float32(factor))).item() == pytest.approx(wanted, abs=1e-5)
+        assert distance(jt.array(a), jt.array(a * np.float32(factor))).item() == pytest.approx(
+            wanted, abs=1e-5
+        )
 
 
 def test_tokens_of_length_zero_have_a_finite_gradient():
@@ -52,7 +61,11 @@ def test_the_encoder_sees_the_network_s_patches(encoder):
 
 
 def test_the_loss_is_added_with_its_weight_and_logged(encoder):
-    alignment, tokens, picture = Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7), jt.array(drawn(4, 2, 6, WIDTH)), drawn(5, 2, 3, 16, 24)
+    alignment, tokens, picture = (
+        Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7),
+        jt.array(drawn(4, 2, 6, WIDTH)),
+        drawn(5, 2, 3, 16, 24),
+    )
     before = {"loss": jt.array([2.0]), "fm": jt.array([1.0])}
     found = alignment(before, tokens, picture)
     w = {name: value.numpy().astype(np.float64) for name, value in alignment.state_dict().items()}
@@ -62,33 +75,58 @@ def test_the_loss_is_added_with_its_weight_and_logged(encoder):
         x = x / (1 + np.exp(-x)) if layer < 4 else x
     y = targets(encoder, picture, PATCH, 7).numpy().astype(np.float64)
     repa = (1 - (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).mean()
-    assert found["repa"].item() == pytest.approx(repa, abs=1e-5) and found["loss"].item() == pytest.approx(2 + repa / 2, abs=1e-5)
+    assert found["repa"].item() == pytest.approx(repa, abs=1e-5) and found[
+        "loss"
+    ].item() == pytest.approx(2 + repa / 2, abs=1e-5)
     assert found["fm"] is before["fm"] and set(before) == {"loss", "fm"}
 
 
 def test_gradients_reach_the_projection_and_the_tokens_and_no_encoder(encoder):
-    alignment, tokens = Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7), jt.array(drawn(6, 1, 6, WIDTH))
+    alignment, tokens = (
+        Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7),
+        jt.array(drawn(6, 1, 6, WIDTH)),
+    )
     assert {name: list(value.shape) for name, value in alignment.state_dict().items()} == {
-        "proj.0.0.weight": [10, 10], "proj.0.0.bias": [10], "proj.0.2.weight": [10, 10], "proj.0.2.bias": [10],
-        "proj.0.4.weight": [24, 10], "proj.0.4.bias": [24]}
+        "proj.0.0.weight": [10, 10],
+        "proj.0.0.bias": [10],
+        "proj.0.2.weight": [10, 10],
+        "proj.0.2.bias": [10],
+        "proj.0.4.weight": [24, 10],
+        "proj.0.4.bias": [24],
+    }
     loss = alignment({"loss": jt.zeros(1)}, tokens, drawn(7, 1, 3, 16, 24))["loss"]
-    assert all(np.abs(gradient.numpy()).max() > 0 for gradient in jt.grad(loss, [tokens] + alignment.parameters()))
+    assert all(
+        np.abs(gradient.numpy()).max() > 0
+        for gradient in jt.grad(loss, [tokens] + alignment.parameters())
+    )
     assert all(value.is_stop_grad() for value in encoder.parameters())
 
 
 def test_a_few_steps_bring_the_tokens_closer(encoder):
     from jseg.training.optimizer import AdamW, trainable
-    alignment, tokens, picture = Alignment(encoder, WIDTH, PATCH, 1.0, 24, 7), jt.array(drawn(8, 1, 6, WIDTH)), drawn(9, 1, 3, 16, 24)
+
+    alignment, tokens, picture = (
+        Alignment(encoder, WIDTH, PATCH, 1.0, 24, 7),
+        jt.array(drawn(8, 1, 6, WIDTH)),
+        drawn(9, 1, 3, 16, 24),
+    )
     optimizer, seen = AdamW(trainable(alignment), 1e-2), []
     for _ in range(30):
         loss = alignment({"loss": jt.zeros(1)}, tokens, picture)["loss"]
-        optimizer.step(dict(zip(optimizer.parameters, jt.grad(loss, list(optimizer.parameters.values())))))
+        optimizer.step(
+            dict(zip(optimizer.parameters, jt.grad(loss, list(optimizer.parameters.values()))))
+        )
         seen.append(loss.item())
     assert seen[-1] < 0.5 * seen[0]
 
 
-@pytest.mark.parametrize("height, tokens, words", [(20, 6, "24x20; expected multiples of the patch, 8"), (16, 5, "expected equal shapes")])
+@pytest.mark.parametrize(
+    "height, tokens, words",
+    [(20, 6, "24x20; expected multiples of the patch, 8"), (16, 5, "expected equal shapes")],
+)
 def test_what_does_not_match_is_told(encoder, height, tokens, words):
     with pytest.raises(ValueError, match="REPA: .*" + words):
         alignment = Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7)
-        alignment({"loss": jt.zeros(1)}, jt.array(drawn(1, 1, tokens, WIDTH)), drawn(2, 1, 3, height, 24))
+        alignment(
+            {"loss": jt.zeros(1)}, jt.array(drawn(1, 1, tokens, WIDTH)), drawn(2, 1, 3, height, 24)
+        )

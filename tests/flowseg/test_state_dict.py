@@ -1,5 +1,5 @@
-"""PixNerd's sizes are read from names and shapes, and a file of another size is answered with "
-  "the preset to give."""
+"""PixNerd's sizes are read from names and shapes, and a file of another size is answered with
+the preset to give."""
 
 import dataclasses
 import json
@@ -16,9 +16,7 @@ from jseg.flowseg.state_dict import another_size, pixnerd_config, pixnerd_shapes
 
 GOLDEN = {
     name: {key: tuple(shape) for key, shape in shapes.items()}
-    for name, shapes in json.loads(
-        (GOLDEN / "pixnerd_layout.json").read_text()
-    ).items()
+    for name, shapes in json.loads((GOLDEN / "pixnerd_layout.json").read_text()).items()
 }
 
 
@@ -110,6 +108,5 @@ def test_a_training_refuses_another_size_before_it_reads_the_data(tmp_path, caps
     assert code == 2 and message.count("\n") == 1 and not (tmp_path / "run").exists()
     assert (
         f"{tmp_path / 'small.npz'}: does not fit the network: this is small, the network is tiny: "
-        f"give --preset small"
-        in message
+        f"give --preset small" in message
     )

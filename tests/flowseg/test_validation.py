@@ -29,14 +29,19 @@ def test_a_network_that_knows_scores_one():
 
 
 def test_the_score_is_that_of_one_matrix_over_all_known_pixels():
-    """A network that never finds class 3 and calls it 0: intersections and unions are added up over the pictures."""
+    """A network that never finds class 3 and calls it 0: intersections and unions are added up over
+    the pictures.
+    """
     network = Knowing()
     network.classify = lambda picture, start: network.red(picture, start) % 3
     found = Validation(network, examples(), load, CLASS_SET, 1)()
     labels = np.concatenate([load(example)[1].ravel() for example in examples()])
     labels = labels[labels != 255]
     found_labels = labels % 3
-    iou = [((labels == k) & (found_labels == k)).sum() / ((labels == k) | (found_labels == k)).sum() for k in range(CLASSES)]
+    iou = [
+        ((labels == k) & (found_labels == k)).sum() / ((labels == k) | (found_labels == k)).sum()
+        for k in range(CLASSES)
+    ]
     assert found["miou"] == pytest.approx(np.mean(iou)) and iou[3] == 0
     assert found["accuracy"] == pytest.approx((labels == found_labels).mean())
 

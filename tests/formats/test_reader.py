@@ -1,4 +1,7 @@
-"""Files of other programs: read exactly, without their programs; damaged and hostile ones refused in one line, with nothing run."""
+"""Files of other programs: read exactly, without their programs; damaged and hostile ones refused
+in one line, with nothing run.
+"""
+
 import argparse
 import collections
 import functools
@@ -19,7 +22,13 @@ from support.places import GOLDEN
 from jseg.checkpoint import CheckpointError, load, load_config, save
 from jseg.ldm.presets import UNETS
 
-FILES = ("torch_zip.ckpt", "torch_legacy.pth", "library.safetensors", "numpy2.pkl", "jittor_vars.pkl")
+FILES = (
+    "torch_zip.ckpt",
+    "torch_legacy.pth",
+    "library.safetensors",
+    "numpy2.pkl",
+    "jittor_vars.pkl",
+)
 NO_TYPE_NAMES = {"jittor_vars.pkl": {"f32", "f16", "i32", "u8", "bool"}}
 
 
@@ -53,17 +62,30 @@ def refusal(path, **options):
 @functools.lru_cache(maxsize=None)
 def own_file(suffix):
     import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("own" + suffix)
-        save(path, own_state(), UNETS["tiny"], step=3, ema={"a.weight": np.full((2, 3), 5, np.float32)})
+        save(
+            path,
+            own_state(),
+            UNETS["tiny"],
+            step=3,
+            ema={"a.weight": np.full((2, 3), 5, np.float32)},
+        )
         return path.read_bytes()
 
 
 def own_state():
-    return {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.array([1.5, 2.5], np.float16), "n": np.arange(3)}
+    return {
+        "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "a.bias": np.array([1.5, 2.5], np.float16),
+        "n": np.arange(3),
+    }
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
+# Reading
+# --------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_other_programs_are_read_exactly(name, tmp_path):
@@ -71,7 +93,10 @@ def test_files_of_other_programs_are_read_exactly(name, tmp_path):
     names = NO_TYPE_NAMES.get(name, set(expected))
     path = written(tmp_path, (GOLDEN / name).read_bytes(), "no suffix at all")
     given = load(path)
-    assert_same({key: given[key] for key in expected if key in names}, {key: value for key, value in expected.items() if key in names})
+    assert_same(
+        {key: given[key] for key in expected if key in names},
+        {key: value for key, value in expected.items() if key in names},
+    )
     assert set(given) == names
     assert load_config(path) is None
 
@@ -79,26 +104,51 @@ def test_files_of_other_programs_are_read_exactly(name, tmp_path):
 @pytest.mark.parametrize("protocol", range(6))
 def test_pickles_of_arrays_in_every_protocol(protocol, tmp_path):
     rng = np.random.default_rng(1)
-    arrays = {"double": rng.standard_normal((3, 4)), "large": rng.standard_normal((60, 50)).astype(np.float32),
-              "fortran": np.asfortranarray(rng.standard_normal((40, 30))), "zero_d": np.array(2.5, np.float16), "empty": np.zeros((0, 3)),
-              "bool": np.array([True, False]), "backwards": np.arange(9)[::-2].copy(), "bytes": np.arange(256, dtype=np.uint8)}
+    arrays = {
+        "double": rng.standard_normal((3, 4)),
+        "large": rng.standard_normal((60, 50)).astype(np.float32),
+        "fortran": np.asfortranarray(rng.standard_normal((40, 30))),
+        "zero_d": np.array(2.5, np.float16),
+        "empty": np.zeros((0, 3)),
+        "bool": np.array([True, False]),
+        "backwards": np.arange(9)[::-2].copy(),
+        "bytes": np.arange(256, dtype=np.uint8),
+    }
     tree = {**arrays, "scalar": np.float32(3.5), "big_endian": np.arange(5, dtype=">i4")}
     given = load(written(tmp_path, pickle.dumps(collections.OrderedDict(tree), protocol)))
-    assert_same(given, {**arrays, "scalar": np.array(3.5, np.float32), "big_endian": np.arange(5, dtype=np.int32)})
+    assert_same(
+        given,
+        {**arrays, "scalar": np.array(3.5, np.float32), "big_endian": np.arange(5, dtype=np.int32)},
+    )
 
 
 def test_what_training_programs_store_beside_the_weights_is_harmless(tmp_path):
-    tree = {"state_dict": {"w": np.ones(2)}, "args": argparse.Namespace(lr=1e-4), "defaults": collections.defaultdict(list, {1: [2]}),
-            "milestones": collections.Counter("aab"), "set": {1, 2}, "frozen": frozenset([3]), "complex": 1 + 2j, "text": "é" * 9000,
-            "bytes": b"x" * 9000, "array": bytearray(b"y" * 9000), "long": 2 ** 200, "negative": -1, "float": 1e-300, "none": None,
-            ("a", 1): (True, [False])}
+    tree = {
+        "state_dict": {"w": np.ones(2)},
+        "args": argparse.Namespace(lr=1e-4),
+        "defaults": collections.defaultdict(list, {1: [2]}),
+        "milestones": collections.Counter("aab"),
+        "set": {1, 2},
+        "frozen": frozenset([3]),
+        "complex": 1 + 2j,
+        "text": "é" * 9000,
+        "bytes": b"x" * 9000,
+        "array": bytearray(b"y" * 9000),
+        "long": 2**200,
+        "negative": -1,
+        "float": 1e-300,
+        "none": None,
+        ("a", 1): (True, [False]),
+    }
     for protocol in range(2, 6):
         assert_same(load(written(tmp_path, pickle.dumps(tree, protocol))), {"w": np.ones(2)})
 
 
 def rezipped(change=lambda name, data: (name, data), compression=zipfile.ZIP_STORED):
     target = io.BytesIO()
-    with zipfile.ZipFile(GOLDEN / "torch_zip.ckpt") as source, zipfile.ZipFile(target, "w", compression) as archive:
+    with zipfile.ZipFile(GOLDEN / "torch_zip.ckpt") as source, zipfile.ZipFile(
+        target, "w", compression
+    ) as archive:
         for name in source.namelist():
             item = change(name, source.read(name))
             if item is not None:
@@ -117,16 +167,20 @@ def test_torch_archives_written_without_checksums(tmp_path):
     data = bytearray((GOLDEN / "torch_zip.ckpt").read_bytes())
     with zipfile.ZipFile(GOLDEN / "torch_zip.ckpt") as archive:
         for entry in archive.infolist():
-            data[entry.header_offset + 14:entry.header_offset + 18] = bytes(4)
+            data[entry.header_offset + 14 : entry.header_offset + 18] = bytes(4)
     position = data.find(b"PK\x01\x02")
     while position >= 0:
-        data[position + 16:position + 20] = bytes(4)
+        data[position + 16 : position + 20] = bytes(4)
         position = data.find(b"PK\x01\x02", position + 4)
     assert_same(load(written(tmp_path, bytes(data))), expected_arrays())
 
 
 def test_files_saved_from_a_gpu(tmp_path):
-    data = (GOLDEN / "torch_legacy.pth").read_bytes().replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")
+    data = (
+        (GOLDEN / "torch_legacy.pth")
+        .read_bytes()
+        .replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")
+    )
     assert data.count(b"torch.cuda") and data != (GOLDEN / "torch_legacy.pth").read_bytes()
     assert_same(load(written(tmp_path, data)), expected_arrays())
 
@@ -136,43 +190,117 @@ def test_compressed_npz(tmp_path):
     assert_same(load(tmp_path / "a.npz"), expected_arrays())
 
 
-# Where the weights are ----------------------------------------------------------------------------------------------
+# Where the weights are
+# ----------------------------------------------------------------------------------------------
+
 
 def one(value):
     return np.full(2, value, np.float32)
 
 
-UNDOTTED = {"model.net.0.w": one(1), "model.net.1.b": one(1), "model_ema.net0w": one(2), "model_ema.net1b": one(2),
-            "model_ema.decay": np.float32(0.9), "model_ema.num_updates": np.int32(5), "betas": one(0)}
+UNDOTTED = {
+    "model.net.0.w": one(1),
+    "model.net.1.b": one(1),
+    "model_ema.net0w": one(2),
+    "model_ema.net1b": one(2),
+    "model_ema.decay": np.float32(0.9),
+    "model_ema.num_updates": np.int32(5),
+    "betas": one(0),
+}
 CONVENTIONS = {
     # name: (tree, arrays with the moving average, arrays of the model); None: refused
     "flat": ({"w": one(1), "epoch": 3}, {"w": 1}, {"w": 1}),
     "state_dict": ({"state_dict": {"w": one(1)}, "epoch": 3}, {"w": 1}, {"w": 1}),
-    "entries": ({"model": {"w": one(1)}, "ema": {"w": one(2)}, "opt": {"m": one(9)}}, {"w": 2}, {"w": 1}),
-    "nested entries": ({"model": {"state_dict": {"w": one(1)}}, "ema": {"module": {"w": one(2)}}}, {"w": 2}, {"w": 1}),
-    "one unknown entry": ({"unet": {"w": one(1)}, "optimizer": {"state": {0: {"m": one(9)}}}}, {"w": 1}, {"w": 1}),
+    "entries": (
+        {"model": {"w": one(1)}, "ema": {"w": one(2)}, "opt": {"m": one(9)}},
+        {"w": 2},
+        {"w": 1},
+    ),
+    "nested entries": (
+        {"model": {"state_dict": {"w": one(1)}}, "ema": {"module": {"w": one(2)}}},
+        {"w": 2},
+        {"w": 1},
+    ),
+    "one unknown entry": (
+        {"unet": {"w": one(1)}, "optimizer": {"state": {0: {"m": one(9)}}}},
+        {"w": 1},
+        {"w": 1},
+    ),
     "several unknown entries": ({"first": {"w": one(1)}, "second": {"w": one(2)}}, None, None),
-    "data parallel": ({"module.a.w": one(1), "module.b": one(1)}, {"a.w": 1, "b": 1}, {"a.w": 1, "b": 1}),
-    "compiled inside": ({"a._orig_mod.w": one(1), "b": one(1)}, {"a.w": 1, "b": 1}, {"a.w": 1, "b": 1}),
+    "data parallel": (
+        {"module.a.w": one(1), "module.b": one(1)},
+        {"a.w": 1, "b": 1},
+        {"a.w": 1, "b": 1},
+    ),
+    "compiled inside": (
+        {"a._orig_mod.w": one(1), "b": one(1)},
+        {"a.w": 1, "b": 1},
+        {"a.w": 1, "b": 1},
+    ),
     "compiled and parallel": ({"_orig_mod.module.w": one(1)}, {"w": 1}, {"w": 1}),
-    "lightning": ({"state_dict": {"model.a.w": one(1), "model.b": one(1)}}, {"a.w": 1, "b": 1}, {"a.w": 1, "b": 1}),
-    "some under model": ({"model.w": one(1), "head": one(1)}, {"model.w": 1, "head": 1}, {"model.w": 1, "head": 1}),
-    "latent-diffusion": ({"state_dict": UNDOTTED}, {"model.net.0.w": 2, "model.net.1.b": 2, "betas": 0},
-                         {"model.net.0.w": 1, "model.net.1.b": 1, "betas": 0}),
-    "averaged first stage": ({"first_stage_model.enc.w": one(1), "first_stage_model.model_ema.encw": one(2), "x": one(0)},
-                             {"first_stage_model.enc.w": 2, "x": 0}, {"first_stage_model.enc.w": 1, "x": 0}),
-    "ema_ beside": ({"denoiser.w": one(1), "ema_denoiser.w": one(2), "proj.w": one(0)}, {"denoiser.w": 2, "proj.w": 0},
-                    {"denoiser.w": 1, "proj.w": 0}),
-    "PixNerd": ({"state_dict": {"denoiser.w": one(1), "ema_denoiser.w": one(2), "diffusion_trainer.proj.0.0.weight": one(0)}},
-                {"w": 2}, {"w": 1}),
-    "PixNerd's model": ({"state_dict": {"denoiser.w": one(1), "denoiser.b": one(1)}}, {"w": 1, "b": 1}, {"w": 1, "b": 1}),
+    "lightning": (
+        {"state_dict": {"model.a.w": one(1), "model.b": one(1)}},
+        {"a.w": 1, "b": 1},
+        {"a.w": 1, "b": 1},
+    ),
+    "some under model": (
+        {"model.w": one(1), "head": one(1)},
+        {"model.w": 1, "head": 1},
+        {"model.w": 1, "head": 1},
+    ),
+    "latent-diffusion": (
+        {"state_dict": UNDOTTED},
+        {"model.net.0.w": 2, "model.net.1.b": 2, "betas": 0},
+        {"model.net.0.w": 1, "model.net.1.b": 1, "betas": 0},
+    ),
+    "averaged first stage": (
+        {
+            "first_stage_model.enc.w": one(1),
+            "first_stage_model.model_ema.encw": one(2),
+            "x": one(0),
+        },
+        {"first_stage_model.enc.w": 2, "x": 0},
+        {"first_stage_model.enc.w": 1, "x": 0},
+    ),
+    "ema_ beside": (
+        {"denoiser.w": one(1), "ema_denoiser.w": one(2), "proj.w": one(0)},
+        {"denoiser.w": 2, "proj.w": 0},
+        {"denoiser.w": 1, "proj.w": 0},
+    ),
+    "PixNerd": (
+        {
+            "state_dict": {
+                "denoiser.w": one(1),
+                "ema_denoiser.w": one(2),
+                "diffusion_trainer.proj.0.0.weight": one(0),
+            }
+        },
+        {"w": 2},
+        {"w": 1},
+    ),
+    "PixNerd's model": (
+        {"state_dict": {"denoiser.w": one(1), "denoiser.b": one(1)}},
+        {"w": 1, "b": 1},
+        {"w": 1, "b": 1},
+    ),
     "PixNerd's average": ({"state_dict": {"ema_denoiser.w": one(2)}}, {"w": 2}, None),
     "ema. beside": ({"w": one(1), "ema.w": one(2)}, {"w": 2}, {"w": 1}),
-    "online and ema": ({"online_model.w": one(1), "ema_model.w": one(2), "initted": np.bool_(True), "step": np.int64(1)},
-                       {"online_model.w": 2, "initted": None, "step": None}, {"online_model.w": 1, "initted": None, "step": None}),
+    "online and ema": (
+        {
+            "online_model.w": one(1),
+            "ema_model.w": one(2),
+            "initted": np.bool_(True),
+            "step": np.int64(1),
+        },
+        {"online_model.w": 2, "initted": None, "step": None},
+        {"online_model.w": 1, "initted": None, "step": None},
+    ),
     "only ema": ({"ema.w": one(2)}, {"w": 2}, None),
-    "a quantiser's own average": ({"vq.embed": one(1), "vq.ema_embed": one(2)}, {"vq.embed": 1, "vq.ema_embed": 2},
-                                  {"vq.embed": 1, "vq.ema_embed": 2}),
+    "a quantiser's own average": (
+        {"vq.embed": one(1), "vq.ema_embed": one(2)},
+        {"vq.embed": 1, "vq.ema_embed": 2},
+        {"vq.embed": 1, "vq.ema_embed": 2},
+    ),
     "optimiser alone": ({"state": {0: {"exp_avg": one(1)}}, "param_groups": []}, None, None),
     "no arrays": ({"epoch": 3}, None, None),
     "a list": ([one(1)], None, None),
@@ -191,7 +319,9 @@ def test_where_programs_put_their_weights(name, weights, tmp_path):
     else:
         given = load(path, weights)
         assert set(given) == set(wanted)
-        assert all((given[key] == value).all() for key, value in wanted.items() if value is not None)
+        assert all(
+            (given[key] == value).all() for key, value in wanted.items() if value is not None
+        )
 
 
 def test_an_unknown_choice_of_weights(tmp_path):
@@ -199,10 +329,14 @@ def test_an_unknown_choice_of_weights(tmp_path):
         load(written(tmp_path, pickle.dumps({"w": one(1)})), "best")
 
 
-# What is no weight file ---------------------------------------------------------------------------------------------
+# What is no weight file
+# ---------------------------------------------------------------------------------------------
 
 STRANGERS = {
-    "html": (b"\n<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>", "web page"),
+    "html": (
+        b"\n<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>",
+        "web page",
+    ),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     "gzip": (b"\x1f\x8b\x08" + bytes(30), "gzip"),
     "tar": (bytes(257) + b"ustar" + bytes(300), "tar archive"),
@@ -232,10 +366,14 @@ def test_no_file_and_a_folder(tmp_path):
 def test_a_zip_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("unet.pth", b"x")
-    assert "without weights" in refusal(tmp_path / "a.zip") and "unet.pth" in refusal(tmp_path / "a.zip")
+    assert "without weights" in refusal(tmp_path / "a.zip") and "unet.pth" in refusal(
+        tmp_path / "a.zip"
+    )
 
 
-# Hostile pickles ----------------------------------------------------------------------------------------------------
+# Hostile pickles
+# --------------------------------------------------------------------------------------------------
+
 
 class Call:
     """Pickles as a call of `function`, whatever that is."""
@@ -249,8 +387,8 @@ class Call:
 
 def hostile(marker):
     """{case: (pickle, what its refusal names)}; each would create `marker` if it were run."""
-    command = "touch %s" % marker
-    write = "open(%r, 'w')" % str(marker)
+    command = f"touch {marker}"
+    write = f"open({str(marker)!r}, 'w')"
     quoted = command.encode()
     array = np.array([Call(os.system, command)], dtype=object)
     return {
@@ -264,25 +402,55 @@ def hostile(marker):
         "object array": (pickle.dumps({"w": array}), "'O8'"),
         "object scalar": (b"\x80\x02cnumpy\ndtype\n(X\x02\x00\x00\x00O8K\x00K\x01tR.", "'O8'"),
         "structured dtype": (pickle.dumps(np.zeros(2, [("a", "f4")])), "V4"),
-        "array subclass": (pickle.dumps(np.ones(2)).replace(b"\x8c\x07ndarray", b"\x8c\x06matrix"), "numpy.matrix"),
-        "not an array": (b"cnumpy.core.multiarray\n_reconstruct\n(ccollections\nOrderedDict\n(K\x00tC\x01btR.", "another class"),
+        "array subclass": (
+            pickle.dumps(np.ones(2)).replace(b"\x8c\x07ndarray", b"\x8c\x06matrix"),
+            "numpy.matrix",
+        ),
+        "not an array": (
+            b"cnumpy.core.multiarray\n_reconstruct\n(ccollections\nOrderedDict\n(K\x00tC\x01btR.",
+            "another class",
+        ),
         "instance": (b"(V%s\niposix\nsystem\n." % quoted, "posix.system"),
         "object": (b"(cposix\nsystem\nV%s\no." % quoted, "posix.system"),
         "new object": (b"\x80\x02cposix\nsystem\nV%s\n\x85\x81." % quoted, "posix.system"),
-        "stack global": (b"\x80\x04\x8c\x05posix\x8c\x06system\x93V%s\n\x85R." % quoted, "posix.system"),
-        "through the memo": (b"cposix\nsystem\np7\n0(g7\nV%s\ntg7\nV%s\n\x85R." % (quoted, quoted), "posix.system"),
+        "stack global": (
+            b"\x80\x04\x8c\x05posix\x8c\x06system\x93V%s\n\x85R." % quoted,
+            "posix.system",
+        ),
+        "through the memo": (
+            b"cposix\nsystem\np7\n0(g7\nV%s\ntg7\nV%s\n\x85R." % (quoted, quoted),
+            "posix.system",
+        ),
         "extension": (b"\x80\x02\x82\x01.", "extension"),
-        "attribute of a container": (b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00acposix\nsystem\nsb.", "posix.system"),
-        "state on a name": (b"\x80\x02cnumpy\ndtype\n}X\x08\x00\x00\x00__call__K\x01sb.", "sets attributes"),
+        "attribute of a container": (
+            b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00acposix\nsystem\nsb.",
+            "posix.system",
+        ),
+        "state on a name": (
+            b"\x80\x02cnumpy\ndtype\n}X\x08\x00\x00\x00__call__K\x01sb.",
+            "sets attributes",
+        ),
         "state on a list": (b"\x80\x02]}X\x01\x00\x00\x00aK\x01sb.", "sets attributes"),
         "state on an array twice": (pickle.dumps(np.ones(3), 2)[:-1] + b"}b.", "sets attributes"),
-        "lightning class called": (b"cpytorch_lightning.callbacks\nModelCheckpoint\n)R.", "pytorch_lightning.callbacks.ModelCheckpoint"),
+        "lightning class called": (
+            b"cpytorch_lightning.callbacks\nModelCheckpoint\n)R.",
+            "pytorch_lightning.callbacks.ModelCheckpoint",
+        ),
         "module reference": (b"csubprocess\nPopen\n.", "subprocess.Popen"),
-        "dotted name": (b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.", "collections.OrderedDict.__init__"),
+        "dotted name": (
+            b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.",
+            "collections.OrderedDict.__init__",
+        ),
         "awkward name": (b"c\xc3\xa9 x\r\ny\tz\n.", "\\xe9"),
         "persistent id": (b"\x80\x02X\x01\x00\x00\x00aQ.", "outside of itself"),
-        "nested torch file": (b"ctorch.storage\n_load_from_bytes\nC\x01a\x85R.", "torch.storage._load_from_bytes"),
-        "jittor's variable of a module": (b"\x80\x02cjittor\nload\nV%s\n\x85R." % quoted, "jittor.load"),
+        "nested torch file": (
+            b"ctorch.storage\n_load_from_bytes\nC\x01a\x85R.",
+            "torch.storage._load_from_bytes",
+        ),
+        "jittor's variable of a module": (
+            b"\x80\x02cjittor\nload\nV%s\n\x85R." % quoted,
+            "jittor.load",
+        ),
     }
 
 
@@ -304,25 +472,42 @@ def test_hostile_pickles_are_refused_by_name_and_not_run(name, tmp_path):
     start = legacy.index(b".", legacy.index(b"type_sizes", start)) + 1
     refusal(written(tmp_path, legacy[:start] + data, "legacy.pth"))
     assert not marker.exists()
-    assert not {"antigravity", "subprocess.Popen", "torch", "pytorch_lightning"} & (set(sys.modules) - modules)
+    assert not {"antigravity", "subprocess.Popen", "torch", "pytorch_lightning"} & (
+        set(sys.modules) - modules
+    )
 
 
 def test_one_line_that_says_what_to_do(tmp_path):
     message = refusal(written(tmp_path, pickle.dumps(Call(os.system, "true"))))
-    assert "posix.system" in message and "nothing was run" in message and "export its weights alone" in message
+    assert (
+        "posix.system" in message
+        and "nothing was run" in message
+        and "export its weights alone" in message
+    )
 
 
 BOMBS = {
-    "repeated encoding": b"\x80\x02c_codecs\nencode\nq\x010X" + struct.pack("<I", 3000) + b"a" * 3000 + b"X\x06\x00\x00\x00latin1\x86q\x020"
-                         + b"](" + b"h\x01h\x02R" * 300000 + b"e.",
-    "repeated copies": b"\x80\x02c__builtin__\nlist\nq\x010](" + b"K\x01" * 3000 + b"e\x85q\x020" + b"](" + b"h\x01h\x02R" * 300000 + b"e.",
+    "repeated encoding": b"\x80\x02c_codecs\nencode\nq\x010X"
+    + struct.pack("<I", 3000)
+    + b"a" * 3000
+    + b"X\x06\x00\x00\x00latin1\x86q\x020"
+    + b"]("
+    + b"h\x01h\x02R" * 300000
+    + b"e.",
+    "repeated copies": b"\x80\x02c__builtin__\nlist\nq\x010]("
+    + b"K\x01" * 3000
+    + b"e\x85q\x020"
+    + b"]("
+    + b"h\x01h\x02R" * 300000
+    + b"e.",
     "deep tuples as a key": b"}" + b"(" * 200000 + b"t" * 200000 + b"K\x01s.",
     "deep lists": b"]" * 200000 + b"a" * 199999 + b".",
     "huge memo index": b"K\x01r\xff\xff\xff\xff.",
     "huge length": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
     "huge integer": b"I" + b"9" * 100000 + b"\n.",
-    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07" + b"\xff" * 6
-                  + b"\x01X\x01\x00\x00\x00x\x86cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R\x89C\x00tb.",
+    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07"
+    + b"\xff" * 6
+    + b"\x01X\x01\x00\x00\x00x\x86cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R\x89C\x00tb.",
     "negative length": b"T\xff\xff\xff\xff.",
 }
 
@@ -330,7 +515,11 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_pickle_bombs_cost_little(name, tmp_path):
     start = time.perf_counter()
-    refusal(written(tmp_path, BOMBS[name] if BOMBS[name][:1] in b"\x80(]}" else b"\x80\x02" + BOMBS[name]))
+    refusal(
+        written(
+            tmp_path, BOMBS[name] if BOMBS[name][:1] in b"\x80(]}" else b"\x80\x02" + BOMBS[name]
+        )
+    )
     assert time.perf_counter() - start < 5
 
 
@@ -338,11 +527,13 @@ def test_arrays_that_claim_more_than_the_file_holds(tmp_path):
     header = {"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}
     assert "outside" in refusal(written(tmp_path, safetensors(header, bytes(4))))
     large = np.zeros(1 << 20, np.float32)
-    shared = pickle.dumps({"w%d" % number: large for number in range(300)})
+    shared = pickle.dumps({f"w{number}": large for number in range(300)})
     assert "claim" in refusal(written(tmp_path, shared))
 
 
-# Hostile archives ---------------------------------------------------------------------------------------------------
+# Hostile archives
+# --------------------------------------------------------------------------------------------------
+
 
 def replaced(target, value):
     return rezipped(lambda name, data: (name, value if name.endswith(target) else data))
@@ -351,7 +542,11 @@ def replaced(target, value):
 def test_torch_archives_that_do_not_add_up(tmp_path):
     assert "big-endian" in refusal(written(tmp_path, replaced("byteorder", b"big")))
     assert "storage" in refusal(written(tmp_path, replaced("data/0", bytes(92))))
-    assert "lacks" in refusal(written(tmp_path, rezipped(lambda name, data: None if name.endswith("data/0") else (name, data))))
+    assert "lacks" in refusal(
+        written(
+            tmp_path, rezipped(lambda name, data: None if name.endswith("data/0") else (name, data))
+        )
+    )
     more = rezipped(lambda name, data: (name, data + b"." if name.endswith("data.pkl") else data))
     assert "behind its end" in refusal(written(tmp_path, more))
     legacy = (GOLDEN / "torch_legacy.pth").read_bytes()
@@ -367,7 +562,7 @@ def test_zip_bombs_are_refused_before_they_are_unpacked(tmp_path):
         archive.writestr("w.npy", b"\x93NUMPY" + bytes(1000))
     data = bytearray(target.getvalue())
     at = data.index(b"PK\x01\x02")
-    data[at + 24:at + 28] = struct.pack("<I", 1 << 31)
+    data[at + 24 : at + 28] = struct.pack("<I", 1 << 31)
     assert "impossible size" in refusal(written(tmp_path, bytes(data)))
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
@@ -394,18 +589,33 @@ def entry(start, end, shape=(1,), dtype="F32"):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
 
 
-@pytest.mark.parametrize("header, size, word", (
-    ({"a": entry(0, 4), "b": entry(8, 12)}, 12, "holes"), ({"a": entry(0, 8, (2,)), "b": entry(4, 12, (2,))}, 12, "overlap"),
-    ({"a": entry(0, 4)}, 8, "promises"), ({"a": entry(0, 40, (10,))}, 8, "promises"), ({"a": entry(4, 0)}, 4, "overlap"),
-    ({"a": entry(0, 8)}, 8, "has 8 bytes"), ({"a": entry(0, 4, dtype="F8_E4M3")}, 4, "F8_E4M3"), ({"a": {}}, 4, "header"),
-    ({"a": entry(0, 4, (-1,))}, 4, "shape"), ({"a": entry(0, 4, ("1",))}, 4, "shape"), ([1], 4, "not a weight file"),
-    (b'{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4)).encode(),) * 2), 4, "header"), (b'{"a": ' + b"[" * 50000, 4, "header"),
-    (b"{\xff}", 4, "header"), ({"__metadata__": {"jseg": "nonsense"}, "a": entry(0, 4)}, 4, "record")))
+@pytest.mark.parametrize(
+    "header, size, word",
+    (
+        ({"a": entry(0, 4), "b": entry(8, 12)}, 12, "holes"),
+        ({"a": entry(0, 8, (2,)), "b": entry(4, 12, (2,))}, 12, "overlap"),
+        ({"a": entry(0, 4)}, 8, "promises"),
+        ({"a": entry(0, 40, (10,))}, 8, "promises"),
+        ({"a": entry(4, 0)}, 4, "overlap"),
+        ({"a": entry(0, 8)}, 8, "has 8 bytes"),
+        ({"a": entry(0, 4, dtype="F8_E4M3")}, 4, "F8_E4M3"),
+        ({"a": {}}, 4, "header"),
+        ({"a": entry(0, 4, (-1,))}, 4, "shape"),
+        ({"a": entry(0, 4, ("1",))}, 4, "shape"),
+        ([1], 4, "not a weight file"),
+        (b'{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4)).encode(),) * 2), 4, "header"),
+        (b'{"a": ' + b"[" * 50000, 4, "header"),
+        (b"{\xff}", 4, "header"),
+        ({"__metadata__": {"jseg": "nonsense"}, "a": entry(0, 4)}, 4, "record"),
+    ),
+)
 def test_safetensors_whose_header_is_wrong(header, size, word, tmp_path):
     assert word in refusal(written(tmp_path, safetensors(header, bytes(size))))
 
 
-# Damage -------------------------------------------------------------------------------------------------------------
+# Damage
+# --------------------------------------------------------------------------------------------------
+
 
 def every_kind():
     kinds = {name: (GOLDEN / name).read_bytes() for name in FILES}
@@ -419,9 +629,12 @@ KINDS = FILES + ("own.safetensors", "own.npz", "own.pkl")
 @pytest.mark.parametrize("name", KINDS)
 def test_a_truncated_file_is_never_read(name, tmp_path):
     data = every_kind()[name]
-    # A Jittor file without exactly its checksum is a whole pickle, as other programs write it; ours say that they are sealed.
+    # A Jittor file without exactly its checksum is a whole pickle, as other programs write it; ours
+    # say that they are sealed.
     whole = {len(data) - 28} if name == "jittor_vars.pkl" else set()
-    for length in sorted({*range(0, len(data), 7), *range(max(0, len(data) - 300), len(data)), *range(200)} - whole):
+    for length in sorted(
+        {*range(0, len(data), 7), *range(max(0, len(data) - 300), len(data)), *range(200)} - whole
+    ):
         message = refusal(written(tmp_path, data[:length]))
         assert message.startswith(str(tmp_path))
 
@@ -443,8 +656,12 @@ def test_a_damaged_file_gives_arrays_or_one_error(name, tmp_path):
             assert "\n" not in str(error)
             continue
         assert sum(array.nbytes for array in given.values()) < 1 << 24
-        if checked and set(given) == set(original):                      # a damaged name is what load_into is strict for
-            assert all(np.array_equal(given[key], original[key]) for key in original), "a checksum did not catch the damage"
+        if checked and set(given) == set(
+            original
+        ):  # a damaged name is what load_into is strict for
+            assert all(np.array_equal(given[key], original[key]) for key in original), (
+                "a checksum did not catch the damage"
+            )
 
 
 def test_checksums_name_what_is_damaged(tmp_path):

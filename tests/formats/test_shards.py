@@ -1,5 +1,5 @@
-"""A model in several files is read as one file, by its index or its names; what is missing, "
-  "double or elsewhere is named."""
+"""A model in several files is read as one file, by its index or its names; what is missing,
+double or elsewhere is named."""
 
 import json
 import os
@@ -138,8 +138,7 @@ def test_folders_and_indexes_that_are_none(tmp_path):
     split(tmp_path, index="other.safetensors.index.json")
     assert (
         "2 indexes (model.safetensors.index.json, other.safetensors.index.json); give one of "
-        "these files"
-        in refusal(tmp_path)
+        "these files" in refusal(tmp_path)
     )
     for text in ("{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": ['):
         (tmp_path / "bad.index.json").write_text(text)

@@ -1,6 +1,5 @@
-"""What PyTorch programs store beside and around their weights: read without running code, or "
-  "refused with what to do."""
-
+"""What PyTorch programs store beside and around their weights: read without running code, or
+refused with what to do."""
 
 import numpy as np
 import pytest
@@ -87,8 +86,7 @@ def test_types_that_are_not_read_are_named_with_what_to_convert_to(name, kind, r
     message = str(caught.value)
     assert (
         f"{name}: holds arrays of type {kind}; float16, bfloat16, float32, float64, integers and "
-        f"bool are read"
-        in message
+        f"bool are read" in message
     )
     assert remedy in message and "\n" not in message and "nothing was run" not in message
 

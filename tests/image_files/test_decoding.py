@@ -1,4 +1,6 @@
-"""Photographs as people have them: every way to say an orientation, damaged remarks, all depths, folders of mixed files."""
+"""Photographs as people have them: every way to say an orientation, damaged remarks, all depths,
+folders of mixed files.
+"""
 
 import os
 import struct
@@ -17,13 +19,29 @@ from jseg.files import DataError
 from jseg.flowseg.segment import find_pictures
 from jseg.image_files.decoding import PICTURE_SUFFIXES, Header, ImageError, read_header
 
-TURNS = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-         5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-         8: lambda a: np.rot90(a)}
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
 SUFFIXES = (".jpg", ".png", ".webp", ".tif", ".avif")
-WAYS = [(suffix, "exif") for suffix in SUFFIXES] + [(suffix, "xmp") for suffix in SUFFIXES] + [
-    (".png", "exif text"), (".png", "APP1 text"), (".png", "xmp text"), (".png", "exif at the end"), (".gif", "xmp"),
-    (".gif", "xmp of an animation")]
+WAYS = (
+    [(suffix, "exif") for suffix in SUFFIXES]
+    + [(suffix, "xmp") for suffix in SUFFIXES]
+    + [
+        (".png", "exif text"),
+        (".png", "APP1 text"),
+        (".png", "xmp text"),
+        (".png", "exif at the end"),
+        (".gif", "xmp"),
+        (".gif", "xmp of an animation"),
+    ]
+)
 
 
 def stored_picture():
@@ -33,7 +51,12 @@ def stored_picture():
 
 
 def chunk(kind, data, crc=None):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) if crc is None else crc)
+    return (
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data) if crc is None else crc)
+    )
 
 
 def png_with(path, extra, last=False):
@@ -56,22 +79,42 @@ def xmp_of(value):
 
 def write_turned(path, way, value):
     image = Image.fromarray(stored_picture())
-    options = {"lossless": True} if path.suffix == ".webp" else {"quality": 100} if path.suffix in (".jpg", ".avif") else {}
+    options = (
+        {"lossless": True}
+        if path.suffix == ".webp"
+        else {"quality": 100}
+        if path.suffix in (".jpg", ".avif")
+        else {}
+    )
     block = exif_of(value).tobytes() if "exif" in way or "APP1" in way else b""
     block = block if block.startswith(b"Exif") else b"Exif\0\0" + block
     block = xmp_of(value) if way == "xmp text" else block
     if way == "exif":
         image.save(path, exif=exif_of(value), **options)
     elif path.suffix == ".gif":
-        image.save(path, **(dict(save_all=True, append_images=[image.rotate(90)]) if "animation" in way else {}))
+        image.save(
+            path,
+            **(dict(save_all=True, append_images=[image.rotate(90)]) if "animation" in way else {}),
+        )
         data = path.read_bytes()
-        start = 13 + (6 << (data[10] & 7)) * (data[10] >> 7)                     # behind the colours of the whole file
-        trailer = b"\1" + bytes(range(255, -1, -1)) + b"\0"                      # by which readers of blocks find the end
-        path.write_bytes(data[:start] + b"!\xff\x0bXMP DataXMP" + xmp_of(value) + trailer + data[start:])
+        start = 13 + (6 << (data[10] & 7)) * (data[10] >> 7)  # behind the colours of the whole file
+        trailer = (
+            b"\1" + bytes(range(255, -1, -1)) + b"\0"
+        )  # by which readers of blocks find the end
+        path.write_bytes(
+            data[:start] + b"!\xff\x0bXMP DataXMP" + xmp_of(value) + trailer + data[start:]
+        )
     elif way == "xmp" and path.suffix == ".png":
         png_with(path, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp_of(value)))
     elif way == "xmp":
-        image.save(path, **(dict(tiffinfo={700: xmp_of(value)}) if path.suffix == ".tif" else dict(xmp=xmp_of(value), **options)))
+        image.save(
+            path,
+            **(
+                dict(tiffinfo={700: xmp_of(value)})
+                if path.suffix == ".tif"
+                else dict(xmp=xmp_of(value), **options)
+            ),
+        )
     elif way == "exif at the end":
         png_with(path, chunk(b"eXIf", block[6:]), last=True)
     else:
@@ -104,12 +147,19 @@ def test_an_orientation_that_means_nothing_counts_as_none(tmp_path, suffix, valu
     assert images.read_picture(path).shape == (16, 32, 3)
 
 
-@pytest.mark.parametrize("extra", [
-    chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 << 20))),
-    chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(2 << 20))),
-    chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(2 << 20))), chunk(b"iCCP", b"icc\0\7broken"),
-    chunk(b"tEXt", b"Comment\0hello", crc=1), chunk(b"gAMA", b"\0"), chunk(b"eXIf", b"junk", crc=2),
-    chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2 << 20)))])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 << 20))),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(2 << 20))),
+        chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(2 << 20))),
+        chunk(b"iCCP", b"icc\0\7broken"),
+        chunk(b"tEXt", b"Comment\0hello", crc=1),
+        chunk(b"gAMA", b"\0"),
+        chunk(b"eXIf", b"junk", crc=2),
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2 << 20))),
+    ],
+)
 @pytest.mark.parametrize("last", [False, True])
 def test_a_png_is_read_whatever_its_remarks_hold(tmp_path, extra, last):
     png_with(tmp_path / "x.png", extra, last)
@@ -124,16 +174,24 @@ def test_a_wrong_checksum_of_pixels_stays_an_error(tmp_path, kind):
     Image.fromarray(stored_picture()).save(tmp_path / "x.png")
     data = bytearray((tmp_path / "x.png").read_bytes())
     start = data.index(kind)
-    data[start + 4 + int.from_bytes(data[start - 4:start], "big")] ^= 1
+    data[start + 4 + int.from_bytes(data[start - 4 : start], "big")] ^= 1
     (tmp_path / "x.png").write_bytes(data)
     with pytest.raises(ImageError, match="x.png is (truncated or damaged.*checksum|not a picture)"):
         images.read_picture(tmp_path / "x.png")
 
 
-@pytest.mark.parametrize("top, dtype, said", [
-    (255, np.int32, "32 bits, their values taken as 0..255"), (255, np.uint16, "16 bits, their values taken as 0..255"),
-    (4095, np.uint16, "16 bits, their values taken as 0..4095"), (65535, np.uint16, "16 bits"), (65535, np.int32, "32 bits"),
-    (1, np.float32, "floating-point values, taken as 0..1"), (255, np.float32, "floating-point values, taken as 0..255")])
+@pytest.mark.parametrize(
+    "top, dtype, said",
+    [
+        (255, np.int32, "32 bits, their values taken as 0..255"),
+        (255, np.uint16, "16 bits, their values taken as 0..255"),
+        (4095, np.uint16, "16 bits, their values taken as 0..4095"),
+        (65535, np.uint16, "16 bits"),
+        (65535, np.int32, "32 bits"),
+        (1, np.float32, "floating-point values, taken as 0..1"),
+        (255, np.float32, "floating-point values, taken as 0..255"),
+    ],
+)
 def test_deep_gray_keeps_its_range_and_is_told(tmp_path, top, dtype, said):
     levels = np.linspace(0, top, 64).reshape(8, 8).astype(dtype)
     Image.fromarray(levels).save(tmp_path / "x.tif")
@@ -154,16 +212,20 @@ def test_values_of_no_known_range_are_refused_in_one_line(tmp_path, values):
 def test_black_and_flat_pictures_are_told_and_others_are_not(tmp_path):
     dark = np.zeros((40, 40, 3), np.uint8)
     dark[0, 0] = 7
-    for name, picture, said in (("dark", dark, ["references are nearly black"]), ("flat", np.full_like(dark, 90),
-                                 ["references are of one colour"]),
-                                ("night", dark + np.arange(40, dtype=np.uint8)[:, None], [])):
+    for name, picture, said in (
+        ("dark", dark, ["references are nearly black"]),
+        ("flat", np.full_like(dark, 90), ["references are of one colour"]),
+        ("night", dark + np.arange(40, dtype=np.uint8)[:, None], []),
+    ):
         images.save_picture(tmp_path / f"{name}.png", picture)
         assert validation.check_picture(tmp_path / f"{name}.png", "reference", 40, 40) == said
 
 
 def test_the_aspect_error_says_that_the_orientation_turned_the_picture(tmp_path):
     Image.fromarray(stored_picture()).save(tmp_path / "x.jpg", exif=exif_of(6))
-    with pytest.raises(DataError, match="x.jpg is 16x32 as its EXIF orientation turns it; expected 32x16"):
+    with pytest.raises(
+        DataError, match="x.jpg is 16x32 as its EXIF orientation turns it; expected 32x16"
+    ):
         validation.check_picture(tmp_path / "x.jpg", "reference", 32, 16)
 
 
@@ -173,19 +235,31 @@ def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
     (tmp_path / "b.jfif").write_bytes((tmp_path / "a.jpg").read_bytes())
     for name in ("e.heic", "notes.txt", "Thumbs.db", ".hidden"):
         (tmp_path / name).write_bytes(b"x")
-    listings = [lambda notes: [example.picture for example in find_examples(tmp_path, labels=False, notes=notes)],
-                lambda notes: [example.picture for example in find_pictures([str(tmp_path)], notes)],
-                lambda notes: find_real(tmp_path, notes=notes)]
+    listings = [
+        lambda notes: [
+            example.picture for example in find_examples(tmp_path, labels=False, notes=notes)
+        ],
+        lambda notes: [example.picture for example in find_pictures([str(tmp_path)], notes)],
+        lambda notes: find_real(tmp_path, notes=notes),
+    ]
     for listing in listings:
         notes = []
         assert [path.name for path in listing(notes)] == ["a.jpg", "b.jfif", "c.PNG", "d.tif"]
-        assert notes == [f"3 other files in {tmp_path} are left out (e.heic, Thumbs.db, notes.txt); "
-                         "e.heic: convert to JPEG or PNG to use them"]
+        assert notes == [
+            f"3 other files in {tmp_path} are left out (e.heic, Thumbs.db, notes.txt); "
+            "e.heic: convert to JPEG or PNG to use them"
+        ]
 
 
-LISTINGS = {"examples": lambda root, notes: [example.picture for example in find_examples(root, labels=False, notes=notes)],
-            "segment": lambda root, notes: [example.picture for example in find_pictures([str(root)], notes)],
-            "score": lambda root, notes: find_real(root, notes=notes)}
+LISTINGS = {
+    "examples": lambda root, notes: [
+        example.picture for example in find_examples(root, labels=False, notes=notes)
+    ],
+    "segment": lambda root, notes: [
+        example.picture for example in find_pictures([str(root)], notes)
+    ],
+    "score": lambda root, notes: find_real(root, notes=notes),
+}
 
 
 def fill(root, *names):
@@ -195,17 +269,54 @@ def fill(root, *names):
 
 
 @pytest.mark.parametrize("listing", sorted(LISTINGS))
-@pytest.mark.parametrize("there, taken, said", [
-    (["r0.jpg", "r1.jpg", "images/i0.jpg", "images/i1.jpg", "day2/d0.jpg", "day2/deeper/d1.PNG"], ["i0.jpg", "i1.jpg"],
-     ["2 pictures in {root} itself are left out, those in images/ are taken (r0.jpg, r1.jpg)",
-      "2 files in folders of {root} are left out (day2: 2); folders in it are not looked at"]),
-    (["r0.jpg", "r1.jpg", "day2/d0.jpg", "x/y/z/d1.jpg"], ["r0.jpg", "r1.jpg"],
-     ["2 files in folders of {root} are left out (day2: 1, x: 1); folders in it are not looked at"]),
-    (["imgs/i0.jpg", "imgs/i1.jpg", "imgs/more/d.jpg", "labels/i0.png"], ["i0.jpg", "i1.jpg"],
-     ["1 files in folders of {root}/imgs are left out (more: 1); folders in it are not looked at"]),
-    (["imgs/i0.jpg", "imgs/i1.jpg", "images/j.jpg"], ["i0.jpg", "i1.jpg"],
-     ["{root} holds both imgs and images; using imgs, the 1 files of images are left out"]),
-    (["r0.jpg", "r1.jpg", ".hidden/h.jpg", "._r0.jpg", "labels/r0.png"], ["r0.jpg", "r1.jpg"], [])])
+@pytest.mark.parametrize(
+    "there, taken, said",
+    [
+        (
+            [
+                "r0.jpg",
+                "r1.jpg",
+                "images/i0.jpg",
+                "images/i1.jpg",
+                "day2/d0.jpg",
+                "day2/deeper/d1.PNG",
+            ],
+            ["i0.jpg", "i1.jpg"],
+            [
+                "2 pictures in {root} itself are left out, those in images/ are taken (r0.jpg, "
+                "r1.jpg)",
+                "2 files in folders of {root} are left out (day2: 2); folders in it are not "
+                "looked at",
+            ],
+        ),
+        (
+            ["r0.jpg", "r1.jpg", "day2/d0.jpg", "x/y/z/d1.jpg"],
+            ["r0.jpg", "r1.jpg"],
+            [
+                "2 files in folders of {root} are left out (day2: 1, x: 1); folders in it are not "
+                "looked at"
+            ],
+        ),
+        (
+            ["imgs/i0.jpg", "imgs/i1.jpg", "imgs/more/d.jpg", "labels/i0.png"],
+            ["i0.jpg", "i1.jpg"],
+            [
+                "1 files in folders of {root}/imgs are left out (more: 1); folders in it are not "
+                "looked at"
+            ],
+        ),
+        (
+            ["imgs/i0.jpg", "imgs/i1.jpg", "images/j.jpg"],
+            ["i0.jpg", "i1.jpg"],
+            ["{root} holds both imgs and images; using imgs, the 1 files of images are left out"],
+        ),
+        (
+            ["r0.jpg", "r1.jpg", ".hidden/h.jpg", "._r0.jpg", "labels/r0.png"],
+            ["r0.jpg", "r1.jpg"],
+            [],
+        ),
+    ],
+)
 def test_pictures_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, there, taken, said):
     fill(tmp_path, *there)
     notes = []
@@ -215,7 +326,9 @@ def test_pictures_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, th
 
 @pytest.mark.parametrize("listing", sorted(LISTINGS))
 @pytest.mark.parametrize("name", ["imgs", "images"])
-def test_a_folder_for_pictures_that_holds_none_gives_way_to_the_pictures_above_it(tmp_path, listing, name):
+def test_a_folder_for_pictures_that_holds_none_gives_way_to_the_pictures_above_it(
+    tmp_path, listing, name
+):
     fill(tmp_path, "r0.jpg", "r1.jpg")
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("x")
@@ -225,12 +338,22 @@ def test_a_folder_for_pictures_that_holds_none_gives_way_to_the_pictures_above_i
 
 
 def test_pictures_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_path):
-    fill(tmp_path, "r0.jpg", "imgs/a.jpg", "imgs/more/b.jpg", "labels/a.png", "labels/more/b.png", "val/imgs/c.jpg")
+    fill(
+        tmp_path,
+        "r0.jpg",
+        "imgs/a.jpg",
+        "imgs/more/b.jpg",
+        "labels/a.png",
+        "labels/more/b.png",
+        "val/imgs/c.jpg",
+    )
     notes = []
     assert [example.stem for example in find_examples(tmp_path, notes=notes)] == ["a"]
-    assert notes == [f"1 files in folders of {tmp_path}/{name} are left out (more: 1); folders in it are not looked at"
-                     for name in ("imgs", "labels")] + [
-        f"1 pictures in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"]
+    assert notes == [
+        f"1 files in folders of {tmp_path}/{name} are left out (more: 1); folders in it are not "
+        "looked at"
+        for name in ("imgs", "labels")
+    ] + [f"1 pictures in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"]
 
 
 def test_a_search_for_what_is_left_out_ends_and_says_so(tmp_path, monkeypatch):
@@ -239,7 +362,9 @@ def test_a_search_for_what_is_left_out_ends_and_says_so(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert validation.left_out(tmp_path, (".jpg",)) == [
-        f"3 files at least in folders of {tmp_path} are left out (a: 3); folders in it are not looked at"]
+        f"3 files at least in folders of {tmp_path} are left out (a: 3); folders in it are not "
+        "looked at"
+    ]
 
 
 def test_suffixes_are_those_of_still_images():
@@ -251,7 +376,11 @@ def test_suffixes_are_those_of_still_images():
 @pytest.mark.parametrize("what", ["picture", "label map"])
 def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path, what):
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(ImageError, match="is a pipe, a socket or a device; expected a picture file"):
-        images.read_picture(tmp_path / "x.png") if what == "picture" else read_label(tmp_path / "x.png")
+    with pytest.raises(
+        ImageError, match="is a pipe, a socket or a device; expected a picture file"
+    ):
+        images.read_picture(tmp_path / "x.png") if what == "picture" else read_label(
+            tmp_path / "x.png"
+        )
     with pytest.raises(ImageError, match="is a pipe"):
         read_header(tmp_path / "x.png")

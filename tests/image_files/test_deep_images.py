@@ -1,4 +1,6 @@
-"""Pictures of more than 8 bits and of more than one frame: the right range, or a word, or one line of refusal."""
+"""Pictures of more than 8 bits and of more than one frame: the right range, or a word, or one line
+of refusal.
+"""
 
 import struct
 
@@ -11,15 +13,20 @@ from jseg import images
 from jseg.data.label_maps import read_label
 from jseg.image_files.decoding import ImageError, opened, several_frames
 
-DARK = ("pictures have 16 bits a channel of which the upper ones are empty, so they come out dark; scale their values to the whole range, "
-        "or save 8 bits")
+DARK = (
+    "pictures have 16 bits a channel of which the upper ones are empty, so they come out dark; "
+    "scale their values to the whole range, or save 8 bits"
+)
 FRAMES = "pictures hold several frames or pages, of which the first is taken"
 
 
-# -- more than 8 bits -------------------------------------------------------------------------------------------------
+# -- more than 8 bits ------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("factor, dark", [(257, False), (64, False), (16, True), (4, True), (1, True)])
+@pytest.mark.parametrize(
+    "factor, dark", [(257, False), (64, False), (16, True), (4, True), (1, True)]
+)
 def test_deep_colours_whose_upper_bits_are_empty_are_told(tmp_path, suffix, factor, dark):
     path = tmp_path / ("x" + suffix)
     (png if suffix == ".png" else tiff)(path, colours().astype(np.uint16) * factor)
@@ -36,8 +43,13 @@ def test_neither_transparency_nor_plain_8_bits_count_as_empty_bits(tmp_path):
     assert images.examine_picture(tmp_path / "b.png")[1] == []
 
 
-@pytest.mark.parametrize("array, same", [
-    (colours()[..., 0], lambda a: a), (colours()[..., 0].astype(np.uint16) * 257, lambda a: a // 257)])
+@pytest.mark.parametrize(
+    "array, same",
+    [
+        (colours()[..., 0], lambda a: a),
+        (colours()[..., 0].astype(np.uint16) * 257, lambda a: a // 257),
+    ],
+)
 def test_a_tiff_whose_smallest_value_is_white_is_no_negative_at_any_depth(tmp_path, array, same):
     top = np.iinfo(array.dtype).max
     tiff(tmp_path / "white.tif", (top - array).astype(array.dtype), photometric=0)
@@ -59,11 +71,15 @@ def test_channels_one_after_the_other_are_read_in_8_bits_and_refused_in_16(tmp_p
     assert np.array_equal(images.read_picture(tmp_path / "gray.tif")[..., 0], colours()[..., 0])
     tiff(tmp_path / "b.tif", colours().astype(np.uint16) * 257, planar=2)
     for read in (images.read_picture, read_label):
-        with pytest.raises(ImageError, match=r"b.tif is a TIFF of 16 bits whose channels .* expected .*PlanarConfiguration 1.*save"):
+        with pytest.raises(
+            ImageError,
+            match=r"b.tif is a TIFF of 16 bits whose channels .* expected .*PlanarConfiguration 1.*save",
+        ):
             read(tmp_path / "b.tif")
 
 
-# -- more than one frame ----------------------------------------------------------------------------------------------
+# -- more than one frame ---------------------------------------------------------------------------
+
 
 def save_frames(path, count, **options):
     frames = [Image.fromarray(colours())] + [Image.new("RGB", (16, 12), "red")] * (count - 1)
@@ -81,7 +97,11 @@ def test_of_several_frames_the_first_is_taken_and_that_is_told(tmp_path, name, c
         pytest.skip(f"this Pillow writes no {name[1:]}")
     picture, remarks = images.examine_picture(tmp_path / name)
     assert (FRAMES in remarks) == (count > 1)
-    assert np.abs(picture.astype(int) - colours()).mean() < 40 < np.abs(picture.astype(int) - [255, 0, 0]).mean()
+    assert (
+        np.abs(picture.astype(int) - colours()).mean()
+        < 40
+        < np.abs(picture.astype(int) - [255, 0, 0]).mean()
+    )
     assert np.array_equal(images.read_picture(tmp_path / name), picture)
 
 
@@ -100,7 +120,7 @@ def test_a_damaged_second_page_leaves_the_first_one_good(tmp_path):
     save_frames(tmp_path / "x.tif", 2)
     data = bytearray((tmp_path / "x.tif").read_bytes())
     first = struct.unpack("<I", data[4:8])[0]
-    link = first + 2 + 12 * struct.unpack("<H", data[first:first + 2])[0]
-    data[link:link + 4] = struct.pack("<I", len(data) - 3)
+    link = first + 2 + 12 * struct.unpack("<H", data[first : first + 2])[0]
+    data[link : link + 4] = struct.pack("<I", len(data) - 3)
     (tmp_path / "x.tif").write_bytes(data)
     assert np.array_equal(images.read_picture(tmp_path / "x.tif"), colours())

@@ -16,7 +16,10 @@ from jseg.ldm.presets import AUTOENCODERS
 from jseg.nn.layers import GroupNorm
 from jseg.runtime import jt
 
-STRIPS = {"whole": 16 << 20, "strips": 40000}       # bytes; the second cuts every map of the small network
+STRIPS = {
+    "whole": 16 << 20,
+    "strips": 40000,
+}  # bytes; the second cuts every map of the small network
 
 
 @pytest.fixture(params=sorted(STRIPS))
@@ -26,7 +29,10 @@ def cut(request, monkeypatch):
 
 
 def test_full_size_layout_is_the_releases():
-    ours, theirs = layout_of(autoencoder.Autoencoder(AUTOENCODERS["release"])), release_layout("autoencoder")
+    ours, theirs = (
+        layout_of(autoencoder.Autoencoder(AUTOENCODERS["release"])),
+        release_layout("autoencoder"),
+    )
     assert ours == theirs and len(ours) == 205
 
 
@@ -44,7 +50,9 @@ def test_encode_codes_and_decode_are_the_releases(cut):
 def test_strips_are_really_cut_and_stay_within_the_budget(monkeypatch):
     seen = []
     settle = strips.settle
-    monkeypatch.setattr(strips, "settle", lambda x: (seen.append(int(np.prod(x.shape)) * 4), settle(x))[1])
+    monkeypatch.setattr(
+        strips, "settle", lambda x: (seen.append(int(np.prod(x.shape)) * 4), settle(x))[1]
+    )
     arrays, ae = golden("autoencoder_small.npz"), small_autoencoder()
     with jt.no_grad():
         ae.decode(jt.array(arrays["latent"]))
@@ -52,14 +60,18 @@ def test_strips_are_really_cut_and_stay_within_the_budget(monkeypatch):
         seen.clear()
         monkeypatch.setitem(strips.STRIP_BYTES, "cpu", 100000)
         ae.decode(jt.array(arrays["latent"]))
-    assert whole > 500000 and max(seen) <= 200000        # the coarsest map [2, 128, 12, 16] is never cut
+    assert whole > 500000 and max(seen) <= 200000  # the coarsest map [2, 128, 12, 16] is never cut
 
 
 def test_statistics_over_strips_keep_their_digits():
-    """Of a map as large as the encoder's first: 98,304 numbers a group and strip, summed in float32 without care, lose three digits."""
+    """Of a map as large as the encoder's first: 98,304 numbers a group and strip, summed in float32
+    without care, lose three digits.
+    """
     x = (np.random.default_rng(0).standard_normal((1, 32, 384, 512)) + 3).astype(np.float32)
     exact = x.astype(np.float64)
-    exact = (exact - exact.mean((2, 3), keepdims=True)) / np.sqrt(exact.var((2, 3), keepdims=True) + 1e-6)
+    exact = (exact - exact.mean((2, 3), keepdims=True)) / np.sqrt(
+        exact.var((2, 3), keepdims=True) + 1e-6
+    )
     pieces = [jt.array(x[:, :, :192]), jt.array(x[:, :, 192:])]
     with jt.no_grad():
         activate = strips.normalizer(GroupNorm(32, 32, 1e-6), pieces)
@@ -70,7 +82,10 @@ def test_statistics_over_strips_keep_their_digits():
 @pytest.mark.parametrize("chunk", [32 << 20, 4 * 256 * 5])
 def test_codes_are_the_nearest_entries_whatever_the_chunk(chunk, monkeypatch):
     monkeypatch.setattr(autoencoder, "QUANTIZER_CHUNK_BYTES", chunk)
-    ae, z = small_autoencoder(), np.random.default_rng(2).standard_normal((1, 3, 4, 6)).astype(np.float32)
+    ae, z = (
+        small_autoencoder(),
+        np.random.default_rng(2).standard_normal((1, 3, 4, 6)).astype(np.float32),
+    )
     entries = ae.quantize.embedding.weight.numpy().astype(np.float64)
     distance = ((z[0].reshape(3, -1).T[:, None].astype(np.float64) - entries[None]) ** 2).sum(-1)
     with jt.no_grad():
@@ -81,7 +96,10 @@ def test_codes_are_the_nearest_entries_whatever_the_chunk(chunk, monkeypatch):
 def test_gradients_flow_through_the_uncut_network():
     ae, x = small_autoencoder(), jt.array(golden("autoencoder_small.npz")["image"][:1, :, :16, :16])
     ae.train()
-    gradients = jt.grad((ae.decode(ae.encode(x), quantize=False) ** 2).sum(), [ae.encoder.conv_in.weight, ae.decoder.conv_out.bias])
+    gradients = jt.grad(
+        (ae.decode(ae.encode(x), quantize=False) ** 2).sum(),
+        [ae.encoder.conv_in.weight, ae.decoder.conv_out.bias],
+    )
     assert all(np.isfinite(g.numpy()).all() and np.abs(g.numpy()).max() > 0 for g in gradients)
     ae.eval()
 
@@ -91,14 +109,22 @@ def test_reconstruct_passes_the_gradient_straight_through_the_quantiser():
     ae.train()
     made = ae.reconstruct(x)
     z = made.z.numpy()
-    assert difference(ae.encode(x), z) < 1e-5 and (ae.codes(jt.array(z)).numpy() == made.codes.numpy()).all()
-    assert difference(made.quantized, ae.quantized(jt.array(z)).numpy()) < 1e-6 and difference(made.quantized, z) > 1e-3
-    assert difference(ae.decode(jt.array(z)), made.picture.numpy()) < 1e-4                  # the decoder sees the entries
+    assert (
+        difference(ae.encode(x), z) < 1e-5
+        and (ae.codes(jt.array(z)).numpy() == made.codes.numpy()).all()
+    )
+    assert (
+        difference(made.quantized, ae.quantized(jt.array(z)).numpy()) < 1e-6
+        and difference(made.quantized, z) > 1e-3
+    )
+    assert (
+        difference(ae.decode(jt.array(z)), made.picture.numpy()) < 1e-4
+    )  # the decoder sees the entries
     latents = jt.array(made.quantized.numpy())
     at_entries = jt.grad((ae.decode(latents, quantize=False) ** 2).sum(), latents).numpy()
-    through, entries = jt.grad((made.picture ** 2).sum(), [made.z, ae.quantize.embedding.weight])
+    through, entries = jt.grad((made.picture**2).sum(), [made.z, ae.quantize.embedding.weight])
     assert difference(through, at_entries) < 1e-4 and np.abs(at_entries).max() > 0.01
-    assert np.abs(entries.numpy()).max() == 0                                               # nothing moves the codebook but its loss
+    assert np.abs(entries.numpy()).max() == 0  # nothing moves the codebook but its loss
     ae.eval()
 
 
@@ -112,7 +138,9 @@ def test_wrong_shapes_are_refused():
 
 
 def test_integer_keys_of_a_module_list_mean_positions():
-    """Why the release's decoder crashes on this Jittor: filled under 2, 1, 0, its ModuleList answers `[2]` with the module named "0"."""
+    """Why the release's decoder crashes on this Jittor: filled under 2, 1, 0, its ModuleList
+    answers `[2]` with the module named "0".
+    """
     modules = jt.nn.ModuleList()
     for i in (2, 1, 0):
         modules.add_module(i, jt.nn.Linear(1, i + 1))

@@ -1,5 +1,6 @@
-"""Colour transfer against the release's own results and against CIE LAB written out from its formulas."""
-
+"""Colour transfer against the release's own results and against CIE LAB written out from its
+formulas.
+"""
 
 import cv2
 import numpy as np
@@ -14,14 +15,20 @@ TRANSFER = np.load(GOLDEN / "color_transfer.npz")
 
 
 def lab_from_rgb(rgb):
-    """sRGB in [0, 1] [H, W, 3] -> CIE LAB by OpenCV: our linearisation, then its exact path for linear RGB."""
+    """sRGB in [0, 1] [H, W, 3] -> CIE LAB by OpenCV: our linearisation, then its exact path for
+    linear RGB.
+    """
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return cv2.cvtColor(linear.astype(np.float32), cv2.COLOR_LRGB2LAB).astype(float)
 
 
 def rgb_from_lab(lab):
     """The inverse, clipped to the cube."""
-    linear = np.clip(cv2.cvtColor(np.atleast_3d(lab).astype(np.float32).reshape(-1, 1, 3), cv2.COLOR_LAB2LRGB), 0, 1).reshape(np.shape(lab))
+    linear = np.clip(
+        cv2.cvtColor(np.atleast_3d(lab).astype(np.float32).reshape(-1, 1, 3), cv2.COLOR_LAB2LRGB),
+        0,
+        1,
+    ).reshape(np.shape(lab))
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
@@ -40,19 +47,34 @@ def levels(a, b):
 
 @pytest.mark.parametrize("k", range(3))
 def test_equals_the_release(k):
-    difference = levels(transfer(TRANSFER["image_%d" % k], TRANSFER["reference_%d" % k]), TRANSFER["out_%d" % k])
+    difference = levels(
+        transfer(TRANSFER[f"image_{k}"], TRANSFER[f"reference_{k}"]), TRANSFER[f"out_{k}"]
+    )
     assert difference.max() <= 1
     assert (difference > 0).mean() <= 0.001  # measured: no value differs at all
 
 
 def test_lab_of_known_colours():
-    rgb = np.array([[[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]], float)
-    published = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [32.30, 79.19, -107.86], [53.39, 0, 0]]
+    rgb = np.array(
+        [[[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]], float
+    )
+    published = [
+        [100, 0, 0],
+        [0, 0, 0],
+        [53.24, 80.09, 67.20],
+        [87.73, -86.18, 83.18],
+        [32.30, 79.19, -107.86],
+        [53.39, 0, 0],
+    ]
     assert np.abs(color._lab_from_rgb(rgb)[0] - published).max() < 0.05
     cube = np.random.default_rng(0).uniform(0, 1, (100, 100, 3))
     assert np.abs(color._lab_from_rgb(cube) - lab_from_rgb(cube)).max() < 0.05
     assert np.abs(color._rgb_from_lab(color._lab_from_rgb(cube)) - cube).max() < 1e-9
-    outside = np.stack(np.meshgrid([0, 5, 50, 100], [-128, 0, 127], [-128, 0, 127]), axis=-1).reshape(1, -1, 3).astype(float)
+    outside = (
+        np.stack(np.meshgrid([0, 5, 50, 100], [-128, 0, 127], [-128, 0, 127]), axis=-1)
+        .reshape(1, -1, 3)
+        .astype(float)
+    )
     assert np.abs(color._rgb_from_lab(outside) - rgb_from_lab(outside)).max() < 1e-3
 
 
@@ -73,26 +95,36 @@ def test_both_versions_agree_on_ordinary_pictures(seed):
     image, reference = scene(seed), scene(seed + 10, 50, 64)
     fine = images.from_signed(transfer_signed(images.to_signed(image), reference))
     difference = levels(fine, transfer(image, reference))
-    assert np.percentile(difference, 99) <= 5 and difference.mean() < 1.5  # the rest is 8-bit LAB's rounding, stretched
+    assert (
+        np.percentile(difference, 99) <= 5 and difference.mean() < 1.5
+    )  # the rest is 8-bit LAB's rounding, stretched
 
 
 def test_statistics_become_those_of_the_reference():
     image, reference = scene(2), scene(3)
     moved = transfer_signed(images.to_signed(image), reference)
-    result, target = lab_from_rgb((moved.transpose(1, 2, 0) + 1) / 2.0), lab_from_rgb(reference / 255.0)
+    result, target = (
+        lab_from_rgb((moved.transpose(1, 2, 0) + 1) / 2.0),
+        lab_from_rgb(reference / 255.0),
+    )
     assert np.allclose(result.mean((0, 1)), target.mean((0, 1)), atol=0.1)
     assert np.allclose(result.std((0, 1)), target.std((0, 1)), atol=0.1)
 
 
 def test_own_reference_changes_nothing():
     image = scene(4)
-    assert np.abs(transfer_signed(images.to_signed(image), image) - images.to_signed(image)).max() < 2e-3
+    assert (
+        np.abs(transfer_signed(images.to_signed(image), image) - images.to_signed(image)).max()
+        < 2e-3
+    )
     assert levels(transfer(image, image), image).max() <= 3
 
 
 def test_flat_picture_is_shifted_where_the_release_divides_by_zero():
     flat, reference = np.full((8, 10, 3), (90, 120, 60), np.uint8), scene(5)
-    lab, target = [cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) for picture in (flat, reference)]
+    lab, target = [
+        cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) for picture in (flat, reference)
+    ]
     with np.errstate(all="ignore"):
         mean, std = np.around(lab.mean((0, 1)), 2), np.around(lab.std((0, 1)), 2)
         release = (lab - mean) * (target.std((0, 1)) / std) + target.mean((0, 1))
@@ -102,7 +134,9 @@ def test_flat_picture_is_shifted_where_the_release_divides_by_zero():
     fine = images.from_signed(transfer_signed(images.to_signed(flat), reference))
     for result in (ours, fine):
         assert (result == result[0, 0]).all() and np.abs(result[0, 0] - expected).max() <= 3
-    assert levels(transfer(reference, flat), flat[0, 0]).max() <= 2  # the other way round everything becomes the flat colour
+    assert (
+        levels(transfer(reference, flat), flat[0, 0]).max() <= 2
+    )  # the other way round everything becomes the flat colour
 
 
 def test_gray_pictures_have_no_spread_in_colour():
@@ -124,13 +158,21 @@ def test_inputs_stay_as_they_were_and_views_work():
     image, reference = scene(9), scene(10)
     before = image.copy(), reference.copy()
     turned = transfer(image[:, ::-1], reference[::2, ::2])
-    assert np.array_equal(turned[:, ::-1], transfer(np.ascontiguousarray(image), reference[::2, ::2].copy()))
+    assert np.array_equal(
+        turned[:, ::-1], transfer(np.ascontiguousarray(image), reference[::2, ::2].copy())
+    )
     assert np.array_equal(image, before[0]) and np.array_equal(reference, before[1])
 
 
-@pytest.mark.parametrize("image, reference", [
-    (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)), (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)),
-    (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)), (np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))])
+@pytest.mark.parametrize(
+    "image, reference",
+    [
+        (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)),
+        (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)),
+        (np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)),
+    ],
+)
 def test_wrong_shapes_are_explained(image, reference):
     with pytest.raises(ValueError, match=r"expected uint8 \[H, W, 3\]") as error:
         transfer(image, reference)

@@ -12,7 +12,9 @@ def joined(batches, step):
     """All micro-batches of a step as one dict, and the sum of their shares."""
     parts = list(batches(step))
     keys = [key for key in parts[0][0] if isinstance(parts[0][0][key], np.ndarray)]
-    return {key: np.concatenate([part[key] for part, _ in parts]) for key in keys}, sum(share for _, share in parts)
+    return {key: np.concatenate([part[key] for part, _ in parts]) for key in keys}, sum(
+        share for _, share in parts
+    )
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
@@ -26,7 +28,10 @@ def test_micro_batches_are_the_batch_cut(micro_batch):
 
 def test_processes_together_see_the_batch():
     whole, _ = joined(LatentBatches(LATENTS, LABELS, Division(8, 2), seed=3), 5)
-    parts = [joined(LatentBatches(LATENTS, LABELS, Division(8, 2, rank, 2), seed=3), 5) for rank in range(2)]
+    parts = [
+        joined(LatentBatches(LATENTS, LABELS, Division(8, 2, rank, 2), seed=3), 5)
+        for rank in range(2)
+    ]
     assert sum(share for _, share in parts) == pytest.approx(1)
     assert sorted(np.concatenate([part["t"] for part, _ in parts])) == sorted(whole["t"])
 
@@ -34,7 +39,9 @@ def test_processes_together_see_the_batch():
 def test_latents_go_with_their_labels():
     batch, _ = joined(LatentBatches(LATENTS, LABELS, Division(40, 40), seed=0, drop=0.0), 0)
     number = batch["z"][:, 0, 0, 0] / 12
-    assert np.array_equal(batch["labels"][:, 0, 0], 4 * number) and sorted(set(number)) == list(range(6))
+    assert np.array_equal(batch["labels"][:, 0, 0], 4 * number) and sorted(set(number)) == list(
+        range(6)
+    )
 
 
 def test_timesteps_noise_and_drops_have_their_distributions():
@@ -49,7 +56,9 @@ def test_timesteps_noise_and_drops_have_their_distributions():
 
 
 def test_a_step_repeats_itself_and_no_other():
-    first, again = (joined(LatentBatches(LATENTS, LABELS, Division(4, 2), seed=1), 7)[0] for _ in range(2))
+    first, again = (
+        joined(LatentBatches(LATENTS, LABELS, Division(4, 2), seed=1), 7)[0] for _ in range(2)
+    )
     assert all(np.array_equal(first[key], again[key]) for key in first)
     for seed, step in ((1, 8), (2, 7)):
         other, _ = joined(LatentBatches(LATENTS, LABELS, Division(4, 2), seed=seed), step)
@@ -69,13 +78,16 @@ def test_crops_lie_within_the_scaled_picture_and_half_are_mirrored(pictures):
     crops, _ = joined(batches, 0)
     crops = crops["pictures"]
     assert crops.shape == (64, 3, 16, 20) and crops.min() >= -1 and crops.max() <= 1
-    slope = crops[:, 1, 0, -1] - crops[:, 1, 0, 0]                       # green grows to the right unless mirrored
+    slope = crops[:, 1, 0, -1] - crops[:, 1, 0, 0]  # green grows to the right unless mirrored
     assert 16 < (slope < 0).sum() < 48 and np.allclose(np.abs(slope), 19 * 3 / 127.5, atol=1e-5)
-    assert np.all(crops[:, 0, -1] > crops[:, 0, 0])                      # never upside down
-    assert len(set(crops[:, 0, 0, 0])) > 10 and len(set(np.minimum(crops[:, 1, 0, 0], crops[:, 1, 0, -1]))) > 10
+    assert np.all(crops[:, 0, -1] > crops[:, 0, 0])  # never upside down
+    assert (
+        len(set(crops[:, 0, 0, 0])) > 10
+        and len(set(np.minimum(crops[:, 1, 0, 0], crops[:, 1, 0, -1]))) > 10
+    )
 
 
 def test_a_picture_of_another_size_is_scaled_to_cover(pictures):
     crops, _ = joined(PictureBatches(pictures, (40, 40), (40, 40), Division(2, 2), seed=0), 0)
-    red = (crops["pictures"][0, 0] + 1) * 127.5 / 4                      # the row of the picture, at 2/3 of the size
+    red = (crops["pictures"][0, 0] + 1) * 127.5 / 4  # the row of the picture, at 2/3 of the size
     assert red[0, 0] < 2 and red[-1, 0] > 57

@@ -1,4 +1,7 @@
-"""Samplers against diffusers and k-diffusion, respacing and training loss against guided-diffusion."""
+"""Samplers against diffusers and k-diffusion, respacing and training loss against
+guided-diffusion.
+"""
+
 import numpy as np
 import pytest
 from support.peers import apart, peer
@@ -19,10 +22,18 @@ def predictor(x, t):
     return jt.array(((x - a * np.tanh(a * x / variance)) / np.sqrt(variance)).astype(np.float32))
 
 
-@pytest.mark.parametrize("name, sampler, eta, times", [
-    ("ddim_eta0", ddim, 0, "t_ddim50"), ("ddim_eta0.5", ddim, 0.5, "t_ddim50"), ("ddim_eta1", ddim, 1, "t_ddim50"),
-    ("ancestral", ancestral, 1, "t_quadratic"), ("dpmpp_2m", dpmpp_2m, 0, "t_quadratic"),
-    ("dpmpp_2m_eta0.5", dpmpp_2m, 0.5, "t_quadratic"), ("dpmpp_2m_sde", dpmpp_2m_sde, 1, "t_quadratic")])
+@pytest.mark.parametrize(
+    "name, sampler, eta, times",
+    [
+        ("ddim_eta0", ddim, 0, "t_ddim50"),
+        ("ddim_eta0.5", ddim, 0.5, "t_ddim50"),
+        ("ddim_eta1", ddim, 1, "t_ddim50"),
+        ("ancestral", ancestral, 1, "t_quadratic"),
+        ("dpmpp_2m", dpmpp_2m, 0, "t_quadratic"),
+        ("dpmpp_2m_eta0.5", dpmpp_2m, 0.5, "t_quadratic"),
+        ("dpmpp_2m_sde", dpmpp_2m_sde, 1, "t_quadratic"),
+    ],
+)
 def test_every_state_of_a_sampler_is_the_peer_s(name, sampler, eta, times):
     strided = times == "t_ddim50"
     schedule, start = (Schedule("ddim50"), 12) if strided else (Schedule(), 640)
@@ -31,7 +42,9 @@ def test_every_state_of_a_sampler_is_the_peer_s(name, sampler, eta, times):
     assert schedule.timesteps[visited].tolist() == SAMPLED[times].tolist()
 
     draws = dict(zip(visited.tolist(), SAMPLED["noise"]))
-    states = sampler(predictor, jt.array(SAMPLED["x"]), schedule, start, eta=eta, noise=draws.get, **options)
+    states = sampler(
+        predictor, jt.array(SAMPLED["x"]), schedule, start, eta=eta, noise=draws.get, **options
+    )
     found = np.stack([state.numpy() for state in states])
     assert apart(found, SAMPLED[name]) < 2e-6
 
@@ -45,7 +58,9 @@ def test_the_steps_that_are_kept_are_guided_diffusion_s(number):
 def test_loss_and_gradient_are_guided_diffusion_s():
     arrays = peer("loss_guided_diffusion.npz")
     output = jt.array(arrays["output"])
-    found = diffusion_loss(lambda x_t, t, y: output, Schedule(), arrays["z"], arrays["t"], None, arrays["noise"])
+    found = diffusion_loss(
+        lambda x_t, t, y: output, Schedule(), arrays["z"], arrays["t"], None, arrays["noise"]
+    )
     for name in ("loss", "mse", "vb"):
         assert apart(found[name], arrays[name]) < 1e-5, name
     largest = np.abs(arrays["gradient"]).max()
@@ -56,6 +71,10 @@ def test_loss_and_gradient_are_guided_diffusion_s():
 @pytest.mark.parametrize("sampler", [ddim, ancestral, dpmpp_2m, dpmpp_2m_sde])
 @pytest.mark.parametrize("eta", [-0.1, 1.001, float("nan"), float("inf"), "1", None])
 def test_an_eta_outside_0_to_1_is_refused_before_the_first_step(sampler, eta):
-    with pytest.raises(ValueError, match=rf"{sampler.__name__}: eta is {eta}; expected 0 .* to 1") as error:
-        sampler(None, jt.zeros((1, 3, 4, 4)), Schedule("ddim10"), 3, eta=eta, noise=lambda index: None)
+    with pytest.raises(
+        ValueError, match=rf"{sampler.__name__}: eta is {eta}; expected 0 .* to 1"
+    ) as error:
+        sampler(
+            None, jt.zeros((1, 3, 4, 4)), Schedule("ddim10"), 3, eta=eta, noise=lambda index: None
+        )
     assert "\n" not in str(error.value)

@@ -5,9 +5,22 @@ from jseg.ldm.discriminator import Critic
 from jseg.runtime import jt
 
 # NLayerDiscriminator(ndf=64, n_layers=3) of taming-transformers, as PyTorch names and shapes it.
-NORM = {"weight": [0], "bias": [0], "running_mean": [0], "running_var": [0], "num_batches_tracked": []}
-TAMING = {"main.0.weight": [64, 3, 4, 4], "main.0.bias": [64], "main.2.weight": [128, 64, 4, 4], "main.5.weight": [256, 128, 4, 4],
-          "main.8.weight": [512, 256, 4, 4], "main.11.weight": [1, 512, 4, 4], "main.11.bias": [1]}
+NORM = {
+    "weight": [0],
+    "bias": [0],
+    "running_mean": [0],
+    "running_var": [0],
+    "num_batches_tracked": [],
+}
+TAMING = {
+    "main.0.weight": [64, 3, 4, 4],
+    "main.0.bias": [64],
+    "main.2.weight": [128, 64, 4, 4],
+    "main.5.weight": [256, 128, 4, 4],
+    "main.8.weight": [512, 256, 4, 4],
+    "main.11.weight": [1, 512, 4, 4],
+    "main.11.bias": [1],
+}
 for _i, _width in ((3, 128), (6, 256), (9, 512)):
     TAMING.update({f"main.{_i}.{name}": [_width] if shape else [1] for name, shape in NORM.items()})
 
@@ -16,8 +29,15 @@ def convolve(x, weight, bias, stride):
     """4x4 convolution with one zero around, float64."""
     x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     height, width = ((n - 4) // stride + 1 for n in x.shape[2:])
-    y = sum(np.einsum("oc,bchw->bohw", weight[:, :, i, j], x[:, :, i:i + stride * height:stride, j:j + stride * width:stride])
-            for i in range(4) for j in range(4))
+    y = sum(
+        np.einsum(
+            "oc,bchw->bohw",
+            weight[:, :, i, j],
+            x[:, :, i : i + stride * height : stride, j : j + stride * width : stride],
+        )
+        for i in range(4)
+        for j in range(4)
+    )
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
 
 
@@ -33,9 +53,14 @@ def twin(state, x, norm):
                 y = (x - mean) / np.sqrt(variance + 1e-5)
             else:
                 groups = x.reshape(len(x), -1, 16, *x.shape[2:])
-                mean, variance = groups.mean((2, 3, 4), keepdims=True), groups.var((2, 3, 4), keepdims=True)
+                mean, variance = (
+                    groups.mean((2, 3, 4), keepdims=True),
+                    groups.var((2, 3, 4), keepdims=True),
+                )
                 y = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
-            x = y * w[f"main.{i + 1}.weight"].reshape(1, -1, 1, 1) + w[f"main.{i + 1}.bias"].reshape(1, -1, 1, 1)
+            x = y * w[f"main.{i + 1}.weight"].reshape(1, -1, 1, 1) + w[
+                f"main.{i + 1}.bias"
+            ].reshape(1, -1, 1, 1)
         x = np.where(x > 0, x, 0.2 * x)
     return convolve(x, w["main.11.weight"], w["main.11.bias"], 1)
 
@@ -50,22 +75,36 @@ def lively(norm):
     rng = np.random.default_rng(0)
     for v in critic.state_dict().values():
         if "float" in str(v.dtype):
-            v.assign(jt.array((rng.standard_normal(v.shape) * (0.2 if v.ndim == 4 else 1)).astype(np.float32)))
+            v.assign(
+                jt.array(
+                    (rng.standard_normal(v.shape) * (0.2 if v.ndim == 4 else 1)).astype(np.float32)
+                )
+            )
     return critic
 
 
 def test_full_size_layout_is_taming_transformers():
     assert {name: list(v.shape) for name, v in Critic(norm="batch").state_dict().items()} == TAMING
     ours = {name: list(v.shape) for name, v in Critic().state_dict().items()}
-    assert ours == {name: shape for name, shape in TAMING.items() if "running" not in name and "tracked" not in name}
+    assert ours == {
+        name: shape
+        for name, shape in TAMING.items()
+        if "running" not in name and "tracked" not in name
+    }
 
 
 def test_only_weights_are_trained_and_they_start_as_in_taming():
     critic = Critic(norm="batch")
-    assert all(v.is_stop_grad() == ("running" in name or "tracked" in name) for name, v in critic.state_dict().items())
+    assert all(
+        v.is_stop_grad() == ("running" in name or "tracked" in name)
+        for name, v in critic.state_dict().items()
+    )
     state = {name: v.numpy() for name, v in critic.state_dict().items()}
     for name, centre in (("main.8.weight", 0.0), ("main.9.weight", 1.0)):
-        assert abs(state[name].mean() - centre) < 4 * 0.02 / np.sqrt(state[name].size) and 0.015 < state[name].std() < 0.025
+        assert (
+            abs(state[name].mean() - centre) < 4 * 0.02 / np.sqrt(state[name].size)
+            and 0.015 < state[name].std() < 0.025
+        )
     assert (state["main.9.bias"] == 0).all()
 
 
@@ -103,7 +142,9 @@ class Held:
 
 
 def test_a_picture_s_logits_need_no_other_picture():
-    """taming: batch norm, so that a picture's logits depend on its micro-batch; here: group norm."""
+    """taming: batch norm, so that a picture's logits depend on its micro-batch; here: group
+    norm.
+    """
     x = pictures(3)
     for norm, tied in (("group", False), ("batch", True)):
         critic = lively(norm)
@@ -114,7 +155,7 @@ def test_a_picture_s_logits_need_no_other_picture():
 def test_a_logit_sees_70_pixels():
     critic = Critic(16)
     x = jt.array(pictures(1, 160, 104))
-    for layer in (3, 6, 9):                                  # without the norms, whose statistics see everything
+    for layer in (3, 6, 9):  # without the norms, whose statistics see everything
         critic.main[layer].execute = lambda h: h
     height, width = critic(x).shape[2:]
     assert (height, width) == (160 // 8 - 2, 104 // 8 - 2)

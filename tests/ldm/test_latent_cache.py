@@ -1,4 +1,6 @@
-"""The latent cache: made once, continued after anything, byte for byte what an uninterrupted run makes; nothing here needs Jittor."""
+"""The latent cache: made once, continued after anything, byte for byte what an uninterrupted run
+makes; nothing here needs Jittor.
+"""
 
 import errno
 import hashlib
@@ -25,19 +27,36 @@ COMMON = latent_cache.about("ab" * 32, 20, 16, LATENT)
 
 
 def latents_of(content):
-    return np.random.default_rng(zlib.crc32(content.encode())).standard_normal((2,) + LATENT).astype(np.float32)
+    return (
+        np.random.default_rng(zlib.crc32(content.encode()))
+        .standard_normal((2,) + LATENT)
+        .astype(np.float32)
+    )
 
 
 def labels_of(content):
-    return np.random.default_rng(zlib.crc32(content.encode())).integers(0, 256, (2,) + LATENT[1:], dtype=np.uint8)
+    return np.random.default_rng(zlib.crc32(content.encode())).integers(
+        0, 256, (2,) + LATENT[1:], dtype=np.uint8
+    )
 
 
 class Data:
-    """A data set by the contents of its pictures and of its label maps (the same letters in capitals); counts what is made of it."""
+    """A data set by the contents of its pictures and of its label maps (the same letters in
+    capitals); counts what is made of it.
+    """
 
     def __init__(self, pictures, labels=None):
-        self.pictures, self.labels, self.encoded, self.told = list(pictures), list(labels or pictures.upper()), [], []
-        keys = [hashlib.sha256(content.encode()).digest() for pair in zip(self.pictures, self.labels) for content in pair]
+        self.pictures, self.labels, self.encoded, self.told = (
+            list(pictures),
+            list(labels or pictures.upper()),
+            [],
+            [],
+        )
+        keys = [
+            hashlib.sha256(content.encode()).digest()
+            for pair in zip(self.pictures, self.labels)
+            for content in pair
+        ]
         self.keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 2, 32)
 
     def make_latents(self, i):
@@ -47,19 +66,34 @@ class Data:
     def fill(self, cache, common=COMMON, make_latents=None, **named):
         named.setdefault("tell", self.told.append)
         make_latents = make_latents or self.make_latents
-        return latent_cache.fill(Path(cache), common, self.keys, make_latents, lambda i: labels_of(self.labels[i]), **named)
+        return latent_cache.fill(
+            Path(cache),
+            common,
+            self.keys,
+            make_latents,
+            lambda i: labels_of(self.labels[i]),
+            **named,
+        )
 
     def check(self, folder):
         """Every byte of a complete folder is the expected one."""
         arrays = latent_cache.opened(folder, COMMON, len(self.keys))
         assert arrays[LATENTS].dtype == np.float32 and arrays[LABELS].dtype == np.uint8
-        assert np.array_equal(arrays[LATENTS], np.concatenate([latents_of(content) for content in self.pictures]))
-        assert np.array_equal(arrays[LABELS], np.concatenate([labels_of(content) for content in self.labels]))
+        assert np.array_equal(
+            arrays[LATENTS], np.concatenate([latents_of(content) for content in self.pictures])
+        )
+        assert np.array_equal(
+            arrays[LABELS], np.concatenate([labels_of(content) for content in self.labels])
+        )
         assert np.array_equal(arrays[KEYS], self.keys)
 
 
 def contents(cache):
-    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(Path(cache).rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in sorted(Path(cache).rglob("*"))
+        if path.is_file()
+    }
 
 
 def refusal(call, *arguments, kind=DataError, **named):
@@ -70,11 +104,14 @@ def refusal(call, *arguments, kind=DataError, **named):
     return message
 
 
-# -- made once -------------------------------------------------------------------------------------------------------
+# -- made once -------------------------------------------------------------------------------------
+
 
 def test_a_second_start_makes_nothing_and_changes_no_byte(tmp_path):
     data, seen = Data("abcd"), []
-    folder = data.fill(tmp_path / "deep" / "cache", progress=lambda done, total: seen.append((done, total)))
+    folder = data.fill(
+        tmp_path / "deep" / "cache", progress=lambda done, total: seen.append((done, total))
+    )
     data.check(folder)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)] and "4 of 4 pictures" in data.told[0]
     before = contents(folder.parent)
@@ -84,8 +121,17 @@ def test_a_second_start_makes_nothing_and_changes_no_byte(tmp_path):
     assert contents(folder.parent) == before
 
 
-@pytest.mark.parametrize("pictures, labels, encoded", [
-    ("abXd", None, "X"), ("abcde", None, "e"), ("abd", None, ""), ("dcba", None, ""), ("abcd", "ABZD", ""), ("aabcd", "AABCD", "")])
+@pytest.mark.parametrize(
+    "pictures, labels, encoded",
+    [
+        ("abXd", None, "X"),
+        ("abcde", None, "e"),
+        ("abd", None, ""),
+        ("dcba", None, ""),
+        ("abcd", "ABZD", ""),
+        ("aabcd", "AABCD", ""),
+    ],
+)
 def test_only_what_changed_is_encoded_and_the_old_rows_go(tmp_path, pictures, labels, encoded):
     first = Data("abcd").fill(tmp_path)
     changed = Data(pictures, labels)
@@ -120,12 +166,18 @@ def test_the_latents_of_another_data_set_go_with_a_word(tmp_path):
 
 def test_the_digest_names_contents_order_and_autoencoder():
     keys = Data("abc").keys
-    found = [latent_cache.digest(COMMON, keys), latent_cache.digest(COMMON, Data("acb").keys), latent_cache.digest(COMMON, Data("ab").keys),
-             latent_cache.digest(COMMON, Data("abc", "ABD").keys), latent_cache.digest(dict(COMMON, autoencoder="0"), keys)]
+    found = [
+        latent_cache.digest(COMMON, keys),
+        latent_cache.digest(COMMON, Data("acb").keys),
+        latent_cache.digest(COMMON, Data("ab").keys),
+        latent_cache.digest(COMMON, Data("abc", "ABD").keys),
+        latent_cache.digest(dict(COMMON, autoencoder="0"), keys),
+    ]
     assert len(set(found)) == 5 and found[0] == latent_cache.digest(dict(COMMON), Data("abc").keys)
 
 
-# -- interruptions ---------------------------------------------------------------------------------------------------
+# -- interruptions ---------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
 def test_an_error_loses_nothing_that_was_made(tmp_path, error):
@@ -140,8 +192,12 @@ def test_an_error_loses_nothing_that_was_made(tmp_path, error):
         data.fill(tmp_path, make_latents=fails)
     again = Data("abcdef")
     again.check(again.fill(tmp_path))
-    assert "".join(data.encoded) == "abcd" and "".join(again.encoded) == "ef" and "2 of 6" in again.told[0]
-    changed = Data("Xabc")                         # rows of an unfinished folder are good too
+    assert (
+        "".join(data.encoded) == "abcd"
+        and "".join(again.encoded) == "ef"
+        and "2 of 6" in again.told[0]
+    )
+    changed = Data("Xabc")  # rows of an unfinished folder are good too
     with pytest.raises(error):
         Data("abcdefg").fill(tmp_path, make_latents=lambda i: fails(4))
     changed.check(changed.fill(tmp_path))
@@ -149,7 +205,9 @@ def test_an_error_loses_nothing_that_was_made(tmp_path, error):
 
 
 def states_of(cache, run):
-    """Every different content that the folder has while the cache's code runs line by line: what a kill can leave behind."""
+    """Every different content that the folder has while the cache's code runs line by line: what a
+    kill can leave behind.
+    """
     files, found = {latent_cache.__file__, sys.modules["jseg.files"].__file__}, []
 
     def look(frame, event, argument):
@@ -169,11 +227,17 @@ def states_of(cache, run):
     return found
 
 
-@pytest.mark.parametrize("before, spoil, after, encoded", [
-    (("abcd",), lambda folder: None, ("aXcde", "AXCYE"), "Xe"),
-    (("abcd",), lambda folder: (folder / LATENTS).unlink(), ("abcd",), "abcd"),
-], ids=["changed data", "latents gone"])
-def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(tmp_path, monkeypatch, before, spoil, after, encoded):
+@pytest.mark.parametrize(
+    "before, spoil, after, encoded",
+    [
+        (("abcd",), lambda folder: None, ("aXcde", "AXCYE"), "Xe"),
+        (("abcd",), lambda folder: (folder / LATENTS).unlink(), ("abcd",), "abcd"),
+    ],
+    ids=["changed data", "latents gone"],
+)
+def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(
+    tmp_path, monkeypatch, before, spoil, after, encoded
+):
     monkeypatch.setattr(latent_cache, "SAVE_SECONDS", 0.0)
     fresh = contents(Data(*after).fill(tmp_path / "fresh"))
     folder = Data(*before).fill(tmp_path / "cache")
@@ -182,13 +246,15 @@ def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(tmp_path, 
     assert len(states) > 20
     most = 0
     for number, state in enumerate(states):
-        left = tmp_path / ("state%d" % number)
+        left = tmp_path / (f"state{number}")
         for name, content in state.items():
             (left / name).parent.mkdir(parents=True, exist_ok=True)
             (left / name).write_bytes(content)
         again = Data(*after)
         path = again.fill(left)
-        assert contents(path) == fresh and [entry.name for entry in left.iterdir() if entry.is_dir()] == [path.name]
+        assert contents(path) == fresh and [
+            entry.name for entry in left.iterdir() if entry.is_dir()
+        ] == [path.name]
         assert set(again.encoded) <= set(encoded)
         most = max(most, len(again.encoded))
     assert most == len(encoded) and again.encoded == []
@@ -197,8 +263,13 @@ def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(tmp_path, 
 def python(code, folder):
     root = ROOT
     path = os.pathsep.join([str(root), str(root / "tests")])
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
 
 
 KILLED = """
@@ -256,15 +327,27 @@ def test_keys_are_written_after_their_rows_are_on_the_disk(tmp_path, monkeypatch
     assert len(keys_written) == 3
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda folder: (folder / LATENTS).unlink(),
-    lambda folder: (folder / KEYS).unlink(),
-    lambda folder: os.truncate(str(folder / LABELS), (folder / LABELS).stat().st_size - 1),
-    lambda folder: (folder / KEYS).write_bytes(b""),
-    lambda folder: np.save(str(folder / LATENTS), np.zeros((6,) + LATENT)),
-    lambda folder: (folder / "about.json").write_text("{"),
-    lambda folder: (folder / "about.json").write_text("[]"),
-], ids=["latents gone", "keys gone", "labels cut", "keys empty", "float64", "broken json", "a list"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / LATENTS).unlink(),
+        lambda folder: (folder / KEYS).unlink(),
+        lambda folder: os.truncate(str(folder / LABELS), (folder / LABELS).stat().st_size - 1),
+        lambda folder: (folder / KEYS).write_bytes(b""),
+        lambda folder: np.save(str(folder / LATENTS), np.zeros((6,) + LATENT)),
+        lambda folder: (folder / "about.json").write_text("{"),
+        lambda folder: (folder / "about.json").write_text("[]"),
+    ],
+    ids=[
+        "latents gone",
+        "keys gone",
+        "labels cut",
+        "keys empty",
+        "float64",
+        "broken json",
+        "a list",
+    ],
+)
 def test_files_that_are_not_what_they_should_be_are_made_again(tmp_path, spoil):
     folder = Data("abc").fill(tmp_path)
     spoil(folder)
@@ -276,23 +359,34 @@ def test_files_that_are_not_what_they_should_be_are_made_again(tmp_path, spoil):
 def test_a_torn_key_costs_its_row_alone(tmp_path):
     folder = Data("abc").fill(tmp_path)
     with open(str(folder / KEYS), "r+b") as file:
-        file.seek(-70, os.SEEK_END)                # within the keys of b
+        file.seek(-70, os.SEEK_END)  # within the keys of b
         file.write(bytes(3))
     again = Data("abc")
     again.check(again.fill(tmp_path))
     assert again.encoded == ["b"]
 
 
-# -- faults ----------------------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
+
 
 def test_another_autoencoder_or_size_is_refused_and_nothing_changes(tmp_path):
     folder = Data("abc").fill(tmp_path)
     before = contents(tmp_path)
     data = Data("abc")
     message = refusal(data.fill, tmp_path, common=dict(COMMON, autoencoder="cd" * 32))
-    assert "another autoencoder" in message and "abababababab" in message and "cdcdcdcdcdcd" in message and "--ae_path" in message
+    assert (
+        "another autoencoder" in message
+        and "abababababab" in message
+        and "cdcdcdcdcdcd" in message
+        and "--ae_path" in message
+    )
     message = refusal(data.fill, tmp_path, common=dict(COMMON, width=40, latent=[3, 4, 10]))
-    assert "20x16" in message and "40x16" in message and "--cache" in message and str(folder) in message
+    assert (
+        "20x16" in message
+        and "40x16" in message
+        and "--cache" in message
+        and str(folder) in message
+    )
     assert "another version" in refusal(data.fill, tmp_path, common=dict(COMMON, format=2))
     assert contents(tmp_path) == before and data.encoded == []
 
@@ -300,14 +394,19 @@ def test_another_autoencoder_or_size_is_refused_and_nothing_changes(tmp_path):
 def test_a_file_in_the_cache_s_place(tmp_path):
     (tmp_path / "cache").write_text("x")
     assert "is a file" in refusal(Data("abc").fill, tmp_path / "cache")
-    assert "cannot write the cache" in refusal(Data("abc").fill, tmp_path / "cache" / "deeper", kind=OSError)
+    assert "cannot write the cache" in refusal(
+        Data("abc").fill, tmp_path / "cache" / "deeper", kind=OSError
+    )
 
 
 def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, monkeypatch):
-    real, room = os.pwrite, [2 * 2 * 300 - 50]     # two and a half rows of 240 + 40 bytes, the last write in halves
+    real, room = (
+        os.pwrite,
+        [2 * 2 * 300 - 50],
+    )  # two and a half rows of 240 + 40 bytes, the last write in halves
 
     def pwrite(file, data, position):
-        if os.readlink("/proc/self/fd/%d" % file).endswith(KEYS):
+        if os.readlink(f"/proc/self/fd/{file}").endswith(KEYS):
             return real(file, data, position)
         if not room[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -318,7 +417,11 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, monkeypatc
     monkeypatch.setattr(os, "pwrite", pwrite)
     data = Data("abcd")
     message = refusal(data.fill, tmp_path, kind=OSError)
-    assert "No space left on device" in message and "what is finished stays" in message and str(tmp_path) in message
+    assert (
+        "No space left on device" in message
+        and "what is finished stays" in message
+        and str(tmp_path) in message
+    )
     monkeypatch.undo()
     again = Data("abcd")
     again.check(again.fill(tmp_path))

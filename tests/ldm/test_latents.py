@@ -1,4 +1,6 @@
-"""Latents of a training folder: what the release's arrays hold, encoded once, whatever happens to the folder or to the run."""
+"""Latents of a training folder: what the release's arrays hold, encoded once, whatever happens to
+the folder or to the run.
+"""
 
 import hashlib
 import os
@@ -28,7 +30,10 @@ SIZES = dict(width=WIDTH, height=HEIGHT, latent_width=WIDTH // 4, latent_height=
 
 
 class Blocks:
-    """In an autoencoder's place: every 4x4 block's first pixel, so that latents are easy to know; counts its calls."""
+    """In an autoencoder's place: every 4x4 block's first pixel, so that latents are easy to know;
+    counts its calls.
+    """
+
     config = AUTOENCODERS["tiny"]
 
     def __init__(self, fails_at=None, factor=1.0):
@@ -38,7 +43,9 @@ class Blocks:
         if self.calls == self.fails_at:
             raise KeyboardInterrupt
         self.calls += 1
-        assert tuple(x.shape) == (2, 3, HEIGHT, WIDTH), "pictures are encoded in twos, whatever is left to do"
+        assert tuple(x.shape) == (2, 3, HEIGHT, WIDTH), (
+            "pictures are encoded in twos, whatever is left to do"
+        )
         return jt.array(x.numpy()[:, :, ::4, ::4] * np.float32(self.factor))
 
 
@@ -55,7 +62,10 @@ def folder(tmp_path):
 
 
 def test_other_colours_of_the_classes_are_another_label_map(folder):
-    """Of files that have colours alone; the keys of gray files stay as they were, so trainings under way go on."""
+    """Of files that have colours alone; the keys of gray files stay as they were, so trainings
+    under way go on.
+    """
+
     def classes(first):
         palette = CLASS_SETS["landscape-29"].palette.copy()
         palette[[0, first]] = palette[[first, 0]]
@@ -66,7 +76,9 @@ def test_other_colours_of_the_classes_are_another_label_map(folder):
     for path in (folder / "labels").iterdir():
         images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     ids = [np.array(prepared(folder, classes=classes(swapped))[0].labels[0]) for swapped in (0, 1)]
-    assert (ids[0] != ids[1]).any() and np.array_equal(np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1])
+    assert (ids[0] != ids[1]).any() and np.array_equal(
+        np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1]
+    )
 
 
 def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
@@ -74,29 +86,50 @@ def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
     path = folder / "labels" / "a.png"
     images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     numbering = Numbering.of(CLASS_SETS["landscape-29"])
-    expected = hashlib.sha256(numbering.table.astype("<i2").tobytes() + hashlib.sha256(path.read_bytes()).digest()).digest()
-    assert module._label_key(Example("a", folder / "imgs" / "a.png", path), numbering, "") == expected
+    expected = hashlib.sha256(
+        numbering.table.astype("<i2").tobytes() + hashlib.sha256(path.read_bytes()).digest()
+    ).digest()
+    assert (
+        module._label_key(Example("a", folder / "imgs" / "a.png", path), numbering, "") == expected
+    )
 
 
 def prepared(folder, autoencoder=None, cache="cache", sha=SHA, ignore=(), examples=None, **named):
     autoencoder = autoencoder or Blocks()
     examples = find_examples(folder) if examples is None else examples
-    return prepare(examples, autoencoder, folder.parent / cache, ignore=ignore, autoencoder_sha256=sha, **{**SIZES, **named}), autoencoder
+    return prepare(
+        examples,
+        autoencoder,
+        folder.parent / cache,
+        ignore=ignore,
+        autoencoder_sha256=sha,
+        **{**SIZES, **named},
+    ), autoencoder
 
 
 def arrays(latents):
     return latents.z.tobytes(), latents.labels.tobytes(), latents.digest
 
 
-# -- what the arrays hold --------------------------------------------------------------------------------------------
+# -- what the arrays hold --------------------------------------------------------------------------
+
 
 def test_each_picture_is_followed_by_its_mirror_image_as_in_the_release(folder):
     latents, _ = prepared(folder, ignore=(3, 5))
     assert latents.stems == ("a", "b", "c", "d") and len(latents) == 8
-    assert isinstance(latents.z, np.memmap) and latents.z.dtype == np.float32 and latents.z.shape == (8, 3, 12, 16)
-    assert isinstance(latents.labels, np.memmap) and latents.labels.dtype == np.uint8 and latents.labels.shape == (8, 12, 16)
+    assert (
+        isinstance(latents.z, np.memmap)
+        and latents.z.dtype == np.float32
+        and latents.z.shape == (8, 3, 12, 16)
+    )
+    assert (
+        isinstance(latents.labels, np.memmap)
+        and latents.labels.dtype == np.uint8
+        and latents.labels.shape == (8, 12, 16)
+    )
     for i, example in enumerate(find_examples(folder)):
-        # release: image.transpose(FLIP_LEFT_RIGHT) before encoding; label.resize(NEAREST) before label.transpose(FLIP_LEFT_RIGHT)
+        # release: image.transpose(FLIP_LEFT_RIGHT) before encoding; label.resize(NEAREST) before
+        # label.transpose(FLIP_LEFT_RIGHT)
         picture = Image.open(example.picture)
         for row, seen in ((2 * i, picture), (2 * i + 1, picture.transpose(Image.FLIP_LEFT_RIGHT))):
             signed = (np.array(seen) / 127.5 - 1.0).astype(np.float32).transpose(2, 0, 1)
@@ -104,8 +137,12 @@ def test_each_picture_is_followed_by_its_mirror_image_as_in_the_release(folder):
         label = Image.open(example.label).resize((16, 12), Image.NEAREST)
         for row, seen in ((2 * i, label), (2 * i + 1, label.transpose(Image.FLIP_LEFT_RIGHT))):
             expected = np.array(seen)
-            assert np.array_equal(latents.labels[row], np.where(np.isin(expected, (3, 5)), 255, expected))
-    assert not np.array_equal(latents.z[1], latents.z[0][:, :, ::-1]), "a mirrored latent is not the latent of the mirror image"
+            assert np.array_equal(
+                latents.labels[row], np.where(np.isin(expected, (3, 5)), 255, expected)
+            )
+    assert not np.array_equal(latents.z[1], latents.z[0][:, :, ::-1]), (
+        "a mirrored latent is not the latent of the mirror image"
+    )
     assert (latents.labels == 255).any()
 
 
@@ -117,7 +154,10 @@ def test_latents_are_the_autoencoder_s_before_the_quantiser(folder):
     latents, _ = prepared(folder, autoencoder)
     picture = images.to_signed(images.read_picture(folder / "imgs" / "b.png"))
     with jt.no_grad():
-        one, mirrored = (autoencoder.encode(jt.array(x[None].copy())).numpy()[0] for x in (picture, picture[:, :, ::-1]))
+        one, mirrored = (
+            autoencoder.encode(jt.array(x[None].copy())).numpy()[0]
+            for x in (picture, picture[:, :, ::-1])
+        )
     np.testing.assert_allclose(latents.z[2], one, atol=1e-5)
     np.testing.assert_allclose(latents.z[3], mirrored, atol=1e-5)
     assert np.abs(one[:, :, ::-1] - mirrored).max() > 1e-3, "padding and stride make them differ"
@@ -128,8 +168,14 @@ def test_pictures_and_labels_of_another_size_are_resized(folder):
     for place, content in (("imgs", photograph(0, 128, 96)), ("labels", label_map(0, 128, 96))):
         images.save_picture(folder / place / "a.png", content)
     latents, _ = prepared(folder)
-    assert np.array_equal(latents.labels[0], np.array(Image.fromarray(label_map(0, 128, 96)).resize((16, 12), Image.NEAREST)))
-    assert np.array_equal(latents.z[0], images.to_signed(images.resize_picture(photograph(0, 128, 96), WIDTH, HEIGHT))[:, ::4, ::4])
+    assert np.array_equal(
+        latents.labels[0],
+        np.array(Image.fromarray(label_map(0, 128, 96)).resize((16, 12), Image.NEAREST)),
+    )
+    assert np.array_equal(
+        latents.z[0],
+        images.to_signed(images.resize_picture(photograph(0, 128, 96), WIDTH, HEIGHT))[:, ::4, ::4],
+    )
 
 
 def test_labels_in_a_data_set_s_own_numbering(folder):
@@ -137,20 +183,29 @@ def test_labels_in_a_data_set_s_own_numbering(folder):
     for path in (folder / "labels").iterdir():
         images.save_picture(path, stored)
     latents, _ = prepared(folder, classes=CLASS_SETS["ade20k-150"])
-    assert np.array_equal(latents.labels[0], np.array([255, 0, 149], np.uint8)[label_map(1) % 3][2::4, 2::4])
+    assert np.array_equal(
+        latents.labels[0], np.array([255, 0, 149], np.uint8)[label_map(1) % 3][2::4, 2::4]
+    )
     images.save_picture(folder / "labels" / "a.png", np.full((HEIGHT, WIDTH), 151, np.uint8))
     with pytest.raises(DataError, match="a.png holds ids outside 1..150"):
         prepared(folder, classes=CLASS_SETS["ade20k-150"])
 
 
-# -- made once -------------------------------------------------------------------------------------------------------
+# -- made once -------------------------------------------------------------------------------------
+
 
 def test_a_second_start_encodes_nothing_and_adds_nothing(folder):
     first, autoencoder = prepared(folder)
     told = []
     again, idle = prepared(folder, tell=told.append)
     # release: appends on every start, so the second has 16 rows; here: 8 again.
-    assert autoencoder.calls == 4 and idle.calls == 0 and told == [] and len(again) == 8 and arrays(again) == arrays(first)
+    assert (
+        autoencoder.calls == 4
+        and idle.calls == 0
+        and told == []
+        and len(again) == 8
+        and arrays(again) == arrays(first)
+    )
 
 
 def in_another_format(folder):
@@ -163,10 +218,22 @@ CHANGES = {
     "picture": (lambda f: images.save_picture(f / "imgs" / "b.png", photograph(9)), 1, 8),
     "picture of another format": (in_another_format, 1, 8),
     "label": (lambda f: images.save_picture(f / "labels" / "b.png", label_map(9)), 0, 8),
-    "added": (lambda f: [images.save_picture(f / "imgs" / "aa.png", photograph(9)),
-                         images.save_picture(f / "labels" / "aa.png", label_map(9))], 1, 10),
+    "added": (
+        lambda f: [
+            images.save_picture(f / "imgs" / "aa.png", photograph(9)),
+            images.save_picture(f / "labels" / "aa.png", label_map(9)),
+        ],
+        1,
+        10,
+    ),
     "removed": (lambda f: [(f / place / "b.png").unlink() for place in ("imgs", "labels")], 0, 6),
-    "renamed": (lambda f: [(f / place / "b.png").rename(f / place / "z.png") for place in ("imgs", "labels")], 0, 8),
+    "renamed": (
+        lambda f: [
+            (f / place / "b.png").rename(f / place / "z.png") for place in ("imgs", "labels")
+        ],
+        0,
+        8,
+    ),
 }
 
 
@@ -197,10 +264,15 @@ def test_other_ignored_ids_need_no_encoding(folder):
     plain, _ = prepared(folder)
     after, autoencoder = prepared(folder, ignore=(4,))
     assert autoencoder.calls == 0 and after.digest != plain.digest
-    assert np.array_equal(after.z, plain.z) and (after.labels == 255).any() and not (plain.labels == 255).any()
+    assert (
+        np.array_equal(after.z, plain.z)
+        and (after.labels == 255).any()
+        and not (plain.labels == 255).any()
+    )
 
 
-# -- interruptions and faults ----------------------------------------------------------------------------------------
+# -- interruptions and faults ----------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_an_interrupted_preparation_is_continued_to_the_same_bytes(folder, at):
@@ -208,7 +280,7 @@ def test_an_interrupted_preparation_is_continued_to_the_same_bytes(folder, at):
         prepared(folder, Blocks(fails_at=at))
     told = []
     latents, autoencoder = prepared(folder, tell=told.append)
-    assert autoencoder.calls == 4 - at and "%d of 4 pictures are to be encoded" % (4 - at) in told[0]
+    assert autoencoder.calls == 4 - at and f"{4 - at} of 4 pictures are to be encoded" in told[0]
     assert arrays(latents) == arrays(prepared(folder, cache="fresh")[0])
 
 
@@ -265,15 +337,28 @@ def test_a_long_encoding_tells_once_a_minute(folder, monkeypatch):
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     told, seen = [], []
     prepared(folder, Slow(), tell=told.append)
-    assert told[1:] == ["2 of 4 pictures are encoded, about 2 min left", "4 of 4 pictures are encoded, about 0 min left"]
-    prepared(folder, Slow(), cache="other", tell=told.append, progress=lambda done, total: seen.append((done, total)))
+    assert told[1:] == [
+        "2 of 4 pictures are encoded, about 2 min left",
+        "4 of 4 pictures are encoded, about 0 min left",
+    ]
+    prepared(
+        folder,
+        Slow(),
+        cache="other",
+        tell=told.append,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert len(told) == 4 and seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_another_fit_is_other_data_and_the_cache_knows_it(folder):
     for seed, stem in enumerate("dbca"):
-        images.save_picture(folder / "imgs" / (stem + ".png"), np.ascontiguousarray(photograph(seed)[:, :HEIGHT]))
-        images.save_picture(folder / "labels" / (stem + ".png"), np.ascontiguousarray(label_map(seed)[:, :HEIGHT]))
+        images.save_picture(
+            folder / "imgs" / (stem + ".png"), np.ascontiguousarray(photograph(seed)[:, :HEIGHT])
+        )
+        images.save_picture(
+            folder / "labels" / (stem + ".png"), np.ascontiguousarray(label_map(seed)[:, :HEIGHT])
+        )
     made = {}
     for fit in ("crop", "resize", "crop"):
         latents, encoder = prepared(folder, fit=fit)

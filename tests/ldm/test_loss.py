@@ -17,7 +17,9 @@ def as_vars(*arrays):
 def test_loss_is_the_releases():
     arrays = golden("training.npz")
     y = one_hot(arrays["label"][:, 0], 29)
-    ours = diffusion_loss(small_unet(), Schedule(), jt.array(arrays["z0"]), arrays["t"], y, arrays["noise"])
+    ours = diffusion_loss(
+        small_unet(), Schedule(), jt.array(arrays["z0"]), arrays["t"], y, arrays["noise"]
+    )
     assert set(ours) == {"mse", "vb", "loss"}
     for name, value in ours.items():
         np.testing.assert_allclose(value.numpy(), arrays[f"loss/{name}"], rtol=1e-4)
@@ -28,7 +30,9 @@ def test_kl_of_two_gaussians_is_its_integral():
     grid = np.linspace(-12, 12, 200001)
     p, q = (norm(mean, np.exp(0.5 * v)) for mean, v in zip(means, log_variances))
     expected = (p.pdf(grid) * (p.logpdf(grid) - q.logpdf(grid))).sum() * (grid[1] - grid[0])
-    ours = gaussian_kl(*as_vars([means[0]], [log_variances[0]], [means[1]], [log_variances[1]])).item()
+    ours = gaussian_kl(
+        *as_vars([means[0]], [log_variances[0]], [means[1]], [log_variances[1]])
+    ).item()
     assert ours == pytest.approx(expected, rel=1e-5)
 
 
@@ -37,7 +41,9 @@ def test_likelihood_is_the_gaussian_mass_of_a_bin():
     mass = norm.cdf(x + 1 / 255, mean, scale) - norm.cdf(x - 1 / 255, mean, scale)
     mass[0], mass[3] = norm.cdf(-1 + 1 / 255, -0.9, scale), 1 - norm.cdf(1 - 1 / 255, 0.9, scale)
     ours = discretized_log_likelihood(*as_vars(x, mean, np.full(4, np.log(scale)))).numpy()
-    np.testing.assert_allclose(ours, np.log(mass), atol=0.03)          # the tanh approximation is good to a few per cent there
+    np.testing.assert_allclose(
+        ours, np.log(mass), atol=0.03
+    )  # the tanh approximation is good to a few per cent there
     far = discretized_log_likelihood(*as_vars([0.0], [5.0], [np.log(scale)])).item()
     assert far == pytest.approx(np.log(1e-12), rel=1e-5)
 
@@ -47,7 +53,12 @@ def test_the_true_noise_and_the_posterior_variance_cost_nothing():
     rng = np.random.default_rng(0)
     z, noise = as_vars(rng.standard_normal((2, 3, 8, 8)), rng.standard_normal((2, 3, 8, 8)))
     x_t = add_noise(schedule, z, index, noise.numpy())
-    assert np.abs(variational_bits(schedule, z, x_t, index, noise, jt.full(z.shape, -1.0)).numpy()).max() < 1e-4
+    assert (
+        np.abs(
+            variational_bits(schedule, z, x_t, index, noise, jt.full(z.shape, -1.0)).numpy()
+        ).max()
+        < 1e-4
+    )
     wrong = variational_bits(schedule, z, x_t, index, noise + 0.5, jt.full(z.shape, -1.0)).numpy()
     assert (wrong > 1e-4).all()
 
@@ -57,7 +68,17 @@ def test_the_variational_term_reaches_only_the_variance_half():
     rng = np.random.default_rng(1)
     z = jt.array(rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
     output = jt.array(rng.standard_normal((2, 6, 4, 4)).astype(np.float32))
-    losses = diffusion_loss(lambda x, t, y: output, schedule, z, index, None, rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
-    of_vb, of_mse = jt.grad(losses["vb"].sum(), output).numpy(), jt.grad(losses["mse"].sum(), output).numpy()
+    losses = diffusion_loss(
+        lambda x, t, y: output,
+        schedule,
+        z,
+        index,
+        None,
+        rng.standard_normal((2, 3, 4, 4)).astype(np.float32),
+    )
+    of_vb, of_mse = (
+        jt.grad(losses["vb"].sum(), output).numpy(),
+        jt.grad(losses["mse"].sum(), output).numpy(),
+    )
     assert np.abs(of_vb[:, :3]).max() == 0 and np.abs(of_vb[:, 3:]).max() > 0
     assert np.abs(of_mse[:, :3]).max() > 0 and np.abs(of_mse[:, 3:]).max() == 0

@@ -19,7 +19,13 @@ def network():
     for name, v in lpips.state_dict().items():
         if "scaling" not in name:
             spread = rng.standard_normal(v.shape, dtype=np.float32)
-            v.assign(jt.array(np.abs(spread) if name.startswith("lin") else spread * np.float32(np.sqrt(2 / np.prod(v.shape[1:])))))
+            v.assign(
+                jt.array(
+                    np.abs(spread)
+                    if name.startswith("lin")
+                    else spread * np.float32(np.sqrt(2 / np.prod(v.shape[1:])))
+                )
+            )
     return lpips
 
 
@@ -34,11 +40,23 @@ def features(w, x):
     for number, places in CONVOLUTIONS.items():
         if number > 1:
             height, width = x.shape[2] // 2, x.shape[3] // 2
-            x = x[:, :, :2 * height, :2 * width].reshape(*x.shape[:2], height, 2, width, 2).max((3, 5))
+            x = (
+                x[:, :, : 2 * height, : 2 * width]
+                .reshape(*x.shape[:2], height, 2, width, 2)
+                .max((3, 5))
+            )
         for place in places:
-            weight, padded = w[f"net.slice{number}.{place}.weight"], np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-            x = sum(np.tensordot(padded[:, :, i:i + x.shape[2], j:j + x.shape[3]], weight[:, :, i, j], (1, 1)).transpose(0, 3, 1, 2)
-                    for i in range(3) for j in range(3))
+            weight, padded = (
+                w[f"net.slice{number}.{place}.weight"],
+                np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))),
+            )
+            x = sum(
+                np.tensordot(
+                    padded[:, :, i : i + x.shape[2], j : j + x.shape[3]], weight[:, :, i, j], (1, 1)
+                ).transpose(0, 3, 1, 2)
+                for i in range(3)
+                for j in range(3)
+            )
             x = np.maximum(x + w[f"net.slice{number}.{place}.bias"].reshape(1, -1, 1, 1), 0)
         found.append(x)
     return found
@@ -47,14 +65,19 @@ def features(w, x):
 def twin(a, b):
     w = {name: value.astype(np.float64) for name, value in state().items()}
     distance = 0
-    for i, (f, g) in enumerate(zip(features(w, a.astype(np.float64)), features(w, b.astype(np.float64)))):
-        f, g = (h / (np.sqrt((h ** 2).sum(1, keepdims=True)) + 1e-10) for h in (f, g))
+    for i, (f, g) in enumerate(
+        zip(features(w, a.astype(np.float64)), features(w, b.astype(np.float64)))
+    ):
+        f, g = (h / (np.sqrt((h**2).sum(1, keepdims=True)) + 1e-10) for h in (f, g))
         distance = distance + ((f - g) ** 2 * w[f"lin{i}.model.1.weight"]).sum(1).mean((1, 2))
     return distance
 
 
 def pictures(height=16, width=24):
-    return [np.random.default_rng(seed).uniform(-1, 1, (2, 3, height, width)).astype(np.float32) for seed in (1, 2)]
+    return [
+        np.random.default_rng(seed).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
+        for seed in (1, 2)
+    ]
 
 
 def test_names_and_shapes_are_taming_transformers():
@@ -99,23 +122,35 @@ def test_pooling_gives_the_gradient_to_one_of_equal_values():
     y = pool(x)
     gradient = jt.grad(y.sum(), x).numpy()[0, 0]
     assert list(y.shape) == [1, 1, 2, 2] and gradient.sum() == 4
-    assert gradient[0].tolist() == [1, 0, 1, 0] and (gradient[1] == 0).all()          # PyTorch's choice: the first
+    assert (
+        gradient[0].tolist() == [1, 0, 1, 0] and (gradient[1] == 0).all()
+    )  # PyTorch's choice: the first
     whole = jt.grad(x[:, :, :2, :2].reshape(1, 4).max(1).sum(), x).numpy()
-    assert whole.sum() == 4                                                            # why not Jittor's max over an axis
+    assert whole.sum() == 4  # why not Jittor's max over an axis
 
 
 def test_weights_come_whole_in_pieces_or_inside_of_a_vq_gan(tmp_path):
     arrays = state()
-    backbone = {"features." + name.split(".", 2)[2]: value for name, value in arrays.items() if name.startswith("net.")}
+    backbone = {
+        "features." + name.split(".", 2)[2]: value
+        for name, value in arrays.items()
+        if name.startswith("net.")
+    }
     backbone["classifier.0.weight"] = np.zeros((2, 2), np.float32)
     heads = {name: value for name, value in arrays.items() if name.startswith("lin")}
     inside = {"loss.perceptual_loss." + name: value for name, value in arrays.items()}
-    for name, part in (("heads", heads), ("vgg16", backbone), ("vqgan", {**inside, "encoder.conv_in.bias": np.zeros(4, np.float32)})):
+    for name, part in (
+        ("heads", heads),
+        ("vgg16", backbone),
+        ("vqgan", {**inside, "encoder.conv_in.bias": np.zeros(4, np.float32)}),
+    ):
         checkpoint.save(tmp_path / f"{name}.npz", part)
     for paths in (["heads.npz", "vgg16.npz"], ["vqgan.npz"]):
         loaded = load_lpips(*(tmp_path / path for path in paths)).state_dict()
         assert all((loaded[name].numpy() == value).all() for name, value in arrays.items())
-    with pytest.raises(CheckpointError, match=r"heads.npz: without VGG16's features; .* torchvision's vgg16"):
+    with pytest.raises(
+        CheckpointError, match=r"heads.npz: without VGG16's features; .* torchvision's vgg16"
+    ):
         load_lpips(tmp_path / "heads.npz")
     with pytest.raises(CheckpointError, match=r"without the heads"):
         load_lpips(tmp_path / "vgg16.npz")

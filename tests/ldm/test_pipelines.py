@@ -1,4 +1,5 @@
 """The presets as rows of one table, number by number, and the --stages file."""
+
 import dataclasses
 import inspect
 import json
@@ -17,13 +18,20 @@ from jseg.ldm.pipelines import (
 from jseg.ldm.presets import PIPELINES, SAMPLERS, Pipeline, Stage
 from jseg.ldm.schedule import Schedule
 
-# The stages of the official test.py: guidance, respacing, start index, original t noised at, t first denoised at, square roots of
-# alpha_bar there, denoising steps; and the same noise levels, denoising aligned with them, in the few steps of `fine`.
+# The stages of the official test.py: guidance, respacing, start index, original t noised at, t
+# first denoised at, square roots of alpha_bar there, denoising steps; and the same noise levels,
+# denoising aligned with them, in the few steps of `fine`.
 TABLE = {
-    "release": [(3.5, "ddim500", 300, 600, 598, 0.159898, 0.161847, 300), (3.7, "ddim500", 320, 640, 638, 0.124433, 0.126051, 320),
-                (3.7, "ddim50", 20, 400, 380, 0.439968, 0.476183, 20)],
-    "fine": [(3.5, "", 600, 600, 600, 0.159898, 0.159898, 8), (3.7, "", 640, 640, 640, 0.124433, 0.124433, 12),
-             (3.7, "", 400, 400, 400, 0.439968, 0.439968, 12)],
+    "release": [
+        (3.5, "ddim500", 300, 600, 598, 0.159898, 0.161847, 300),
+        (3.7, "ddim500", 320, 640, 638, 0.124433, 0.126051, 320),
+        (3.7, "ddim50", 20, 400, 380, 0.439968, 0.476183, 20),
+    ],
+    "fine": [
+        (3.5, "", 600, 600, 600, 0.159898, 0.159898, 8),
+        (3.7, "", 640, 640, 640, 0.124433, 0.124433, 12),
+        (3.7, "", 400, 400, 400, 0.439968, 0.439968, 12),
+    ],
 }
 FAST = {"release": {}, "fine": {"sampler": "dpmpp_2m", "spacing": "quadratic"}}
 
@@ -33,22 +41,26 @@ def roots_of_alpha_bar():
     product, roots = 1.0, []
     for t in range(1000):
         product *= 1 - (1e-4 + (0.02 - 1e-4) * t / 999)
-        roots.append(product ** 0.5)
+        roots.append(product**0.5)
     return roots
 
 
 @pytest.mark.parametrize("name, number", [(name, number) for name in TABLE for number in range(3)])
 def test_stage_table(name, number):
-    guidance, respacing, start, noised, denoised, root_noised, root_denoised, steps = TABLE[name][number]
+    guidance, respacing, start, noised, denoised, root_noised, root_denoised, steps = TABLE[name][
+        number
+    ]
     stage, schedule = PIPELINES[name].stages[number], Schedule(respacing)
     fast = FAST[name] and {**FAST[name], "steps": steps}
     assert stage == Stage(guidance, respacing, start, color_transfer=number > 0, eta=0.0, **fast)
     assert stage_steps(PIPELINES[name], number) == steps
-    first = first_index(PIPELINES[name], number) - 1       # the samplers visit it first
+    first = first_index(PIPELINES[name], number) - 1  # the samplers visit it first
     assert (schedule.timesteps[stage.start_index], schedule.timesteps[first]) == (noised, denoised)
     roots = np.sqrt(schedule.alpha_bar[[stage.start_index, first]])
     assert np.abs(roots - [root_noised, root_denoised]).max() < 5e-7
-    assert np.abs(roots - [roots_of_alpha_bar()[noised], roots_of_alpha_bar()[denoised]]).max() < 1e-12
+    assert (
+        np.abs(roots - [roots_of_alpha_bar()[noised], roots_of_alpha_bar()[denoised]]).max() < 1e-12
+    )
 
 
 def test_the_two_presets_differ_in_what_the_release_loses_and_in_how_many_steps_they_take():
@@ -56,9 +68,12 @@ def test_the_two_presets_differ_in_what_the_release_loses_and_in_how_many_steps_
     release, fine = PIPELINES["release"], PIPELINES["fine"]
     for ours, theirs in zip(fine.stages, release.stages):
         assert (ours.guidance, ours.color_transfer) == (theirs.guidance, theirs.color_transfer)
-        noised = [Schedule(stage.respacing).timesteps[stage.start_index] for stage in (ours, theirs)]
+        noised = [
+            Schedule(stage.respacing).timesteps[stage.start_index] for stage in (ours, theirs)
+        ]
         assert noised[0] == noised[1]
-    # release: noises one index above the first that it denoises, JPEG between the stages, truncation; here (fine): none of these.
+    # release: noises one index above the first that it denoises, JPEG between the stages,
+    # truncation; here (fine): none of these.
     assert (release.aligned, release.float_handoff, release.rounding) == (False, False, "truncate")
     assert (fine.aligned, fine.float_handoff, fine.rounding) == (True, True, "round")
     assert (release.jpeg_quality, release.jpeg_subsampling) == (75, "4:2:0")
@@ -67,33 +82,71 @@ def test_the_two_presets_differ_in_what_the_release_loses_and_in_how_many_steps_
 
 
 def test_a_preset_by_name_or_itself():
-    assert pipeline_named("fine") is PIPELINES["fine"] and pipeline_named(PIPELINES["fine"]) is PIPELINES["fine"]
+    assert (
+        pipeline_named("fine") is PIPELINES["fine"]
+        and pipeline_named(PIPELINES["fine"]) is PIPELINES["fine"]
+    )
     with pytest.raises(ValueError, match="preset 'best': expected one of release, fine"):
         pipeline_named("best")
 
 
 def one(**fields):
-    return Pipeline((Stage(**{"guidance": 3.5, "respacing": "ddim10", "start_index": 2, **fields}),), False, False, "truncate")
+    return Pipeline(
+        (Stage(**{"guidance": 3.5, "respacing": "ddim10", "start_index": 2, **fields}),),
+        False,
+        False,
+        "truncate",
+    )
 
 
-@pytest.mark.parametrize("pipeline, message", [
-    (one(start_index=10), "stage 0: start index 10: expected an integer from 0 to 9, an index into the 10 steps of ddim10"),
-    (one(start_index=-1), "stage 0: start index -1"),
-    (one(start_index=0), "stage 0: start index 0 leaves nothing to denoise; expected 1 or more"),
-    (one(respacing="ddim60"), "stage 0: respacing 'ddim60': no integer stride"),
-    (one(respacing="fast"), "stage 0: respacing 'fast': expected"),
-    (one(eta=-0.1), "eta is -0.1; expected 0"), (one(eta=1.5), "eta is 1.5; expected 0"), (one(eta=float("nan")), "eta is nan"),
-    (one(guidance=float("nan")), "guidance is nan; expected a number"), (one(guidance=float("inf")), "guidance is inf"),
-    (one(guidance=10 ** 400), "guidance is 1000"),
-    (one(sampler="euler"), "stage 0: sampler is 'euler'; expected one of ddim, ancestral, dpmpp_2m, dpmpp_2m_sde"),
-    (one(spacing="karras"), "stage 0: spacing is 'karras'; expected one of uniform, quadratic, lambda, rho"),
-    (one(steps=3), "stage 0: steps is 3; expected 1 to 2, the steps of ddim10 from the start index down, or 0 for all of them"),
-    (one(steps=-1), "steps is -1; expected 1 to 2"),
-    (one(sampler="ancestral", eta=0.5), "eta is 0.5, but sampler ancestral means eta 1; leave eta out, or take ddim, dpmpp_2m"),
-    (one(guidance_low=500, guidance_high=400), "guidance_low is 500 and guidance_high is 400; expected original timesteps, 0 <= low"),
-    (one(guidance_low=-1), "guidance_low is -1"), (one(guidance_high=1000), "<= high <= 999"),
-    (dataclasses.replace(one(), stages=()), "no stages"),
-])
+@pytest.mark.parametrize(
+    "pipeline, message",
+    [
+        (
+            one(start_index=10),
+            "stage 0: start index 10: expected an integer from 0 to 9, an index into the 10 steps "
+            "of ddim10",
+        ),
+        (one(start_index=-1), "stage 0: start index -1"),
+        (
+            one(start_index=0),
+            "stage 0: start index 0 leaves nothing to denoise; expected 1 or more",
+        ),
+        (one(respacing="ddim60"), "stage 0: respacing 'ddim60': no integer stride"),
+        (one(respacing="fast"), "stage 0: respacing 'fast': expected"),
+        (one(eta=-0.1), "eta is -0.1; expected 0"),
+        (one(eta=1.5), "eta is 1.5; expected 0"),
+        (one(eta=float("nan")), "eta is nan"),
+        (one(guidance=float("nan")), "guidance is nan; expected a number"),
+        (one(guidance=float("inf")), "guidance is inf"),
+        (one(guidance=10**400), "guidance is 1000"),
+        (
+            one(sampler="euler"),
+            "stage 0: sampler is 'euler'; expected one of ddim, ancestral, dpmpp_2m, dpmpp_2m_sde",
+        ),
+        (
+            one(spacing="karras"),
+            "stage 0: spacing is 'karras'; expected one of uniform, quadratic, lambda, rho",
+        ),
+        (
+            one(steps=3),
+            "stage 0: steps is 3; expected 1 to 2, the steps of ddim10 from the start index down, "
+            "or 0 for all of them",
+        ),
+        (one(steps=-1), "steps is -1; expected 1 to 2"),
+        (
+            one(sampler="ancestral", eta=0.5),
+            "eta is 0.5, but sampler ancestral means eta 1; leave eta out, or take ddim, dpmpp_2m",
+        ),
+        (
+            one(guidance_low=500, guidance_high=400),
+            "guidance_low is 500 and guidance_high is 400; expected original timesteps, 0 <= low",
+        ),
+        (one(guidance_low=-1), "guidance_low is -1"),
+        (one(guidance_high=1000), "<= high <= 999"),
+        (dataclasses.replace(one(), stages=()), "no stages"),
+    ],
+)
 def test_what_cannot_run_is_refused_before_any_work(pipeline, message):
     with pytest.raises(ValueError) as error:
         check_pipeline(pipeline)
@@ -103,20 +156,34 @@ def test_what_cannot_run_is_refused_before_any_work(pipeline, message):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_a_stage_may_name_is_there(sampler):
     from jseg.ldm import samplers
-    assert check_pipeline(one(sampler=sampler, steps=2)).stages[0].sampler == getattr(samplers, sampler).__name__
-    assert SAMPLERS[sampler] == (None if inspect.signature(getattr(samplers, sampler)).parameters["eta"].default == 0 else 1)
+
+    assert (
+        check_pipeline(one(sampler=sampler, steps=2)).stages[0].sampler
+        == getattr(samplers, sampler).__name__
+    )
+    assert SAMPLERS[sampler] == (
+        None if inspect.signature(getattr(samplers, sampler)).parameters["eta"].default == 0 else 1
+    )
 
 
 def test_calls_are_counted_as_the_release_runs_them():
-    assert unet_calls(PIPELINES["release"]) == 1280 and unet_calls(one(guidance=1.0)) == 2 and unet_calls(one()) == 4
-    assert unet_calls(one(guidance_low=50)) == 3                              # of t = 100 and 0
+    assert (
+        unet_calls(PIPELINES["release"]) == 1280
+        and unet_calls(one(guidance=1.0)) == 2
+        and unet_calls(one()) == 4
+    )
+    assert unet_calls(one(guidance_low=50)) == 3  # of t = 100 and 0
 
 
 def test_the_last_index_and_index_0_where_aligned_are_allowed():
     assert check_pipeline(one(start_index=9)).stages[0].start_index == 9
     aligned = dataclasses.replace(one(start_index=0), aligned=True)
     assert stage_steps(check_pipeline(aligned), 0) == 1
-    assert stage_steps(check_pipeline(dataclasses.replace(one(start_index=9), aligned=True)), 0) == 10 == len(Schedule("ddim10"))
+    assert (
+        stage_steps(check_pipeline(dataclasses.replace(one(start_index=9), aligned=True)), 0)
+        == 10
+        == len(Schedule("ddim10"))
+    )
 
 
 def written(folder, content):
@@ -129,18 +196,43 @@ STAGE = {"guidance": 3.5, "respacing": "ddim50", "start_index": 30}
 
 
 def test_a_stages_file_takes_what_it_leaves_out_from_its_base(tmp_path):
-    content = {"base": "fine", "jpeg_quality": 90, "stages": [STAGE, {**STAGE, "guidance": 4, "color_transfer": True, "eta": 0.5}]}
-    expected = dataclasses.replace(PIPELINES["fine"], jpeg_quality=90, stages=(Stage(3.5, "ddim50", 30), Stage(4, "ddim50", 30, True, 0.5)))
+    content = {
+        "base": "fine",
+        "jpeg_quality": 90,
+        "stages": [STAGE, {**STAGE, "guidance": 4, "color_transfer": True, "eta": 0.5}],
+    }
+    expected = dataclasses.replace(
+        PIPELINES["fine"],
+        jpeg_quality=90,
+        stages=(Stage(3.5, "ddim50", 30), Stage(4, "ddim50", 30, True, 0.5)),
+    )
     assert load_pipeline(written(tmp_path, content)) == expected
     assert load_pipeline(written(tmp_path, "\ufeff" + json.dumps(content))) == expected
-    assert load_pipeline(written(tmp_path, [STAGE])) == dataclasses.replace(PIPELINES["release"], stages=(Stage(3.5, "ddim50", 30),))
+    assert load_pipeline(written(tmp_path, [STAGE])) == dataclasses.replace(
+        PIPELINES["release"], stages=(Stage(3.5, "ddim50", 30),)
+    )
     assert load_pipeline(written(tmp_path, [STAGE]), "fine").float_handoff
 
 
 def test_a_stages_file_names_sampler_steps_spacing_and_interval(tmp_path):
-    told = {"sampler": "dpmpp_2m_sde", "steps": 12, "spacing": "rho", "guidance_low": 100, "guidance_high": 500}
+    told = {
+        "sampler": "dpmpp_2m_sde",
+        "steps": 12,
+        "spacing": "rho",
+        "guidance_low": 100,
+        "guidance_high": 500,
+    }
     stage = load_pipeline(written(tmp_path, [{**STAGE, **told}])).stages[0]
-    assert stage == Stage(3.5, "ddim50", 30, sampler="dpmpp_2m_sde", steps=12, spacing="rho", guidance_low=100, guidance_high=500)
+    assert stage == Stage(
+        3.5,
+        "ddim50",
+        30,
+        sampler="dpmpp_2m_sde",
+        steps=12,
+        spacing="rho",
+        guidance_low=100,
+        guidance_high=500,
+    )
 
 
 def test_the_presets_can_be_written_as_stages_files(tmp_path):
@@ -148,37 +240,73 @@ def test_the_presets_can_be_written_as_stages_files(tmp_path):
         assert load_pipeline(written(tmp_path, dataclasses.asdict(preset))) == preset
 
 
-@pytest.mark.parametrize("content, message", [
-    ('{"stages": [], "stages": [1]}', "'stages' stands twice in one object"),
-    ("", "is not JSON"), ("{", "is not JSON"), ("[" * 100000, "is not JSON"), ("\0", "save it as UTF-8"),
-    ("3", "expected an object with a list"), ({}, "expected an object with a list"), ([], "of at least one stage"),
-    ({"stages": STAGE}, "expected an object with a list"),
-    ({"base": "best", "stages": [STAGE]}, "base 'best' is no preset; expected one of release, fine"),
-    ({"base": ["fine"], "stages": [STAGE]}, "base ['fine'] is no preset"),
-    ({"steps": 3, "stages": [STAGE]}, "unknown field 'steps'; expected aligned, float_handoff"),
-    ([3], "stage 0: expected an object such as"),
-    ([STAGE, {"guidance": 3.5}], "stage 1: respacing, start_index missing; expected guidance, respacing and start_index"),
-    ([{**STAGE, "start_t": 5}], "stage 0: unknown field 'start_t'; expected guidance, respacing, start_index, color_transfer, eta"),
-    ([{**STAGE, "start_index": "30"}], "start_index is '30'; expected int"),
-    ([{**STAGE, "start_index": True}], "start_index is True; expected int"),
-    ([{**STAGE, "start_index": 30.0}], "start_index is 30.0; expected int"),
-    ([{**STAGE, "guidance": None}], "guidance is None; expected float"),
-    ([{**STAGE, "color_transfer": 1}], "color_transfer is 1; expected bool"),
-    ([{**STAGE, "respacing": 50}], "respacing is 50; expected str"),
-    ([{**STAGE, "steps": "ten"}], "steps is 'ten'; expected int"), ([{**STAGE, "sampler": 3}], "sampler is 3; expected str"),
-    ([STAGE, {**STAGE, "sampler": "plms"}], "stage 1: sampler is 'plms'; expected one of ddim, ancestral"),
-    ([{**STAGE, "steps": 31}], "stage 0: steps is 31; expected 1 to 30"), ([{**STAGE, "spacing": "x"}], "spacing is 'x'; expected one of"),
-    ([{**STAGE, "start_index": 50}], "stage 0: start index 50: expected an integer from 0 to 49"),
-    ([{**STAGE, "guidance": float("nan")}], "stage 0: guidance is nan"),
-    ({"rounding": "floor", "stages": [STAGE]}, "rounding is 'floor'; expected one of round, truncate"),
-    ({"jpeg_subsampling": "4:1:1", "stages": [STAGE]}, "jpeg_subsampling is '4:1:1'; expected one of 4:4:4"),
-    ({"jpeg_quality": 0, "stages": [STAGE]}, "jpeg_quality is 0; expected 1 to 100"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"stages": [], "stages": [1]}', "'stages' stands twice in one object"),
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100000, "is not JSON"),
+        ("\0", "save it as UTF-8"),
+        ("3", "expected an object with a list"),
+        ({}, "expected an object with a list"),
+        ([], "of at least one stage"),
+        ({"stages": STAGE}, "expected an object with a list"),
+        (
+            {"base": "best", "stages": [STAGE]},
+            "base 'best' is no preset; expected one of release, fine",
+        ),
+        ({"base": ["fine"], "stages": [STAGE]}, "base ['fine'] is no preset"),
+        ({"steps": 3, "stages": [STAGE]}, "unknown field 'steps'; expected aligned, float_handoff"),
+        ([3], "stage 0: expected an object such as"),
+        (
+            [STAGE, {"guidance": 3.5}],
+            "stage 1: respacing, start_index missing; expected guidance, respacing and start_index",
+        ),
+        (
+            [{**STAGE, "start_t": 5}],
+            "stage 0: unknown field 'start_t'; expected guidance, respacing, start_index, "
+            "color_transfer, eta",
+        ),
+        ([{**STAGE, "start_index": "30"}], "start_index is '30'; expected int"),
+        ([{**STAGE, "start_index": True}], "start_index is True; expected int"),
+        ([{**STAGE, "start_index": 30.0}], "start_index is 30.0; expected int"),
+        ([{**STAGE, "guidance": None}], "guidance is None; expected float"),
+        ([{**STAGE, "color_transfer": 1}], "color_transfer is 1; expected bool"),
+        ([{**STAGE, "respacing": 50}], "respacing is 50; expected str"),
+        ([{**STAGE, "steps": "ten"}], "steps is 'ten'; expected int"),
+        ([{**STAGE, "sampler": 3}], "sampler is 3; expected str"),
+        (
+            [STAGE, {**STAGE, "sampler": "plms"}],
+            "stage 1: sampler is 'plms'; expected one of ddim, ancestral",
+        ),
+        ([{**STAGE, "steps": 31}], "stage 0: steps is 31; expected 1 to 30"),
+        ([{**STAGE, "spacing": "x"}], "spacing is 'x'; expected one of"),
+        (
+            [{**STAGE, "start_index": 50}],
+            "stage 0: start index 50: expected an integer from 0 to 49",
+        ),
+        ([{**STAGE, "guidance": float("nan")}], "stage 0: guidance is nan"),
+        (
+            {"rounding": "floor", "stages": [STAGE]},
+            "rounding is 'floor'; expected one of round, truncate",
+        ),
+        (
+            {"jpeg_subsampling": "4:1:1", "stages": [STAGE]},
+            "jpeg_subsampling is '4:1:1'; expected one of 4:4:4",
+        ),
+        ({"jpeg_quality": 0, "stages": [STAGE]}, "jpeg_quality is 0; expected 1 to 100"),
+    ],
+)
 def test_a_wrong_stages_file_is_told_in_one_line_with_its_name(tmp_path, content, message):
     path = written(tmp_path, content)
     with pytest.raises(ValueError) as error:
         load_pipeline(path)
-    assert str(error.value).startswith(f"stages file {path}") and message in str(error.value) and "\n" not in str(error.value)
+    assert (
+        str(error.value).startswith(f"stages file {path}")
+        and message in str(error.value)
+        and "\n" not in str(error.value)
+    )
 
 
 def test_a_missing_stages_file_is_named(tmp_path):

@@ -1,5 +1,8 @@
-"""The stages: what is noised, denoised and handed over, against stubs with closed forms; and the Synthesizer on tiny networks."""
-# ruff: noqa: F401, F811  fixtures are imported from tiny.py and then named as arguments
+"""The stages: what is noised, denoised and handed over, against stubs with closed forms; and the
+Synthesizer on tiny networks.
+"""
+
+# ruff: noqa: F401  fixtures are imported from tiny.py and then named as arguments
 import dataclasses
 import io
 
@@ -39,7 +42,9 @@ class StubAutoencoder:
 
 
 class StubUNet:
-    """Predicts no noise at all; every call's (first latent value, t, maps in the decoder's batch) is kept."""
+    """Predicts no noise at all; every call's (first latent value, t, maps in the decoder's batch)
+    is kept.
+    """
 
     def __init__(self):
         self.config, self.calls = UNETS["tiny"], []
@@ -69,14 +74,18 @@ def latent_label(seed=0):
 
 
 def run(synthesizer, labels, references, seed=0, stems=None):
-    return list(synthesizer.run(labels, references, seed, stems or [str(i) for i in range(len(labels))]))
+    return list(
+        synthesizer.run(labels, references, seed, stems or [str(i) for i in range(len(labels))])
+    )
 
 
-# -- what is noised and denoised -------------------------------------------------------------------------------------
+# -- what is noised and denoised -------------------------------------------------------------------
 
 # t noised at, t first and last denoised at, steps
-ORIGINAL_T = {"release": [(600, 598, 0, 300), (640, 638, 0, 320), (400, 380, 0, 20)],
-              "fine": [(600, 600, 8, 8), (640, 640, 3, 12), (400, 400, 2, 12)]}
+ORIGINAL_T = {
+    "release": [(600, 598, 0, 300), (640, 638, 0, 320), (400, 380, 0, 20)],
+    "fine": [(600, 600, 8, 8), (640, 640, 3, 12), (400, 400, 2, 12)],
+}
 
 
 @pytest.mark.parametrize("name", ["release", "fine"])
@@ -85,7 +94,8 @@ def test_every_stage_is_run_as_its_row_says(name):
     reports = run(synthesizer, [latent_label()], [photograph(0)], seed=7, stems=["x"])
     calls, alpha_bar = synthesizer.unet.calls, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
     assert len(calls) == sum(steps for *_, steps in ORIGINAL_T[name])
-    # Two plain forwards per guided step: 600 + 640 + 40 for the release. Here one encoder pass and a doubled decoder batch.
+    # Two plain forwards per guided step: 600 + 640 + 40 for the release. Here one encoder pass and
+    # a doubled decoder batch.
     assert sum(passes for _, _, passes in calls) == 2 * len(calls)
     position = 0
     for number, (noised, first, last, steps) in enumerate(ORIGINAL_T[name]):
@@ -93,44 +103,71 @@ def test_every_stage_is_run_as_its_row_says(name):
         assert t == first and calls[position + steps - 1][1] == last
         picture = synthesizer.autoencoder.encoded[number].astype(np.float64)
         z = picture.reshape(3, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
-        expected = np.sqrt(alpha_bar[noised]) * z + np.sqrt(1 - alpha_bar[noised]) * normal(7, "x", number, z.shape)
+        expected = np.sqrt(alpha_bar[noised]) * z + np.sqrt(1 - alpha_bar[noised]) * normal(
+            7, "x", number, z.shape
+        )
         assert np.abs(x[0] - expected).max() < 1e-5
         position += steps
-    told = [(report.stage, report.step, report.steps, report.pictures is not None) for report in reports]
-    assert told == [entry for number, (*_, steps) in enumerate(ORIGINAL_T[name])
-                    for entry in [(number, step, steps, False) for step in range(1, steps + 1)] + [(number, steps, steps, True)]]
+    told = [
+        (report.stage, report.step, report.steps, report.pictures is not None) for report in reports
+    ]
+    assert told == [
+        entry
+        for number, (*_, steps) in enumerate(ORIGINAL_T[name])
+        for entry in [(number, step, steps, False) for step in range(1, steps + 1)]
+        + [(number, steps, steps, True)]
+    ]
 
 
 def test_an_unguided_stage_is_one_pass_and_eta_draws_its_own_noise(monkeypatch):
     drawn = []
     monkeypatch.setattr(refine, "normal", lambda *key: drawn.append(key) or normal(*key))
-    pipeline = dataclasses.replace(RELEASE, stages=(Stage(1.0, "ddim10", 3, eta=1.0), Stage(3.7, "ddim10", 2)))
+    pipeline = dataclasses.replace(
+        RELEASE, stages=(Stage(1.0, "ddim10", 3, eta=1.0), Stage(3.7, "ddim10", 2))
+    )
     synthesizer = stubbed(pipeline)
     run(synthesizer, [latent_label()] * 2, [photograph(0)] * 2, 3, ["x", "y"])
     assert [passes for _, _, passes in synthesizer.unet.calls] == [1, 1, 1, 2, 2]
     shape = (3, HEIGHT // 4, WIDTH // 4)
-    assert [key[:3] for key in drawn] == [(3, stem, stage) for stage in (0, "0.2", "0.1", 1) for stem in "xy"]
+    assert [key[:3] for key in drawn] == [
+        (3, stem, stage) for stage in (0, "0.2", "0.1", 1) for stem in "xy"
+    ]
     assert {tuple(key[3]) for key in drawn} == {shape}
 
 
 def test_a_stage_takes_its_sampler_steps_spacing_and_interval(monkeypatch):
     drawn = []
     monkeypatch.setattr(refine, "normal", lambda *key: drawn.append(key[:3]) or normal(*key))
-    stages = (Stage(3.7, "ddim500", 300, sampler="dpmpp_2m", steps=4, guidance_low=200, guidance_high=460),
-              Stage(3.7, "", 400, sampler="dpmpp_2m_sde", steps=3, spacing="lambda"),
-              Stage(3.7, "ddim50", 20, sampler="ancestral", steps=2))
+    stages = (
+        Stage(
+            3.7, "ddim500", 300, sampler="dpmpp_2m", steps=4, guidance_low=200, guidance_high=460
+        ),
+        Stage(3.7, "", 400, sampler="dpmpp_2m_sde", steps=3, spacing="lambda"),
+        Stage(3.7, "ddim50", 20, sampler="ancestral", steps=2),
+    )
     synthesizer = stubbed(dataclasses.replace(FINE, stages=stages))
     reports = run(synthesizer, [latent_label()], [photograph(0)], 3, ["x"])
     calls = [(t, passes) for _, t, passes in synthesizer.unet.calls]
-    assert [t for t, _ in calls] == [600, 450, 300, 148, 400, int(Schedule().visited(401, 3, "lambda")[1]), 0, 400, 200]
-    assert [passes for _, passes in calls] == [1, 2, 2, 1, 2, 2, 2, 2, 2]            # 9 steps, 16 passes
+    assert [t for t, _ in calls] == [
+        600,
+        450,
+        300,
+        148,
+        400,
+        int(Schedule().visited(401, 3, "lambda")[1]),
+        0,
+        400,
+        200,
+    ]
+    assert [passes for _, passes in calls] == [1, 2, 2, 1, 2, 2, 2, 2, 2]  # 9 steps, 16 passes
     assert sum(passes for _, passes in calls) == unet_calls(synthesizer.pipeline) == 16
     middle = Schedule().visited(401, 3, "lambda")[1]
     assert drawn == [(3, "x", stage) for stage in (0, 1, "1.400", f"1.{middle}", 2, "2.20")]
     assert [report.steps for report in reports if report.pictures] == [4, 3, 2]
 
 
-# -- the hand-over ---------------------------------------------------------------------------------------------------
+# -- the hand-over ---------------------------------------------------------------------------------
+
 
 def jpeg(picture):
     """Pillow's own defaults, as the release saves: quality 75, chroma halved."""
@@ -146,26 +183,54 @@ def signed(picture):
 def test_the_release_loses_four_times(monkeypatch):
     trips = []
     real = refine.jpeg_round_trip
-    monkeypatch.setattr(refine, "jpeg_round_trip", lambda *given: trips.append(given) or real(*given))
-    pipeline = dataclasses.replace(PIPELINES["release"], stages=tuple(
-        dataclasses.replace(stage, respacing="ddim10", start_index=2) for stage in PIPELINES["release"].stages))
+    monkeypatch.setattr(
+        refine, "jpeg_round_trip", lambda *given: trips.append(given) or real(*given)
+    )
+    pipeline = dataclasses.replace(
+        PIPELINES["release"],
+        stages=tuple(
+            dataclasses.replace(stage, respacing="ddim10", start_index=2)
+            for stage in PIPELINES["release"].stages
+        ),
+    )
     reference, synthesizer = photograph(3), stubbed(pipeline)
-    finished = [report.pictures[0] for report in run(synthesizer, [latent_label()], [reference]) if report.pictures]
+    finished = [
+        report.pictures[0]
+        for report in run(synthesizer, [latent_label()], [reference])
+        if report.pictures
+    ]
     assert len(trips) == 4 and {len(given) for given in trips} == {1}
     autoencoder = synthesizer.autoencoder
     assert np.array_equal(autoencoder.encoded[0], signed(reference))
     for number in range(3):
         # release: `(255 * ((x + 1) / 2)).clamp(0, 255)` and a cast, which truncates.
-        truncated = (255 * ((autoencoder.decoded[number] + np.float32(1)) / np.float32(2))).clip(0, 255).transpose(1, 2, 0).astype(np.uint8)
+        truncated = (
+            (255 * ((autoencoder.decoded[number] + np.float32(1)) / np.float32(2)))
+            .clip(0, 255)
+            .transpose(1, 2, 0)
+            .astype(np.uint8)
+        )
         assert np.array_equal(finished[number], truncated)
         if number < 2:
-            assert np.abs(autoencoder.encoded[number + 1] - signed(jpeg(transfer(jpeg(truncated), reference)))).max() < 1e-6
+            assert (
+                np.abs(
+                    autoencoder.encoded[number + 1]
+                    - signed(jpeg(transfer(jpeg(truncated), reference)))
+                ).max()
+                < 1e-6
+            )
 
 
 def test_fine_loses_nothing_between_the_stages(monkeypatch):
-    monkeypatch.setattr(refine, "jpeg_round_trip", lambda *given: pytest.fail("a JPEG between the stages"))
+    monkeypatch.setattr(
+        refine, "jpeg_round_trip", lambda *given: pytest.fail("a JPEG between the stages")
+    )
     reference, synthesizer = photograph(3), stubbed(FINE)
-    finished = [report.pictures[0] for report in run(synthesizer, [latent_label()], [reference]) if report.pictures]
+    finished = [
+        report.pictures[0]
+        for report in run(synthesizer, [latent_label()], [reference])
+        if report.pictures
+    ]
     autoencoder = synthesizer.autoencoder
     expected = transfer_signed(autoencoder.decoded[0].clip(-1, 1), reference).clip(-1, 1)
     assert np.abs(autoencoder.encoded[1] - expected).max() < 1e-6
@@ -179,12 +244,17 @@ def test_without_colour_transfer_the_picture_is_handed_over_as_it_is(monkeypatch
     real = refine.jpeg_round_trip
     monkeypatch.setattr(refine, "jpeg_round_trip", lambda *given: count.append(1) or real(*given))
     synthesizer = stubbed(dataclasses.replace(pipeline, stages=(pipeline.stages[0],) * 2))
-    finished = run(synthesizer, [latent_label()], [photograph(3)])[2 + int(pipeline.aligned)].pictures[0]
+    finished = run(synthesizer, [latent_label()], [photograph(3)])[
+        2 + int(pipeline.aligned)
+    ].pictures[0]
     expected = signed(jpeg(finished)) if trips else synthesizer.autoencoder.decoded[0].clip(-1, 1)
-    assert len(count) == trips and np.abs(synthesizer.autoencoder.encoded[1] - expected).max() < 1e-6
+    assert (
+        len(count) == trips and np.abs(synthesizer.autoencoder.encoded[1] - expected).max() < 1e-6
+    )
 
 
-# -- the Synthesizer -------------------------------------------------------------------------------------------------
+# -- the Synthesizer -------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def synthesizer(weights):
@@ -192,8 +262,15 @@ def synthesizer(weights):
 
 
 def test_from_files_rebuilds_the_networks_and_the_sizes(synthesizer):
-    assert (synthesizer.unet.config, synthesizer.autoencoder.config) == (UNETS["tiny"], AUTOENCODERS["tiny"])
-    assert synthesizer.latent_size == (16, 12) and synthesizer.size == (WIDTH, HEIGHT) and synthesizer.pipeline == RELEASE
+    assert (synthesizer.unet.config, synthesizer.autoencoder.config) == (
+        UNETS["tiny"],
+        AUTOENCODERS["tiny"],
+    )
+    assert (
+        synthesizer.latent_size == (16, 12)
+        and synthesizer.size == (WIDTH, HEIGHT)
+        and synthesizer.pipeline == RELEASE
+    )
 
 
 def test_from_files_takes_a_preset_by_name(weights):
@@ -201,18 +278,27 @@ def test_from_files_takes_a_preset_by_name(weights):
     assert Synthesizer.from_files(*weights, preset="fine").pipeline == PIPELINES["fine"]
     with pytest.raises(ValueError, match="expected one of release, fine"):
         Synthesizer.from_files(*weights, preset="best")
-    with pytest.raises(FileNotFoundError, match="none.pkl does not exist; put the official weights"):
+    with pytest.raises(
+        FileNotFoundError, match="none.pkl does not exist; put the official weights"
+    ):
         Synthesizer.from_files("none.pkl", weights[1])
     with pytest.raises(checkpoint.CheckpointError, match="swapped"):
         Synthesizer.from_files(*weights[::-1])
 
 
 def test_networks_that_do_not_go_together_are_refused(weights, tmp_path):
-    four = saved(tmp_path / "four.npz", dataclasses.replace(AUTOENCODERS["tiny"], latent_channels=4))
-    gray = saved(tmp_path / "gray.npz", dataclasses.replace(AUTOENCODERS["tiny"], picture_channels=1))
+    four = saved(
+        tmp_path / "four.npz", dataclasses.replace(AUTOENCODERS["tiny"], latent_channels=4)
+    )
+    gray = saved(
+        tmp_path / "gray.npz", dataclasses.replace(AUTOENCODERS["tiny"], picture_channels=1)
+    )
     odd = saved(tmp_path / "odd.npz", dataclasses.replace(UNETS["tiny"], height=13))
-    for model, autoencoder, message in ((weights[0], four, "makes 4 of"), (weights[0], gray, "pictures with 1;"),
-                                        (odd, weights[1], "latent size is 16x13; expected multiples of 2")):
+    for model, autoencoder, message in (
+        (weights[0], four, "makes 4 of"),
+        (weights[0], gray, "pictures with 1;"),
+        (odd, weights[1], "latent size is 16x13; expected multiples of 2"),
+    ):
         with pytest.raises(ValueError, match=message):
             Synthesizer.from_files(model, autoencoder, RELEASE, "cpu")
 
@@ -221,40 +307,77 @@ def test_the_same_arguments_give_the_same_picture_and_others_another(synthesizer
     label, reference = label_map(0), photograph(0)
     picture = synthesizer.synthesize(label, reference)
     assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == np.uint8 and picture.std() > 5
-    assert np.array_equal(picture, synthesizer.synthesize(label.copy(), reference.copy(), seed=0, stem="x"))
-    for other in (dict(seed=1), dict(stem="y"), dict(label=label_map(1)), dict(reference=photograph(1))):
-        assert not np.array_equal(picture, synthesizer.synthesize(**{"label": label, "reference": reference, **other}))
+    assert np.array_equal(
+        picture, synthesizer.synthesize(label.copy(), reference.copy(), seed=0, stem="x")
+    )
+    for other in (
+        dict(seed=1),
+        dict(stem="y"),
+        dict(label=label_map(1)),
+        dict(reference=photograph(1)),
+    ):
+        assert not np.array_equal(
+            picture, synthesizer.synthesize(**{"label": label, "reference": reference, **other})
+        )
 
 
 def test_sizes_of_the_same_aspect_are_resized(synthesizer):
     label, reference = label_map(0), photograph(0)
     large = np.asarray(Image.fromarray(reference).resize((128, 96), Image.LANCZOS))
-    expected = synthesizer.synthesize(label, np.asarray(Image.fromarray(large).resize((WIDTH, HEIGHT), Image.LANCZOS)))
+    expected = synthesizer.synthesize(
+        label, np.asarray(Image.fromarray(large).resize((WIDTH, HEIGHT), Image.LANCZOS))
+    )
     wide = np.asarray(Image.fromarray(latent_label()).resize((160, 120), Image.NEAREST))
     small = np.asarray(Image.fromarray(label).resize((16, 12), Image.NEAREST))
     assert np.array_equal(expected, synthesizer.synthesize(small.astype(np.int64), large))
-    assert np.array_equal(np.asarray(Image.fromarray(wide).resize((16, 12), Image.NEAREST)), latent_label())
-    assert np.array_equal(synthesizer.synthesize(wide, reference), synthesizer.synthesize(latent_label(), reference))
+    assert np.array_equal(
+        np.asarray(Image.fromarray(wide).resize((16, 12), Image.NEAREST)), latent_label()
+    )
+    assert np.array_equal(
+        synthesizer.synthesize(wide, reference), synthesizer.synthesize(latent_label(), reference)
+    )
 
 
 def test_255_means_that_nothing_is_known(synthesizer):
     label = latent_label().copy()
     label[:6] = 255
-    assert not np.array_equal(synthesizer.synthesize(label, photograph(0)), synthesizer.synthesize(latent_label(), photograph(0)))
+    assert not np.array_equal(
+        synthesizer.synthesize(label, photograph(0)),
+        synthesizer.synthesize(latent_label(), photograph(0)),
+    )
 
 
-@pytest.mark.parametrize("changed, message", [
-    ({"label": np.zeros((48, 64, 1), np.uint8)}, "label of shape (48, 64, 1)"), ({"label": np.zeros((0, 0), np.uint8)}, "shape (0, 0)"),
-    ({"reference": np.zeros((48, 64), np.uint8)}, "reference of shape (48, 64)"),
-    ({"reference": np.zeros((48, 64, 4), np.uint8)}, "expected [h, w] class ids and [h, w, 3] RGB"),
-    ({"label": None}, "label of shape ()"), ({"label": np.zeros((48, 64))}, "label of type float64"),
-    ({"reference": np.zeros((48, 64, 3), np.float32)}, "reference of type float32; expected integers, and uint8"),
-    ({"label": np.zeros((64, 64), np.uint8)}, "the label is 64x64; expected the aspect ratio of 64x48"),
-    ({"reference": np.zeros((64, 48, 3), np.uint8)}, "the reference is 48x64; expected the aspect ratio of 64x48; crop it"),
-    ({"label": np.full((48, 64), 29, np.uint8)}, "holds ids [29]; expected 0 to 28, or 255"),
-    ({"label": np.full((48, 64), -1, np.int64)}, "holds ids [-1]"), ({"label": np.full((48, 64), 256 + 3)}, "holds ids [259]"),
-    ({"seed": -1}, "seed is -1"), ({"seed": 0.5}, "seed is 0.5"),
-])
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"label": np.zeros((48, 64, 1), np.uint8)}, "label of shape (48, 64, 1)"),
+        ({"label": np.zeros((0, 0), np.uint8)}, "shape (0, 0)"),
+        ({"reference": np.zeros((48, 64), np.uint8)}, "reference of shape (48, 64)"),
+        (
+            {"reference": np.zeros((48, 64, 4), np.uint8)},
+            "expected [h, w] class ids and [h, w, 3] RGB",
+        ),
+        ({"label": None}, "label of shape ()"),
+        ({"label": np.zeros((48, 64))}, "label of type float64"),
+        (
+            {"reference": np.zeros((48, 64, 3), np.float32)},
+            "reference of type float32; expected integers, and uint8",
+        ),
+        (
+            {"label": np.zeros((64, 64), np.uint8)},
+            "the label is 64x64; expected the aspect ratio of 64x48",
+        ),
+        (
+            {"reference": np.zeros((64, 48, 3), np.uint8)},
+            "the reference is 48x64; expected the aspect ratio of 64x48; crop it",
+        ),
+        ({"label": np.full((48, 64), 29, np.uint8)}, "holds ids [29]; expected 0 to 28, or 255"),
+        ({"label": np.full((48, 64), -1, np.int64)}, "holds ids [-1]"),
+        ({"label": np.full((48, 64), 256 + 3)}, "holds ids [259]"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.5}, "seed is 0.5"),
+    ],
+)
 def test_wrong_arguments_are_told_in_one_line(synthesizer, changed, message):
     with pytest.raises(ValueError) as error:
         synthesizer.synthesize(**{"label": label_map(0), "reference": photograph(0), **changed})
@@ -264,25 +387,53 @@ def test_wrong_arguments_are_told_in_one_line(synthesizer, changed, message):
 @pytest.mark.parametrize("pipeline", [RELEASE, FINE])
 def test_the_batch_size_does_not_matter(weights, pipeline, monkeypatch):
     drawn = []
-    monkeypatch.setattr(refine, "normal", lambda *key: drawn.append((key[:3], normal(*key))) or drawn[-1][1])
+    monkeypatch.setattr(
+        refine, "normal", lambda *key: drawn.append((key[:3], normal(*key))) or drawn[-1][1]
+    )
     synthesizer = Synthesizer.from_files(*weights, pipeline, "cpu")
-    labels, references, stems = [latent_label(i) for i in range(3)], [photograph(i) for i in range(3)], ["a", "b", "c"]
-    together = [report.pictures for report in run(synthesizer, labels, references, 5, stems) if report.pictures][-1]
+    labels, references, stems = (
+        [latent_label(i) for i in range(3)],
+        [photograph(i) for i in range(3)],
+        ["a", "b", "c"],
+    )
+    together = [
+        report.pictures
+        for report in run(synthesizer, labels, references, 5, stems)
+        if report.pictures
+    ][-1]
     noise, drawn[:] = dict(drawn), []
-    alone = [run(synthesizer, labels[i:i + 1], references[i:i + 1], 5, stems[i:i + 1])[-1].pictures[0] for i in range(3)]
+    alone = [
+        run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[
+            -1
+        ].pictures[0]
+        for i in range(3)
+    ]
     assert len(noise) == 6 and sorted(map(str, noise)) == sorted(str(key) for key, _ in drawn)
     assert all(np.array_equal(values, noise[key]) for key, values in drawn)
     difference = np.abs(np.stack(together).astype(int) - np.stack(alone))
-    assert (difference <= 1).mean() >= 0.999, f"{(difference > 1).sum()} of {difference.size} values differ by more than a level"
+    assert (difference <= 1).mean() >= 0.999, (
+        f"{(difference > 1).sum()} of {difference.size} values differ by more than a level"
+    )
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m_sde", "ancestral"])
 def test_the_noise_of_a_stochastic_sampler_is_a_picture_s_own(weights, sampler):
-    pipeline = dataclasses.replace(FINE, stages=(Stage(3.5, "ddim50", 30, sampler=sampler, steps=3),))
+    pipeline = dataclasses.replace(
+        FINE, stages=(Stage(3.5, "ddim50", 30, sampler=sampler, steps=3),)
+    )
     synthesizer = Synthesizer.from_files(*weights, pipeline, "cpu")
-    labels, references, stems = [latent_label(i) for i in range(3)], [photograph(i) for i in range(3)], ["a", "b", "c"]
+    labels, references, stems = (
+        [latent_label(i) for i in range(3)],
+        [photograph(i) for i in range(3)],
+        ["a", "b", "c"],
+    )
     together = run(synthesizer, labels, references, 5, stems)[-1].pictures
-    alone = [run(synthesizer, labels[i:i + 1], references[i:i + 1], 5, stems[i:i + 1])[-1].pictures[0] for i in range(3)]
+    alone = [
+        run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[
+            -1
+        ].pictures[0]
+        for i in range(3)
+    ]
     assert (np.abs(np.stack(together).astype(int) - np.stack(alone)) <= 1).mean() >= 0.999
     other = run(synthesizer, labels[:1], references[:1], 6, stems[:1])[-1].pictures[0]
     assert (np.abs(other.astype(int) - alone[0]) > 1).mean() > 0.1

@@ -43,8 +43,12 @@ def test_ddim_converges_to_the_exact_solution_with_the_first_order():
         start = int(0.6 * count)
         x = noise((1, 3, 4, 6))
         *_, last = ddim(gaussian_predictor(schedule), jt.array(x), schedule, start + 1)
-        errors.append(np.abs(last.numpy() - exact_solution(x, schedule.alpha_bar[start], 1.0)).max())
-    assert errors[0] < 0.15 and 1.7 < errors[0] / errors[1] < 2.4 and 1.7 < errors[1] / errors[2] < 2.4
+        errors.append(
+            np.abs(last.numpy() - exact_solution(x, schedule.alpha_bar[start], 1.0)).max()
+        )
+    assert (
+        errors[0] < 0.15 and 1.7 < errors[0] / errors[1] < 2.4 and 1.7 < errors[1] / errors[2] < 2.4
+    )
 
 
 def test_ddim_visits_start_index_minus_one_down_to_zero_with_original_timesteps():
@@ -57,32 +61,49 @@ def test_ddim_visits_start_index_minus_one_down_to_zero_with_original_timesteps(
     x = noise((2, 3, 4, 6))
     latents = list(ddim(predictor, jt.array(x), schedule, 4))
     assert visited == [[60, 60], [40, 40], [20, 20], [0, 0]] and len(latents) == 4
-    np.testing.assert_allclose(latents[-1].numpy(), x / np.sqrt(schedule.alpha_bar[3]), rtol=1e-5)      # no noise predicted: only rescaled
+    np.testing.assert_allclose(
+        latents[-1].numpy(), x / np.sqrt(schedule.alpha_bar[3]), rtol=1e-5
+    )  # no noise predicted: only rescaled
 
 
 def test_ancestral_steps_have_the_mean_and_spread_of_their_recursion():
-    """For Gaussian data every step is affine in x, so mean and variance follow exactly: D = (x - sigma eps) / alpha, then re-noised."""
+    """For Gaussian data every step is affine in x, so mean and variance follow exactly: D = (x -
+    sigma eps) / alpha, then re-noised.
+    """
     schedule, start = Schedule("ddim50"), 30
     now = schedule.alpha_bar[start]
-    mean, variance = np.sqrt(now) * MEAN, now * SPREAD ** 2 + 1 - now
+    mean, variance = np.sqrt(now) * MEAN, now * SPREAD**2 + 1 - now
     generator = np.random.default_rng(3)
     x = (mean + np.sqrt(variance) * generator.standard_normal((16, 3, 32, 32))).astype(np.float32)
     for index in range(start, -1, -1):
         now, then = schedule.alpha_bar[index], (schedule.alpha_bar[index - 1] if index else 1.0)
         std = np.sqrt((1 - then) / (1 - now)) * np.sqrt(1 - now / then)
-        slope = np.sqrt(1 - now) / (now * SPREAD ** 2 + 1 - now)                    # eps = slope (x - sqrt(now) MEAN)
-        gain = np.sqrt(then / now) * (1 - np.sqrt(1 - now) * slope) + np.sqrt(1 - then - std ** 2) * slope
-        shift = (np.sqrt(then / now) * np.sqrt(1 - now) - np.sqrt(1 - then - std ** 2)) * slope * np.sqrt(now) * MEAN
-        mean, variance = gain * mean + shift, gain ** 2 * variance + std ** 2
+        slope = np.sqrt(1 - now) / (now * SPREAD**2 + 1 - now)  # eps = slope (x - sqrt(now) MEAN)
+        gain = (
+            np.sqrt(then / now) * (1 - np.sqrt(1 - now) * slope)
+            + np.sqrt(1 - then - std**2) * slope
+        )
+        shift = (
+            (np.sqrt(then / now) * np.sqrt(1 - now) - np.sqrt(1 - then - std**2))
+            * slope
+            * np.sqrt(now)
+            * MEAN
+        )
+        mean, variance = gain * mean + shift, gain**2 * variance + std**2
     drawn = []
 
     def draw(index):
         drawn.append(index)
         return generator.standard_normal(x.shape).astype(np.float32)
 
-    *_, last = ddim(gaussian_predictor(schedule), jt.array(x), schedule, start + 1, eta=1.0, noise=draw)
-    assert drawn == list(range(start, 0, -1))                                       # none at index 0
-    assert abs(last.numpy().mean() - mean) < 0.01 and abs(last.numpy().std() / np.sqrt(variance) - 1) < 0.01
+    *_, last = ddim(
+        gaussian_predictor(schedule), jt.array(x), schedule, start + 1, eta=1.0, noise=draw
+    )
+    assert drawn == list(range(start, 0, -1))  # none at index 0
+    assert (
+        abs(last.numpy().mean() - mean) < 0.01
+        and abs(last.numpy().std() / np.sqrt(variance) - 1) < 0.01
+    )
     *_, plain = ddim(gaussian_predictor(schedule), jt.array(x), schedule, start + 1)
     assert np.abs(plain.numpy() - last.numpy()).mean() > 0.1
 
@@ -97,7 +118,9 @@ def test_wrong_arguments_are_refused_before_any_step():
 
 
 class CountedUNet:
-    """Predicts t + 1 under a map and 1 under the null map; the batch of every call of the decoder is kept."""
+    """Predicts t + 1 under a map and 1 under the null map; the batch of every call of the decoder
+    is kept.
+    """
 
     def __init__(self):
         self.encoded, self.decoded = 0, []
@@ -119,15 +142,23 @@ class CountedUNet:
 def test_outside_the_interval_only_the_conditional_pass_runs():
     unet, y = CountedUNet(), jt.ones((2, 29, 4, 6))
     predictor, x = guided(unet, y, 3.0, (200, 400)), jt.zeros((2, 3, 4, 6))
-    for t, passes, expected in (((199, 199), 1, (200, 200)), ((200, 200), 2, (601, 601)), ((400, 400), 2, (1201, 1201)),
-                                ((401, 401), 1, (402, 402)), ((400, 401), 2, (1201, 402))):
+    for t, passes, expected in (
+        ((199, 199), 1, (200, 200)),
+        ((200, 200), 2, (601, 601)),
+        ((400, 400), 2, (1201, 1201)),
+        ((401, 401), 1, (402, 402)),
+        ((400, 401), 2, (1201, 402)),
+    ):
         eps = predictor(x, jt.array(np.array(t, np.int32))).numpy()
         assert unet.decoded.pop() == passes * 2 and eps[:, 0, 0, 0].tolist() == list(expected)
         assert np.array_equal(predictor(x, np.array(t, np.int32)).numpy(), eps)
     assert unet.encoded == 10
     whole, unguided = guided(unet, y, 3.0), guided(unet, y, 1.0, (200, 400))
     unet.decoded.clear()
-    assert whole(x, np.array([0, 999])).numpy()[:, 0, 0, 0].tolist() == [1, 2998] and unguided(x, np.array([300, 300])).numpy().max() == 301
+    assert (
+        whole(x, np.array([0, 999])).numpy()[:, 0, 0, 0].tolist() == [1, 2998]
+        and unguided(x, np.array([300, 300])).numpy().max() == 301
+    )
     assert unet.decoded == [4, 2]
 
 
@@ -137,8 +168,12 @@ def test_the_interval_is_plain_conditional_noise_outside_and_guidance_inside():
     conditional, null = arrays["out"][:, :3], arrays["out_null"][:, :3]
     full = null + 3.5 * (conditional - null)
     assert t[0] != t[1]
-    for interval, expected in (((0, 999), full), ((t[0], t[0]), np.stack([full[0], conditional[1]])),
-                               ((t[1], t[1]), np.stack([conditional[0], full[1]])), ((998, 998), conditional)):
+    for interval, expected in (
+        ((0, 999), full),
+        ((t[0], t[0]), np.stack([full[0], conditional[1]])),
+        ((t[1], t[1]), np.stack([conditional[0], full[1]])),
+        ((998, 998), conditional),
+    ):
         ours = guided(small_unet(), y, 3.5, interval)(arrays["x"], t).numpy()
         for mine, theirs in zip(ours, expected):
             assert difference(mine, theirs) < 1e-4
@@ -151,4 +186,10 @@ def test_arrays_serve_where_vars_do():
     by_arrays = guided(small_unet(), y.numpy(), 3.5)(arrays["x"], arrays["t"]).numpy()
     assert np.abs(by_vars - by_arrays).max() == 0
     one = add_noise(schedule, arrays["x"], jt.array(np.array([3, 40])), jt.array(noise()))
-    assert np.abs(one.numpy() - add_noise(schedule, jt.array(arrays["x"]), np.array([3, 40]), noise()).numpy()).max() == 0
+    assert (
+        np.abs(
+            one.numpy()
+            - add_noise(schedule, jt.array(arrays["x"]), np.array([3, 40]), noise()).numpy()
+        ).max()
+        == 0
+    )

@@ -57,7 +57,11 @@ def test_guidance_shares_the_encoder_and_computes_no_modulations_or_variance(mon
         return condition(self, y)
 
     monkeypatch.setattr(SpadeNorm, "condition", counted_condition)
-    monkeypatch.setattr(UNet, "encode", lambda self, x, t: (calls["encode"].append(x.shape[0]), encode(self, x, t))[1])
+    monkeypatch.setattr(
+        UNet,
+        "encode",
+        lambda self, x, t: (calls["encode"].append(x.shape[0]), encode(self, x, t))[1],
+    )
 
     def counted(self, *args, **options):
         out = decode(self, *args, **options)
@@ -66,7 +70,7 @@ def test_guidance_shares_the_encoder_and_computes_no_modulations_or_variance(mon
 
     monkeypatch.setattr(UNet, "decode", counted)
     predictor = guided(unet, y, 3.5)
-    assert calls["condition"] == 2 * 42                       # 42 SPADE norms, for the maps and for the null map
+    assert calls["condition"] == 2 * 42  # 42 SPADE norms, for the maps and for the null map
     predictor(x, t).sync()
     predictor(x, t).sync()
     assert calls == {"condition": 84, "encode": [2, 2], "decode": [(4, 3), (4, 3)]}
@@ -74,8 +78,11 @@ def test_guidance_shares_the_encoder_and_computes_no_modulations_or_variance(mon
 
 def tiny_inputs():
     rng = np.random.default_rng(0)
-    return (jt.array(rng.standard_normal((2, 3, 12, 16)).astype(np.float32)), np.array([5, 900], np.int32),
-            one_hot(rng.integers(0, 29, (2, 12, 16)), 29))
+    return (
+        jt.array(rng.standard_normal((2, 3, 12, 16)).astype(np.float32)),
+        np.array([5, 900], np.int32),
+        one_hot(rng.integers(0, 29, (2, 12, 16)), 29),
+    )
 
 
 def test_a_new_network_predicts_zero_as_sdm_does_not_as_the_release():
@@ -85,13 +92,25 @@ def test_a_new_network_predicts_zero_as_sdm_does_not_as_the_release():
 
 
 def test_every_last_layer_starts_at_zero_and_no_other():
-    """One per residual block, attention block and network; the release's zero_module leaves them as they are."""
+    """One per residual block, attention block and network; the release's zero_module leaves them as
+    they are.
+    """
+
     def zeros(unet):
-        return {name.rsplit(".", 1)[0] for name, v in unet.state_dict().items() if name.endswith("weight") and np.abs(v.numpy()).max() == 0}
+        return {
+            name.rsplit(".", 1)[0]
+            for name, v in unet.state_dict().items()
+            if name.endswith("weight") and np.abs(v.numpy()).max() == 0
+        }
 
     names = {name.rsplit(".", 1)[0] for name in UNet(UNETS["tiny"]).state_dict()}
     last = {name for name in names if name.endswith(".proj_out") or name == "out.2"}
-    last |= {name for name in names if name.endswith("out_layers.3") or (name.endswith("out_layers.2") and f"{name[:-1]}3" not in names)}
+    last |= {
+        name
+        for name in names
+        if name.endswith("out_layers.3")
+        or (name.endswith("out_layers.2") and f"{name[:-1]}3" not in names)
+    }
     assert zeros(UNet(UNETS["tiny"])) == last and len(last) == 15
     assert zeros(UNet(UNETS["tiny"], zero_init=False)) == set()
 
@@ -101,14 +120,22 @@ def test_recomputing_changes_no_gradient_and_keeps_no_modulations(dropout, monke
     unet = filled(UNet(dataclasses.replace(UNETS["tiny"], dropout=dropout)))
     unet.train()
     parameters, conditions, condition = list(trainable(unet).values()), [], SpadeNorm.condition
-    monkeypatch.setattr(SpadeNorm, "condition", lambda self, y: (conditions.append(jt.flags.no_grad), condition(self, y))[1])
+    monkeypatch.setattr(
+        SpadeNorm,
+        "condition",
+        lambda self, y: (conditions.append(jt.flags.no_grad), condition(self, y))[1],
+    )
     found = {}
     for unet.recompute in (False, True):
         seed_dropout(0, 1)
         x, t, y = tiny_inputs()
         loss = (unet(x, t, y) ** 2).mean()
-        found[unet.recompute] = [gradient.numpy() for gradient in jt.grad(loss, [x] + parameters, retain_graph=False)]
-    assert conditions == [0] * 14 + [1] * 14 + [0] * 14     # the plain run; recomputed: forward without gradients, then backward
+        found[unet.recompute] = [
+            gradient.numpy() for gradient in jt.grad(loss, [x] + parameters, retain_graph=False)
+        ]
+    assert (
+        conditions == [0] * 14 + [1] * 14 + [0] * 14
+    )  # the plain run; recomputed: forward without gradients, then backward
     largest = max(np.abs(gradient).max() for gradient in found[False])
     for plain, again in zip(found[False], found[True]):
         assert np.abs(plain - again).max() < 1e-5 * np.abs(plain).max() + 1e-7 * largest

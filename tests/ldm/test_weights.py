@@ -23,7 +23,11 @@ def shelf(tmp_path, monkeypatch):
     """Two tiny autoencoders, the first as the one that ships; no official weights."""
     monkeypatch.chdir(tmp_path)
     shipped = saved(tmp_path / "shipped.safetensors", AUTOENCODERS["tiny"])
-    other = saved(tmp_path / "other.safetensors", AUTOENCODERS["tiny"], **{"quant_conv.bias": np.ones(3, np.float32)})
+    other = saved(
+        tmp_path / "other.safetensors",
+        AUTOENCODERS["tiny"],
+        **{"quant_conv.bias": np.ones(3, np.float32)},
+    )
     monkeypatch.setattr(module, "SHIPPED_AUTOENCODER", shipped)
     return shipped, other
 
@@ -32,7 +36,14 @@ def trained_with(path, autoencoder):
     config = UNETS["tiny"]
     from jseg.ldm.state_dict import unet_shapes
     from jseg.parity.stand_in import fill
-    checkpoint.save(path, fill(unet_shapes(config)), config, step=3, settings={"autoencoder": encoder_digest(autoencoder)})
+
+    checkpoint.save(
+        path,
+        fill(unet_shapes(config)),
+        config,
+        step=3,
+        settings={"autoencoder": encoder_digest(autoencoder)},
+    )
     return path
 
 
@@ -40,10 +51,17 @@ def test_an_autoencoder_is_known_by_its_latents_in_any_kind_of_file(shelf, tmp_p
     shipped, other = shelf
     state = checkpoint.load(shipped)
     checkpoint.save(tmp_path / "same.pkl", state, AUTOENCODERS["tiny"])
-    decoder = {name: value + 1 if name.startswith("decoder.") else value for name, value in state.items()}
+    decoder = {
+        name: value + 1 if name.startswith("decoder.") else value for name, value in state.items()
+    }
     checkpoint.save(tmp_path / "tuned.npz", decoder, AUTOENCODERS["tiny"])
     digest = encoder_digest(shipped)
-    assert digest == encoder_digest(tmp_path / "same.pkl") == encoder_digest(tmp_path / "tuned.npz") != encoder_digest(other)
+    assert (
+        digest
+        == encoder_digest(tmp_path / "same.pkl")
+        == encoder_digest(tmp_path / "tuned.npz")
+        != encoder_digest(other)
+    )
 
 
 def test_the_autoencoder_of_a_unet_is_found_by_its_record(shelf, tmp_path):
@@ -53,12 +71,16 @@ def test_the_autoencoder_of_a_unet_is_found_by_its_record(shelf, tmp_path):
     assert find_weights(model) == (model, shipped)
     notes = []
     assert find_weights(model, other, notes) == (model, other)
-    assert notes[0].startswith("warning: ") and "another autoencoder" in notes[0] and len(notes) == 1
+    assert (
+        notes[0].startswith("warning: ") and "another autoencoder" in notes[0] and len(notes) == 1
+    )
 
 
 def test_a_unet_of_an_autoencoder_that_is_not_here_is_refused(shelf, tmp_path):
     model = trained_with(tmp_path / "unet.safetensors", shelf[1])
-    with pytest.raises(FileNotFoundError, match="neither the official nor the shipped one; give it as --ae_path"):
+    with pytest.raises(
+        FileNotFoundError, match="neither the official nor the shipped one; give it as --ae_path"
+    ):
         find_weights(model)
 
 
@@ -70,7 +92,10 @@ def test_a_unet_that_does_not_say_wants_the_official_autoencoder(shelf, tmp_path
     Path("checkpoints").mkdir()
     saved(Path("checkpoints/autoencoder.pkl"), AUTOENCODERS["tiny"])
     assert find_weights(model) == (model, Path("checkpoints/autoencoder.pkl"))
-    assert find_autoencoder() == Path("checkpoints/autoencoder.pkl") and find_autoencoder(shelf[1]) == shelf[1]
+    assert (
+        find_autoencoder() == Path("checkpoints/autoencoder.pkl")
+        and find_autoencoder(shelf[1]) == shelf[1]
+    )
 
 
 @pytest.mark.parametrize("suffix", (".pkl", ".safetensors", ".npz", ".pth", ".pt", ".ckpt"))
@@ -80,7 +105,10 @@ def test_official_weights_are_found_with_any_suffix_that_is_read(suffix, shelf):
         saved(Path("saved.pkl"), config)
         Path("saved.pkl").rename(f"checkpoints/{name}{suffix}")
     notes = []
-    assert find_weights(notes=notes) == (Path(f"checkpoints/unet{suffix}"), Path(f"checkpoints/autoencoder{suffix}"))
+    assert find_weights(notes=notes) == (
+        Path(f"checkpoints/unet{suffix}"),
+        Path(f"checkpoints/autoencoder{suffix}"),
+    )
     assert notes[0] == f"checkpoints/unet{suffix} is taken"
     assert find_autoencoder(None, "release") == Path(f"checkpoints/autoencoder{suffix}")
 
@@ -91,11 +119,17 @@ def test_official_weights_are_found_in_parts(shelf):
     folder.mkdir(parents=True)
     names = list(state)
     for number, part in enumerate((names[:9], names[9:]), 1):
-        checkpoint.save(folder / f"model-0000{number}-of-00002.safetensors", {name: state[name] for name in part})
+        checkpoint.save(
+            folder / f"model-0000{number}-of-00002.safetensors",
+            {name: state[name] for name in part},
+        )
     assert find_autoencoder() == folder and encoder_digest(folder) == encoder_digest(shelf[0])
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert find_autoencoder() == shelf[0]
-    with pytest.raises(FileNotFoundError, match="--ae_path checkpoints/autoencoder holds 1 of the 2 parts .* missing: 2"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="--ae_path checkpoints/autoencoder holds 1 of the 2 parts .* missing: 2",
+    ):
         find_autoencoder(folder)
 
 
@@ -105,9 +139,14 @@ def test_of_two_official_files_it_is_said_which_is_taken(shelf):
         saved(Path("checkpoints") / name, UNETS["tiny"])
     saved(Path("checkpoints/autoencoder.pkl"), AUTOENCODERS["tiny"])
     notes = []
-    assert find_weights(notes=notes) == (Path("checkpoints/average-176k-266k.pkl"), Path("checkpoints/autoencoder.pkl"))
-    assert notes == ["3 files for one network: checkpoints/average-176k-266k.pkl is taken, checkpoints/average-176k-266k.safetensors, "
-                     "checkpoints/unet.npz not"]
+    assert find_weights(notes=notes) == (
+        Path("checkpoints/average-176k-266k.pkl"),
+        Path("checkpoints/autoencoder.pkl"),
+    )
+    assert notes == [
+        "3 files for one network: checkpoints/average-176k-266k.pkl is taken, "
+        "checkpoints/average-176k-266k.safetensors, checkpoints/unet.npz not"
+    ]
 
 
 def test_the_autoencoder_of_the_record_is_taken_before_the_official_one_and_named(shelf, tmp_path):
@@ -120,24 +159,42 @@ def test_the_autoencoder_of_the_record_is_taken_before_the_official_one_and_name
     assert notes == [f"{shipped} is taken: the autoencoder that {model} was trained with"]
 
 
-def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_unless_it_is_given(shelf):
+def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_unless_it_is_given(
+    shelf,
+):
     shipped, other = shelf
-    with pytest.raises(FileNotFoundError, match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96",
+    ):
         find_autoencoder(None, "release")
-    assert find_autoencoder(shipped, "release") == shipped and find_autoencoder(None, "landscape") == shipped
+    assert (
+        find_autoencoder(shipped, "release") == shipped
+        and find_autoencoder(None, "landscape") == shipped
+    )
     digest = encoder_digest(shipped)[:12]
-    assert autoencoder_line(shipped) == f"autoencoder {shipped} (the small one that ships with jseg), digest {digest}..."
+    assert (
+        autoencoder_line(shipped)
+        == f"autoencoder {shipped} (the small one that ships with jseg), digest {digest}..."
+    )
     assert autoencoder_line(other) == f"autoencoder {other}, digest {encoder_digest(other)[:12]}..."
 
 
-def test_the_training_command_refuses_the_shipped_autoencoder_for_release(tmp_path, monkeypatch, capsys):
+def test_the_training_command_refuses_the_shipped_autoencoder_for_release(
+    tmp_path, monkeypatch, capsys
+):
     from jseg.commands import cli, train
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     for options in ((), ("--release",)):
         assert cli.run(train.main, ["--input_path", "data", *options]) == 2
         message = capsys.readouterr().err
-        assert message.count("\n") == 1 and "official autoencoder" in message and "--ae_path" in message
+        assert (
+            message.count("\n") == 1
+            and "official autoencoder" in message
+            and "--ae_path" in message
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -159,8 +216,13 @@ def test_what_ships_belongs_together():
 def test_what_ships_for_flowseg():
     from jseg.flowseg.predict import SHIPPED, trained_classes
     from jseg.flowseg.presets import NETWORKS
+
     config = checkpoint.load_config(SHIPPED)
     assert config == dataclasses.replace(NETWORKS["small"], labels=29, width=128, height=96)
     assert trained_classes(SHIPPED, 29).names[0] == "mountain"
-    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {np.dtype(np.float16)} and SHIPPED.stat().st_size < 15_000_000
-    assert checkpoint.sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(encoding="utf-8"), "the card's hash is of another file"
+    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {
+        np.dtype(np.float16)
+    } and SHIPPED.stat().st_size < 15_000_000
+    assert checkpoint.sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(encoding="utf-8"), (
+        "the card's hash is of another file"
+    )

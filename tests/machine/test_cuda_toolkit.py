@@ -1,4 +1,7 @@
-"""jseg/machine/cuda_toolkit.py: toolkits found wherever they lie, and homes that hold what Jittor looks for; on toolkits made up for the test."""
+"""jseg/machine/cuda_toolkit.py: toolkits found wherever they lie, and homes that hold what Jittor
+looks for; on toolkits made up for the test.
+"""
+
 import os
 import subprocess
 import threading
@@ -14,7 +17,9 @@ def found(nvcc):
 
 
 def packages(site, major=13):
-    """NVIDIA's packages on PyPI for CUDA 13, in one folder, but for cuDNN; their libraries have versioned names alone."""
+    """NVIDIA's packages on PyPI for CUDA 13, in one folder, but for cuDNN; their libraries have
+    versioned names alone.
+    """
     toolkit(site / f"nvidia/cu{major}", release=f"{major}.0.88", libraries=())
     for name in PARTS:
         write(site / f"nvidia/cu{major}/lib/lib{name}.so.{major}")
@@ -22,7 +27,8 @@ def packages(site, major=13):
     write(site / f"nvidia_cudnn_cu{major}-9.2.1.dist-info/METADATA")
 
 
-# --- what is found ---------------------------------------------------------------------------------------------------------------
+# --- what is found --------------------------------------------------------------------------------
+
 
 def test_compilers_are_tried_in_order_and_each_once(bare, monkeypatch):
     first, old, new = (toolkit(bare / name) for name in ("on_path", "cuda-11.8", "cuda-12.4"))
@@ -31,8 +37,10 @@ def test_compilers_are_tried_in_order_and_each_once(bare, monkeypatch):
     chosen = toolkit(bare / "chosen")
     monkeypatch.setattr(cuda_toolkit.shutil, "which", lambda name: str(first))
     monkeypatch.setenv("CUDA_HOME", str(bare / "chosen"))
-    assert cuda_toolkit.compilers() == [str(path) for path in (first, chosen, bare / "cuda/bin/nvcc", old,
-                                                             bare / "site/nvidia/cu13/bin/nvcc")]
+    assert cuda_toolkit.compilers() == [
+        str(path)
+        for path in (first, chosen, bare / "cuda/bin/nvcc", old, bare / "site/nvidia/cu13/bin/nvcc")
+    ]
     assert os.path.samefile(bare / "cuda/bin/nvcc", new)
 
 
@@ -41,7 +49,12 @@ def test_a_script_that_calls_nvcc_leads_to_the_toolkit(bare):
     script = write(bare / "bin/nvcc", f'#!/bin/sh\nexec {nvcc} "$@"\n')
     script.chmod(0o755)
     kit = found(script)
-    assert (kit.nvcc, kit.top, kit.version, kit.cudnn) == (str(nvcc), str(bare / "cuda"), (12, 4, 131), ())
+    assert (kit.nvcc, kit.top, kit.version, kit.cudnn) == (
+        str(nvcc),
+        str(bare / "cuda"),
+        (12, 4, 131),
+        (),
+    )
 
 
 def test_an_nvcc_that_does_not_run_is_none(bare):
@@ -51,7 +64,9 @@ def test_an_nvcc_that_does_not_run_is_none(bare):
 
 
 def test_what_is_missing_is_named_with_the_command_that_brings_it(bare):
-    nvcc = toolkit(bare / "cuda", headers=["cuda_runtime.h", "cublas_v2.h", "cufft.h", "cusparse.h"])
+    nvcc = toolkit(
+        bare / "cuda", headers=["cuda_runtime.h", "cublas_v2.h", "cufft.h", "cusparse.h"]
+    )
     line = cuda_toolkit.missing(found(nvcc))
     assert "curand and cuDNN's header and library and CUB not found" in line
     assert line.endswith("-m pip install 'cuda-toolkit[curand,cccl]==13.0.*' nvidia-cudnn-cu13")
@@ -71,11 +86,21 @@ def test_a_header_without_its_library_and_the_reverse_are_missing(bare):
     assert cuda_toolkit.missing(found(nvcc)).startswith("cusparse not found")
     os.remove(bare / "usr/lib64/libcudnn.so.9")
     os.remove(bare / "usr/lib64/libcudnn.so")
-    assert cuda_toolkit.missing(found(nvcc)).startswith("cusparse and cuDNN's header and library not found")
+    assert cuda_toolkit.missing(found(nvcc)).startswith(
+        "cusparse and cuDNN's header and library not found"
+    )
 
 
-@pytest.mark.parametrize("release, version, stock", [("11.8.89", "8.9.7", True), ("12.4.131", "8.9.7", True), ("12.4.131", "9.2.1", False),
-                                                     ("13.0.88", "9.2.1", False), ("10.2.89", "8.9.7", False)])
+@pytest.mark.parametrize(
+    "release, version, stock",
+    [
+        ("11.8.89", "8.9.7", True),
+        ("12.4.131", "8.9.7", True),
+        ("12.4.131", "9.2.1", False),
+        ("13.0.88", "9.2.1", False),
+        ("10.2.89", "8.9.7", False),
+    ],
+)
 def test_jittor_alone_builds_on_cuda_11_and_12_with_cudnn_8(bare, release, version, stock):
     nvcc = toolkit(bare / "cuda", release)
     cudnn(bare / "cuda", version, lib="lib64")
@@ -89,10 +114,15 @@ def test_jittor_takes_versioned_names_for_cuda_11_only(bare):
         assert cuda_toolkit.jittor_finds_all(found(nvcc)) is stock
 
 
-# --- homes -----------------------------------------------------------------------------------------------------------------------
+# --- homes ----------------------------------------------------------------------------------------
+
 
 def names(home, folder):
-    return {name[len(folder) + 1:] for name in (*home.texts, *home.links) if name.startswith(folder + "/")}
+    return {
+        name[len(folder) + 1 :]
+        for name in (*home.texts, *home.links)
+        if name.startswith(folder + "/")
+    }
 
 
 def test_a_home_for_cuda_13_from_packages_alone(bare):
@@ -102,13 +132,28 @@ def test_a_home_for_cuda_13_from_packages_alone(bare):
     home = cuda_toolkit.plan(kit, [90])
     assert os.path.basename(home.folder).startswith("cuda13.0.88-cudnn9.2.1-sm90-")
     assert home.folder.startswith(str(bare / "home/.cache/jseg/cuda-home"))
-    assert set(home.texts) == {"bin/nvcc", "include/cudnn.h", "include/cuda_runtime.h", "include/cub/cub.cuh"}, "npp.h is there"
-    assert {f"lib{name}.so" for name in PARTS} | {"libcudnn.so", "libcudnn_ops.so.9", *CUDNN_8} <= names(home, "lib64")
-    assert len({home.links[f"lib64/{name}"] for name in (*CUDNN_8, "libcudnn.so", "libcudnn.so.9")}) == 1
+    assert set(home.texts) == {
+        "bin/nvcc",
+        "include/cudnn.h",
+        "include/cuda_runtime.h",
+        "include/cub/cub.cuh",
+    }, "npp.h is there"
+    assert {f"lib{name}.so" for name in PARTS} | {
+        "libcudnn.so",
+        "libcudnn_ops.so.9",
+        *CUDNN_8,
+    } <= names(home, "lib64")
+    assert (
+        len({home.links[f"lib64/{name}"] for name in (*CUDNN_8, "libcudnn.so", "libcudnn.so.9")})
+        == 1
+    )
     nvcc = cuda_toolkit.build(home)
-    assert home.is_whole() and nvcc == home.nvcc == os.path.realpath(nvcc), "Jittor follows links away from the home"
-    assert subprocess.check_output([nvcc, "-std=c++14", "-arch=compute_90", "-code=sm_90", "-DX=a b"], universal_newlines=True) == (
-        "-std=c++17\n-arch=compute_90\n-code=sm_90\n-DX=a b\n")
+    assert home.is_whole() and nvcc == home.nvcc == os.path.realpath(nvcc), (
+        "Jittor follows links away from the home"
+    )
+    assert subprocess.check_output(
+        [nvcc, "-std=c++14", "-arch=compute_90", "-code=sm_90", "-DX=a b"], universal_newlines=True
+    ) == ("-std=c++17\n-arch=compute_90\n-code=sm_90\n-DX=a b\n")
 
 
 def test_a_home_for_cuda_12_changes_cudnn_alone(bare):
@@ -116,26 +161,44 @@ def test_a_home_for_cuda_12_changes_cudnn_alone(bare):
     cudnn(bare / "usr", lib="lib64")
     home = cuda_toolkit.plan(found(nvcc), [80])
     assert set(home.texts) == {"bin/nvcc", "include/cudnn.h", "include/npp.h"}
-    assert home.links["include/cub"] == str(bare / "cuda/include/cub") and "include/cudnn.h" not in home.links
+    assert (
+        home.links["include/cub"] == str(bare / "cuda/include/cub")
+        and "include/cudnn.h" not in home.links
+    )
     assert home.links["include/real/cudnn.h"] == str(bare / "usr/include/cudnn.h")
     cuda_toolkit.build(home)
-    assert subprocess.check_output([home.nvcc, "-std=c++14"], universal_newlines=True) == "-std=c++14\n"
+    assert (
+        subprocess.check_output([home.nvcc, "-std=c++14"], universal_newlines=True)
+        == "-std=c++14\n"
+    )
 
 
 def test_libraries_of_another_version_are_passed_over(bare):
-    """Both cuDNN 8 and 9 in the system's folder, the header being 9's, and the libraries of another CUDA beside them."""
+    """Both cuDNN 8 and 9 in the system's folder, the header being 9's, and the libraries of another
+    CUDA beside them.
+    """
     nvcc = toolkit(bare / "cuda", libraries=PARTS[1:])
     cudnn(bare / "usr", "8.9.7", lib="lib64")
     cudnn(bare / "usr", "9.2.1", versioned_only=True, lib="lib64")
     for version in (12, 13):
         write(bare / f"usr/lib64/libcudart.so.{version}")
     links = cuda_toolkit.plan(found(nvcc), [90]).links
-    assert links["lib64/libcudnn.so"].endswith("libcudnn.so.9") and links["lib64/libcudart.so"].endswith("libcudart.so.13")
+    assert links["lib64/libcudnn.so"].endswith("libcudnn.so.9") and links[
+        "lib64/libcudart.so"
+    ].endswith("libcudart.so.13")
     assert not [target for target in links.values() if target.endswith((".so.8", ".so.12"))]
 
 
-@pytest.mark.parametrize("devices, virtual, real", [([80], "90", "sm_90"), ([90], "90", "sm_90"), ([120], "120", "sm_120"),
-                                                    ([100, 100, 120], "100", "sm_100,sm_120"), ([90, 120], "90", "sm_90,sm_120")])
+@pytest.mark.parametrize(
+    "devices, virtual, real",
+    [
+        ([80], "90", "sm_90"),
+        ([90], "90", "sm_90"),
+        ([120], "120", "sm_120"),
+        ([100, 100, 120], "100", "sm_100,sm_120"),
+        ([90, 120], "90", "sm_90,sm_120"),
+    ],
+)
 def test_the_newest_devices_get_their_own_code(bare, devices, virtual, real):
     """Jittor asks for 9.0 where a device is newer, and compiles no other."""
     nvcc = toolkit(bare / "cuda")
@@ -148,7 +211,9 @@ def test_the_newest_devices_get_their_own_code(bare, devices, virtual, real):
 
 
 def test_another_toolkit_cudnn_device_or_header_of_ours_is_another_home(bare, monkeypatch):
-    """Jittor does not look into headers named in angle brackets: only a new path makes it compile again."""
+    """Jittor does not look into headers named in angle brackets: only a new path makes it compile
+    again.
+    """
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     folders = [cuda_toolkit.plan(found(nvcc), [90]).folder] * 2
@@ -159,7 +224,10 @@ def test_another_toolkit_cudnn_device_or_header_of_ours_is_another_home(bare, mo
     for name in ("nvcc.in", "include/cudnn.h", "include/cuda_runtime.h", "include/cub/cub.cuh"):
         write(bare / "own" / name, "changed")
     folders.append(cuda_toolkit.plan(found(nvcc), [90]).folder)
-    write(bare / "cuda/include/cudnn_version.h", "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 9\n#define CUDNN_PATCHLEVEL 0\n")
+    write(
+        bare / "cuda/include/cudnn_version.h",
+        "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 9\n#define CUDNN_PATCHLEVEL 0\n",
+    )
     folders.append(cuda_toolkit.plan(found(nvcc), [90]).folder)
     assert len(set(folders)) == 4
 
@@ -198,7 +266,9 @@ def test_the_toolkit_is_left_alone(bare):
     home = cuda_toolkit.plan(found(nvcc), [90])
     assert sorted(str(path) for path in bare.rglob("*")) == before, "planning writes nothing"
     cuda_toolkit.build(home)
-    after = sorted(str(path) for path in bare.rglob("*") if not str(path).startswith(str(bare / "home")))
+    after = sorted(
+        str(path) for path in bare.rglob("*") if not str(path).startswith(str(bare / "home"))
+    )
     assert after == before
 
 
@@ -206,23 +276,36 @@ def test_nccl_is_found_as_a_pair(bare):
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     kit = found(nvcc)
-    assert cuda_toolkit.nccl(kit, None) is None and cuda_toolkit.nccl(kit, cuda_toolkit.plan(kit, [90])) is None
+    assert (
+        cuda_toolkit.nccl(kit, None) is None
+        and cuda_toolkit.nccl(kit, cuda_toolkit.plan(kit, [90])) is None
+    )
     write(bare / "site/nvidia/nccl/include/nccl.h")
     write(bare / "site/nvidia/nccl/lib/libnccl.so.2")
     write(bare / "site/nvidia_nccl_cu13-2.27.dist-info/METADATA")
     kit = found(nvcc)
     home = cuda_toolkit.plan(kit, [90])
-    assert cuda_toolkit.nccl(kit, home) == (str(bare / "site/nvidia/nccl/include"), home.folder + "/lib64")
+    assert cuda_toolkit.nccl(kit, home) == (
+        str(bare / "site/nvidia/nccl/include"),
+        home.folder + "/lib64",
+    )
     assert cuda_toolkit.nccl(kit, None) is None, "Jittor alone wants libnccl.so, not .so.2"
     write(bare / "site/nvidia/nccl/lib/libnccl.so")
-    assert cuda_toolkit.nccl(kit, None) == tuple(str(bare / f"site/nvidia/nccl/{name}") for name in ("include", "lib"))
+    assert cuda_toolkit.nccl(kit, None) == tuple(
+        str(bare / f"site/nvidia/nccl/{name}") for name in ("include", "lib")
+    )
 
 
-# --- our headers -----------------------------------------------------------------------------------------------------------------
+# --- our headers ----------------------------------------------------------------------------------
+
 
 def test_convolutions_of_halves_add_up_in_float(tmp_path):
-    """cudnn.h of ours on a stand-in for cuDNN 9 that remembers the type it was asked for; what is gone from it compiles and refuses."""
-    write(tmp_path / "real/cudnn.h", """
+    """cudnn.h of ours on a stand-in for cuDNN 9 that remembers the type it was asked for; what is
+    gone from it compiles and refuses.
+    """
+    write(
+        tmp_path / "real/cudnn.h",
+        """
         #define CUDNN_MAJOR 9
         enum cudnnStatus_t { CUDNN_STATUS_SUCCESS, CUDNN_STATUS_NOT_SUPPORTED };
         enum cudnnDataType_t { CUDNN_DATA_FLOAT, CUDNN_DATA_DOUBLE, CUDNN_DATA_HALF, CUDNN_DATA_BFLOAT16 };
@@ -230,8 +313,11 @@ def test_convolutions_of_halves_add_up_in_float(tmp_path):
         typedef int* cudnnConvolutionDescriptor_t;
         inline cudnnStatus_t cudnnSetConvolutionNdDescriptor(int* seen, int, const int*, const int*, const int*, cudnnConvolutionMode_t,
                                                              cudnnDataType_t type) { *seen = type; return CUDNN_STATUS_SUCCESS; }
-    """)
-    source = write(tmp_path / "program.cpp", """
+    """,
+    )
+    source = write(
+        tmp_path / "program.cpp",
+        """
         #include <cudnn.h>
         #include <cstdio>
         int main() {
@@ -242,15 +328,21 @@ def test_convolutions_of_halves_add_up_in_float(tmp_path):
             }
             std::printf(" %d", cudnnRNNForwardTraining(1, "two", n) == CUDNN_STATUS_NOT_SUPPORTED);
         }
-    """)
+    """,
+    )
     program = str(tmp_path / "program")
     include = os.path.join(cuda_toolkit.OWN, "include")
-    subprocess.run(["g++", "-std=c++14", f"-I{include}", f"-I{tmp_path}", str(source), "-o", program], check=True)
+    subprocess.run(
+        ["g++", "-std=c++14", f"-I{include}", f"-I{tmp_path}", str(source), "-o", program],
+        check=True,
+    )
     assert subprocess.check_output([program], universal_newlines=True) == "0100 1"
 
 
 def test_limits_of_npp_are_those_of_the_integers(tmp_path):
-    source = write(tmp_path / "limits.cpp", """
+    source = write(
+        tmp_path / "limits.cpp",
+        """
         #include "npp.h"
         #include <limits>
         template <class T> constexpr bool are(T least, T largest) {
@@ -258,7 +350,8 @@ def test_limits_of_npp_are_those_of_the_integers(tmp_path):
         }
         static_assert(are<unsigned>(NPP_MIN_32U, NPP_MAX_32U) && are<int>(NPP_MIN_32S, NPP_MAX_32S), "");
         static_assert(are<unsigned long long>(NPP_MIN_64U, NPP_MAX_64U) && are<long long>(NPP_MIN_64S, NPP_MAX_64S), "");
-    """)
+    """,
+    )
     include = os.path.join(cuda_toolkit.OWN, "include")
     subprocess.run(["g++", "-std=c++14", "-fsyntax-only", f"-I{include}", str(source)], check=True)
 
@@ -268,13 +361,24 @@ def test_our_files_are_installed_with_the_package():
     import fnmatch
     import re
 
-    with open(os.path.join(os.path.dirname(cuda_toolkit.OWN), os.pardir, "setup.py"), encoding="utf-8") as file:
+    with open(
+        os.path.join(os.path.dirname(cuda_toolkit.OWN), os.pardir, "setup.py"), encoding="utf-8"
+    ) as file:
         patterns = re.findall(r'"(cuda/[^"]+)"', file.read())
-    files = [os.path.relpath(os.path.join(folder, name), os.path.dirname(cuda_toolkit.OWN))
-             for folder, _, members in os.walk(cuda_toolkit.OWN) for name in members]
+    files = [
+        os.path.relpath(os.path.join(folder, name), os.path.dirname(cuda_toolkit.OWN))
+        for folder, _, members in os.walk(cuda_toolkit.OWN)
+        for name in members
+    ]
     assert len(files) == 5
-    assert [name for name in files if not any(fnmatch.fnmatch(name, pattern) and name.count("/") == pattern.count("/")
-                                              for pattern in patterns)] == []
+    assert [
+        name
+        for name in files
+        if not any(
+            fnmatch.fnmatch(name, pattern) and name.count("/") == pattern.count("/")
+            for pattern in patterns
+        )
+    ] == []
 
 
 def test_the_page_tells_every_file_variable_and_case():
@@ -287,9 +391,26 @@ def test_the_page_tells_every_file_variable_and_case():
     with open(os.path.join(root, "docs", "cuda.md"), encoding="utf-8") as file:
         page = file.read()
     for folder, _, members in os.walk(cuda_toolkit.OWN):
-        assert [name for name in members if f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page] == []
+        assert [
+            name
+            for name in members
+            if f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
+        ] == []
     with open(runtime.__file__, encoding="utf-8") as file:
-        ours = set(re.findall(r'"(nccl_\w+|use_\w+|nvcc_path|CUDA_VISIBLE_DEVICES|python_config_path)"', file.read()))
-    assert len(ours) > 7 and [name for name in {*ours, *runtime.SWITCHES} if f"`{name}`" not in page] == []
+        ours = set(
+            re.findall(
+                r'"(nccl_\w+|use_\w+|nvcc_path|CUDA_VISIBLE_DEVICES|python_config_path)"',
+                file.read(),
+            )
+        )
+    assert (
+        len(ours) > 7
+        and [name for name in {*ours, *runtime.SWITCHES} if f"`{name}`" not in page] == []
+    )
     cases = set(re.findall(r'"(\w+)"', facts.Cuda.__doc__.partition("nvcc: ")[0]))
-    assert cases == set(re.findall(r"^\| (\w+) \|", page.partition("## What to install")[0], re.M)) - {"case"} and len(cases) == 4
+    assert (
+        cases
+        == set(re.findall(r"^\| (\w+) \|", page.partition("## What to install")[0], re.M))
+        - {"case"}
+        and len(cases) == 4
+    )

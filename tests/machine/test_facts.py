@@ -1,4 +1,7 @@
-"""jseg/machine/facts.py: which case of CUDA a machine is, on toolkits and drivers made up for the test. (What else it finds: test_runtime.py.)"""
+"""jseg/machine/facts.py: which case of CUDA a machine is, on toolkits and drivers made up for the
+test. (What else it finds: test_runtime.py.)
+"""
+
 import os
 
 import pytest
@@ -11,27 +14,40 @@ def test_nvcc_without_a_driver_means_the_cpu(bare, monkeypatch):
     nvcc = toolkit(bare / "cuda")
     monkeypatch.setattr(facts, "driver", lambda: None)
     found = facts.cuda()
-    assert (found.case, found.nvcc, found.devices) == ("cpu", "", ()) and found.toolkit.nvcc == str(nvcc)
+    assert (found.case, found.nvcc, found.devices) == ("cpu", "", ()) and found.toolkit.nvcc == str(
+        nvcc
+    )
     assert found.reason.startswith(f"nvcc 13.0.88 at {nvcc}, but no NVIDIA driver answers: ")
 
 
 def test_no_cuda_at_all_means_the_cpu(bare, monkeypatch):
     monkeypatch.setattr(facts, "driver", lambda: None)
-    assert facts.cuda() == facts.Cuda("cpu", "", "no NVIDIA driver answers: install the driver, or start the container with its GPUs")
+    assert facts.cuda() == facts.Cuda(
+        "cpu",
+        "",
+        "no NVIDIA driver answers: install the driver, or start the container with its GPUs",
+    )
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "7"])
 def test_gpus_that_the_user_has_hidden_are_not_the_driver_s_fault(bare, monkeypatch, hidden):
     monkeypatch.setattr(facts, "driver", lambda: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert facts.cuda().reason == f"no GPU answers with CUDA_VISIBLE_DEVICES={hidden}: unset it, or list GPUs that are there"
+    assert (
+        facts.cuda().reason
+        == f"no GPU answers with CUDA_VISIBLE_DEVICES={hidden}: unset it, or list GPUs that are "
+        "there"
+    )
 
 
 def test_the_user_s_nvcc_path_wins(bare, monkeypatch):
     toolkit(bare / "cuda")
     monkeypatch.setattr(facts, "driver", lambda: pytest.fail("the driver need not be asked"))
     monkeypatch.setenv("nvcc_path", "")
-    assert (facts.cuda().case, facts.cuda().nvcc) == ("cpu", "") and "switched off" in facts.cuda().reason
+    assert (facts.cuda().case, facts.cuda().nvcc) == (
+        "cpu",
+        "",
+    ) and "switched off" in facts.cuda().reason
     monkeypatch.setenv("nvcc_path", "/my/nvcc")
     assert (facts.cuda().case, facts.cuda().nvcc, facts.cuda().home) == ("chosen", "/my/nvcc", None)
 
@@ -45,7 +61,9 @@ def test_the_driver_is_asked_in_another_process(tmp_path, monkeypatch):
     driver(tmp_path, monkeypatch)
     assert facts.driver() == (12, [80, 86])
     with open("/proc/self/maps") as file:
-        assert str(tmp_path) not in file.read(), "CUDA must not be initialised in a process that will fork"
+        assert str(tmp_path) not in file.read(), (
+            "CUDA must not be initialised in a process that will fork"
+        )
 
 
 def test_a_machine_with_a_driver_is_asked_whole(bare, monkeypatch):
@@ -53,11 +71,20 @@ def test_a_machine_with_a_driver_is_asked_whole(bare, monkeypatch):
     cudnn(bare / "cuda", "8.9.7", lib="lib64")
     driver(bare, monkeypatch)
     found = facts.cuda()
-    assert (found.case, found.devices) == ("stock", (80, 86)) and "2 device(s) of compute capability 8.0 and 8.6" in found.reason
+    assert (found.case, found.devices) == (
+        "stock",
+        (80, 86),
+    ) and "2 device(s) of compute capability 8.0 and 8.6" in found.reason
 
 
-CASES = [("11.8.89", "8.9.7", 90, "stock"), ("12.4.131", "8.9.7", 80, "stock"), ("12.9.86", "8.9.7", 120, "home"),
-         ("12.4.131", "9.2.1", 80, "home"), ("13.0.88", "9.2.1", 90, "home"), ("13.0.88", "8.9.7", 90, "home")]
+CASES = [
+    ("11.8.89", "8.9.7", 90, "stock"),
+    ("12.4.131", "8.9.7", 80, "stock"),
+    ("12.9.86", "8.9.7", 120, "home"),
+    ("12.4.131", "9.2.1", 80, "home"),
+    ("13.0.88", "9.2.1", 90, "home"),
+    ("13.0.88", "8.9.7", 90, "home"),
+]
 
 
 @pytest.mark.parametrize("release, version, device, case", CASES)
@@ -65,8 +92,12 @@ def test_the_cases(bare, release, version, device, case):
     nvcc = toolkit(bare / "cuda", release)
     cudnn(bare / "cuda", version, lib="lib64")
     found = facts.choose(13, [device])
-    assert found.case == case and found.reason.startswith(f"nvcc {release} at {nvcc}, cuDNN {version}, 1 device(s) of compute capability ")
-    assert found.nvcc == (str(nvcc) if case == "stock" else os.path.join(found.home.folder, "bin/nvcc"))
+    assert found.case == case and found.reason.startswith(
+        f"nvcc {release} at {nvcc}, cuDNN {version}, 1 device(s) of compute capability "
+    )
+    assert found.nvcc == (
+        str(nvcc) if case == "stock" else os.path.join(found.home.folder, "bin/nvcc")
+    )
     assert not os.path.exists(bare / "home"), "nothing is written before it is wanted"
 
 
@@ -77,19 +108,48 @@ def test_pip_s_packages_alone_are_enough(bare):
     assert facts.choose(13, [90]).case == "home"
 
 
-@pytest.mark.parametrize("release, version, newest, device, words", [
-    ("13.0.88", "9.2.1", 12, 90, "is newer than the driver, which is for CUDA 12: update the driver, or install CUDA toolkit 12"),
-    ("10.2.89", "8.9.7", 12, 80, "it is too old: install CUDA toolkit 11 or newer"),
-    ("11.8.89", "7.6.5", 12, 80, "cuDNN 7.6.5 is too old"),
-    ("13.0.88", "9.2.1", 13, 70, "does not compile for compute capability 7.0: install an older CUDA toolkit"),
-    ("13.0.88", "9.2.1", 13, 130, "does not compile for compute capability 13.0: install a newer CUDA toolkit"),
-    ("13.0.88", "", 13, 90, "cuDNN's header and library not found: ")])
-def test_what_cannot_work_is_one_line_with_the_remedy(bare, release, version, newest, device, words):
+@pytest.mark.parametrize(
+    "release, version, newest, device, words",
+    [
+        (
+            "13.0.88",
+            "9.2.1",
+            12,
+            90,
+            "is newer than the driver, which is for CUDA 12: update the driver, or install CUDA "
+            "toolkit 12",
+        ),
+        ("10.2.89", "8.9.7", 12, 80, "it is too old: install CUDA toolkit 11 or newer"),
+        ("11.8.89", "7.6.5", 12, 80, "cuDNN 7.6.5 is too old"),
+        (
+            "13.0.88",
+            "9.2.1",
+            13,
+            70,
+            "does not compile for compute capability 7.0: install an older CUDA toolkit",
+        ),
+        (
+            "13.0.88",
+            "9.2.1",
+            13,
+            130,
+            "does not compile for compute capability 13.0: install a newer CUDA toolkit",
+        ),
+        ("13.0.88", "", 13, 90, "cuDNN's header and library not found: "),
+    ],
+)
+def test_what_cannot_work_is_one_line_with_the_remedy(
+    bare, release, version, newest, device, words
+):
     nvcc = toolkit(bare / "cuda", release)
     if version:
         cudnn(bare / "cuda", version, lib="lib64")
     found = facts.choose(newest, [device])
-    assert (found.case, found.nvcc, found.devices) == ("cpu", "", (device,)) and words in found.reason
+    assert (found.case, found.nvcc, found.devices) == (
+        "cpu",
+        "",
+        (device,),
+    ) and words in found.reason
     assert str(nvcc) in found.reason and "\n" not in found.reason
 
 
@@ -98,16 +158,23 @@ def test_the_first_toolkit_that_works_is_taken_and_the_nearest_refusal_told(bare
     assert "newer than the driver" in facts.choose(12, [80]).reason
     old = toolkit(bare / "cuda-12.4", "12.4.131")
     lacking = facts.choose(12, [80])
-    assert "nvcc 12.4.131" in lacking.reason and "cuDNN's header and library not found" in lacking.reason, "it is nearer to working"
+    assert (
+        "nvcc 12.4.131" in lacking.reason
+        and "cuDNN's header and library not found" in lacking.reason
+    ), "it is nearer to working"
     cudnn(bare / "cuda-12.4", lib="lib64")
     found = facts.choose(12, [80])
     assert found.case == "home" and str(old) in found.reason
 
 
-@pytest.mark.parametrize("newest, words", [(13, "pip install 'cuda-toolkit[nvcc,"), (12, "install CUDA toolkit 12 (")])
+@pytest.mark.parametrize(
+    "newest, words", [(13, "pip install 'cuda-toolkit[nvcc,"), (12, "install CUDA toolkit 12 (")]
+)
 def test_a_gpu_without_a_toolkit_is_told_what_to_install(bare, newest, words):
     found = facts.choose(newest, [90])
-    assert found.case == "cpu" and found.reason.startswith("no nvcc on PATH") and words in found.reason
+    assert (
+        found.case == "cpu" and found.reason.startswith("no nvcc on PATH") and words in found.reason
+    )
 
 
 def test_an_nvcc_that_does_not_run_is_named(bare):

@@ -14,15 +14,19 @@ from support.places import ROOT
 from jseg.machine import compilation, import_guard
 from jseg.runtime import jt
 
-HOLDER = ("import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); "
-          "sys.stdin.read()")
+HOLDER = (
+    "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+    "print('held', flush=True); sys.stdin.read()"
+)
 
 
 @pytest.fixture
 def held(tmp_path):
     """A file that another process has locked; (path, that process)."""
     path = tmp_path / "jittor.lock"
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"held\n"
     yield str(path), process
     process.kill()
@@ -54,7 +58,9 @@ def test_the_process_that_holds_the_lock_is_named_once(held, suspended, monkeypa
         import_guard.wait_for(file, path, said.append)
         assert import_guard.holder(path) == os.getpid()
     assert len(said) == 1 and f"process {process.pid}," in said[0] and path in said[0]
-    assert (f"is suspended: let it go on (fg in its terminal, or kill -CONT {process.pid})" in said[0]) == suspended
+    assert (
+        f"is suspended: let it go on (fg in its terminal, or kill -CONT {process.pid})" in said[0]
+    ) == suspended
 
 
 def test_a_short_wait_says_nothing(held):
@@ -77,7 +83,9 @@ def test_ctrl_c_ends_the_waiting_also_where_it_is_held_back(held):
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-def test_the_waiting_for_a_compilation_names_a_suspended_process_alone(held, suspended, monkeypatch):
+def test_the_waiting_for_a_compilation_names_a_suspended_process_alone(
+    held, suspended, monkeypatch
+):
     path, process = held
     monkeypatch.setattr(import_guard, "PATIENCE", 0.2)
     if suspended:
@@ -86,25 +94,39 @@ def test_the_waiting_for_a_compilation_names_a_suspended_process_alone(held, sus
     said = []
     with compilation._alone(path, said.append):
         pass
-    assert said[0] == "another process compiles Jittor here; this one waits for it" and len(said) == 1 + suspended
+    assert (
+        said[0] == "another process compiles Jittor here; this one waits for it"
+        and len(said) == 1 + suspended
+    )
     assert not suspended or f"process {process.pid}, which holds" in said[1]
 
 
-IMPORT = "from jseg import import_guard; import_guard.PATIENCE = 0.2\nimport jseg.runtime"
+IMPORT = "from jseg.machine import import_guard; import_guard.PATIENCE = 0.2\nimport jseg.runtime"
 
 
 @pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf], ids=["imports", "compiles"])
 def test_importing_jittor_says_for_whom_it_waits(lock):
-    """Jittor's imports are under one kind of lock, its compilations of operators under the other."""
+    """Jittor's imports are under one kind of lock, its compilations of operators under the
+    other.
+    """
     path = sys.modules["jittor_utils"].lock.lock_path
     assert jt is not None and os.path.isfile(path)
-    for _ in range(3):                     # the lock is this machine's: others that compute here may come in between
+    for _ in range(3):  # the lock is this machine's: others that compute here may come in between
         with open(path, "r+") as file:
             lock(file, fcntl.LOCK_EX)
-            child = subprocess.Popen([sys.executable, "-c", IMPORT], stderr=subprocess.PIPE, universal_newlines=True, cwd=ROOT)
+            child = subprocess.Popen(
+                [sys.executable, "-c", IMPORT],
+                stderr=subprocess.PIPE,
+                universal_newlines=True,
+                cwd=ROOT,
+            )
             said = child.stderr.readline()
         rest = child.communicate(timeout=300)[1]
         if f"process {os.getpid()}," in said and not rest:
             break
-    assert said == f"jseg: waiting for process {os.getpid()}, which holds Jittor's lock {path}; Ctrl-C ends the waiting\n"
+    assert (
+        said
+        == f"jseg: waiting for process {os.getpid()}, which holds Jittor's lock {path}; Ctrl-C "
+        "ends the waiting\n"
+    )
     assert (child.returncode, rest) == (0, "")

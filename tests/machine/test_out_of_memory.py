@@ -1,4 +1,7 @@
-"""Memory that runs out, by every name under which it comes: one line, exit code 2, the options that help in the order they help."""
+"""Memory that runs out, by every name under which it comes: one line, exit code 2, the options that
+help in the order they help.
+"""
+
 import argparse
 import errno
 import importlib
@@ -14,62 +17,132 @@ from jseg.commands import cli
 from jseg.machine import out_of_memory
 from jseg.machine.facts import RuntimeProblem
 
-JITTOR = "Execute fused operator(6/11) failed.\n[JIT Source]: /cache/default/jit/op.cc\n[OP TYPE]: fused_op\n[Reason]: {}\n***\nAsync"
-REQUIRED = {"train": ["--input_path", "d"], "train_autoencoder": ["--input_path", "d"], "train_flowseg": ["--data", "d"],
-            "test": ["--input_path", "d", "--img_path", "r", "--output_path", "o"],
-            "segment": ["--weights", "w", "--input", "i", "--output", "o"],
-            "score": ["--results", "s", "--labels", "l", "--references", "r"]}
+JITTOR = (
+    "Execute fused operator(6/11) failed.\n[JIT Source]: /cache/default/jit/op.cc\n[OP TYPE]: "
+    "fused_op\n[Reason]: {}\n***\nAsync"
+)
+REQUIRED = {
+    "train": ["--input_path", "d"],
+    "train_autoencoder": ["--input_path", "d"],
+    "train_flowseg": ["--data", "d"],
+    "test": ["--input_path", "d", "--img_path", "r", "--output_path", "o"],
+    "segment": ["--weights", "w", "--input", "i", "--output", "o"],
+    "score": ["--results", "s", "--labels", "l", "--references", "r"],
+}
 
 
 def command(name, error):
     def main(argv):
         raise error
+
     main.__module__ = f"jseg.commands.{name}"
     importlib.import_module(main.__module__)
     return main
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError("Unable to allocate 7.45 GiB for an array"), MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"),
-    RuntimeError("std::bad_alloc"), RuntimeError(JITTOR.format("could not create a memory object"))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 7.45 GiB for an array"),
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError(JITTOR.format("could not create a memory object")),
+    ],
+)
 def test_memory_of_the_machine(error, capsys, monkeypatch):
     monkeypatch.delenv("JSEG_TRACEBACK", raising=False)
     assert cli.run(command("train", error), REQUIRED["train"] + ["--batch_size", "6"]) == 2
-    assert re.fullmatch(r"jseg train: memory ran out: give --micro_batch 3 \(it is 6; .*; or give --recompute .*; or close other "
-                        r"programs, or use a machine with more memory\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"jseg train: memory ran out: give --micro_batch 3 \(it is 6; .*; or give --recompute .*; or close other "
+        r"programs, or use a machine with more memory\n",
+        capsys.readouterr().err,
+    )
 
 
-@pytest.mark.parametrize("error", [
-    RuntimeError(JITTOR.format("[f 1130 cuda_device_allocator.cc:31] Unable to alloc cuda device memory for size 1073741824")),
-    RuntimeError("CUDA error at x.cc:3  code=2( cudaErrorMemoryAllocation ) cudaMalloc(&p, n)"),
-    RuntimeError(JITTOR.format("cudnn error: CUDNN_STATUS_ALLOC_FAILED")), RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            JITTOR.format(
+                "[f 1130 cuda_device_allocator.cc:31] Unable to alloc cuda device memory for size "
+                "1073741824"
+            )
+        ),
+        RuntimeError("CUDA error at x.cc:3  code=2( cudaErrorMemoryAllocation ) cudaMalloc(&p, n)"),
+        RuntimeError(JITTOR.format("cudnn error: CUDNN_STATUS_ALLOC_FAILED")),
+        RuntimeError("CUDA_ERROR_OUT_OF_MEMORY"),
+    ],
+)
 def test_memory_of_the_gpu(error, capsys, monkeypatch):
     monkeypatch.delenv("JSEG_TRACEBACK", raising=False)
     assert cli.run(command("test", error), REQUIRED["test"]) == 2
-    assert capsys.readouterr().err == ("jseg test: the memory of the GPU ran out: give --batch_size 2 (it is 5); or give --device cpu; or "
-                                       "close other programs that use the GPU\n")
+    assert capsys.readouterr().err == (
+        "jseg test: the memory of the GPU ran out: give --batch_size 2 (it is 5); or give "
+        "--device cpu; or close other programs that use the GPU\n"
+    )
 
 
 def test_other_errors_stay_what_they_are():
-    for error in (RuntimeError(JITTOR.format("Check failed: shape mismatch")), RuntimeError("/usr/out_of_memory/op.cc\n[Reason]: no"),
-                  RuntimeProblem("Jittor cannot be compiled here (cc1plus: out of memory)"), ValueError("out of memory"), OSError(2, "x")):
+    for error in (
+        RuntimeError(JITTOR.format("Check failed: shape mismatch")),
+        RuntimeError("/usr/out_of_memory/op.cc\n[Reason]: no"),
+        RuntimeProblem("Jittor cannot be compiled here (cc1plus: out of memory)"),
+        ValueError("out of memory"),
+        OSError(2, "x"),
+    ):
         assert not out_of_memory.is_shortage(error), error
 
 
 def remedies(name, *arguments, cuda=False):
-    options = importlib.import_module(f"jseg.commands.{name}").parser().parse_args(REQUIRED[name] + list(arguments))
+    options = (
+        importlib.import_module(f"jseg.commands.{name}")
+        .parser()
+        .parse_args(REQUIRED[name] + list(arguments))
+    )
     return re.findall(r"--\w+", out_of_memory.line(name, options, cuda))
 
 
-@pytest.mark.parametrize("name, arguments, cuda, expected", [
-    ("train", ["--batch_size", "4"], False, ["--micro_batch", "--recompute", "--width", "--height", "--preset"]),
-    ("train", ["--batch_size", "4", "--micro_batch", "1"], False, ["--recompute", "--width", "--height", "--preset"]),
-    ("train_flowseg", ["--recompute", "--batch_size", "1"], True, ["--width", "--height", "--preset", "--device"]),
-    ("train_autoencoder", ["--micro_batch", "2"], False, ["--micro_batch", "--crop", "--preset"]),
-    ("test", [], False, []), ("test", ["--batch_size", "1"], True, ["--device"]), ("test", ["--batch_size", "8"], False, ["--batch_size"]),
-    ("segment", ["--batch_size", "4", "--scale", "2"], True, ["--batch_size", "--scale", "--device"]), ("segment", [], False, []),
-    ("score", [], True, ["--device"]),
-])
+@pytest.mark.parametrize(
+    "name, arguments, cuda, expected",
+    [
+        (
+            "train",
+            ["--batch_size", "4"],
+            False,
+            ["--micro_batch", "--recompute", "--width", "--height", "--preset"],
+        ),
+        (
+            "train",
+            ["--batch_size", "4", "--micro_batch", "1"],
+            False,
+            ["--recompute", "--width", "--height", "--preset"],
+        ),
+        (
+            "train_flowseg",
+            ["--recompute", "--batch_size", "1"],
+            True,
+            ["--width", "--height", "--preset", "--device"],
+        ),
+        (
+            "train_autoencoder",
+            ["--micro_batch", "2"],
+            False,
+            ["--micro_batch", "--crop", "--preset"],
+        ),
+        ("test", [], False, []),
+        ("test", ["--batch_size", "1"], True, ["--device"]),
+        ("test", ["--batch_size", "8"], False, ["--batch_size"]),
+        (
+            "segment",
+            ["--batch_size", "4", "--scale", "2"],
+            True,
+            ["--batch_size", "--scale", "--device"],
+        ),
+        ("segment", [], False, []),
+        ("score", [], True, ["--device"]),
+    ],
+)
 def test_only_what_can_still_help_is_named_the_best_first(name, arguments, cuda, expected):
     assert remedies(name, *arguments, cuda=cuda) == expected
 
@@ -103,18 +176,34 @@ sys.exit(cli.run(main, ["--input_path", "d", "--batch_size", "8"]))
 
 
 def started(body):
-    return subprocess.run([sys.executable, "-c", SHORT.format(body=body)], cwd=ROOT, env={**os.environ, "nvcc_path": ""}, timeout=120,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    return subprocess.run(
+        [sys.executable, "-c", SHORT.format(body=body)],
+        cwd=ROOT,
+        env={**os.environ, "nvcc_path": ""},
+        timeout=120,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit and the addresses are Linux's")
-@pytest.mark.parametrize("body", ["jt.ones((1000, 1000, 1000, 10)).sync()",
-                                  "kept = [jt.ones((1000, 1000, 100)) for _ in range(20)]; jt.sync_all()"],
-                         ids=["a block", "many blocks"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "jt.ones((1000, 1000, 1000, 10)).sync()",
+        "kept = [jt.ones((1000, 1000, 100)) for _ in range(20)]; jt.sync_all()",
+    ],
+    ids=["a block", "many blocks"],
+)
 def test_a_process_short_of_memory_ends_with_the_line_and_no_crash(body):
     done = started(body)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("jseg train: memory ran out: give --micro_batch 4 (it is 8;")
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("jseg train: memory ran out: give --micro_batch 4 (it is 8;")
+    )
     assert "Segfault" not in done.stderr and "Traceback" not in done.stderr
 
 

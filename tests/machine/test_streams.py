@@ -1,4 +1,6 @@
-"""Standard streams that are closed, full or gone: the work is done all the same, and the exit code is that of the work."""
+"""Standard streams that are closed, full or gone: the work is done all the same, and the exit code
+is that of the work.
+"""
 
 import io
 import os
@@ -22,13 +24,23 @@ OUTPUT_LOST = {"closed": ">&-", "full": ">/dev/full", "gone": ">{gone}"}
 
 
 def shell(words, redirections, cwd=ROOT):
-    """(exit code, what was printed, what was said) of a program of this Python started by a shell with these redirections."""
+    """(exit code, what was printed, what was said) of a program of this Python started by a shell
+    with these redirections.
+    """
     reader, writer = os.pipe()
     os.close(reader)
-    line = '"$@" ' + redirections.format(gone="&9")             # a shell knows numbers of one digit alone
-    done = subprocess.run(["sh", "-c", line, "sh", sys.executable, *map(str, words)], cwd=str(cwd), close_fds=False,
-                          preexec_fn=lambda: os.dup2(writer, 9), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True, timeout=300, env=dict(os.environ, PYTHONPATH=ROOT))
+    line = '"$@" ' + redirections.format(gone="&9")  # a shell knows numbers of one digit alone
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, *map(str, words)],
+        cwd=str(cwd),
+        close_fds=False,
+        preexec_fn=lambda: os.dup2(writer, 9),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=300,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
     os.close(writer)
     return done.returncode, done.stdout, done.stderr
 
@@ -36,8 +48,10 @@ def shell(words, redirections, cwd=ROOT):
 def sample(body, redirections, tmp_path):
     """`shell` of a command whose main() is this Python text."""
     text = "\n".join("    " + line for line in body.splitlines())
-    (tmp_path / "sample.py").write_text(f"import os, sys\nfrom jseg.commands import cli\ndef main(argv):\n{text}\n"
-                                        "if __name__ == '__main__':\n    sys.exit(cli.run(main))\n")
+    (tmp_path / "sample.py").write_text(
+        f"import os, sys\nfrom jseg.commands import cli\ndef main(argv):\n{text}\n"
+        "if __name__ == '__main__':\n    sys.exit(cli.run(main))\n"
+    )
     return shell([tmp_path / "sample.py"], redirections)
 
 
@@ -60,7 +74,9 @@ open("made", "w").write("whole")
 
 @pytest.mark.parametrize("lost", ERROR_LOST)
 def test_standard_error_that_cannot_be_written_changes_nothing(lost, tmp_path):
-    code, printed, _ = sample(f"os.chdir({str(tmp_path)!r})\n{CHATTY}\nprint('result')", ERROR_LOST[lost], tmp_path)
+    code, printed, _ = sample(
+        f"os.chdir({str(tmp_path)!r})\n{CHATTY}\nprint('result')", ERROR_LOST[lost], tmp_path
+    )
     assert (code, printed, (tmp_path / "made").read_text()) == (0, "result\n", "whole")
 
 
@@ -86,7 +102,10 @@ print("read", file=sys.stderr, flush=True)
 
 def test_both_streams_into_a_pipe_whose_reader_leaves(tmp_path):
     """As `train 2>&1 | head -2`: a command that prints nothing but says much goes on to its end."""
-    body = f"os.chdir({str(tmp_path)!r})\nimport time\nfor _ in range(20):\n    print('a line', file=sys.stderr)\n    time.sleep(0.05)\n"
+    body = (
+        f"os.chdir({str(tmp_path)!r})\nimport time\nfor _ in range(20):\n    print('a line', "
+        "file=sys.stderr)\n    time.sleep(0.05)\n"
+    )
     body += "open('made', 'w').write('whole')"
     code, printed, _ = sample(body, "2>&1 | head -2", tmp_path)
     assert printed == "a line\na line\n" and (tmp_path / "made").read_text() == "whole"
@@ -95,7 +114,7 @@ def test_both_streams_into_a_pipe_whose_reader_leaves(tmp_path):
 def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path):
     """Else what a library prints would go into a person's file."""
     body = f"""
-file = open({str(tmp_path / 'result')!r}, "w")
+file = open({str(tmp_path / "result")!r}, "w")
 os.write(1, b"a library's word")
 os.write(2, b"a library's word")
 assert os.system("echo a child; echo a child >&2") == 0 and sys.stdin.read() == ""
@@ -106,8 +125,10 @@ file.write("result")
 
 
 def test_standard_output_on_a_full_disk_is_named_and_a_reader_that_left_is_quiet(tmp_path):
-    expected = ("jseg sample: standard output cannot be written (No space left on device): what was to be printed is lost, files that "
-                "were written are whole; send it to a place with room\n")
+    expected = (
+        "jseg sample: standard output cannot be written (No space left on device): what was to be "
+        "printed is lost, files that were written are whole; send it to a place with room\n"
+    )
     for body in ("print('result')", "print('result', flush=True)", "print('result ' * 5000)"):
         assert sample(body, OUTPUT_LOST["full"], tmp_path) == (2, "", expected)
         assert sample(body, OUTPUT_LOST["gone"], tmp_path) == (141, "", "")
@@ -143,7 +164,8 @@ def test_the_streams_of_a_caller_come_back(capsys):
     sys.stderr = before[1]
 
 
-# --- real work -------------------------------------------------------------------------------------------------------------------
+# --- real work ------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -154,24 +176,61 @@ def place(tmp_path_factory):
         (root / "data" / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(2):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(root / "data" / "imgs" / f"{number}.jpg")
-        Image.fromarray(rng.integers(0, 29, (48, 64), np.uint8)).save(root / "data" / "labels" / f"{number}.png")
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(
+            root / "data" / "imgs" / f"{number}.jpg"
+        )
+        Image.fromarray(rng.integers(0, 29, (48, 64), np.uint8)).save(
+            root / "data" / "labels" / f"{number}.png"
+        )
     return root
 
 
 @pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", ">/dev/full 2>&1", "2>{gone} >{gone}"])
 def test_a_training_ends_well_without_anyone_to_talk_to(place, tmp_path, redirections):
-    code, _, said = shell(["-m", "jseg", "train", "--input_path", place / "data", "--output", tmp_path / "run", "--ae_path",
-                           place / "autoencoder.safetensors", "--preset", "tiny", "--steps", 1, "--batch_size", 1, "--preview_interval",
-                           0, "--device", "cpu"], redirections)
+    code, _, said = shell(
+        [
+            "-m",
+            "jseg",
+            "train",
+            "--input_path",
+            place / "data",
+            "--output",
+            tmp_path / "run",
+            "--ae_path",
+            place / "autoencoder.safetensors",
+            "--preset",
+            "tiny",
+            "--steps",
+            1,
+            "--batch_size",
+            1,
+            "--preview_interval",
+            0,
+            "--device",
+            "cpu",
+        ],
+        redirections,
+    )
     assert code == 0, said
-    assert (tmp_path / "run" / "checkpoint-00000001.safetensors").is_file() and (tmp_path / "run" / "log.csv").is_file()
+    assert (tmp_path / "run" / "checkpoint-00000001.safetensors").is_file() and (
+        tmp_path / "run" / "log.csv"
+    ).is_file()
 
 
 def test_a_conversion_into_a_full_standard_output_is_no_fault_of_the_weights(place, tmp_path):
-    words = ["-m", "jseg", "convert_weights", place / "autoencoder.safetensors", tmp_path / "out.safetensors"]
+    words = [
+        "-m",
+        "jseg",
+        "convert_weights",
+        place / "autoencoder.safetensors",
+        tmp_path / "out.safetensors",
+    ]
     code, _, said = shell(words, ">/dev/full")
-    assert code == 2 and said.count("\n") == 1 and said.startswith("jseg convert_weights: standard output cannot be written")
+    assert (
+        code == 2
+        and said.count("\n") == 1
+        and said.startswith("jseg convert_weights: standard output cannot be written")
+    )
     assert (tmp_path / "out.safetensors").is_file()
     assert shell(words, ">&-") == (0, "", "")
 
@@ -179,11 +238,20 @@ def test_a_conversion_into_a_full_standard_output_is_no_fault_of_the_weights(pla
 def test_a_terminal_that_is_closed_does_not_end_the_work(tmp_path):
     """What is written to a terminal after its window was closed is an input/output error."""
     made = tmp_path / "made"
-    code = (f"import sys, time\nfrom jseg.commands import cli\ndef main(argv):\n    sys.stdin.read()\n    print('said', file=sys.stderr)\n"
-            f"    open({str(made)!r}, 'w').write('whole')\nmain.__module__ = 'jseg.commands.sample'\nsys.exit(cli.run(main))")
+    code = (
+        "import sys, time\nfrom jseg.commands import cli\ndef main(argv):\n    "
+        f"sys.stdin.read()\n    print('said', file=sys.stderr)\n    open({str(made)!r}, "
+        "'w').write('whole')\nmain.__module__ = 'jseg.commands.sample'\nsys.exit(cli.run(main))"
+    )
     master, terminal = os.openpty()
-    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=terminal, cwd=ROOT, start_new_session=True,
-                             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stderr=terminal,
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
     os.close(terminal)
     os.close(master)
     child.communicate(timeout=60)

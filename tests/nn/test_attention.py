@@ -8,27 +8,42 @@ from jseg.runtime import jt
 
 FORMS = ("compiled", "CUDA source")
 SCALE = 0.35
-SIZES = {"small": (3, 24, 40, 8), "tiles and a rest": (2, 300, 530, 20), "one of each": (2, 1, 1, 4), "wide heads": (1, 20, 37, 100)}
+SIZES = {
+    "small": (3, 24, 40, 8),
+    "tiles and a rest": (2, 300, 530, 20),
+    "one of each": (2, 1, 1, 4),
+    "wide heads": (1, 20, 37, 100),
+}
 
 
 def exact(q, k, v):
     scores = SCALE * np.einsum("nid,njd->nij", q, k)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     sums = weights.sum(-1, keepdims=True)
-    return np.einsum("nij,njd->nid", weights / sums, v), (np.log(sums) + scores.max(-1, keepdims=True))[..., 0], weights / sums
+    return (
+        np.einsum("nij,njd->nid", weights / sums, v),
+        (np.log(sums) + scores.max(-1, keepdims=True))[..., 0],
+        weights / sums,
+    )
 
 
 def exact_gradients(q, k, v, g):
     out, _, p = exact(q, k, v)
     of_p = np.einsum("nid,njd->nij", g, v)
     of_scores = SCALE * p * (of_p - (of_p * p).sum(-1, keepdims=True))
-    return [np.einsum("nij,njd->nid", of_scores, k), np.einsum("nij,nid->njd", of_scores, q), np.einsum("nij,nid->njd", p, g)]
+    return [
+        np.einsum("nij,njd->nid", of_scores, k),
+        np.einsum("nij,nid->njd", of_scores, q),
+        np.einsum("nij,nid->njd", p, g),
+    ]
 
 
 def arrays(size, spread=1.0):
     n, length, others, d = SIZES[size]
     rng = np.random.default_rng(0)
-    return [spread * rng.standard_normal((n, count, d)) for count in (length, others, others)] + [rng.standard_normal((n, length, d))]
+    return [spread * rng.standard_normal((n, count, d)) for count in (length, others, others)] + [
+        rng.standard_normal((n, length, d))
+    ]
 
 
 def vars_of(arrays, kind="float32"):
@@ -54,7 +69,9 @@ def test_the_gradient_is_the_slope(form, monkeypatch):
     choose(form, monkeypatch, fused)
     given = arrays("small")
     q, k, v, g = vars_of(given)
-    gradients = [x.numpy() for x in fused.backward(g, q, k, v, *fused.forward(q, k, v, SCALE), SCALE)]
+    gradients = [
+        x.numpy() for x in fused.backward(g, q, k, v, *fused.forward(q, k, v, SCALE), SCALE)
+    ]
     rng = np.random.default_rng(1)
     for number, gradient in enumerate(gradients):
         for place in [tuple(rng.integers(0, gradient.shape)) for _ in range(4)]:
@@ -63,7 +80,9 @@ def test_the_gradient_is_the_slope(form, monkeypatch):
                 moved = [array.copy() for array in given]
                 moved[number][place] += sign * 1e-5
                 sides.append((exact(*moved[:3])[0] * given[3]).sum())
-            assert gradient[place] == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-4, abs=1e-5)
+            assert gradient[place] == pytest.approx(
+                (sides[0] - sides[1]) / 2e-5, rel=1e-4, abs=1e-5
+            )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -75,10 +94,12 @@ def test_scores_of_hundreds_overflow_nothing(form, monkeypatch):
     np.testing.assert_allclose(out.numpy(), exact(*given[:3])[0], atol=2e-3)
 
 
-@pytest.mark.parametrize("kind, unit", [("float16", 2.0 ** -11), ("bfloat16", 2.0 ** -7)])
+@pytest.mark.parametrize("kind, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-7)])
 def test_the_cuda_source_adds_half_precision_up_in_float32(kind, unit, monkeypatch):
     choose("CUDA source", monkeypatch, fused)
-    given = [x.float32().numpy().astype(np.float64) for x in vars_of(arrays("tiles and a rest"), kind)]
+    given = [
+        x.float32().numpy().astype(np.float64) for x in vars_of(arrays("tiles and a rest"), kind)
+    ]
     q, k, v, g = vars_of(given, kind)
     out, sums = fused.forward(q, k, v, SCALE)
     assert str(out.dtype) == kind and str(sums.dtype) == "float32"
@@ -91,7 +112,11 @@ def test_the_cuda_source_adds_half_precision_up_in_float32(kind, unit, monkeypat
 def test_who_is_taken(monkeypatch):
     choose("compiled", monkeypatch, fused)
     q = vars_of(arrays("small"))[0]
-    assert fused.tiled(q) == kernels.onednn() and not fused.tiled(q.float16()) and not fused.tiled(q.float64())
+    assert (
+        fused.tiled(q) == kernels.onednn()
+        and not fused.tiled(q.float16())
+        and not fused.tiled(q.float64())
+    )
     monkeypatch.setattr(kernels, "FASTER", {"cpu": ()})
     assert not fused.tiled(q)
     monkeypatch.setenv("JSEG_FUSED", "rms_norm,attention")

@@ -7,14 +7,27 @@ from jseg.nn import group_norm as fused
 from jseg.runtime import jt
 
 GROUPS, EPS = 2, 1e-5
-CASES = {"group norm": (False, False, False), "and SiLU": (False, False, True), "FiLM": (False, True, True),
-         "SPADE": (True, False, True), "SPADE, FiLM": (True, True, True), "one map for all": ("one", True, True)}
+CASES = {
+    "group norm": (False, False, False),
+    "and SiLU": (False, False, True),
+    "FiLM": (False, True, True),
+    "SPADE": (True, False, True),
+    "SPADE, FiLM": (True, True, True),
+    "one map for all": ("one", True, True),
+}
 
 
 def arrays(maps, film, shape=(2, 6, 7, 9), mean=0.0, seed=0):
     rng = np.random.default_rng(seed)
-    x, like = rng.standard_normal(shape) + mean, (1,) + shape[1:] if maps == "one" else shape if maps else shape[1:2]
-    found = {"x": x, "scale": 1 + 0.5 * rng.standard_normal(like), "shift": rng.standard_normal(like)}
+    x, like = (
+        rng.standard_normal(shape) + mean,
+        (1,) + shape[1:] if maps == "one" else shape if maps else shape[1:2],
+    )
+    found = {
+        "x": x,
+        "scale": 1 + 0.5 * rng.standard_normal(like),
+        "shift": rng.standard_normal(like),
+    }
     if film:
         found.update(a=1 + 0.5 * rng.standard_normal(shape[:2]), b=rng.standard_normal(shape[:2]))
     return found, rng.standard_normal(shape)
@@ -24,11 +37,17 @@ def exact(values, activate):
     """The formula in float64 NumPy."""
     x, spread = values["x"], [1] * (values["x"].ndim - 2)
     grouped = x.reshape(x.shape[0], GROUPS, -1)
-    normal = ((grouped - grouped.mean(-1, keepdims=True)) / np.sqrt(grouped.var(-1, keepdims=True) + EPS)).reshape(x.shape)
-    scale, shift = (v if v.ndim > 1 else v.reshape([1, -1] + spread) for v in (values["scale"], values["shift"]))
+    normal = (
+        (grouped - grouped.mean(-1, keepdims=True)) / np.sqrt(grouped.var(-1, keepdims=True) + EPS)
+    ).reshape(x.shape)
+    scale, shift = (
+        v if v.ndim > 1 else v.reshape([1, -1] + spread) for v in (values["scale"], values["shift"])
+    )
     z = normal * scale + shift
     if "a" in values:
-        z = z * values["a"].reshape(x.shape[:2] + tuple(spread)) + values["b"].reshape(x.shape[:2] + tuple(spread))
+        z = z * values["a"].reshape(x.shape[:2] + tuple(spread)) + values["b"].reshape(
+            x.shape[:2] + tuple(spread)
+        )
     return z * expit(z) if activate else z
 
 
@@ -43,9 +62,14 @@ def slope(values, factor, activate, name, place, h=1e-5):
 
 
 def ours(values, activate, kind="float32"):
-    given = {name: jt.array(v.astype(np.float32)).cast(kind if name == "x" else "float32") for name, v in values.items()}
+    given = {
+        name: jt.array(v.astype(np.float32)).cast(kind if name == "x" else "float32")
+        for name, v in values.items()
+    }
     film = (given["a"], given["b"]) if "a" in given else None
-    return given, fused.group_norm(given["x"], GROUPS, EPS, given["scale"], given["shift"], film, activate)
+    return given, fused.group_norm(
+        given["x"], GROUPS, EPS, given["scale"], given["shift"], film, activate
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -62,33 +86,45 @@ def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, mon
         found = gradient.numpy()
         assert found.shape == values[name].shape
         for place in [tuple(rng.integers(0, found.shape)) for _ in range(5)]:
-            assert found[place] == pytest.approx(slope(values, factor, activate, name, place), rel=2e-5, abs=2e-5), name
+            assert found[place] == pytest.approx(
+                slope(values, factor, activate, name, place), rel=2e-5, abs=2e-5
+            ), name
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_large_mean_costs_no_digits_but_those_of_the_input(form, monkeypatch):
     choose(form, monkeypatch, fused)
-    values, _ = arrays(False, False, (1, 4, 80, 120), mean=1e3)           # 19,200 a group: more than one piece on a GPU
+    values, _ = arrays(
+        False, False, (1, 4, 80, 120), mean=1e3
+    )  # 19,200 a group: more than one piece on a GPU
     values["x"] = values["x"].astype(np.float32).astype(np.float64)
     assert values["x"].size // GROUPS > fused.PIECE
     np.testing.assert_allclose(ours(values, False)[1].numpy(), exact(values, False), atol=5e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind, unit", [("float16", 2.0 ** -11), ("bfloat16", 2.0 ** -7)])      # the CPU's conversion to bfloat16 truncates
+@pytest.mark.parametrize(
+    "kind, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-7)]
+)  # the CPU's conversion to bfloat16 truncates
 def test_half_precision_costs_its_rounding_alone(form, kind, unit, monkeypatch):
     """x of mean 300: squares of it have no place in float16, their sums none in bfloat16."""
     choose(form, monkeypatch, fused)
     values, factor = arrays(False, False, mean=300.0 if kind == "float16" else 8.0)
-    values["x"] = jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
+    values["x"] = (
+        jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
+    )
     given, y = ours(values, True, kind)
     expected = exact(values, True)
     assert str(y.dtype) == kind
     assert np.abs(y.float32().numpy() - expected).max() < 1.1 * unit * np.abs(expected).max() + 1e-4
-    gradient, of_scale = jt.grad(y.float32() * jt.array(factor.astype(np.float32)).stop_grad(), [given["x"], given["scale"]])
+    gradient, of_scale = jt.grad(
+        y.float32() * jt.array(factor.astype(np.float32)).stop_grad(), [given["x"], given["scale"]]
+    )
     assert str(gradient.dtype) == kind and str(of_scale.dtype) == "float32"
     places = [(0, 1, 2, 3), (1, 5, 6, 8), (1, 0, 0, 0)]
-    rounded = jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)       # y's type is its gradient's
+    rounded = (
+        jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
+    )  # y's type is its gradient's
     expected = np.array([slope(values, rounded, True, "x", place) for place in places])
     found = gradient.float32().numpy()[tuple(zip(*places))]
     assert np.abs(found - expected).max() < 2 * unit * np.abs(gradient.float32().numpy()).max()
@@ -102,14 +138,20 @@ def test_a_number_per_channel_is_found_among_all_pictures_too(monkeypatch):
 
 
 def test_sizes_are_not_compiled(monkeypatch):
-    """Other shapes of the same number of axes use the same kernels: no file appears among the compiled ones."""
+    """Other shapes of the same number of axes use the same kernels: no file appears among the
+    compiled ones.
+    """
     import os
 
     choose("compiled", monkeypatch)
+
     def run(shape):
         values, factor = arrays(True, True, shape)
         given, y = ours(values, True)
-        jt.sync(jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(given.values())) + [y])
+        jt.sync(
+            jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(given.values())) + [y]
+        )
+
     run((2, 6, 7, 9))
     folder = os.path.join(jt.flags.cache_path, "jit")
     before = {name for name in os.listdir(folder) if "code" in name}
@@ -123,4 +165,11 @@ def test_what_the_gradient_keeps_is_the_inputs_and_three_numbers_a_group(monkeyp
     kept = []
     monkeypatch.setattr(fused.GroupNormFunction, "keep", lambda self, *held: kept.append(held))
     given, y = ours(values, True)
-    assert [list(v.shape) for v in kept[0]] == [[2, 6, 63], [1, 6, 1], [1, 6, 1], [1, 1], [1, 1], [4, 3]]
+    assert [list(v.shape) for v in kept[0]] == [
+        [2, 6, 63],
+        [1, 6, 1],
+        [1, 6, 1],
+        [1, 1],
+        [1, 1],
+        [4, 3],
+    ]

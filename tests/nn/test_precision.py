@@ -1,4 +1,7 @@
-"""Why training is float32 only: what half precision does to a convolution in this Jittor. A release that computes it right fails here."""
+"""Why training is float32 only: what half precision does to a convolution in this Jittor. A release
+that computes it right fails here.
+"""
+
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
@@ -12,13 +15,23 @@ WEIGHT = (RNG.standard_normal((4, 64, 3, 3)) / 24).astype(np.float32)
 
 
 def exact(x, weight):
-    maps = [sum(correlate2d(x[0, c].astype(np.float64), w[c].astype(np.float64), mode="same") for c in range(x.shape[1])) for w in weight]
+    maps = [
+        sum(
+            correlate2d(x[0, c].astype(np.float64), w[c].astype(np.float64), mode="same")
+            for c in range(x.shape[1])
+        )
+        for w in weight
+    ]
     return np.stack(maps)[None]
 
 
 def error(kind):
     """Largest error of Jittor's convolution in that type, relative to the largest value."""
-    y = jt.nn.conv2d(jt.array(X).cast(kind), jt.array(WEIGHT).cast(kind), padding=1).cast("float32").numpy()
+    y = (
+        jt.nn.conv2d(jt.array(X).cast(kind), jt.array(WEIGHT).cast(kind), padding=1)
+        .cast("float32")
+        .numpy()
+    )
     return np.abs(y - exact(X, WEIGHT)).max() / np.abs(exact(X, WEIGHT)).max()
 
 
@@ -27,7 +40,10 @@ def test_float32_is_right():
 
 
 def test_half_precision_loses_far_more_than_rounding():
-    rounded = np.abs(exact(X.astype(np.float16), WEIGHT.astype(np.float16)) - exact(X, WEIGHT)).max() / np.abs(exact(X, WEIGHT)).max()
+    rounded = (
+        np.abs(exact(X.astype(np.float16), WEIGHT.astype(np.float16)) - exact(X, WEIGHT)).max()
+        / np.abs(exact(X, WEIGHT)).max()
+    )
     assert error("float16") > 5 * rounded, "fp16 products are summed in fp16"
     assert error("bfloat16") > 0.05, "bf16 convolutions are wrong"
 

@@ -21,7 +21,9 @@ class Block(nn.Module):
 
     def execute(self, x, embedding, constant, factor):
         self.calls += 1
-        h = layers.silu(self.norm(x) * constant + self.linear(embedding).reshape(x.shape[0], -1, 1, 1))
+        h = layers.silu(
+            self.norm(x) * constant + self.linear(embedding).reshape(x.shape[0], -1, 1, 1)
+        )
         return x + self.dropout(self.conv(h)) * factor
 
 
@@ -31,13 +33,20 @@ class Network(nn.Module):
 
     def execute(self, x, embedding, constant, again):
         for block in self.blocks:
-            x = recompute(block, x, embedding, constant, 0.5) if again else block(x, embedding, constant, 0.5)
+            x = (
+                recompute(block, x, embedding, constant, 0.5)
+                if again
+                else block(x, embedding, constant, 0.5)
+            )
         return (x * x).mean()
 
 
 def inputs():
     rng = np.random.default_rng(0)
-    x, embedding, constant = (jt.array(rng.standard_normal(shape).astype(np.float32)) for shape in ((3, 8, 6, 7), (3, 6), (3, 8, 6, 7)))
+    x, embedding, constant = (
+        jt.array(rng.standard_normal(shape).astype(np.float32))
+        for shape in ((3, 8, 6, 7), (3, 6), (3, 8, 6, 7))
+    )
     return x, embedding, constant.stop_grad()
 
 
@@ -66,7 +75,9 @@ def test_gradients_of_inputs_and_parameters_are_those_of_the_plain_run(p):
 def test_the_release_draws_other_masks_in_the_backward_pass_ours_the_same(monkeypatch):
     network = Network(0.3)
     plain = gradients(network, again=False)
-    monkeypatch.setattr(module, "replayed_dropout", lambda place: contextlib.nullcontext())     # as the release: draws go on
+    monkeypatch.setattr(
+        module, "replayed_dropout", lambda place: contextlib.nullcontext()
+    )  # as the release: draws go on
     assert worst(gradients(network, again=True), plain) > 0.01
 
 
@@ -80,12 +91,25 @@ def test_a_block_runs_twice_and_only_what_needs_a_gradient_gets_one(monkeypatch)
     network, targets, real = Network(), [], jt.grad
     network.blocks[1].conv.bias.stop_grad()
     x, embedding, constant = inputs()
-    monkeypatch.setattr(jt, "grad", lambda loss, found, **options: (targets.append(len(found)), real(loss, found, **options))[1])
+    monkeypatch.setattr(
+        jt,
+        "grad",
+        lambda loss, found, **options: (targets.append(len(found)), real(loss, found, **options))[
+            1
+        ],
+    )
     loss = network(x, embedding, constant, True)
     real(loss, network.blocks[0].conv.weight, retain_graph=False).sync()
     assert [block.calls for block in network.blocks] == [2, 2, 2]
-    assert targets == [2 + 6, 2 + 5, 2 + 6]                  # x, embedding and six parameters, one of them frozen; not the constant map
-    assert network.blocks[1].conv.bias.is_stop_grad() and not network.blocks[1].conv.weight.is_stop_grad()
+    assert targets == [
+        2 + 6,
+        2 + 5,
+        2 + 6,
+    ]  # x, embedding and six parameters, one of them frozen; not the constant map
+    assert (
+        network.blocks[1].conv.bias.is_stop_grad()
+        and not network.blocks[1].conv.weight.is_stop_grad()
+    )
 
 
 def test_intermediate_results_are_not_kept():

@@ -6,12 +6,20 @@ from jseg.nn import rms_norm as fused
 from jseg.runtime import jt
 
 EPS = 1e-6
-CASES = {"norm": (1, False), "and shift": (1, True), "adaLN": (3, True), "scale of each picture": (3, False)}
+CASES = {
+    "norm": (1, False),
+    "and shift": (1, True),
+    "adaLN": (3, True),
+    "scale of each picture": (3, False),
+}
 
 
 def arrays(rows, shifted, shape=(3, 70, 24), seed=0):
     rng = np.random.default_rng(seed)
-    values = {"x": rng.standard_normal(shape), "scale": 1 + 0.5 * rng.standard_normal((rows, shape[2]))}
+    values = {
+        "x": rng.standard_normal(shape),
+        "scale": 1 + 0.5 * rng.standard_normal((rows, shape[2])),
+    }
     if shifted:
         values["shift"] = rng.standard_normal((rows, shape[2]))
     return values, rng.standard_normal(shape)
@@ -19,7 +27,7 @@ def arrays(rows, shifted, shape=(3, 70, 24), seed=0):
 
 def exact(values):
     x = values["x"]
-    y = x / np.sqrt((x ** 2).mean(-1, keepdims=True) + EPS) * values["scale"][:, None]
+    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS) * values["scale"][:, None]
     return y + values["shift"][:, None] if "shift" in values else y
 
 
@@ -33,7 +41,10 @@ def slope(values, factor, name, place, h=1e-5):
 
 
 def ours(values, kind="float32"):
-    given = {name: jt.array(v.astype(np.float32)).cast(kind if name == "x" else "float32") for name, v in values.items()}
+    given = {
+        name: jt.array(v.astype(np.float32)).cast(kind if name == "x" else "float32")
+        for name, v in values.items()
+    }
     return given, fused.rms_norm(given["x"], EPS, given["scale"], given.get("shift"))
 
 
@@ -50,29 +61,41 @@ def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, mon
         found = gradient.numpy()
         assert found.shape == values[name].shape
         for place in [tuple(rng.integers(0, found.shape)) for _ in range(5)]:
-            assert found[place] == pytest.approx(slope(values, factor, name, place), rel=2e-5, abs=2e-5), name
+            assert found[place] == pytest.approx(
+                slope(values, factor, name, place), rel=2e-5, abs=2e-5
+            ), name
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind, unit, largest", [("float16", 2.0 ** -11, 3e4), ("bfloat16", 2.0 ** -7, 1e18)])
+@pytest.mark.parametrize(
+    "kind, unit, largest", [("float16", 2.0**-11, 3e4), ("bfloat16", 2.0**-7, 1e18)]
+)
 def test_half_precision_costs_its_rounding_alone(form, kind, unit, largest, monkeypatch):
     """Squares of these values have no place in float16, and their sums no digits in bfloat16."""
     choose(form, monkeypatch, fused)
     values, factor = arrays(1, False)
     values["x"] *= largest / np.abs(values["x"]).max()
-    values["x"] = jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
+    values["x"] = (
+        jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
+    )
     given, y = ours(values, kind)
     expected = exact(values)
     assert str(y.dtype) == kind
     assert np.abs(y.float32().numpy() - expected).max() < 1.1 * unit * np.abs(expected).max()
-    gradient, of_scale = jt.grad(y.float32() * jt.array(factor.astype(np.float32)).stop_grad(), [given["x"], given["scale"]])
+    gradient, of_scale = jt.grad(
+        y.float32() * jt.array(factor.astype(np.float32)).stop_grad(), [given["x"], given["scale"]]
+    )
     assert str(gradient.dtype) == kind and str(of_scale.dtype) == "float32"
     rounded = jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
-    np.testing.assert_allclose(of_scale.numpy()[0, 3], slope(values, rounded, "scale", (0, 3)), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        of_scale.numpy()[0, 3], slope(values, rounded, "scale", (0, 3)), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_a_sequence_without_pictures_will_do(monkeypatch):
     choose("compiled", monkeypatch, fused)
     values, _ = arrays(1, True, (1, 5, 24))
     given = [jt.array(values[name][0].astype(np.float32)) for name in ("x", "scale", "shift")]
-    np.testing.assert_allclose(fused.rms_norm(given[0], EPS, *given[1:]).numpy(), exact(values)[0], atol=5e-6)
+    np.testing.assert_allclose(
+        fused.rms_norm(given[0], EPS, *given[1:]).numpy(), exact(values)[0], atol=5e-6
+    )

@@ -1,4 +1,6 @@
-"""Commands that write single files, and caches: two runs at once lose nothing, and no cache mixes with files of others."""
+"""Commands that write single files, and caches: two runs at once lose nothing, and no cache mixes
+with files of others.
+"""
 
 import json
 import os
@@ -15,15 +17,22 @@ from jseg.commands import cli, landscapes, score, train
 from jseg.ldm.presets import AUTOENCODERS
 from jseg.outputs.rules import LOCK, OutputError, check_cache, held_files
 
-HOLDER = "import sys; from jseg.outputs.rules import held_files\nwith held_files(sys.argv[1:]): print('held', flush=True); sys.stdin.read()"
+HOLDER = (
+    "import sys; from jseg.outputs.rules import held_files\nwith held_files(sys.argv[1:]): "
+    "print('held', flush=True); sys.stdin.read()"
+)
 
 
 class Holder:
     """Another process that holds these files until the `with` ends."""
 
     def __init__(self, *paths):
-        self.process = subprocess.Popen([sys.executable, "-c", HOLDER, *map(str, paths)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env=dict(os.environ, PYTHONPATH=ROOT))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, *map(str, paths)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(os.environ, PYTHONPATH=ROOT),
+        )
 
     def __enter__(self):
         assert self.process.stdout.readline() == b"held\n"
@@ -39,14 +48,25 @@ def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     paths = [folder / "a.safetensors", folder / "b.safetensors"]
     saved(paths[0], AUTOENCODERS["tiny"])
-    assert main("merge_weights", "--ckpts", f"{paths[0]}:2", f"{paths[0]}:1", "--save_path", paths[1])[0] == 0
+    assert (
+        main("merge_weights", "--ckpts", f"{paths[0]}:2", f"{paths[0]}:1", "--save_path", paths[1])[
+            0
+        ]
+        == 0
+    )
     return paths
 
 
 def main(name, *words):
     """(exit code, last line said) of a command in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "jseg", name, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-                          universal_newlines=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "jseg", name, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        universal_newlines=True,
+        timeout=300,
+    )
     return done.returncode, (done.stderr.splitlines() or [""])[-1]
 
 
@@ -57,22 +77,33 @@ def calls(networks, tmp_path):
     drawn = ["--count", 1, "--width", 32, "--height", 24, "--sheet", sheet, "--output"]
     found = tmp_path / "found"
     checks = ["--device", "cpu", "--minutes", "1e-6", "--output", found, "--only"]
-    return {"convert_weights": (out, [a, out], [b, out]),
-            "merge_weights": (out, ["--ckpts", a, a, "--save_path", out], ["--ckpts", b, a, "--save_path", out]),
-            "landscapes": (sheet, [*drawn, tmp_path / "l1"], [*drawn, tmp_path / "l2", "--seed", 9]),
-            "gpu_check": (tmp_path / "found.json", [*checks, "layers"], [*checks, "losses"])}
+    return {
+        "convert_weights": (out, [a, out], [b, out]),
+        "merge_weights": (
+            out,
+            ["--ckpts", a, a, "--save_path", out],
+            ["--ckpts", b, a, "--save_path", out],
+        ),
+        "landscapes": (sheet, [*drawn, tmp_path / "l1"], [*drawn, tmp_path / "l2", "--seed", 9]),
+        "gpu_check": (tmp_path / "found.json", [*checks, "layers"], [*checks, "losses"]),
+    }
 
 
 COMMANDS = ["convert_weights", "merge_weights", "landscapes", "gpu_check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_second_of_two_runs_into_one_file_names_the_first_one_s_process(command, networks, tmp_path):
+def test_the_second_of_two_runs_into_one_file_names_the_first_one_s_process(
+    command, networks, tmp_path
+):
     path, words, _ = calls(networks, tmp_path)[command]
     with Holder(path) as process:
         before = sorted(tmp_path.iterdir())
         code, said = main(command, *words)
-        assert code == 2 and f"{path} is being written by another run of jseg (process {process})" in said
+        assert (
+            code == 2
+            and f"{path} is being written by another run of jseg (process {process})" in said
+        )
         assert sorted(tmp_path.iterdir()) == before
     assert main(command, *words)[0] == 0 and path.is_file()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(LOCK)]
@@ -81,8 +112,15 @@ def test_the_second_of_two_runs_into_one_file_names_the_first_one_s_process(comm
 @pytest.mark.parametrize("command", COMMANDS)
 def test_of_two_runs_at_once_one_alone_ends_well(command, networks, tmp_path):
     path, *both = calls(networks, tmp_path)[command]
-    running = [subprocess.Popen([sys.executable, "-m", "jseg", command, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                cwd=ROOT) for words in both]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jseg", command, *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        for words in both
+    ]
     said = [child.communicate(timeout=300)[1] for child in running]
     codes = [child.returncode for child in running]
     assert sorted(codes) == [0, 2], said
@@ -93,11 +131,14 @@ def test_of_two_runs_at_once_one_alone_ends_well(command, networks, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["convert_weights", "merge_weights", "landscapes"])
-def test_a_file_that_appears_during_the_work_is_not_replaced(command, networks, tmp_path, monkeypatch, capsys):
+def test_a_file_that_appears_during_the_work_is_not_replaced(
+    command, networks, tmp_path, monkeypatch, capsys
+):
     """What another program wrote between the first look and the lock."""
     import importlib
 
     from jseg.outputs import rules
+
     path, words, _ = calls(networks, tmp_path)[command]
     held = rules.held_files
 
@@ -123,8 +164,15 @@ def test_names_are_held_one_by_one_however_they_are_spelled(tmp_path):
     (tmp_path / "link").symlink_to("real")
     long = "n" * 250 + ".md"
     with Holder(tmp_path / "real" / "a", tmp_path / "real" / long) as process:
-        for path in (tmp_path / "real" / "a", tmp_path / "link" / "a", tmp_path / "real" / ".." / "link" / "a", tmp_path / "link" / long):
-            with pytest.raises(OutputError, match=f"process {process}.*give another name"), held_files([path]):
+        for path in (
+            tmp_path / "real" / "a",
+            tmp_path / "link" / "a",
+            tmp_path / "real" / ".." / "link" / "a",
+            tmp_path / "link" / long,
+        ):
+            with pytest.raises(
+                OutputError, match=f"process {process}.*give another name"
+            ), held_files([path]):
                 pass
         with held_files([tmp_path / "real" / "b", tmp_path / "new" / "deep" / "a"]):
             assert (tmp_path / "new" / "deep").is_dir()
@@ -141,7 +189,8 @@ def test_a_killed_run_holds_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# --- caches ----------------------------------------------------------------------------------------------------------------------
+# --- caches ---------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def place(tmp_path, networks, monkeypatch):
@@ -162,20 +211,64 @@ def place(tmp_path, networks, monkeypatch):
 
 def words_of(command, networks, cache):
     if command == "score":
-        words = ["--results", "results", "--labels", "data/test", "--references", "data/train", "--output", "scores", "--device", "cpu"]
+        words = [
+            "--results",
+            "results",
+            "--labels",
+            "data/test",
+            "--references",
+            "data/train",
+            "--output",
+            "scores",
+            "--device",
+            "cpu",
+        ]
         return score, words + ["--cache", cache]
-    return train, ["--input_path", "data/train", "--output", "scores", "--ae_path", str(networks[0]), "--preset", "tiny", "--steps", "1",
-                   "--batch_size", "1", "--preview_interval", "0", "--device", "cpu", "--cache", cache]
+    return train, [
+        "--input_path",
+        "data/train",
+        "--output",
+        "scores",
+        "--ae_path",
+        str(networks[0]),
+        "--preset",
+        "tiny",
+        "--steps",
+        "1",
+        "--batch_size",
+        "1",
+        "--preview_interval",
+        "0",
+        "--device",
+        "cpu",
+        "--cache",
+        cache,
+    ]
 
 
 def files_below(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("cache", ["data/train", "data/train/imgs", "data/train/labels", "results", "data/test",
-                                   "data/test/val_B_labels_resized", "scores", "./results/../scores", "photos", "."])
+@pytest.mark.parametrize(
+    "cache",
+    [
+        "data/train",
+        "data/train/imgs",
+        "data/train/labels",
+        "results",
+        "data/test",
+        "data/test/val_B_labels_resized",
+        "scores",
+        "./results/../scores",
+        "photos",
+        ".",
+    ],
+)
 @pytest.mark.parametrize("command", ["score", "train"])
-def test_a_cache_is_never_mixed_with_inputs_results_or_files_of_others(command, cache, place, networks, capsys):
+def test_a_cache_is_never_mixed_with_inputs_results_or_files_of_others(
+    command, cache, place, networks, capsys
+):
     before = files_below(place)
     module, words = words_of(command, networks, cache)
     capsys.readouterr()
@@ -210,8 +303,11 @@ def test_what_a_cache_may_be(tmp_path):
 
 
 def test_score_looks_at_its_folder_once_more_when_it_holds_it(place, networks, capsys, monkeypatch):
-    """Two calls for different results start at once: the later one must not write over the earlier one's scores."""
+    """Two calls for different results start at once: the later one must not write over the earlier
+    one's scores.
+    """
     from jseg.outputs import rules
+
     held = rules.held
 
     def later(folder):
@@ -223,4 +319,6 @@ def test_score_looks_at_its_folder_once_more_when_it_holds_it(place, networks, c
     monkeypatch.setattr(rules, "held", later)
     module, words = words_of("score", networks, "cache")
     assert cli.run(module.main, words) == 2
-    assert "holds the scores of" in capsys.readouterr().err and os.listdir(place / "scores") == ["summary.json"]
+    assert "holds the scores of" in capsys.readouterr().err and os.listdir(place / "scores") == [
+        "summary.json"
+    ]

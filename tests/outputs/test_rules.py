@@ -1,5 +1,8 @@
-"""One rule for the outputs of all commands: a refusal is one line and exit code 2, and then not one byte of the tree has changed."""
-# ruff: noqa: F401, F811  fixtures are imported from tiny.py and then named as arguments
+"""One rule for the outputs of all commands: a refusal is one line and exit code 2, and then not one
+byte of the tree has changed.
+"""
+
+# ruff: noqa: F401  fixtures are imported from tiny.py and then named as arguments
 import dataclasses
 import hashlib
 import json
@@ -32,18 +35,34 @@ from jseg.parity.release.parts import FILES
 
 WIDTH, HEIGHT = 64, 48
 # A command's module, the option that gives its folder, and a name that it writes there.
-COMMANDS = {"test": (test_command, "output_path", "scene_0001.jpg"), "segment": (segment, "output", "a.png"),
-            "score": (score, "output", "pictures.csv"), "landscapes": (landscapes, "output", "test/label_to_img.json"),
-            "demo": (demo, "output", "stages.json"), "compare_official": (compare_official, "output", "comparison.md")}
-INPUTS = {"test": ["data/test", "data/train", "data/train/imgs", "data/test/val_B_labels_resized", "data/test/val_A_labels_resized"],
-          "segment": ["photos", "photos/images", "photos/imgs"], "score": ["results", "data/test", "data/train", "data/train/imgs"],
-          "compare_official": ["clone"]}
-RECORDS = {"test": ("run.json", {"format": 1, "settings": {"pipeline": {}}}),
-           "segment": ("run.json", {"format": 1, "settings": {"weights": "0"}, "pictures": {}}),
-           "score": ("summary.json", {"format": 1, "command": "score", "settings": {"results": "x"}}),
-           "landscapes": ("landscapes.json", {"command": "landscapes", "settings": {}, "written": 0}),
-           "demo": ("demo.json", {"command": "demo", "count": 1, "seed": 0}),
-           "compare_official": ("setting.json", {"official": "x"})}
+COMMANDS = {
+    "test": (test_command, "output_path", "scene_0001.jpg"),
+    "segment": (segment, "output", "a.png"),
+    "score": (score, "output", "pictures.csv"),
+    "landscapes": (landscapes, "output", "test/label_to_img.json"),
+    "demo": (demo, "output", "stages.json"),
+    "compare_official": (compare_official, "output", "comparison.md"),
+}
+INPUTS = {
+    "test": [
+        "data/test",
+        "data/train",
+        "data/train/imgs",
+        "data/test/val_B_labels_resized",
+        "data/test/val_A_labels_resized",
+    ],
+    "segment": ["photos", "photos/images", "photos/imgs"],
+    "score": ["results", "data/test", "data/train", "data/train/imgs"],
+    "compare_official": ["clone"],
+}
+RECORDS = {
+    "test": ("run.json", {"format": 1, "settings": {"pipeline": {}}}),
+    "segment": ("run.json", {"format": 1, "settings": {"weights": "0"}, "pictures": {}}),
+    "score": ("summary.json", {"format": 1, "command": "score", "settings": {"results": "x"}}),
+    "landscapes": ("landscapes.json", {"command": "landscapes", "settings": {}, "written": 0}),
+    "demo": ("demo.json", {"command": "demo", "count": 1, "seed": 0}),
+    "compare_official": ("setting.json", {"official": "x"}),
+}
 
 
 class Place:
@@ -55,23 +74,50 @@ class Place:
     def words(self, command, **changed):
         root = self.root
         options = {
-            "test": dict(input_path=root / "data/test", img_path=root / "data/train", model_path=self.networks["unet"],
-                         ae_path=self.networks["autoencoder"], stages=root / "stages.json", batch_size=1, device="cpu"),
-            "segment": dict(weights=self.networks["flowseg"], input=root / "photos", steps=1, device="cpu"),
-            "score": dict(results=root / "results", labels=root / "data/test", references=root / "data/train", cache=root / "cache",
-                          device="cpu"),
-            "landscapes": dict(count=2, width=WIDTH, height=HEIGHT), "demo": dict(count=1),
-            "compare_official": dict(official=root / "clone", only="merge", device="cpu")}[command]
+            "test": dict(
+                input_path=root / "data/test",
+                img_path=root / "data/train",
+                model_path=self.networks["unet"],
+                ae_path=self.networks["autoencoder"],
+                stages=root / "stages.json",
+                batch_size=1,
+                device="cpu",
+            ),
+            "segment": dict(
+                weights=self.networks["flowseg"], input=root / "photos", steps=1, device="cpu"
+            ),
+            "score": dict(
+                results=root / "results",
+                labels=root / "data/test",
+                references=root / "data/train",
+                cache=root / "cache",
+                device="cpu",
+            ),
+            "landscapes": dict(count=2, width=WIDTH, height=HEIGHT),
+            "demo": dict(count=1),
+            "compare_official": dict(official=root / "clone", only="merge", device="cpu"),
+        }[command]
         options = {**options, COMMANDS[command][1]: self.out, **changed}
-        return [word for name, value in options.items() if value is not None and value is not False
-                for word in [f"--{name}"] + ([] if value is True else list(map(str, value)) if isinstance(value, list) else [str(value)])]
+        return [
+            word
+            for name, value in options.items()
+            if value is not None and value is not False
+            for word in [f"--{name}"]
+            + (
+                []
+                if value is True
+                else list(map(str, value))
+                if isinstance(value, list)
+                else [str(value)]
+            )
+        ]
 
     def run(self, command, **changed):
         """(exit code, lines on standard error)."""
         self.capsys.readouterr()
         try:
             code = cli.run(COMMANDS[command][0].main, self.words(command, **changed))
-        except SystemExit as stopped:          # argparse
+        except SystemExit as stopped:  # argparse
             code = stopped.code
         return code, self.capsys.readouterr().err.splitlines()
 
@@ -81,8 +127,13 @@ class Place:
         for parent, folders, files in os.walk(str(self.root)):
             for name in folders + files:
                 path = os.path.join(parent, name)
-                found[path] = os.readlink(path) if os.path.islink(path) else None if os.path.isdir(path) else hashlib.sha256(
-                    open(path, "rb").read()).hexdigest()
+                found[path] = (
+                    os.readlink(path)
+                    if os.path.islink(path)
+                    else None
+                    if os.path.isdir(path)
+                    else hashlib.sha256(open(path, "rb").read()).hexdigest()
+                )
         return found
 
     def refused(self, command, *words, **changed):
@@ -92,7 +143,9 @@ class Place:
         assert code == 2 and len(lines) == 1, lines
         assert [word for word in words if word not in lines[0]] == [], lines[0]
         after = self.tree()
-        assert after == before, {path for path in {*after, *before} if after.get(path) != before.get(path)}
+        assert after == before, {
+            path for path in {*after, *before} if after.get(path) != before.get(path)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -103,28 +156,46 @@ def template(tmp_path_factory):
     for folder in ("photos", "results"):
         (root / folder).mkdir()
     for number, name in enumerate("ab"):
-        shutil.copy(str(root / f"data/train/imgs/style_{number:04d}.jpg"), str(root / f"photos/{name}.jpg"))
+        shutil.copy(
+            str(root / f"data/train/imgs/style_{number:04d}.jpg"), str(root / f"photos/{name}.jpg")
+        )
     for number in range(3):
-        shutil.copy(str(root / f"data/train/imgs/style_{2 - number:04d}.jpg"), str(root / f"results/scene_{number:04d}.jpg"))
+        shutil.copy(
+            str(root / f"data/train/imgs/style_{2 - number:04d}.jpg"),
+            str(root / f"results/scene_{number:04d}.jpg"),
+        )
     for name in FILES:
         (root / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "clone" / name).write_text("")
     (root / "stages.json").write_text(json.dumps(STAGES))
     (root / "mine.txt").write_text("mine")
     config = dataclasses.replace(TINY, labels=29)
-    save(root.parent / "flowseg.safetensors", random_network(config).state_dict(), config,
-         settings={"classes": stored_classes(CLASS_SETS["landscape-29"])})
+    save(
+        root.parent / "flowseg.safetensors",
+        random_network(config).state_dict(),
+        config,
+        settings={"classes": stored_classes(CLASS_SETS["landscape-29"])},
+    )
     return root
 
 
 @pytest.fixture
 def place(tmp_path, template, weights, capsys):
     shutil.copytree(str(template), str(tmp_path / "root"))
-    return Place(tmp_path / "root", {"unet": weights[0], "autoencoder": weights[1], "flowseg": template.parent / "flowseg.safetensors"},
-                 capsys)
+    return Place(
+        tmp_path / "root",
+        {
+            "unet": weights[0],
+            "autoencoder": weights[1],
+            "flowseg": template.parent / "flowseg.safetensors",
+        },
+        capsys,
+    )
 
 
-# What a folder must not be ------------------------------------------------------------------------------------------
+# What a folder must not be
+# ------------------------------------------------------------------------------------------
+
 
 def a_file(place, name):
     place.out.write_text("mine")
@@ -165,8 +236,19 @@ def taken_by_a_folder(place, name):
     return [name.partition("/")[0]]
 
 
-@pytest.mark.parametrize("spoil", [a_file, under_a_file, a_link_to_nowhere, under_a_link_to_nowhere, taken, taken_by_a_link_to_nowhere,
-                                   taken_by_a_folder], ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        a_file,
+        under_a_file,
+        a_link_to_nowhere,
+        under_a_link_to_nowhere,
+        taken,
+        taken_by_a_link_to_nowhere,
+        taken_by_a_folder,
+    ],
+    ids=lambda spoil: spoil.__name__,
+)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_in_the_way_is_told_and_stays(place, command, spoil):
     words = spoil(place, COMMANDS[command][2])
@@ -177,7 +259,11 @@ def test_what_is_in_the_way_is_told_and_stays(place, command, spoil):
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(place, command, monkeypatch):
     place.out.mkdir()
     access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode, **given: mode & os.W_OK == 0 and access(path, mode, **given))
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode, **given: mode & os.W_OK == 0 and access(path, mode, **given),
+    )
     place.refused(command, "out cannot be written", "give a folder that can")
 
 
@@ -196,7 +282,11 @@ def test_the_results_of_another_command_are_told_by_its_name(place, command, oth
     name, record = RECORDS[other]
     place.out.mkdir()
     (place.out / name).write_text(json.dumps(record))
-    place.refused(command, "this folder holds results of the %s command" % other, "give another --" + COMMANDS[command][1])
+    place.refused(
+        command,
+        f"this folder holds results of the {other} command",
+        "give another --" + COMMANDS[command][1],
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -213,20 +303,31 @@ def test_the_second_of_two_runs_names_the_first_one_s_process(place, command):
     if command == "demo":
         (place.out / "demo.json").write_text(json.dumps(RECORDS["demo"][1]))
     root = ROOT
-    code = "import sys; from jseg.outputs.rules import locked\nwith locked(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
-    other = subprocess.Popen([sys.executable, "-c", code, str(place.out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             env=dict(os.environ, PYTHONPATH=root))
+    code = (
+        "import sys; from jseg.outputs.rules import locked\nwith locked(sys.argv[1]): "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(place.out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=root),
+    )
     try:
         assert other.stdout.readline() == b"held\n"
-        place.refused(command, "out is being written by another run of jseg (process %d)" % other.pid)
+        place.refused(command, f"out is being written by another run of jseg (process {other.pid})")
     finally:
         other.communicate(b"")
     assert not (place.out / LOCK).exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_that_another_run_has_taken_since_the_first_look_is_left_alone(place, command, stubbed, monkeypatch):
-    """Two calls of different commands start at once; the later one finds the results of the earlier one when it holds the folder."""
+def test_a_folder_that_another_run_has_taken_since_the_first_look_is_left_alone(
+    place, command, stubbed, monkeypatch
+):
+    """Two calls of different commands start at once; the later one finds the results of the earlier
+    one when it holds the folder.
+    """
     other = "segment" if command == "test" else "test"
     name, content = RECORDS[other]
     first = rules.held
@@ -243,7 +344,9 @@ def test_a_folder_that_another_run_has_taken_since_the_first_look_is_left_alone(
     assert os.listdir(place.out) == [name]
 
 
-# Inputs -------------------------------------------------------------------------------------------------------------
+# Inputs
+# --------------------------------------------------------------------------------------------------
+
 
 def plain(place, folder):
     return place.root / folder
@@ -258,8 +361,13 @@ def linked(place, folder):
     return place.root / "link"
 
 
-@pytest.mark.parametrize("spelled", [plain, roundabout, linked], ids=lambda spelled: spelled.__name__)
-@pytest.mark.parametrize("command, folder", [(command, folder) for command, folders in INPUTS.items() for folder in folders])
+@pytest.mark.parametrize(
+    "spelled", [plain, roundabout, linked], ids=lambda spelled: spelled.__name__
+)
+@pytest.mark.parametrize(
+    "command, folder",
+    [(command, folder) for command, folders in INPUTS.items() for folder in folders],
+)
 def test_an_input_s_folder_is_no_output(place, command, folder, spelled):
     if spelled is linked and not (place.root / folder).exists():
         return
@@ -268,21 +376,45 @@ def test_an_input_s_folder_is_no_output(place, command, folder, spelled):
 
 
 def test_an_input_is_never_replaced_by_its_result(place):
-    images.save_picture(place.root / "photos" / "c.png", images.read_picture(place.root / "photos" / "a.jpg"))
-    place.refused("segment", "would take the place of the input", "c.png", input=place.root / "photos" / "c.png",
-                  output=place.root / "photos")
+    images.save_picture(
+        place.root / "photos" / "c.png", images.read_picture(place.root / "photos" / "a.jpg")
+    )
+    place.refused(
+        "segment",
+        "would take the place of the input",
+        "c.png",
+        input=place.root / "photos" / "c.png",
+        output=place.root / "photos",
+    )
     os.mkdir(str(place.out))
     os.symlink(str(place.root / "photos"), str(place.out / "overlays"))
     place.refused("segment", "where inputs are read from")
-    place.refused("segment", "would take the place of the input", "a.jpg", input=place.root / "photos" / "a.jpg")
+    place.refused(
+        "segment",
+        "would take the place of the input",
+        "a.jpg",
+        input=place.root / "photos" / "a.jpg",
+    )
     os.unlink(str(place.out / "overlays"))
     os.link(str(place.root / "photos" / "c.png"), str(place.out / "c.png"))
-    place.refused("segment", "would take the place of the input", "c.png", input=place.root / "photos" / "c.png")
+    place.refused(
+        "segment",
+        "would take the place of the input",
+        "c.png",
+        input=place.root / "photos" / "c.png",
+    )
 
 
-@pytest.mark.parametrize("command, option, name", [
-    ("test", "stages", "run.json"), ("test", "classes", "run.json"), ("score", "aesthetic", "pictures.csv"),
-    ("score", "aesthetic", "summary.json"), ("compare_official", "ae_path", "second.pkl")])
+@pytest.mark.parametrize(
+    "command, option, name",
+    [
+        ("test", "stages", "run.json"),
+        ("test", "classes", "run.json"),
+        ("score", "aesthetic", "pictures.csv"),
+        ("score", "aesthetic", "summary.json"),
+        ("compare_official", "ae_path", "second.pkl"),
+    ],
+)
 def test_any_file_that_is_read_is_an_input(place, command, option, name):
     place.out.mkdir()
     changed = {option: place.out / name}
@@ -299,14 +431,26 @@ def test_any_file_that_is_read_is_an_input(place, command, option, name):
     place.refused(command, name, **changed)
 
 
-# Own files and others' ----------------------------------------------------------------------------------------------
+# Own files and others'
+# ----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("command", ["landscapes", "demo"])
-@pytest.mark.parametrize("name", ["notes.txt", "data/train/imgs/P1.jpg", "train/labels/P1.png", "test/val_A_labels_resized/L1.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "data/train/imgs/P1.jpg",
+        "train/labels/P1.png",
+        "test/val_A_labels_resized/L1.png",
+    ],
+)
 def test_data_of_another_origin_are_never_mixed_with_drawings(place, command, name):
     (place.out / name).parent.mkdir(parents=True)
     (place.out / name).write_text("mine")
-    place.refused(command, "holds 1 file of another origin, such as " + name, "give a new or an empty folder")
+    place.refused(
+        command, "holds 1 file of another origin, such as " + name, "give a new or an empty folder"
+    )
 
 
 def test_landscapes_go_on_by_the_same_call_alone(place, monkeypatch):
@@ -314,9 +458,18 @@ def test_landscapes_go_on_by_the_same_call_alone(place, monkeypatch):
     assert place.run("landscapes", sheet=sheet)[0] == 0
     before = place.tree()
     code, lines = place.run("landscapes", sheet=sheet)
-    assert code == 0 and "2 of 2 pairs were there already and are kept" in lines[0] and place.tree() == before
+    assert (
+        code == 0
+        and "2 of 2 pairs were there already and are kept" in lines[0]
+        and place.tree() == before
+    )
     for changed in ({"count": 3}, {"seed": 1}, {"width": 128, "height": 96}):
-        place.refused("landscapes", "holds landscapes of --count 2 --seed 0 --width 64 --height 48", "give another --output", **changed)
+        place.refused(
+            "landscapes",
+            "holds landscapes of --count 2 --seed 0 --width 64 --height 48",
+            "give another --output",
+            **changed,
+        )
 
     # What was drawn is drawn again where it is lost; what someone has changed is kept.
     (place.out / "train/imgs/style_0001.jpg").unlink()
@@ -333,11 +486,20 @@ def test_a_sheet_replaces_no_file_but_its_own(place):
     sheet = place.root / "mine.png"
     sheet.write_text("mine")
     place.refused("landscapes", "--sheet", "mine.png is there already", sheet=sheet)
-    place.refused("landscapes", "--sheet", "lies among the landscapes", sheet=place.out / "train/imgs/style_0000.jpg")
+    place.refused(
+        "landscapes",
+        "--sheet",
+        "lies among the landscapes",
+        sheet=place.out / "train/imgs/style_0000.jpg",
+    )
     (place.root / "link").symlink_to("gone")
-    place.refused("landscapes", "--sheet", "is a link to gone", sheet=place.root / "link" / "sheet.png")
+    place.refused(
+        "landscapes", "--sheet", "is a link to gone", sheet=place.root / "link" / "sheet.png"
+    )
     assert place.run("landscapes", sheet=place.root / "new.png")[0] == 0
-    assert place.run("landscapes", sheet=place.root / "new.png")[0] == 0, "its own sheet is written again"
+    assert place.run("landscapes", sheet=place.root / "new.png")[0] == 0, (
+        "its own sheet is written again"
+    )
     (place.root / "new.png").write_text("mine")
     place.refused("landscapes", "new.png is there already", sheet=place.root / "new.png")
 
@@ -345,14 +507,23 @@ def test_a_sheet_replaces_no_file_but_its_own(place):
 @pytest.mark.parametrize("command", ["landscapes", "demo"])
 @pytest.mark.parametrize("count, seed", [(2, 1100000000), (3, REFERENCE_SEEDS - 2), (1, 1 << 40)])
 def test_seeds_beyond_the_scenes_are_told_as_given(place, command, count, seed):
-    place.refused(command, str(seed), "expected", str(REFERENCE_SEEDS - count), count=count, seed=seed)
+    place.refused(
+        command, str(seed), "expected", str(REFERENCE_SEEDS - count), count=count, seed=seed
+    )
 
 
 def test_the_demo_tells_in_its_own_words_that_its_numbers_are_others(place):
     place.out.mkdir()
-    (place.out / "demo.json").write_text(json.dumps({"format": 1, "command": "demo", "count": 2, "seed": 0}))
+    (place.out / "demo.json").write_text(
+        json.dumps({"format": 1, "command": "demo", "count": 2, "seed": 0})
+    )
     for changed in ({"count": 2, "seed": 5}, {"count": 3}):
-        place.refused("demo", "holds the demo of --count 2 --seed 0, not of --count", "give another --output", **changed)
+        place.refused(
+            "demo",
+            "holds the demo of --count 2 --seed 0, not of --count",
+            "give another --output",
+            **changed,
+        )
     (place.out / "stages.json").write_text("{}")
     place.refused("demo", "stages.json is not as the demo wrote it", count=2)
 
@@ -363,7 +534,9 @@ def test_a_second_call_changes_nothing_that_is_finished(place, stubbed):
         assert place.run(command, **({"grid": True} if command == "test" else {}))[0] == 0
         before = place.tree()
         assert place.run(command, **({"grid": True} if command == "test" else {}))[0] == 0
-        assert {path for path, digest in place.tree().items() if before.get(path) != digest} == set()
+        assert {
+            path for path, digest in place.tree().items() if before.get(path) != digest
+        } == set()
 
 
 def test_tables_that_someone_has_changed_are_not_written_again(place):
@@ -378,7 +551,9 @@ def test_segment_keeps_the_label_map_of_another_picture_of_the_same_name(place):
     other = place.root / "others" / "a.jpg"
     other.parent.mkdir()
     shutil.copy(str(place.root / "photos" / "b.jpg"), str(other))
-    place.refused("segment", "a.png of another picture of this name", "give another --output", input=other)
+    place.refused(
+        "segment", "a.png of another picture of this name", "give another --output", input=other
+    )
 
 
 def test_segment_keeps_a_label_map_that_someone_has_corrected(place):
@@ -387,7 +562,9 @@ def test_segment_keeps_a_label_map_that_someone_has_corrected(place):
     corrected = (place.out / "a.png").read_bytes()
     (place.out / "overlays" / "a.jpg").unlink()
     code, lines = place.run("segment")
-    assert code == 0 and any("1 label maps were changed by others since they were made (a.png)" in line for line in lines)
+    assert code == 0 and any(
+        "1 label maps were changed by others since they were made (a.png)" in line for line in lines
+    )
     assert (place.out / "a.png").read_bytes() == corrected
 
 
@@ -401,7 +578,9 @@ def test_segment_goes_on_with_another_batch_size_and_says_so(place, older):
             del run[name]
         (place.out / "run.json").write_text(json.dumps(run))
     code, lines = place.run("segment", batch_size=2)
-    assert code == 0 and any("batch_size was 1, is 2" in line and "last bits" in line for line in lines), lines
+    assert code == 0 and any(
+        "batch_size was 1, is 2" in line and "last bits" in line for line in lines
+    ), lines
     assert (place.out / "a.png").read_bytes() == made and (place.out / "b.png").exists()
     place.refused("segment", "steps was 1, is 2", steps=2)
 
@@ -414,14 +593,20 @@ def test_segment_begins_again_with_other_settings_while_nothing_is_finished(plac
         patch.setattr(Segmenter, "segment", stopped)
         assert place.run("segment")[0] == 130
     code, lines = place.run("segment", steps=2)
-    assert code == 0 and any("nothing was finished" in line and "steps was 1, is 2" in line for line in lines)
+    assert code == 0 and any(
+        "nothing was finished" in line and "steps was 1, is 2" in line for line in lines
+    )
 
 
 def test_pictures_given_twice_are_taken_once(place):
     photos = place.root / "photos"
     (place.root / "link.jpg").symlink_to(photos / "a.jpg")
-    code, lines = place.run("segment", input=[photos / "a.jpg", photos, photos / ".." / "photos" / "b.jpg"])
-    assert code == 0 and any("2 pictures are given twice and are taken once" in line for line in lines)
+    code, lines = place.run(
+        "segment", input=[photos / "a.jpg", photos, photos / ".." / "photos" / "b.jpg"]
+    )
+    assert code == 0 and any(
+        "2 pictures are given twice and are taken once" in line for line in lines
+    )
     assert len(list(place.out.glob("*.png"))) == 2
 
 
@@ -430,12 +615,20 @@ def test_sheets_are_no_pictures_to_be_segmented(place, stubbed):
     results = place.out
     place.out = place.root / "labels"
     code, lines = place.run("segment", input=results)
-    assert code == 0 and any("1 files" in line and "grid.png: sheet of test" in line for line in lines), lines
-    assert sorted(path.name for path in place.out.glob("*.png")) == [f"scene_{number:04d}.png" for number in range(3)]
+    assert code == 0 and any(
+        "1 files" in line and "grid.png: sheet of test" in line for line in lines
+    ), lines
+    assert sorted(path.name for path in place.out.glob("*.png")) == [
+        f"scene_{number:04d}.png" for number in range(3)
+    ]
     labels, place.out = place.out, place.root / "again"
     place.refused("segment", "holds no pictures but 3 files", "label map of segment", input=labels)
-    assert [path.name for path in find_real(results)] == [f"scene_{number:04d}.jpg" for number in range(3)]
-    assert [example.stem for example in find_examples(results, labels=False)] == [f"scene_{number:04d}" for number in range(3)]
+    assert [path.name for path in find_real(results)] == [
+        f"scene_{number:04d}.jpg" for number in range(3)
+    ]
+    assert [example.stem for example in find_examples(results, labels=False)] == [
+        f"scene_{number:04d}" for number in range(3)
+    ]
 
 
 def test_an_option_that_is_given_twice_is_told(place):
@@ -443,22 +636,34 @@ def test_an_option_that_is_given_twice_is_told(place):
     with pytest.raises(SystemExit) as stopped:
         cli.run(test_command.main, words)
     assert stopped.value.code == 2
-    line, = place.capsys.readouterr().err.splitlines()
+    (line,) = place.capsys.readouterr().err.splitlines()
     assert "--output_path is given twice" in line and "give one" in line
 
 
-@pytest.mark.parametrize("command, option", [(test_command, "--output_path"), (segment, "--output"), (score, "--results"),
-                                             (train_flowseg, "--model_path"), (landscapes, "--output")])
+@pytest.mark.parametrize(
+    "command, option",
+    [
+        (test_command, "--output_path"),
+        (segment, "--output"),
+        (score, "--results"),
+        (train_flowseg, "--model_path"),
+        (landscapes, "--output"),
+    ],
+)
 def test_an_empty_value_is_no_value(command, option, capsys):
-    """A shell makes one of a variable that is not set: results would go into the folder that the command runs in."""
+    """A shell makes one of a variable that is not set: results would go into the folder that the
+    command runs in.
+    """
     with pytest.raises(SystemExit) as stopped:
         cli.run(command.main, [option, ""])
     assert stopped.value.code == 2
-    line, = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert f"{option} is given an empty value; give one, or leave the option out" in line
 
 
-# The rule by itself -------------------------------------------------------------------------------------------------
+# The rule by itself
+# -------------------------------------------------------------------------------------------------
+
 
 def test_what_is_made_for_a_run_that_writes_nothing_goes_again(tmp_path):
     with pytest.raises(KeyError):
@@ -473,19 +678,33 @@ def test_what_is_made_for_a_run_that_writes_nothing_goes_again(tmp_path):
 def test_inputs_elsewhere_do_no_harm(tmp_path):
     (tmp_path / "a.png").write_text("")
     check_inputs(tmp_path / "out", "--output", ["a.png"], [tmp_path / "a.png"], [tmp_path])
-    with pytest.raises(OutputError, match="would take the place of the input .*a.png and 1 more inputs"):
+    with pytest.raises(
+        OutputError, match="would take the place of the input .*a.png and 1 more inputs"
+    ):
         (tmp_path / "b.png").write_text("")
-        check_inputs(tmp_path, "--output", ["a.png", "b.png"], [tmp_path / "b.png", tmp_path / "a.png"])
+        check_inputs(
+            tmp_path, "--output", ["a.png", "b.png"], [tmp_path / "b.png", tmp_path / "a.png"]
+        )
     with pytest.raises(OutputError, match="is a folder"):
         check_file(tmp_path, "--sheet")
 
 
 def test_a_folder_that_another_command_keeps_results_in_is_its_own(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"command": "test", "files": {"a.jpg": "", "stages/0/a.png": ""}}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"command": "test", "files": {"a.jpg": "", "stages/0/a.png": ""}})
+    )
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "landscapes.json").write_text(json.dumps({"command": "landscapes"}))
-    for folder, owner in (("stages", "test"), ("stages/0", "test"), ("drawn/train", "landscapes"), ("drawn/train/imgs", "landscapes")):
-        with pytest.raises(OutputError, match=f"the {owner} command keeps results in this folder; give another --output"):
+    for folder, owner in (
+        ("stages", "test"),
+        ("stages/0", "test"),
+        ("drawn/train", "landscapes"),
+        ("drawn/train/imgs", "landscapes"),
+    ):
+        with pytest.raises(
+            OutputError,
+            match=f"the {owner} command keeps results in this folder; give another --output",
+        ):
             check_origin(tmp_path / folder, "--output", "score")
     for folder in ("scores", "stages2", "drawn/labels", "drawn/test/results"):
         check_origin(tmp_path / folder, "--output", "score")

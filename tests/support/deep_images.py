@@ -1,4 +1,5 @@
 """Files that Pillow does not write: PNGs of 16 bits a channel, and TIFFs of any type of number."""
+
 import struct
 import zlib
 
@@ -12,23 +13,47 @@ def colours():
 
 def png(path, array):
     """A 16-bit PNG of gray, gray with alpha, RGB or RGBA, which Pillow does not write."""
+
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[1 if array.ndim == 2 else array.shape[2]]
     header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
 
 
 def tiff(path, array, photometric=None, planar=1, kind=1, **more):
-    """An uncompressed TIFF of any type of number [H, W] or [H, W, C]; kind: SampleFormat; more: t254=1 and other short tags."""
+    """An uncompressed TIFF of any type of number [H, W] or [H, W, C]; kind: SampleFormat; more:
+    t254=1 and other short tags.
+    """
     count = 1 if array.ndim == 2 else array.shape[2]
-    data = (array.transpose(2, 0, 1) if planar == 2 else array).astype(array.dtype.newbyteorder("<")).tobytes()
+    data = (
+        (array.transpose(2, 0, 1) if planar == 2 else array)
+        .astype(array.dtype.newbyteorder("<"))
+        .tobytes()
+    )
     part, bits = len(data) // (count if planar == 2 else 1), array.dtype.itemsize * 8
-    tags = {256: ("H", [array.shape[1]]), 257: ("H", [array.shape[0]]), 258: ("H", [bits] * count), 259: ("H", [1]),
-            262: ("H", [(2 if count > 2 else 1) if photometric is None else photometric]), 277: ("H", [count]),
-            273: ("I", [8 + i * part for i in range(len(data) // part)]), 278: ("H", [array.shape[0]]),
-            279: ("I", [part] * (len(data) // part)), 284: ("H", [planar]), 339: ("H", [kind] * count)}
+    tags = {
+        256: ("H", [array.shape[1]]),
+        257: ("H", [array.shape[0]]),
+        258: ("H", [bits] * count),
+        259: ("H", [1]),
+        262: ("H", [(2 if count > 2 else 1) if photometric is None else photometric]),
+        277: ("H", [count]),
+        273: ("I", [8 + i * part for i in range(len(data) // part)]),
+        278: ("H", [array.shape[0]]),
+        279: ("I", [part] * (len(data) // part)),
+        284: ("H", [planar]),
+        339: ("H", [kind] * count),
+    }
     tags.update({int(name[1:]): ("H", [value]) for name, value in more.items()})
     place, entries, behind = 8 + len(data), b"", b""
     end = place + 6 + 12 * len(tags)
@@ -36,5 +61,15 @@ def tiff(path, array, photometric=None, planar=1, kind=1, **more):
         packed = struct.pack(f"<{len(values)}{letter}", *values)
         if len(packed) > 4:
             packed, behind = struct.pack("<I", end + len(behind)), behind + packed
-        entries += struct.pack("<HHI", tag, {"H": 3, "I": 4}[letter], len(values)) + packed.ljust(4, b"\0")
-    path.write_bytes(b"II*\0" + struct.pack("<I", place) + data + struct.pack("<H", len(tags)) + entries + bytes(4) + behind)
+        entries += struct.pack("<HHI", tag, {"H": 3, "I": 4}[letter], len(values)) + packed.ljust(
+            4, b"\0"
+        )
+    path.write_bytes(
+        b"II*\0"
+        + struct.pack("<I", place)
+        + data
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+        + behind
+    )

@@ -1,4 +1,7 @@
-"""Toolkits that look like NVIDIA's, drivers that answer, and pip packages, for the tests of what is made of them."""
+"""Toolkits that look like NVIDIA's, drivers that answer, and pip packages, for the tests of what is
+made of them.
+"""
+
 import subprocess
 
 import pytest
@@ -6,8 +9,19 @@ import pytest
 from jseg.machine import cuda_toolkit
 
 PARTS = ("cudart", "cublas", "curand", "cufft", "cusparse")
-HEADERS = ("cuda_runtime.h", "cublas.h", "cublas_v2.h", "curand.h", "cufft.h", "cusparse.h", "cub/cub.cuh", "npp.h")
-CUDNN_8 = tuple(f"libcudnn_{name}.so" for name in ("ops_infer", "ops_train", "cnn_infer", "cnn_train"))
+HEADERS = (
+    "cuda_runtime.h",
+    "cublas.h",
+    "cublas_v2.h",
+    "curand.h",
+    "cufft.h",
+    "cusparse.h",
+    "cub/cub.cuh",
+    "npp.h",
+)
+CUDNN_8 = tuple(
+    f"libcudnn_{name}.so" for name in ("ops_infer", "ops_train", "cnn_infer", "cnn_train")
+)
 NVCC = """#!/bin/sh
 case "$1" in
   --version) echo "Cuda compilation tools, release 1.2, V{release}" ;;
@@ -33,7 +47,9 @@ def write(path, text=""):
 
 
 def toolkit(top, release="13.0.88", codes="75 80 86 90 100 120", headers=HEADERS, libraries=PARTS):
-    """Make a toolkit; the path of its nvcc. Libraries carry the version that they have for that CUDA, and a name without one."""
+    """Make a toolkit; the path of its nvcc. Libraries carry the version that they have for that
+    CUDA, and a name without one.
+    """
     nvcc = write(top / "bin/nvcc", NVCC.format(release=release, codes=codes, top=top))
     nvcc.chmod(0o755)
     for name in headers:
@@ -48,9 +64,16 @@ def cudnn(folder, version="9.2.1", versioned_only=False, lib="lib"):
     """Put cuDNN's header and libraries into folder/include and folder/lib."""
     numbers = version.split(".")
     write(folder / "include/cudnn.h", "cudnn")
-    write(folder / "include/cudnn_version.h",
-          "".join(f"#define CUDNN_{part} {number}\n" for part, number in zip(("MAJOR", "MINOR", "PATCHLEVEL"), numbers)))
-    names = ["libcudnn.so"] + (list(CUDNN_8) if numbers[0] == "8" else ["libcudnn_ops.so", "libcudnn_cnn.so"])
+    write(
+        folder / "include/cudnn_version.h",
+        "".join(
+            f"#define CUDNN_{part} {number}\n"
+            for part, number in zip(("MAJOR", "MINOR", "PATCHLEVEL"), numbers)
+        ),
+    )
+    names = ["libcudnn.so"] + (
+        list(CUDNN_8) if numbers[0] == "8" else ["libcudnn_ops.so", "libcudnn_cnn.so"]
+    )
     for name in names:
         real = write(folder / lib / f"{name}.{numbers[0]}", name)
         if not versioned_only:
@@ -60,14 +83,19 @@ def cudnn(folder, version="9.2.1", versioned_only=False, lib="lib"):
 def driver(folder, monkeypatch, version=12040, body=""):
     """A libcuda for two devices of compute capability 8.0 and 8.6, in front of any other."""
     source = write(folder / "driver.c", DRIVER % (body, version))
-    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(source)], check=True)
+    subprocess.run(
+        ["g++", "-x", "c", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(source)],
+        check=True,
+    )
     monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
     monkeypatch.delenv("nvcc_path", raising=False)
 
 
 @pytest.fixture
 def bare(tmp_path, monkeypatch):
-    """A machine without CUDA: its folder. A `cuda` in it is a toolkit, a `site` in it has pip's packages, a `usr` is the system."""
+    """A machine without CUDA: its folder. A `cuda` in it is a toolkit, a `site` in it has pip's
+    packages, a `usr` is the system.
+    """
     monkeypatch.setattr(cuda_toolkit, "PLACES", (str(tmp_path / "cuda"), str(tmp_path / "cuda-*")))
     monkeypatch.setattr(cuda_toolkit, "SYSTEM", str(tmp_path / "usr"))
     monkeypatch.setattr(cuda_toolkit.sys, "path", [str(tmp_path / "site")])

@@ -1,4 +1,7 @@
-"""The small networks of the golden files, filled by the weights recipe, and relative differences; shared by several test files."""
+"""The small networks of the golden files, filled by the weights recipe, and relative differences;
+shared by several test files.
+"""
+
 import dataclasses
 import functools
 import json
@@ -36,12 +39,14 @@ def filled(module):
 @functools.lru_cache(maxsize=None)
 def small_unet():
     from jseg.ldm.unet import UNet
+
     return filled(UNet(SMALL_UNET))
 
 
 @functools.lru_cache(maxsize=None)
 def small_autoencoder():
     from jseg.ldm.autoencoder import Autoencoder
+
     return filled(Autoencoder(SMALL_AUTOENCODER))
 
 

@@ -1,4 +1,5 @@
 """A network whose gradient NumPy knows: least squares y = x w."""
+
 import numpy as np
 
 from jseg.runtime import jt
@@ -16,6 +17,16 @@ def part(rate=0.01, average=False, scale=1.0, start_step=0):
 
     def loss(batch):
         error = jt.array(batch["x"]) @ module.weight.transpose(1, 0) - jt.array(batch["y"])
-        return {"loss": (error * error).mean() * scale, "size": jt.array(np.float32(len(batch["x"])))}
+        return {
+            "loss": (error * error).mean() * scale,
+            "size": jt.array(np.float32(len(batch["x"]))),
+        }
 
-    return Part("", module, loss, AdamW(parameters, rate), Average(parameters, 0.9) if average else None, start_step)
+    return Part(
+        "",
+        module,
+        loss,
+        AdamW(parameters, rate),
+        Average(parameters, 0.9) if average else None,
+        start_step,
+    )

@@ -1,4 +1,7 @@
-"""The forms of a compiled operator that must agree: compiled, plain Jittor, and its CUDA source on the simulated GPU."""
+"""The forms of a compiled operator that must agree: compiled, plain Jittor, and its CUDA source on
+the simulated GPU.
+"""
+
 from support import simulated_gpu
 
 from jseg.nn import kernels

@@ -1,4 +1,6 @@
-"""The arrays that other people's programs made (golden/peers/README.md), and the largest difference from them."""
+"""The arrays that other people's programs made (golden/peers/README.md), and the largest difference
+from them.
+"""
 
 import numpy as np
 from support.places import GOLDEN

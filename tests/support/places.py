@@ -1,4 +1,5 @@
 """Where the repository and the golden files are."""
+
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,8 +1,11 @@
-"""A GPU made of the CPU: CUDA source compiled by the C++ compiler, blocks one after another, a block's threads as coroutines.
+"""A GPU made of the CPU: CUDA source compiled by the C++ compiler, blocks one after another, a
+block's threads as coroutines.
 
-Threads change places at every __syncthreads() and at no other point, always in the same order. So it shows wrong indices and sums,
-and shared memory that is read before a barrier that is missing; not speed, and not races between blocks.
+Threads change places at every __syncthreads() and at no other point, always in the same order. So
+it shows wrong indices and sums, and shared memory that is read before a barrier that is missing;
+not speed, and not races between blocks.
 """
+
 import re
 
 HEADER = """
@@ -50,13 +53,17 @@ void simulated(long blocks, unsigned threads, std::function<void()> kernel) {
 
 def source(cuda_source: str) -> str:
     """The source with its launches turned into calls of `simulated`."""
-    found, launches = re.subn(r"(\w+(?:<[^<>]*>)?)<<<(.+?), (\w+)>>>\((.*)\);", r"simulated(\2, \3, [&] { \1(\4); });", cuda_source)
+    found, launches = re.subn(
+        r"(\w+(?:<[^<>]*>)?)<<<(.+?), (\w+)>>>\((.*)\);",
+        r"simulated(\2, \3, [&] { \1(\4); });",
+        cuda_source,
+    )
     assert launches and "<<<" not in found
     return found
 
 
 def install(monkeypatch, module) -> None:
-    """Let a module of jseg.fused compute with its CUDA source."""
+    """Let a module of jseg.nn compute with its CUDA source."""
     monkeypatch.setattr(module, "CPU_HEADER", HEADER + module.CUDA_HEADER)
     for name in ("FORWARD", "BACKWARD"):
         monkeypatch.setattr(module, "CPU_" + name, source(getattr(module, "CUDA_" + name)))

@@ -1,4 +1,7 @@
-"""Small scenes with label maps, networks of known behaviour and calls of the commands, for the tests of FlowSeg."""
+"""Small scenes with label maps, networks of known behaviour and calls of the commands, for the
+tests of FlowSeg.
+"""
+
 import dataclasses
 
 import numpy as np
@@ -10,31 +13,43 @@ from jseg.flowseg.presets import NETWORKS
 from jseg.runtime import jt
 
 CLASSES = 4
-TINY = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)            # windows of 48x32
+TINY = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)  # windows of 48x32
 
 
 def scene(seed, width=48, height=32, classes=CLASSES):
-    """(picture uint8 [H, W, 3], label uint8 [H, W]): rectangles whose red value tells their class, the other colours being noise."""
+    """(picture uint8 [H, W, 3], label uint8 [H, W]): rectangles whose red value tells their class,
+    the other colours being noise.
+    """
     rng = np.random.default_rng(seed)
-    label = rng.integers(0, classes, (4, 6), dtype=np.uint8)[np.arange(height)[:, None] * 4 // height, np.arange(width) * 6 // width]
+    label = rng.integers(0, classes, (4, 6), dtype=np.uint8)[
+        np.arange(height)[:, None] * 4 // height, np.arange(width) * 6 // width
+    ]
     picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     picture[..., 0] = ((label.astype(int) * 2 + 1) * 255 / (2 * classes)).astype(np.uint8)
     return picture, label
 
 
 class Knowing:
-    """A network that flows straight to the codes of `classify(picture [b, 3, h, w] in [-1, 1], start [b, 3, h, w]) -> labels [b, h, w]`.
+    """A network that flows straight to the codes of `classify(picture [b, 3, h, w] in [-1, 1],
+    start [b, 3, h, w]) -> labels [b, h, w]`.
 
-    The default takes the class that the red value of `scene` tells. The picture is what the flow starts from for the source "image", else
-    what is given beside it. shapes: those of its calls.
+    The default takes the class that the red value of `scene` tells. The picture is what the flow
+    starts from for the source "image", else what is given beside it. shapes: those of its calls.
     """
 
     def __init__(self, config=TINY, classify=None):
-        self.config, self.classify, self.shapes, self.training = config, classify or self.red, [], True
+        self.config, self.classify, self.shapes, self.training = (
+            config,
+            classify or self.red,
+            [],
+            True,
+        )
         self.codes = class_codes(config.labels, config.codes).astype(np.float32)
 
     def red(self, pictures, start):
-        return np.clip((pictures[:, 0] + 1) / 2 * self.config.labels, 0, self.config.labels - 1).astype(int)
+        return np.clip(
+            (pictures[:, 0] + 1) / 2 * self.config.labels, 0, self.config.labels - 1
+        ).astype(int)
 
     def eval(self):
         self.training = False
@@ -50,42 +65,65 @@ class Knowing:
         self.shapes.append(x.shape)
         if float(t.numpy()[0]) == 0:
             assert (image is not None) == self.config.sees_image
-            self.velocity = self.codes[self.classify(x if image is None else image, x)].transpose(0, 3, 1, 2) - x
+            self.velocity = (
+                self.codes[self.classify(x if image is None else image, x)].transpose(0, 3, 1, 2)
+                - x
+            )
         return jt.array(self.velocity)
 
 
 def random_network(config=TINY, seed=0):
     """A PixNerd whose last layer is not zero, as it is at the start."""
     from jseg.flowseg.pixnerd import PixNerd
+
     network, rng = PixNerd(config), np.random.default_rng(seed)
     for name, value in network.state_dict().items():
         scale = 0.5 if name.startswith("final_layer") else 1 / np.sqrt(value.shape[-1])
         ones = name.endswith("norm.weight") or ".norm" in name and name.endswith("weight")
-        value.assign(jt.array((np.ones(value.shape) if ones else scale * rng.standard_normal(value.shape)).astype(np.float32)))
+        value.assign(
+            jt.array(
+                (np.ones(value.shape) if ones else scale * rng.standard_normal(value.shape)).astype(
+                    np.float32
+                )
+            )
+        )
     return network
 
 
 def write_scenes(folder, seeds, width=48, height=32, ids=None, names=("images", "labels")):
-    """Scenes as folder/images/s3.jpg (or as named) and folder/labels/s3.png, stored as ids[class]."""
+    """Scenes as folder/images/s3.jpg (or as named) and folder/labels/s3.png, stored as
+    ids[class].
+    """
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         picture, label = scene(seed, width, height)
         images.save_picture(folder / names[0] / f"s{seed}.jpg", picture)
-        images.save_picture(folder / names[1] / f"s{seed}.png", label if ids is None else np.array(ids, np.uint8)[label])
+        images.save_picture(
+            folder / names[1] / f"s{seed}.png",
+            label if ids is None else np.array(ids, np.uint8)[label],
+        )
     return folder
 
 
 def called(command, capsys, **options):
-    """(exit code, lines on standard error) of a command with these options; a list gives its words, True no word, None no option."""
+    """(exit code, lines on standard error) of a command with these options; a list gives its words,
+    True no word, None no option.
+    """
     words = []
     for name, value in options.items():
         if value is not None and value is not False:
-            words += [f"--{name}"] + ([] if value is True else list(map(str, value)) if isinstance(value, (list, tuple)) else [str(value)])
+            words += [f"--{name}"] + (
+                []
+                if value is True
+                else list(map(str, value))
+                if isinstance(value, (list, tuple))
+                else [str(value)]
+            )
     capsys.readouterr()
     try:
         code = cli.run(command.main, words)
-    except SystemExit as stopped:          # argparse
+    except SystemExit as stopped:  # argparse
         code = stopped.code
     printed = capsys.readouterr()
     assert printed.out == "", "standard output is for results"
@@ -93,5 +131,10 @@ def called(command, capsys, **options):
 
 
 def everything(folder):
-    """{path: bytes} of what is below a folder, folders without bytes: equal snapshots mean that nothing was written."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    """{path: bytes} of what is below a folder, folders without bytes: equal snapshots mean that
+    nothing was written.
+    """
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }

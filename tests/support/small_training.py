@@ -1,4 +1,7 @@
-"""A small run of the training loop in a folder: what each process of tests/training/test_distributed.py and tests/training/test_run.py runs."""
+"""A small run of the training loop in a folder: what each process of
+tests/training/test_distributed.py and tests/training/test_run.py runs.
+"""
+
 import sys
 
 import numpy as np
@@ -6,11 +9,15 @@ import numpy as np
 
 def data():
     rng = np.random.default_rng(0)
-    return rng.standard_normal((10, 3, 12, 16)).astype(np.float32), rng.integers(0, 29, (10, 12, 16)).astype(np.uint8)
+    return rng.standard_normal((10, 3, 12, 16)).astype(np.float32), rng.integers(
+        0, 29, (10, 12, 16)
+    ).astype(np.uint8)
 
 
 def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
-    """The TrainingRun of a tiny UNet on drawn latents, and its batches: global batches of 4 in micro-batches of 2."""
+    """The TrainingRun of a tiny UNet on drawn latents, and its batches: global batches of 4 in
+    micro-batches of 2.
+    """
     import dataclasses
 
     from jseg import runtime
@@ -29,8 +36,12 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
     unet = UNet(dataclasses.replace(UNETS["tiny"], dropout=dropout))
     unet.train()
     parameters = trainable(unet)
-    part = Part("", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), Average(parameters, 0.9))
-    batches = LatentBatches(*data(), Division(4, 2, distributed.rank(), distributed.world()), seed=1)
+    part = Part(
+        "", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), Average(parameters, 0.9)
+    )
+    batches = LatentBatches(
+        *data(), Division(4, 2, distributed.rank(), distributed.world()), seed=1
+    )
     settings = {"learning_rate": 1e-3, "dropout": dropout}
     plan = Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan})
     return TrainingRun(folder, [part], unet.config, settings, plan, "unet", tell), batches
@@ -42,8 +53,12 @@ def main(folder, steps):
     from jseg.training import distributed
 
     def train(argv=None):
-        training, batches = run_in(folder, steps, first_seed=distributed.rank(), tell=lambda line: print(line, flush=True))
-        training.follow(batches, training.resume("auto"))        # the first weights differ: process 0's are everyone's
+        training, batches = run_in(
+            folder, steps, first_seed=distributed.rank(), tell=lambda line: print(line, flush=True)
+        )
+        training.follow(
+            batches, training.resume("auto")
+        )  # the first weights differ: process 0's are everyone's
 
     train.__module__ = "jseg.commands.train"
     sys.exit(cli.run(train))

@@ -1,4 +1,7 @@
-"""Two processes under mpirun train as one does: the same loop, order and checkpoints. Skipped where Open MPI is not installed."""
+"""Two processes under mpirun train as one does: the same loop, order and checkpoints. Skipped where
+Open MPI is not installed.
+"""
+
 import os
 import shutil
 import subprocess
@@ -11,16 +14,20 @@ from support.places import ROOT
 
 from jseg.machine import facts
 
-PROGRAM = '''
+PROGRAM = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from support.small_training import main
 main(sys.argv[1], int(sys.argv[2]))
-'''
+"""
 
 
 def works() -> bool:
-    return shutil.which("mpirun") is not None and shutil.which("mpicc") is not None and not facts.mpi().problem
+    return (
+        shutil.which("mpirun") is not None
+        and shutil.which("mpicc") is not None
+        and not facts.mpi().problem
+    )
 
 
 pytestmark = pytest.mark.skipif(not works(), reason="Open MPI (mpirun and mpicc) is not installed")
@@ -28,14 +35,26 @@ pytestmark = pytest.mark.skipif(not works(), reason="Open MPI (mpirun and mpicc)
 
 def run(folder, processes, steps):
     program = PROGRAM.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", str(processes)] if processes > 1 else []
+    start = (
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", str(processes)]
+        if processes > 1
+        else []
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(start + [sys.executable, "-c", program, str(folder), str(steps)], cwd=ROOT, env=environment, timeout=240,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    return subprocess.run(
+        start + [sys.executable, "-c", program, str(folder), str(steps)],
+        cwd=ROOT,
+        env=environment,
+        timeout=240,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
 
 
 def weights(folder):
     from jseg.checkpoint import load
+
     return load(sorted(Path(folder).glob("checkpoint-*.safetensors"))[-1])
 
 
@@ -47,7 +66,9 @@ def test_two_processes_do_what_one_does_save_once_and_end(tmp_path):
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert set(one) == set(two)
     for name in one:
-        assert np.array_equal(one[name], two[name]), name       # two micro-batches: a + b in either order
+        assert np.array_equal(one[name], two[name]), (
+            name
+        )  # two micro-batches: a + b in either order
 
 
 def test_two_processes_go_on_from_what_one_began(tmp_path):

@@ -1,4 +1,7 @@
-"""Random histories of a training (stopped, killed, branched, changed, diverging) against what a run promises."""
+"""Random histories of a training (stopped, killed, branched, changed, diverging) against what a run
+promises.
+"""
+
 import csv
 import json
 import os
@@ -32,13 +35,33 @@ def inputs(step, bad=()):
     yield {"x": x * np.float32("nan") if step + 1 in bad else x, "y": x[:, :2]}, 1.0
 
 
-def training(folder, told=None, rate=0.01, given=("learning_rate",), resume="auto", stop=None, bad=(), steps=END, validate=None,
-             settings=(), **plan):
-    """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM comes."""
+def training(
+    folder,
+    told=None,
+    rate=0.01,
+    given=("learning_rate",),
+    resume="auto",
+    stop=None,
+    bad=(),
+    steps=END,
+    validate=None,
+    settings=(),
+    **plan,
+):
+    """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM
+    comes.
+    """
     network = part(rate, average=True)
-    run = TrainingRun(folder, [network], None, {"learning_rate": rate, "seed": 0, **dict(settings)},
-                      Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}), "model", [].append if told is None else told.append,
-                      given)
+    run = TrainingRun(
+        folder,
+        [network],
+        None,
+        {"learning_rate": rate, "seed": 0, **dict(settings)},
+        Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}),
+        "model",
+        [].append if told is None else told.append,
+        given,
+    )
 
     def batches(step):
         if stop == step + 1:
@@ -57,18 +80,27 @@ def steps_logged(folder):
 
 def digest(path):
     """Parameters and their moving average."""
-    return load(path, weights="model")["weight"].tobytes() + load(path, weights="ema")["weight"].tobytes()
+    return (
+        load(path, weights="model")["weight"].tobytes()
+        + load(path, weights="ema")["weight"].tobytes()
+    )
 
 
 def saved(folder):
     """{(step, weights)} of every checkpoint below the folder; each can be read."""
-    return {(int(path.name[11:19]), digest(path)) for path in folder.rglob("checkpoint-*.safetensors")}
+    return {
+        (int(path.name[11:19]), digest(path)) for path in folder.rglob("checkpoint-*.safetensors")
+    }
 
 
 def line(folder):
-    """{(step, weights): branch} of the checkpoints in the folder itself, those of one line of steps."""
+    """{(step, weights): branch} of the checkpoints in the folder itself, those of one line of
+    steps.
+    """
     there = checkpoints(folder) if folder.exists() else []
-    return {(int(path.name[11:19]), digest(path)): json.dumps(record(path)["branch"]) for path in there}
+    return {
+        (int(path.name[11:19]), digest(path)): json.dumps(record(path)["branch"]) for path in there
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -94,17 +126,26 @@ def test_the_same_branching_command_goes_on_after_a_stop_and_nothing_is_lost(tmp
 def test_a_setting_changed_on_purpose_is_recorded_and_others_are_refused(tmp_path):
     training(tmp_path, steps=3)
     told = []
-    with pytest.raises(CheckpointError, match="learning_rate was 0.01, is 0.02; .*--learning_rate, to change it on purpose"):
+    with pytest.raises(
+        CheckpointError,
+        match="learning_rate was 0.01, is 0.02; .*--learning_rate, to change it on purpose",
+    ):
         training(tmp_path, rate=0.02, given=())
     assert training(tmp_path, told, rate=0.02)[0]
     assert "changed from step 3 on: learning_rate 0.01 -> 0.02" in told
-    assert record(checkpoints(tmp_path)[-1])["changes"] == [{"step": 3, "name": "learning_rate", "was": 0.01, "is": 0.02}]
+    assert record(checkpoints(tmp_path)[-1])["changes"] == [
+        {"step": 3, "name": "learning_rate", "was": 0.01, "is": 0.02}
+    ]
 
 
 def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_path):
-    with pytest.raises(TrainingProblem, match="step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"):
+    with pytest.raises(
+        TrainingProblem, match="step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"
+    ):
         training(tmp_path, bad=(5,))
-    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors" and steps_logged(tmp_path) == [1, 2, 3, 4]
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors" and steps_logged(
+        tmp_path
+    ) == [1, 2, 3, 4]
     done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
     assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
     assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
@@ -129,29 +170,45 @@ def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
     assert (best["score"], best["step"], best["measured"]["examples"]) == (0.40, 6, 50)
     assert (tmp_path / "set_aside-00000003-1" / "best.safetensors").read_bytes() == lucky
     assert [line for line in told if "best.safetensors" in line] == [
-        f"best.safetensors was scored in another way or is of other settings: it is set aside in {tmp_path / 'set_aside-00000003-1'} "
-        "and not compared"]
+        "best.safetensors was scored in another way or is of other settings: it is set aside in "
+        f"{tmp_path / 'set_aside-00000003-1'} and not compared"
+    ]
     training(tmp_path, told, steps=END, validate=Lucky([0.35], 50))
-    assert record(tmp_path / "best.safetensors")["score"] == 0.40 and told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
+    assert (
+        record(tmp_path / "best.safetensors")["score"] == 0.40
+        and told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
+    )
 
 
 def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(training_run, "draw_curve", lambda log, curve, name: drawn.append(log.read_text()))
+    monkeypatch.setattr(
+        training_run, "draw_curve", lambda log, curve, name: drawn.append(log.read_text())
+    )
     training(tmp_path, steps=6, validate_interval=3, validate=Lucky([0.1, 0.2], 5))
     assert drawn[-1] == (tmp_path / "log.csv").read_text()
-    assert [line.split(",")[0] for line in drawn[-1].splitlines()[1:] if not line.endswith(",")] == ["3", "6"]
+    assert [
+        line.split(",")[0] for line in drawn[-1].splitlines()[1:] if not line.endswith(",")
+    ] == ["3", "6"]
 
 
 def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
-    """An upgrade of jseg adds settings; trainings that are under way go on with the old behaviour, and with that alone."""
+    """An upgrade of jseg adds settings; trainings that are under way go on with the old behaviour,
+    and with that alone.
+    """
     training(tmp_path, steps=3)
-    assert training(tmp_path, steps=6, settings={"decay": "none", "drop": 0.2, "scales": (0.5, 2.0)}.items())[0]
+    assert training(
+        tmp_path, steps=6, settings={"decay": "none", "drop": 0.2, "scales": (0.5, 2.0)}.items()
+    )[0]
     with pytest.raises(CheckpointError, match="zero_init was zero, is unit; give the old ones"):
         training(tmp_path, settings={"zero_init": "unit"}.items())
     with pytest.raises(CheckpointError, match="invented was None, is 1"):
         training(tmp_path, settings={"invented": 1}.items())
-    assert training(tmp_path, steps=9, settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items())[0]
+    assert training(
+        tmp_path,
+        steps=9,
+        settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items(),
+    )[0]
     with pytest.raises(CheckpointError, match=r"classes was \[1, 2\], is \[0, 1\]"):
         training(tmp_path, settings={"classes": [0, 1], "class_set": "one"}.items())
     assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"}.items())[0]
@@ -160,21 +217,33 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
 def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
     """A merge, a converted file or another run's result under the name of the result."""
     arrays = {"weight": np.zeros((2, 5), np.float32)}
-    foreign = [dict(settings={"seed": 0}, step=3, merged_from=[]), dict(settings={"seed": 0}), dict(converted_from="x"),
-               dict(settings={"seed": 5, "learning_rate": 0.01}, step=3)]
+    foreign = [
+        dict(settings={"seed": 0}, step=3, merged_from=[]),
+        dict(settings={"seed": 0}),
+        dict(converted_from="x"),
+        dict(settings={"seed": 5, "learning_rate": 0.01}, step=3),
+    ]
     for number, extra in enumerate(foreign):
         folder, told = tmp_path / str(number), []
         training(folder, steps=3)
         save(folder / "model.safetensors", arrays, None, **extra)
         theirs = (folder / "model.safetensors").read_bytes()
         assert training(folder, told, steps=6)[0]
-        aside, = folder.glob("set_aside-*/model.safetensors")
-        assert aside.read_bytes() == theirs and not (load(folder / "model.safetensors")["weight"] == 0).all()
-        assert any("model.safetensors is no result of this training: it is set aside in" in line for line in told)
+        (aside,) = folder.glob("set_aside-*/model.safetensors")
+        assert (
+            aside.read_bytes() == theirs
+            and not (load(folder / "model.safetensors")["weight"] == 0).all()
+        )
+        assert any(
+            "model.safetensors is no result of this training: it is set aside in" in line
+            for line in told
+        )
     merged = tmp_path / "merged"
     merged.mkdir()
     save(merged / "model.safetensors", arrays, None, settings={"seed": 0}, merged_from=[])
-    with pytest.raises(OutputError, match="holds model.safetensors, which no training of model wrote there"):
+    with pytest.raises(
+        OutputError, match="holds model.safetensors, which no training of model wrote there"
+    ):
         training(merged)
 
 
@@ -192,7 +261,10 @@ def test_a_folder_of_pictures_or_inside_of_an_input_becomes_no_run(tmp_path):
     (data / "val" / "images").mkdir(parents=True)
     photos.mkdir()
     (photos / "cat.jpg").write_bytes(b"x")
-    with pytest.raises(OutputError, match="holds 1 pictures, such as cat.jpg, and no training; give another --output"):
+    with pytest.raises(
+        OutputError,
+        match="holds 1 pictures, such as cat.jpg, and no training; give another --output",
+    ):
         training(photos)
     with pytest.raises(OutputError, match="would take the place of the input --data"):
         records.check_places({"output": data / "val"}, {"data": data})
@@ -200,23 +272,38 @@ def test_a_folder_of_pictures_or_inside_of_an_input_becomes_no_run(tmp_path):
     (data / "runs" / "encoding" / "latents").mkdir(parents=True)
     (data / "runs" / "encoding" / ".jseg-lock").write_bytes(b"")
     for output in ("x", "encoding", "new"):
-        records.check_places({"output": data / "runs" / output, "cache": data / "runs" / output / "latents"}, {"data": data})
+        records.check_places(
+            {"output": data / "runs" / output, "cache": data / "runs" / output / "latents"},
+            {"data": data},
+        )
 
 
 def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
     training(tmp_path, steps=6)
     newest = tmp_path / "checkpoint-00000006.safetensors"
     newest.write_bytes(newest.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before it"):
+    with pytest.raises(
+        CheckpointError,
+        match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before it",
+    ):
         training(tmp_path)
     assert training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors")[0]
 
 
-@pytest.mark.parametrize("name, text", [("run.json", '{"command": "test"}'), ("run.json", '{"command": "segment"}'),
-                                        ("summary.json", '{"command": "score"}'), ("landscapes.json", '{"command": "landscapes"}')])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("run.json", '{"command": "test"}'),
+        ("run.json", '{"command": "segment"}'),
+        ("summary.json", '{"command": "score"}'),
+        ("landscapes.json", '{"command": "landscapes"}'),
+    ],
+)
 def test_the_folder_of_another_command_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(OutputError, match="this folder holds results of the .* command; give another --output"):
+    with pytest.raises(
+        OutputError, match="this folder holds results of the .* command; give another --output"
+    ):
         training(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -232,8 +319,15 @@ def test_a_training_s_folder_is_one_without_its_checkpoints_too(tmp_path):
 def test_what_goes_on_after_never_and_in_a_branch_is_said_as_it_is(tmp_path):
     told = []
     training(tmp_path, told, resume="never", stop=5)
-    assert told[-1] == "stopped after step 5, which is saved; the same command with --resume auto goes on from there"
-    with pytest.raises(TrainingProblem, match="give the same command with --resume auto and a lower --learning_rate, or --skip_bad"):
+    assert (
+        told[-1]
+        == "stopped after step 5, which is saved; the same command with --resume auto goes on "
+        "from there"
+    )
+    with pytest.raises(
+        TrainingProblem,
+        match="give the same command with --resume auto and a lower --learning_rate, or --skip_bad",
+    ):
         training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors", bad=(6,))
     assert checkpoints(tmp_path)[-1].name == "checkpoint-00000005.safetensors"
     assert training(tmp_path, rate=0.005)[0]
@@ -255,17 +349,31 @@ def test_a_shorter_run_than_is_done_says_so_and_leaves_the_result(tmp_path):
     training(tmp_path, steps=6)
     before, told = (tmp_path / "model.safetensors").read_bytes(), []
     assert training(tmp_path, told, steps=4)[0]
-    assert "6 steps are done, 4 were asked for: nothing to train; give --steps above 6 to go on" in told
+    assert (
+        "6 steps are done, 4 were asked for: nothing to train; give --steps above 6 to go on"
+        in told
+    )
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["log.csv", "curve.png", "model.safetensors", "best.safetensors", "checkpoint-00000003.safetensors",
-                                  "preview-00000003.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log.csv",
+        "curve.png",
+        "model.safetensors",
+        "best.safetensors",
+        "checkpoint-00000003.safetensors",
+        "preview-00000003.png",
+    ],
+)
 def test_files_of_another_origin_are_refused_and_nothing_is_written(tmp_path, name):
     (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(OutputError, match=name):
         training(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (
+        tmp_path / name
+    ).read_bytes() == b"mine"
 
 
 def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
@@ -273,9 +381,13 @@ def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
     pictures.mkdir(parents=True)
     (pictures / "a.jpg").write_bytes(b"x")
     for output in (tmp_path / "data", pictures, pictures / "run"):
-        with pytest.raises(OutputError, match="--output .* would take the place of the input --input_path"):
+        with pytest.raises(
+            OutputError, match="--output .* would take the place of the input --input_path"
+        ):
             records.check_places({"output": output}, {"input_path": tmp_path / "data"})
-    records.check_places({"output": tmp_path / "data" / "runs" / "x"}, {"input_path": tmp_path / "data"})
+    records.check_places(
+        {"output": tmp_path / "data" / "runs" / "x"}, {"input_path": tmp_path / "data"}
+    )
 
 
 def test_a_folder_in_use_is_refused_and_one_that_stays_empty_goes(tmp_path):
@@ -296,6 +408,7 @@ def killing(monkeypatch, rng):
             if left[0] <= 0:
                 raise Killed
             return work(*arguments, **named)
+
         return operation
 
     for name in ("replace", "fsync"):
@@ -331,7 +444,9 @@ def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(se
         for step, weights in known - now:
             newer = [other for other in line(folder) if other[0] > step]
             branches = {known_line.get((step, weights))} | {line(folder)[other] for other in newer}
-            assert options["keep"] and len(newer) >= options["keep"] and len(branches) == 1, f"step {step} was lost after {event}"
+            assert options["keep"] and len(newer) >= options["keep"] and len(branches) == 1, (
+                f"step {step} was lost after {event}"
+            )
         known, known_line = now, line(folder)
         newest = checkpoints(folder)[-1:] if folder.exists() else []
         rate = record(newest[0])["settings"]["learning_rate"] if newest else options["rate"]
@@ -344,6 +459,9 @@ def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(se
     changes = {change["step"]: change["is"] for change in record(last)["changes"]}
     first = next((change["was"] for change in record(last)["changes"]), rate)
     begun = tmp_path / "whole"
-    for stop, new in [*zip(sorted(changes), [first] + [changes[step] for step in sorted(changes)]), (END, rate)]:
+    for stop, new in [
+        *zip(sorted(changes), [first] + [changes[step] for step in sorted(changes)]),
+        (END, rate),
+    ]:
         training(begun, rate=new, steps=stop)
     assert digest(last) == digest(checkpoints(begun)[-1])

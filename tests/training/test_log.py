@@ -1,4 +1,7 @@
-"""The log against what was written to it, whatever ended the writing; the curves against closed forms and by their pixels."""
+"""The log against what was written to it, whatever ended the writing; the curves against closed
+forms and by their pixels.
+"""
+
 import contextlib
 import math
 import os
@@ -53,7 +56,12 @@ def test_a_column_that_begins_later_is_empty_before(log):
     log.append(3, CRITIC)
     log.append(4, {"mse": 7.0})
     read = log.read()
-    assert list(read) == ["step", "loss", "mse", "critic/loss"] and read["step"].tolist() == [1, 2, 3, 4]
+    assert list(read) == ["step", "loss", "mse", "critic/loss"] and read["step"].tolist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
     np.testing.assert_allclose(read["loss"], [1.0, 0.5, 0.5, math.nan])
     np.testing.assert_allclose(read["mse"], [0.5, 0.25, math.nan, 7.0])
     np.testing.assert_allclose(read["critic/loss"], [math.nan, math.nan, 0.25, math.nan])
@@ -106,11 +114,18 @@ def test_wherever_the_file_is_torn_the_whole_lines_stay_and_writing_goes_on(log)
         assert log.path.read_bytes() == content, cut
 
 
-@pytest.mark.parametrize("broken", ["\0\0\0\0", "3,0.5", "3,0.5,0.5,1", "3,0.5,o.5", "x,0.5,0.5", "-3,1,1", "", "3,\ufffd,1"])
+@pytest.mark.parametrize(
+    "broken",
+    ["\0\0\0\0", "3,0.5", "3,0.5,0.5,1", "3,0.5,o.5", "x,0.5,0.5", "-3,1,1", "", "3,\ufffd,1"],
+)
 def test_broken_lines_are_left_out(log, broken):
     log.path.write_text(f"step,loss,mse\n1,1,2\n{broken}\n2,3,4\n", encoding="utf-8")
     read = log.read()
-    assert (read["step"].tolist(), read["loss"].tolist(), read["mse"].tolist()) == ([1, 2], [1, 3], [2, 4])
+    assert (read["step"].tolist(), read["loss"].tolist(), read["mse"].tolist()) == (
+        [1, 2],
+        [1, 3],
+        [2, 4],
+    )
     log.append(5, {"loss": 9})
     assert log.path.read_text() == "step,loss,mse\n1,1,2\n2,3,4\n5,9,\n"
 
@@ -121,11 +136,21 @@ def test_a_log_that_a_table_program_saved_is_read(log):
     assert log.path.read_bytes() == b"step,loss\n1,2\n2,3\n"
 
 
-@pytest.mark.parametrize("content", ["epoch,loss\n1,2\n", "10,loss=0.4\n", "step,loss,loss\n1,2,3\n"])
+@pytest.mark.parametrize(
+    "content", ["epoch,loss\n1,2\n", "10,loss=0.4\n", "step,loss,loss\n1,2,3\n"]
+)
 def test_another_program_s_file_is_refused_and_kept(log, content):
     log.path.write_text(content)
-    for use in (log.read, log.rewind, lambda: log.append(1, CRITIC), lambda: draw_curve(log, log.path.with_suffix(".png"), "x")):
-        with pytest.raises(ValueError, match=r"^\S+log\.csv is no log of a training: .*expected step,loss,\.\.\.; move it away$"):
+    for use in (
+        log.read,
+        log.rewind,
+        lambda: log.append(1, CRITIC),
+        lambda: draw_curve(log, log.path.with_suffix(".png"), "x"),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r"^\S+log\.csv is no log of a training: .*expected step,loss,\.\.\.; move it away$",
+        ):
             use()
     assert log.path.read_text() == content and len(list(log.path.parent.iterdir())) == 1
 
@@ -160,12 +185,16 @@ while True:
 
 
 def test_a_killed_process_leaves_all_its_rows(log, tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(log.path)], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(log.path)], cwd=ROOT, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"writing\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     read = log.read()
-    assert len(read["step"]) >= 60 and read["step"].tolist() == list(range(1, len(read["step"]) + 1))
+    assert len(read["step"]) >= 60 and read["step"].tolist() == list(
+        range(1, len(read["step"]) + 1)
+    )
     np.testing.assert_array_equal(read["loss"], read["step"] / 8)
     assert read["number1"][49] == 1.0
 
@@ -186,7 +215,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_log_as_it_was(log):
     before = log.path.read_bytes()
     for room, values in ((3, {"loss": 1.0, "mse": 2.0}), (0, {"loss": 1.0}), (3, CRITIC)):
         with files_up_to(len(before) + room):
-            with pytest.raises(OSError, match=r"^cannot write \S+log\.csv \((No space left on device|File too large)\)$"):
+            with pytest.raises(
+                OSError,
+                match=r"^cannot write \S+log\.csv \((No space left on device|File too large)\)$",
+            ):
                 log.append(4, values)
         assert log.path.read_bytes() == before and len(list(log.path.parent.iterdir())) == 1
     fill(log, 1, first=4)
@@ -204,8 +236,14 @@ def test_the_running_mean_is_the_mean_of_what_is_there():
         mean = running_mean(values, half)
         for place in range(40):
             reach = min(half, max(place, half // 4))
-            assert mean[place] == pytest.approx(values[max(0, place - reach):place + reach + 1].mean()), (half, place)
-    np.testing.assert_allclose(running_mean(np.arange(50.0), 4)[5:46], np.arange(5, 46), err_msg="a straight line stays where it is")
+            assert mean[place] == pytest.approx(
+                values[max(0, place - reach) : place + reach + 1].mean()
+            ), (half, place)
+    np.testing.assert_allclose(
+        running_mean(np.arange(50.0), 4)[5:46],
+        np.arange(5, 46),
+        err_msg="a straight line stays where it is",
+    )
     spiked = running_mean(np.array([1e30] + [1.0] * 99), 10)
     np.testing.assert_array_equal(spiked[11:], 1.0)
 
@@ -216,9 +254,17 @@ def test_a_long_log_is_drawn_with_few_points_and_its_level_kept():
     values = np.where(steps % 2, 1.0, 3.0)
     values[::10] = math.nan
     curve = journal._curve("loss", steps, values)
-    assert 0.5 * DRAWN_POINTS < len(curve.steps) == len(curve.values) == len(curve.smooth) <= DRAWN_POINTS
+    assert (
+        0.5 * DRAWN_POINTS
+        < len(curve.steps)
+        == len(curve.values)
+        == len(curve.smooth)
+        <= DRAWN_POINTS
+    )
     assert 0 < curve.steps[0] < 200 and 99_800 < curve.steps[-1] <= 100_000 and curve.interval == 90
-    np.testing.assert_allclose(curve.smooth[curve.span:-curve.span], np.nanmean(values), rtol=0.01)
+    np.testing.assert_allclose(
+        curve.smooth[curve.span : -curve.span], np.nanmean(values), rtol=0.01
+    )
 
 
 def test_a_missing_matplotlib_is_told_from_an_empty_log_and_leaves_no_picture(log, monkeypatch):
@@ -244,8 +290,8 @@ def picture(log, title="unet"):
 
 
 def ink(pixels, colour):
-    wanted = [int(colour[place:place + 2], 16) for place in (1, 3, 5)]
-    return (np.abs(pixels - wanted).max(axis=-1) < 6)
+    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    return np.abs(pixels - wanted).max(axis=-1) < 6
 
 
 def test_the_curve_falls_in_the_picture_as_in_the_log(log):
@@ -254,7 +300,9 @@ def test_the_curve_falls_in_the_picture_as_in_the_log(log):
     for step in range(1, 301):
         log.append(step, {"loss": 10.0 - step / 50 + 0.05 * noise[step - 1]})
     pixels = picture(log)
-    rows, columns = np.nonzero(ink(pixels, journal.FIRM)[pixels.shape[0] // 3:])                  # below the legend
+    rows, columns = np.nonzero(
+        ink(pixels, journal.FIRM)[pixels.shape[0] // 3 :]
+    )  # below the legend
     left, right = columns < np.quantile(columns, 0.2), columns > np.quantile(columns, 0.8)
     assert rows[left].max() < rows[right].min() and np.ptp(columns) > pixels.shape[1] / 3
     assert ink(pixels, journal.FAINT).sum() > 100
@@ -263,8 +311,18 @@ def test_the_curve_falls_in_the_picture_as_in_the_log(log):
 def test_what_falls_by_much_and_stays_positive_has_a_logarithmic_axis(log):
     figure = pytest.importorskip("matplotlib.figure")
     for step in range(1, 101):
-        log.append(step, {"falls": 100.0 / step, "rises": 1.0 * step, "crosses": 50.0 - step, "hovers": 2.0 + step % 2})
-    curves = [journal._curve(name, log.read()["step"], log.read()[name]) for name in list(log.read())[1:]]
+        log.append(
+            step,
+            {
+                "falls": 100.0 / step,
+                "rises": 1.0 * step,
+                "crosses": 50.0 - step,
+                "hovers": 2.0 + step % 2,
+            },
+        )
+    curves = [
+        journal._curve(name, log.read()["step"], log.read()[name]) for name in list(log.read())[1:]
+    ]
     panels = journal._figure(figure.Figure, curves, "x").axes
     assert [panel.get_yscale() for panel in panels] == ["log", "linear", "linear", "linear"]
 
@@ -278,7 +336,9 @@ def test_odd_logs_are_drawn_without_warnings(log):
             warnings.simplefilter("error")
             pixels = picture(log, "50 $ and \u56fe_$")
         assert ink(pixels, journal.FIRM).any(), step
-    assert pixels.shape[1] > 2 * pixels.shape[0], "three panels side by side: the column without a number has none"
+    assert pixels.shape[1] > 2 * pixels.shape[0], (
+        "three panels side by side: the column without a number has none"
+    )
 
 
 def test_a_user_s_settings_do_not_reach_the_picture_nor_ours_the_user(log):

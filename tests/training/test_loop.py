@@ -1,4 +1,5 @@
 """The loop on a small network whose gradient NumPy knows: least squares y = x w."""
+
 import numpy as np
 import pytest
 from support.least_squares import INPUTS, TARGETS, part
@@ -12,7 +13,11 @@ def batches(batch_size, micro_batch):
     def of(step):
         chosen = positions(len(INPUTS), batch_size, step, seed=2)
         for start, stop in micro_batches(batch_size, micro_batch):
-            yield {"x": INPUTS[chosen[start:stop]], "y": TARGETS[chosen[start:stop]]}, (stop - start) / batch_size
+            yield (
+                {"x": INPUTS[chosen[start:stop]], "y": TARGETS[chosen[start:stop]]},
+                (stop - start) / batch_size,
+            )
+
     return of
 
 
@@ -23,8 +28,10 @@ def test_the_gradient_is_the_whole_batch_s_for_any_micro_batch():
         trained = part()
         error = x @ trained.module.weight.numpy().T.astype(np.float64) - y
         gradients, losses = accumulate(trained, batches(10, micro_batch)(0))
-        np.testing.assert_allclose(gradients[0].numpy(), 2 * error.T @ x / error.size, rtol=1e-5, atol=1e-7)
-        assert losses["loss"] == pytest.approx((error ** 2).mean(), rel=1e-5)
+        np.testing.assert_allclose(
+            gradients[0].numpy(), 2 * error.T @ x / error.size, rtol=1e-5, atol=1e-7
+        )
+        assert losses["loss"] == pytest.approx((error**2).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("micro_batch", [4, 3, 1])
@@ -33,7 +40,9 @@ def test_accumulated_updates_are_those_of_the_whole_batch_bias_correction_includ
     list(train([whole], batches(6, 6), 8))
     list(train([cut], batches(6, micro_batch), 8))
     assert cut.optimizer.steps == 8
-    np.testing.assert_allclose(cut.module.weight.numpy(), whole.module.weight.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        cut.module.weight.numpy(), whole.module.weight.numpy(), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_jittor_s_own_optimizer_counts_micro_batches_which_is_why_ours_is():
@@ -45,6 +54,7 @@ def test_jittor_s_own_optimizer_counts_micro_batches_which_is_why_ours_is():
             optimizer.backward((module(jt.array(INPUTS)) ** 2).mean() / micro_batches)
         optimizer.step()
         return module.weight.numpy()
+
     assert np.abs(trained(4) - trained(1)).max() > 1e-3
 
 
@@ -83,7 +93,12 @@ def test_a_second_part_starts_when_it_should_and_has_its_own_names():
     for update in train([first, second], batches(6, 6), 3):
         updates.append(update)
         assert np.array_equal(before, second.module.weight.numpy()) == (update.step <= 2)
-    assert set(updates[1].losses) == {"loss", "size"} and set(updates[2].losses) == {"loss", "size", "critic/loss", "critic/size"}
+    assert set(updates[1].losses) == {"loss", "size"} and set(updates[2].losses) == {
+        "loss",
+        "size",
+        "critic/loss",
+        "critic/size",
+    }
 
 
 def test_a_rate_may_follow_the_step():

@@ -7,7 +7,7 @@ from jseg.training.loop import Part
 from jseg.training.memory import check_batch, free_bytes, resident_bytes
 from jseg.training.optimizer import AdamW
 
-EACH = 64 << 20                            # bytes that one example takes in `part`
+EACH = 64 << 20  # bytes that one example takes in `part`
 
 
 def part():

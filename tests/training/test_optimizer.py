@@ -23,7 +23,7 @@ def adamw(p, gradients, rate, decay, beta_1=0.9, beta_2=0.999, eps=1e-8):
         g = g.astype(np.float64)
         p = p * (1 - rate * decay)
         m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g * g
-        p = p - rate * (m / (1 - beta_1 ** step)) / (np.sqrt(v / (1 - beta_2 ** step)) + eps)
+        p = p - rate * (m / (1 - beta_1**step)) / (np.sqrt(v / (1 - beta_2**step)) + eps)
     return p
 
 
@@ -64,7 +64,9 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_been():
     for gradient in gradients[:2]:
         interrupted.step(gradient)
     resumed = AdamW(as_vars({name: p.numpy() for name, p in half.items()}), 0.01)
-    resumed.restore({name: value.numpy() for name, value in interrupted.state().items()}, interrupted.steps)
+    resumed.restore(
+        {name: value.numpy() for name, value in interrupted.state().items()}, interrupted.steps
+    )
     for gradient in gradients[2:]:
         resumed.step(gradient)
     for name in SHAPES:
@@ -72,17 +74,31 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_been():
 
 
 def test_rates_rise_and_fall_by_the_step_alone():
-    assert [rates(0.5)(step) for step in (0, 7, 10 ** 6)] == [0.5] * 3
-    np.testing.assert_allclose([rates(0.5, 4)(step) for step in range(6)], [0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose([rates(0.5, 0, 4)(step) for step in range(6)], [0.5, 0.375, 0.25, 0.125, 0, 0])
-    np.testing.assert_allclose([rates(0.5, 2, 4)(step) for step in range(4)], [0.25, 0.375, 0.25, 0.125])
+    assert [rates(0.5)(step) for step in (0, 7, 10**6)] == [0.5] * 3
+    np.testing.assert_allclose(
+        [rates(0.5, 4)(step) for step in range(6)], [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    )
+    np.testing.assert_allclose(
+        [rates(0.5, 0, 4)(step) for step in range(6)], [0.5, 0.375, 0.25, 0.125, 0, 0]
+    )
+    np.testing.assert_allclose(
+        [rates(0.5, 2, 4)(step) for step in range(4)], [0.25, 0.375, 0.25, 0.125]
+    )
 
 
 def test_another_network_s_state_is_refused():
     optimizer = AdamW(as_vars(values(0)), 0.01)
     with pytest.raises(ValueError, match="does not fit this network: 2 names or shapes differ"):
-        optimizer.restore({"first.weight": np.zeros((3, 4)), "first.bias": np.zeros(5), "second.weight": np.zeros((3, 4)),
-                           "second.other": np.zeros(4), "second.bias": np.zeros(4)}, 3)
+        optimizer.restore(
+            {
+                "first.weight": np.zeros((3, 4)),
+                "first.bias": np.zeros(5),
+                "second.weight": np.zeros((3, 4)),
+                "second.other": np.zeros(4),
+                "second.bias": np.zeros(4),
+            },
+            3,
+        )
 
 
 def test_the_average_is_its_formula_and_lets_the_parameters_be():
@@ -96,7 +112,9 @@ def test_the_average_is_its_formula_and_lets_the_parameters_be():
         average.update()
     with average.in_place():
         for name in SHAPES:
-            np.testing.assert_allclose(parameters[name].numpy(), expected[name], rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(
+                parameters[name].numpy(), expected[name], rtol=1e-6, atol=1e-7
+            )
     for name in SHAPES:
         assert np.array_equal(parameters[name].numpy(), values(3)[name])
 
@@ -124,4 +142,5 @@ def test_buffers_are_not_trained():
     class Network(jt.nn.Module):
         def __init__(self):
             self.weight, self.buffer = jt.ones(2), jt.ones(2).stop_grad()
+
     assert list(trainable(Network())) == ["weight"]

@@ -1,4 +1,5 @@
 """AdamW and the moving average against PyTorch's."""
+
 import numpy as np
 import pytest
 from support.peers import apart, peer
@@ -33,9 +34,20 @@ def test_a_long_average_at_a_high_rate_is_torch_s_to_the_bit():
     np.testing.assert_array_equal(average.values["p"].numpy(), TORCH["long_average"])
 
 
-@pytest.mark.parametrize("name, value", [("learning_rate", float("nan")), ("learning_rate", float("inf")), ("learning_rate", -1e-3),
-                                         ("weight_decay", float("nan")), ("weight_decay", float("inf")), ("weight_decay", -0.1)])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", -1e-3),
+        ("weight_decay", float("nan")),
+        ("weight_decay", float("inf")),
+        ("weight_decay", -0.1),
+    ],
+)
 def test_a_rate_or_decay_that_spoils_every_weight_is_refused(name, value):
     options = {"learning_rate": 1e-3, name: value}
-    with pytest.raises(ValueError, match=f"AdamW: {name} is {value}; expected a finite number, 0 or more"):
+    with pytest.raises(
+        ValueError, match=f"AdamW: {name} is {value}; expected a finite number, 0 or more"
+    ):
         AdamW({}, **options)

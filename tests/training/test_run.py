@@ -15,7 +15,10 @@ from jseg.training import run as training_run
 from jseg.training import state
 from jseg.training.run import checkpoints
 
-PROGRAM = "import sys; sys.path[:0] = [{!r}, {!r}]; from support.small_training import main; main(sys.argv[1], int(sys.argv[2]))"
+PROGRAM = (
+    "import sys; sys.path[:0] = [{!r}, {!r}]; from support.small_training import main; "
+    "main(sys.argv[1], int(sys.argv[2]))"
+)
 
 
 def train(folder, steps, resume="auto", told=None, **changed):
@@ -27,8 +30,11 @@ def train(folder, steps, resume="auto", told=None, **changed):
 def everything(path):
     """All arrays of a checkpoint: parameters, average, both moments."""
     extra = load_extra(path)
-    return {**load(path, weights="model"), **{f"ema/{k}": v for k, v in extra["ema"].items()},
-            **{f"optimizer/{k}": v for k, v in extra["optimizer"].items()}}
+    return {
+        **load(path, weights="model"),
+        **{f"ema/{k}": v for k, v in extra["ema"].items()},
+        **{f"optimizer/{k}": v for k, v in extra["optimizer"].items()},
+    }
 
 
 def assert_equal_files(one, two):
@@ -51,13 +57,18 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_leaves_what_it_promises(whole):
-    assert [path.name for path in checkpoints(whole)] == [f"checkpoint-0000000{step}.safetensors" for step in (3, 6, 8)]
+    assert [path.name for path in checkpoints(whole)] == [
+        f"checkpoint-0000000{step}.safetensors" for step in (3, 6, 8)
+    ]
     assert [row["step"] for row in logged(whole)] == [str(step) for step in range(1, 9)]
     assert not list(whole.glob(".jseg-*"))
     last = whole / "checkpoint-00000008.safetensors"
     average, result = load(last), load(whole / "unet.safetensors")
     assert all(np.array_equal(average[name], result[name]) for name in average)
-    assert load_config(last) == load_config(whole / "unet.safetensors") and load_extra(last)["settings"]["learning_rate"] == 1e-3
+    assert (
+        load_config(last) == load_config(whole / "unet.safetensors")
+        and load_extra(last)["settings"]["learning_rate"] == 1e-3
+    )
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(whole, tmp_path):
@@ -65,25 +76,39 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(whole, tmp_path):
     train(tmp_path, 4)
     train(tmp_path, 8, told=told)
     assert told[0].startswith("going on from") and "checkpoint-00000004" in told[0]
-    assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
-    assert [{**row, "seconds": ""} for row in logged(tmp_path)] == [{**row, "seconds": ""} for row in logged(whole)]
+    assert_equal_files(
+        whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors"
+    )
+    assert [{**row, "seconds": ""} for row in logged(tmp_path)] == [
+        {**row, "seconds": ""} for row in logged(whole)
+    ]
 
 
 def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not(whole, tmp_path):
     program = PROGRAM.format(str(ROOT), str(ROOT / "tests"))
-    for steps in range(3):                                   # killed three times, each time a little later
-        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), "8"], cwd=ROOT, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
+    for steps in range(3):  # killed three times, each time a little later
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), "8"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         until = time.monotonic() + 120
         while time.monotonic() < until and process.poll() is None:
-            rows = (tmp_path / "log.csv").read_text().count("\n") if (tmp_path / "log.csv").exists() else 0
+            rows = (
+                (tmp_path / "log.csv").read_text().count("\n")
+                if (tmp_path / "log.csv").exists()
+                else 0
+            )
             if rows > 2 + 2 * steps:
                 break
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
     train(tmp_path, 8)
-    assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
+    assert_equal_files(
+        whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors"
+    )
     assert [row["step"] for row in logged(tmp_path)] == [str(step) for step in range(1, 9)]
 
 
@@ -91,10 +116,15 @@ def test_dropout_too_is_resumed_bit_by_bit(tmp_path):
     train(tmp_path / "whole", 4, dropout=0.3)
     train(tmp_path / "cut", 2, dropout=0.3)
     train(tmp_path / "cut", 4, dropout=0.3)
-    assert_equal_files(tmp_path / "whole" / "checkpoint-00000004.safetensors", tmp_path / "cut" / "checkpoint-00000004.safetensors")
+    assert_equal_files(
+        tmp_path / "whole" / "checkpoint-00000004.safetensors",
+        tmp_path / "cut" / "checkpoint-00000004.safetensors",
+    )
     train(tmp_path / "without", 4)
-    assert not np.array_equal(load(tmp_path / "whole" / "unet.safetensors")["out.2.weight"],
-                              load(tmp_path / "without" / "unet.safetensors")["out.2.weight"])
+    assert not np.array_equal(
+        load(tmp_path / "whole" / "unet.safetensors")["out.2.weight"],
+        load(tmp_path / "without" / "unet.safetensors")["out.2.weight"],
+    )
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -109,9 +139,13 @@ def test_a_signal_saves_the_step_in_hand_and_the_same_command_goes_on(number, wh
         return batches(step)
 
     assert run.follow(interrupted, run.resume()) is False
-    assert [path.name for path in checkpoints(tmp_path)][-1] == "checkpoint-00000005.safetensors" and "stopped after step 5" in told[-1]
+    assert [path.name for path in checkpoints(tmp_path)][
+        -1
+    ] == "checkpoint-00000005.safetensors" and "stopped after step 5" in told[-1]
     assert train(tmp_path, 8)[0]
-    assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
+    assert_equal_files(
+        whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors"
+    )
 
 
 def test_old_checkpoints_go_and_all_stay_on_request(tmp_path):
@@ -129,7 +163,9 @@ def test_a_finished_run_trains_nothing_more(whole):
 
 
 def test_never_refuses_a_folder_with_checkpoints(whole):
-    with pytest.raises(CheckpointError, match="--resume is never; give another --output, or --resume auto"):
+    with pytest.raises(
+        CheckpointError, match="--resume is never; give another --output, or --resume auto"
+    ):
         train(whole, 9, resume="never")
 
 
@@ -187,7 +223,9 @@ def test_previews_see_the_average_and_leave_the_parameters(whole, tmp_path):
     run.follow(batches, run.resume(), preview)
     assert [name for name, _ in seen] == ["preview-00000004.png", "preview-00000008.png"]
     np.testing.assert_array_equal(seen[-1][1], load(whole / "unet.safetensors")["out.2.bias"])
-    assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
+    assert_equal_files(
+        whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors"
+    )
 
 
 class Scores:
@@ -202,9 +240,13 @@ class Scores:
 
 
 def validated(folder, steps, scores, told=None, batches=None, **plan):
-    run, own = run_in(folder, steps, tell=[].append if told is None else told.append, validate_interval=2, **plan)
+    run, own = run_in(
+        folder, steps, tell=[].append if told is None else told.append, validate_interval=2, **plan
+    )
     validate = Scores(run, scores)
-    done = run.follow(own if batches is None else lambda step: batches(own, step), run.resume(), validate=validate)
+    done = run.follow(
+        own if batches is None else lambda step: batches(own, step), run.resume(), validate=validate
+    )
     return validate, done
 
 
@@ -217,11 +259,20 @@ def test_the_best_validation_s_average_is_kept(whole, tmp_path):
     np.testing.assert_array_equal(best["out.2.bias"], validate.seen[1])
     np.testing.assert_array_equal(validate.seen[3], load(whole / "unet.safetensors")["out.2.bias"])
     assert load_config(tmp_path / "best.safetensors") == load_config(whole / "unet.safetensors")
-    assert [line for line in told if "miou" in line][1:3] == ["step 4: miou 0.7000, accuracy 0.5000; the best so far",
-                                                             "step 6: miou 0.6000, accuracy 0.5000; best 0.7000 at step 4"]
+    assert [line for line in told if "miou" in line][1:3] == [
+        "step 4: miou 0.7000, accuracy 0.5000; the best so far",
+        "step 6: miou 0.6000, accuracy 0.5000; best 0.7000 at step 4",
+    ]
     rows = [row for row in logged(tmp_path) if row["validation/miou"]]
-    assert [(row["step"], row["validation/miou"]) for row in rows] == [("2", "0.2"), ("4", "0.7"), ("6", "0.6"), ("8", "0.7")]
-    assert_equal_files(whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors")
+    assert [(row["step"], row["validation/miou"]) for row in rows] == [
+        ("2", "0.2"),
+        ("4", "0.7"),
+        ("6", "0.6"),
+        ("8", "0.7"),
+    ]
+    assert_equal_files(
+        whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors"
+    )
 
 
 def test_a_validation_that_was_missed_is_made_up_for_and_none_is_repeated(tmp_path):
@@ -232,13 +283,20 @@ def test_a_validation_that_was_missed_is_made_up_for_and_none_is_repeated(tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         validated(tmp_path, 8, [0.3, 0.4], batches=killed, save_interval=2)
-    assert len(validated(tmp_path, 8, [0.35, 0.1], save_interval=2)[0].seen) == 2         # of steps 6 and 8
+    assert (
+        len(validated(tmp_path, 8, [0.35, 0.1], save_interval=2)[0].seen) == 2
+    )  # of steps 6 and 8
     assert load_extra(tmp_path / "best.safetensors")["step"] == 4
     assert validated(tmp_path, 8, [])[0].seen == []
-    train(tmp_path / "other", 4, save_interval=2)                                         # as one killed before its validation
+    train(tmp_path / "other", 4, save_interval=2)  # as one killed before its validation
     validate, _ = validated(tmp_path / "other", 6, [0.5, 0.6], save_interval=2)
-    assert len(validate.seen) == 2 and load_extra(tmp_path / "other" / "best.safetensors")["step"] == 6
-    assert [row["step"] for row in logged(tmp_path / "other") if row["validation/miou"]] == ["4", "6"]
+    assert (
+        len(validate.seen) == 2 and load_extra(tmp_path / "other" / "best.safetensors")["step"] == 6
+    )
+    assert [row["step"] for row in logged(tmp_path / "other") if row["validation/miou"]] == [
+        "4",
+        "6",
+    ]
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -249,7 +307,11 @@ def test_a_signal_cuts_a_validation_short_and_it_is_made_after_resuming(tmp_path
         return own(step)
 
     validate, done = validated(tmp_path, 4, [0.1], batches=interrupted)
-    assert not done and validate.seen == [] and checkpoints(tmp_path)[-1].name == "checkpoint-00000002.safetensors"
+    assert (
+        not done
+        and validate.seen == []
+        and checkpoints(tmp_path)[-1].name == "checkpoint-00000002.safetensors"
+    )
     validate, done = validated(tmp_path, 4, [0.1, 0.2])
     assert done and len(validate.seen) == 2
 

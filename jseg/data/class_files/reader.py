@@ -1,10 +1,10 @@
 """Files of class names, colours and ids in the forms that people have, read as rows.
 
 Text: `name R G B`, `id name`, `name id`, `R G B name`, the same with commas, semicolons or tabs,
-with or without a heading; a fourth level that is opaque; `name:R,G,B::` (CVAT's labelmap.txt),
-`0: name`, `0) name`, `0=name`, `name: 0`, `- name`; `#rrggbb`, `#rgb`, `0xrrggbb`, `(R, G, B)` as
-colours; GIMP palettes; labelme's labels.txt. JSON, Python's and YAML's lists: `jseg.data.class_files.nested`.
-Every line that is none of these is refused by its number.
+with or without a heading; a fourth level that is opaque; `name:R,G,B::` (CVAT's labelmap.txt), `0:
+name`, `0) name`, `0=name`, `name: 0`, `- name`; `#rrggbb`, `#rgb`, `0xrrggbb`, `(R, G, B)` as
+colours; GIMP palettes; labelme's labels.txt. JSON, Python's and YAML's lists:
+`jseg.data.class_files.nested`. Every line that is none of these is refused by its number.
 """
 
 from __future__ import annotations
@@ -135,9 +135,8 @@ def _text_rows(path: Path, text: str) -> Found:
     rows = [_row(path, place, line, shared, fourth) for place, line in lines]
     if rows and all(row.id is None and NUMBER_IN_NAME.match(row.name) for row in rows):
         raise ValueError(
-            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; if these are "
-            f"ids, write them as in `0: sky`; "
-            f"{FORMS}"
+            f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; if "
+            f"these are ids, write them as in `0: sky`; {FORMS}"
         )
     return Found(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))
 

@@ -1,4 +1,7 @@
-"""One group of checks in a process of its own: python -m jseg.parity.gpu.child GROUP DEVICE SIZE FOLDER SKIP."""
+"""One group of checks in a process of its own: python -m jseg.parity.gpu.child GROUP DEVICE SIZE
+FOLDER SKIP.
+"""
+
 from __future__ import annotations
 
 import sys
@@ -15,7 +18,11 @@ def bring_up(target: str) -> Iterator[Case]:
         chosen = device(target)
         versions = {"jittor": jt.__version__, "device": chosen}
         if chosen == "cuda":
-            versions.update(cuda=cuda().reason, archs=str(jt.flags.cuda_archs), cudnn=str(getattr(jt, "cudnn", None) is not None))
+            versions.update(
+                cuda=cuda().reason,
+                archs=str(jt.flags.cuda_archs),
+                cudnn=str(getattr(jt, "cudnn", None) is not None),
+            )
         return versions
 
     yield Case("jittor computes", facts)
@@ -27,8 +34,14 @@ def cases(group: str, target: str, size: str, folder: str) -> Iterator[Case]:
         return cost.speed_cases(target, size, precision, folder)
     if kind == "release":
         return cost.release_cases(target, size)
-    return {"bring-up": bring_up, "layers": parity.layer_cases, "kernels": parity.kernel_cases, "networks": parity.network_cases,
-            "losses": parity.loss_cases, "kernel-times": cost.kernel_time_cases}[kind](target)
+    return {
+        "bring-up": bring_up,
+        "layers": parity.layer_cases,
+        "kernels": parity.kernel_cases,
+        "networks": parity.network_cases,
+        "losses": parity.loss_cases,
+        "kernel-times": cost.kernel_time_cases,
+    }[kind](target)
 
 
 def main(argv: List[str]) -> None:

@@ -1,8 +1,11 @@
-"""Cases that measure: release-size networks against the CPU, and times, errors and peak memory in every precision.
+"""Cases that measure: release-size networks against the CPU, and times, errors and peak memory in
+every precision.
 
-The best of the repetitions counts, the first (which compiles) does not. Peak memory on CUDA is what the process holds at the end: Jittor's
-pool keeps its largest. Errors are differences to float32's results, which the first of these processes leaves in a file.
+The best of the repetitions counts, the first (which compiles) does not. Peak memory on CUDA is what
+the process holds at the end: Jittor's pool keeps its largest. Errors are differences to float32's
+results, which the first of these processes leaves in a file.
 """
+
 from __future__ import annotations
 
 import os
@@ -34,7 +37,9 @@ BOUNDS = {"float32": 2e-4, "tf32": 5e-3, "float16": 3e-2, "bfloat16": 2e-1}
 
 
 def cast(module, kind: str):
-    """Every floating array of a module in that type, its constants too; what is computed from them then is, norms and softmax excepted."""
+    """Every floating array of a module in that type, its constants too; what is computed from them
+    then is, norms and softmax excepted.
+    """
     seen, waiting = set(), [module]
     while waiting:
         one = waiting.pop()
@@ -68,6 +73,7 @@ def kernel_time_cases(target: str) -> Iterator[Case]:
     """Each operator of ours against what the networks do without it, result and gradients."""
     device(target)
     for name, told, function, arrays, wanted in kernel_functions():
+
         def compare(name=name, function=function, arrays=arrays, wanted=wanted):
             variables, found = [jt.array(array) for array in arrays], {}
             factor = jt.array(random(*function(*variables).shape, seed=9)).stop_grad()
@@ -82,15 +88,22 @@ def kernel_time_cases(target: str) -> Iterator[Case]:
                 for on in (True, False):
                     with compiled(name, on):
                         found[what, on] = seconds(lambda: once(gradients), 10)
-            return {"seconds": found["forward", True], "ratio": found["forward", False] / found["forward", True],
-                    "ratio with gradients": found["gradients", False] / found["gradients", True]}
+            return {
+                "seconds": found["forward", True],
+                "ratio": found["forward", False] / found["forward", True],
+                "ratio with gradients": found["gradients", False] / found["gradients", True],
+            }
 
         yield Case(told, compare)
 
 
 def release_cases(target: str, size: str) -> Iterator[Case]:
     """Networks at release size: the CPU's results against the device's."""
-    config, codec, field = UNETS[size], AUTOENCODERS[size], NETWORKS["pixnerd-L/16" if size == "release" else "small"]
+    config, codec, field = (
+        UNETS[size],
+        AUTOENCODERS[size],
+        NETWORKS["pixnerd-L/16" if size == "release" else "small"],
+    )
     held = {}
 
     def module(name, make):
@@ -102,9 +115,16 @@ def release_cases(target: str, size: str) -> Iterator[Case]:
 
     def step():
         unet = module("unet", lambda: UNet(config))
-        labels = np.random.default_rng(0).integers(0, config.classes, (1, config.height, config.width))
+        labels = np.random.default_rng(0).integers(
+            0, config.classes, (1, config.height, config.width)
+        )
         predictor = guided(unet, one_hot(labels, config.classes), SCALE)
-        return [predictor(jt.array(random(1, 3, config.height, config.width)), jt.array(np.array([600], np.int32)))], []
+        return [
+            predictor(
+                jt.array(random(1, 3, config.height, config.width)),
+                jt.array(np.array([600], np.int32)),
+            )
+        ], []
 
     def decoded():
         network = module("codec", lambda: Autoencoder(codec))
@@ -114,23 +134,37 @@ def release_cases(target: str, size: str) -> Iterator[Case]:
     def flow():
         network = module("field", lambda: PixNerd(field))
         with jt.no_grad():
-            return [network(jt.array(random(1, 3, field.height, field.width)), jt.array(np.array([.3], np.float32)))], []
+            return [
+                network(
+                    jt.array(random(1, 3, field.height, field.width)),
+                    jt.array(np.array([0.3], np.float32)),
+                )
+            ], []
 
     yield compared(f"guided step, {size}", target, step, 1e-3)
     yield compared(f"decode, {size}", target, decoded, 1e-3)
-    yield compared(f"velocity, {'pixnerd-L/16' if size == 'release' else 'small'}", target, flow, 1e-3)
+    yield compared(
+        f"velocity, {'pixnerd-L/16' if size == 'release' else 'small'}", target, flow, 1e-3
+    )
 
 
 def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator[Case]:
-    """Times of one precision: "float32", "tf32", "float16" or "bfloat16"; the last two have no training and no decoding."""
+    """Times of one precision: "float32", "tf32", "float16" or "bfloat16"; the last two have no
+    training and no decoding.
+    """
     device(target)
-    jt.flags.use_tensorcore = 1 if precision == "tf32" else 0           # float16 and bfloat16 are summed in float32 at 0, at 1 they are not
+    jt.flags.use_tensorcore = (
+        1 if precision == "tf32" else 0
+    )  # float16 and bfloat16 are summed in float32 at 0, at 1 they are not
     config, kind = UNETS[size], precision if precision.endswith("16") else "float32"
     latent, t = random(1, 3, config.height, config.width), jt.array(np.array([600], np.int32))
     labels = np.random.default_rng(0).integers(0, config.classes, (1, config.height, config.width))
 
     def told(name: str, best: float, result) -> Dict[str, object]:
-        found, path = {"seconds": best, "gigabytes": peak_gigabytes()}, os.path.join(folder, name + ".npy")
+        found, path = (
+            {"seconds": best, "gigabytes": peak_gigabytes()},
+            os.path.join(folder, name + ".npy"),
+        )
         if precision == "float32":
             np.save(path, result)
         elif os.path.exists(path):
@@ -141,7 +175,7 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
         network = cast(filled(UNet(config)), kind) if kind != "float32" else filled(UNet(config))
         network.eval()
         condition = network.condition
-        network.condition = lambda y: condition(y.cast(kind))           # the guidance's null map is float32
+        network.condition = lambda y: condition(y.cast(kind))  # the guidance's null map is float32
         inner = guided(network, one_hot(labels, config.classes), SCALE)
         return lambda x, t: inner(x.cast(kind), t).float32()
 
@@ -175,15 +209,40 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
 
     bound = BOUNDS[precision] if precision != "float32" else None
     yield Case(f"guided step, {size}", _bounded(step, bound), bound)
-    yield Case(f"stage of {STAGE_STEPS} steps, {size}", _bounded(stage, 10 * bound if bound else None), 10 * bound if bound else None)
+    yield Case(
+        f"stage of {STAGE_STEPS} steps, {size}",
+        _bounded(stage, 10 * bound if bound else None),
+        10 * bound if bound else None,
+    )
     if kind == "float32":
         yield Case(f"decode, {size}", _bounded(decode, bound), bound)
-        batch = {"z": latent, "t": np.array([500]), "labels": labels, "noise": random(*latent.shape, seed=1), "seed": 0, "step": 0,
-                 "start": 0}
-        yield Case(f"training step, {size}", lambda: _training(held, UNet(config), lambda unet: (training_loss(unet, Schedule()), batch)))
+        batch = {
+            "z": latent,
+            "t": np.array([500]),
+            "labels": labels,
+            "noise": random(*latent.shape, seed=1),
+            "seed": 0,
+            "step": 0,
+            "start": 0,
+        }
+        yield Case(
+            f"training step, {size}",
+            lambda: _training(
+                held, UNet(config), lambda unet: (training_loss(unet, Schedule()), batch)
+            ),
+        )
         field = NETWORKS["pixnerd-L/16" if size == "release" else "small"]
-        yield Case("training step, " + ("pixnerd-L/16" if size == "release" else "FlowSeg small"), lambda: _training(
-            held, PixNerd(field), lambda network: (flow_training_loss(network, class_codes(field.labels)), _flow_batch(field))))
+        yield Case(
+            "training step, " + ("pixnerd-L/16" if size == "release" else "FlowSeg small"),
+            lambda: _training(
+                held,
+                PixNerd(field),
+                lambda network: (
+                    flow_training_loss(network, class_codes(field.labels)),
+                    _flow_batch(field),
+                ),
+            ),
+        )
 
 
 def _bounded(compute, bound):
@@ -195,8 +254,14 @@ def _flow_batch(field):
     shape = (1, field.height, field.width)
     labels = np.random.default_rng(0).integers(0, field.labels, shape).astype(np.uint8)
     x1, mask = encode(labels, class_codes(field.labels))
-    return {"pictures": np.tanh(random(1, 3, *shape[1:])), "labels": labels, "x1": x1, "mask": mask, "t": np.array([.3], np.float32),
-            "noise": random(1, 3, *shape[1:], seed=1)}
+    return {
+        "pictures": np.tanh(random(1, 3, *shape[1:])),
+        "labels": labels,
+        "x1": x1,
+        "mask": mask,
+        "t": np.array([0.3], np.float32),
+        "noise": random(1, 3, *shape[1:], seed=1),
+    }
 
 
 def _training(held, network, of: Callable) -> Dict[str, object]:

@@ -1,8 +1,11 @@
-"""Cases that compute the same on the CPU and on the device: layers, kernels, networks, losses, each with its gradients.
+"""Cases that compute the same on the CPU and on the device: layers, kernels, networks, losses, each
+with its gradients.
 
-A difference is the largest of any array, relative to that array's largest value; among gradients, arrays below 1e-5 of the largest
-gradient are zero but for rounding and are compared with that one instead.
+A difference is the largest of any array, relative to that array's largest value; among gradients,
+arrays below 1e-5 of the largest gradient are zero but for rounding and are compared with that one
+instead.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -30,8 +33,8 @@ from jseg.parity.stand_in import value
 from jseg.runtime import device, jt
 from jseg.training.optimizer import trainable
 
-BOUND = 2e-4                               # float32 without TF32, convolutions included
-FLOOR = 1e-5                               # of the largest gradient
+BOUND = 2e-4  # float32 without TF32, convolutions included
+FLOOR = 1e-5  # of the largest gradient
 
 
 def random(*shape, seed: int = 0) -> np.ndarray:
@@ -47,23 +50,34 @@ def filled(module):
     return module
 
 
-def difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], floor: float = 0.0) -> float:
+def difference(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], floor: float = 0.0
+) -> float:
     """The largest relative difference; infinite where something is not finite."""
     if not all(np.isfinite(a).all() for a in ours):
         return float("inf")
     least = floor * max((float(np.abs(b).max()) for b in theirs), default=0.0)
-    return max(float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), least, 1e-30)) for a, b in zip(ours, theirs))
+    return max(
+        float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), least, 1e-30))
+        for a, b in zip(ours, theirs)
+    )
 
 
-def compared(name: str, target: str, compute: Callable[[], Sequence[List]], bound: float = BOUND) -> Case:
+def compared(
+    name: str, target: str, compute: Callable[[], Sequence[List]], bound: float = BOUND
+) -> Case:
     """compute() gives (results, gradients), lists of Vars, on whatever device is on."""
+
     def both():
         found = []
         for where in ("cpu", target):
             device(where)
             found.append([[v.float32().numpy() for v in part] for part in compute()])
         (results, gradients), (theirs, their_gradients) = found[1], found[0]
-        parts = {"results": difference(results, theirs), "gradients": difference(gradients, their_gradients, FLOOR) if gradients else None}
+        parts = {
+            "results": difference(results, theirs),
+            "gradients": difference(gradients, their_gradients, FLOOR) if gradients else None,
+        }
         return {"difference": max(v for v in parts.values() if v is not None), **parts}
 
     return Case(name, both, bound)
@@ -71,6 +85,7 @@ def compared(name: str, target: str, compute: Callable[[], Sequence[List]], boun
 
 def of_function(function, *arrays, wanted: Sequence[int] = ()):
     """Results and gradients, to the inputs of those numbers, of function(*Vars), a Var."""
+
     def compute():
         variables = [jt.array(array) for array in arrays]
         y = function(*variables)
@@ -111,25 +126,47 @@ def layer_cases(target: str) -> Iterator[Case]:
 
     nn = layers.nn
     for name, make, arrays in (
-            ("convolution 3x3", lambda: nn.Conv2d(32, 64, 3, padding=1), [x]),
-            ("convolution 3x3, stride 2", lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), [x]),
-            ("linear", lambda: nn.Linear(128, 64), [embedding]),
-            ("Pointwise", lambda: layers.Pointwise(32, 48), [x]),
-            ("GroupNorm", lambda: layers.GroupNorm(8, 32), [x]),
-            ("ResBlock", lambda: blocks.ResBlock(32, 64, 128, 0.0), [x, embedding]),
-            ("ResBlock, halving", lambda: blocks.ResBlock(32, 32, 128, 0.0, down=True), [x, embedding]),
-            ("SpadeResBlock", lambda: Spade(False), [x, maps, embedding]),
-            ("SpadeResBlock, doubling", lambda: Spade(True), [x, maps, embedding]),
-            ("AttentionBlock", lambda: blocks.AttentionBlock(32, 16), [x]),
-            ("RMSNorm", lambda: field_blocks.RMSNorm(32), [random(2, 12, 32)]),
-            ("TimeEmbedding", lambda: field_blocks.TimeEmbedding(64), [np.array([0.1, 0.9], np.float32)]),
-            ("TransformerBlock", lambda: field_blocks.TransformerBlock(48, 3), [random(2, 12, 48), random(2, 48, seed=1), *table]),
-            ("PixelEmbedding", lambda: field_blocks.PixelEmbedding(16, 4, 8), [random(6, 64, 3)]),
-            ("FieldBlock", lambda: field_blocks.FieldBlock(48, 16, 2), [random(6, 64, 16), random(6, 48, seed=1)]),
-            ("FinalLayer", lambda: field_blocks.FinalLayer(16), [random(6, 64, 16)])):
+        ("convolution 3x3", lambda: nn.Conv2d(32, 64, 3, padding=1), [x]),
+        ("convolution 3x3, stride 2", lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), [x]),
+        ("linear", lambda: nn.Linear(128, 64), [embedding]),
+        ("Pointwise", lambda: layers.Pointwise(32, 48), [x]),
+        ("GroupNorm", lambda: layers.GroupNorm(8, 32), [x]),
+        ("ResBlock", lambda: blocks.ResBlock(32, 64, 128, 0.0), [x, embedding]),
+        ("ResBlock, halving", lambda: blocks.ResBlock(32, 32, 128, 0.0, down=True), [x, embedding]),
+        ("SpadeResBlock", lambda: Spade(False), [x, maps, embedding]),
+        ("SpadeResBlock, doubling", lambda: Spade(True), [x, maps, embedding]),
+        ("AttentionBlock", lambda: blocks.AttentionBlock(32, 16), [x]),
+        ("RMSNorm", lambda: field_blocks.RMSNorm(32), [random(2, 12, 32)]),
+        (
+            "TimeEmbedding",
+            lambda: field_blocks.TimeEmbedding(64),
+            [np.array([0.1, 0.9], np.float32)],
+        ),
+        (
+            "TransformerBlock",
+            lambda: field_blocks.TransformerBlock(48, 3),
+            [random(2, 12, 48), random(2, 48, seed=1), *table],
+        ),
+        ("PixelEmbedding", lambda: field_blocks.PixelEmbedding(16, 4, 8), [random(6, 64, 3)]),
+        (
+            "FieldBlock",
+            lambda: field_blocks.FieldBlock(48, 16, 2),
+            [random(6, 64, 16), random(6, 48, seed=1)],
+        ),
+        ("FinalLayer", lambda: field_blocks.FinalLayer(16), [random(6, 64, 16)]),
+    ):
         yield compared(name, target, of_module(make, *arrays))
-    yield compared("attention, in chunks", target, _in_chunks(of_function(
-        lambda q, k, v: layers.attention(q, k, v, 0.25), *(random(4, n, 16, seed=n) for n in (48, 40, 40)), wanted=(0, 1, 2))))
+    yield compared(
+        "attention, in chunks",
+        target,
+        _in_chunks(
+            of_function(
+                lambda q, k, v: layers.attention(q, k, v, 0.25),
+                *(random(4, n, 16, seed=n) for n in (48, 40, 40)),
+                wanted=(0, 1, 2),
+            )
+        ),
+    )
     yield compared("upsample", target, of_function(layers.upsample, x, wanted=(0,)))
     yield compared("halve", target, of_function(blocks.halve, x, wanted=(0,)))
 
@@ -147,9 +184,11 @@ def _in_chunks(compute):
 
 @contextlib.contextmanager
 def compiled(name: str, on: bool = True):
-    """Inside of the `with`, jseg.fused's operator of that name computes on every device, or its twin does."""
+    """Inside of the `with`, jseg.nn's operator of that name computes on every device, or its
+    twin does.
+    """
     before = kernels.FASTER
-    kernels.FASTER = {where: (name,) if on else () for where in ("cpu", "cuda")}
+    kernels.FASTER = dict.fromkeys(("cpu", "cuda"), (name,) if on else ())
     try:
         yield
     finally:
@@ -157,7 +196,9 @@ def compiled(name: str, on: bool = True):
 
 
 def kernel_functions():
-    """(operator's name, case's name, function, arrays, numbers of the inputs that have gradients)."""
+    """(operator's name, case's name, function, arrays, numbers of the inputs that have
+    gradients).
+    """
     x, maps = random(2, 64, 24, 32), [random(2, 64, 24, 32, seed=i) for i in (1, 2)]
     film, rows = [random(2, 64, 1, 1, seed=i) for i in (3, 4)], [random(64, seed=i) for i in (5, 6)]
 
@@ -170,10 +211,21 @@ def kernel_functions():
     yield group_norm.NAME, "group norm, SiLU", norm(True), [x, *rows], (0, 1, 2)
     yield group_norm.NAME, "group norm, FiLM, SiLU", norm(True), [x, *rows, *film], (0, 1, 2, 3, 4)
     yield group_norm.NAME, "group norm, SPADE, SiLU", norm(True), [x, *maps], (0, 1, 2)
-    yield group_norm.NAME, "group norm, SPADE, FiLM, SiLU", norm(True), [x, *maps, *film], (0, 1, 2, 3, 4)
+    yield (
+        group_norm.NAME,
+        "group norm, SPADE, FiLM, SiLU",
+        norm(True),
+        [x, *maps, *film],
+        (0, 1, 2, 3, 4),
+    )
     for channels in (64, 72, 16):
-        yield (attention.NAME, f"attention, heads of {channels}", lambda q, k, v, d=channels: layers.attention(q, k, v, d ** -0.5),
-               [random(6, n, channels, seed=n) for n in (200, 190, 190)], (0, 1, 2))
+        yield (
+            attention.NAME,
+            f"attention, heads of {channels}",
+            lambda q, k, v, d=channels: layers.attention(q, k, v, d**-0.5),
+            [random(6, n, channels, seed=n) for n in (200, 190, 190)],
+            (0, 1, 2),
+        )
     tokens = [random(4, 150, 128), random(4, 128, seed=1), random(4, 128, seed=2)]
     yield rms_norm.NAME, "RMS norm", field_blocks.rms_scaled, [tokens[0], rows[0].repeat(2)], (0, 1)
     yield rms_norm.NAME, "RMS norm, adaLN", field_blocks.rms_scaled, tokens, (0, 1, 2)
@@ -184,24 +236,40 @@ def kernel_cases(target: str) -> Iterator[Case]:
         calls = itertools.count()
 
         def under():
-            with compiled(name, on=next(calls) % 2 == 1):       # first on the CPU without the operator, then on the device with it
+            with compiled(
+                name, on=next(calls) % 2 == 1
+            ):  # first on the CPU without the operator, then on the device with it
                 return compute(kind)
+
         return under
 
     for name, told, function, arrays, wanted in kernel_functions():
+
         def compute(kind, function=function, arrays=arrays, wanted=wanted):
-            variables = [jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays]
+            variables = [
+                jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays
+            ]
             y = function(*variables)
             factor = jt.array(random(*y.shape, seed=9)).cast(kind).stop_grad()
             found = jt.grad(y * factor, [variables[i] for i in wanted])
             return [y], found
 
         for kind, bound in (("float32", 1e-5), ("float16", 4e-3), ("bfloat16", 3e-2)):
-            yield compared(f"{told}, {kind}", target, forced(name, lambda kind, compute=compute: compute(kind), kind), bound)
+            yield compared(
+                f"{told}, {kind}",
+                target,
+                forced(name, lambda kind, compute=compute: compute(kind), kind),
+                bound,
+            )
     x, codes = random(2, 3, 24, 40) * 0.6, class_codes(150).astype(np.float32)
     labels = np.random.default_rng(0).integers(-1, 150, (2, 24, 40)).astype(np.int32)
     for tau in (1.0, 0.5):
-        yield compared(f"correction, tau {tau:g}", target, lambda tau=tau: (list(correction(x, labels, codes, tau)), []), 1e-4)
+        yield compared(
+            f"correction, tau {tau:g}",
+            target,
+            lambda tau=tau: (list(correction(x, labels, codes, tau)), []),
+            1e-4,
+        )
 
 
 def network_cases(target: str) -> Iterator[Case]:
@@ -209,9 +277,15 @@ def network_cases(target: str) -> Iterator[Case]:
     t = np.array([600, 3], np.int32)
     labels = np.random.default_rng(0).integers(0, 29, (2, 48, 64))
     y = (labels[:, None] == np.arange(29).reshape(1, -1, 1, 1)).astype(np.float32)
-    yield compared("UNet small, 64x48", target, of_module(lambda: UNet(unet), random(2, 3, 48, 64), t, y))
-    times = np.array([.3], np.float32)
-    yield compared("PixNerd small, 160x120", target, of_module(lambda: PixNerd(pixnerd), random(1, 3, 120, 160), times))
+    yield compared(
+        "UNet small, 64x48", target, of_module(lambda: UNet(unet), random(2, 3, 48, 64), t, y)
+    )
+    times = np.array([0.3], np.float32)
+    yield compared(
+        "PixNerd small, 160x120",
+        target,
+        of_module(lambda: PixNerd(pixnerd), random(1, 3, 120, 160), times),
+    )
     held = []
 
     def codec():
@@ -238,21 +312,36 @@ def loss_cases(target: str) -> Iterator[Case]:
     def of_unet():
         unet = module("unet", lambda: UNet(UNETS["tiny"]))
         labels = np.random.default_rng(0).integers(0, 29, (2, 12, 16))
-        losses = diffusion_loss(unet, Schedule(), random(2, 3, 12, 16), np.array([300, 640]), layers.one_hot(labels, 29),
-                                random(2, 3, 12, 16, seed=1))
+        losses = diffusion_loss(
+            unet,
+            Schedule(),
+            random(2, 3, 12, 16),
+            np.array([300, 640]),
+            layers.one_hot(labels, 29),
+            random(2, 3, 12, 16, seed=1),
+        )
         return with_gradients(unet, {name: v.mean() for name, v in losses.items()})
 
     def of_flow():
         network, codes = module("flow", lambda: PixNerd(NETWORKS["tiny"])), class_codes(11)
         labels = np.random.default_rng(0).integers(0, 11, (2, 32, 48)).astype(np.uint8)
         x1, mask = encode(labels, codes)
-        batch = {"pictures": np.tanh(random(2, 3, 32, 48)), "labels": labels, "x1": x1, "mask": mask,
-                 "t": np.array([.2, .8], np.float32), "noise": random(2, 3, 32, 48, seed=1)}
+        batch = {
+            "pictures": np.tanh(random(2, 3, 32, 48)),
+            "labels": labels,
+            "x1": x1,
+            "mask": mask,
+            "t": np.array([0.2, 0.8], np.float32),
+            "noise": random(2, 3, 32, 48, seed=1),
+        }
         return with_gradients(network, training_loss(network, codes)(batch))
 
     def of_codec():
         network = module("codec", lambda: Autoencoder(AUTOENCODERS["tiny"]))
-        return with_gradients(network, autoencoder_loss(network)({"pictures": np.tanh(random(2, 3, 32, 48)), "step": 0}))
+        return with_gradients(
+            network,
+            autoencoder_loss(network)({"pictures": np.tanh(random(2, 3, 32, 48)), "step": 0}),
+        )
 
     yield compared("diffusion loss, UNet tiny", target, of_unet, 5e-4)
     yield compared("flow loss, PixNerd tiny", target, of_flow, 5e-4)

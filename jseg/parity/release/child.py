@@ -1,7 +1,10 @@
-"""One part on one side in a process of its own: python -m jseg.parity.release.child SIDE PART FOLDER KEY.
+"""One part on one side in a process of its own: python -m jseg.parity.release.child SIDE PART
+FOLDER KEY.
 
-Written are parts/PART-SIDE.safetensors, the rows' arrays, and then parts/PART-SIDE.json: the key, seconds by row, peak memory, nudges.
+Written are parts/PART-SIDE.safetensors, the rows' arrays, and then parts/PART-SIDE.json: the key,
+seconds by row, peak memory, nudges.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -25,23 +28,32 @@ def main(argv: List[str]) -> None:
     side, part, folder, key = argv
     setting, arrays = read(Path(folder))
     chosen = device(setting.device)
-    with contextlib.redirect_stdout(sys.stderr):         # the release prints
+    with contextlib.redirect_stdout(sys.stderr):  # the release prints
         if side == "ours":
             from jseg.parity.release.ours import Ours
+
             implementation = Ours(setting, arrays, Path(folder))
         else:
             from jseg.parity.release.official import Release
+
             implementation = Release(setting, arrays, Path(folder), exact_norms=side == EXACT)
         rows, seconds = {}, {}
         for computation in getattr(implementation, part)():
             found, best = measured(computation, setting.repetitions)
             rows.update(found)
             seconds.update((name.partition("/")[0], best) for name in found)
-        peak = peak_gigabytes()                          # before what only the comparison needs
+        peak = peak_gigabytes()  # before what only the comparison needs
         results, record = result_paths(Path(folder), part, side)
         checkpoint.save(results, rows)
-        about = {"key": key, "seconds": seconds, "gigabytes": peak, "nudges": implementation.nudges, "device": chosen,
-                 "jittor": jt.__version__, "numpy": np.__version__}
+        about = {
+            "key": key,
+            "seconds": seconds,
+            "gigabytes": peak,
+            "nudges": implementation.nudges,
+            "device": chosen,
+            "jittor": jt.__version__,
+            "numpy": np.__version__,
+        }
         write_atomic(record, lambda file: file.write(json.dumps(about, indent=1).encode()))
 
 

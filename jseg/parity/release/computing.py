@@ -1,4 +1,5 @@
 """One computation of a part, and how it is run, timed and measured, the same on both sides."""
+
 from __future__ import annotations
 
 import time
@@ -9,7 +10,10 @@ from jseg.training.optimizer import trainable
 
 
 class Computation(NamedTuple):
-    """run() gives {row: array or Var, or {name: array or Var}}. It is timed after warm(), which is run() itself if None."""
+    """run() gives {row: array or Var, or {name: array or Var}}. It is timed after warm(), which is
+    run() itself if None.
+    """
+
     run: Callable[[], Dict[str, object]]
     warm: Optional[Callable[[], Dict[str, object]]] = None
     timed: bool = True
@@ -17,10 +21,12 @@ class Computation(NamedTuple):
 
 def inference(run: Callable, warm: Optional[Callable] = None) -> Computation:
     """A computation without gradients."""
+
     def plainly(compute):
         def computed():
             with jt.no_grad():
                 return compute()
+
         return computed
 
     return Computation(plainly(run), warm and plainly(warm))
@@ -32,7 +38,9 @@ def gradient(module, losses) -> Dict[str, object]:
     return dict(zip(parameters, jt.grad(losses.mean(), list(parameters.values()))))
 
 
-def measured(computation: Computation, repetitions: int) -> Tuple[Dict[str, object], Optional[float]]:
+def measured(
+    computation: Computation, repetitions: int
+) -> Tuple[Dict[str, object], Optional[float]]:
     """({row or row/name: array or Var}, seconds: the best repetition's, None if it is not timed).
 
     Once where there is a shorter warm() to compile everything: what has one takes long.
@@ -42,7 +50,7 @@ def measured(computation: Computation, repetitions: int) -> Tuple[Dict[str, obje
     found = completed(computation.warm or computation.run)
     best = float("inf")
     for _ in range(1 if computation.warm else repetitions):
-        del found                                        # or two results would be in memory
+        del found  # or two results would be in memory
         before = time.perf_counter()
         found = completed(computation.run)
         best = min(best, time.perf_counter() - before)
@@ -53,7 +61,11 @@ def completed(run: Callable) -> Dict[str, object]:
     """The arrays of run() as {row or row/name: array or Var}, computed."""
     arrays: Dict[str, object] = {}
     for row, found in run().items():
-        arrays.update({"%s/%s" % (row, name): value for name, value in found.items()} if isinstance(found, dict) else {row: found})
+        arrays.update(
+            {f"{row}/{name}": value for name, value in found.items()}
+            if isinstance(found, dict)
+            else {row: found}
+        )
     variables: List = [value for value in arrays.values() if isinstance(value, jt.Var)]
     jt.sync(variables)
     jt.sync_all(True)

@@ -1,8 +1,11 @@
-"""What both sides of a comparison are given, written by the process that starts them, and the form of what they give back.
+"""What both sides of a comparison are given, written by the process that starts them, and the form
+of what they give back.
 
-Everything lies in one folder: setting.json, inputs.npz, weights/ for stand-in weights and two files for the merge. Pictures and label
-map are drawn by jseg.landscapes.draw, noise comes from jseg.noise, so that the folder is the same on every machine.
+Everything lies in one folder: setting.json, inputs.npz, weights/ for stand-in weights and two files
+for the merge. Pictures and label map are drawn by jseg.landscapes.draw, noise comes from
+jseg.noise, so that the folder is the same on every machine.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,28 +30,34 @@ from jseg.noise import normal
 from jseg.parity import stand_in
 
 SEED, STEM = 0, "comparison"
-SCENE = 3                                    # of jseg.landscapes.draw
-TIMESTEP = 600                               # of the one UNet pass
-TRAINING_TIMESTEPS = (640, 300)              # not 0: there, vb is the logarithm of a difference of nearly equal numbers in anyone's hands
+SCENE = 3  # of jseg.landscapes.draw
+TIMESTEP = 600  # of the one UNet pass
+TRAINING_TIMESTEPS = (
+    640,
+    300,
+)  # not 0: there, vb is the logarithm of a difference of nearly equal numbers in anyone's hands
 MERGED = ("first.pkl", "second.pkl")
 # Training examples and repetitions of what is timed; a release-size pass takes too long for more.
 SIZES = {"small": (2, 2), "release": (1, 1)}
 # What the release's code has as constants: a network with other values cannot be built by it.
-CONSTANTS = {"unet": {"spade_channels": 128, "groups": 32, "latent_channels": 3, "dropout": 0.0},
-             "autoencoder": {"groups": 32, "picture_channels": 3, "latent_channels": 3}}
+CONSTANTS = {
+    "unet": {"spade_channels": 128, "groups": 32, "latent_channels": 3, "dropout": 0.0},
+    "autoencoder": {"groups": 32, "picture_channels": 3, "latent_channels": 3},
+}
 
 
 @dataclass(frozen=True)
 class Setting:
     """All that a side is told beside the arrays."""
-    official: str                            # folder of the release
+
+    official: str  # folder of the release
     unet: UNetConfig
     autoencoder: AutoencoderConfig
-    unet_weights: str                        # files
+    unet_weights: str  # files
     autoencoder_weights: str
-    stage: int                               # which of the release's stages is run whole
-    examples: int                            # of the training loss
-    repetitions: int                         # of what is timed; the best counts
+    stage: int  # which of the release's stages is run whole
+    examples: int  # of the training loss
+    repetitions: int  # of what is timed; the best counts
     device: str
 
     @property
@@ -63,18 +72,28 @@ def check_buildable(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
     for name, config in (("unet", unet), ("autoencoder", autoencoder)):
         for field, value in CONSTANTS[name].items():
             if getattr(config, field) != value:
-                raise ValueError(f"the {name}'s weights are of a network with {field} {getattr(config, field)}; the release's code knows "
-                                 f"{value} only; give weights of its layout, or none")
+                raise ValueError(
+                    f"the {name}'s weights are of a network with {field} "
+                    f"{getattr(config, field)}; the release's code knows {value} only; give "
+                    "weights of its layout, or none"
+                )
     odd = [ds for ds in unet.attention_downsampling if unet.width % ds]
     if odd:
-        raise ValueError(f"the unet attends at downsampling {odd}, which does not divide its width {unet.width}; the release's code cannot "
-                         f"be told so; give weights of its layout, or none")
+        raise ValueError(
+            f"the unet attends at downsampling {odd}, which does not divide its width "
+            f"{unet.width}; the release's code cannot be told so; give weights of its layout, or "
+            "none"
+        )
 
 
 def check_weights(path: PathLike, shapes: Mapping[str, Tuple[int, ...]]) -> None:
     """Raise CheckpointError unless the file holds arrays of these names and shapes."""
     with checkpoint.opened_state(path) as selection:
-        problem = mismatch(shapes, {name: tensor.shape for name, tensor in selection.tensors.items()}, describe=describe)
+        problem = mismatch(
+            shapes,
+            {name: tensor.shape for name, tensor in selection.tensors.items()},
+            describe=describe,
+        )
     if problem:
         raise CheckpointError.at(path, problem)
 
@@ -92,34 +111,50 @@ def read(folder: Path) -> Tuple[Setting, Dict[str, np.ndarray]]:
     """What `write` has written."""
     found = json.loads((folder / "setting.json").read_text(encoding="utf-8"))
     for name, kind in (("unet", UNetConfig), ("autoencoder", AutoencoderConfig)):
-        found[name] = kind(**{field: tuple(value) if isinstance(value, list) else value for field, value in found[name].items()})
+        found[name] = kind(
+            **{
+                field: tuple(value) if isinstance(value, list) else value
+                for field, value in found[name].items()
+            }
+        )
     with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
         return Setting(**found), dict(arrays)
 
 
 def draw(setting: Setting) -> Dict[str, np.ndarray]:
-    """The arrays: pictures uint8 [H, W, 3], label maps uint8 [n, h, w], latents and noise float32 [n, 3, h, w].
+    """The arrays: pictures uint8 [H, W, 3], label maps uint8 [n, h, w], latents and noise float32
+    [n, 3, h, w].
 
-    `reference` lends its colours, and as `picture`, float32 [1, 3, H, W] in [-1, 1], it is encoded; `source` receives the colours, as the
-    picture of a stage before would; `flat` has one colour.
+    `reference` lends its colours, and as `picture`, float32 [1, 3, H, W] in [-1, 1], it is encoded;
+    `source` receives the colours, as the picture of a stage before would; `flat` has one colour.
     """
     width, height = setting.unet.width, setting.unet.height
     shape, examples = (1, 3, height, width), (setting.examples, 3, height, width)
     reference, _ = landscape(REFERENCE_SEEDS + SCENE, *setting.picture_size)
     source, label = landscape(SCENE, *setting.picture_size)
     label = resize_label(label, width, height) % setting.unet.classes
-    found = {"reference": reference, "picture": to_signed(reference)[None], "source": source,
-             "flat": np.full_like(source, (90, 120, 60)), "label": label[None],
-             "labels": np.stack([label, label[:, ::-1]])[:setting.examples]}
+    found = {
+        "reference": reference,
+        "picture": to_signed(reference)[None],
+        "source": source,
+        "flat": np.full_like(source, (90, 120, 60)),
+        "label": label[None],
+        "labels": np.stack([label, label[:, ::-1]])[: setting.examples],
+    }
     found.update((name, normal(SEED, STEM, name, shape)) for name in ("latent", "x"))
-    found.update(("noise.%d" % number, normal(SEED, STEM, number, shape)) for number in range(len(PIPELINES["release"].stages)))
-    found.update(("train." + name, normal(SEED, STEM, "train." + name, examples)) for name in ("z", "noise"))
+    found.update(
+        (f"noise.{number}", normal(SEED, STEM, number, shape))
+        for number in range(len(PIPELINES["release"].stages))
+    )
+    found.update(
+        ("train." + name, normal(SEED, STEM, "train." + name, examples)) for name in ("z", "noise")
+    )
     return found
 
 
 def result_paths(folder: Path, part: str, side: str) -> Tuple[Path, Path]:
     """(arrays, record) that a part's process leaves."""
-    name = "%s-%s" % (part, side)
+    name = f"{part}-{side}"
     return folder / "parts" / (name + ".safetensors"), folder / "parts" / (name + ".json")
 
 
@@ -136,20 +171,30 @@ class _Drawn:
 def stand_in_weights(folder: Path, size: str) -> Tuple[Path, Path]:
     """Files of both networks under the recipe's weights, made where they are missing."""
     found = []
-    for name, config, shapes in (("unet", UNETS[size], unet_shapes), ("autoencoder", AUTOENCODERS[size], autoencoder_shapes)):
+    for name, config, shapes in (
+        ("unet", UNETS[size], unet_shapes),
+        ("autoencoder", AUTOENCODERS[size], autoencoder_shapes),
+    ):
         path = folder / "weights" / f"{name}-{size}.safetensors"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(path, {key: _Drawn(key, shape) for key, shape in shapes(config).items()}, config)
+            checkpoint.save(
+                path, {key: _Drawn(key, shape) for key, shape in shapes(config).items()}, config
+            )
         found.append(path)
     return found[0], found[1]
 
 
 def write_merge(folder: Path, setting: Setting) -> None:
-    """Write the two files that are merged, as the release reads them: the autoencoder's weights and others of the same shapes."""
+    """Write the two files that are merged, as the release reads them: the autoencoder's weights and
+    others of the same shapes.
+    """
     first = checkpoint.load(setting.autoencoder_weights)
     checkpoint.save(folder / MERGED[0], first)
-    checkpoint.save(folder / MERGED[1], {name: stand_in.value("second." + name, array.shape) for name, array in first.items()})
+    checkpoint.save(
+        folder / MERGED[1],
+        {name: stand_in.value("second." + name, array.shape) for name, array in first.items()},
+    )
 
 
 def digest(*parts: object) -> str:
@@ -170,15 +215,26 @@ def _pieces(part: object) -> Iterable[bytes]:
         yield checkpoint.sha256(part).encode()
     elif isinstance(part, Mapping):
         for name, array in part.items():
-            yield ("%s %s %s" % (name, array.dtype, array.shape)).encode()
+            yield (f"{name} {array.dtype} {array.shape}").encode()
             yield np.ascontiguousarray(array).tobytes()
     else:
         yield str(part).encode()
 
 
-def layout_rows(unet: Mapping[str, object], autoencoder: Mapping[str, object]) -> Dict[str, np.ndarray]:
-    """The rows of part `layout` from two state dicts: names with shapes as text in bytes, and which of the UNet's tensors are zero."""
-    rows = {name: np.frombuffer("\n".join("%s %s" % (key, list(value.shape)) for key, value in sorted(state.items())).encode(), np.uint8)
-            for name, state in (("unet", unet), ("autoencoder", autoencoder))}
+def layout_rows(
+    unet: Mapping[str, object], autoencoder: Mapping[str, object]
+) -> Dict[str, np.ndarray]:
+    """The rows of part `layout` from two state dicts: names with shapes as text in bytes, and which
+    of the UNet's tensors are zero.
+    """
+    rows = {
+        name: np.frombuffer(
+            "\n".join(
+                f"{key} {list(value.shape)}" for key, value in sorted(state.items())
+            ).encode(),
+            np.uint8,
+        )
+        for name, state in (("unet", unet), ("autoencoder", autoencoder))
+    }
     rows["zero"] = np.array([not value.numpy().any() for _, value in sorted(unet.items())])
     return rows

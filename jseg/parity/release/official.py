@@ -1,8 +1,11 @@
-"""The release's side of a comparison: its own functions, called as image_sample.py, merge_model.py and train_util.py call them.
+"""The release's side of a comparison: its own functions, called as image_sample.py, merge_model.py
+and train_util.py call them.
 
-None of its code is here. What keeps it from running on today's Jittor is put right from outside, in this process alone, and every such
-nudge is listed: modules that are not installed and that nothing here calls, and the order of the decoder's levels.
+None of its code is here. What keeps it from running on today's Jittor is put right from outside, in
+this process alone, and every such nudge is listed: modules that are not installed and that nothing
+here calls, and the order of the decoder's levels.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -24,13 +27,30 @@ from jseg.parity.release.parts import STAGES
 from jseg.runtime import jt
 
 GUIDED = "models.guided_diffusion."
-STAND_INS = ("mpi4py", "blobfile", "omegaconf", "albumentations", "requests", "npy_append_array", "cupy", "yaml")
+STAND_INS = (
+    "mpi4py",
+    "blobfile",
+    "omegaconf",
+    "albumentations",
+    "requests",
+    "npy_append_array",
+    "cupy",
+    "yaml",
+)
 
 
 class Release:
-    """The parts as `Ours` has them. `exact_norms`: group norms compute in float64, to tell whose rounding a difference is."""
+    """The parts as `Ours` has them. `exact_norms`: group norms compute in float64, to tell whose
+    rounding a difference is.
+    """
 
-    def __init__(self, setting: Setting, arrays: Dict[str, np.ndarray], folder: Path, exact_norms: bool = False):
+    def __init__(
+        self,
+        setting: Setting,
+        arrays: Dict[str, np.ndarray],
+        folder: Path,
+        exact_norms: bool = False,
+    ):
         self.setting, self.arrays, self.folder = setting, arrays, folder
         self.nudges: List[str] = []
         sys.path.insert(0, setting.official)
@@ -46,13 +66,28 @@ class Release:
         return unet
 
     def create_unet(self, training: bool = False):
-        """The UNet of the setting, as create_model of script_util.py makes it; in training with checkpoints, as image_train.py asks."""
+        """The UNet of the setting, as create_model of script_util.py makes it; in training with
+        checkpoints, as image_train.py asks.
+        """
         config = self.setting.unet
         return importlib.import_module(GUIDED + "script_util").create_model(
-            image_size=(config.width, config.height), num_classes=config.classes, num_channels=config.channels,
-            num_res_blocks=config.blocks, channel_mult=",".join(map(str, config.channel_mult)), learn_sigma=True, class_cond=True,
-            use_checkpoint=training, attention_resolutions=",".join(str(config.width // ds) for ds in config.attention_downsampling),
-            num_heads=4, num_head_channels=config.head_channels, use_scale_shift_norm=True, resblock_updown=True, no_instance=True)
+            image_size=(config.width, config.height),
+            num_classes=config.classes,
+            num_channels=config.channels,
+            num_res_blocks=config.blocks,
+            channel_mult=",".join(map(str, config.channel_mult)),
+            learn_sigma=True,
+            class_cond=True,
+            use_checkpoint=training,
+            attention_resolutions=",".join(
+                str(config.width // ds) for ds in config.attention_downsampling
+            ),
+            num_heads=4,
+            num_head_channels=config.head_channels,
+            use_scale_shift_norm=True,
+            resblock_updown=True,
+            no_instance=True,
+        )
 
     def autoencoder_network(self):
         network = self.create_autoencoder()
@@ -63,11 +98,21 @@ class Release:
     def create_autoencoder(self):
         """The autoencoder of the setting, by the parameters of config/config-jittor.yaml."""
         config = self.setting.autoencoder
-        settings = dict(double_z=False, z_channels=config.latent_channels, resolution=256, in_channels=config.picture_channels,
-                        out_ch=config.picture_channels, ch=config.channels, ch_mult=list(config.channel_mult),
-                        num_res_blocks=config.blocks, attn_resolutions=[], dropout=0.0)
+        settings = dict(
+            double_z=False,
+            z_channels=config.latent_channels,
+            resolution=256,
+            in_channels=config.picture_channels,
+            out_ch=config.picture_channels,
+            ch=config.channels,
+            ch_mult=list(config.channel_mult),
+            num_res_blocks=config.blocks,
+            attn_resolutions=[],
+            dropout=0.0,
+        )
         network = importlib.import_module("models.autoencoder").VQModelInterface(
-            embed_dim=config.latent_channels, n_embed=config.codebook_size, ddconfig=settings)
+            embed_dim=config.latent_channels, n_embed=config.codebook_size, ddconfig=settings
+        )
         levels = network.decoder.up.layers
         if list(levels) != sorted(levels):
             ordered = jt.nn.ModuleList()
@@ -83,15 +128,25 @@ class Release:
 
     def diffusion(self, respacing: str):
         return importlib.import_module(GUIDED + "script_util").create_gaussian_diffusion(
-            steps=1000, learn_sigma=True, noise_schedule="linear", timestep_respacing=respacing)
+            steps=1000, learn_sigma=True, noise_schedule="linear", timestep_respacing=respacing
+        )
 
     def condition(self, name: str) -> Dict[str, object]:
         """{"y": one-hot maps} by preprocess_input of script_util.py."""
         label = {"label": jt.array(self.arrays[name][:, None].astype(np.int32))}
-        return importlib.import_module(GUIDED + "script_util").preprocess_input(label, num_classes=self.setting.unet.classes)
+        return importlib.import_module(GUIDED + "script_util").preprocess_input(
+            label, num_classes=self.setting.unet.classes
+        )
 
     def layout(self) -> List[Computation]:
-        return [Computation(lambda: layout_rows(self.create_unet().state_dict(), self.create_autoencoder().state_dict()), timed=False)]
+        return [
+            Computation(
+                lambda: layout_rows(
+                    self.create_unet().state_dict(), self.create_autoencoder().state_dict()
+                ),
+                timed=False,
+            )
+        ]
 
     def encode(self) -> List[Computation]:
         network, picture = self.autoencoder_network(), jt.array(self.arrays["picture"])
@@ -108,41 +163,92 @@ class Release:
     def unet(self) -> List[Computation]:
         unet, y = self.unet_network(), self.condition("label")["y"]
         x, t = jt.array(self.arrays["x"]), jt.array([TIMESTEP])
-        return [inference(lambda: {"conditional": unet(x, t, y=y)}), inference(lambda: {"null": unet(x, t, y=jt.zeros_like(y))})]
+        return [
+            inference(lambda: {"conditional": unet(x, t, y=y)}),
+            inference(lambda: {"null": unet(x, t, y=jt.zeros_like(y))}),
+        ]
 
     def noise(self) -> List[Computation]:
         z = jt.array(self.arrays["latent"])
-        return [inference(lambda number=number, stage=stage, diffusion=self.diffusion(stage.respacing): {
-            "stage %d" % number: diffusion.q_sample(z, jt.array([stage.start_index]), noise=jt.array(self.arrays["noise.%d" % number]))})
-            for number, stage in enumerate(STAGES)]
+        return [
+            inference(
+                lambda number=number, stage=stage, diffusion=self.diffusion(stage.respacing): {
+                    f"stage {number}": diffusion.q_sample(
+                        z,
+                        jt.array([stage.start_index]),
+                        noise=jt.array(self.arrays[f"noise.{number}"]),
+                    )
+                }
+            )
+            for number, stage in enumerate(STAGES)
+        ]
 
     def step(self) -> List[Computation]:
         stage, unet, x = STAGES[self.setting.stage], self.unet_network(), jt.array(self.arrays["x"])
-        diffusion, told = self.diffusion(stage.respacing), {**self.condition("label"), "s": stage.guidance}
+        diffusion, told = (
+            self.diffusion(stage.respacing),
+            {**self.condition("label"), "s": stage.guidance},
+        )
         t = jt.array([stage.start_index - 1])
-        return [inference(lambda: {"latent": diffusion.ddim_sample(unet, x, t, clip_denoised=False, model_kwargs=told)["sample"]})]
+        return [
+            inference(
+                lambda: {
+                    "latent": diffusion.ddim_sample(
+                        unet, x, t, clip_denoised=False, model_kwargs=told
+                    )["sample"]
+                }
+            )
+        ]
 
     def stage(self) -> List[Computation]:
         number = self.setting.stage
-        stage, unet, network, picture = STAGES[number], self.unet_network(), self.autoencoder_network(), jt.array(self.arrays["picture"])
-        diffusion, sampling = self.diffusion(stage.respacing), importlib.import_module("image_sample")
+        stage, unet, network, picture = (
+            STAGES[number],
+            self.unet_network(),
+            self.autoencoder_network(),
+            jt.array(self.arrays["picture"]),
+        )
+        diffusion, sampling = (
+            self.diffusion(stage.respacing),
+            importlib.import_module("image_sample"),
+        )
         told = {**self.condition("label"), "s": stage.guidance}
 
         def run(start=stage.start_index):
-            x = diffusion.q_sample(network.encode(picture), t=jt.array([stage.start_index]),
-                                   noise=jt.array(self.arrays["noise.%d" % number]))
-            x = diffusion.ddim_sample_loop(unet, tuple(x.shape), noise=x, clip_denoised=False, model_kwargs=told, progress=False,
-                                           t_start=start)
+            x = diffusion.q_sample(
+                network.encode(picture),
+                t=jt.array([stage.start_index]),
+                noise=jt.array(self.arrays[f"noise.{number}"]),
+            )
+            x = diffusion.ddim_sample_loop(
+                unet,
+                tuple(x.shape),
+                noise=x,
+                clip_denoised=False,
+                model_kwargs=told,
+                progress=False,
+                t_start=start,
+            )
             decoded = network.decode(x.detach())
-            return {"latent": x, "decoded": decoded, "picture": np.array(sampling.custom_to_pil(decoded[0]))}
+            return {
+                "latent": x,
+                "decoded": decoded,
+                "picture": np.array(sampling.custom_to_pil(decoded[0])),
+            }
 
         return [inference(run, lambda: run(1))]
 
     def colour(self) -> List[Computation]:
         normalize = importlib.import_module(GUIDED + "script_util").Normalize
         reference = Image.fromarray(self.arrays["reference"])
-        return [Computation(lambda row=row, image=Image.fromarray(self.arrays[name]): {row: np.array(normalize(reference, image))})
-                for row, name in (("picture", "source"), ("flat", "flat"))]
+        return [
+            Computation(
+                lambda row=row, image=Image.fromarray(self.arrays[name]): {
+                    row: np.array(normalize(reference, image))
+                }
+            )
+            for row, name in (("picture", "source"), ("flat", "flat"))
+        ]
 
     def merge(self) -> List[Computation]:
         merge_ckpt = importlib.import_module("merge_model").merge_ckpt
@@ -157,8 +263,12 @@ class Release:
         return [Computation(run, timed=False)]
 
     def train(self) -> List[Computation]:
-        unet, diffusion, told = self.unet_network(training=True), self.diffusion(""), self.condition("labels")
-        t = jt.array(list(TRAINING_TIMESTEPS[:self.setting.examples]))
+        unet, diffusion, told = (
+            self.unet_network(training=True),
+            self.diffusion(""),
+            self.condition("labels"),
+        )
+        t = jt.array(list(TRAINING_TIMESTEPS[: self.setting.examples]))
         z, noise = (jt.array(self.arrays["train." + name]) for name in ("z", "noise"))
 
         def run():
@@ -169,7 +279,9 @@ class Release:
 
 
 class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The last of the finders: gives an empty module for those of STAND_INS that are not installed, and notes it in `nudges`."""
+    """The last of the finders: gives an empty module for those of STAND_INS that are not installed,
+    and notes it in `nudges`.
+    """
 
     def __init__(self, nudges: List[str]):
         self.nudges = nudges
@@ -181,7 +293,9 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec):
         if "." not in spec.name:
-            self.nudges.append("%s is not installed: an empty module, which nothing calls" % spec.name)
+            self.nudges.append(
+                f"{spec.name} is not installed: an empty module, which nothing calls"
+            )
         return _Empty(spec.name)
 
     def exec_module(self, module):
@@ -194,7 +308,7 @@ class _Empty(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Absent("%s.%s" % (self.__name__, name))
+        return _Absent(f"{self.__name__}.{name}")
 
 
 class _Absent:
@@ -204,10 +318,12 @@ class _Absent:
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Absent("%s.%s" % (self._name, name))
+        return _Absent(f"{self._name}.{name}")
 
     def __call__(self, *args, **options):
-        raise NotImplementedError("the release called %s, whose package is not installed; install it" % self._name)
+        raise NotImplementedError(
+            f"the release called {self._name}, whose package is not installed; install it"
+        )
 
 
 def exact_group_norm(self, x):
@@ -216,5 +332,7 @@ def exact_group_norm(self, x):
     rows = rows - rows.mean(-1, keepdims=True)
     y = (rows / jt.sqrt((rows * rows).mean(-1, keepdims=True) + self.eps)).reshape(x.shape)
     if self.affine:
-        y = y * self.weight.float64().reshape(1, -1, *[1] * (x.ndim - 2)) + self.bias.float64().reshape(1, -1, *[1] * (x.ndim - 2))
+        y = y * self.weight.float64().reshape(
+            1, -1, *[1] * (x.ndim - 2)
+        ) + self.bias.float64().reshape(1, -1, *[1] * (x.ndim - 2))
     return y.float32()

@@ -1,4 +1,5 @@
 """Our side of a comparison: every part by the functions that the commands use."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -46,7 +47,10 @@ class Ours:
 
     def layout(self) -> List[Computation]:
         def build():
-            return layout_rows(UNet(self.setting.unet).state_dict(), Autoencoder(self.setting.autoencoder).state_dict())
+            return layout_rows(
+                UNet(self.setting.unet).state_dict(),
+                Autoencoder(self.setting.autoencoder).state_dict(),
+            )
 
         return [Computation(build, timed=False)]
 
@@ -65,26 +69,51 @@ class Ours:
     def unet(self) -> List[Computation]:
         unet, y = self.unet_network(), self.maps("label")
         x, t = jt.array(self.arrays["x"]), jt.array(np.array([TIMESTEP], np.int32))
-        return [inference(lambda: {"conditional": unet(x, t, y)}), inference(lambda: {"null": unet(x, t, jt.zeros_like(y))})]
+        return [
+            inference(lambda: {"conditional": unet(x, t, y)}),
+            inference(lambda: {"null": unet(x, t, jt.zeros_like(y))}),
+        ]
 
     def noise(self) -> List[Computation]:
-        return [inference(lambda number=number, stage=stage, schedule=Schedule(stage.respacing): {
-            "stage %d" % number: add_noise(schedule, self.arrays["latent"], stage.start_index, self.arrays["noise.%d" % number])})
-            for number, stage in enumerate(STAGES)]
+        return [
+            inference(
+                lambda number=number, stage=stage, schedule=Schedule(stage.respacing): {
+                    f"stage {number}": add_noise(
+                        schedule,
+                        self.arrays["latent"],
+                        stage.start_index,
+                        self.arrays[f"noise.{number}"],
+                    )
+                }
+            )
+            for number, stage in enumerate(STAGES)
+        ]
 
     def step(self) -> List[Computation]:
         stage, unet, x = STAGES[self.setting.stage], self.unet_network(), jt.array(self.arrays["x"])
         predictor = guided(unet, self.maps("label"), stage.guidance)
         schedule = Schedule(stage.respacing)
-        return [inference(lambda: {"latent": next(ddim(predictor, x, schedule, stage.start_index))})]
+        return [
+            inference(lambda: {"latent": next(ddim(predictor, x, schedule, stage.start_index))})
+        ]
 
     def stage(self) -> List[Computation]:
         number = self.setting.stage
-        stage, unet, network, picture = STAGES[number], self.unet_network(), self.autoencoder_network(), jt.array(self.arrays["picture"])
+        stage, unet, network, picture = (
+            STAGES[number],
+            self.unet_network(),
+            self.autoencoder_network(),
+            jt.array(self.arrays["picture"]),
+        )
 
         def run(start=stage.start_index):
             schedule = Schedule(stage.respacing)
-            x = add_noise(schedule, network.encode(picture), stage.start_index, self.arrays["noise.%d" % number])
+            x = add_noise(
+                schedule,
+                network.encode(picture),
+                stage.start_index,
+                self.arrays[f"noise.{number}"],
+            )
             predictor = guided(unet, self.maps("label"), stage.guidance)
             for x in ddim(predictor, x, schedule, start):
                 pass
@@ -95,18 +124,24 @@ class Ours:
 
     def colour(self) -> List[Computation]:
         reference = self.arrays["reference"]
-        return [Computation(lambda row=row, image=self.arrays[name]: {row: transfer(image, reference)})
-                for row, name in (("picture", "source"), ("flat", "flat"))]
+        return [
+            Computation(lambda row=row, image=self.arrays[name]: {row: transfer(image, reference)})
+            for row, name in (("picture", "source"), ("flat", "flat"))
+        ]
 
     def merge(self) -> List[Computation]:
         paths = [self.folder / name for name in MERGED]
-        return [Computation(lambda: {"merged": checkpoint.average([(path, 1.0) for path in paths])}, timed=False)]
+        return [
+            Computation(
+                lambda: {"merged": checkpoint.average([(path, 1.0) for path in paths])}, timed=False
+            )
+        ]
 
     def train(self) -> List[Computation]:
         unet, y = self.unet_network(), self.maps("labels")
         unet.train()
-        unet.recompute = True                            # as the release always trains
-        t, schedule = np.array(TRAINING_TIMESTEPS[:self.setting.examples]), Schedule()
+        unet.recompute = True  # as the release always trains
+        t, schedule = np.array(TRAINING_TIMESTEPS[: self.setting.examples]), Schedule()
         z, noise = (jt.array(self.arrays["train." + name]) for name in ("z", "noise"))
 
         def run():

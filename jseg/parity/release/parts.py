@@ -1,4 +1,7 @@
-"""What is compared: parts, each a process of its own on either side, and the rows that they give in the table."""
+"""What is compared: parts, each a process of its own on either side, and the rows that they give in
+the table.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,17 +9,26 @@ from typing import Dict, Tuple
 
 from jseg.ldm.presets import PIPELINES
 
-BOUND = 1e-4                                             # largest relative difference of a row
+BOUND = 1e-4  # largest relative difference of a row
 SIDES = ("release", "ours")
-EXACT = "exact"                                          # the release with group norms in float64, asked where a row is above the bound
+EXACT = "exact"  # the release with group norms in float64, asked where a row is above the bound
 STAGES = PIPELINES["release"].stages
 
 # What is read of the release.
-FILES = ("image_sample.py", "merge_model.py", "models/guided_diffusion/script_util.py", "models/guided_diffusion/unet.py",
-         "models/guided_diffusion/gaussian_diffusion.py", "models/guided_diffusion/respace.py", "models/autoencoder/autoencoder.py",
-         "models/autoencoder/model.py", "models/autoencoder/quantize.py")
+FILES = (
+    "image_sample.py",
+    "merge_model.py",
+    "models/guided_diffusion/script_util.py",
+    "models/guided_diffusion/unet.py",
+    "models/guided_diffusion/gaussian_diffusion.py",
+    "models/guided_diffusion/respace.py",
+    "models/autoencoder/autoencoder.py",
+    "models/autoencoder/model.py",
+    "models/autoencoder/quantize.py",
+)
 
-# How two sets of arrays a (ours) and b (the release's) are compared: what the largest and the relative difference are.
+# How two sets of arrays a (ours) and b (the release's) are compared: what the largest and the
+# relative difference are.
 MEASURES = {
     "values": "largest |a - b|; that over the largest |b|",
     "norm": "largest |a - b|; ||a - b|| over ||b||, of all arrays as one vector",
@@ -29,39 +41,102 @@ MEASURES = {
 @dataclass(frozen=True)
 class Row:
     """A line of the table; its arrays in a part's results are called NAME or NAME/..."""
+
     name: str
     title: str
     measure: str = "values"
     note: str = ""
-    purpose: int = 0                                     # number in docs/differences.md: differs on purpose, shown and held to no bound
+    purpose: int = (
+        0  # number in docs/differences.md: differs on purpose, shown and held to no bound
+    )
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that one process computes; `exact`: group norms are in it, so that the third side can tell whose error a difference is."""
+    """Rows that one process computes; `exact`: group norms are in it, so that the third side can
+    tell whose error a difference is.
+    """
+
     rows: Tuple[Row, ...]
     exact: bool = False
 
 
 PARTS: Dict[str, Part] = {
-    "layout": Part((Row("unet", "UNet: names and shapes", "names"),
-                    Row("autoencoder", "autoencoder: names and shapes", "names"),
-                    Row("zero", "new UNet: which tensors are zero", "entries", purpose=29,
-                        note="ours starts every block's last layer at zero, as the release means to; --zero_init release does not"))),
+    "layout": Part(
+        (
+            Row("unet", "UNet: names and shapes", "names"),
+            Row("autoencoder", "autoencoder: names and shapes", "names"),
+            Row(
+                "zero",
+                "new UNet: which tensors are zero",
+                "entries",
+                purpose=29,
+                note="ours starts every block's last layer at zero, as the release means to; "
+                "--zero_init release does not",
+            ),
+        )
+    ),
     "encode": Part((Row("latent", "encode"),), exact=True),
     "codes": Part((Row("codes", "codes", "entries"),)),
     "decode": Part((Row("picture", "decode"),), exact=True),
-    "unet": Part((Row("conditional", "UNet, label map"), Row("null", "UNet, empty map")), exact=True),
-    "noise": Part(tuple(Row("stage %d" % number, "add noise, index %d of %s" % (stage.start_index, stage.respacing))
-                        for number, stage in enumerate(STAGES))),
-    "step": Part((Row("latent", "guided step", note="ours without the label map's modulations, which are computed once a stage"),),
-                 exact=True),
-    "stage": Part((Row("latent", "whole stage: latent"), Row("decoded", "whole stage: decoded"),
-                   Row("picture", "whole stage: picture, 8 bits", "levels")), exact=True),
-    "colour": Part((Row("picture", "colour transfer", "levels"),
-                    Row("flat", "colour transfer, a picture of one colour", "levels", purpose=13,
-                        note="the release divides by a deviation of zero, ours only shifts"))),
-    "merge": Part((Row("merged", "merge of two autoencoders", note="the release writes float64, ours float32 (no. 21)"),)),
-    "train": Part((Row("mse", "training: mse"), Row("vb", "training: vb"), Row("loss", "training: loss"),
-                   Row("gradient", "training: gradient", "norm")), exact=True),
+    "unet": Part(
+        (Row("conditional", "UNet, label map"), Row("null", "UNet, empty map")), exact=True
+    ),
+    "noise": Part(
+        tuple(
+            Row(
+                f"stage {number}",
+                f"add noise, index {stage.start_index} of {stage.respacing}",
+            )
+            for number, stage in enumerate(STAGES)
+        )
+    ),
+    "step": Part(
+        (
+            Row(
+                "latent",
+                "guided step",
+                note="ours without the label map's modulations, which are computed once a stage",
+            ),
+        ),
+        exact=True,
+    ),
+    "stage": Part(
+        (
+            Row("latent", "whole stage: latent"),
+            Row("decoded", "whole stage: decoded"),
+            Row("picture", "whole stage: picture, 8 bits", "levels"),
+        ),
+        exact=True,
+    ),
+    "colour": Part(
+        (
+            Row("picture", "colour transfer", "levels"),
+            Row(
+                "flat",
+                "colour transfer, a picture of one colour",
+                "levels",
+                purpose=13,
+                note="the release divides by a deviation of zero, ours only shifts",
+            ),
+        )
+    ),
+    "merge": Part(
+        (
+            Row(
+                "merged",
+                "merge of two autoencoders",
+                note="the release writes float64, ours float32 (no. 21)",
+            ),
+        )
+    ),
+    "train": Part(
+        (
+            Row("mse", "training: mse"),
+            Row("vb", "training: vb"),
+            Row("loss", "training: loss"),
+            Row("gradient", "training: gradient", "norm"),
+        ),
+        exact=True,
+    ),
 }

@@ -1,4 +1,5 @@
 """Results of both sides into a table: differences, verdicts, Markdown, JSON and a picture."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,24 +16,55 @@ from jseg.parity.release.inputs import result_paths
 from jseg.parity.release.parts import BOUND, EXACT, MEASURES, PARTS, SIDES, Row
 
 FINE = ("ok", "release's rounding", "on purpose")
-HEADINGS = ("what", "largest difference", "relative", "release", "ours", "ratio", "release, peak", "ours, peak", "verdict", "note")
-PICTURES = (("decode", "picture", None), ("stage", "decoded", "reference"), ("colour", "picture", "source"), ("colour", "flat", "flat"))
+HEADINGS = (
+    "what",
+    "largest difference",
+    "relative",
+    "release",
+    "ours",
+    "ratio",
+    "release, peak",
+    "ours, peak",
+    "verdict",
+    "note",
+)
+PICTURES = (
+    ("decode", "picture", None),
+    ("stage", "decoded", "reference"),
+    ("colour", "picture", "source"),
+    ("colour", "flat", "flat"),
+)
 
 
-def records(folder: Path, part: str, failures: Mapping[str, str], exact: bool = False) -> List[Dict]:
-    """A dict per row of a part; `failures` says by side why there is no result, `exact` whether there is one of the third side."""
+def records(
+    folder: Path, part: str, failures: Mapping[str, str], exact: bool = False
+) -> List[Dict]:
+    """A dict per row of a part; `failures` says by side why there is no result, `exact` whether
+    there is one of the third side.
+    """
     if failures:
         note = "; ".join("%s: %s" % failure for failure in failures.items())
         return [dict(_named(part, row), verdict="FAILED", note=note) for row in PARTS[part].rows]
-    about = {side: json.loads(result_paths(folder, part, side)[1].read_text(encoding="utf-8")) for side in SIDES}
+    about = {
+        side: json.loads(result_paths(folder, part, side)[1].read_text(encoding="utf-8"))
+        for side in SIDES
+    }
     found = []
     with _opened(folder, part, "ours") as ours, _opened(folder, part, "release") as theirs:
         for row in PARTS[part].rows:
             largest, relative = compare(row, ours, theirs)
-            record = dict(_named(part, row), largest=largest, relative=relative, bound=None if row.purpose else BOUND, note=row.note,
-                          seconds={side: about[side]["seconds"][row.name] for side in SIDES},
-                          gigabytes={side: about[side]["gigabytes"] for side in SIDES})
-            record["verdict"] = "on purpose" if row.purpose else "ok" if relative <= BOUND else "DIFFERS"
+            record = dict(
+                _named(part, row),
+                largest=largest,
+                relative=relative,
+                bound=None if row.purpose else BOUND,
+                note=row.note,
+                seconds={side: about[side]["seconds"][row.name] for side in SIDES},
+                gigabytes={side: about[side]["gigabytes"] for side in SIDES},
+            )
+            record["verdict"] = (
+                "on purpose" if row.purpose else "ok" if relative <= BOUND else "DIFFERS"
+            )
             if record["verdict"] == "DIFFERS" and exact:
                 _judge(record, row, folder, part, ours, theirs)
             found.append(record)
@@ -45,17 +77,31 @@ def doubtful(found: List[Dict]) -> bool:
 
 
 def _judge(record: Dict, row: Row, folder: Path, part: str, ours: Mapping, theirs: Mapping) -> None:
-    """Whose error a difference above the bound is: both sides against the release with its group norms in float64."""
+    """Whose error a difference above the bound is: both sides against the release with its group
+    norms in float64.
+    """
     with _opened(folder, part, EXACT) as exact:
-        record["exact"] = {"ours": compare(row, ours, exact)[1], "release": compare(row, theirs, exact)[1]}
-    text = "to the release with its group norms in float64: ours %(ours).1e, the release itself %(release).1e" % record["exact"]
+        record["exact"] = {
+            "ours": compare(row, ours, exact)[1],
+            "release": compare(row, theirs, exact)[1],
+        }
+    text = (
+        "to the release with its group norms in float64: ours %(ours).1e, the release itself "
+        "%(release).1e" % record["exact"]
+    )
     record["note"] = "; ".join(told for told in (row.note, text) if told)
     if record["exact"]["ours"] <= BOUND:
         record["verdict"] = "release's rounding"
 
 
 def _named(part: str, row: Row) -> Dict:
-    return {"part": part, "row": row.name, "title": row.title, "measure": row.measure, "purpose": row.purpose}
+    return {
+        "part": part,
+        "row": row.name,
+        "title": row.title,
+        "measure": row.measure,
+        "purpose": row.purpose,
+    }
 
 
 @contextlib.contextmanager
@@ -66,7 +112,8 @@ def _opened(folder: Path, part: str, side: str) -> Iterator[Dict]:
 
 
 def compare(row: Row, ours: Mapping, theirs: Mapping) -> Tuple[float, float]:
-    """(largest difference, relative difference) of a row by its measure; infinite where arrays are missing, mis-shaped or not finite.
+    """(largest difference, relative difference) of a row by its measure; infinite where arrays are
+    missing, mis-shaped or not finite.
 
     `ours` and `theirs` give everything with `read()` by name.
     """
@@ -85,12 +132,19 @@ def compare(row: Row, ours: Mapping, theirs: Mapping) -> Tuple[float, float]:
             differs = a != b
         else:
             differs = np.abs(a.astype(np.float64) - b)
-            squares, norm = squares + float((differs ** 2).sum()), norm + float((b.astype(np.float64) ** 2).sum())
+            squares, norm = (
+                squares + float((differs**2).sum()),
+                norm + float((b.astype(np.float64) ** 2).sum()),
+            )
             scale = max(scale, float(np.abs(b).max(initial=0)))
         largest = max(largest, float(differs.max(initial=0)))
         total, count = total + float(differs.sum()), count + differs.size
-    return {"values": (largest, _ratio(largest, scale)), "norm": (largest, _ratio(squares ** 0.5, norm ** 0.5)),
-            "levels": (largest, total / count / 255), "entries": (total, total / count)}[row.measure]
+    return {
+        "values": (largest, _ratio(largest, scale)),
+        "norm": (largest, _ratio(squares**0.5, norm**0.5)),
+        "levels": (largest, total / count / 255),
+        "entries": (total, total / count),
+    }[row.measure]
 
 
 def _ratio(difference: float, scale: float) -> float:
@@ -100,40 +154,77 @@ def _ratio(difference: float, scale: float) -> float:
 def line(record: Dict) -> str:
     """A row as one line of the Markdown table."""
     seconds, gigabytes = record.get("seconds", {}), record.get("gigabytes", {})
-    differences = ["%.3g" % record["largest"], "%.1e" % record["relative"]] if "largest" in record else ["", ""]
+    differences = (
+        [f"{record['largest']:.3g}", f"{record['relative']:.1e}"]
+        if "largest" in record
+        else ["", ""]
+    )
     times = [_duration(seconds.get(side)) for side in SIDES]
-    ratio = "%.2f" % (seconds["release"] / seconds["ours"]) if seconds.get("ours") else ""
-    memory = ["%.2f GB" % gigabytes[side] if side in gigabytes else "" for side in SIDES]
-    verdict = record["verdict"] + (" (no. %d)" % record["purpose"] if record["verdict"] == "on purpose" else "")
-    return "| " + " | ".join([record["title"], *differences, *times, ratio, *memory, verdict, record["note"].replace("|", "/")]) + " |"
+    ratio = f"{seconds['release'] / seconds['ours']:.2f}" if seconds.get("ours") else ""
+    memory = [f"{gigabytes[side]:.2f} GB" if side in gigabytes else "" for side in SIDES]
+    verdict = record["verdict"] + (
+        f" (no. {record['purpose']})" if record["verdict"] == "on purpose" else ""
+    )
+    return (
+        "| "
+        + " | ".join(
+            [
+                record["title"],
+                *differences,
+                *times,
+                ratio,
+                *memory,
+                verdict,
+                record["note"].replace("|", "/"),
+            ]
+        )
+        + " |"
+    )
 
 
 def _duration(seconds: Optional[float]) -> str:
     if seconds is None:
         return ""
-    return "%.2f s" % seconds if seconds >= 0.1 else "%.2g ms" % (1000 * seconds)
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
 
 
 def table(found: List[Dict]) -> str:
     """The Markdown table of these records."""
-    return "\n".join(["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"] + [line(record) for record in found])
+    return "\n".join(
+        ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+        + [line(record) for record in found]
+    )
 
 
 def page(found: List[Dict], facts: Mapping[str, str], nudges: List[str], picture: bool) -> str:
     """comparison.md."""
     fine = sum(record["verdict"] in FINE for record in found)
     used = [name for name in MEASURES if any(record["measure"] == name for record in found)]
-    titles = {name: [record["title"] for record in found if record["measure"] == name] for name in used}
-    lines = ["# The official release and jseg on the same inputs", "",
-             "%d of %d rows are fine: relative difference at most %g, or a reason in the row." % (fine, len(found), BOUND), "",
-             table(found), ""]
+    titles = {
+        name: [record["title"] for record in found if record["measure"] == name] for name in used
+    }
+    lines = [
+        "# The official release and jseg on the same inputs",
+        "",
+        f"{fine} of {len(found)} rows are fine: relative difference at most {BOUND:g}, or a "
+        "reason in the row.",
+        "",
+        table(found),
+        "",
+    ]
     if picture:
         lines += ["![input, release, ours, difference](comparison.png)", ""]
     lines += ["- %s: %s" % fact for fact in facts.items()]
     lines += ["", "Differences, a being ours and b the release's:", ""]
-    lines += ["- %s: %s." % (MEASURES[name], "; ".join(titles[name])) for name in used]
-    lines += ["", "Times are the best of the repetitions, after one that is not counted; peak memory is that of the process.",
-              "", "Nudges from outside without which the release does not run here:", ""]
+    lines += [f"- {MEASURES[name]}: {'; '.join(titles[name])}." for name in used]
+    lines += [
+        "",
+        "Times are the best of the repetitions, after one that is not counted; peak memory is "
+        "that of the process.",
+        "",
+        "Nudges from outside without which the release does not run here:",
+        "",
+    ]
     return "\n".join(lines + ["- " + nudge for nudge in nudges or ["none"]]) + "\n"
 
 
@@ -149,18 +240,28 @@ def plain(value):
 def nudges_of(folder: Path, found: List[Dict]) -> List[str]:
     """What the release needed in the parts of these records, each once."""
     lines: List[str] = []
-    for part, side in dict.fromkeys((record["part"], side) for record in found for side in ("release", EXACT)
-                                    if side in record.get("seconds", ()) or side == EXACT and "exact" in record):
+    for part, side in dict.fromkeys(
+        (record["part"], side)
+        for record in found
+        for side in ("release", EXACT)
+        if side in record.get("seconds", ()) or side == EXACT and "exact" in record
+    ):
         about = json.loads(result_paths(folder, part, side)[1].read_text(encoding="utf-8"))
         lines += [text for text in about["nudges"] if text not in lines]
     return lines
 
 
-def sheet(folder: Path, arrays: Mapping[str, np.ndarray], found: List[Dict]) -> Optional[np.ndarray]:
-    """The pictures of both sides beside their input and their difference, uint8 [H, W, 3]; None where no part gives pictures."""
+def sheet(
+    folder: Path, arrays: Mapping[str, np.ndarray], found: List[Dict]
+) -> Optional[np.ndarray]:
+    """The pictures of both sides beside their input and their difference, uint8 [H, W, 3]; None
+    where no part gives pictures.
+    """
     rows, names = [], []
     for part, row, given in PICTURES:
-        record = next((record for record in found if (record["part"], record["row"]) == (part, row)), None)
+        record = next(
+            (record for record in found if (record["part"], record["row"]) == (part, row)), None
+        )
         if record is None or not np.isfinite(record.get("largest", np.inf)):
             continue
         with _opened(folder, part, "ours") as ours, _opened(folder, part, "release") as theirs:
@@ -171,4 +272,8 @@ def sheet(folder: Path, arrays: Mapping[str, np.ndarray], found: List[Dict]) -> 
             a, b, shown = from_signed(a[0]), from_signed(b[0]), shown[0].transpose(1, 2, 0)
         rows.append([None if given is None else arrays[given], b, a, shown.astype(np.uint8)])
         names.append(record["title"])
-    return contact_sheet(rows, ("input", "release", "ours", "difference, largest white"), names) if rows else None
+    return (
+        contact_sheet(rows, ("input", "release", "ours", "difference, largest white"), names)
+        if rows
+        else None
+    )
