@@ -569,11 +569,11 @@ def autoencoder():
     from jseg.ldm.vqgan_loss import autoencoder_loss
     from jseg.runtime import jt
 
-    network, pictures = tiny_autoencoder(), normal(2, 3, 64, 64)
-    back(autoencoder_loss(network)({"pictures": pictures, "step": 0})["loss"], *parameters(network))
+    network, images = tiny_autoencoder(), normal(2, 3, 64, 64)
+    back(autoencoder_loss(network)({"pictures": images, "step": 0})["loss"], *parameters(network))
     network.eval()
     with jt.no_grad():
-        z = network.encode(pictures)
+        z = network.encode(images)
         jt.sync([network.decode(z), network.decode(z, quantize=False)])
 
 
@@ -594,8 +594,8 @@ def perceptual():
     """LPIPS and its gradient"""
     from jseg.ldm.lpips import Lpips
 
-    picture = normal(1, 3, 32, 32)
-    back(Lpips()(normal(1, 3, 32, 32), picture), picture)
+    image = normal(1, 3, 32, 32)
+    back(Lpips()(normal(1, 3, 32, 32), image), image)
 
 
 def tiny_pixnerd(**changed):
@@ -614,9 +614,9 @@ def flow_batch(config, codes):
 
     rng, size = np.random.default_rng(0), (2, config.height, config.width)
     labels = rng.integers(0, config.labels, size)
-    pictures, noise = rng.standard_normal((2, 2, 3, *size[1:])).astype(np.float32)
+    images, noise = rng.standard_normal((2, 2, 3, *size[1:])).astype(np.float32)
     return {
-        "pictures": pictures,
+        "pictures": images,
         "noise": noise,
         "x1": codes.astype(np.float32)[labels].transpose(0, 3, 1, 2),
         "labels": labels,
@@ -626,7 +626,7 @@ def flow_batch(config, codes):
 
 
 def pixnerd():
-    """PixNerd's training loss with the correction and all gradients, from picture and from noise,
+    """PixNerd's training loss with the correction and all gradients, from image and from noise,
     plain and with recompute
     """
     from jseg.flowseg.encoding import class_codes

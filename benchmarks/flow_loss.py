@@ -1,8 +1,8 @@
 """Memory and time of FlowSeg's loss with its gradient: plain flow matching, and with the corrected
 velocity, a process each.
 
-150 classes, 16 pictures of 512x512 unless told otherwise. "above" is what the process's resident
-memory reaches above what it holds before the loss, the velocity, pictures and labels being there;
+150 classes, 16 images of 512x512 unless told otherwise. "above" is what the process's resident
+memory reaches above what it holds before the loss, the velocity, images and labels being there;
 pixels times classes times 3 in float32, which is never made, is printed beside it.
 
   OMP_NUM_THREADS=1 python benchmarks/flow_loss.py
@@ -27,7 +27,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--classes", type=int, default=150)
-    parser.add_argument("--size", type=int, default=512, help="side of the pictures")
+    parser.add_argument("--size", type=int, default=512, help="side of the images")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--weight", type=float, help=argparse.SUPPRESS)

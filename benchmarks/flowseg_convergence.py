@@ -373,9 +373,9 @@ def train_camvid(
             0,
         )
         for example in dataset.val:
-            picture, label = dataset.load(example)
+            image, label = dataset.load(example)
             total = total + confusion(
-                segmenter.segment(picture, example.stem), label, len(dataset.classes)
+                segmenter.segment(image, example.stem), label, len(dataset.classes)
             )
         final[str(count)] = {"accuracy": pixel_accuracy(total), "miou": mean_iou(total)}
     with open(folder / "log.csv", newline="") as file:

@@ -1,10 +1,10 @@
 """Our Inception beside the one of pytorch-fid (mseitzer/pytorch-fid on torchvision) under equal
-weights and pictures, layer by layer.
+weights and images, layer by layer.
 
 Theirs runs in a Python that has PyTorch, torchvision and pytorch-fid, on its CPU in float32;
 weights are random and scaled to keep the activations' size, or a file's, the public
 pt_inception-2015-12-05-6726825d.pth for instance. Compared are names and shapes, the resized
-pictures, every layer's activations and the features: the largest difference over the largest value
+images, every layer's activations and the features: the largest difference over the largest value
 of the array.
 
   python benchmarks/inception_parity.py --python /path/to/a/python/with/pytorch-fid
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 TOLERANCE = 1e-4
-SIZES = ((384, 512), (96, 128), (299, 299))  # of the pictures, height and width
+SIZES = ((384, 512), (96, 128), (299, 299))  # of the images, height and width
 
 
 def main():
@@ -69,14 +69,14 @@ def main():
             f"| {name} | {'x'.join(map(str, array.shape))} | {abs(array).max():.3g} | {found:.1e} |"
         )
     print(
-        f"seconds for {len(SIZES)} pictures, second pass: {seconds[0]:.2f} here, {seconds[1]:.2f} "
+        f"seconds for {len(SIZES)} images, second pass: {seconds[0]:.2f} here, {seconds[1]:.2f} "
         "there"
     )
     if worst > TOLERANCE:
         sys.exit(f"above {TOLERANCE}")
 
 
-def pictures():
+def images():
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def ours(weights, path):
         value.assign(jt.array(drawn.astype(np.float32)))
     arrays = {name: value.numpy() for name, value in state.items()}
     np.savez(path, **arrays)
-    x = prepared(pictures())
+    x = prepared(images())
     inception(x).sync()
     started = time.monotonic()
     found = {"features": inception(x).numpy(), "seconds": time.monotonic() - started, "resized": x}
@@ -151,18 +151,18 @@ def official(weights, path):
         x = torch.cat(
             [
                 F.interpolate(
-                    torch.from_numpy(picture.transpose(2, 0, 1)[None] / np.float32(255)),
+                    torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255)),
                     size=(299, 299),
                     mode="bilinear",
                     align_corners=False,
                 )
-                for picture in pictures()
+                for image in images()
             ]
         )
         found["resized"] = (2 * x - 1).numpy()
         wrapped = [
-            network(torch.from_numpy(picture.transpose(2, 0, 1)[None] / np.float32(255)))[0]
-            for picture in pictures()
+            network(torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255)))[0]
+            for image in images()
         ]
         started = time.monotonic()
         found["features"] = network(x)[0][:, :, 0, 0].numpy()

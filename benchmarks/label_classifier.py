@@ -1,9 +1,9 @@
-"""A small pixel classifier that judges pictures of procedural landscapes: which of the 29 classes
+"""A small pixel classifier that judges images of procedural landscapes: which of the 29 classes
 is seen where.
 
 A convolutional network of three scales (about 0.4 million parameters), trained in a few minutes on
 drawings of jseg.landscapes.draw that no other training here uses, from a fixed seed. Training
-pictures are varied in light and colour, blurred and made noisy, so that it judges by form as well
+images are varied in light and colour, blurred and made noisy, so that it judges by form as well
 and not only by the drawings' exact colours and sharpness. Used by benchmarks/shipped_weights.py.
 """
 
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Pictures [B, 3, H, W] in [-1, 1] -> logits [B, 29, H / 2, W / 2]; H and W multiples of 16."""
+    """Images [B, 3, H, W] in [-1, 1] -> logits [B, 29, H / 2, W / 2]; H and W multiples of 16."""
 
     def __init__(self, widths: Sequence[int] = (32, 64, 96, 96)):
         first, second, third, fourth = widths
@@ -82,8 +82,8 @@ def train(drawings: int, steps: int, width: int, height: int, learning_seed: int
     optimizer = AdamW(trainable(network), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     started, mean = time.monotonic(), 0.0
     for step in range(steps):
-        pictures, labels = _batch(data, step, learning_seed)
-        loss = cross_entropy(network(jt.array(pictures)), labels)
+        images, labels = _batch(data, step, learning_seed)
+        loss = cross_entropy(network(jt.array(images)), labels)
         gradients = jt.grad(loss, list(optimizer.parameters.values()), retain_graph=False)
         jt.sync(gradients + [loss])
         optimizer.learning_rate = (
@@ -117,15 +117,13 @@ def trained_or_loaded(path, drawings: int, steps: int, width: int, height: int) 
     return network
 
 
-def predict(
-    network: Classifier, pictures: Sequence[np.ndarray], batch: int = 8
-) -> List[np.ndarray]:
+def predict(network: Classifier, images: Sequence[np.ndarray], batch: int = 8) -> List[np.ndarray]:
     """The likeliest class of every pixel: uint8 [H, W, 3] each, of one size -> uint8 [H, W]
     each.
     """
     found = []
-    for start in range(0, len(pictures), batch):
-        signed = np.stack([_signed(picture) for picture in pictures[start : start + batch]])
+    for start in range(0, len(images), batch):
+        signed = np.stack([_signed(image) for image in images[start : start + batch]])
         height, width = signed.shape[2:]
         with jt.no_grad():
             logits = nn.interpolate(
@@ -145,13 +143,13 @@ def cross_entropy(logits, labels: np.ndarray):
     return (jt.log(jt.exp(shifted).sum(1)) - chosen).mean()
 
 
-def varied(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The picture in another light: contrast, brightness, tint, blur and noise; uint8 [H, W, 3]."""
+def varied(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The image in another light: contrast, brightness, tint, blur and noise; uint8 [H, W, 3]."""
     import cv2
 
-    x = picture.astype(np.float32)
+    x = image.astype(np.float32)
     x = (x - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
-    sigma = rng.uniform(-0.8, 1.6)  # a third of the pictures stays sharp
+    sigma = rng.uniform(-0.8, 1.6)  # a third of the images stays sharp
     if sigma > 0.2:
         x = cv2.GaussianBlur(x, (0, 0), sigma)
     x = x + rng.standard_normal(x.shape) * max(0.0, rng.uniform(-6, 12))
@@ -159,23 +157,23 @@ def varied(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _batch(data, step: int, learning_seed: int) -> Tuple[np.ndarray, np.ndarray]:
-    pictures, labels = [], []
+    images, labels = [], []
     for place, index in enumerate(positions(len(data), BATCH, step, learning_seed)):
         rng = generator(learning_seed, "classifier", step, place)
-        picture, label = data[index]
+        image, label = data[index]
         if rng.random() < 0.5:
-            picture, label = picture[:, ::-1], label[:, ::-1]
-        pictures.append(_signed(varied(picture, rng)))
+            image, label = image[:, ::-1], label[:, ::-1]
+        images.append(_signed(varied(image, rng)))
         labels.append(
             resize_label(np.ascontiguousarray(label), label.shape[1] // 2, label.shape[0] // 2)
         )
-    return np.stack(pictures), np.stack(labels)
+    return np.stack(images), np.stack(labels)
 
 
-def _signed(picture: np.ndarray) -> np.ndarray:
+def _signed(image: np.ndarray) -> np.ndarray:
     from jseg.images import to_signed
 
-    return to_signed(np.ascontiguousarray(picture))
+    return to_signed(np.ascontiguousarray(image))
 
 
 def _tell(line: str) -> None:

@@ -102,7 +102,7 @@ def of_decoding(config: AutoencoderConfig, height: int, width: int) -> List[Prod
 
 
 def of_encoding(config: AutoencoderConfig, height: int, width: int) -> List[Product]:
-    """Every product of encoding a picture whose latent has that size."""
+    """Every product of encoding an image whose latent has that size."""
     found = []
     last = len(config.channel_mult) - 1
     for name, shape in autoencoder_shapes(config).items():

@@ -40,9 +40,9 @@ WIDE = {
     "classes": 1000,
 }
 CASES = {
-    # name: (configuration, height, width, pictures, gradients too)
+    # name: (configuration, height, width, images, gradients too)
     "small": (SMALL, 32, 32, 2, True),
-    "small, wide picture": (SMALL, 24, 80, 2, True),
+    "small, wide image": (SMALL, 24, 80, 2, True),
     "small, one patch": (SMALL, 8, 8, 2, True),
     "three heads, patch 16": (
         {
@@ -103,13 +103,13 @@ def main():
 def inputs(name):
     import numpy as np
 
-    config, height, width, pictures, _ = CASES[name]
+    config, height, width, images, _ = CASES[name]
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((pictures, 3, height, width), dtype=np.float32)
+    x = rng.standard_normal((images, 3, height, width), dtype=np.float32)
     return (
         x,
-        rng.random(pictures, dtype=np.float32),
-        rng.integers(0, config["classes"] + 1, pictures),
+        rng.random(images, dtype=np.float32),
+        rng.integers(0, config["classes"] + 1, images),
     )
 
 

@@ -6,8 +6,8 @@ The stages are the release's (noise at t = 600, 640 and 400, guidance 3.5, 3.7, 
 with 500 steps a stage, or all there are where t = 400 has fewer. Measured beside it, all from the
 same noise: the distance of the latents after the first stage, which begins the same for all, and
 after the last, in units of the reference's root mean square; the root mean square difference of the
-pictures in levels of 255; and the score terms of shipped_weights.py: style similarity with the
-picture's reference, and label agreement by label_classifier.py. Calls are counted as the release
+images in levels of 255; and the score terms of shipped_weights.py: style similarity with the
+image's reference, and label agreement by label_classifier.py. Calls are counted as the release
 runs them: 2 for a guided step.
 
 Each finished configuration is a file in --runs; the same command again takes only those that are
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_path", help="weights of the UNet (default: as the test command finds them)"
     )
     p.add_argument("--ae_path", help="weights of the autoencoder (default: as --model_path)")
-    p.add_argument("--count", type=int, default=16, help="pictures (default 16)")
+    p.add_argument("--count", type=int, default=16, help="images (default 16)")
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument("--classifier", metavar="FILE", help="as for shipped_weights.py")
@@ -197,7 +197,7 @@ def measured(synthesizer, plan: Plan, pairs, classifier, args, arrays: Path) -> 
 
     synthesizer.pipeline, synthesizer.latents = pipeline_of(plan), []
     started = time.perf_counter()
-    pictures = made(
+    images = made(
         synthesizer, pairs, argparse.Namespace(batch_size=args.batch_size, seed=plan.seed)
     )
     seconds = time.perf_counter() - started
@@ -205,14 +205,14 @@ def measured(synthesizer, plan: Plan, pairs, classifier, args, arrays: Path) -> 
     latents = np.stack(
         [np.concatenate(synthesizer.latents[stage::stages]) for stage in range(stages)]
     )  # [stages, N, 3, h, w]
-    np.savez(arrays, latents=latents, pictures=np.stack(pictures))
-    seen = label_classifier.predict(classifier, pictures)
+    np.savez(arrays, latents=latents, images=np.stack(images))
+    seen = label_classifier.predict(classifier, images)
     return {
         "calls": unet_calls(synthesizer.pipeline),
         "seconds": seconds,
         "style": [
-            style_similarity(picture, pair.reference, "corrected")
-            for picture, pair in zip(pictures, pairs)
+            style_similarity(image, pair.reference, "corrected")
+            for image, pair in zip(images, pairs)
         ],
         "agreement": [float(mask_accuracy(found, pair.label)) for found, pair in zip(seen, pairs)],
     }
@@ -239,7 +239,7 @@ class Run:
             }
         )
         arrays = np.load(path.with_suffix(".npz"))
-        self.latents, self.pictures = (
+        self.latents, self.images = (
             arrays["latents"].astype(np.float64),
             arrays["pictures"].astype(np.float64),
         )
@@ -247,9 +247,7 @@ class Run:
             difference = ((self.latents - reference.latents) ** 2).mean((2, 3, 4))  # [stages, N]
             distance = np.sqrt(difference / (reference.latents**2).mean((2, 3, 4)))
             self.first, self.last = distance[0].mean(), distance[-1].mean()
-            self.levels = np.sqrt(
-                ((self.pictures - reference.pictures) ** 2).mean((1, 2, 3))
-            ).mean()
+            self.levels = np.sqrt(((self.images - reference.images) ** 2).mean((1, 2, 3))).mean()
             self.gains = [
                 np.array(getattr(self, term)) - getattr(reference, term)
                 for term in ("style", "agreement")
@@ -282,7 +280,7 @@ def report(args) -> None:
     reference = Run(args.runs / (REFERENCE.replace(" ", "_") + ".json"))
     runs = [Run(path, reference) for path in sorted(args.runs.glob("*.json"))]
     print(
-        f"{reference.count} pictures of {'x'.join(map(str, reference.pictures.shape[2:0:-1]))}; "
+        f"{reference.count} images of {'x'.join(map(str, reference.images.shape[2:0:-1]))}; "
         f"weights {', '.join(reference.weights)}; distances and, in brackets, differences ± "
         f"standard errors are from `{REFERENCE}` ({reference.calls:,} calls)."
     )
@@ -308,7 +306,7 @@ def report(args) -> None:
     for title, group in groups.items():
         print(
             f"\n### {title}\n\n| sampler, steps a stage | calls | latent, first stage | latent, "
-            "last | picture, levels | style similarity | label agreement "
+            "last | image, levels | style similarity | label agreement "
             "|\n|---|---|---|---|---|---|---|"
         )
         print(

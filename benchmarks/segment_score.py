@@ -1,6 +1,6 @@
-"""mIoU, accuracy and seconds a picture of a FlowSeg network on a validation split, by Euler steps.
+"""mIoU, accuracy and seconds an image of a FlowSeg network on a validation split, by Euler steps.
 
-At the times that the network was trained at, then with the mirrored picture, then at even times.
+At the times that the network was trained at, then with the mirrored image, then at even times.
 
   python benchmarks/segment_score.py --weights runs/flowseg/best.safetensors --data camvid --layout camvid
 """
@@ -30,7 +30,7 @@ def main():
         type=int,
         nargs="*",
         default=[1, 10],
-        help="steps with the mirrored picture (default 1 10)",
+        help="steps with the mirrored image (default 1 10)",
     )
     parser.add_argument(
         "--even",
@@ -46,7 +46,7 @@ def main():
 
     dataset = open_dataset(args.data, args.layout)
     loaded = [(example.stem, *dataset.load(example)) for example in dataset.val]
-    print("| steps | mIoU | accuracy | seconds a picture |\n|---|---|---|---|")
+    print("| steps | mIoU | accuracy | seconds an image |\n|---|---|---|---|")
     ways = [
         ("%d", args.steps, {}),
         ("%d, mirrored too", args.mirror, {"mirror": True}),
@@ -60,7 +60,7 @@ def main():
         segmenter, total = Segmenter.from_file(args.weights, **options), 0
         segmenter.segment(loaded[0][1], loaded[0][0])  # compiles
         start = time.perf_counter()
-        found = [segmenter.segment(picture, stem) for stem, picture, _ in loaded]
+        found = [segmenter.segment(image, stem) for stem, image, _ in loaded]
         seconds = (time.perf_counter() - start) / len(loaded)
         for (_, _, label), labels in zip(loaded, found):
             total = total + confusion(labels, label, len(dataset.classes))

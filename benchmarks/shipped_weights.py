@@ -1,8 +1,8 @@
 """What the weights that ship can do, measured on landscapes that no training has seen: mood of the
 reference, agreement with the label map.
 
-Pairs: scenes drawn by jseg.landscapes.draw from seeds far from those of the training, each with a
-picture of another scene as its reference. Style: jseg.metrics.style_similarity of each result with
+Pairs: scenes drawn by jseg.landscapes.draw from seeds far from those of the training, each with an
+image of another scene as its reference. Style: jseg.metrics.style_similarity of each result with
 its own reference and with other results' references; "nearest" is the share of results to which, of
 all the references compared, their own is the most similar. Labels: a small classifier
 (label_classifier.py), trained here on drawings of its own, says what each pixel of a result shows;
@@ -34,7 +34,7 @@ sys.path.insert(
 
 SCENES = (
     1 << 29
-)  # the training data have seeds from 1000 on, and their pictures 2^30 more (procedural.REFERENCE_SEEDS)
+)  # the training data have seeds from 1000 on, and their images 2^30 more (procedural.REFERENCE_SEEDS)
 CLASSES, UNKNOWN = 29, 255
 SHOWN = 8  # rows of the sheet
 OURS = "weights"
@@ -51,14 +51,14 @@ MEANING = {
 class Pair(NamedTuple):
     stem: str
     label: np.ndarray  # uint8 [H, W], what is asked for
-    picture: np.ndarray  # that scene as it was drawn, in its own style
+    image: np.ndarray  # that scene as it was drawn, in its own style
     ideal: np.ndarray  # the same in the reference's style
     reference: np.ndarray
     reference_label: np.ndarray
 
 
 class Scores(NamedTuple):
-    """Arrays [N], one value per picture, and the confusion matrix of all."""
+    """Arrays [N], one value per image, and the confusion matrix of all."""
 
     style: np.ndarray
     other_styles: np.ndarray
@@ -144,7 +144,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     width, height = synthesizer.size
     if synthesizer.unet.config.classes != CLASSES or width % 16 or height % 16:
         raise ValueError(
-            f"{paths[0]} makes pictures of {width}x{height} from "
+            f"{paths[0]} makes images of {width}x{height} from "
             f"{synthesizer.unet.config.classes} classes; expected the landscapes' {CLASSES} "
             "classes and multiples of 16"
         )
@@ -155,13 +155,11 @@ def main(argv: Optional[List[str]] = None) -> int:
         args.classifier, args.drawings, args.classifier_steps, width, height
     )
 
-    def seen(pictures):
-        return label_classifier.predict(classifier, pictures)
+    def seen(images):
+        return label_classifier.predict(classifier, images)
 
-    results = pictures_of(synthesizer, pairs, args)
-    scores = {
-        name: scored(pictures, pairs, seen(pictures), args) for name, pictures in results.items()
-    }
+    results = images_of(synthesizer, pairs, args)
+    scores = {name: scored(images, pairs, seen(images), args) for name, images in results.items()}
     for path in paths:
         print(
             f"- `{os.path.basename(path)}`: {os.path.getsize(path) / 1e6:.1f} MB, SHA-256 "
@@ -187,16 +185,16 @@ def held_out(count: int, width: int, height: int) -> List[Pair]:
     pairs = []
     for number in range(count):
         scene, style = SCENES + number, REFERENCE_SEEDS + SCENES + number
-        picture, label = landscape(scene, width, height)
+        image, label = landscape(scene, width, height)
         ideal, _ = landscape(scene, width, height, style_seed=style)
         pairs.append(
-            Pair(f"held_out_{number:04d}", label, picture, ideal, *landscape(style, width, height))
+            Pair(f"held_out_{number:04d}", label, image, ideal, *landscape(style, width, height))
         )
     return pairs
 
 
-def pictures_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.ndarray]]:
-    """{row, a key of MEANING: pictures}, uint8 [H, W, 3] each."""
+def images_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.ndarray]]:
+    """{row, a key of MEANING: images}, uint8 [H, W, 3] each."""
     from jseg import runtime
     from jseg.checkpoint import load_into
     from jseg.ldm.refine import Synthesizer
@@ -235,7 +233,7 @@ def pictures_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.n
         before = time.monotonic()
         found[name] = make()
         print(
-            f"{name}: {len(pairs)} pictures in {time.monotonic() - before:.0f} s",
+            f"{name}: {len(pairs)} images in {time.monotonic() - before:.0f} s",
             file=sys.stderr,
             flush=True,
         )
@@ -243,10 +241,10 @@ def pictures_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.n
 
 
 def made(synthesizer, pairs: Sequence[Pair], args, conditioned: bool = True) -> List[np.ndarray]:
-    """The synthesizer's pictures of the pairs; unconditioned, every pixel of the map is unknown."""
+    """The synthesizer's images of the pairs; unconditioned, every pixel of the map is unknown."""
     from jseg.images import resize_label
 
-    pictures = []
+    images = []
     for start in range(0, len(pairs), args.batch_size):
         batch = pairs[start : start + args.batch_size]
         labels = [resize_label(pair.label, *synthesizer.latent_size) for pair in batch]
@@ -255,25 +253,25 @@ def made(synthesizer, pairs: Sequence[Pair], args, conditioned: bool = True) -> 
         for progress in synthesizer.run(
             labels, [pair.reference for pair in batch], args.seed, [pair.stem for pair in batch]
         ):
-            last = progress.pictures
-        pictures += last
-    return pictures
+            last = progress.images
+        images += last
+    return images
 
 
-def round_trip(autoencoder, picture: np.ndarray) -> np.ndarray:
+def round_trip(autoencoder, image: np.ndarray) -> np.ndarray:
     from jseg.images import from_signed, to_signed
     from jseg.runtime import jt
 
     with jt.no_grad():
         return from_signed(
-            autoencoder.decode(autoencoder.encode(jt.array(to_signed(picture)[None]))).numpy()[0]
+            autoencoder.decode(autoencoder.encode(jt.array(to_signed(image)[None]))).numpy()[0]
         )
 
 
 def scored(
-    pictures: Sequence[np.ndarray], pairs: Sequence[Pair], seen: Sequence[np.ndarray], args
+    images: Sequence[np.ndarray], pairs: Sequence[Pair], seen: Sequence[np.ndarray], args
 ) -> Scores:
-    """The scores of one row; picture i is compared with the references of pairs i, i + 1, ..., and
+    """The scores of one row; image i is compared with the references of pairs i, i + 1, ..., and
     with the map of pair i + 1.
     """
     from jseg.metrics import confusion, mask_accuracy, style_similarity
@@ -282,10 +280,10 @@ def scored(
     likeness = np.array(
         [
             [
-                style_similarity(picture, pairs[(i + step) % count].reference, args.kind)
+                style_similarity(image, pairs[(i + step) % count].reference, args.kind)
                 for step in range(args.among)
             ]
-            for i, picture in enumerate(pictures)
+            for i, image in enumerate(images)
         ]
     )
     own, others = likeness[:, 0], likeness[:, 1:]
@@ -305,13 +303,11 @@ def classifier_row(seen: Callable, pairs: Sequence[Pair]) -> str:
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
 
     told = []
-    for name, pictures, labels in (
-        ("the scenes in their own style", [p.picture for p in pairs], [p.label for p in pairs]),
+    for name, images, labels in (
+        ("the scenes in their own style", [p.image for p in pairs], [p.label for p in pairs]),
         ("the references", [p.reference for p in pairs], [p.reference_label for p in pairs]),
     ):
-        matrix = sum(
-            confusion(found, label, CLASSES) for found, label in zip(seen(pictures), labels)
-        )
+        matrix = sum(confusion(found, label, CLASSES) for found, label in zip(seen(images), labels))
         told.append(f"{name}: accuracy {pixel_accuracy(matrix):.3f}, mIoU {mean_iou(matrix):.3f}")
     return "; ".join(told)
 
@@ -320,7 +316,7 @@ def table(scores: Dict[str, Scores], among: int) -> List[str]:
     from jseg.metrics import mean_iou
 
     lines = [
-        f"| pictures | style, own reference | style, others' | nearest of {among} (chance "
+        f"| images | style, own reference | style, others' | nearest of {among} (chance "
         f"{1 / among:.2f}) | label agreement | with another map | mIoU |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -334,7 +330,7 @@ def table(scores: Dict[str, Scores], among: int) -> List[str]:
 
 
 def margins(scores: Dict[str, Scores]) -> List[str]:
-    """What the weights gain over the rows below theirs, picture by picture, with standard
+    """What the weights gain over the rows below theirs, image by image, with standard
     errors.
     """
     from jseg.metrics import mean_iou
@@ -371,14 +367,14 @@ def described(stage) -> str:
 def write_sheet(path: str, pairs: Sequence[Pair], results: Dict[str, List[np.ndarray]]) -> None:
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
-    from jseg.images import save_picture
+    from jseg.images import save_image
 
     rows = [
         [colorize(pair.label, CLASS_SETS["landscape-29"]), pair.reference]
-        + [pictures[i] for pictures in results.values()]
+        + [images[i] for images in results.values()]
         for i, pair in enumerate(pairs[:SHOWN])
     ]
-    save_picture(
+    save_image(
         path,
         contact_sheet(
             rows,

@@ -13,7 +13,7 @@ are those of benchmarks/multiply_adds.py, peak memory is the process's largest r
   python benchmarks/speed.py --official PATH --size release --parts step --rounds 2
   python benchmarks/speed.py --official PATH --sdm PATH --torch PYTHON           # PYTHON: one that has torch, if this one has not
   python benchmarks/speed.py --products --size release                           # how much of a guided step is convolution
-  python benchmarks/speed.py --growth                                            # cost as pictures, size and steps grow
+  python benchmarks/speed.py --growth                                            # cost as images, size and steps grow
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main():
         help="ours: the guided step's products one by one, against the step",
     )
     parser.add_argument(
-        "--growth", action="store_true", help="ours: cost as pictures, size and steps grow"
+        "--growth", action="store_true", help="ours: cost as images, size and steps grow"
     )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
@@ -358,10 +358,10 @@ def of_products(args):
 
 
 def growth(args):
-    """Ours alone: a guided step for more pictures and larger ones, and a stage of more steps,
+    """Ours alone: a guided step for more images and larger ones, and a stage of more steps,
     encoding and decoding left out.
     """
-    print("| what | seconds | per picture, pixel or step | peak |\n|---|---|---|---|")
+    print("| what | seconds | per image, pixel or step | peak |\n|---|---|---|---|")
     for what, values in GROWTH.items():
         first = None
         for value in values:

@@ -1,7 +1,7 @@
 """Where the time of one guided step goes, by Jittor's profiler: convolutions, products, norms, and
 what is neither.
 
-The guided step of jseg.ldm.samplers under the weights of jseg.parity.stand_in, one picture. The
+The guided step of jseg.ldm.samplers under the weights of jseg.parity.stand_in, one image. The
 step is first timed without the profiler, then its kernels are timed one by one and added up by
 kind. The multiply-adds a second that the convolutions reach in their own time are what this machine
 makes of these shapes; the last lines hold the step against that.

@@ -58,8 +58,7 @@ def _overview(argv: list[str] | None) -> None:
     names = cli.commands()
     width = max(map(len, names), default=0)
     lines = [
-        f"jseg {__version__}: pictures from semantic maps, and semantic maps from pictures, in "
-        "Jittor",
+        f"jseg {__version__}: images from semantic maps, and semantic maps from images, in Jittor",
         "",
         "commands:",
     ]

@@ -53,7 +53,7 @@ class AutoencoderConfig:
     codebook_size: int = 8192
     picture_channels: int = 3
     groups: int = (
-        32  # of every group norm; with one channel a group, a picture's mean colour is lost
+        32  # of every group norm; with one channel a group, an image's mean colour is lost
     )
 
     @property
@@ -67,9 +67,9 @@ class PixNerdConfig:
     stored with its weights.
 
     source: where the flow starts, since weights are only good for the source they were trained
-    with. image_input: whether the network sees the picture beside x_t; None: exactly if the source
+    with. image_input: whether the network sees the image beside x_t; None: exactly if the source
     has noise ("image+noise" without it is possible, but poor). Raises ValueError for what does not
-    fit together, a deterministic source with the picture as an input above all.
+    fit together, a deterministic source with the image as an input above all.
     """
 
     hidden_size: int = 1024  # width of the transformer's tokens
@@ -79,7 +79,7 @@ class PixNerdConfig:
     pixel_channels: int = 64  # width of the neural field
     pixel_ratio: int = 2  # its hidden width, in multiples of pixel_channels
     frequencies: int = 8  # cosines per axis with which the field knows a pixel's place in its patch
-    patch: int = 16  # pixels; pictures are multiples of it
+    patch: int = 16  # pixels; images are multiples of it
     classes: int = 1000  # rows of the label embedding less one; the last row is the null class
     labels: int = 150  # classes of the segmentation
     codes: str = "kronecker"  # kind of their codes, `encoding.class_codes`
@@ -96,12 +96,12 @@ class PixNerdConfig:
         if self.image_input and self.source == "image":
             raise ValueError(
                 "PixNerdConfig: source 'image' with image_input: the velocity (x_t - image) / t "
-                "can then be read off without looking at the picture, and nothing is learnt; drop "
+                "can then be read off without looking at the image, and nothing is learnt; drop "
                 "image_input, or start from 'noise' or 'image+noise'"
             )
         if self.image_input is False and self.source == "noise":
             raise ValueError(
-                "PixNerdConfig: source 'noise' without image_input never sees the picture; leave "
+                "PixNerdConfig: source 'noise' without image_input never sees the image; leave "
                 "image_input out"
             )
         for name in (
@@ -133,7 +133,7 @@ class PixNerdConfig:
 
     @property
     def sees_image(self) -> bool:
-        """Whether the picture is fed in beside x_t."""
+        """Whether the image is fed in beside x_t."""
         return self.source != "image" if self.image_input is None else self.image_input
 
 

@@ -1,4 +1,4 @@
-"""A labelled contact sheet: rows of pictures under headings, for looking at many results at
+"""A labelled contact sheet: rows of images under headings, for looking at many results at
 once.
 """
 
@@ -50,10 +50,10 @@ def contact_sheet(
     row_names: Sequence[str],
     cell_width: int = 256,
 ) -> np.ndarray:
-    """A labelled grid on white as uint8 [H, W, 3]: one row of uint8 [h, w, 3] pictures (None =
+    """A labelled grid on white as uint8 [H, W, 3]: one row of uint8 [h, w, 3] images (None =
     blank) per name, one heading per column.
 
-    Pictures are fitted into cells as wide as cell_width and as high as the row's tallest needs,
+    Images are fitted into cells as wide as cell_width and as high as the row's tallest needs,
     aspect kept; few-coloured maps with nearest. Names that no font on this machine can write become
     the row's number, told once with the names on standard error. Raises ValueError when rows, names
     and headings do not match or the sheet would exceed JPEG's 65535 pixels.
@@ -61,7 +61,7 @@ def contact_sheet(
     if len(rows) != len(row_names) or any(len(row) > len(headings) for row in rows):
         raise ValueError(
             f"contact sheet: {len(rows)} rows of up to {max([len(row) for row in rows] or [0])} "
-            f"pictures; expected {len(row_names)} rows of at most {len(headings)}, as named"
+            f"images; expected {len(row_names)} rows of at most {len(headings)}, as named"
         )
     text_height, gutter, margin = (
         max(12, cell_width // 14),
@@ -98,9 +98,9 @@ def contact_sheet(
     y = top
     for row, name, row_height in zip(rows, names, heights):
         draw.text((margin, y + (row_height - text_height) // 2), name, fill=INK, font=font)
-        for x, picture in zip(columns, row):
-            if picture is not None:
-                cell = _scaled_into(picture, cell_width, row_height)
+        for x, image in zip(columns, row):
+            if image is not None:
+                cell = _scaled_into(image, cell_width, row_height)
                 sheet.paste(
                     cell, (x + (cell_width - cell.width) // 2, y + (row_height - cell.height) // 2)
                 )
@@ -109,19 +109,17 @@ def contact_sheet(
 
 
 def _row_height(row: Sequence[Optional[np.ndarray]], width: int) -> int:
-    tallest = max(
-        [picture.shape[0] / picture.shape[1] for picture in row if picture is not None] or [0.75]
-    )
+    tallest = max([image.shape[0] / image.shape[1] for image in row if image is not None] or [0.75])
     return max(1, round(width * min(tallest, 2.0)))
 
 
-def _scaled_into(picture: np.ndarray, width: int, height: int) -> Image.Image:
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    packed = picture.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
+def _scaled_into(image: np.ndarray, width: int, height: int) -> Image.Image:
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    packed = image.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
     # A colour-coded map has few colours; smoothing would invent others along its edges.
     few = len(np.unique(packed)) <= FEW_COLOURS
-    return Image.fromarray(picture).resize(size, Image.NEAREST if few else Image.LANCZOS)
+    return Image.fromarray(image).resize(size, Image.NEAREST if few else Image.LANCZOS)
 
 
 def _font(height: int, text: str) -> ImageFont.ImageFont:

@@ -1,8 +1,8 @@
 """Image file <-> array: the only place with 127.5, RGB, resizing and saving.
 
 Mirrors the release's `Image.open(...)`, `label.resize((128, 96), NEAREST)` and `custom_to_pil`
-(image_sample.py, image_datasets.py), with every mode of picture converted on purpose and every
-unreadable file named. Arrays: pictures uint8 [H, W, 3] RGB, labels uint8 [H, W] of class ids,
+(image_sample.py, image_datasets.py), with every mode of image converted on purpose and every
+unreadable file named. Arrays: images uint8 [H, W, 3] RGB, labels uint8 [H, W] of class ids,
 network side float32 [3, H, W] in [-1, 1].
 """
 
@@ -31,32 +31,32 @@ BLACK_LEVEL, BLACK_PART = 8, 0.999  # of 255; of the pixels
 EMPTY_LEVEL = 16  # of 255: deep colours that stay below it use 12 of 16 bits at most
 
 
-def read_picture(path: PathLike) -> np.ndarray:
-    """Read a picture of any mode as uint8 [H, W, 3] RGB.
+def read_image(path: PathLike) -> np.ndarray:
+    """Read an image of any mode as uint8 [H, W, 3] RGB.
 
     Alpha is composited over white, the orientation is applied, of several frames the first is
     taken. Deeper gray is reduced to 8 bits: integers from the smallest of 8, 12 and 16 bits that
     holds them, floating-point from 0..1 or 0..255. Raises ImageError when the file is missing, is
-    no picture, is truncated, or holds other values. release: `Image.open` without conversion, so
+    no image, is truncated, or holds other values. release: `Image.open` without conversion, so
     gray, RGBA and rotated files crash; here: converted.
     """
-    return examine_picture(path)[0]
+    return examine_image(path)[0]
 
 
-def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, List[str]]:
-    """(the picture as `read_picture` reads it, remarks on how, calling it `what`); raises
+def examine_image(path: PathLike, what: str = "image") -> Tuple[np.ndarray, List[str]]:
+    """(the image as `read_image` reads it, remarks on how, calling it `what`); raises
     ImageError.
     """
-    with opened(path) as image:
+    with opened(path) as pil:
         header, bits, inverted, several = (
-            header_of(image),
-            stored_bits(image),
-            white_is_zero(image),
-            several_frames(image),
+            header_of(pil),
+            stored_bits(pil),
+            white_is_zero(pil),
+            several_frames(pil),
         )
-        decode(image, path)
-        image, reduced, empty = _eight_bits(upright(image), path, bits, inverted)
-        picture = np.array(_to_rgb(image), dtype=np.uint8)
+        decode(pil, path)
+        pil, reduced, empty = _eight_bits(upright(pil), path, bits, inverted)
+        image = np.array(_to_rgb(pil), dtype=np.uint8)
 
     # What was done to it, then what it looks like.
     remarks = []
@@ -73,20 +73,20 @@ def examine_picture(path: PathLike, what: str = "picture") -> Tuple[np.ndarray, 
         remarks.append(f"{what}s hold several frames or pages, of which the first is taken")
     if header.turned:
         remarks.append(f"{what}s are turned as their EXIF orientation says")
-    if picture.size and (picture == picture[:1, :1]).all():
+    if image.size and (image == image[:1, :1]).all():
         remarks.append(f"{what}s are of one colour")
-    elif (picture.max(axis=2) <= BLACK_LEVEL).mean() >= BLACK_PART:
+    elif (image.max(axis=2) <= BLACK_LEVEL).mean() >= BLACK_PART:
         remarks.append(f"{what}s are nearly black")
-    return picture, remarks
+    return image, remarks
 
 
-def resize_picture(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize uint8 [H, W, 3] to [height, width, 3] with Pillow's antialiased Lanczos; the same
     array if already that size.
     """
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.array(Image.fromarray(picture).resize((width, height), Image.LANCZOS))
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.LANCZOS))
 
 
 def resize_label(label: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -98,9 +98,9 @@ def resize_label(label: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.array(Image.fromarray(label).resize((width, height), Image.NEAREST))
 
 
-def to_signed(picture: np.ndarray) -> np.ndarray:
+def to_signed(image: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> float32 [3, H, W] in [-1, 1]: x / 127.5 - 1."""
-    signed = picture.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+    signed = image.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
     return np.ascontiguousarray(signed.transpose(2, 0, 1))
 
 
@@ -115,7 +115,7 @@ def from_signed(array: np.ndarray, rounding: str = "round") -> np.ndarray:
         raise ValueError(f"rounding is {rounding!r}; expected 'round' or 'truncate'")
     if not np.isfinite(array).all():
         raise ValueError(
-            "the picture to be saved holds NaN or infinite values; check the weights (wrong "
+            "the image to be saved holds NaN or infinite values; check the weights (wrong "
             "network or a broken file)"
         )
     levels = (
@@ -128,38 +128,36 @@ def from_signed(array: np.ndarray, rounding: str = "round") -> np.ndarray:
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
 
 
-def jpeg_round_trip(
-    picture: np.ndarray, quality: int = 75, subsampling: str = "4:2:0"
-) -> np.ndarray:
+def jpeg_round_trip(image: np.ndarray, quality: int = 75, subsampling: str = "4:2:0") -> np.ndarray:
     """Encode uint8 [H, W, 3] as JPEG and decode it again, in memory; the defaults are Pillow's,
     hence the release's hand-off.
     """
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
     buffer.seek(0)
-    with Image.open(buffer) as image:
-        return np.array(image)
+    with Image.open(buffer) as pil:
+        return np.array(pil)
 
 
-def save_picture(
-    path: PathLike, picture: np.ndarray, quality: int = 95, subsampling: str = "4:4:4"
+def save_image(
+    path: PathLike, image: np.ndarray, quality: int = 95, subsampling: str = "4:4:4"
 ) -> None:
     """Write uint8 [H, W, 3] (or a label [H, W] as PNG) whole or not at all; .jpg, .jpeg or .png by
     suffix.
 
-    Equal pictures give equal bytes. Raises ImageError for another suffix; OSError (disk full)
+    Equal images give equal bytes. Raises ImageError for another suffix; OSError (disk full)
     passes through.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".jpg", ".jpeg", ".png"):
         raise ImageError(f"cannot save {path}: expected a name that ends in .jpg, .jpeg or .png")
-    image = Image.fromarray(picture)
+    pil = Image.fromarray(image)
     if suffix == ".png":
-        write_atomic(path, lambda file: image.save(file, format="PNG"))
+        write_atomic(path, lambda file: pil.save(file, format="PNG"))
     else:
         write_atomic(
             path,
-            lambda file: image.save(file, format="JPEG", quality=quality, subsampling=subsampling),
+            lambda file: pil.save(file, format="JPEG", quality=quality, subsampling=subsampling),
         )
 
 
@@ -181,14 +179,14 @@ def _eight_bits(
     """
     if inverted and (image.mode == "F" or image.mode == "I"):
         raise ImageError(
-            f"{path} is a {bits}-bit picture in which 0 is white; expected that of 8 or 16 bits "
+            f"{path} is a {bits}-bit image in which 0 is white; expected that of 8 or 16 bits "
             "alone, convert it first"
         )
     if image.mode == "F":
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
             raise ImageError(
-                f"{path} is a floating-point picture with values "
+                f"{path} is a floating-point image with values "
                 f"{values.min():g}..{values.max():g}; expected 0..1 or 0..255, convert it to "
                 "8-bit RGB first"
             )
@@ -208,7 +206,7 @@ def _eight_bits(
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(
-            f"{path} is a 32-bit picture with values {values.min()}..{values.max()}; expected "
+            f"{path} is a 32-bit image with values {values.min()}..{values.max()}; expected "
             "values of 8 or 16 bits, 0..255 or 0..65535, convert it first"
         )
     values = 2**bits - 1 - values if inverted else values

@@ -1,7 +1,7 @@
 """Metrics from arrays: agreement of label maps, likeness of styles, distances of feature sets, and
 the challenge's score.
 
-Label maps: one confusion matrix a data set, added up picture by picture, and everything else from
+Label maps: one confusion matrix a data set, added up image by image, and everything else from
 it (Long et al. 2015). Styles: the colour histograms of a script in circulation among the entries of
 the 3rd Jittor AI challenge; whether the organisers score with it is not known. Feature sets:
 Frechet distance (Heusel et al. 2017) and kernel distance (Binkowski et al. 2018). The release has
@@ -31,14 +31,14 @@ HUE_EDGES = (
 )  # degrees; a class ends at its edge, above the last one begins the first again
 CUTS = (51, 178)  # of saturation and value, 0.2 and 0.7 of 255
 COLOUR_BINS, HUE_BINS = 16**3, 8 * 3 * 3
-KERNEL_ROWS = 1024  # of the kernel matrix at a time: 10,000 pictures need 80 MB instead of 800
+KERNEL_ROWS = 1024  # of the kernel matrix at a time: 10,000 images need 80 MB instead of 800
 
 
 def confusion(
     prediction: np.ndarray, target: np.ndarray, classes: int, ignore: Ignore = IGNORED
 ) -> np.ndarray:
     """Pixels counted by (target, prediction): int64 [classes, classes], rows = target. Matrices of
-    a data set's pictures add up.
+    a data set's images add up.
 
     prediction, target: integers of one shape; pixels whose target is `ignore` (an id, several, or
     None) are not counted. Raises ValueError for other shapes and types, and for ids outside of 0
@@ -109,8 +109,8 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
 
 
 def mask_accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
-    """The challenge's mask accuracy of one picture: share of all pixels with equal ids, nothing
-    ignored; the mean over pictures counts.
+    """The challenge's mask accuracy of one image: share of all pixels with equal ids, nothing
+    ignored; the mean over images counts.
     """
     prediction, target = _maps(prediction, target)
     if not target.size:
@@ -119,7 +119,7 @@ def mask_accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def style_similarity(image: np.ndarray, reference: np.ndarray, kind: str = "corrected") -> float:
-    """How alike the colours of two pictures are, -1 to 1: the mean correlation of their 4096-bin
+    """How alike the colours of two images are, -1 to 1: the mean correlation of their 4096-bin
     RGB and 72-bin HSV histograms.
 
     image, reference: uint8 [H, W, 3] RGB, each of any size. RGB: 16 levels a channel, joint. HSV: 8
@@ -133,16 +133,16 @@ def style_similarity(image: np.ndarray, reference: np.ndarray, kind: str = "corr
         raise ValueError(f"style similarity: kind is {kind!r}; expected 'corrected' or 'challenge'")
     import cv2
 
-    for name, picture in (("image", image), ("reference", reference)):
+    for name, array in (("image", image), ("reference", reference)):
         if (
-            np.ndim(picture) != 3
-            or np.shape(picture)[2] != 3
-            or np.asarray(picture).dtype != np.uint8
-            or not np.size(picture)
+            np.ndim(array) != 3
+            or np.shape(array)[2] != 3
+            or np.asarray(array).dtype != np.uint8
+            or not np.size(array)
         ):
             raise ValueError(
-                f"style similarity: the {name} has shape {np.shape(picture)} and type "
-                f"{np.asarray(picture).dtype}; expected uint8 [H, W, 3] RGB"
+                f"style similarity: the {name} has shape {np.shape(array)} and type "
+                f"{np.asarray(array).dtype}; expected uint8 [H, W, 3] RGB"
             )
     found = []
     for one, other in zip(
@@ -244,16 +244,16 @@ def _share(part, whole) -> np.ndarray:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def _histograms(picture: np.ndarray, eight_bits: bool) -> Tuple[np.ndarray, np.ndarray]:
+def _histograms(image: np.ndarray, eight_bits: bool) -> Tuple[np.ndarray, np.ndarray]:
     """Counts float32 of the joint RGB levels [4096] and of the HSV classes [72], with or without
     the script's overflows.
     """
     import cv2
 
-    picture = np.ascontiguousarray(picture)
-    red, green, blue = np.moveaxis(picture.astype(np.int64) // 16, -1, 0)
+    image = np.ascontiguousarray(image)
+    red, green, blue = np.moveaxis(image.astype(np.int64) // 16, -1, 0)
     hue, saturation, value = np.moveaxis(
-        cv2.cvtColor(picture, cv2.COLOR_RGB2HSV).astype(np.int64), -1, 0
+        cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int64), -1, 0
     )
     colour, degrees = 256 * blue + 16 * green + red, 2 * hue
     if eight_bits:
@@ -278,7 +278,7 @@ def _features(features_a, features_b, what: str) -> Tuple[np.ndarray, np.ndarray
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError(
-            f"{what}: the features hold NaN or infinite values; check the pictures and the network"
+            f"{what}: the features hold NaN or infinite values; check the images and the network"
         )
     return a, b
 

@@ -1,9 +1,9 @@
-"""Gaussian noise as a pure function of (seed, file stem, stage): the same picture for any batch
+"""Gaussian noise as a pure function of (seed, file stem, stage): the same image for any batch
 size, order or resume.
 
 release: one global stream, restarted with seed 0 in every stage and advanced by unused draws in
-every step, so a picture depends on the batch size and on the order of the folder; here: each
-picture and stage has its own stream.
+every step, so an image depends on the batch size and on the order of the folder; here: each
+image and stage has its own stream.
 
 Construction: SHA-256 of the UTF-8 text "seed/stage/stem" (stem in Unicode form NFC); its first 16
 bytes, big-endian, key a Philox4x64 counter generator; NumPy's float64 ziggurat on that stream fills
@@ -42,7 +42,7 @@ def generator(seed: int, *place: object) -> np.random.Generator:
     """A NumPy generator that depends on the seed and the place ("noise", step, position, ...)
     alone: SHA-256 keys a Philox counter.
 
-    The same construction as `normal`, for draws that are not pictures' sampling noise.
+    The same construction as `normal`, for draws that are not images' sampling noise.
     """
     text = "/".join(str(part) for part in (seed,) + place)
     return np.random.Generator(

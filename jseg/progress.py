@@ -1,4 +1,4 @@
-"""Progress bars of a training and of pictures that are made one by one, with the time left;
+"""Progress bars of a training and of images that are made one by one, with the time left;
 `jseg.ldm.progress` has the synthesis's.
 """
 
@@ -112,9 +112,9 @@ class TrainingBar:
         )
 
 
-class PictureBar:
-    """`with PictureBar(pictures in all, those that are finished) as bar: bar.show()` after every
-    further picture.
+class ImageBar:
+    """`with ImageBar(images in all, those that are finished) as bar: bar.show()` after every
+    further image.
 
     A bar with the time left on a terminal; elsewhere a plain line a minute at most, and one at the
     end.
@@ -123,23 +123,23 @@ class PictureBar:
     def __init__(self, total: int, done: int = 0):
         self.total, self.done, self.plain = total, done, not sys.stderr.isatty()
         self.started = self.told = time.monotonic()
-        self.bar = tqdm(total=total, initial=done, unit="picture", disable=self.plain, **terminal())
+        self.bar = tqdm(total=total, initial=done, unit="image", disable=self.plain, **terminal())
 
-    def __enter__(self) -> "PictureBar":
+    def __enter__(self) -> "ImageBar":
         return self
 
     def __exit__(self, *exception) -> None:
         self.bar.close()
 
     def show(self) -> None:
-        """One more picture is done."""
+        """One more image is done."""
         self.done += 1
         self.bar.update()
         now = time.monotonic()
         if self.plain and (now - self.told >= QUIET_SECONDS or self.done == self.total):
             self.told = now
             print(
-                f"{self.done} of {self.total} pictures, "
+                f"{self.done} of {self.total} images, "
                 f"{tqdm.format_interval(now - self.started)} so far",
                 file=sys.stderr,
                 flush=True,

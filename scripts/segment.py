@@ -1,4 +1,4 @@
-"""`python -m jseg segment`: pictures into label maps with FlowSeg."""
+"""`python -m jseg segment`: images into label maps with FlowSeg."""
 
 import os
 import sys

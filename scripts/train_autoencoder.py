@@ -1,4 +1,4 @@
-"""`python -m jseg train_autoencoder`: the VQ autoencoder that turns pictures into latents and
+"""`python -m jseg train_autoencoder`: the VQ autoencoder that turns images into latents and
 back.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m jseg train_flowseg`: the network of FlowSeg from pictures and label maps."""
+"""`python -m jseg train_flowseg`: the network of FlowSeg from images and label maps."""
 
 import os
 import sys

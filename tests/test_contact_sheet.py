@@ -1,4 +1,4 @@
-"""The contact sheet: every picture in its place, maps unsmoothed, any name, any Pillow."""
+"""The contact sheet: every image in its place, maps unsmoothed, any name, any Pillow."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from jseg.contact_sheet import contact_sheet
 DEJAVU = glob.glob("/usr/share/fonts/**/DejaVuSans.ttf", recursive=True)
 
 
-def test_contact_sheet_places_every_picture():
+def test_contact_sheet_places_every_image():
     colours = [(200, 30, 30), (30, 160, 30), (30, 30, 200)]
     red, green, blue = [np.full((96, 128, 3), colour, np.uint8) for colour in colours]
     tall = np.full((100, 50, 3), 90, np.uint8)

@@ -23,7 +23,7 @@ from jseg.metrics import (
 RNG = np.random.default_rng
 
 
-def picture(seed, height=24, width=32):
+def random_image(seed, height=24, width=32):
     """Twelve noisy fields of random colours: all hues, levels on every edge."""
     rng = RNG(seed)
     fields = rng.integers(0, 256, (3, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
@@ -152,7 +152,7 @@ def eight_bit_counts(image):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_challenge_style_is_the_script_s_arithmetic(seed):
-    image, reference = picture(seed), picture(seed + 1)
+    image, reference = random_image(seed), random_image(seed + 1)
     found = [
         np.corrcoef(one, other)[0, 1]
         for one, other in zip(eight_bit_counts(image), eight_bit_counts(reference))
@@ -163,10 +163,11 @@ def test_challenge_style_is_the_script_s_arithmetic(seed):
 
 
 def test_challenge_style_equals_the_script_to_the_bit():
-    """Numbers from running that script itself (OpenCV 4.11, NumPy 1.26) on these pictures."""
+    """Numbers from running that script itself (OpenCV 4.11, NumPy 1.26) on these images."""
     expected = [0.5451145252290222, 0.5760450437394753, 0.506683159380167]
     assert [
-        style_similarity(picture(seed), picture(seed + 1), "challenge") for seed in range(3)
+        style_similarity(random_image(seed), random_image(seed + 1), "challenge")
+        for seed in range(3)
     ] == expected
     noise = RNG(0)
     one, other = (noise.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(2))
@@ -190,7 +191,7 @@ def exact_counts(image):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_corrected_style_is_what_the_script_meant(seed):
-    image, reference = picture(seed), picture(seed + 1)
+    image, reference = random_image(seed), random_image(seed + 1)
     found = [
         np.corrcoef(one, other)[0, 1]
         for one, other in zip(exact_counts(image), exact_counts(reference))
@@ -218,7 +219,7 @@ def test_the_two_kinds_differ_where_the_script_overflows():
 
 @pytest.mark.parametrize("kind", ["corrected", "challenge"])
 def test_style_does_not_see_size_or_place(kind):
-    image, reference = picture(4), picture(5)
+    image, reference = random_image(4), random_image(5)
     known = style_similarity(image, reference, kind)
     assert style_similarity(image, image, kind) == 1.0
     assert style_similarity(reference, image, kind) == known
@@ -266,7 +267,7 @@ def test_frechet_distance_is_the_matrix_formula(n, m, d):
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
 
-def test_frechet_distance_with_fewer_pictures_than_features():
+def test_frechet_distance_with_fewer_images_than_features():
     rng = RNG(0)
     a, b = rng.normal(size=(5, 40)), 2 * rng.normal(size=(12, 40)) + 1
     values, vectors = np.linalg.eigh(np.cov(a, rowvar=False))

@@ -14,7 +14,7 @@ import pytest
 from jseg import progress
 from jseg.ldm.presets import Pipeline, Stage
 from jseg.ldm.progress import Bars, Estimate
-from jseg.progress import LOSS_STEPS, SPEED_STEPS, PictureBar, TrainingBar
+from jseg.progress import LOSS_STEPS, SPEED_STEPS, ImageBar, TrainingBar
 
 PIPELINE = Pipeline(
     (Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)),
@@ -23,7 +23,7 @@ PIPELINE = Pipeline(
     rounding="round",
 )
 STEPS = [7, 5]  # one more than the start indices where denoising is aligned
-FIRST, STEP, DECODE = 3.0, 0.5, 2.0  # seconds per picture
+FIRST, STEP, DECODE = 3.0, 0.5, 2.0  # seconds per image
 
 
 def reports(steps, batch_sizes, compiling=100.0):
@@ -105,7 +105,7 @@ def shown(monkeypatch, stream, batch_sizes, total, clock=0.0):
 def test_a_log_gets_one_line_where_all_is_quick(monkeypatch):
     assert (
         shown(monkeypatch, io.StringIO(), [2, 2, 1], 6)
-        == "6 of 6 pictures, 00:00 so far, about 00:00 left\n"
+        == "6 of 6 images, 00:00 so far, about 00:00 left\n"
     )
 
 
@@ -113,8 +113,8 @@ def test_a_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch):
     text = shown(monkeypatch, io.StringIO(), [2, 2], 6, clock=10.0)  # 28 reports, 280 seconds
     lines = text.splitlines()
     assert len(lines) == 5 and text.count("\r") == 0
-    assert lines[0].startswith("2 of 6 pictures, stage 0 step 6 of 7, 01:00 so far, about ")
-    assert lines[-1] == "6 of 6 pictures, 04:40 so far, about 00:00 left"
+    assert lines[0].startswith("2 of 6 images, stage 0 step 6 of 7, 01:00 so far, about ")
+    assert lines[-1] == "6 of 6 images, 04:40 so far, about 00:00 left"
 
 
 def test_a_log_gets_nothing_where_nothing_is_to_be_made(monkeypatch):
@@ -123,8 +123,8 @@ def test_a_log_gets_nothing_where_nothing_is_to_be_made(monkeypatch):
 
 def test_a_terminal_gets_two_bars_that_end_full(monkeypatch):
     text = shown(monkeypatch, Terminal(), [2, 2, 1], 6)
-    assert re.search(r"17% \|.*1/6 pictures", text) and re.search(
-        r"100% \|.*6/6 pictures \[\d\d:\d\d, about 00:00 left\]", text
+    assert re.search(r"17% \|.*1/6 images", text) and re.search(
+        r"100% \|.*6/6 images \[\d\d:\d\d, about 00:00 left\]", text
     )
     assert "stage 0  " in text and "stage 1, decoding" in text and "12/12 steps" in text
 
@@ -220,30 +220,30 @@ def test_a_bar_without_a_step_writes_no_line(monkeypatch):
 
 
 def segmented(monkeypatch, stream, total, done=0, seconds=25.0):
-    """What a bar over pictures writes to `stream` as standard error, each picture taking that
+    """What a bar over images writes to `stream` as standard error, each image taking that
     long.
     """
     now = [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with PictureBar(total, done) as bar:
+    with ImageBar(total, done) as bar:
         for _ in range(total - done):
             now[0] += seconds
             bar.show()
     return stream.getvalue()
 
 
-def test_pictures_get_a_line_a_minute_and_one_at_the_end(monkeypatch):
+def test_images_get_a_line_a_minute_and_one_at_the_end(monkeypatch):
     assert segmented(monkeypatch, io.StringIO(), 6, 1).splitlines() == [
-        "4 of 6 pictures, 01:15 so far",
-        "6 of 6 pictures, 02:05 so far",
+        "4 of 6 images, 01:15 so far",
+        "6 of 6 images, 02:05 so far",
     ]
     assert segmented(monkeypatch, io.StringIO(), 2, 2) == ""
 
 
-def test_pictures_get_a_bar_on_a_terminal(monkeypatch):
+def test_images_get_a_bar_on_a_terminal(monkeypatch):
     text = segmented(monkeypatch, Terminal(), 4, 1)
-    assert "25%|" in text and re.search(r"100%\|[#█]+\| 4/4", text) and " of 4 pictures" not in text
+    assert "25%|" in text and re.search(r"100%\|[#█]+\| 4/4", text) and " of 4 images" not in text
 
 
 @pytest.mark.parametrize("width, expected", [(0, 80), (57, 57)])
@@ -256,7 +256,7 @@ def test_a_terminal_that_tells_no_size_has_80_columns_and_24_rows(monkeypatch, w
         assert progress.terminal() == {"ncols": expected, "nrows": 24}
         for make in (
             lambda: TrainingBar(140),
-            lambda: progress.PictureBar(4),
+            lambda: progress.ImageBar(4),
             lambda: Bars(PIPELINE, [2], 2),
         ):
             with make():
@@ -266,5 +266,5 @@ def test_a_terminal_that_tells_no_size_has_80_columns_and_24_rows(monkeypatch, w
         while True:
             text += os.read(leader, 4096)
     os.close(leader)
-    for words in (b"0/140 steps", b"0/4", b"0/2 pictures"):
+    for words in (b"0/140 steps", b"0/4", b"0/2 images"):
         assert words in text, "an empty bar"

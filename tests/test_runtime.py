@@ -60,7 +60,7 @@ except RuntimeProblem as problem:
 def environment(fakes=None, **variables):
     """A clean environment whose Python finds `fakes` first, then this clone."""
     clean = {name: value for name, value in os.environ.items() if name not in JITTOR_VARIABLES}
-    clean["PYTHONPATH"] = os.pathsep.join([str(fakes), ROOT] if fakes else [ROOT])
+    clean["PYTHONPATH"] = os.pathsep.join([str(fakes), str(ROOT)] if fakes else [str(ROOT)])
     clean.update({name: str(value) for name, value in variables.items()})
     return clean
 

@@ -55,7 +55,7 @@ def parser():
         "--output",
         default="comparison",
         metavar="DIR",
-        help="folder for table, picture and results (default comparison)",
+        help="folder for table, image and results (default comparison)",
     )
     p.add_argument(
         "--only", nargs="+", metavar="PART", choices=sorted(PARTS), help="of: " + ", ".join(PARTS)
@@ -329,14 +329,14 @@ def last_word(text: str) -> str:
 def write(folder: Path, args, setting, arrays, found: List[Dict]) -> None:
     """The three files, each whole or not at all, with the rows so far."""
     from jseg.files import write_atomic
-    from jseg.images import save_picture
+    from jseg.images import save_image
     from jseg.parity.release import table
 
     parts = list(dict.fromkeys(row["part"] for row in found))
     nudges, about = table.nudges_of(folder, found), facts(args, setting, folder, parts)
     sheet = table.sheet(folder, arrays, found)
     if sheet is not None:
-        save_picture(folder / "comparison.png", sheet)
+        save_image(folder / "comparison.png", sheet)
     text = table.page(found, about, nudges, sheet is not None)
     write_atomic(folder / "comparison.md", lambda file: file.write(text.encode()))
     everything = json.dumps(
@@ -364,8 +364,8 @@ def facts(args, setting, folder: Path, parts: List[str]) -> Dict[str, str]:
     found = {
         "networks": f"UNet of {setting.unet.channels} channels, "
         f"{setting.unet.width}x{setting.unet.height} latents; autoencoder of "
-        f"{setting.autoencoder.channels} channels, pictures of "
-        f"{setting.picture_size[0]}x{setting.picture_size[1]}",
+        f"{setting.autoencoder.channels} channels, images of "
+        f"{setting.image_size[0]}x{setting.image_size[1]}",
         "weights": weights,
         "stage that is run whole": str(setting.stage),
         "training": f"{setting.examples} example{'s' if setting.examples > 1 else ''}, both sides "

@@ -46,7 +46,7 @@ STAGES = {
 def parser():
     p = cli.make_parser("demo", __doc__)
     p.add_argument("--output", default="demo", help="folder for data and results (default ./demo)")
-    p.add_argument("--count", type=int, default=6, help="number of pictures (default 6)")
+    p.add_argument("--count", type=int, default=6, help="number of images (default 6)")
     p.add_argument(
         "--seed", type=int, default=0, help="seed of the landscapes and of the noise (default 0)"
     )
@@ -177,13 +177,13 @@ def _segment(folder: Path) -> None:
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
     from jseg.data.label_maps import read_label
-    from jseg.images import read_picture, save_picture
+    from jseg.images import read_image, save_image
 
     maps = sorted((folder / "data" / "test" / "val_B_labels_resized").glob("*.png"))
     results = [folder / "results" / f"{path.stem}.jpg" for path in maps]
     references = folder / "data" / "train"
     agreement = []
-    for pictures, labels, output in (
+    for images, labels, output in (
         (results, maps, folder / "labels"),
         (
             sorted((references / "imgs").glob("*.jpg")),
@@ -191,24 +191,24 @@ def _segment(folder: Path) -> None:
             folder / "reference_labels",
         ),
     ):
-        call = ["--input"] + [str(path) for path in pictures] + ["--output", str(output)]
+        call = ["--input"] + [str(path) for path in images] + ["--output", str(output)]
         _tell("python scripts/segment.py " + " ".join(call[:2] + ["..."] + call[-2:]))
         segment.main(call)
         pairs = [
-            (read_label(output / f"{picture.stem}.png"), read_label(label))
-            for picture, label in zip(pictures, labels)
+            (read_label(output / f"{image.stem}.png"), read_label(label))
+            for image, label in zip(images, labels)
         ]
         agreement.append(_agreement(pairs))
     shown = CLASS_SETS["landscape-29"]
     rows = [
         [
             colorize(read_label(label), shown),
-            read_picture(result),
+            read_image(result),
             colorize(read_label(folder / "labels" / label.name), shown),
         ]
         for label, result in zip(maps, results)
     ]
-    save_picture(
+    save_image(
         folder / SHEET,
         contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps]),
     )

@@ -1,7 +1,7 @@
 """Draw procedural landscapes with their label maps into a folder in the challenge's layout.
 
 OUT/test/val_B_labels_resized/*.png are label maps, OUT/test/label_to_img.json names each one's
-style reference, OUT/train/imgs/*.jpg are the references (pictures of other scenes) and
+style reference, OUT/train/imgs/*.jpg are the references (images of other scenes) and
 OUT/train/labels/*.png their own label maps. The same seed gives the same files. OUT must be new or
 empty; OUT/landscapes.json tells how the files were drawn, so the same call goes on and another one
 is refused.
@@ -128,7 +128,7 @@ def _write_sheet(folder: Path, target: Path, count: int) -> None:
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
     from jseg.data.label_maps import read_label
-    from jseg.images import read_picture, save_picture
+    from jseg.images import read_image, save_image
     from jseg.landscapes.draw import RECORD, write_record
     from jseg.outputs.records import read_record
     from jseg.outputs.rules import held
@@ -137,12 +137,12 @@ def _write_sheet(folder: Path, target: Path, count: int) -> None:
     for number in range(min(count, SHOWN)):
         stem = f"style_{number:04d}"
         cells += [
-            read_picture(train / "imgs" / (stem + ".jpg")),
+            read_image(train / "imgs" / (stem + ".jpg")),
             colorize(read_label(train / "labels" / (stem + ".png")), CLASS_SETS["landscape-29"]),
         ]
     rows = [cells[start : start + 2 * ACROSS] for start in range(0, len(cells), 2 * ACROSS)]
     across = min(ACROSS, len(cells) // 2)
-    save_picture(target, contact_sheet(rows, ["picture", "label map"] * across, [""] * len(rows)))
+    save_image(target, contact_sheet(rows, ["image", "label map"] * across, [""] * len(rows)))
     with held(folder):
         about = {
             **(read_record(folder / RECORD) or {}),

@@ -2,8 +2,8 @@
 the challenge's formulas from these.
 
 RESULTS is what test wrote; LABELS and REFERENCES are its --input_path and --img_path. A term that
-cannot be computed is named, with what would give it; no value is made up. OUTPUT gets pictures.csv
-(a row per picture), summary.json, gallery.html (all pictures and their numbers, sorted by a click),
+cannot be computed is named, with what would give it; no value is made up. OUTPUT gets images.csv
+(a row per image), summary.json, gallery.html (all images and their numbers, sorted by a click),
 and predictions/ where --flowseg is given. Label maps and features that are there already are not
 made again.
 
@@ -28,7 +28,7 @@ def parser():
         "--results",
         required=True,
         metavar="DIR",
-        help="the pictures, NAME.jpg for the label map NAME.png",
+        help="the images, NAME.jpg for the label map NAME.png",
     )
     p.add_argument(
         "--labels",
@@ -45,7 +45,7 @@ def parser():
     p.add_argument(
         "--real",
         metavar="DIR",
-        help="real pictures that FID compares with (default: all in --references)",
+        help="real images that FID compares with (default: all in --references)",
     )
     p.add_argument(
         "--predictions",
@@ -159,14 +159,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         report.write(output, rows, terms, scores, _settings(args, extractor), notes)
     print(report.table(lines))
     _tell(
-        f"{len(rows)} pictures scored: {output / report.TABLE}, {output / report.SUMMARY}, "
+        f"{len(rows)} images scored: {output / report.TABLE}, {output / report.SUMMARY}, "
         f"{output / report.GALLERY}"
     )
     return 0
 
 
 def _checked_inputs(args):
-    """(items, real pictures, {stem: aesthetic value} or {}, classes, notes), all checked that needs
+    """(items, real images, {stem: aesthetic value} or {}, classes, notes), all checked that needs
     no network.
     """
     from jseg.data.classes import class_set
@@ -218,11 +218,11 @@ def _checked_inputs(args):
         )
     elif min(len(items), len(real)) < 2048:
         notes.append(
-            f"FID of {len(items)} results and {len(real)} real pictures is too large by what few "
-            "pictures bring; compare it only with FIDs of as many"
+            f"FID of {len(items)} results and {len(real)} real images is too large by what few "
+            "images bring; compare it only with FIDs of as many"
         )
     if not args.real:
-        notes.append(f"no --real: the {len(real)} pictures in {real[0].parent} are the real ones")
+        notes.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")
     return items, real, values, classes, notes
 
 
@@ -301,12 +301,12 @@ def _segmenter(args, items, classes, device, notes):
         "code": segment.code(),
         **segment.options_of(segmenter),
     }
-    pictures = [Example(item.stem, item.result) for item in items]
+    images = [Example(item.stem, item.result) for item in items]
     run = segment.opened(
         Path(args.output) / PREDICTIONS,
         settings,
-        pictures,
-        segment.digests_of(pictures),
+        images,
+        segment.digests_of(images),
         notes=notes,
         remake=True,
     )
@@ -322,40 +322,40 @@ def _segmented(args, items, segmenter, run, classes):
     from jseg.data.image_folder import Example
     from jseg.evaluation.inputs import PREDICTIONS
     from jseg.flowseg import segment
-    from jseg.progress import PictureBar
+    from jseg.progress import ImageBar
 
-    output, pictures = (
+    output, images = (
         Path(args.output) / PREDICTIONS,
         [Example(item.stem, item.result) for item in items],
     )
-    digests = segment.digests_of(pictures)
-    done = len(segment.finished(pictures, output, run, digests, False))
-    _tell(f"segmenting {len(pictures) - done} of {len(pictures)} results with {args.flowseg}")
-    with PictureBar(len(pictures), done) as bar:
-        for _ in segment.segment_folder(segmenter, pictures, output, run, classes, digests):
+    digests = segment.digests_of(images)
+    done = len(segment.finished(images, output, run, digests, False))
+    _tell(f"segmenting {len(images) - done} of {len(images)} results with {args.flowseg}")
+    with ImageBar(len(images), done) as bar:
+        for _ in segment.segment_folder(segmenter, images, output, run, classes, digests):
             bar.show()
     return [dataclasses.replace(item, prediction=output / f"{item.stem}.png") for item in items]
 
 
 def _scored(items, values, classes, ignore):
-    """(PictureScores of every item, confusion of all)."""
-    from jseg import images
+    """(ImageScores of every item, confusion of all)."""
     from jseg.data.validation import Numbering
     from jseg.evaluation import inputs, measures
-    from jseg.progress import PictureBar
+    from jseg.images import read_image
+    from jseg.progress import ImageBar
 
     numbering, rows, total = Numbering.of(classes, ignore), [], 0
     _tell("comparing results with label maps and references")
-    with PictureBar(len(items)) as bar:
+    with ImageBar(len(items)) as bar:
         for item in items:
             label, _ = numbering.read(item.label)
             prediction = item.prediction and inputs.load_prediction(
                 item.prediction, label.shape, classes
             )
-            row, matrix = measures.score_picture(
+            row, matrix = measures.score_image(
                 item.stem,
-                images.read_picture(item.result),
-                images.read_picture(item.reference),
+                read_image(item.result),
+                read_image(item.reference),
                 label,
                 prediction,
                 len(classes),
@@ -370,11 +370,11 @@ def _scored(items, values, classes, ignore):
 def _distances(items, real, extractor, kept, measure):
     """The set's distances by name; {} where a set is too small."""
     from jseg.evaluation import features
-    from jseg.progress import PictureBar
+    from jseg.progress import ImageBar
 
     if min(len(items), len(real)) < 2:
         _tell(
-            f"no distance of sets: {len(items)} results and {len(real)} real pictures; it needs "
+            f"no distance of sets: {len(items)} results and {len(real)} real images; it needs "
             "two of each"
         )
         return {}
@@ -382,10 +382,10 @@ def _distances(items, real, extractor, kept, measure):
     keys = features.digests(paths)
     todo = len(kept.missing(keys))
     _tell(
-        f"features of {todo} of {len(set(keys))} pictures ({extractor.kind}), the others are in "
+        f"features of {todo} of {len(set(keys))} images ({extractor.kind}), the others are in "
         f"{kept.folder}"
     )
-    with PictureBar(todo) as bar:
+    with ImageBar(todo) as bar:
         for count in features.computed(paths, keys, extractor, kept):
             for _ in range(count):
                 bar.show()

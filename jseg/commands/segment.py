@@ -1,8 +1,8 @@
-"""Segment pictures with FlowSeg: pictures, or folders of them, of any size and mode, become label
+"""Segment images with FlowSeg: images, or folders of them, of any size and mode, become label
 maps.
 
-OUTPUT/NAME.png is the label map (8-bit gray, one class id a pixel, in the picture's size),
-OUTPUT/overlays/NAME.jpg shows it over the picture. Larger pictures are segmented in windows. A
+OUTPUT/NAME.png is the label map (8-bit gray, one class id a pixel, in the image's size),
+OUTPUT/overlays/NAME.jpg shows it over the image. Larger images are segmented in windows. A
 second call goes on where the first one stopped.
 
 Examples:
@@ -31,7 +31,7 @@ def parser():
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, or folders of pictures (in them or in images/)",
+        help="images, or folders of images (in them or in images/)",
     )
     p.add_argument(
         "--output",
@@ -50,12 +50,12 @@ def parser():
         "--shift",
         type=float,
         help="of the flow's times t, which become t / (t + (1 - t) shift); above 1 steps near the "
-        "picture are shorter (default: that of the training)",
+        "image are shorter (default: that of the training)",
     )
     p.add_argument(
         "--mirror",
         action="store_true",
-        help="average with the mirrored picture; takes twice as long",
+        help="average with the mirrored image; takes twice as long",
     )
     p.add_argument(
         "--seeds",
@@ -69,7 +69,7 @@ def parser():
         "--scale",
         default="1",
         metavar="F|own",
-        help="size at which pictures are segmented: F times the smallest that covers a window "
+        help="size at which images are segmented: F times the smallest that covers a window "
         "(default 1), or own",
     )
     p.add_argument(
@@ -115,14 +115,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
     from jseg.machine import jittor_flags
     from jseg.outputs.rules import held
-    from jseg.progress import PictureBar
+    from jseg.progress import ImageBar
 
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
     notes = [classes.said()] * bool(args.classes)
-    pictures = segment.find_pictures(args.input, notes)
-    _claim(args, pictures, len(classes))
-    notes += segment.check_pictures(pictures, config.patch)
+    images = segment.find_images(args.input, notes)
+    _claim(args, images, len(classes))
+    notes += segment.check_images(images, config.patch)
     device, output = runtime.device(args.device), Path(args.output)
     options = {
         "method": args.method,
@@ -141,29 +141,29 @@ def main(argv: Optional[List[str]] = None) -> int:
         "classes": classes.name,
         **jittor_flags.record(),
     }
-    digests = segment.digests_of(pictures)
+    digests = segment.digests_of(images)
     with held(output):
-        run = segment.opened(output, settings, pictures, digests, args.probabilities, notes)
+        run = segment.opened(output, settings, images, digests, args.probabilities, notes)
         segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
-        kept = len(segment.finished(pictures, output, run, digests, args.probabilities))
+        kept = len(segment.finished(images, output, run, digests, args.probabilities))
         for note in notes + [
-            f"{kept} of {len(pictures)} pictures are in {output} already and are kept"
+            f"{kept} of {len(images)} images are in {output} already and are kept"
         ] * bool(kept):
             _tell(note)
-        with PictureBar(len(pictures), kept) as bar:
+        with ImageBar(len(images), kept) as bar:
             for _ in segment.segment_folder(
-                segmenter, pictures, output, run, classes, digests, args.probabilities
+                segmenter, images, output, run, classes, digests, args.probabilities
             ):
                 bar.show()
-    _tell(f"{len(pictures)} label maps in {output}, overlays in {output / segment.OVERLAYS}")
+    _tell(f"{len(images)} label maps in {output}, overlays in {output / segment.OVERLAYS}")
     return 0
 
 
-def _claim(args, pictures, count: int) -> None:
+def _claim(args, images, count: int) -> None:
     """Refuse, before anything long, an output that would replace an input or another's file, or
     that cannot be written.
     """
-    from jseg.data.image_folder import PICTURE_FOLDERS
+    from jseg.data.image_folder import IMAGE_FOLDERS
     from jseg.flowseg import segment
     from jseg.image_files.decoding import ImageError, read_header
     from jseg.outputs.rules import claim
@@ -173,22 +173,22 @@ def _claim(args, pictures, count: int) -> None:
         place
         for path in given
         if path.is_dir()
-        for place in [path] + [path / name for name in PICTURE_FOLDERS]
+        for place in [path] + [path / name for name in IMAGE_FOLDERS]
     ]
-    places += [example.picture.parent for example in pictures if example.picture not in given]
-    files = [example.picture for example in pictures] + [
+    places += [example.image.parent for example in images if example.image not in given]
+    files = [example.image for example in images] + [
         path for path in (args.weights, args.classes) if path
     ]
     pixels = 0
-    for example in pictures:
+    for example in images:
         try:
-            header = read_header(example.picture)
+            header = read_header(example.image)
             pixels += header.width * header.height
         except ImageError:
-            continue  # told with the other faults of pictures
+            continue  # told with the other faults of images
 
     # An overlay takes 2.5 bytes a pixel at most, a label map one, probabilities two a class.
-    names = segment.names_of([example.stem for example in pictures], args.probabilities)
+    names = segment.names_of([example.stem for example in images], args.probabilities)
     known = segment.read_run(output)["files"] if output.is_dir() and _ours(output) else {}
     bytes_each = 3.5 + 2 * count * args.probabilities
     needed = 0 if known else int(pixels * bytes_each)

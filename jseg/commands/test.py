@@ -1,4 +1,4 @@
-"""Make pictures from label maps and style references with IIDM: the challenge's reviewer command.
+"""Make images from label maps and style references with IIDM: the challenge's reviewer command.
 
 Finds the label maps in val_B_labels_resized or val_A_labels_resized under --input_path (or in it),
 their references through label_to_img.json, checks all of it, then writes one JPEG per label map. A
@@ -37,7 +37,7 @@ def parser():
     p.add_argument(
         "--output_path",
         default="./results",
-        help="folder for the pictures and run.json (default ./results)",
+        help="folder for the images and run.json (default ./results)",
     )
     p.add_argument(
         "--model_path",
@@ -56,10 +56,10 @@ def parser():
         "--seed",
         type=int,
         default=0,
-        help="a picture's noise is a function of this, its stem and the stage (default 0)",
+        help="an image's noise is a function of this, its stem and the stage (default 0)",
     )
     p.add_argument(
-        "--batch_size", type=int, help="pictures at a time (default 1 on the CPU, 5 on a GPU)"
+        "--batch_size", type=int, help="images at a time (default 1 on the CPU, 5 on a GPU)"
     )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument(
@@ -94,7 +94,7 @@ def parser():
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Check everything, then make what is missing; 0 when all pictures are there."""
+    """Check everything, then make what is missing; 0 when all images are there."""
     args = parser().parse_args(argv)
     pipeline, pairs, notes, size, classes = _checked_inputs(args)
     output, limited = Path(args.output_path), pairs[: args.limit]
@@ -128,7 +128,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             else None
         )
         for note in notes + [
-            f"{kept} of {len(limited)} pictures are in {output} already and are kept"
+            f"{kept} of {len(limited)} images are in {output} already and are kept"
         ] * bool(kept):
             _tell(note)  # only now: an error is one line
 
@@ -140,19 +140,19 @@ def main(argv: Optional[List[str]] = None) -> int:
                 bars.show(
                     report.progress.stage,
                     report.progress.step,
-                    report.progress.pictures is not None,
+                    report.progress.images is not None,
                     report.seconds,
                 )
         if args.grid:
             _write_grid(
                 output, run, limited[:GRID_ROWS], len(pipeline.stages), size, classes, args.ignore
             )
-    _tell(f"{len(limited)} pictures in {output}, settings and timings in {output / manifest.NAME}")
+    _tell(f"{len(limited)} images in {output}, settings and timings in {output / manifest.NAME}")
     return 0
 
 
 def _checked_inputs(args):
-    """(pipeline, pairs, notes, picture size, classes), all checked that needs no network computed;
+    """(pipeline, pairs, notes, image size, classes), all checked that needs no network computed;
     the weights are found.
     """
     from jseg import noise
@@ -164,7 +164,7 @@ def _checked_inputs(args):
     noise.check_seed(args.seed)
     if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
         raise ValueError(
-            "started by mpirun, where every process would make every picture; start it without "
+            "started by mpirun, where every process would make every image; start it without "
             "mpirun: it runs as one process"
         )
     for name in ("batch_size", "limit"):
@@ -281,11 +281,11 @@ def _tell(message: str) -> None:
 
 def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignore) -> None:
     """Write the contact sheet from the files in the folder, unless one that shows more is there."""
-    from jseg import images
     from jseg.checkpoint import sha256
     from jseg.contact_sheet import contact_sheet
     from jseg.data import challenge
     from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
+    from jseg.images import read_image, save_image
     from jseg.ldm import manifest
     from jseg.ldm.synthesize import written
     from jseg.outputs.records import is_own
@@ -296,25 +296,21 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
             "the network's classes", tuple(map(str, range(classes))), spread_palette(classes)
         )
 
-    # A picture that was made without --grid has only its result.
+    # An image that was made without --grid has only its result.
     rows, path = [], output / manifest.GRID
     for pair in pairs:
         label, reference = challenge.load_pair(pair, *size, *size, ignore, classes)
         stages = [output / manifest.stage_name(pair.stem, stage) for stage in range(count - 1)]
         known = pair.stem in run["stages"]
-        made = [
-            images.read_picture(stage) if known and stage.is_file() else None for stage in stages
-        ]
+        made = [read_image(stage) if known and stage.is_file() else None for stage in stages]
         rows.append(
-            [colorize(label, shown), reference]
-            + made
-            + [images.read_picture(output / f"{pair.stem}.jpg")]
+            [colorize(label, shown), reference] + made + [read_image(output / f"{pair.stem}.jpg")]
         )
     blank = sum(cell is None for row in rows for cell in row)
     filled = sum(map(len, rows)) - blank
     if blank:
         _tell(
-            f"{blank} cells of the grid are blank: stages of pictures that were made without "
+            f"{blank} cells of the grid are blank: stages of images that were made without "
             "--grid are not kept"
         )
     if path.exists() and filled < run.get("grid", filled + 1 if blank else 0):
@@ -335,7 +331,7 @@ def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignor
     with written(output / manifest.NAME):
         manifest.write(output, run)
     with written(path):
-        images.save_picture(path, contact_sheet(rows, headings, [pair.stem for pair in pairs]))
+        save_image(path, contact_sheet(rows, headings, [pair.stem for pair in pairs]))
         run["files"][manifest.GRID] = sha256(path)
     with written(output / manifest.NAME):
         manifest.write(output, run)

@@ -1,7 +1,7 @@
-"""Train the UNet of IIDM on a folder of pictures and label maps: the challenge's reviewer command.
+"""Train the UNet of IIDM on a folder of images and label maps: the challenge's reviewer command.
 
 INPUT/imgs/*.jpg and INPUT/labels/*.png (or images/) belong together by name. All of it is checked,
-pictures are encoded once into a cache of latents with their mirror images, then the UNet is
+images are encoded once into a cache of latents with their mirror images, then the UNet is
 trained; log, loss curve, previews and checkpoints are in --output. Stop it with Ctrl-C, give the
 same command again and it goes on. Several GPUs or processes: mpirun -np N in front
 (docs/training.md).
@@ -50,10 +50,10 @@ def parser():
         help="network: release, landscape (the shipped one), small, tiny (default release)",
     )
     p.add_argument(
-        "--width", type=int, help="of the pictures (default: the preset's, 512 for release)"
+        "--width", type=int, help="of the images (default: the preset's, 512 for release)"
     )
     p.add_argument(
-        "--height", type=int, help="of the pictures (default: the preset's, 384 for release)"
+        "--height", type=int, help="of the images (default: the preset's, 384 for release)"
     )
     p.add_argument(
         "--ae_path",
@@ -73,7 +73,7 @@ def parser():
         "--fit",
         default="",
         choices=("crop", "resize"),
-        help="pictures of another aspect ratio: crop: their middle; resize: "
+        help="images of another aspect ratio: crop: their middle; resize: "
         "stretched (default: they are refused)",
     )
     p.add_argument(

@@ -1,7 +1,7 @@
-"""Train the VQ autoencoder that turns pictures into latents and back.
+"""Train the VQ autoencoder that turns images into latents and back.
 
 L1 and codebook losses from the start, the PatchGAN critic from --critic_start on (VQ-GAN), LPIPS if
-its weights are given. A folder INPUT/imgs (or INPUT/images, or INPUT itself) of pictures of any
+its weights are given. A folder INPUT/imgs (or INPUT/images, or INPUT itself) of images of any
 size is enough; label maps are not looked at. Stop it with Ctrl-C, give the same command again and
 it goes on.
 
@@ -20,14 +20,14 @@ from typing import List, Optional
 from jseg.commands import cli
 
 SHOWN = 8
-FIRST_PICTURES = 16  # that the codebook starts from
-MEASURED_PICTURES = 256  # that the latents' spread is measured on
+FIRST_IMAGES = 16  # that the codebook starts from
+MEASURED_IMAGES = 256  # that the latents' spread is measured on
 
 
 def parser():
     p = cli.make_parser("train_autoencoder", __doc__)
     p.add_argument(
-        "--input_path", required=True, help="folder with the pictures, in imgs/ or directly"
+        "--input_path", required=True, help="folder with the images, in imgs/ or directly"
     )
     cli.add_training_options(
         p,
@@ -44,7 +44,7 @@ def parser():
         help="network: release (VQ-f4), landscape (the shipped one), small, tiny (default release)",
     )
     p.add_argument(
-        "--width", type=int, default=256, help="pictures are scaled to cover this (default 256)"
+        "--width", type=int, default=256, help="images are scaled to cover this (default 256)"
     )
     p.add_argument("--height", type=int, default=256, help="and this (default 256)")
     p.add_argument(
@@ -102,7 +102,7 @@ def parser():
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Check the pictures, then train; 0 also when stopped by a signal with everything saved."""
+    """Check the images, then train; 0 also when stopped by a signal with everything saved."""
     args = parser().parse_args(argv)
     args.given = cli.options_given(parser(), argv)
     cli.check_training_options(args)
@@ -129,11 +129,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     ):
         raise ValueError(
             f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples "
-            f"of {factor} of at least {4 * factor}, the crop no larger than the picture"
+            f"of {factor} of at least {4 * factor}, the crop no larger than the image"
         )
     from jseg.data.image_folder import find_examples
     from jseg.data.validation import check_files
-    from jseg.images import examine_picture
+    from jseg.images import examine_image
     from jseg.training.records import run_folder
 
     inputs = {
@@ -144,10 +144,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
         notes: List[str] = []
         paths = [
-            example.picture for example in find_examples(args.input_path, labels=False, notes=notes)
+            example.image for example in find_examples(args.input_path, labels=False, notes=notes)
         ]
         if cli.speaks():
-            notes += check_files([[(path, lambda one: examine_picture(one)[1])] for path in paths])
+            notes += check_files([[(path, lambda one: examine_image(one)[1])] for path in paths])
         for note in notes:
             _tell(note)
         _train(args, config, paths)
@@ -156,7 +156,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _train(args, config, paths) -> None:
     from jseg import runtime
-    from jseg.ldm.dataset import Division, PictureBatches
+    from jseg.ldm.dataset import Division, ImageBatches
     from jseg.training import distributed
     from jseg.training.memory import check_batch
     from jseg.training.run import Plan, TrainingRun
@@ -164,7 +164,7 @@ def _train(args, config, paths) -> None:
     device = runtime.device(args.device)
     steps = cli.steps_asked(args, len(paths))
     division = Division.of(args, distributed.rank(), distributed.world())
-    batches = PictureBatches(
+    batches = ImageBatches(
         paths,
         (args.width, args.height),
         (args.crop, args.crop) if args.crop else (args.width, args.height),
@@ -190,7 +190,7 @@ def _train(args, config, paths) -> None:
             division.micro_batch,
         )
     _tell(
-        f"{len(paths)} pictures, {parts[0].size:,} parameters, "
+        f"{len(paths)} images, {parts[0].size:,} parameters, "
         f"{cli.steps_told(start, steps, args.batch_size)} on {device}, {division.world} "
         f"process(es), into {args.output}"
     )
@@ -222,11 +222,11 @@ def _parts(args, config, batches):
         load_into(autoencoder, args.model_path)
     if args.restart_codebook or not args.model_path:
         rng = generator(args.seed, "codebook")
-        first = rng.integers(len(batches.paths), size=FIRST_PICTURES)
+        first = rng.integers(len(batches.paths), size=FIRST_IMAGES)
         start = restart_codebook if args.model_path else start_codebook
         start(
             autoencoder,
-            np.stack([to_signed(batches.picture(index, rng, batches.size)) for index in first]),
+            np.stack([to_signed(batches.image(index, rng, batches.size)) for index in first]),
             args.seed,
         )
     lpips = None
@@ -296,10 +296,10 @@ def _settings(args, paths) -> dict:
         given["model_path"] = sha256(args.model_path)
     if args.lpips_path:
         given["lpips_path"] = [sha256(path) for path in args.lpips_path]
-    pictures = hashlib.sha256(
+    images = hashlib.sha256(
         "".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")
     ).hexdigest()
-    return {**{name: getattr(args, name) for name in names}, **given, "pictures": pictures}
+    return {**{name: getattr(args, name) for name in names}, **given, "pictures": images}
 
 
 def _standardize(autoencoder, batches) -> None:
@@ -311,14 +311,14 @@ def _standardize(autoencoder, batches) -> None:
     from jseg.noise import generator
 
     chosen = np.linspace(
-        0, len(batches.paths) - 1, min(MEASURED_PICTURES, len(batches.paths))
+        0, len(batches.paths) - 1, min(MEASURED_IMAGES, len(batches.paths))
     ).astype(int)
-    pictures = [
-        to_signed(batches.picture(index, generator(batches.seed, "scale", index), batches.size))
+    images = [
+        to_signed(batches.image(index, generator(batches.seed, "scale", index), batches.size))
         for index in chosen
     ]
     _tell(
-        f"the latents' spread was {standardize_latents(autoencoder, np.stack(pictures)):.3f}; it "
+        f"the latents' spread was {standardize_latents(autoencoder, np.stack(images)):.3f}; it "
         "is 1 in the result"
     )
 
@@ -327,26 +327,26 @@ def _preview(path: Path, autoencoder, batches) -> None:
     import numpy as np
 
     from jseg.contact_sheet import contact_sheet
-    from jseg.images import from_signed, save_picture, to_signed
+    from jseg.images import from_signed, save_image, to_signed
     from jseg.noise import generator
     from jseg.runtime import jt
 
     chosen = np.linspace(0, len(batches.paths) - 1, min(SHOWN, len(batches.paths))).astype(int)
-    pictures = [
-        batches.picture(index, generator(batches.seed, "preview", index), batches.size)
+    images = [
+        batches.image(index, generator(batches.seed, "preview", index), batches.size)
         for index in chosen
     ]
     rows = []
-    for picture in pictures:
+    for image in images:
         with jt.no_grad():
-            made = autoencoder.decode(
-                autoencoder.encode(jt.array(to_signed(picture)[None]))
-            ).numpy()[0]
-        rows.append([picture, from_signed(made)])
-    save_picture(
+            made = autoencoder.decode(autoencoder.encode(jt.array(to_signed(image)[None]))).numpy()[
+                0
+            ]
+        rows.append([image, from_signed(made)])
+    save_image(
         path,
         contact_sheet(
-            rows, ["picture", "reconstruction"], [batches.paths[index].stem for index in chosen]
+            rows, ["image", "reconstruction"], [batches.paths[index].stem for index in chosen]
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Train FlowSeg, which turns pictures into label maps, on a folder of pictures and label maps.
+"""Train FlowSeg, which turns images into label maps, on a folder of images and label maps.
 
 All files are read once and checked, then the network is trained on random crops; log, curve,
 previews, checkpoints, validations and the best network so far (best.safetensors) are in --output.
@@ -111,7 +111,7 @@ def parser():
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="pictures are resized at random, 1 being where they just cover a crop (default: the "
+        help="images are resized at random, 1 being where they just cover a crop (default: the "
         "preset's)",
     )
     p.add_argument(
@@ -319,12 +319,12 @@ def _check_start(args, config) -> None:
         return
     from jseg.checkpoint import CheckpointError, mismatch, opened_state
     from jseg.configs import describe
-    from jseg.flowseg.state_dict import PICTURE_LAYERS, another_size, pixnerd_shapes
+    from jseg.flowseg.state_dict import IMAGE_LAYERS, another_size, pixnerd_shapes
 
     expected = pixnerd_shapes(config)
     with opened_state(args.model_path) as selection:
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
-    given = {**{name: expected[name] for name in PICTURE_LAYERS if name in expected}, **shapes}
+    given = {**{name: expected[name] for name in IMAGE_LAYERS if name in expected}, **shapes}
     problem = mismatch(expected, given, describe=describe, explain=another_size)
     if problem:
         raise CheckpointError.at(args.model_path, problem)
@@ -501,7 +501,7 @@ def _settings(args, dataset, steps: int) -> dict:
         )
     digest, contents = hashlib.sha256(dataset.numbering.key), contents_of(dataset.train)
     for example in dataset.train:
-        sizes = [path.stat().st_size for path in (example.picture, example.label)]
+        sizes = [path.stat().st_size for path in (example.image, example.label)]
         digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
     return {
         **{name: getattr(args, name) for name in names},

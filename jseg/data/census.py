@@ -14,7 +14,7 @@ from jseg.data.label_maps import COLOURS, GRAY, GRAYS, INDICES, LOW, LabelMap
 from jseg.files import DataError
 
 MOST_CLASSES = 255
-MOST_COUNTED = 200  # more classes than that are an instance map or a picture
+MOST_COUNTED = 200  # more classes than that are an instance map or an image
 SHOWN = 8
 
 
@@ -155,7 +155,7 @@ class Census:
         if count > MOST_COUNTED:
             raise DataError(
                 f"{count} classes counted, by the largest id: the label maps are probably instance "
-                f"maps or pictures; expected ids 0, 1, 2, ..., or give --classes {count} if these "
+                f"maps or images; expected ids 0, 1, 2, ..., or give --classes {count} if these "
                 f"are so many"
             )
 

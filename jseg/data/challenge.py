@@ -17,7 +17,6 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypeVar
 
 import numpy as np
 
-from jseg import images
 from jseg.data.census import Census
 from jseg.data.label_maps import RARE_SUFFIXES
 from jseg.data.pairing import near_name
@@ -26,8 +25,8 @@ from jseg.data.validation import (  # noqa: F401  callers need one door for the 
     Classes,
     Numbering,
     check_files,
+    check_image,
     check_label,
-    check_picture,
     existing_folder,
     histogram,
     left_out,
@@ -37,6 +36,7 @@ from jseg.data.validation import (  # noqa: F401  callers need one door for the 
     visible_files,
 )
 from jseg.files import DataError
+from jseg.images import read_image, resize_image, resize_label
 from jseg.text_file import other_readings, read_text
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
@@ -186,7 +186,7 @@ def check_pairs(
     """
     census, numbering = Census(), Numbering.of(classes, ignore)
     label = partial(check_label, numbering=numbering, width=width, height=height, census=census)
-    reference = partial(check_picture, what="reference", width=width, height=height)
+    reference = partial(check_image, what="reference", width=width, height=height)
     remarks = check_files(
         [[(pair.label, label), (pair.reference, reference)] for pair in pairs], progress
     )
@@ -209,13 +209,13 @@ def load_pair(
     become 0..N-1, ignored ones 255.
     """
     label, _ = Numbering.of(classes, ignore).read(pair.label)
-    reference = images.resize_picture(images.read_picture(pair.reference), width, height)
-    return images.resize_label(label, latent_width, latent_height), reference
+    reference = resize_image(read_image(pair.reference), width, height)
+    return resize_label(label, latent_width, latent_height), reference
 
 
 def batches(pairs: Sequence[Item], batch_size: int) -> List[List[Item]]:
     """The list cut into batches by position, the last one partial: interruptions and resumes never
-    move a picture.
+    move an image.
 
     release: drops the partial batch and wraps around; here: every item once.
     """
@@ -357,7 +357,7 @@ def _find_references(
                 if meant
                 else remedy
                 if len(wanted) == 1
-                else "give the folder of the reference pictures"
+                else "give the folder of the reference images"
             )
         raise DataError(f"{folder} lacks {some(missing)}, which {table_path} names; {remedy}")
     return [present[name_key(name)] for name in wanted]

@@ -1,7 +1,7 @@
-"""Where data sets keep pictures and label maps, and how their label files number the classes: a
+"""Where data sets keep images and label maps, and how their label files number the classes: a
 folder becomes a `Dataset`.
 
-    layout       training pictures and their label maps                              validation
+    layout       training images and their label maps                              validation
     folders      images|imgs/, labels|annotations/, in the folder or in its train/,  val/, val_labels/
                  or train/, train_labels/
     camvid       train/images/, train/labels/, or train/, trainannot/ (SegNet's),    val/, valannot/, val_labels/
@@ -11,7 +11,7 @@ folder becomes a `Dataset`.
     coco_stuff   images/train2017/, stuffthingmaps|annotations/train2017/            .../val2017/
 
 Without a validation folder, every tenth example is held out. Label maps are single-channel PNGs of
-the picture's name; ids and ignored values are those of `jseg.data.classes` (ADE20K: 1..150, 0
+the image's name; ids and ignored values are those of `jseg.data.classes` (ADE20K: 1..150, 0
 ignored; COCO-Stuff: 0..181 with gaps, 255 ignored; CamVid: 0..10, 11 ignored), for `folders` 0, 1,
 2, ... with 255 ignored. Every value that is neither is an error. Loaded, all are 0..N-1 and 255.
 """
@@ -25,10 +25,9 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from jseg import images
 from jseg.data.census import MOST_CLASSES, Census
 from jseg.data.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
-from jseg.data.image_folder import PICTURE_FOLDERS, Example, find_examples, load_label
+from jseg.data.image_folder import IMAGE_FOLDERS, Example, find_examples, load_label
 from jseg.data.label_maps import read_values
 from jseg.data.numbering import split_map, with_map
 from jseg.data.pairing import paired, with_train_ids
@@ -41,7 +40,8 @@ from jseg.data.validation import (
     visible_files,
 )
 from jseg.files import DataError
-from jseg.image_files.decoding import PICTURE_SUFFIXES, read_header
+from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
+from jseg.images import examine_image, read_image
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10  # without validation data, one example in so many is not trained on
@@ -49,10 +49,10 @@ HELD_OUT = 10  # without validation data, one example in so many is not trained 
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set's class set by name (None: the user's), and where each split's pictures and label
+    """A data set's class set by name (None: the user's), and where each split's images and label
     maps are, by preference.
 
-    Where the places name no split, pictures and label maps are in subfolders of a split's folder,
+    Where the places name no split, images and label maps are in subfolders of a split's folder,
     as `jseg.data.image_folder` finds them.
     """
 
@@ -65,7 +65,7 @@ def _placed(
     *pairs: Tuple[str, str], train: str = TRAIN, val: str = VAL
 ) -> Dict[str, Tuple[Tuple[str, str], ...]]:
     return {
-        split: tuple((pictures % name, maps % name) for pictures, maps in pairs)
+        split: tuple((images % name, maps % name) for images, maps in pairs)
         for split, name in ((TRAIN, train), (VAL, val))
     }
 
@@ -101,14 +101,14 @@ class Dataset:
     numbering: Numbering
 
     def load(self, example: Example) -> Tuple[np.ndarray, np.ndarray]:
-        """(picture uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the picture's own
+        """(image uint8 [H, W, 3], label uint8 [H, W] of ids 0..N-1 and 255) in the image's own
         size.
 
         Raises ImageError or DataError for files that were not there, or not like this, when they
         were checked.
         """
-        picture = images.read_picture(example.picture)
-        return picture, load_label(example, picture.shape[1], picture.shape[0], self.numbering)
+        image = read_image(example.image)
+        return image, load_label(example, image.shape[1], image.shape[0], self.numbering)
 
     def check(
         self, least: int = 1, progress: Optional[Callable[[int, int], None]] = None
@@ -124,7 +124,7 @@ class Dataset:
         label = partial(_check_label, numbering=self.numbering, census=census)
         remarks = check_files(
             [
-                [(e.picture, size), (e.label, partial(label, example=e))]
+                [(e.image, size), (e.label, partial(label, example=e))]
                 for e in self.train + self.val
             ],
             progress,
@@ -178,7 +178,7 @@ def training_part(
     """(the examples to train on, their classes) for networks that need no validation: all that is
     not a validation folder's.
 
-    layout: None for pictures and label maps in `folder` itself. classes: a set's name or a file;
+    layout: None for images and label maps in `folder` itself. classes: a set's name or a file;
     None: the layout's own, else landscape-29. The rest as of `open_dataset`.
     """
     notes = [] if notes is None else notes
@@ -211,9 +211,9 @@ def _split(
 ) -> List[Example]:
     """The examples of one split; [] where there is no validation data."""
     known = LAYOUTS[layout]
-    for pictures, maps in known.places[split]:
-        if (root / pictures).is_dir() and (root / maps).is_dir():
-            return paired(root / pictures, root / maps, notes, classes)
+    for images, maps in known.places[split]:
+        if (root / images).is_dir() and (root / maps).is_dir():
+            return paired(root / images, root / maps, notes, classes)
     if known.subfolders and split == VAL and not (root / split).is_dir():
         return []
     if known.subfolders:
@@ -221,13 +221,13 @@ def _split(
             return _in_subfolders(root, root, layout, notes, classes)
         above = [
             path
-            for name in PICTURE_FOLDERS * (split == TRAIN)
+            for name in IMAGE_FOLDERS * (split == TRAIN)
             if (root / name).is_dir()
-            for path in visible_files(root / name, PICTURE_SUFFIXES)
+            for path in visible_files(root / name, IMAGE_SUFFIXES)
         ]
         if above:
             notes.append(
-                f"{len(above)} pictures in {above[0].parent} are left out, those in {split}/ are "
+                f"{len(above)} images in {above[0].parent} are left out, those in {split}/ are "
                 "taken"
             )
         return _in_subfolders(root / split, root, layout, notes, classes)
@@ -235,12 +235,12 @@ def _split(
         (root / place).exists() for places in known.places[split] for place in places
     ):
         return []
-    pictures, maps = known.places[split][0]
-    deeper = [child for child in sorted(root.iterdir()) if (child / pictures).is_dir()]
+    images, maps = known.places[split][0]
+    deeper = [child for child in sorted(root.iterdir()) if (child / images).is_dir()]
     raise DataError(
         f"{root} lacks "
-        f"{' and '.join(place for place in (pictures, maps) if not (root / place).is_dir())}; "
-        f"expected pictures in {pictures} and label maps in {maps} (layout "
+        f"{' and '.join(place for place in (images, maps) if not (root / place).is_dir())}; "
+        f"expected images in {images} and label maps in {maps} (layout "
         f"{layout}){'; did you mean %s?' % deeper[0] if deeper else ', or name another layout'}"
     )
 
@@ -255,18 +255,18 @@ def _in_subfolders(
         return find_examples(place, notes=notes, classes=classes)
     except DataError as error:
         fitting = [
-            (name, pictures, maps)
+            (name, images, maps)
             for name, known in LAYOUTS.items()
             if name != layout
-            for pictures, maps in known.places[TRAIN]
-            if (root / pictures).is_dir() and (root / maps).is_dir()
+            for images, maps in known.places[TRAIN]
+            if (root / images).is_dir() and (root / maps).is_dir()
         ]
         if not fitting:
             raise
-        _, pictures, maps = fitting[0]
-        names = [f"--layout {name}" for name, *places in fitting if places == [pictures, maps]]
+        _, images, maps = fitting[0]
+        names = [f"--layout {name}" for name, *places in fitting if places == [images, maps]]
         raise DataError(
-            f"{error}; {root} has {pictures}/ and {maps}/: give {' or '.join(names)}"
+            f"{error}; {root} has {images}/ and {maps}/: give {' or '.join(names)}"
         ) from None
 
 
@@ -339,7 +339,7 @@ def _count(
     found = [value for value in census.pixels if value not in unknown]
     if not found:
         raise DataError(
-            f"the {len(examples)} label maps beside {examples[0].picture.parent} hold nothing but "
+            f"the {len(examples)} label maps beside {examples[0].image.parent} hold nothing but "
             "ignored ids; expected ids 0, 1, 2, ..."
         )
     census.check_readings()
@@ -349,25 +349,25 @@ def _count(
 
 
 def _check_size(path: Path, least: int) -> List[str]:
-    picture, remarks = images.examine_picture(path)
-    height, width = picture.shape[:2]
+    image, remarks = examine_image(path)
+    height, width = image.shape[:2]
     if min(height, width) < least:
         raise DataError(
-            f"picture {path} is {width}x{height}; expected at least {least}x{least}, one patch of "
+            f"image {path} is {width}x{height}; expected at least {least}x{least}, one patch of "
             "the network"
         )
     return remarks
 
 
 def _check_label(path: Path, example: Example, numbering: Numbering, census: Census) -> List[str]:
-    header = read_header(example.picture)
+    header = read_header(example.image)
     ids, reading = numbering.read(path, census)
     height, width = ids.shape
     if not same_aspect(width, height, header.width, header.height):
         raise DataError(
             f"label {path} is {width}x{height}; expected {header.width}x{header.height}, its "
-            "picture's size, or the same aspect ratio"
+            "image's size, or the same aspect ratio"
         )
     resized = (width, height) != (header.width, header.height)
-    remarks = ["label maps of another size than their picture are resized with nearest"] * resized
+    remarks = ["label maps of another size than their image are resized with nearest"] * resized
     return reading + remarks + remarks_on_ids(ids)

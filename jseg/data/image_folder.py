@@ -1,4 +1,4 @@
-"""Find, pair, check and load the folders that networks are trained on: pictures, and label maps of
+"""Find, pair, check and load the folders that networks are trained on: images, and label maps of
 the same names.
 
 Layout (the challenge's training set): `folder/imgs/*.jpg` and `folder/labels/*.png`, paired by
@@ -15,7 +15,6 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from jseg import images
 from jseg.data.census import Census
 from jseg.data.classes import IGNORED, ClassSet
 from jseg.data.pairing import Example, by_stem, one_version
@@ -25,8 +24,8 @@ from jseg.data.validation import (
     Classes,
     Numbering,
     check_files,
+    check_image,
     check_label,
-    check_picture,
     deeper,
     existing_folder,
     same_aspect,
@@ -34,15 +33,16 @@ from jseg.data.validation import (
     visible_files,
 )
 from jseg.files import DataError, sha256
-from jseg.image_files.decoding import PICTURE_SUFFIXES, read_header
-from jseg.outputs.records import pictures_alone
+from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
+from jseg.images import read_image, resize_image, resize_label
+from jseg.outputs.records import images_alone
 
-PICTURE_FOLDERS = ("imgs", "images")
+IMAGE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
 SIZED = (".bmp", ".tif", ".tiff", ".pgm", ".pbm", ".pnm", ".ppm", ".tga", ".npy")
 LAYOUT = (
     "expected imgs/*.jpg (or images/) and labels/*.png (or annotations/), one label map of the "
-    "same name for every picture"
+    "same name for every image"
 )
 Notes = Optional[List[str]]
 
@@ -55,50 +55,48 @@ def find_examples(
 ) -> List[Example]:
     """All examples of a training folder, sorted by stem.
 
-    With labels=False, pictures directly in `folder` will do, label maps are not looked at, and what
+    With labels=False, images directly in `folder` will do, label maps are not looked at, and what
     a command of ours wrote beside its results (a contact sheet) is left out. classes: as of
     `jseg.data.pairing.one_version`. What the user should be
-    told (two picture folders, files that are left out, there, in `folder` itself and in its other
+    told (two image folders, files that are left out, there, in `folder` itself and in its other
     folders) is appended to `notes`. Raises DataError in one line for a missing or empty folder, for
-    pictures without label map and label maps without picture (all counted, the first five named),
+    images without label map and label maps without image (all counted, the first five named),
     and for two files of one stem.
     """
     root = existing_folder(folder, "training folder")
     if not labels:
-        place = picture_place(root, notes)
-        pictures = by_stem(place, PICTURE_SUFFIXES, notes, PICTURE_FOLDERS + LABEL_FOLDERS)
-        if not pictures:
+        place = image_place(root, notes)
+        images = by_stem(place, IMAGE_SUFFIXES, notes, IMAGE_FOLDERS + LABEL_FOLDERS)
+        if not images:
             raise DataError(
-                f"{_without(place, PICTURE_SUFFIXES)}; expected pictures in it, in imgs/ or in "
+                f"{_without(place, IMAGE_SUFFIXES)}; expected images in it, in imgs/ or in "
                 f"images/{_hint(root)}"
             )
-        alone = set(pictures_alone(list(pictures.values()), notes))
-        return [
-            Example(stem, pictures[stem]) for stem in sorted(pictures) if pictures[stem] in alone
-        ]
-    place = _subfolder(root, PICTURE_FOLDERS, PICTURE_SUFFIXES, notes)
+        alone = set(images_alone(list(images.values()), notes))
+        return [Example(stem, images[stem]) for stem in sorted(images) if images[stem] in alone]
+    place = _subfolder(root, IMAGE_FOLDERS, IMAGE_SUFFIXES, notes)
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)
     if place is None or maps_place is None:
-        names = LABEL_FOLDERS if place else PICTURE_FOLDERS
+        names = LABEL_FOLDERS if place else IMAGE_FOLDERS
         raise DataError(
             f"{root} has no folder {' or '.join(names)}{_but_folders(root)}; "
             f"{LAYOUT}{_hint(root, names)}"
         )
-    pictures, maps = (
-        by_stem(place, PICTURE_SUFFIXES, notes),
+    images, maps = (
+        by_stem(place, IMAGE_SUFFIXES, notes),
         by_stem(maps_place, LABEL_SUFFIXES, notes),
     )
     for found, where, suffixes in (
-        (pictures, place, PICTURE_SUFFIXES),
+        (images, place, IMAGE_SUFFIXES),
         (maps, maps_place, LABEL_SUFFIXES),
     ):
         if not found:
             raise DataError(f"{_without(where, suffixes)}; {LAYOUT}")
     if notes is not None:
         notes.extend(_of_the_root(root, place))
-    maps = one_version(pictures, maps, maps_place, notes, classes)
-    _check_partners(place, pictures, maps_place, maps)
-    return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
+    maps = one_version(images, maps, maps_place, notes, classes)
+    _check_partners(place, images, maps_place, maps)
+    return [Example(stem, images[stem], maps[stem]) for stem in sorted(images)]
 
 
 def check_examples(
@@ -115,17 +113,17 @@ def check_examples(
     classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored as its data set
     does. ignore: values in the label files that mean nothing is known. Both files must have the
     aspect ratio of width x height, unless `fit` ("crop", "resize"; "": the error names these) says
-    how others are fitted; a label map then has its picture's. `progress(done, total)` is called
+    how others are fitted; a label map then has its image's. `progress(done, total)` is called
     after each example. Raises DataError naming the first unusable file and how many more there are.
     """
     census, numbering = Census(), Numbering.of(classes, ignore)
     label = partial(
         check_label, numbering=numbering, width=width, height=height, census=census, fit=fit
     )
-    picture = partial(check_picture, what="picture", width=width, height=height, fit=fit)
+    image = partial(check_image, what="image", width=width, height=height, fit=fit)
     remarks = check_files(
         [
-            [(e.picture, picture)]
+            [(e.image, image)]
             + [(e.label, partial(_check_map, example=e, check=label, fit=fit))] * bool(e.label)
             for e in examples
         ],
@@ -141,14 +139,14 @@ def check_examples(
 def _check_map(
     path: Path, example: Example, check: Callable[[Path], List[str]], fit: Optional[str]
 ) -> List[str]:
-    """Remarks on a label map; where both are fitted, it must show what its picture shows."""
+    """Remarks on a label map; where both are fitted, it must show what its image shows."""
     remarks = check(path)
     if fit:
-        label, picture = read_header(path), read_header(example.picture)
-        if not same_aspect(label.width, label.height, picture.width, picture.height):
+        label, image = read_header(path), read_header(example.image)
+        if not same_aspect(label.width, label.height, image.width, image.height):
             raise DataError(
                 f"label {path} is {label.width}x{label.height}; expected "
-                f"{picture.width}x{picture.height}, its picture's size, or the same aspect ratio"
+                f"{image.width}x{image.height}, its image's size, or the same aspect ratio"
             )
     return remarks
 
@@ -162,26 +160,24 @@ def load_example(
     ignore: Sequence[int] = (),
     classes: Classes = 256,
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """(picture uint8 [height, width, 3], label uint8 [latent_height, latent_width] of class ids) of
+    """(image uint8 [height, width, 3], label uint8 [latent_height, latent_width] of class ids) of
     a checked example.
 
     The label goes from its own size straight to the latent's with NEAREST, as in the release; 255
     where nothing is known. Raises ImageError or DataError for files that were not there, or not
     like this, when they were checked.
     """
-    return load_picture(example, width, height), load_label(
+    return load_image(example, width, height), load_label(
         example, latent_width, latent_height, Numbering.of(classes, ignore)
     )
 
 
-def load_picture(example: Example, width: int, height: int, fit: str = "") -> np.ndarray:
-    """The example's picture as uint8 [height, width, 3]; fit "crop": its middle of that aspect
+def load_image(example: Example, width: int, height: int, fit: str = "") -> np.ndarray:
+    """The example's image as uint8 [height, width, 3]; fit "crop": its middle of that aspect
     ratio, else all of it.
     """
-    picture = images.read_picture(example.picture)
-    return images.resize_picture(
-        middle(picture, width, height) if fit == "crop" else picture, width, height
-    )
+    image = read_image(example.image)
+    return resize_image(middle(image, width, height) if fit == "crop" else image, width, height)
 
 
 def load_label(
@@ -190,14 +186,12 @@ def load_label(
     """The example's label map as uint8 [height, width] of class ids, read by `numbering`; all 255
     if it has none.
 
-    fit: as of `load_picture`.
+    fit: as of `load_image`.
     """
     if example.label is None:
         return np.full((height, width), IGNORED, np.uint8)
     label, _ = numbering.read(example.label)
-    return images.resize_label(
-        middle(label, width, height) if fit == "crop" else label, width, height
-    )
+    return resize_label(middle(label, width, height) if fit == "crop" else label, width, height)
 
 
 def contents_of(examples: Sequence[Example]) -> str:
@@ -207,7 +201,7 @@ def contents_of(examples: Sequence[Example]) -> str:
     files = [
         path
         for example in examples
-        for path in (example.picture, example.label)
+        for path in (example.image, example.label)
         if path and Path(path).suffix.lower() in SIZED
     ]
     digests = "".join(sha256(path) for path in files if Path(path).is_file())
@@ -225,35 +219,34 @@ def middle(array: np.ndarray, width: int, height: int) -> np.ndarray:
     return array[top : top + new_height, left : left + new_width]
 
 
-def picture_place(root: Path, notes: Notes = None) -> Path:
-    """Where the pictures of a folder are, if label maps are not wanted: imgs/ or images/ in it, or
+def image_place(root: Path, notes: Notes = None) -> Path:
+    """Where the images of a folder are, if label maps are not wanted: imgs/ or images/ in it, or
     the folder itself.
 
-    A folder that holds no picture does not count where another does. What is left out in `root` is
+    A folder that holds no image does not count where another does. What is left out in `root` is
     appended to `notes`.
     """
-    place = _subfolder(root, PICTURE_FOLDERS, PICTURE_SUFFIXES, notes)
+    place = _subfolder(root, IMAGE_FOLDERS, IMAGE_SUFFIXES, notes)
     if place is None:
         return root
-    if not visible_files(place, PICTURE_SUFFIXES) and visible_files(root, PICTURE_SUFFIXES):
+    if not visible_files(place, IMAGE_SUFFIXES) and visible_files(root, IMAGE_SUFFIXES):
         if notes is not None:
-            notes.append(f"{place} holds no pictures; those in {root} itself are taken")
+            notes.append(f"{place} holds no images; those in {root} itself are taken")
         return root
     if notes is not None:
         notes.extend(
-            _of_the_root(root, place)
-            + deeper(root, PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS)
+            _of_the_root(root, place) + deeper(root, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS)
         )
     return place
 
 
 def _of_the_root(root: Path, place: Path) -> List[str]:
-    """One line on the pictures that lie in `root` itself, where those of its folder `place` are
+    """One line on the images that lie in `root` itself, where those of its folder `place` are
     taken; [] if none.
     """
-    names = [path.name for path in visible_files(root, PICTURE_SUFFIXES)]
+    names = [path.name for path in visible_files(root, IMAGE_SUFFIXES)]
     return [
-        f"{len(names)} pictures in {root} itself are left out, those in {place.name}/ are taken "
+        f"{len(names)} images in {root} itself are left out, those in {place.name}/ are taken "
         f"({some(names, False)})"
     ] * bool(names)
 
@@ -278,24 +271,24 @@ def _subfolder(
 
 
 def _check_partners(
-    place: Path, pictures: Dict[str, Path], maps_place: Path, maps: Dict[str, Path]
+    place: Path, images: Dict[str, Path], maps_place: Path, maps: Dict[str, Path]
 ) -> None:
-    lonely_pictures = [pictures[stem].name for stem in sorted(set(pictures) - set(maps))]
-    lonely_maps = [maps[stem].name for stem in sorted(set(maps) - set(pictures))]
-    if len(lonely_pictures) == len(pictures):
+    lonely_images = [images[stem].name for stem in sorted(set(images) - set(maps))]
+    lonely_maps = [maps[stem].name for stem in sorted(set(maps) - set(images))]
+    if len(lonely_images) == len(images):
         raise DataError(
-            f"none of the {len(pictures)} pictures in {place} ({lonely_pictures[0]}) has a label "
+            f"none of the {len(images)} images in {place} ({lonely_images[0]}) has a label "
             f"map of its name in {maps_place} ({lonely_maps[0]}); expected equal names apart from "
             "the suffix, rename them"
         )
     faults = []
-    if lonely_pictures:
-        faults.append(f"{maps_place} lacks the label map of {some(lonely_pictures)}")
+    if lonely_images:
+        faults.append(f"{maps_place} lacks the label map of {some(lonely_images)}")
     if lonely_maps:
-        faults.append(f"{place} lacks the picture of {some(lonely_maps)}")
+        faults.append(f"{place} lacks the image of {some(lonely_maps)}")
     if faults:
         raise DataError(
-            f"{' and '.join(faults)}; expected one label map NAME.png for every picture NAME.jpg, "
+            f"{' and '.join(faults)}; expected one label map NAME.png for every image NAME.jpg, "
             "add what is missing or remove the rest"
         )
 
@@ -314,13 +307,13 @@ def _but_folders(place: Path) -> str:
     return f", but folders ({some(folders, False)})" if folders else ""
 
 
-def _hint(root: Path, names: Sequence[str] = PICTURE_FOLDERS) -> str:
+def _hint(root: Path, names: Sequence[str] = IMAGE_FOLDERS) -> str:
     # The names in capitals, or one level too high, or too low.
     children = sorted(root.iterdir())
     for child in children:
         if child.is_dir() and child.name not in names and child.name.lower() in names:
             return f"; rename {child.name} to {child.name.lower()}"
     for child in children + [root.resolve().parent]:
-        if any((child / name).is_dir() for name in PICTURE_FOLDERS):
+        if any((child / name).is_dir() for name in IMAGE_FOLDERS):
             return f"; did you mean {child}?"
     return ""

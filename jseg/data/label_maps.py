@@ -239,7 +239,7 @@ def _are_ids(values: np.ndarray, classes: ClassSet) -> bool:
 
 
 def _is_reduced_image(indices: np.ndarray, palette: np.ndarray) -> bool:
-    """Whether a palette file is a picture in few colours: many neighbours differ, but by little."""
+    """Whether a palette file is an image in few colours: many neighbours differ, but by little."""
     if indices.size < LEAST_PIXELS:
         return False
     pairs = [(indices[:, 1:], indices[:, :-1]), (indices[1:], indices[:-1])]

@@ -1,8 +1,8 @@
-"""Which label map belongs to which picture: equal names, or the endings that converters add to
+"""Which label map belongs to which image: equal names, or the endings that converters add to
 them.
 
 Where a folder holds several versions of a label map (`a.png`, `a_labelTrainIds.png`, `a_color.png`,
-`a_gtFine_instanceIds.png`), one version is taken for all pictures, and the rest is named.
+`a_gtFine_instanceIds.png`), one version is taken for all images, and the rest is named.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jseg.data.validation import (
     visible_files,
 )
 from jseg.files import DataError
-from jseg.image_files.decoding import PICTURE_SUFFIXES
+from jseg.image_files.decoding import IMAGE_SUFFIXES
 
 Notes = Optional[List[str]]
 
@@ -39,7 +39,7 @@ NEVER = ("_instanceIds", "_instanceTrainIds", "_instances", "_instance")
 ENDING = re.compile(
     f"(?P<base>.*?)(_gtFine|_gtCoarse)?(?P<version>{'|'.join(VERSIONS[1:] + NEVER)})", re.I
 )
-PICTURE_ENDING = "_leftImg8bit"
+IMAGE_ENDING = "_leftImg8bit"
 
 UNTRAINED = (
     "unlabeled",
@@ -54,35 +54,35 @@ READ_AHEAD = 50  # label maps that are asked whether a file's ids may be those o
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and its label map, or None where only pictures are wanted; stem is their name."""
+    """An image and its label map, or None where only images are wanted; stem is their name."""
 
     stem: str
-    picture: Path
+    image: Path
     label: Optional[Path] = None
 
 
 def paired(
-    pictures_place: Path, maps_place: Path, notes: Notes = None, classes: Optional[ClassSet] = None
+    images_place: Path, maps_place: Path, notes: Notes = None, classes: Optional[ClassSet] = None
 ) -> List[Example]:
-    """Every picture of a folder with its label map of another, sorted by stem.
+    """Every image of a folder with its label map of another, sorted by stem.
 
     classes: as of `one_version`. Which of several versions was taken, and what was left out, is
-    appended to `notes`. Raises DataError unless each picture has a label map and the reverse, and
+    appended to `notes`. Raises DataError unless each image has a label map and the reverse, and
     for an empty folder.
     """
-    expected = "expected one label map NAME.png for every picture NAME.jpg"
-    pictures = by_stem(pictures_place, PICTURE_SUFFIXES, notes)
+    expected = "expected one label map NAME.png for every image NAME.jpg"
+    images = by_stem(images_place, IMAGE_SUFFIXES, notes)
     maps = by_stem(maps_place, LABEL_SUFFIXES, notes)
     for found, place, what in (
-        (pictures, pictures_place, "picture"),
+        (images, images_place, "image"),
         (maps, maps_place, "label map *.png"),
     ):
         if not found:
             raise DataError(f"{place} holds no {what}; {expected}")
-    maps = one_version(pictures, maps, maps_place, notes, classes)
+    maps = one_version(images, maps, maps_place, notes, classes)
     for found, others, place, what in (
-        (pictures, maps, maps_place, "label map"),
-        (maps, pictures, pictures_place, "picture"),
+        (images, maps, maps_place, "label map"),
+        (maps, images, images_place, "image"),
     ):
         lonely = [found[stem].name for stem in sorted(set(found) - set(others))]
         if lonely:
@@ -90,30 +90,30 @@ def paired(
                 f"{place} lacks the {what} of {some(lonely)}; {expected}, add what is missing or "
                 f"remove the rest"
             )
-    return [Example(stem, pictures[stem], maps[stem]) for stem in sorted(pictures)]
+    return [Example(stem, images[stem], maps[stem]) for stem in sorted(images)]
 
 
 def one_version(
-    pictures: Dict[str, Path],
+    images: Dict[str, Path],
     maps: Dict[str, Path],
     place: Path,
     notes: Notes = None,
     classes: Optional[ClassSet] = None,
 ) -> Dict[str, Path]:
-    """{stem of the picture: label map}: the version that most pictures have, the first of equals.
+    """{stem of the image: label map}: the version that most images have, the first of equals.
 
     Where `classes` come from a file with ids and without train ids, *_labelIds.png go before
-    *_labelTrainIds.png. Label maps of no picture keep their own stem.
+    *_labelTrainIds.png. Label maps of no image keep their own stem.
     """
-    bases = {_base(stem): stem for stem in pictures}
+    bases = {_base(stem): stem for stem in images}
     versions: Dict[str, Dict[str, Path]] = {}
     rest: Dict[str, Path] = {}
     for stem, path in maps.items():
-        picture, version = _belongs(stem, pictures, bases)
-        if picture is None:
+        image, version = _belongs(stem, images, bases)
+        if image is None:
             rest[stem] = path
         else:
-            versions.setdefault(version, {})[picture] = path
+            versions.setdefault(version, {})[image] = path
 
     # Instance maps and other versions beside the one that is taken are said, with their number.
     usable = [name for name in VERSIONS if name in versions]
@@ -160,10 +160,10 @@ def _by_label_ids(classes: ClassSet, versions: Dict[str, Dict[str, Path]]) -> bo
 
 
 def _belongs(
-    stem: str, pictures: Dict[str, Path], bases: Dict[str, str]
+    stem: str, images: Dict[str, Path], bases: Dict[str, str]
 ) -> Tuple[Optional[str], str]:
-    """(stem of the picture, version) of a label map's stem; (None, "") if it is of no picture."""
-    if stem in pictures:
+    """(stem of the image, version) of a label map's stem; (None, "") if it is of no image."""
+    if stem in images:
         return stem, ""
     if stem in bases:
         return bases[stem], ""
@@ -175,7 +175,7 @@ def _belongs(
 
 
 def _base(stem: str) -> str:
-    return stem[: -len(PICTURE_ENDING)] if stem.endswith(PICTURE_ENDING) else stem
+    return stem[: -len(IMAGE_ENDING)] if stem.endswith(IMAGE_ENDING) else stem
 
 
 def with_train_ids(classes: ClassSet, examples: Sequence[Example], notes: Notes = None) -> ClassSet:
@@ -290,11 +290,11 @@ def near_name(name: str, names: Sequence[str]) -> Optional[str]:
     for candidate in sorted(names):
         if (
             Path(candidate).stem.lower() == stem
-            and Path(candidate).suffix.lower() in PICTURE_SUFFIXES
+            and Path(candidate).suffix.lower() in IMAGE_SUFFIXES
         ):
             return candidate
 
-    # Names that differ in a number are of different pictures, however near they look; 7 and 0007
+    # Names that differ in a number are of different images, however near they look; 7 and 0007
     # are the same number.
     same = [candidate for candidate in names if _numbers(candidate) == _numbers(name)]
     plain = {_short_numbers(candidate): candidate for candidate in same[:2000]}

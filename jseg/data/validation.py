@@ -14,13 +14,13 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
-from jseg import images
 from jseg.data.census import Census
 from jseg.data.classes import IGNORED
 from jseg.data.label_maps import LABEL_SUFFIXES, RARE_SUFFIXES
 from jseg.data.numbering import Classes, Numbering, class_ids, histogram, label_table  # noqa: F401  one door for checks
 from jseg.files import DataError
 from jseg.image_files.decoding import read_header
+from jseg.images import examine_image
 
 SHOWN = 5
 SEARCHED = 20_000  # files at most that are looked at below a folder
@@ -87,7 +87,7 @@ def check_label(
     census: Optional[Census] = None,
     fit: Optional[str] = None,
 ) -> List[str]:
-    """Remarks on a label map that is to be read by `numbering` for pictures of width x height;
+    """Remarks on a label map that is to be read by `numbering` for images of width x height;
     raises ValueError if it cannot be.
 
     census: is told its values. fit: "crop" or "resize" where another aspect ratio is taken, ""
@@ -114,22 +114,22 @@ def remarks_on_ids(ids: np.ndarray, ignored: str = "") -> List[str]:
     return remarks + ["label maps hold one class alone"] * bool((known == known[0]).all())
 
 
-def check_picture(
+def check_image(
     path: Path, what: str, width: int, height: int, fit: Optional[str] = None
 ) -> List[str]:
-    """Remarks on a picture, called `what`, that is to become width x height; raises ValueError if
+    """Remarks on an image, called `what`, that is to become width x height; raises ValueError if
     it cannot. fit: as of `check_label`.
     """
-    picture, remarks = images.examine_picture(path, what)
-    _check_aspect(what, path, picture.shape[1], picture.shape[0], width, height, fit)
-    if fit and not same_aspect(picture.shape[1], picture.shape[0], width, height):
+    image, remarks = examine_image(path, what)
+    _check_aspect(what, path, image.shape[1], image.shape[0], width, height, fit)
+    if fit and not same_aspect(image.shape[1], image.shape[0], width, height):
         done = "cut to their middle of that aspect ratio" if fit == "crop" else "stretched"
         remarks.insert(
             0,
             f"{what}s of another aspect ratio than {width}x{height} are {done}, with their label "
             f"maps (--fit {fit})",
         )
-    if picture.shape[:2] != (height, width):
+    if image.shape[:2] != (height, width):
         remarks.insert(0, f"{what}s of another size than {width}x{height} are resized")
     return remarks
 

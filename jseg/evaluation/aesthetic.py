@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from jseg.data.validation import name_key, some
 from jseg.files import DataError, PathLike
-from jseg.image_files.decoding import PICTURE_SUFFIXES
+from jseg.image_files.decoding import IMAGE_SUFFIXES
 from jseg.text_file import other_readings, parse_json, read_text
 
 # Headings of columns, in lower case.
@@ -146,4 +146,4 @@ def _number(text: str) -> Optional[float]:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and "." + suffix.lower() in PICTURE_SUFFIXES else name
+    return stem if dot and "." + suffix.lower() in IMAGE_SUFFIXES else name

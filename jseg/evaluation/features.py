@@ -1,9 +1,9 @@
-"""Feature sets of picture files: Inception's for FID, our autoencoder's for the stand-in, each kept
+"""Feature sets of image files: Inception's for FID, our autoencoder's for the stand-in, each kept
 in a `FeatureStore`.
 
-The stand-in is always the autoencoder that ships, on pictures of 128x96: mean and spread over all
+The stand-in is always the autoencoder that ships, on images of 128x96: mean and spread over all
 positions of what its encoder holds behind each level and behind its middle, 704 numbers. It knows
-drawn landscapes; its distances order sets of results that are held against the same real pictures,
+drawn landscapes; its distances order sets of results that are held against the same real images,
 and are not to be compared with any FID.
 """
 
@@ -17,18 +17,18 @@ import numpy as np
 from jseg.checkpoint import load_into, sha256
 from jseg.evaluation.inception import load_inception, prepared
 from jseg.evaluation.store import FeatureStore
-from jseg.images import read_picture, resize_picture, to_signed
+from jseg.images import read_image, resize_image, to_signed
 from jseg.ldm import strips
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.weights import SHIPPED_AUTOENCODER, network_config
 from jseg.runtime import jt
 
-BATCH, SHARD = 8, 256  # pictures at a time; pictures between two writes
+BATCH, SHARD = 8, 256  # images at a time; images between two writes
 STAND_IN_SIZE = 128, 96
 
 
 class Extractor(NamedTuple):
-    """A network's name with its weights' hash, and pictures uint8 [H, W, 3] of any sizes -> float32
+    """A network's name with its weights' hash, and images uint8 [H, W, 3] of any sizes -> float32
     [n, d].
     """
 
@@ -40,7 +40,7 @@ def inception(path) -> Extractor:
     """Inception with the user's weights; errors as of `load_inception`."""
     network = load_inception(path)
     return Extractor(
-        "inception-" + sha256(path)[:16], lambda pictures: network(prepared(pictures)).numpy()
+        "inception-" + sha256(path)[:16], lambda images: network(prepared(images)).numpy()
     )
 
 
@@ -50,10 +50,8 @@ def autoencoder() -> Extractor:
     load_into(network, SHIPPED_AUTOENCODER)
     network.eval()
 
-    def features(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        batch = np.stack(
-            [to_signed(resize_picture(picture, *STAND_IN_SIZE)) for picture in pictures]
-        )
+    def features(images: Sequence[np.ndarray]) -> np.ndarray:
+        batch = np.stack([to_signed(resize_image(image, *STAND_IN_SIZE)) for image in images])
         with jt.no_grad():
             maps = [h.numpy() for h in _levels(network.encoder, jt.array(batch))]
         return np.concatenate(
@@ -65,7 +63,7 @@ def autoencoder() -> Extractor:
 
 def _levels(encoder, x) -> Iterator:
     """The encoder's activations [B, C_i, H_i, W_i] behind each level and behind the middle, of
-    pictures x [B, 3, H, W].
+    images x [B, 3, H, W].
     """
     h = strips.convolve(encoder.conv_in, strips.split(x, encoder.channels, encoder.multiple))
     for level in encoder.down:
@@ -88,10 +86,10 @@ def digests(paths: Sequence[Path]) -> List[str]:
 def computed(
     paths: Sequence[Path], keys: Sequence[str], extractor: Extractor, store: FeatureStore
 ) -> Iterator[int]:
-    """Put the features of those files that the store lacks into it; yields how many pictures more
+    """Put the features of those files that the store lacks into it; yields how many images more
     are done. Interrupted, it goes on later.
 
-    keys: `digests` of the paths. Raises ImageError for a file that is no picture.
+    keys: `digests` of the paths. Raises ImageError for a file that is no image.
     """
     todo = dict(zip(keys, paths))
     wanted = store.missing(todo)
@@ -100,7 +98,7 @@ def computed(
     try:
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            values.append(extractor.features([read_picture(todo[key]) for key in chosen]))
+            values.append(extractor.features([read_image(todo[key]) for key in chosen]))
             held += chosen
             yield len(chosen)
             if len(held) >= SHARD:

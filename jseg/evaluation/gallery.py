@@ -1,7 +1,7 @@
-"""A gallery: one HTML file with small pictures and numbers in rows that a click on a column's head
+"""A gallery: one HTML file with small images and numbers in rows that a click on a column's head
 sorts. It asks nothing of any network.
 
-Pictures are embedded as JPEG, and the page's own policy forbids it to load anything else.
+Images are embedded as JPEG, and the page's own policy forbids it to load anything else.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL import Image
 
 from jseg.files import PathLike, write_atomic
 
-WIDTH, QUALITY = 160, 80  # of the embedded pictures
-KINDS = ("text", "number", "picture", "map")
+WIDTH, QUALITY = 160, 80  # of the embedded images
+KINDS = ("text", "number", "image", "map")
 Cell = Union[str, float, np.ndarray, None]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -66,7 +66,7 @@ if (typeof document !== "undefined") {
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, what its cells hold (of KINDS; "map": a picture of few colours), digits
+    """A column's heading, what its cells hold (of KINDS; "map": an image of few colours), digits
     shown of numbers, and a longer word.
     """
 
@@ -94,7 +94,7 @@ def write_gallery(
     """Write the page, whole or not at all; rows are taken one at a time, so they may be made on the
     way.
 
-    A cell is a text, a number, a picture uint8 [h, w, 3], or None where there is nothing; `facts`
+    A cell is a text, a number, an image uint8 [h, w, 3], or None where there is nothing; `facts`
     are (name, value) lines above the rows. Raises ValueError for a row of another length; OSError
     (disk full) passes through.
     """
@@ -142,7 +142,7 @@ def write_gallery(
 
 def _head(column: Column) -> str:
     about = f' title="{_escaped(column.about)}"' if column.about else ""
-    if column.kind in ("picture", "map"):
+    if column.kind in ("image", "map"):
         return f"<th{about}>{_escaped(column.name)}</th>"
     return (
         f'<th data-kind="{column.kind}"{about}><button '
@@ -166,18 +166,18 @@ def _cell(column: Column, cell: Cell, name: str) -> str:
 
 
 def thumbnail(
-    picture: np.ndarray, few_colours: bool = False, width: Optional[int] = None
+    image: np.ndarray, few_colours: bool = False, width: Optional[int] = None
 ) -> Tuple[bytes, int, int]:
-    """(JPEG, width, height) of a picture uint8 [h, w, 3], no wider than `width` (default WIDTH);
+    """(JPEG, width, height) of an image uint8 [h, w, 3], no wider than `width` (default WIDTH);
     few colours are resized with nearest.
     """
-    image = Image.fromarray(picture)
-    wanted = min(WIDTH if width is None else width, image.width)
-    size = wanted, max(1, round(image.height * wanted / image.width))
-    if size != image.size:
-        image = image.resize(size, Image.NEAREST if few_colours else Image.LANCZOS)
+    pil = Image.fromarray(image)
+    wanted = min(WIDTH if width is None else width, pil.width)
+    size = wanted, max(1, round(pil.height * wanted / pil.width))
+    if size != pil.size:
+        pil = pil.resize(size, Image.NEAREST if few_colours else Image.LANCZOS)
     file = io.BytesIO()
-    image.save(file, format="JPEG", quality=QUALITY)
+    pil.save(file, format="JPEG", quality=QUALITY)
     return file.getvalue(), size[0], size[1]
 
 

@@ -1,4 +1,4 @@
-"""InceptionV3 as FID uses it: 2048 features of a picture (Szegedy et al. 2015, Heusel et al. 2017).
+"""InceptionV3 as FID uses it: 2048 features of an image (Szegedy et al. 2015, Heusel et al. 2017).
 Weights come from the user.
 
 Mirrors mseitzer/pytorch-fid (inception.py) on torchvision's Inception3, with its state-dict names,
@@ -173,7 +173,7 @@ class MixedE(nn.Module):
 
 
 class Inception(nn.Module):
-    """inception(pictures [B, 3, 299, 299] in [-1, 1], as from `prepared`) -> features [B, 2048],
+    """inception(images [B, 3, 299, 299] in [-1, 1], as from `prepared`) -> features [B, 2048],
     the means of the last maps.
 
     No gradient passes. Raises ValueError for other shapes.
@@ -197,19 +197,19 @@ class Inception(nn.Module):
         for parameter in self.parameters():
             parameter.stop_grad()
 
-    def execute(self, pictures):
-        for _, x in self.layers(pictures):
+    def execute(self, images):
+        for _, x in self.layers(images):
             pass
         return x.mean((2, 3))  # [B, 2048]
 
-    def layers(self, pictures) -> Iterable[Tuple[str, object]]:
-        """(name, activations [B, C, h, w]) of every layer in turn, of pictures [B, 3, H, W] with H
+    def layers(self, images) -> Iterable[Tuple[str, object]]:
+        """(name, activations [B, C, h, w]) of every layer in turn, of images [B, 3, H, W] with H
         and W at least 75.
         """
-        x = as_var(pictures)
+        x = as_var(images)
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < LEAST_SIZE:
             raise ValueError(
-                f"Inception: pictures of shape {list(x.shape)}; expected [B, 3, {SIZE}, {SIZE}] "
+                f"Inception: images of shape {list(x.shape)}; expected [B, 3, {SIZE}, {SIZE}] "
                 "in [-1, 1]"
             )
         with jt.no_grad():
@@ -291,14 +291,14 @@ def _shares(height: int, width: int) -> np.ndarray:
     return (1.0 / np.outer(rows, columns)).astype(np.float32).reshape(1, 1, height, width)
 
 
-def prepared(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures uint8 [H, W, 3], of any sizes -> float32 [B, 3, 299, 299] in [-1, 1].
+def prepared(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images uint8 [H, W, 3], of any sizes -> float32 [B, 3, 299, 299] in [-1, 1].
 
     Resized bilinearly without antialiasing, as pytorch-fid does.
     """
-    found = np.empty((len(pictures), 3, SIZE, SIZE), np.float32)
-    for place, picture in zip(found, pictures):
-        x = picture.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
+    found = np.empty((len(images), 3, SIZE, SIZE), np.float32)
+    for place, image in zip(found, images):
+        x = image.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
         for axis in (1, 2):
             low, high, share = _taps(x.shape[axis])
             share = share[:, None] if axis == 1 else share

@@ -12,11 +12,10 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from jseg import images
 from jseg.data.census import Census
 from jseg.data.challenge import find_pairs
 from jseg.data.classes import IGNORED, ClassSet
-from jseg.data.image_folder import LABEL_FOLDERS, PICTURE_FOLDERS, picture_place
+from jseg.data.image_folder import IMAGE_FOLDERS, LABEL_FOLDERS, image_place
 from jseg.data.label_maps import read_values
 from jseg.data.validation import (
     LABEL_SUFFIXES,
@@ -32,11 +31,12 @@ from jseg.data.validation import (
     visible_files,
 )
 from jseg.files import DataError
-from jseg.image_files.decoding import PICTURE_SUFFIXES, read_header
-from jseg.outputs.records import is_own, pictures_alone
+from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
+from jseg.images import examine_image, resize_label
+from jseg.outputs.records import images_alone, is_own
 from jseg.outputs.rules import check_folder, check_origin, claim
 
-SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "pictures.csv", "gallery.html", "predictions"
+SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "images.csv", "gallery.html", "predictions"
 FORMAT = 1
 CLEARLY = 0.2  # of all pixels: by how much another numbering must explain predictions better
 ROOM = 1 << 20  # bytes without which not even the smallest tables fit
@@ -80,7 +80,7 @@ def find_items(
     given = [Path(path).name for path in (predictions, labels, references) if path]
     made = _by_stem(
         existing_folder(results, "results folder"),
-        PICTURE_SUFFIXES,
+        IMAGE_SUFFIXES,
         [pair.stem for pair in pairs],
         notes,
         given,
@@ -185,8 +185,8 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
             )
 
         def result(path: Path) -> List[str]:
-            picture, remarks = images.examine_picture(path, "result")
-            height, width = picture.shape[:2]
+            image, remarks = examine_image(path, "result")
+            height, width = image.shape[:2]
             shape = labels[0].shape if labels else (height, width)
             if not same_aspect(width, height, *shape[::-1]):
                 raise DataError(
@@ -211,7 +211,7 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
             return remarks
 
         def reference(path: Path) -> List[str]:
-            return images.examine_picture(path, "reference")[1]
+            return examine_image(path, "reference")[1]
 
         return [(item.label, label), (item.result, result), (item.reference, reference)] + [
             (item.prediction, prediction)
@@ -306,24 +306,24 @@ def read_prediction(
             "prediction %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
             % (path, *found.shape[::-1], *shape[::-1])
         )
-    return images.resize_label(found, *shape[::-1]), remarks
+    return resize_label(found, *shape[::-1]), remarks
 
 
 def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List[Path]:
-    """The pictures of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for
+    """The images of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for
     fewer than `least`, or for other files.
 
     Only their headers are read: there may be ten thousand, with features kept already. Lines on the
     files that are left out are appended to `notes`.
     """
-    folder = existing_folder(folder, "folder of real pictures")
-    place = picture_place(folder, notes)
-    found = pictures_alone(visible_files(place, PICTURE_SUFFIXES), notes)
+    folder = existing_folder(folder, "folder of real images")
+    place = image_place(folder, notes)
+    found = images_alone(visible_files(place, IMAGE_SUFFIXES), notes)
     if notes is not None:
-        notes.extend(left_out(place, PICTURE_SUFFIXES, PICTURE_FOLDERS + LABEL_FOLDERS))
+        notes.extend(left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS))
     if len(found) < least:
         raise DataError(
-            f"{place} holds {len(found)} pictures; expected the real pictures, {least} at least"
+            f"{place} holds {len(found)} images; expected the real images, {least} at least"
         )
 
     def header(path: Path) -> List[str]:

@@ -32,7 +32,7 @@ REMEDY = {MASK: "--predictions or --flowseg", AESTHETIC: "--aesthetic", FID: "--
 
 
 @dataclass(frozen=True)
-class PictureScores:
+class ImageScores:
     """What is known of one result: shares 0 to 1, styles -1 to 1; None where nothing is known."""
 
     stem: str
@@ -42,7 +42,7 @@ class PictureScores:
     aesthetic: Optional[float] = None
 
 
-def score_picture(
+def score_image(
     stem: str,
     result: np.ndarray,
     reference: np.ndarray,
@@ -50,7 +50,7 @@ def score_picture(
     prediction: Optional[np.ndarray],
     classes: int,
     aesthetic: Optional[float] = None,
-) -> Tuple[PictureScores, np.ndarray]:
+) -> Tuple[ImageScores, np.ndarray]:
     """(scores, confusion int64 [classes, classes]) of a result and its reference, uint8 [h, w, 3],
     its label map and what was seen in it.
 
@@ -63,7 +63,7 @@ def score_picture(
         known = label != IGNORED
         matrix = confusion(prediction, label, classes)
         share = mask_accuracy(prediction[known], label[known]) if known.any() else None
-    return PictureScores(stem, share, styles["challenge"], styles["corrected"], aesthetic), matrix
+    return ImageScores(stem, share, styles["challenge"], styles["corrected"], aesthetic), matrix
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Terms:
     to `aesthetic_max`.
     """
 
-    pictures: int
+    images: int
     mask_accuracy: Optional[float] = None
     pixel_accuracy: Optional[float] = None
     mean_iou: Optional[float] = None
@@ -87,13 +87,13 @@ class Terms:
 
 
 def gathered(
-    scores: Sequence[PictureScores],
+    scores: Sequence[ImageScores],
     matrix: np.ndarray,
     aesthetic_max: float = 10.0,
     real: int = 0,
     distances: Optional[Dict[str, float]] = None,
 ) -> Terms:
-    """The terms of all results. The mask accuracy is the mean of the pictures', as the challenge's;
+    """The terms of all results. The mask accuracy is the mean of the images', as the challenge's;
     the pixel accuracy is of all pixels.
     """
 
@@ -123,9 +123,9 @@ def inception_distances(results: np.ndarray, real: np.ndarray) -> Dict[str, floa
 
 def stand_in_distance(results: np.ndarray, real: np.ndarray) -> Dict[str, float]:
     """KID of the autoencoder's features [n, d] and [m, d], each brought to mean 0 and spread 1 over
-    the real pictures; no FID.
+    the real images; no FID.
 
-    As they come, the brightness of a picture would outweigh all else.
+    As they come, the brightness of an image would outweigh all else.
     """
     centre, spread = real.mean(axis=0, dtype=np.float64), real.std(axis=0, dtype=np.float64)
     spread = np.where(spread > 1e-6 * max(1e-6, float(spread.max())), spread, 1.0)

@@ -1,4 +1,4 @@
-"""What score writes: a row per picture (CSV), the summary (JSON and a printed table), and the
+"""What score writes: a row per image (CSV), the summary (JSON and a printed table), and the
 gallery.
 """
 
@@ -11,16 +11,17 @@ import json
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
-from jseg import __version__, images
+from jseg import __version__
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.validation import Numbering
 from jseg.evaluation.gallery import WIDTH, Column, write_gallery
 from jseg.evaluation.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item, load_prediction
-from jseg.evaluation.measures import REMEDY, PictureScores, Score, Terms
+from jseg.evaluation.measures import REMEDY, ImageScores, Score, Terms
 from jseg.files import sha256, write_atomic
+from jseg.images import read_image, resize_label
 from jseg.outputs.records import read_record
 
-COLUMNS = ("picture", "mask_accuracy", "style_challenge", "style_corrected", "aesthetic")
+COLUMNS = ("image", "mask_accuracy", "style_challenge", "style_corrected", "aesthetic")
 MEANING = {
     "mask_accuracy": "mask accuracy",
     "style_challenge": "style, challenge's script",
@@ -40,7 +41,7 @@ def lines(
         return f"missing: give {REMEDY[name]}" if value is None else form % value
 
     found = [
-        ("pictures", str(terms.pictures)),
+        ("pictures", str(terms.images)),
         ("mask accuracy", shown(terms.mask_accuracy, "mask accuracy")),
     ]
     if terms.mask_accuracy is not None:
@@ -61,7 +62,7 @@ def lines(
             shown(
                 terms.fid,
                 "FID",
-                f"%.4f ({terms.pictures} results, {terms.real} real pictures)",
+                f"%.4f ({terms.images} results, {terms.real} real images)",
             ),
         ),
     ]
@@ -71,12 +72,12 @@ def lines(
         found.append(
             (
                 "stand-in for FID",
-                f"{terms.stand_in:.6f} (KID of our autoencoder's features, {terms.pictures} "
-                f"results, {terms.real} real pictures; no FID)",
+                f"{terms.stand_in:.6f} (KID of our autoencoder's features, {terms.images} "
+                f"results, {terms.real} real images; no FID)",
             )
         )
     elif stand_in:
-        found.append(("stand-in for FID", "missing: it needs two results and two real pictures"))
+        found.append(("stand-in for FID", "missing: it needs two results and two real images"))
     for score in scores:
         value = (
             f"{score.value:.4f}"
@@ -96,13 +97,13 @@ def table(found: Sequence[Tuple[str, str]]) -> str:
 
 def write(
     output: Path,
-    rows: Sequence[PictureScores],
+    rows: Sequence[ImageScores],
     terms: Terms,
     scores: Sequence[Score],
     settings: dict,
     notes: Sequence[str],
 ) -> None:
-    """Write the table of pictures and the summary, each whole or not at all; nan is never in
+    """Write the table of images and the summary, each whole or not at all; nan is never in
     them.
     """
     text = io.StringIO()
@@ -162,7 +163,7 @@ def _write(path: Path, text: str) -> None:
 def write_page(
     output: Path,
     items: Sequence[Item],
-    rows: Sequence[PictureScores],
+    rows: Sequence[ImageScores],
     classes: ClassSet,
     ignore: Sequence[int],
     facts: Sequence[Tuple[str, str]],
@@ -172,10 +173,10 @@ def write_page(
     names = [name for name in COLUMNS[1:] if any(getattr(row, name) is not None for row in rows)]
     seen = any(item.prediction for item in items)
     columns = [
-        Column("picture", "text"),
+        Column("image", "text"),
         Column("label map", "map"),
-        Column("reference", "picture"),
-        Column("result", "picture"),
+        Column("reference", "image"),
+        Column("result", "image"),
     ]
     columns += [Column("seen in the result", "map")] * seen + [
         Column(MEANING[name]) for name in names
@@ -185,10 +186,10 @@ def write_page(
     def cells() -> Iterator[list]:
         for item, row in zip(items, rows):
             label, _ = numbering.read(item.label)
-            pictures = [
+            images = [
                 colorize(_small(label), classes),
-                images.read_picture(item.reference),
-                images.read_picture(item.result),
+                read_image(item.reference),
+                read_image(item.result),
             ]
             if seen:
                 found = (
@@ -196,14 +197,14 @@ def write_page(
                     if item.prediction
                     else None
                 )
-                pictures.append(None if found is None else colorize(_small(found), classes))
-            yield [row.stem] + pictures + [getattr(row, name) for name in names]
+                images.append(None if found is None else colorize(_small(found), classes))
+            yield [row.stem] + images + [getattr(row, name) for name in names]
 
     write_gallery(
-        output / GALLERY, f"jseg score: {len(rows)} pictures", columns, cells(), facts, notes
+        output / GALLERY, f"jseg score: {len(rows)} images", columns, cells(), facts, notes
     )
 
 
 def _small(label):
     width = min(label.shape[1], WIDTH)
-    return images.resize_label(label, width, max(1, round(label.shape[0] * width / label.shape[1])))
+    return resize_label(label, width, max(1, round(label.shape[0] * width / label.shape[1])))

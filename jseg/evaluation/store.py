@@ -1,4 +1,4 @@
-"""Features of pictures kept on disk by the content of the picture's file, so that a set is computed
+"""Features of images kept on disk by the content of the image's file, so that a set is computed
 once, and only what is new in it.
 
 FOLDER/KIND/<hash>.npz: "keys" (SHA-256 of the files, [n]) and "values" (float32 [n, d]); KIND names
@@ -60,7 +60,7 @@ class FeatureStore:
     def get(self, keys: Sequence[str]) -> np.ndarray:
         """float32 [n, d] of keys that are all there; raises KeyError."""
         if self.missing(keys):
-            raise KeyError(f"no features of {len(self.missing(keys))} pictures")
+            raise KeyError(f"no features of {len(self.missing(keys))} images")
         return np.stack([self._found[key] for key in keys])
 
     def _load(self, path: Path, wanted: Set[str]) -> None:

@@ -1,7 +1,7 @@
-"""Random crops of a picture with its label map: scale, place and mirroring drawn from a given
+"""Random crops of an image with its label map: scale, place and mirroring drawn from a given
 generator.
 
-The scale is relative to the smallest at which the picture covers the crop, so 1 crops the longer
+The scale is relative to the smallest at which the image covers the crop, so 1 crops the longer
 side alone (as SemFlow does) and values around 1 are the scale jitter usual for segmentation. The
 paper names augmentation without saying which; this choice is ours.
 """
@@ -13,13 +13,13 @@ from typing import Tuple
 import numpy as np
 
 from jseg.data.classes import IGNORED
-from jseg.images import resize_label, resize_picture
+from jseg.images import resize_image, resize_label
 
 GREY = 128  # of the surroundings, whose label is 255; nearly 0 in [-1, 1]
 
 
 def augment(
-    picture: np.ndarray,
+    image: np.ndarray,
     label: np.ndarray,
     width: int,
     height: int,
@@ -27,17 +27,17 @@ def augment(
     scales: Tuple[float, float] = (0.5, 2.0),
     mirror: float = 0.5,
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """(picture uint8 [height, width, 3], label uint8 [height, width]), the same crop of a picture
+    """(image uint8 [height, width, 3], label uint8 [height, width]), the same crop of an image
     [H, W, 3] and its label map [H, W].
 
-    scales: the scale is drawn evenly between the two; below 1 the picture may end inside of the
+    scales: the scale is drawn evenly between the two; below 1 the image may end inside of the
     crop, whose rest is grey and 255. mirror: the probability of mirroring. Four numbers are drawn
-    whatever comes. The picture is resized by Lanczos, the label by nearest. Raises ValueError for a
-    label of another size than the picture, for scales not 0 < low <= high, and for an empty crop.
+    whatever comes. The image is resized by Lanczos, the label by nearest. Raises ValueError for a
+    label of another size than the image, for scales not 0 < low <= high, and for an empty crop.
     """
-    if picture.ndim != 3 or label.shape != picture.shape[:2]:
+    if image.ndim != 3 or label.shape != image.shape[:2]:
         raise ValueError(
-            f"augment: a picture {list(picture.shape)} with a label {list(label.shape)}; expected "
+            f"augment: an image {list(image.shape)} with a label {list(label.shape)}; expected "
             "[H, W, 3] and [H, W]"
         )
     if not 0 < scales[0] <= scales[1] or min(width, height) < 1:
@@ -46,27 +46,27 @@ def augment(
             "a crop of 1x1 or more"
         )
     scale, across, down, mirrored = rng.random(4)
-    cover = max(width / picture.shape[1], height / picture.shape[0])
+    cover = max(width / image.shape[1], height / image.shape[0])
     zoom = cover * (scales[0] + (scales[1] - scales[0]) * scale)
-    columns = _window(picture.shape[1], max(1, round(width / zoom)), across)
-    rows = _window(picture.shape[0], max(1, round(height / zoom)), down)
-    picture = resize_picture(_cut(picture, rows, columns, GREY), width, height)
+    columns = _window(image.shape[1], max(1, round(width / zoom)), across)
+    rows = _window(image.shape[0], max(1, round(height / zoom)), down)
+    image = resize_image(_cut(image, rows, columns, GREY), width, height)
     label = resize_label(_cut(label, rows, columns, IGNORED), width, height)
     if mirrored < mirror:
-        picture, label = picture[:, ::-1], label[:, ::-1]
-    return np.ascontiguousarray(picture), np.ascontiguousarray(label)
+        image, label = image[:, ::-1], label[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
 
-def recolour(picture: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """A picture uint8 [H, W, 3] with its saturation, contrast and brightness each times a factor
+def recolour(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """An image uint8 [H, W, 3] with its saturation, contrast and brightness each times a factor
     drawn from 1 - strength to 1 + strength.
 
-    Three numbers are drawn whatever the strength, 0 to below 1; 0 gives the picture itself.
+    Three numbers are drawn whatever the strength, 0 to below 1; 0 gives the image itself.
     """
     saturation, contrast, brightness = 1 + strength * (2 * rng.random(3) - 1)
     if strength == 0:
-        return picture
-    values = picture.astype(np.float32)
+        return image
+    values = image.astype(np.float32)
     grey = values @ np.array([0.299, 0.587, 0.114], np.float32)[:, None]  # [H, W, 1]
     mean = float(grey.mean(dtype=np.float64))
     values = brightness * (mean + contrast * (grey + saturation * (values - grey) - mean))

@@ -1,4 +1,4 @@
-"""What a training step of FlowSeg sees: crops of pictures with their codes, by (seed, step), with
+"""What a training step of FlowSeg sees: crops of images with their codes, by (seed, step), with
 everything random drawn in NumPy.
 
 Each draw belongs to a position of the global batch, so it is the same for any micro-batch, any
@@ -23,15 +23,15 @@ Load = Callable[[object], Tuple[np.ndarray, np.ndarray]]
 
 
 class CropBatches:
-    """Crops of width x height from `examples`; load(example) gives (picture uint8 [H, W, 3], label
+    """Crops of width x height from `examples`; load(example) gives (image uint8 [H, W, 3], label
     uint8 [H, W] of ids and 255).
 
     Called with a step it gives this process's micro-batches as (batch, share of the global batch).
-    Batch: {"pictures": float32 [b, 3, h, w] in [-1, 1], "labels": uint8 [b, h, w] (255: nothing is
+    Batch: {"images": float32 [b, 3, h, w] in [-1, 1], "labels": uint8 [b, h, w] (255: nothing is
     known), "x1": float32 [b, 3, h, w], the codes, 0 where nothing is known, "mask": float32 [b, 1,
     h, w], "t": float32 [b], even in [0, 1), "noise": float32 [b, 3, h, w]}. codes: [N, 3]. scales
     and mirror: see `augment`; jitter: the strength of `recolour`, whose draws are its own, so that
-    the others are the same for any jitter. Pictures are read when they are needed, so that a data
+    the others are the same for any jitter. Images are read when they are needed, so that a data
     set need not fit into memory.
     """
 
@@ -68,10 +68,10 @@ class CropBatches:
 
     def _batch(self, step: int, places: Sequence[Tuple[int, int]]) -> Dict[str, object]:
         drawn = [self._drawn(index, step, position) for index, position in places]
-        pictures, labels, times, noise = (np.stack(column) for column in zip(*drawn))
+        images, labels, times, noise = (np.stack(column) for column in zip(*drawn))
         x1, mask = encode(labels, self.codes, IGNORED)
         return {
-            "pictures": pictures,
+            "images": images,
             "labels": labels,
             "x1": x1,
             "mask": mask,
@@ -81,12 +81,12 @@ class CropBatches:
 
     def _drawn(self, index: int, step: int, position: int):
         rng, colours = (generator(self.seed, what, step, position) for what in ("crop", "colour"))
-        picture, label = augment(
+        image, label = augment(
             *self.load(self.examples[index]), *self.size, rng, self.scales, self.mirror
         )
         t = np.float32(min(rng.random(), 1 - 2.0**-24))  # float32 would round the largest to 1
         return (
-            to_signed(recolour(picture, colours, self.jitter)),
+            to_signed(recolour(image, colours, self.jitter)),
             label,
             t,
             rng.standard_normal((3,) + label.shape, dtype=np.float32),

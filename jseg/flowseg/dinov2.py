@@ -1,4 +1,4 @@
-"""DINOv2 ViT-B/14: features of pictures that guide a training (Oquab et al. 2023). Weights come
+"""DINOv2 ViT-B/14: features of images that guide a training (Oquab et al. 2023). Weights come
 from the user.
 
 Mirrors DinoVisionTransformer of the official code (models/vision_transformer.py, layers/), with its
@@ -48,7 +48,7 @@ VIT_B14 = Dinov2Config()
 
 
 class Dinov2(nn.Module):
-    """dinov2(pictures [B, 3, H, W] in [-1, 1]) -> [B, H/14 * W/14, 768], the last block's patch
+    """dinov2(images [B, 3, H, W] in [-1, 1]) -> [B, H/14 * W/14, 768], the last block's patch
     tokens, normalised, row by row.
 
     No gradient passes. Raises ValueError for H or W that is no multiple of the patch.
@@ -68,23 +68,23 @@ class Dinov2(nn.Module):
             jt.array(np.array(v, np.float32).reshape(1, 3, 1, 1)).stop_grad() for v in (MEAN, STD)
         )
 
-    def execute(self, pictures):
-        pictures, patch = as_var(pictures), self.config.patch
+    def execute(self, images):
+        images, patch = as_var(images), self.config.patch
         if (
-            pictures.ndim != 4
-            or pictures.shape[1] != 3
-            or any(n % patch or not n for n in pictures.shape[2:])
+            images.ndim != 4
+            or images.shape[1] != 3
+            or any(n % patch or not n for n in images.shape[2:])
         ):
             raise ValueError(
-                f"DINOv2: pictures of shape {list(pictures.shape)}; expected [B, 3, H, W] with H "
+                f"DINOv2: images of shape {list(images.shape)}; expected [B, 3, H, W] with H "
                 f"and W multiples of {patch}"
             )
         with jt.no_grad():
-            x = self.patch_embed(((pictures + 1) / 2 - self._mean) / self._std)  # [B, L, D]
+            x = self.patch_embed(((images + 1) / 2 - self._mean) / self._std)  # [B, L, D]
             x = jt.concat(
                 [self.cls_token.expand(x.shape[0], 1, x.shape[2]), x], dim=1
             )  # [B, 1 + L, D]
-            x = x + self._placed(pictures.shape[2] // patch, pictures.shape[3] // patch)
+            x = x + self._placed(images.shape[2] // patch, images.shape[3] // patch)
             for block in self.blocks:
                 x = block(x)
                 x.sync()  # else the lazy graph may hold every block's activations at once
@@ -188,15 +188,15 @@ class LayerNorm(nn.Module):
         return standardize(x, EPS) * self.weight + self.bias  # [B, L, D]
 
 
-def resize(pictures, height: int, width: int):
-    """pictures [B, C, H, W] -> [B, C, height, width], as PyTorch's bicubic interpolation to that
+def resize(images, height: int, width: int):
+    """images [B, C, H, W] -> [B, C, height, width], as PyTorch's bicubic interpolation to that
     size does; as matrix products.
     """
-    batch, channels, rows, columns = pictures.shape
+    batch, channels, rows, columns = images.shape
     if (rows, columns) == (height, width):
-        return pictures
+        return images
     x = nn.matmul_transpose(
-        pictures.reshape(batch * channels * rows, columns), _matrix(columns, width)
+        images.reshape(batch * channels * rows, columns), _matrix(columns, width)
     )
     x = (
         x.reshape(batch * channels, rows, width)

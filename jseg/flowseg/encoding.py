@@ -164,7 +164,7 @@ def assignment(x: np.ndarray, codes: np.ndarray, tau: float = 1.0, eps: float = 
     """Points x [..., 3, H, W] -> float32 [..., N, H, W], the probability of each class,
     proportional to (distance^2 + eps)^(-1/tau).
 
-    To combine several results for one picture, average these and take the largest; a mean of the
+    To combine several results for one image, average these and take the largest; a mean of the
     points may lie next to a third class. Raises ValueError where x is not finite, for tau <= 0 and
     eps < 0.
     """

@@ -1,7 +1,7 @@
 """The flow from source to codes: source, path, and the loss of a velocity with its detached,
 distance-aware correction.
 
-Clock: real t, 0 at the source (picture or noise), 1 at the data (codes); velocities point from
+Clock: real t, 0 at the source (image or noise), 1 at the data (codes); velocities point from
 source to data. After FlowSeg (arXiv 2603.19218), whose formulas are known second-hand: the network
 is drawn to x1 - x0 - grad Phi(xhat), Phi being the distance potential of `jseg.flowseg.potential`
 at the network's own estimate xhat = x_t + (1 - t) v of the end, both held constant. For the
@@ -22,12 +22,12 @@ from jseg.flowseg.presets import check_numbers
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
-NOISE_SHARE = 0.5  # standard deviation of the noise added to a picture
+NOISE_SHARE = 0.5  # standard deviation of the noise added to an image
 SCHEDULES = {"static": lambda t: 1.0, "1-t": lambda t: 1 - t, "t": lambda t: t}
 
 
 def source(kind: str, image=None, noise=None):
-    """Where the flow starts, x0 [B,3,H,W]: the picture in [-1, 1], Gaussian noise, or the picture
+    """Where the flow starts, x0 [B,3,H,W]: the image in [-1, 1], Gaussian noise, or the image
     plus half the noise.
 
     kind: one of `SOURCES`; arrays or Vars. Raises ValueError for another kind, and when what the

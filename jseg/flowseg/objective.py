@@ -36,12 +36,12 @@ def training_loss(
 
     def loss(batch: Mapping[str, np.ndarray]) -> Dict[str, object]:
         x0, x1, t = (
-            source(kind, batch["pictures"], batch["noise"]),
+            source(kind, batch["images"], batch["noise"]),
             batch["x1"],
             shifted(batch["t"], shift).astype(np.float32),
         )
         x_t = interpolate(x0, x1, t)
-        image = jt.array(batch["pictures"]) if network.config.sees_image else None
+        image = jt.array(batch["images"]) if network.config.sees_image else None
         made = network(jt.array(x_t), jt.array(t), image, tap=block if alignment else None)
         velocity, tokens = made if alignment else (made, None)
         found = flow_loss(
@@ -60,6 +60,6 @@ def training_loss(
         )
         known = jt.array(np.array([batch["mask"].mean(dtype=np.float64)], np.float32))
         found = {name: value * known for name, value in found.items()}
-        return alignment(found, tokens, batch["pictures"]) if alignment else found
+        return alignment(found, tokens, batch["images"]) if alignment else found
 
     return loss

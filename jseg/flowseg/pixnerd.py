@@ -3,11 +3,11 @@ computes the pixels.
 
 Mirrors PixNerDiT of the official code (src/models/transformer/pixnerd_c2i.py; PixNerd, Wang et al.
 2025, arXiv 2507.23268), whose state-dict names and numbers it has, so that its class-to-image
-weights load. For FlowSeg the pictures that it makes are class codes.
+weights load. For FlowSeg the images that it makes are class codes.
 
-- Source "image": the flow starts from the picture, and the network sees x_t alone: nothing is added
+- Source "image": the flow starts from the image, and the network sees x_t alone: nothing is added
   to PixNerd.
-- Sources with noise: the picture is fed in beside x_t, at the tokens (`c_embedder`) and at the
+- Sources with noise: the image is fed in beside x_t, at the tokens (`c_embedder`) and at the
   pixels (`xc_embedder`), each a linear layer without bias whose output is added: what a network on
   six channels would compute. Both start at zero, so that PixNerd's weights give PixNerd's function.
   `condition(image)` computes the tokens' share once for all steps of a flow.
@@ -33,7 +33,7 @@ from jseg.flowseg.blocks import (
     TransformerBlock,
     turn_tables,
 )
-from jseg.flowseg.state_dict import PICTURE_LAYERS, another_size
+from jseg.flowseg.state_dict import IMAGE_LAYERS, another_size
 from jseg.nn.layers import as_var, nn, silu, zero
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
@@ -43,7 +43,7 @@ COLOURS = 3
 
 
 class Condition(NamedTuple):
-    """A picture as the network sees it beside x_t."""
+    """An image as the network sees it beside x_t."""
 
     tokens: object  # its share of the patches' tokens [B, L, D]
     pixels: object  # [B L, patch^2, 3]
@@ -53,10 +53,10 @@ class PixNerd(nn.Module):
     """PixNerd(NETWORKS["small"])(x_t [B,3,H,W], t [B], image=None, labels=None) -> velocity
     [B,3,H,W], at t = 0 (source) to 1 (data).
 
-    H and W: multiples of the patch, not only the training's. image: the picture in [-1, 1], for
+    H and W: multiples of the patch, not only the training's. image: the image in [-1, 1], for
     networks that see it, or its `condition`; labels: class ids [B] (an array is checked, a Var is
     not), None the null class. recompute: an attribute; True trains with the activation memory of
-    blocks' inputs. Raises ValueError for other shapes, for a missing picture, and for a picture
+    blocks' inputs. Raises ValueError for other shapes, for a missing image, and for an image
     given to a network that starts from it: there (x_t - image) / t gives the velocity away, and
     nothing would be learnt.
     """
@@ -104,12 +104,12 @@ class PixNerd(nn.Module):
             zero(self.xc_embedder)
 
     def condition(self, image) -> Condition:
-        """The picture [B, 3, H, W] in [-1, 1] as the network sees it; reuse it for all steps of a
+        """The image [B, 3, H, W] in [-1, 1] as the network sees it; reuse it for all steps of a
         flow.
         """
         if not self.config.sees_image:
             why = (
-                "its flow starts from the picture, and with the picture given too, (x_t - image) "
+                "its flow starts from the image, and with the image given too, (x_t - image) "
                 "/ t would be the velocity and nothing would be learnt"
                 if self.config.source == "image"
                 else "it was made without image_input"
@@ -217,7 +217,7 @@ class PixNerd(nn.Module):
         if list(t.shape) != [batch]:
             raise ValueError(
                 f"PixNerd: got times of shape {list(t.shape)}; expected [{batch}], one for each "
-                "picture"
+                "image"
             )
         return t
 
@@ -227,13 +227,13 @@ class PixNerd(nn.Module):
         if image is None:
             raise ValueError(
                 f"PixNerd: no image given; this network, of source {self.config.source!r}, sees "
-                "the picture beside x_t"
+                "the image beside x_t"
             )
         fed = image if isinstance(image, Condition) else self.condition(image)
         expected = [x_t.shape[0], x_t.shape[2] * x_t.shape[3] // self.config.patch**2]
         if list(fed.tokens.shape[:2]) != expected:
             raise ValueError(
-                f"PixNerd: an image of {fed.tokens.shape[0]} pictures and {fed.tokens.shape[1]} "
+                f"PixNerd: an image of {fed.tokens.shape[0]} images and {fed.tokens.shape[1]} "
                 f"patches each; x_t has {expected[0]} and {expected[1]}"
             )
         return fed
@@ -255,7 +255,7 @@ class PixNerd(nn.Module):
 
 
 def load_pretrained(network: PixNerd, path, weights: str = "ema") -> None:
-    """Start from a file of PixNerd's or of ours, strictly; the layers for the picture, if the file
+    """Start from a file of PixNerd's or of ours, strictly; the layers for the image, if the file
     has none, stay as they are: zero.
 
     weights: "ema" for the moving average where there is one, or "model". Raises FileNotFoundError
@@ -263,7 +263,7 @@ def load_pretrained(network: PixNerd, path, weights: str = "ema") -> None:
     """
     state, own = load(path, weights), network.state_dict()
     load_into(
-        network, {**{name: own[name].numpy() for name in PICTURE_LAYERS if name in own}, **state}
+        network, {**{name: own[name].numpy() for name in IMAGE_LAYERS if name in own}, **state}
     )
 
 
@@ -285,20 +285,20 @@ class LabelEmbedding(nn.Module):
 
 
 class Field(nn.Module):
-    """The neural field of patches: tokens s [n, D] and x_t's pixels [n, p^2, 3] (and the picture's)
+    """The neural field of patches: tokens s [n, D] and x_t's pixels [n, p^2, 3] (and the image's)
     -> [n, p^2, 3].
     """
 
     def __init__(self, network: PixNerd, blocks: List[FieldBlock]):
         self.embedder, self.final_layer = network.x_embedder, network.final_layer
         if network.config.sees_image:
-            self.picture = network.xc_embedder
+            self.image = network.xc_embedder
         self.blocks = nn.ModuleList(blocks)
 
-    def execute(self, s, pixels, picture=None):
+    def execute(self, s, pixels, image=None):
         h = self.embedder(pixels)  # [n, p^2, X]
-        if picture is not None:
-            h = h + self.picture(picture)
+        if image is not None:
+            h = h + self.image(image)
         for block in self.blocks:
             h = block(h, s)  # [n, p^2, X]
         return self.final_layer(h)  # [n, p^2, 3]

@@ -1,8 +1,8 @@
-"""FlowSeg inference: a picture of any size becomes a label map, or a map of class probabilities.
+"""FlowSeg inference: an image of any size becomes a label map, or a map of class probabilities.
 
-The picture is scaled to the size of the network's training crops (`jseg.flowseg.windows` for what
+The image is scaled to the size of the network's training crops (`jseg.flowseg.windows` for what
 is longer), each window flows from its source to codes, and the probabilities of the codes' classes
-are joined, resized to the picture and their largest taken. Averages over mirrored pictures and over
+are joined, resized to the image and their largest taken. Averages over mirrored images and over
 noises are of probabilities, never of codes: a mean of two codes may lie next to a third class.
 """
 
@@ -24,7 +24,7 @@ from jseg.flowseg.field import source
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.windows import Band, Size, bands, resized, scaled_size
 from jseg.formats.reader import read_record
-from jseg.images import resize_picture, to_signed
+from jseg.images import resize_image, to_signed
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
 
@@ -34,15 +34,15 @@ SHIPPED = Path(__file__).resolve().parent.parent / "weights" / "flowseg.safetens
 
 
 class Segmenter:
-    """A network ready to segment pictures: Segmenter.from_file(path).segment(picture uint8 [H, W,
+    """A network ready to segment images: Segmenter.from_file(path).segment(image uint8 [H, W,
     3]) -> labels int32 [H, W].
 
     steps: of the flow, by `method` (euler, heun or adams2), at the times of `ode.times(steps,
-    shift)`. mirror: average with the mirrored picture. seeds: of the noise, for networks whose
-    source has some; several are averaged. scale: times the smallest size at which the picture
-    covers a window; 2 looks twice as close, None keeps the picture's own size. overlap: of
-    neighbouring windows. batch_size: windows at a time. The result depends on these, the picture
-    and, with noise, on `stem`, the picture's name; not on other pictures.
+    shift)`. mirror: average with the mirrored image. seeds: of the noise, for networks whose
+    source has some; several are averaged. scale: times the smallest size at which the image
+    covers a window; 2 looks twice as close, None keeps the image's own size. overlap: of
+    neighbouring windows. batch_size: windows at a time. The result depends on these, the image
+    and, with noise, on `stem`, the image's name; not on other images.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Segmenter:
             raise ValueError(f"seeds {list(seeds)}; expected one, or several different ones")
         if len(seeds) > 1 and "noise" not in config.source:
             raise ValueError(
-                f"{len(seeds)} seeds, but this network's flow starts from the picture alone: all "
+                f"{len(seeds)} seeds, but this network's flow starts from the image alone: all "
                 "would give the same; give one"
             )
         if scale is not None and not scale >= 1:
             raise ValueError(
-                f"scale {scale}; expected 1, at which the picture covers a window, or more; or "
-                "None for the picture's own size"
+                f"scale {scale}; expected 1, at which the image covers a window, or more; or "
+                "None for the image's own size"
             )
         if not 0 <= overlap < 1 or batch_size < 1:
             raise ValueError(
@@ -109,10 +109,10 @@ class Segmenter:
         return self.network.config.width, self.network.config.height
 
     def segment(self, image: np.ndarray, stem: str = "x") -> np.ndarray:
-        """int32 [H, W], each pixel's class 0 ... N - 1, of a picture uint8 [H, W, 3] RGB of any
+        """int32 [H, W], each pixel's class 0 ... N - 1, of an image uint8 [H, W, 3] RGB of any
         size.
 
-        Raises ValueError for other arrays and for a picture smaller than one patch of the network.
+        Raises ValueError for other arrays and for an image smaller than one patch of the network.
         """
         height, width = self._checked(image)
         if (
@@ -129,7 +129,7 @@ class Segmenter:
         return labels
 
     def probabilities(self, image: np.ndarray, stem: str = "x") -> np.ndarray:
-        """float32 [N, H, W], the probability of each class for each pixel of a picture uint8 [H, W,
+        """float32 [N, H, W], the probability of each class for each pixel of an image uint8 [H, W,
         3] RGB; errors as of `segment`.
         """
         found = np.empty((len(self.codes),) + self._checked(image), np.float32)
@@ -144,20 +144,20 @@ class Segmenter:
         image, patch = np.asarray(image), self.network.config.patch
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
-                f"segment: a picture of shape {list(image.shape)} and type {image.dtype}; "
+                f"segment: an image of shape {list(image.shape)} and type {image.dtype}; "
                 "expected uint8 [H, W, 3] RGB"
             )
         if min(image.shape[:2]) < patch:
             raise ValueError(
-                f"segment: the picture is {image.shape[1]}x{image.shape[0]}; expected at least "
+                f"segment: the image is {image.shape[1]}x{image.shape[0]}; expected at least "
                 f"{patch}x{patch}, one patch of the network"
             )
         return image.shape[0], image.shape[1]
 
     def _bands(self, image: np.ndarray, stem: str) -> Iterator[Band]:
-        """Probabilities at the picture's size, from top to bottom."""
+        """Probabilities at the image's size, from top to bottom."""
         size = self._size(image)
-        signed = to_signed(resize_picture(image, *size))
+        signed = to_signed(resize_image(image, *size))
         joined = bands(
             size, self.window, self.overlap, functools.partial(self._windows, signed, stem)
         )
@@ -195,17 +195,17 @@ class Segmenter:
         stem) of each.
         """
         config = self.network.config
-        pictures = np.stack(crops)
+        images = np.stack(crops)
         noise = (
             np.stack([normal(seed, stem, stage, crops[0].shape) for seed, stage, stem in noises])
             if "noise" in config.source
             else None
         )
-        x = source(config.source, pictures, noise)
+        x = source(config.source, images, noise)
         with jt.no_grad():
             fed = (
-                self.network.condition(pictures) if config.sees_image else None
-            )  # the picture's share, once for all steps
+                self.network.condition(images) if config.sees_image else None
+            )  # the image's share, once for all steps
             for x in ode.METHODS[self.method](lambda x, t: self.network(x, t, fed), x, self.times):
                 pass
             return x.numpy()

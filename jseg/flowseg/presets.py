@@ -1,5 +1,5 @@
 """The table of FlowSeg's networks, one row per published or shipped size: PixNerd (arXiv
-2507.23268) with class codes as its pictures.
+2507.23268) with class codes as its images.
 
 Rows are frozen dataclasses; `dataclasses.replace(NETWORKS["small"], labels=11)` makes a variant.
 "pixnerd-L/16" and "pixnerd-XL/16" are configs_c2i/ of the official PixNerd code; which of them

@@ -1,8 +1,8 @@
 """Representation alignment (REPA, Yu et al. 2024): the network's inner tokens are drawn to those of
-a frozen encoder of the picture.
+a frozen encoder of the image.
 
 As in PixNerd: tokens after block 8 through three linear layers with SiLU, held against DINOv2
-ViT-B/14's last patch tokens of the clean picture, by 1 minus their cosine; weight 0.5. FlowSeg
+ViT-B/14's last patch tokens of the clean image, by 1 minus their cosine; weight 0.5. FlowSeg
 reports +2.9 mIoU for it (second-hand); a training runs without it. Mirrors training_repa.py of the
 official PixNerd code, with its names proj.0.{0,2,4}.
 """
@@ -23,11 +23,11 @@ EPS = 1e-8
 
 
 class Alignment(nn.Module):
-    """alignment(losses, tokens [B, L, width], picture [B, 3, H, W] in [-1, 1]) -> the losses with
+    """alignment(losses, tokens [B, L, width], image [B, 3, H, W] in [-1, 1]) -> the losses with
     "loss" increased and "repa" added.
 
-    encoder: picture -> tokens [B, L, encoder_width], such as `Dinov2`. patch, encoder_patch: the
-    picture is resized by encoder_patch / patch, so that both networks see the same L patches. The
+    encoder: image -> tokens [B, L, encoder_width], such as `Dinov2`. patch, encoder_patch: the
+    image is resized by encoder_patch / patch, so that both networks see the same L patches. The
     parameters are the projector's alone, to be trained with the network's (and not kept
     afterwards); gradients reach them and `tokens`. Raises ValueError where the tokens do not match.
     """
@@ -51,31 +51,29 @@ class Alignment(nn.Module):
             )
         )
         # In a function, where the encoder is no part of this module's parameters and state.
-        self._targets = lambda picture: targets(encoder, picture, patch, encoder_patch)
+        self._targets = lambda image: targets(encoder, image, patch, encoder_patch)
         self._weight = weight
 
-    def execute(self, losses: Dict[str, object], tokens, picture) -> Dict[str, object]:
-        repa = distance(self.proj(tokens), self._targets(picture))
+    def execute(self, losses: Dict[str, object], tokens, image) -> Dict[str, object]:
+        repa = distance(self.proj(tokens), self._targets(image))
         return {**losses, "loss": losses["loss"] + self._weight * repa, "repa": repa}
 
 
-def targets(encoder: Callable, picture, patch: int, encoder_patch: int = 14):
-    """The encoder's tokens [B, L, D], constants, of a picture [B, 3, H, W] in [-1, 1] seen in
+def targets(encoder: Callable, image, patch: int, encoder_patch: int = 14):
+    """The encoder's tokens [B, L, D], constants, of an image [B, 3, H, W] in [-1, 1] seen in
     patches of `patch` pixels.
 
     Raises ValueError for H or W that is no multiple of the patch.
     """
-    picture = as_var(picture)
-    height, width = picture.shape[2:]
+    image = as_var(image)
+    height, width = image.shape[2:]
     if height % patch or width % patch:
         raise ValueError(
-            f"REPA: a picture of {width}x{height}; expected multiples of the patch, {patch}"
+            f"REPA: an image of {width}x{height}; expected multiples of the patch, {patch}"
         )
     with jt.no_grad():
         return encoder(
-            resize(
-                picture.detach(), height // patch * encoder_patch, width // patch * encoder_patch
-            )
+            resize(image.detach(), height // patch * encoder_patch, width // patch * encoder_patch)
         ).detach()
 
 

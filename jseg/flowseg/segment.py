@@ -1,10 +1,10 @@
-"""Pictures -> a folder of label maps: results written whole, finished ones skipped, results of
+"""Images -> a folder of label maps: results written whole, finished ones skipped, results of
 other settings never mixed in.
 
-OUTPUT/NAME.png                       the label map: 8-bit gray, one class id a pixel, in the picture's size
-OUTPUT/overlays/NAME.jpg              the picture under its classes' colours
+OUTPUT/NAME.png                       the label map: 8-bit gray, one class id a pixel, in the image's size
+OUTPUT/overlays/NAME.jpg              the image under its classes' colours
 OUTPUT/probabilities/NAME.npy         on request: float16 [N, H, W]
-OUTPUT/run.json                       the settings that made them, the SHA-256 of every picture and of every file
+OUTPUT/run.json                       the settings that made them, the SHA-256 of every image and of every file
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jseg.data.validation import check_files, name_key, some
 from jseg.files import DataError, remove_stale_temporaries, write_atomic
 from jseg.flowseg.predict import Segmenter
 from jseg.image_files.decoding import ImageError, read_header
-from jseg.images import examine_picture, read_picture, save_picture
+from jseg.images import examine_image, read_image, save_image
 from jseg.outputs.records import is_own, listed
 from jseg.outputs.rules import check_folder, check_names, check_origin
 
@@ -34,11 +34,11 @@ RUN, OVERLAYS, PROBABILITIES = "run.json", "overlays", "probabilities"
 FORMAT = 1
 FREE = ("batch_size", "device")  # settings that change the last bits at most
 RECORDED = 500  # times at most that the record is written
-STRENGTH = 0.5  # of the colours over the picture
+STRENGTH = 0.5  # of the colours over the image
 
 
-def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> List[Example]:
-    """The pictures that are named, and those in the folders that are named, sorted by stem; raises
+def find_images(inputs: Sequence[str], notes: Optional[List[str]] = None) -> List[Example]:
+    """The images that are named, and those in the folders that are named, sorted by stem; raises
     DataError, also for two of one stem.
 
     A file that is given twice counts once, and what a command of ours wrote into a folder as
@@ -49,9 +49,7 @@ def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> L
     twice: List[str] = []
     for given in map(Path, inputs):
         if not given.exists():
-            raise DataError(
-                f"input {given} does not exist; give a picture, or a folder of pictures"
-            )
+            raise DataError(f"input {given} does not exist; give an image, or a folder of images")
         examples = (
             find_examples(given, labels=False, notes=notes)
             if given.is_dir()
@@ -60,23 +58,23 @@ def find_pictures(inputs: Sequence[str], notes: Optional[List[str]] = None) -> L
 
         for example in examples:
             same = found.get(example.stem)
-            if same is not None and os.path.samefile(str(same.picture), str(example.picture)):
-                twice.append(example.picture.name)
+            if same is not None and os.path.samefile(str(same.image), str(example.image)):
+                twice.append(example.image.name)
             elif same is not None:
                 raise DataError(
-                    f"{same.picture} and {example.picture} would give one result, "
+                    f"{same.image} and {example.image} would give one result, "
                     f"{example.stem}.png; rename one"
                 )
             found.setdefault(example.stem, example)
     if notes is not None and twice:
         notes.append(
-            f"{len(twice)} pictures are given twice and are taken once ({some(twice, False)})"
+            f"{len(twice)} images are given twice and are taken once ({some(twice, False)})"
         )
     return [found[stem] for stem in sorted(found)]
 
 
 def names_of(stems: Sequence[str], probabilities: bool = False) -> List[str]:
-    """The files of the pictures' results, relative to the folder; the label map, which is written
+    """The files of the images' results, relative to the folder; the label map, which is written
     last, comes last.
     """
     return [
@@ -87,22 +85,22 @@ def names_of(stems: Sequence[str], probabilities: bool = False) -> List[str]:
     ]
 
 
-def check_pictures(pictures: Sequence[Example], least: int) -> List[str]:
-    """Read every picture once; what the user should be told. Raises DataError naming the first that
+def check_images(images: Sequence[Example], least: int) -> List[str]:
+    """Read every image once; what the user should be told. Raises DataError naming the first that
     is broken or smaller than `least`.
     """
 
     def check(path: Path) -> List[str]:
-        picture, remarks = examine_picture(path)
-        height, width = picture.shape[:2]
+        image, remarks = examine_image(path)
+        height, width = image.shape[:2]
         if min(height, width) < least:
             raise DataError(
-                f"picture {path} is {width}x{height}; expected at least {least}x{least}, one "
+                f"image {path} is {width}x{height}; expected at least {least}x{least}, one "
                 "patch of the network"
             )
         return remarks
 
-    return check_files([[(example.picture, check)] for example in pictures])
+    return check_files([[(example.image, check)] for example in images])
 
 
 def read_run(output: Path) -> dict:
@@ -126,7 +124,7 @@ def read_run(output: Path) -> dict:
             "give another --output"
         ) from None
     if run["files"] is None:
-        # Records of before the files were listed name the pictures of all of them.
+        # Records of before the files were listed name the images of all of them.
         run["files"] = {
             name: "" for name in names_of(sorted(run["pictures"]), True) if (output / name).exists()
         }
@@ -136,7 +134,7 @@ def read_run(output: Path) -> dict:
 def opened(
     output: Path,
     settings: dict,
-    pictures: Sequence[Example],
+    images: Sequence[Example],
     digests: Dict[str, str],
     probabilities: bool = False,
     notes: Optional[List[str]] = None,
@@ -146,7 +144,7 @@ def opened(
 
     FREE settings may always change, the others while nothing is finished; with `remake`, results of
     other settings are made again. `notes` gets what a person should be told. Raises DataError
-    unless `output` is new, or holds results of these settings and pictures alone.
+    unless `output` is new, or holds results of these settings and images alone.
     """
     check_folder(output, "--output")
     check_origin(output, "--output", "segment")
@@ -154,17 +152,17 @@ def opened(
     check_names(
         output,
         "--output",
-        names_of([example.stem for example in pictures], probabilities),
+        names_of([example.stem for example in images], probabilities),
         run["files"],
         RUN,
     )
     there = [stem for stem in run["pictures"] if (output / f"{stem}.png").exists()]
 
-    # A result of another picture of the same name stays; a picture that was changed where it lies
+    # A result of another image of the same name stays; an image that was changed where it lies
     # is segmented again.
     others = [
         example
-        for example in pictures
+        for example in images
         if example.stem in there
         and run["pictures"][example.stem] != digests[example.stem]
         and run["sources"].get(example.stem) != _source(example)
@@ -172,8 +170,8 @@ def opened(
     if others:
         first = others[0]
         raise DataError(
-            f"{output} holds {first.stem}.png of another picture of this name than "
-            f"{first.picture} ({len(others)} of the results' names are taken so); give another "
+            f"{output} holds {first.stem}.png of another image of this name than "
+            f"{first.image} ({len(others)} of the results' names are taken so); give another "
             "--output"
         )
 
@@ -216,7 +214,7 @@ def opened(
 
 
 def _source(example: Example) -> str:
-    return os.path.realpath(str(example.picture)).encode("utf-8", "backslashreplace").decode()
+    return os.path.realpath(str(example.image)).encode("utf-8", "backslashreplace").decode()
 
 
 def options_of(segmenter: Segmenter) -> dict:
@@ -233,7 +231,7 @@ def options_of(segmenter: Segmenter) -> dict:
 
 
 def code() -> str:
-    """SHA-256 of the sources that take a picture to its label map: with other sources, it may be
+    """SHA-256 of the sources that take an image to its label map: with other sources, it may be
     another one.
     """
     root = Path(__file__).resolve().parent
@@ -244,13 +242,13 @@ def code() -> str:
     return sha.hexdigest()
 
 
-def digests_of(pictures: Sequence[Example]) -> Dict[str, str]:
-    """Stem -> SHA-256 of the picture's file."""
-    return {example.stem: sha256(example.picture) for example in pictures}
+def digests_of(images: Sequence[Example]) -> Dict[str, str]:
+    """Stem -> SHA-256 of the image's file."""
+    return {example.stem: sha256(example.image) for example in images}
 
 
 def finished(
-    pictures: Sequence[Example],
+    images: Sequence[Example],
     output: Path,
     run: dict,
     digests: Dict[str, str],
@@ -259,14 +257,14 @@ def finished(
     """Stems of those whose result is there, made from this very file."""
     return {
         example.stem
-        for example in pictures
+        for example in images
         if run["pictures"].get(example.stem) == digests[example.stem]
         and _complete(example, output, probabilities)
     }
 
 
 def _complete(example: Example, output: Path, probabilities: bool) -> bool:
-    """Whether all files of a picture's result are there and the label map, written last, can be
+    """Whether all files of an image's result are there and the label map, written last, can be
     opened.
     """
     try:
@@ -282,7 +280,7 @@ def _complete(example: Example, output: Path, probabilities: bool) -> bool:
 
 @dataclass(frozen=True)
 class Result:
-    """A picture that was segmented: its label map int32 [H, W]."""
+    """An image that was segmented: its label map int32 [H, W]."""
 
     example: Example
     labels: np.ndarray
@@ -290,25 +288,25 @@ class Result:
 
 def segment_folder(
     segmenter: Segmenter,
-    pictures: Sequence[Example],
+    images: Sequence[Example],
     output: Path,
     run: dict,
     classes: ClassSet,
     digests: Dict[str, str],
     probabilities: bool = False,
 ) -> Iterator[Result]:
-    """Segment the pictures that are not finished, yielding a `Result` after each, whose files are
+    """Segment the images that are not finished, yielding a `Result` after each, whose files are
     then there.
 
-    run: as `opened` gives it. digests: `digests_of` the pictures. A file that someone has changed
+    run: as `opened` gives it. digests: `digests_of` the images. A file that someone has changed
     since it was written is kept. Raises OSError in one line when the disk is full; what is finished
     stays.
     """
     for place in [output, output / OVERLAYS] + [output / PROBABILITIES] * probabilities:
         place.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(place)
-    done = finished(pictures, output, run, digests, probabilities)
-    todo = [example for example in pictures if example.stem not in done]
+    done = finished(images, output, run, digests, probabilities)
+    todo = [example for example in images if example.stem not in done]
 
     # The record names what comes next, so that a killed run knows its own files; it is written 500
     # times at most, as it is long.
@@ -341,20 +339,20 @@ def _segmented(
     classes: ClassSet,
     probabilities: bool,
 ) -> Result:
-    picture = read_picture(example.picture)
+    image = read_image(example.image)
     contents = {}
     if probabilities:
-        found = segmenter.probabilities(picture, example.stem)
+        found = segmenter.probabilities(image, example.stem)
         labels = found.argmax(0).astype(np.int32)
         contents[f"{PROBABILITIES}/{example.stem}.npy"] = lambda path: write_atomic(
             path, lambda file: np.save(file, found.astype(np.float16))
         )
     else:
-        labels = segmenter.segment(picture, example.stem)
-    contents[f"{OVERLAYS}/{example.stem}.jpg"] = lambda path: save_picture(
-        path, overlay(picture, labels, classes)
+        labels = segmenter.segment(image, example.stem)
+    contents[f"{OVERLAYS}/{example.stem}.jpg"] = lambda path: save_image(
+        path, overlay(image, labels, classes)
     )
-    contents[f"{example.stem}.png"] = lambda path: save_picture(path, labels.astype(np.uint8))
+    contents[f"{example.stem}.png"] = lambda path: save_image(path, labels.astype(np.uint8))
     for name, write in contents.items():
         if is_own(output, name, run["files"]):
             _written(output / name, write)
@@ -388,9 +386,9 @@ def _record(output: Path, run: dict, classes: ClassSet, following: Sequence[str]
     )
 
 
-def overlay(picture: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:
-    """uint8 [H, W, 3]: the picture under the colours of its classes."""
-    return np.rint((1 - STRENGTH) * picture + STRENGTH * colorize(labels, classes)).astype(np.uint8)
+def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:
+    """uint8 [H, W, 3]: the image under the colours of its classes."""
+    return np.rint((1 - STRENGTH) * image + STRENGTH * colorize(labels, classes)).astype(np.uint8)
 
 
 def _written(path: Path, write) -> None:

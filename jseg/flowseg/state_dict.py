@@ -13,7 +13,7 @@ from jseg.configs import PIXNERD_MARK, PixNerdConfig
 from jseg.flowseg.presets import NETWORKS
 
 Shapes = Dict[str, Tuple[int, ...]]
-PICTURE_LAYERS = ("c_embedder.proj.weight", "xc_embedder.weight")  # which PixNerd's own files lack
+IMAGE_LAYERS = ("c_embedder.proj.weight", "xc_embedder.weight")  # which PixNerd's own files lack
 COLOURS, TIMES = 3, 256
 # What makes a size; the rest of a configuration is the task that it was trained for.
 SIZE = (
@@ -39,7 +39,7 @@ def pixnerd_shapes(config: PixNerdConfig) -> Shapes:
         if bias:
             shapes[f"{name}.bias"] = (outputs,)
 
-    # What x_t, the time, the class and the picture are turned into.
+    # What x_t, the time, the class and the image are turned into.
     linear("x_embedder.embedder.0", COLOURS + config.frequencies**2, channels)
     linear("s_embedder.proj", values, width)
     linear("t_embedder.mlp.0", TIMES, width)
@@ -95,9 +95,7 @@ def pixnerd_config(shapes: Mapping[str, Tuple[int, ...]]) -> PixNerdConfig:
             patch=round((values / COLOURS) ** 0.5),
             classes=rows - 1,
         )
-        return (
-            dataclasses.replace(config, source="noise") if PICTURE_LAYERS[0] in shapes else config
-        )
+        return dataclasses.replace(config, source="noise") if IMAGE_LAYERS[0] in shapes else config
     except (KeyError, IndexError, TypeError, ZeroDivisionError, ValueError) as error:
         raise ValueError(
             f"these are not the names and shapes of a PixNerd network ({error}); expected "

@@ -16,7 +16,7 @@ from jseg.data.classes import ClassSet, colorize
 from jseg.data.image_folder import Example, contents_of
 from jseg.flowseg.dataset import Load
 from jseg.flowseg.predict import Segmenter
-from jseg.images import save_picture
+from jseg.images import save_image
 from jseg.metrics import confusion, mean_iou, pixel_accuracy
 
 SHOWN = 6
@@ -25,11 +25,11 @@ PROTOCOL = 1  # counted up whenever the same network would get another score
 
 class Validation:
     """The network, which may be changing, against the label maps of `examples`; load(example) gives
-    (picture, label).
+    (image, label).
 
     Called with stop() -> bool it gives {"miou", "accuracy"}, of one confusion matrix over all
-    pixels that are known, each picture in its own size; or None as soon as stop() is true.
-    `preview(path)` writes a sheet of a few: picture, label map, result.
+    pixels that are known, each image in its own size; or None as soon as stop() is true.
+    `preview(path)` writes a sheet of a few: image, label map, result.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Validation:
         for example in self.examples:
             sizes = [
                 os.stat(path).st_size if os.path.isfile(path) else -1
-                for path in (example.picture, example.label)
+                for path in (example.image, example.label)
             ]
             digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
         digest.update(contents_of(self.examples).encode("ascii"))
@@ -68,10 +68,8 @@ class Validation:
             for example in self.examples:
                 if stop():
                     return None
-                picture, label = self.load(example)
-                total += confusion(
-                    segmenter.segment(picture, example.stem), label, len(self.classes)
-                )
+                image, label = self.load(example)
+                total += confusion(segmenter.segment(image, example.stem), label, len(self.classes))
         finally:
             self.network.train()
         return {"miou": mean_iou(total), "accuracy": pixel_accuracy(total)}
@@ -85,16 +83,16 @@ class Validation:
         try:
             segmenter = Segmenter(self.network, self.steps)
             for index in chosen:
-                picture, label = self.load(self.examples[index])
-                found = segmenter.segment(picture, self.examples[index].stem)
-                rows.append([picture, colorize(label, self.classes), colorize(found, self.classes)])
+                image, label = self.load(self.examples[index])
+                found = segmenter.segment(image, self.examples[index].stem)
+                rows.append([image, colorize(label, self.classes), colorize(found, self.classes)])
         finally:
             self.network.train()
-        save_picture(
+        save_image(
             path,
             contact_sheet(
                 rows,
-                ["picture", "label", "result"],
+                ["image", "label", "result"],
                 [self.examples[index].stem for index in chosen],
             ),
         )

@@ -1,11 +1,11 @@
-"""Windows over a picture that is larger than a network takes: where they lie, and how what they
+"""Windows over an image that is larger than a network takes: where they lie, and how what they
 give is joined and resized.
 
-A network knows pictures at the size of its training crops: PixNerd stretches its positions over [0,
-16] on any grid. So a picture is scaled until it covers one window, and windows slide along what is
+A network knows images at the size of its training crops: PixNerd stretches its positions over [0,
+16] on any grid. So an image is scaled until it covers one window, and windows slide along what is
 longer. Class probabilities, never codes, are averaged where windows overlap, each window counting
 less towards its edges; only as many rows as a window has are in memory at a time. The paper does
-not say how pictures of other sizes are segmented; this is ours.
+not say how images of other sizes are segmented; this is ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STRIP_VALUES = 1 << 24  # numbers that are resized at a time
 
 
 def scaled_size(size: Size, window: Size, scale: Optional[float] = 1.0) -> Size:
-    """The size at which a picture is segmented: `scale` times the smallest that covers a window;
+    """The size at which an image is segmented: `scale` times the smallest that covers a window;
     None: its own, if that covers one.
     """
     cover = max(window[0] / size[0], window[1] / size[1])
@@ -55,7 +55,7 @@ def bands(
     overlap: float,
     predict: Callable[[List[Tuple[int, int]]], Iterable[np.ndarray]],
 ) -> Iterator[Band]:
-    """(first row, probabilities [N, rows, width]) from the top of a picture of `size` to its
+    """(first row, probabilities [N, rows, width]) from the top of an image of `size` to its
     bottom, in runs that together are all rows.
 
     predict(places) gives the probabilities [N, h, w] of the windows whose (left, top) are listed,
@@ -81,7 +81,7 @@ def bands(
 
 
 def resized(given: Iterable[Band], size: Size, target: Size) -> Iterator[Band]:
-    """Bands of a picture of `size` as bands of one of `target`, bilinearly, pixel centres on pixel
+    """Bands of an image of `size` as bands of one of `target`, bilinearly, pixel centres on pixel
     centres; they come in strips.
     """
     if tuple(size) == tuple(target):

@@ -41,8 +41,8 @@ STRANGERS = (
     (b"Rar!", "is a RAR archive; unpack it first"),
     (b"\x89HDF", "is an HDF5 file (Keras?); " + EXPECTED),
     (b"\x93NUMPY", "is a single NumPy array; " + EXPECTED),
-    (b"\x89PNG", "is a picture; " + EXPECTED),
-    (b"\xff\xd8\xff", "is a picture; " + EXPECTED),
+    (b"\x89PNG", "is an image; " + EXPECTED),
+    (b"\xff\xd8\xff", "is an image; " + EXPECTED),
     (b"GGUF", "is a GGUF file; " + EXPECTED),
 )
 

@@ -1,4 +1,4 @@
-"""A picture or label file as Pillow opens it: every failure in one line that names the file, its
+"""An image or label file as Pillow opens it: every failure in one line that names the file, its
 size and orientation as seen.
 """
 
@@ -67,11 +67,11 @@ def _suffixes() -> Tuple[str, ...]:
     return COMMON_SUFFIXES + tuple(sorted(known - set(COMMON_SUFFIXES)))
 
 
-PICTURE_SUFFIXES = _suffixes()
+IMAGE_SUFFIXES = _suffixes()
 
 
 class ImageError(ValueError):
-    """A picture or label file that cannot be used; one line: the file, what it is, what was
+    """An image or label file that cannot be used; one line: the file, what it is, what was
     expected, what to do.
     """
 
@@ -90,13 +90,13 @@ class Header:
 
 
 def read_header(path: PathLike) -> Header:
-    """Format, mode and size of a picture file, without decoding it; raises ImageError."""
+    """Format, mode and size of an image file, without decoding it; raises ImageError."""
     with opened(path, pixels=False) as image:
         return header_of(image)
 
 
 def header_of(image: Image.Image) -> Header:
-    """The header of an opened picture that is not decoded yet."""
+    """The header of an opened image that is not decoded yet."""
     turn = orientation(image)
     width, height = image.size
     if image.format == "TIFF":
@@ -116,11 +116,11 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
     """
     path = Path(path)
     if path.is_dir():
-        raise ImageError(f"{path} is a folder; expected a picture file")
+        raise ImageError(f"{path} is a folder; expected an image file")
     if not path.exists():
-        raise ImageError(f"{path} does not exist; expected a picture file")
+        raise ImageError(f"{path} does not exist; expected an image file")
     if not path.is_file():
-        raise ImageError(f"{path} is a pipe, a socket or a device; expected a picture file")
+        raise ImageError(f"{path} is a pipe, a socket or a device; expected an image file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -168,12 +168,12 @@ def _unidentified(path: Path) -> str:
     known = recognized(path)
     if known is None:
         return (
-            f"{path} is not a picture ({size} bytes of another format, or damaged); expected a "
+            f"{path} is not an image ({size} bytes of another format, or damaged); expected a "
             "JPEG or PNG file, copy or make it again"
         )
     what, remedy = known
     return (
-        f"{path} is {what}, not a picture that is read here; expected a JPEG or PNG file, {remedy}"
+        f"{path} is {what}, not an image that is read here; expected a JPEG or PNG file, {remedy}"
     )
 
 
@@ -257,7 +257,7 @@ def orientation(image: Image.Image) -> int:
     Pillow, which then forgets the tag: 1.
     """
     try:
-        # A PNG's own getexif would decode the picture; all its metadata stand before the pixels
+        # A PNG's own getexif would decode the image; all its metadata stand before the pixels
         # here.
         exif = Image.Image.getexif(image)
         value = exif.get(EXIF_ORIENTATION)
@@ -267,7 +267,7 @@ def orientation(image: Image.Image) -> int:
             value = _of_xmp(_xmp(image))
         return int(value) if value is not None and int(value) in TURNS else 1
     except Exception:
-        # A damaged EXIF block must not make a good picture unreadable.
+        # A damaged EXIF block must not make a good image unreadable.
         return 1
 
 
@@ -308,6 +308,6 @@ def _of_xmp(text) -> object:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The decoded picture as it is meant to be seen: turned as its orientation says."""
+    """The decoded image as it is meant to be seen: turned as its orientation says."""
     turn = orientation(image)
     return image.transpose(TURNS[turn]) if turn != 1 else image

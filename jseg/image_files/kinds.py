@@ -9,20 +9,20 @@ from PIL import TiffImagePlugin
 
 from jseg.files import PathLike
 
-TO_PICTURE = "convert it to JPEG or PNG"
+TO_IMAGE = "convert it to JPEG or PNG"
 DEVELOP = "the raw file of a camera", "develop it to JPEG or PNG"
 
 # (first bytes, what it is, what to do); b"?" stands for any byte.
 KINDS: Tuple[Tuple[bytes, str, str], ...] = (
-    (b"\xff\x0a", "JPEG XL", TO_PICTURE),
-    (b"\0\0\0\x0cJXL ", "JPEG XL", TO_PICTURE),
-    (b"%PDF", "a PDF document", TO_PICTURE),
-    (b"%!PS", "PostScript", TO_PICTURE),
-    (b"v/1\x01", "OpenEXR", TO_PICTURE),
-    (b"#?RADIANCE", "Radiance HDR", TO_PICTURE),
-    (b"#?RGBE", "Radiance HDR", TO_PICTURE),
-    (b"gimp xcf", "a GIMP file", TO_PICTURE),
-    (b"AT&TFORM", "DjVu", TO_PICTURE),
+    (b"\xff\x0a", "JPEG XL", TO_IMAGE),
+    (b"\0\0\0\x0cJXL ", "JPEG XL", TO_IMAGE),
+    (b"%PDF", "a PDF document", TO_IMAGE),
+    (b"%!PS", "PostScript", TO_IMAGE),
+    (b"v/1\x01", "OpenEXR", TO_IMAGE),
+    (b"#?RADIANCE", "Radiance HDR", TO_IMAGE),
+    (b"#?RGBE", "Radiance HDR", TO_IMAGE),
+    (b"gimp xcf", "a GIMP file", TO_IMAGE),
+    (b"AT&TFORM", "DjVu", TO_IMAGE),
     (b"II*\0????CR", *DEVELOP),
     (b"IIU\0", *DEVELOP),
     (b"IIRO", *DEVELOP),
@@ -45,14 +45,14 @@ KINDS: Tuple[Tuple[bytes, str, str], ...] = (
 
 # Brands of the container that HEIC, AVIF and films share, by their first letters.
 BRANDS = (
-    ((b"hei", b"hev", b"mif", b"msf"), "HEIC", TO_PICTURE),
-    ((b"avi",), "AVIF, which this Pillow does not open, or damaged", TO_PICTURE),
+    ((b"hei", b"hev", b"mif", b"msf"), "HEIC", TO_IMAGE),
+    ((b"avi",), "AVIF, which this Pillow does not open, or damaged", TO_IMAGE),
     ((b"crx",), *DEVELOP),
     ((b"",), "a film (MP4 or the like)", "save its frames as JPEG or PNG"),
 )
-WEB_PAGE = "a web page (HTML)", "download the picture itself"
+WEB_PAGE = "a web page (HTML)", "download the image itself"
 TEXTS = (
-    (b"<svg", "a drawing (SVG)", TO_PICTURE),
+    (b"<svg", "a drawing (SVG)", TO_IMAGE),
     (b"<html", *WEB_PAGE),
     (b"<!doctype html", *WEB_PAGE),
 )
@@ -86,7 +86,7 @@ def recognized(path: PathLike) -> Optional[Tuple[str, str]]:
         if same and len(start) >= len(signature):
             return what, remedy
     if start[128:132] == b"DICM":
-        return "a DICOM file", TO_PICTURE
+        return "a DICOM file", TO_IMAGE
 
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"<"):
@@ -103,7 +103,7 @@ def _tiff(file: BinaryIO) -> Tuple[str, str]:
         count = (_numbers(tags, SAMPLES) or [1])[0]
         packing = (_numbers(tags, COMPRESSION) or [1])[0]
     except Exception:
-        # Damaged tags raise as many types of errors as damaged pictures.
+        # Damaged tags raise as many types of errors as damaged images.
         return damaged
     if not bits:
         return damaged

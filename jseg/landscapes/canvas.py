@@ -1,4 +1,4 @@
-"""The picture being painted: radiance, distance and label of every pixel, and the ways to put
+"""The image being painted: radiance, distance and label of every pixel, and the ways to put
 things into it.
 """
 
@@ -19,7 +19,7 @@ SUBPIXELS = 8  # polygon edges are measured on a grid this much finer
 
 
 class Canvas:
-    """`picture` [H, W, 3] linear light, `z` [H, W] metres (infinite for sky), `label` [H, W] uint8,
+    """`image` [H, W, 3] linear light, `z` [H, W] metres (infinite for sky), `label` [H, W] uint8,
     `cover` [H, W] opacity of things.
 
     `z_ground` and `label_ground` are those of the bare terrain, before anything stands on it.
@@ -46,7 +46,7 @@ class Canvas:
         )
         self.z, self.label = self.z_ground.copy(), self.label_ground.copy()
         self.cover = np.zeros(z.shape, np.float32)
-        self.picture = sky.copy()
+        self.image = sky.copy()
 
     def lay_ground(self, seen: np.ndarray) -> None:
         """Paint the ground [H, W, 3] with the air before it; water stays black until paint_water
@@ -56,7 +56,7 @@ class Canvas:
         ground = self.through_air(seen, 0, z, self.height)
         ground[np.isin(self.label_ground, ids.OPEN_WATER)] = 0
         land = self.label_ground != ids.SKY
-        self.picture[land] = ground[land]
+        self.image[land] = ground[land]
 
     def place(self, x: float, z: float, height: float) -> Tuple[float, float]:
         """(column, row) of the world point (x metres, height, z metres)."""
@@ -65,7 +65,7 @@ class Canvas:
     def hazed(
         self, colour: np.ndarray, row: int, column: int, z: float, height: float
     ) -> np.ndarray:
-        """`colour` [..., 3] as it looks from `z` metres at this place of the picture."""
+        """`colour` [..., 3] as it looks from `z` metres at this place of the image."""
         row, column = (
             min(max(row, 0), self.view.height - 1),
             min(max(column, 0), self.view.width - 1),
@@ -108,7 +108,7 @@ class Canvas:
         if not seen.any():
             return
         colour = self.hazed(colour[inner], (top + bottom) // 2, (left + right) // 2, z, height)
-        patch = self.picture[outer]
+        patch = self.image[outer]
         patch += (colour - patch) * seen[..., None]
         cover = self.cover[outer]
         cover += (1 - cover) * seen

@@ -1,4 +1,4 @@
-"""Procedural landscapes with exact label maps, by seed: licence-free pictures for demonstrations,
+"""Procedural landscapes with exact label maps, by seed: licence-free images for demonstrations,
 tests and the shipped weights' training.
 
 A seed gives a plan (jseg.landscapes.scenes), the plan a height field with a surface at every sample
@@ -19,7 +19,7 @@ import numpy as np
 
 from jseg.files import remove_stale_temporaries, write_atomic
 from jseg.image_files.decoding import read_header
-from jseg.images import save_picture
+from jseg.images import save_image
 from jseg.landscapes import props, scatter
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.finish import develop, smooth_edges
@@ -50,7 +50,7 @@ REFERENCE_SEEDS = 1 << 30  # seeds of the style references start here, beyond th
 def landscape(
     seed: int, width: int = 512, height: int = 384, style_seed: Optional[int] = None, kind: str = ""
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """A landscape and its label map: (picture uint8 [height, width, 3] RGB, label uint8 [height,
+    """A landscape and its label map: (image uint8 [height, width, 3] RGB, label uint8 [height,
     width] of ids 0..28).
 
     `seed` chooses the geometry, `style_seed` (default: the seed) hour, weather, season and colours;
@@ -79,7 +79,7 @@ def landscape(
     props.draw(plan, canvas, ground)
     scatter.draw(plan, canvas, standing)
     paint_water(plan, style, canvas, ground, sight.read(ground.water), seen)
-    return develop(smooth_edges(canvas.picture, canvas.label, canvas.z), view, style), canvas.label
+    return develop(smooth_edges(canvas.image, canvas.label, canvas.z), view, style), canvas.label
 
 
 def write_challenge(
@@ -94,7 +94,7 @@ def write_challenge(
     interface.
 
     `folder`/test/val_B_labels_resized/*.png are the label maps (8-bit gray), test/label_to_img.json
-    names each one's reference, train/imgs/*.jpg are the references, pictures of other scenes, and
+    names each one's reference, train/imgs/*.jpg are the references, images of other scenes, and
     train/labels/*.png their own label maps. `folder`/RECORD tells how they were drawn: the same
     call keeps what is there, draws the rest, and returns how many pairs were there. Every file is
     written whole or not at all, the JSON last. `progress(n)` is called after the n-th pair. Raises
@@ -247,12 +247,12 @@ def _write_pair(folder: Path, number: int, seed: int, width: int, height: int) -
         if path not in missing:
             read_header(path)
     if reference in missing or reference_label in missing:
-        picture, ids = landscape(REFERENCE_SEEDS + seed + number, width, height)
-        for path, drawn in ((reference, picture), (reference_label, ids)):
+        image, ids = landscape(REFERENCE_SEEDS + seed + number, width, height)
+        for path, drawn in ((reference, image), (reference_label, ids)):
             if path in missing:
-                save_picture(path, drawn)
+                save_image(path, drawn)
     if label in missing:
-        save_picture(label, landscape(seed + number, width, height)[1])
+        save_image(label, landscape(seed + number, width, height)[1])
     return bool(missing)
 
 

@@ -29,10 +29,10 @@ def _curve() -> np.ndarray:
 CURVE = _curve()
 
 
-def _falling(view: View, style: Style, picture: np.ndarray) -> np.ndarray:
+def _falling(view: View, style: Style, image: np.ndarray) -> np.ndarray:
     """Streaks of rain, flakes of snow."""
     rng = generator(style.seed, 71)
-    layer = np.zeros(picture.shape[:2], np.uint8)
+    layer = np.zeros(image.shape[:2], np.uint8)
     if style.drops > 0:
         slant = rng.uniform(-0.25, 0.25)
         for x, y, length in rng.random((260, 3)):
@@ -49,7 +49,7 @@ def _falling(view: View, style: Style, picture: np.ndarray) -> np.ndarray:
                 4,
             )
         layer = cv2.GaussianBlur(layer, (0, 0), max(view.width / 700, 0.3))
-        return picture + (style.horizon * 1.1 - picture) * (
+        return image + (style.horizon * 1.1 - image) * (
             layer[..., None] / np.float32(255) * (0.16 * min(view.width / 400, 1))
         )
     for x, y, size in rng.random((420, 3)):
@@ -64,13 +64,13 @@ def _falling(view: View, style: Style, picture: np.ndarray) -> np.ndarray:
             4,
         )
     layer = cv2.GaussianBlur(layer, (0, 0), max(view.width / 600, 0.3))
-    return picture + (np.float32(0.92) - picture) * (
+    return image + (np.float32(0.92) - image) * (
         layer[..., None] / np.float32(255) * (0.75 * min(view.width / 300, 1))
     )
 
 
-def smooth_edges(picture: np.ndarray, label: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The picture with one-pixel antialiasing where surfaces meet: there each pixel takes a share
+def smooth_edges(image: np.ndarray, label: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The image with one-pixel antialiasing where surfaces meet: there each pixel takes a share
     of its neighbours.
     """
     near = np.minimum(z, 1e5)
@@ -84,18 +84,18 @@ def smooth_edges(picture: np.ndarray, label: np.ndarray, z: np.ndarray) -> np.nd
         )
         steps[first] |= differs
         steps[second] |= differs
-    soft = cv2.GaussianBlur(picture, (3, 3), 0.6)
-    return np.where(steps[..., None], soft, picture)
+    soft = cv2.GaussianBlur(image, (3, 3), 0.6)
+    return np.where(steps[..., None], soft, image)
 
 
-def develop(picture: np.ndarray, view: View, style: Style) -> np.ndarray:
+def develop(image: np.ndarray, view: View, style: Style) -> np.ndarray:
     """Linear light [H, W, 3] to uint8 sRGB."""
     if style.drops > 0 or style.flakes > 0:
-        picture = _falling(view, style, picture)
-    grey = (picture @ LUMA)[..., None]
-    picture = np.clip(grey + (picture - grey) * style.saturation, 0, 8)
-    picture *= np.exp(np.float32([style.warmth, 0, -style.warmth]))
-    place = np.sqrt(np.clip(picture, 0, 8)) * np.float32(4095 / np.sqrt(8))
+        image = _falling(view, style, image)
+    grey = (image @ LUMA)[..., None]
+    image = np.clip(grey + (image - grey) * style.saturation, 0, 8)
+    image *= np.exp(np.float32([style.warmth, 0, -style.warmth]))
+    place = np.sqrt(np.clip(image, 0, 8)) * np.float32(4095 / np.sqrt(8))
     shown = np.take(CURVE, place.astype(np.int32))
     shown = shown + (style.contrast - 1) * (shown - 0.45) * 4 * shown * (1 - shown)
     return np.clip(shown * 255 + 0.5, 0, 255).astype(np.uint8)

@@ -1,5 +1,5 @@
 """Flat-shaded faces: boxes, roofs and tubes in local metres, turned, set down in the scene and put
-into the picture.
+into the image.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Model:
                 )
 
     def draw(self, canvas: Canvas, base: float, drape: Optional[Foothold] = None) -> None:
-        """Put the faces into the picture, far ones first, those that look away left out; with
+        """Put the faces into the image, far ones first, those that look away left out; with
         `drape` each follows the ground below it.
         """
         prop, style, view = self.prop, self.style, canvas.view

@@ -156,7 +156,7 @@ def _blades(key: int, grid: Grid) -> np.ndarray:
 
 
 def _sand_ripples(plan: Plan, grid: Grid) -> np.ndarray:
-    """Wind ripples a hand wide, where the picture can show them, about [-1, 1]."""
+    """Wind ripples a hand wide, where the image can show them, about [-1, 1]."""
     z = np.exp(grid.v)[:, None]
     wave = 0.45 + 0.03 * z
     phase = (
@@ -230,7 +230,7 @@ def _canopy(plan: Plan, style: Style, ground: Ground, at: np.ndarray) -> np.ndar
 
 
 def _fields(style: Style, ground: Ground, fine: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Crops: each field its colour, with furrows where the picture can show them."""
+    """Crops: each field its colour, with furrows where the image can show them."""
     number, phase, _ = (layer[at] for layer in ground.fields)
     z = np.broadcast_to(np.exp(ground.grid.v)[:, None], ground.grid.shape)[at]
     palette = style.palette("field")
@@ -253,7 +253,7 @@ def _lane_marks(ground: Ground, colour: np.ndarray) -> None:
     z = np.exp(ground.grid.v)[:, None]
     half = np.maximum(
         0.09, 0.7 * z * (ground.grid.x[1] - ground.grid.x[0])
-    )  # never thinner than the picture can show
+    )  # never thinner than the image can show
     paint = np.clip(1.5 - middle / half, 0, 1) * (0.09 / half) ** 0.5 * ((z / 9.0) % 1 < 0.5)
     colour += (linear("d8d4c8") - colour) * (paint * (ground.surface == ids.ROAD))[:, :, None]
 
@@ -308,14 +308,14 @@ def light(style: Style, ground: Ground, normal: np.ndarray, colour: np.ndarray) 
 
 
 def _occlusion(ground: Ground) -> np.ndarray:
-    """Valleys and gaps get less sky: height against its surroundings on the picture's scale."""
+    """Valleys and gaps get less sky: height against its surroundings on the image's scale."""
     angle = ground.height / np.exp(ground.grid.v)[:, None]
     wide = cv2.blur(angle, (max(len(ground.grid.x) // 24, 3),) * 2)
     return np.clip(1 + (angle - wide) * 9, 0.55, 1.15)
 
 
 def foliage(plan: Plan, view: View, label: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Leaf texture on the distant canopy, in the picture plane, where crowns are too steep for the
+    """Leaf texture on the distant canopy, in the image plane, where crowns are too steep for the
     terrain's samples.
     """
     trees = label == ids.TREE

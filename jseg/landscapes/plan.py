@@ -1,7 +1,7 @@
 """What a scene is made of: the plan (a handful of numbers) and the terrain fields that are built
 from it.
 
-Angular sizes are elevation tangents, so a plan can be composed like a picture: a range with height
+Angular sizes are elevation tangents, so a plan can be composed like an image: a range with height
 0.2 rises 0.2 focal lengths above the horizon wherever it stands.
 """
 
@@ -18,7 +18,7 @@ from jseg.landscapes.fractal import Grid
 
 @dataclass(frozen=True)
 class Range:
-    """A mountain range, hill chain, row of mesas or dunes across the picture."""
+    """A mountain range, hill chain, row of mesas or dunes across the image."""
 
     kind: str  # "alpine", "massif", "hill", "mesa", "dune"
     distance: float  # metres to the crest
@@ -49,7 +49,7 @@ class Basin:
     """Standing water between two shores; `far` None: open to the horizon."""
 
     label: int
-    near: float  # metres; 0: the water starts below the picture
+    near: float  # metres; 0: the water starts below the image
     far: Optional[float]
     tilt: float = 0.0  # the near shore runs away to one side, d ln z / dX'
     rough: float = 0.15  # bays, in ln z

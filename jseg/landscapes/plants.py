@@ -1,4 +1,4 @@
-"""Trees, shrubs, reeds and boulders as small lit pictures ("sprites").
+"""Trees, shrubs, reeds and boulders as small lit images ("sprites").
 
 A plant is a cloud of some thousand leaves or needles, each with a normal, a depth and a shade; they
 are drawn into a depth buffer once per process, at a fixed size and without light. A scene lights

@@ -1,5 +1,5 @@
 """The plan's things: boats, ships, people and a few others, and putting these and the buildings
-into the picture.
+into the image.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ OVER_WATER = ("railing", "quay", "block", "church", "castle")
 
 
 def draw(plan: Plan, canvas: Canvas, ground: Ground) -> None:
-    """Put the plan's props (trees excepted) into the picture, far ones first."""
+    """Put the plan's props (trees excepted) into the image, far ones first."""
     foot = Foothold(ground)
     for prop in sorted(plan.props, key=lambda one: -one.distance):
         rng = generator(plan.seed, 53, prop.key)

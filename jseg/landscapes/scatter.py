@@ -1,5 +1,5 @@
 """Single trees, plants and boulders: where they stand, their shadows on the ground, and putting
-them into the picture.
+them into the image.
 """
 
 from __future__ import annotations
@@ -272,11 +272,11 @@ def shadows(canvas: Canvas, standing: List[Standing]) -> None:
     soft = cv2.GaussianBlur(layer, (0, 0), max(view.width / 300, 0.6)).astype(np.float32) / 255
     soft[canvas.label == ids.SKY] = 0
     kept = transmission(style, np.minimum(canvas.z_ground, FAR), canvas.height, canvas.mist_top)
-    canvas.picture *= 1 - soft[..., None] * ((0.25 + 0.45 * strength) * kept)
+    canvas.image *= 1 - soft[..., None] * ((0.25 + 0.45 * strength) * kept)
 
 
 def draw(plan: Plan, canvas: Canvas, standing: List[Standing]) -> None:
-    """Put the sprites into the picture, far ones first."""
+    """Put the sprites into the image, far ones first."""
     view, lit = canvas.view, {}
     for item in sorted(standing, key=lambda one: -one.z):
         tall = item.height * view.focal / item.z

@@ -2,7 +2,7 @@
 from the sun's side.
 
 Clouds are fractal densities in coordinates that shrink towards the horizon. Light inside a cloud
-falls off with the density met on the way to the sun, measured by a few affine pulls of the picture
+falls off with the density met on the way to the sun, measured by a few affine pulls of the image
 towards the sun's place in it; thin edges near the sun scatter forward (a silver lining).
 """
 
@@ -69,7 +69,7 @@ def gradient(view: View, style: Style, cosine: np.ndarray, up: np.ndarray) -> np
 
 
 def _sun_pixel(view: View, style: Style) -> Tuple[float, float]:
-    """Where the sun stands in the picture plane (column, row), pulled to a far point when it is
+    """Where the sun stands in the image plane (column, row), pulled to a far point when it is
     beside or behind the camera.
     """
     sun = style.direction()
@@ -81,7 +81,7 @@ def _sun_pixel(view: View, style: Style) -> Tuple[float, float]:
 
 def _density(view: View, style: Style, kind: CloudKind, scale: int) -> np.ndarray:
     """Cloud density from 0 to about 2 for the rows above the horizon, at 1 / scale of the
-    picture.
+    image.
     """
     rows = max(int(np.ceil(view.horizon * view.height / scale)) + 2, 4)
     up = np.clip(

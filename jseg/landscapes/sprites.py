@@ -1,4 +1,4 @@
-"""A plant as a cloud of points and the unlit picture ("sprite") that is drawn from it."""
+"""A plant as a cloud of points and the unlit image ("sprite") that is drawn from it."""
 
 from __future__ import annotations
 

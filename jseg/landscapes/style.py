@@ -52,7 +52,7 @@ class Hour:
     sun_power: float
     ambient_power: float
     elevation: Tuple[float, float]
-    ahead: float  # chance that the sun stands in the picture's direction
+    ahead: float  # chance that the sun stands in the image's direction
     stars: float = 0.0
 
 
@@ -193,7 +193,7 @@ FRESH_WATERS: Tuple[Tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Style:
-    """Everything that turns one geometry into a picture. Angles in radians, azimuth 0 = straight
+    """Everything that turns one geometry into an image. Angles in radians, azimuth 0 = straight
     ahead, positive to the right.
     """
 
@@ -260,7 +260,7 @@ def _draw(rng: np.random.Generator, chances: Dict[str, float]) -> str:
 
 
 def _azimuth(rng: np.random.Generator, ahead: float) -> float:
-    """In the picture with probability `ahead`, else a side light, now and then from behind the
+    """In the image with probability `ahead`, else a side light, now and then from behind the
     camera.
     """
     side = 1 if rng.random() < 0.5 else -1

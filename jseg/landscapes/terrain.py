@@ -2,9 +2,9 @@
 cast shadows.
 
 Scene coordinates: x to the right, height up, z forward, in metres; the camera stands at height
-`eye` above the datum and looks along z. A terrain grid has columns X' = x / z (one per picture
-column) and rows v = ln z, so that a lattice cell covers as much of the picture near as far. Along
-one picture column visibility is a running maximum of the elevation tangent (height - eye) / z, as
+`eye` above the datum and looks along z. A terrain grid has columns X' = x / z (one per image
+column) and rows v = ln z, so that a lattice cell covers as much of the image near as far. Along
+one image column visibility is a running maximum of the elevation tangent (height - eye) / z, as
 in the "voxel space" renderers of the 1990s, here for all columns at once.
 """
 
@@ -60,12 +60,12 @@ class View:
 
     @property
     def nearest(self) -> float:
-        """Distance at which level ground enters the picture at its lower edge."""
+        """Distance at which level ground enters the image at its lower edge."""
         return max(self.eye, 0.5) / max((1 - self.horizon) * self.height / self.focal, 0.05)
 
 
 def survey_grid(view: View) -> Grid:
-    """A coarse grid, the same for every picture size, on which to learn how steep the ground is."""
+    """A coarse grid, the same for every image size, on which to learn how steep the ground is."""
     columns = (np.arange(SURVEY_COLUMNS) + 0.5) / SURVEY_COLUMNS * 2 - 1
     return Grid(
         np.linspace(np.log(view.nearest * 0.6), np.log(FAR), SURVEY_ROWS).astype(np.float32),

@@ -1,7 +1,7 @@
 """Water: mirrored scenery broken by ripples, the body's own colour, the sun's glitter, shallow
 shores and foam.
 
-What a water pixel mirrors is found in the finished picture: seen from the mirrored camera, a point
+What a water pixel mirrors is found in the finished image: seen from the mirrored camera, a point
 at distance z moves up by 2 (eye - level) / z in elevation tangent, so the first pixel of the column
 that reaches the mirrored ray is its reflection.
 """
@@ -45,8 +45,8 @@ def _main_run(wet: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _mirrored(canvas: Canvas, wet: np.ndarray, level: float) -> np.ndarray:
-    """The picture as the water mirrors it, [H, W, 3]: row j holds what the ray mirrored at row j of
-    the picture meets.
+    """The image as the water mirrors it, [H, W, 3]: row j holds what the ray mirrored at row j of
+    the image meets.
     """
     view = canvas.view
     rows, columns = wet.shape
@@ -67,7 +67,7 @@ def _mirrored(canvas: Canvas, wet: np.ndarray, level: float) -> np.ndarray:
         np.int64
     )  # the same height above the horizon
     index = np.clip(np.where(index < np.minimum(numbers, rows), index, plain), 0, rows - 1)
-    return np.take_along_axis(canvas.picture, index[..., None], axis=0)
+    return np.take_along_axis(canvas.image, index[..., None], axis=0)
 
 
 def _ripples(
@@ -107,7 +107,7 @@ def _glitter(
 
 
 def _sun_in_sight(canvas: Canvas) -> float:
-    """Share of sky about the sun's place in the picture, 1 where the sun is outside of it: what
+    """Share of sky about the sun's place in the image, 1 where the sun is outside of it: what
     hides the sun also hides its glitter.
     """
     view, sun = canvas.view, canvas.style.direction()
@@ -174,7 +174,7 @@ def paint_water(
     z = np.minimum(canvas.z_ground[start:], FAR)
     water = canvas.through_air(water, start, z, np.zeros_like(z))
     open_part = (wet[start:] * (1 - canvas.cover[start:]))[..., None]
-    canvas.picture[start:] += water * open_part
+    canvas.image[start:] += water * open_part
 
 
 def _body(

@@ -1,5 +1,5 @@
-"""Distant forests as crowns raised on the terrain: cones or domes in world cells, no smaller than a
-picture can show.
+"""Distant forests as crowns raised on the terrain: cones or domes in world cells, no smaller than an
+image can show.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jseg.landscapes.fractal import Grid, fbm, hash_unit, smoothstep
 from jseg.landscapes.plan import Forest, Ground, Plan
 
 CANOPY_FROM = 420.0  # metres; nearer trees are drawn one by one
-REFERENCE_FOCAL = 430.0  # pixels; sets the least size of distant trees, at any picture size
+REFERENCE_FOCAL = 430.0  # pixels; sets the least size of distant trees, at any image size
 SLAB = 0.022  # depth of a row of crowns in ln z
 
 

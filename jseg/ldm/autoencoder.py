@@ -1,4 +1,4 @@
-"""VQ autoencoder of the latent-diffusion branch: picture <-> latent, with a codebook (VQ-f4 in the
+"""VQ autoencoder of the latent-diffusion branch: image <-> latent, with a codebook (VQ-f4 in the
 release).
 
 Mirrors models/autoencoder/{model,quantize,autoencoder}.py of the release (the VQ-GAN of Esser et
@@ -118,7 +118,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture -> features of 3 channels at the latent's resolution."""
+    """Image -> features of 3 channels at the latent's resolution."""
 
     def __init__(self, config: AutoencoderConfig):
         widths = [config.channels * mult for mult in config.channel_mult]
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the (quantised) latent -> picture."""
+    """Features of the (quantised) latent -> image."""
 
     def __init__(self, config: AutoencoderConfig):
         widths = [config.channels * mult for mult in config.channel_mult]
@@ -212,14 +212,14 @@ class Codebook(nn.Module):
 class Reconstruction(NamedTuple):
     """What a training pass of the autoencoder gives: see `Autoencoder.reconstruct`."""
 
-    picture: object  # [B, 3, H, W], about [-1, 1]
+    image: object  # [B, 3, H, W], about [-1, 1]
     z: object  # [B, D, h, w] before the quantiser
     quantized: object  # [B, D, h, w], each position's entry; gradients reach the codebook
     codes: object  # int32 [B, h, w], without gradient
 
 
 class Autoencoder(nn.Module):
-    """Autoencoder(AUTOENCODERS["release"]): `encode` pictures, `decode` latents; 205 tensors in the
+    """Autoencoder(AUTOENCODERS["release"]): `encode` images, `decode` latents; 205 tensors in the
     release's names.
     """
 
@@ -236,7 +236,7 @@ class Autoencoder(nn.Module):
         return self._config
 
     def encode(self, x):
-        """Pictures x [B, 3, H, W] in [-1, 1] -> latents z [B, latent_channels, H/f, W/f] before
+        """Images x [B, 3, H, W] in [-1, 1] -> latents z [B, latent_channels, H/f, W/f] before
         quantising.
 
         H and W must be multiples of f = config.downsampling, else ValueError. Mirrors
@@ -246,7 +246,7 @@ class Autoencoder(nn.Module):
         factor = self.config.downsampling
         if channels != self.config.picture_channels or height % factor or width % factor:
             raise ValueError(
-                f"encode: got a picture batch of shape {list(x.shape)}; expected [B, "
+                f"encode: got an image batch of shape {list(x.shape)}; expected [B, "
                 f"{self.config.picture_channels}, H, W] with H and W multiples of {factor}"
             )
         return self.quant_conv(self.encoder(as_var(x)))
@@ -262,7 +262,7 @@ class Autoencoder(nn.Module):
         return from_tokens(self.quantize.embedding(self.codes(z).reshape(-1)), batch, height, width)
 
     def decode(self, z, quantize: bool = True):
-        """Latents z [B, D, h, w] -> pictures [B, 3, h f, w f], about [-1, 1] (not clipped);
+        """Latents z [B, D, h, w] -> images [B, 3, h f, w f], about [-1, 1] (not clipped);
         `quantize` as VQModelInterface.decode does.
         """
         z = as_var(z)
@@ -274,7 +274,7 @@ class Autoencoder(nn.Module):
         return self.decoder(self.post_quant_conv(self.quantized(z) if quantize else z))
 
     def reconstruct(self, x) -> Reconstruction:
-        """Encode, quantise and decode pictures x [B, 3, H, W] for training; needs a network that is
+        """Encode, quantise and decode images x [B, 3, H, W] for training; needs a network that is
         training (`train()`).
 
         The decoder's gradient passes the quantiser straight to z (van den Oord et al. 2017), so it

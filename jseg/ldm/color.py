@@ -1,9 +1,9 @@
-"""Colour transfer: give one picture the colour statistics of another, in CIE LAB (Reinhard et al.
+"""Colour transfer: give one image the colour statistics of another, in CIE LAB (Reinhard et al.
 2001, global).
 
 Mirrors `Normalize` of the official guided_diffusion/script_util.py, which the release applies
 before stages 1 and 2: per LAB channel s <- (s - mean_s) * (std_t / std_s) + mean_t, over the whole
-picture.
+image.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def transfer(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     8-bit LAB (L * 255 / 100, a + 128, b + 128), means and deviations rounded to two decimals,
     result rounded and clipped.
     """
-    source = cv2.cvtColor(_picture(image, "image"), cv2.COLOR_RGB2LAB)
-    target = cv2.cvtColor(_picture(reference, "reference"), cv2.COLOR_RGB2LAB)
+    source = cv2.cvtColor(_image(image, "image"), cv2.COLOR_RGB2LAB)
+    target = cv2.cvtColor(_image(reference, "reference"), cv2.COLOR_RGB2LAB)
     source_mean, source_std = _rounded_statistics(source)
     target_mean, target_std = _rounded_statistics(target)
     # release: a channel without spread divides by zero (NaN cast to uint8); here: it is shifted
@@ -59,7 +59,7 @@ def transfer_signed(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     source = _lab_from_rgb(
         (np.clip(image.transpose(1, 2, 0), -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
     )
-    target = _lab_from_rgb(_picture(reference, "reference") / 255.0)
+    target = _lab_from_rgb(_image(reference, "reference") / 255.0)
     scale = target.std((0, 1)) / np.maximum(source.std((0, 1)), LEAST_SPREAD)
     # LAB is clipped where its 8-bit form ends, so that too bright colours saturate as in
     # `transfer`.
@@ -98,7 +98,7 @@ def _rounded_statistics(lab: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     return np.around(mean[:, 0], 2), np.around(std[:, 0], 2)
 
 
-def _picture(array: np.ndarray, what: str) -> np.ndarray:
+def _image(array: np.ndarray, what: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(

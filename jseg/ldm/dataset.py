@@ -13,7 +13,7 @@ from typing import Dict, Iterator, Sequence, Tuple
 import numpy as np
 
 from jseg.data.classes import IGNORED
-from jseg.images import read_picture, resize_picture, to_signed
+from jseg.images import read_image, resize_image, to_signed
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.noise import generator
 from jseg.training.sampling import Division, positions
@@ -21,11 +21,11 @@ from jseg.training.sampling import Division, positions
 Batch = Tuple[Dict[str, object], float]
 
 
-class PictureBatches:
-    """Pictures for the autoencoder: scaled to cover width x height, then cropped to crop_width x
+class ImageBatches:
+    """Images for the autoencoder: scaled to cover width x height, then cropped to crop_width x
     crop_height and mirrored at random.
 
-    Batch: {"pictures": float32 [b, 3, crop_height, crop_width] in [-1, 1], "step": int}. Pictures
+    Batch: {"images": float32 [b, 3, crop_height, crop_width] in [-1, 1], "step": int}. Images
     are read when they are needed.
     """
 
@@ -48,37 +48,36 @@ class PictureBatches:
     def __call__(self, step: int) -> Iterator[Batch]:
         order = positions(len(self.paths), self.division.batch_size, step, self.seed)
         for part, share in self.division.parts():
-            pictures = [
-                self.picture(order[i], generator(self.seed, "crop", step, i), self.crop)
-                for i in part
+            images = [
+                self.image(order[i], generator(self.seed, "crop", step, i), self.crop) for i in part
             ]
             yield (
-                {"pictures": np.stack([to_signed(picture) for picture in pictures]), "step": step},
+                {"images": np.stack([to_signed(image) for image in images]), "step": step},
                 share,
             )
 
     def first(self, count: int) -> Dict[str, object]:
         """`count` examples of step 0 as one micro-batch."""
         return next(
-            PictureBatches(self.paths, self.size, self.crop, Division(count, count), self.seed)(0)
+            ImageBatches(self.paths, self.size, self.crop, Division(count, count), self.seed)(0)
         )[0]
 
-    def picture(self, index: int, rng: np.random.Generator, crop: Tuple[int, int]) -> np.ndarray:
-        """uint8 [height, width, 3] of crop = (width, height): picture `index`, its place and
+    def image(self, index: int, rng: np.random.Generator, crop: Tuple[int, int]) -> np.ndarray:
+        """uint8 [height, width, 3] of crop = (width, height): image `index`, its place and
         mirroring drawn from `rng`.
         """
-        picture = read_picture(self.paths[index])
-        height, width = picture.shape[:2]
+        image = read_image(self.paths[index])
+        height, width = image.shape[:2]
         scale = max(self.size[0] / width, self.size[1] / height)
-        picture = resize_picture(
-            picture,
+        image = resize_image(
+            image,
             max(self.size[0], round(width * scale)),
             max(self.size[1], round(height * scale)),
         )
-        left = rng.integers(picture.shape[1] - crop[0] + 1)
-        top = rng.integers(picture.shape[0] - crop[1] + 1)
-        picture = picture[top : top + crop[1], left : left + crop[0]]
-        return picture[:, ::-1] if rng.integers(2) else picture
+        left = rng.integers(image.shape[1] - crop[0] + 1)
+        top = rng.integers(image.shape[0] - crop[1] + 1)
+        image = image[top : top + crop[1], left : left + crop[0]]
+        return image[:, ::-1] if rng.integers(2) else image
 
 
 class LatentBatches:

@@ -1,4 +1,4 @@
-"""PatchGAN critic of the autoencoder's training: one logit for every patch of a picture, high where
+"""PatchGAN critic of the autoencoder's training: one logit for every patch of an image, high where
 it looks real.
 
 Mirrors NLayerDiscriminator of taming-transformers (Isola et al. 2017), with its state-dict names
@@ -18,10 +18,10 @@ NORMS = ("group", "batch")
 
 
 class Critic(nn.Module):
-    """Critic(channels=64, layers=3): pictures x [B, 3, H, W] -> logits [B, 1, h, w], h = H /
+    """Critic(channels=64, layers=3): images x [B, 3, H, W] -> logits [B, 1, h, w], h = H /
     2^layers - 2; each sees 70 pixels across.
 
-    norm: "group" (16 channels a group) or "batch". Batch statistics tie the pictures of a
+    norm: "group" (16 channels a group) or "batch". Batch statistics tie the images of a
     micro-batch to each other, so that micro-batches and processes would no longer add up to the
     whole batch; "batch" is there for weights trained with taming-transformers. taming: batch norm;
     here: group norm, under the same names.
@@ -51,7 +51,7 @@ class Critic(nn.Module):
     def execute(self, x):
         if min(x.shape[2:]) < self._least:
             raise ValueError(
-                f"Critic: got pictures of {x.shape[3]}x{x.shape[2]}; expected at least "
+                f"Critic: got images of {x.shape[3]}x{x.shape[2]}; expected at least "
                 f"{self._least} pixels on each side"
             )
         return self.main(x)  # [B, 1, h, w]

@@ -9,7 +9,7 @@ CACHE/<16 hex digits that name the data>/about.json    the autoencoder and the s
 Keys are written after their rows are on the disk. So an example with the wanted keys is whole,
 whatever ended the run that made it, and every other is made again. Changed data is another folder:
 what has known keys is copied, the rest is made, and the old folder goes when the new one is whole.
-Mirrors the files of data_preprocess.py of the release. Nothing here knows Jittor or pictures.
+Mirrors the files of data_preprocess.py of the release. Nothing here knows Jittor or images.
 """
 
 from __future__ import annotations
@@ -118,20 +118,17 @@ def _complete(
         new = sum(keys[i, 0].tobytes() not in known[0] for i in missing)
         if new:
             tell(
-                f"{new} of {len(keys)} pictures are to be encoded, with their mirror images, into "
+                f"{new} of {len(keys)} images are to be encoded, with their mirror images, into "
                 f"{cache}"
             )
         _write_rows(target, opened(target, common, len(keys)), keys, missing, known, make, progress)
     for other in _others(cache, target):
         arrays = opened(other, common)
-        pictures = (
+        images = (
             set() if arrays is None else {row.tobytes() for row in arrays[KEYS][:, 0] if row.any()}
         )
-        if pictures and not pictures & {row.tobytes() for row in keys[:, 0]}:
-            tell(
-                f"{cache} keeps one data set: {len(pictures)} encoded pictures of another are "
-                "removed"
-            )
+        if images and not images & {row.tobytes() for row in keys[:, 0]}:
+            tell(f"{cache} keeps one data set: {len(images)} encoded images of another are removed")
         _remove(other)
 
 
@@ -237,7 +234,7 @@ def _check_origin(cache: Path, common: dict) -> None:
         )
         if mine != theirs:
             raise DataError(
-                "cache %s is for pictures of %sx%s and latents of %s, not of %sx%s and %s; give "
+                "cache %s is for images of %sx%s and latents of %s, not of %sx%s and %s; give "
                 "that size, give another folder as --cache, or delete %s"
                 % ((cache,) + theirs + mine + (folder,))
             )

@@ -1,6 +1,6 @@
-"""Training folder -> cached latents and label maps, each picture followed by its mirror image.
+"""Training folder -> cached latents and label maps, each image followed by its mirror image.
 
-The latent of a mirror image is the encoding of the mirrored picture; label maps are reduced by
+The latent of a mirror image is the encoding of the mirrored image; label maps are reduced by
 NEAREST first and mirrored then, both as in data_preprocess.py of the release. Latents are those
 before the quantiser and are not scaled. The files are `latent_cache`'s.
 """
@@ -16,7 +16,7 @@ from typing import Callable, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg.checkpoint import sha256
-from jseg.data.image_folder import Example, load_label, load_picture
+from jseg.data.image_folder import Example, load_image, load_label
 from jseg.data.label_maps import COLOURS, read_values
 from jseg.data.validation import Classes, Numbering
 from jseg.files import DataError
@@ -31,7 +31,7 @@ TOLD_SECONDS = 60.0  # between two lines about a long encoding
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A prepared training set of N pictures; rows 2i and 2i + 1 are picture i and its mirror
+    """A prepared training set of N images; rows 2i and 2i + 1 are image i and its mirror
     image.
     """
 
@@ -66,7 +66,7 @@ def prepare(
     examples: checked ones. autoencoder: anything with `config` and `encode`, whose file has that
     SHA-256. classes, ignore: as for `examples.check_examples`, and fit; without classes, stored ids
     are class ids. `tell` gets lines for the user, `progress(done, N)` is called after every
-    picture; without, a line is told every minute. Files are compared by content on every call, so a
+    image; without, a line is told every minute. Files are compared by content on every call, so a
     changed, added or removed one is noticed, and what is not new is not encoded again. The same
     call again, after any interruption, goes on and gives the same bytes. Raises DataError in one
     line for a cache of another autoencoder or size and for latents that are not finite, ImageError
@@ -76,17 +76,17 @@ def prepare(
     here: one array, made once.
     """
     if not examples:
-        raise DataError("no examples to encode; give a folder with pictures and label maps")
+        raise DataError("no examples to encode; give a folder with images and label maps")
     factor, numbering = autoencoder.config.downsampling, Numbering.of(classes, ignore)
     if (width, height) != (latent_width * factor, latent_height * factor):
         raise ValueError(
-            f"pictures of {width}x{height} become latents of {width // factor}x{height // factor} "
+            f"images of {width}x{height} become latents of {width // factor}x{height // factor} "
             f"by this autoencoder, not of {latent_width}x{latent_height}"
         )
     keys = np.stack(
         [
             np.frombuffer(
-                _picture_key(example, fit) + _label_key(example, numbering, fit), np.uint8
+                _image_key(example, fit) + _label_key(example, numbering, fit), np.uint8
             ).reshape(2, 32)
             for example in examples
         ]
@@ -99,14 +99,14 @@ def prepare(
     )
 
     def latents(i: int) -> np.ndarray:
-        picture = load_picture(examples[i], width, height, fit)
-        z = encode_with_mirror(autoencoder, picture)
+        image = load_image(examples[i], width, height, fit)
+        z = encode_with_mirror(autoencoder, image)
         if not np.isfinite(z).all():
             raise DataError(
-                f"the autoencoder makes NaN or infinite latents of {examples[i].picture}; give "
+                f"the autoencoder makes NaN or infinite latents of {examples[i].image}; give "
                 "the weights that it was trained to (--ae_path)"
             )
-        _check_unchanged(examples[i].picture, _picture_key(examples[i], fit), keys[i, 0])
+        _check_unchanged(examples[i].image, _image_key(examples[i], fit), keys[i, 0])
         return z
 
     def labels(i: int) -> np.ndarray:
@@ -126,19 +126,19 @@ def prepare(
     )
 
 
-def encode_with_mirror(autoencoder, picture: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] -> float32 [2, C, h, w], of the picture and of its mirror image.
+def encode_with_mirror(autoencoder, image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> float32 [2, C, h, w], of the image and of its mirror image.
 
-    Always these two at a time, so no byte depends on which other pictures were encoded in this run.
+    Always these two at a time, so no byte depends on which other images were encoded in this run.
     """
     with jt.no_grad():
         return autoencoder.encode(
-            jt.array(np.stack([to_signed(picture), to_signed(picture[:, ::-1])]))
+            jt.array(np.stack([to_signed(image), to_signed(image[:, ::-1])]))
         ).numpy()
 
 
-def _picture_key(example: Example, fit: str) -> bytes:
-    return _fitted(bytes.fromhex(sha256(example.picture)), fit)
+def _image_key(example: Example, fit: str) -> bytes:
+    return _fitted(bytes.fromhex(sha256(example.image)), fit)
 
 
 def _fitted(key: bytes, fit: str) -> bytes:
@@ -177,6 +177,6 @@ def _every_minute(tell: Callable[[str], None]) -> Callable[[int, int], None]:
         if now - told >= TOLD_SECONDS:
             told = now
             left = (now - started) / (done - first) * (total - done)
-            tell(f"{done} of {total} pictures are encoded, about {left / 60:.0f} min left")
+            tell(f"{done} of {total} images are encoded, about {left / 60:.0f} min left")
 
     return progress

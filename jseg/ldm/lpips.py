@@ -1,4 +1,4 @@
-"""LPIPS: the distance between pictures that VGG16's features see (Zhang et al. 2018). Weights come
+"""LPIPS: the distance between images that VGG16's features see (Zhang et al. 2018). Weights come
 from the user.
 
 Mirrors LPIPS of taming-transformers (a part of richzhang/PerceptualSimilarity, version 0.1, net
@@ -26,8 +26,8 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """lpips(reference, picture), each [B, 3, H, W] in [-1, 1], H and W at least 16 -> distances
-    [B]; gradients reach `picture` alone.
+    """lpips(reference, image), each [B, 3, H, W] in [-1, 1], H and W at least 16 -> distances
+    [B]; gradients reach `image` alone.
     """
 
     def __init__(self):
@@ -38,16 +38,16 @@ class Lpips(nn.Module):
         for parameter in self.parameters():
             parameter.stop_grad()
 
-    def execute(self, reference, picture):
-        reference, picture = as_var(reference), as_var(picture)
-        if list(reference.shape) != list(picture.shape) or min(picture.shape[2:]) < LEAST_SIZE:
+    def execute(self, reference, image):
+        reference, image = as_var(reference), as_var(image)
+        if list(reference.shape) != list(image.shape) or min(image.shape[2:]) < LEAST_SIZE:
             raise ValueError(
-                f"LPIPS: got pictures of shape {list(reference.shape)} and {list(picture.shape)}; "
+                f"LPIPS: got images of shape {list(reference.shape)} and {list(image.shape)}; "
                 f"expected two equal shapes [B, 3, H, W] with H and W at least {LEAST_SIZE}"
             )
         with jt.no_grad():
             wanted = [unit(h) for h in self.net(self.scaling_layer(reference))]
-        made = [unit(h) for h in self.net(self.scaling_layer(picture))]  # [B, C_i, H_i, W_i]
+        made = [unit(h) for h in self.net(self.scaling_layer(image))]  # [B, C_i, H_i, W_i]
         parts = [
             getattr(self, f"lin{i}")((a - b) * (a - b))
             for i, (a, b) in enumerate(zip(wanted, made))
@@ -56,7 +56,7 @@ class Lpips(nn.Module):
 
 
 class Scaling(nn.Module):
-    """From [-1, 1] to the range of the pictures that VGG16 was trained on."""
+    """From [-1, 1] to the range of the images that VGG16 was trained on."""
 
     def __init__(self):
         self.shift = jt.array(np.array(SHIFT, np.float32).reshape(1, 3, 1, 1))
@@ -67,7 +67,7 @@ class Scaling(nn.Module):
 
 
 class Features(nn.Module):
-    """The five slices of VGG16: a picture -> the last activations before each pooling."""
+    """The five slices of VGG16: an image -> the last activations before each pooling."""
 
     def __init__(self):
         width = 3

@@ -1,4 +1,4 @@
-"""The output folder and its run.json: what made the pictures in it, so that a second run goes on
+"""The output folder and its run.json: what made the images in it, so that a second run goes on
 with it or refuses to mix.
 
 One JSON object: "settings" (everything that the pixels depend on), "versions", "pictures" (total
@@ -86,7 +86,7 @@ def names_of(stems: Sequence[str], stages: int = 0, shown: Sequence[str] = ()) -
 
 
 def stage_name(stem: str, stage: int) -> str:
-    """The picture of a stage before the last, kept for the grid, relative to the folder."""
+    """The image of a stage before the last, kept for the grid, relative to the folder."""
     return f"{STAGES}/{stage}/{stem}.png"
 
 
@@ -99,7 +99,7 @@ def check_output(
     inputs: Iterable[Path] = (),
     places: Iterable[Path] = (),
 ) -> None:
-    """Raise OutputError, as `outputs.claim` does, unless pictures of these `stems` can be written
+    """Raise OutputError, as `outputs.claim` does, unless images of these `stems` can be written
     into `output`; writes nothing.
 
     names: all files of the run, the results of the stems if None. Room is taken as 2.5 bytes per
@@ -113,7 +113,7 @@ def check_output(
     needed, free = int((count * 2.5 + stages * 3) * width * height), free_bytes(output)
     if needed > free:
         raise OutputError(
-            f"--output_path {output} has {free / 1e6:.1f} MB free; {count} pictures of "
+            f"--output_path {output} has {free / 1e6:.1f} MB free; {count} images of "
             f"{width}x{height} may need {needed / 1e6:.1f} MB; free some room or give another "
             "folder"
         )
@@ -138,7 +138,7 @@ def opened(
 
     FREE settings may always change, the others while nothing is finished; what a person should be
     told of it is appended to `notes`. Raises DataError, in one line, if `output` holds the results
-    of other settings or pictures of unknown origin.
+    of other settings or images of unknown origin.
     """
     settings = json.loads(json.dumps(settings))  # tuples become lists, as in a file that was read
     check_origin(output, "--output_path", "test")
@@ -158,7 +158,7 @@ def opened(
         return new
     manifest = read(output / NAME)
 
-    # Without a list of files, in records of before there was one, every picture is taken for a
+    # Without a list of files, in records of before there was one, every image is taken for a
     # result.
     listed = manifest.get("files")
     results = (
@@ -178,7 +178,7 @@ def opened(
     ]
     if changed and notes is not None:
         notes.append(
-            f"{len(changed)} pictures were changed by others since they were made "
+            f"{len(changed)} images were changed by others since they were made "
             f"({some(changed, False)}); those that can be opened are kept as they are"
         )
     manifest.setdefault("stages", [])
@@ -198,7 +198,7 @@ def opened(
         )
     if differences and notes is not None and results:
         notes.append(
-            f"{shown}: {len(results)} pictures are there already and are kept; those that are "
+            f"{shown}: {len(results)} images are there already and are kept; those that are "
             "made now may differ from what the old setting would give in the last bits"
         )
     if fixed:

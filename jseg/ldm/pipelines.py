@@ -48,7 +48,7 @@ def stage_steps(pipeline: Pipeline, number: int) -> int:
 
 
 def unet_calls(pipeline: Pipeline) -> int:
-    """UNet forwards that the release would run for one picture: 2 for a guided step, 1 for another;
+    """UNet forwards that the release would run for one image: 2 for a guided step, 1 for another;
     1,280 for its own stages.
     """
     calls = 0

@@ -19,13 +19,13 @@ SAMPLERS = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.
 @dataclass(frozen=True)
 class Stage:
     """One round of encode, noise, denoise, decode; every round after the first starts from the
-    picture before it.
+    image before it.
     """
 
     guidance: float  # classifier-free guidance scale; <= 1 runs unguided
     respacing: str  # "ddim500", "ddim50", ... or "" for all 1000 steps
     start_index: int  # index into the respaced steps at which noise is added
-    color_transfer: bool = False  # give the picture the reference's colours before encoding
+    color_transfer: bool = False  # give the image the reference's colours before encoding
     eta: float = 0.0  # of ddim and dpmpp_2m; 0: deterministic, 1: as noisy as the process itself
     sampler: str = "ddim"  # one of SAMPLERS
     steps: int = 0  # denoising steps; 0: every respaced step from the start index down
@@ -40,7 +40,7 @@ class Pipeline:
 
     stages: Tuple[Stage, ...]
     aligned: bool  # True: denoise from the index noised at; False: one below it
-    float_handoff: bool  # True: float pictures between stages; False: JPEG, as the release
+    float_handoff: bool  # True: float images between stages; False: JPEG, as the release
     rounding: str  # "round", or "truncate" as the release
     jpeg_quality: int = 95  # of the written result
     jpeg_subsampling: str = "4:4:4"
@@ -57,7 +57,7 @@ UNETS = {
         spade_channels=32,
         width=32,
         height=24,
-    ),  # jseg/weights/unet.safetensors, pictures of 128x96
+    ),  # jseg/weights/unet.safetensors, images of 128x96
     "small": UNetConfig(channels=32, head_channels=16),
     "tiny": UNetConfig(
         channels=32,
@@ -117,7 +117,7 @@ _FAST_STAGES = (
 
 PIPELINES = {
     # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards a
-    # picture.
+    # image.
     "release": Pipeline(
         _STAGES,
         aligned=False,

@@ -8,8 +8,8 @@ import numpy as np
 
 from jseg.contact_sheet import contact_sheet
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.image_folder import load_picture
-from jseg.images import resize_label, save_picture
+from jseg.data.image_folder import load_image
+from jseg.images import resize_label, save_image
 from jseg.ldm.presets import Pipeline, Stage
 from jseg.ldm.refine import Synthesizer
 
@@ -24,7 +24,7 @@ PIPELINE = Pipeline(
 
 
 class Preview:
-    """preview(path) writes a sheet of SHOWN examples, each with the picture of another example as
+    """preview(path) writes a sheet of SHOWN examples, each with the image of another example as
     its reference.
     """
 
@@ -48,19 +48,19 @@ class Preview:
         try:
             for index, other in zip(chosen, np.roll(chosen, 1)):
                 label = np.array(self.latents.labels[2 * index])  # the even ones are not mirrored
-                reference = load_picture(self.examples[other], width, height, self.fit)
+                reference = load_image(self.examples[other], width, height, self.fit)
                 stem = self.examples[index].stem
                 for progress in synthesizer.run([label], [reference], self.seed, [stem]):
-                    picture = progress.pictures
+                    image = progress.images
                 shown = np.where(label < len(self.classes), label, 255)
                 rows.append(
                     [
                         colorize(resize_label(shown, width, height), self.classes),
                         reference,
-                        picture[0],
+                        image[0],
                     ]
                 )
                 names.append(stem)
         finally:
             self.unet.train()
-        save_picture(path, contact_sheet(rows, ["label", "reference", "sample"], names))
+        save_image(path, contact_sheet(rows, ["label", "reference", "sample"], names))

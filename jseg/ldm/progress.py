@@ -1,4 +1,4 @@
-"""Progress bars of a synthesis, pictures outside and denoising steps inside, with the time left."""
+"""Progress bars of a synthesis, images outside and denoising steps inside, with the time left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Estimate:
     reports that came so far.
 
     Each stage has a first step (which also encodes and computes the conditions), further steps and
-    a decoding. Each of the three kinds is measured over this run, per picture; a kind's very first
+    a decoding. Each of the three kinds is measured over this run, per image; a kind's very first
     report, which compiles, counts only while there is no other.
     """
 
@@ -28,7 +28,7 @@ class Estimate:
         self.stage, self.step, self.decoded = 0, 0, False  # where the batch in hand stands
 
     def add(self, stage: int, step: int, decoded: bool, seconds: float) -> None:
-        """One report: `step` steps of `stage` are done, or its pictures are `decoded`; `seconds`
+        """One report: `step` steps of `stage` are done, or its images are `decoded`; `seconds`
         since the report before.
         """
         kind = "decode" if decoded else "first" if step == 1 else "step"
@@ -75,7 +75,7 @@ class _Mean:
 
 
 class Bars:
-    """`with Bars(pipeline, sizes of the batches to make, pictures in all) as bars: bars.show(...)`
+    """`with Bars(pipeline, sizes of the batches to make, images in all) as bars: bars.show(...)`
     after every report.
 
     Two bars on a terminal; elsewhere (a file, a job's log) a plain line a minute at most, and one
@@ -88,13 +88,13 @@ class Bars:
         self.made, self.total = total - sum(batch_sizes), total
         self.quiet = not sys.stderr.isatty()
         self.started = self.told = time.monotonic()
-        self.pictures = tqdm(
+        self.images = tqdm(
             total=total,
             initial=self.made,
-            unit="picture",
+            unit="image",
             disable=self.quiet,
             **terminal(),
-            bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} pictures [{elapsed}{postfix}]",
+            bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} images [{elapsed}{postfix}]",
         )
         self.inner = tqdm(
             total=sum(self.steps),
@@ -111,10 +111,10 @@ class Bars:
 
     def __exit__(self, *exception) -> None:
         self.inner.close()
-        self.pictures.close()
+        self.images.close()
 
     def show(self, stage: int, step: int, decoded: bool, seconds: float) -> None:
-        """One report: `step` steps of `stage` are done, or its pictures are `decoded`; `seconds`
+        """One report: `step` steps of `stage` are done, or its images are `decoded`; `seconds`
         since the report before.
         """
         before = len(self.estimate.batches)
@@ -131,9 +131,9 @@ class Bars:
         self.inner.set_description_str(f"  stage {stage}{decoding}", refresh=False)
         self.inner.n = 0 if finished else sum(self.steps[:stage]) + step
         self.inner.refresh()
-        self.pictures.set_postfix_str(text, refresh=False)
-        self.pictures.n = self.made
-        self.pictures.refresh()
+        self.images.set_postfix_str(text, refresh=False)
+        self.images.n = self.made
+        self.images.refresh()
 
     def _tell(self, stage: int, step: int, text: str) -> None:
         now = time.monotonic()
@@ -145,7 +145,7 @@ class Bars:
         )
         elapsed = tqdm.format_interval(now - self.started)
         print(
-            f"{self.made} of {self.total} pictures{where}, {elapsed} so "
+            f"{self.made} of {self.total} images{where}, {elapsed} so "
             f"far{', ' + text if text else ''}",
             file=sys.stderr,
             flush=True,

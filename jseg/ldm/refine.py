@@ -1,9 +1,9 @@
-"""IIDM inference: the stages that turn a semantic map and a style photograph into a picture.
+"""IIDM inference: the stages that turn a semantic map and a style photograph into an image.
 
-Each stage encodes a picture (first the reference, then the picture before it, given the reference's
+Each stage encodes an image (first the reference, then the image before it, given the reference's
 colours), noises the latent to the stage's start index, denoises it under the map and decodes it.
 Mirrors image_sample.py and test.py of the release; IIDM (Liu and Chang 2024), figures 2 to 4. Noise
-is drawn per picture and stage (`jseg.noise`), so the batch does not matter.
+is drawn per image and stage (`jseg.noise`), so the batch does not matter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from jseg import runtime
 from jseg.checkpoint import load_into
 from jseg.data.challenge import same_aspect
-from jseg.images import from_signed, jpeg_round_trip, resize_label, resize_picture, to_signed
+from jseg.images import from_signed, jpeg_round_trip, resize_image, resize_label, to_signed
 from jseg.ldm import samplers
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.color import transfer, transfer_signed
@@ -33,18 +33,18 @@ from jseg.runtime import jt
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running synthesis reports: after every denoising step, and with `pictures` at the end
+    """What a running synthesis reports: after every denoising step, and with `images` at the end
     of every stage.
     """
 
     stage: int  # counted from 0
     step: int  # steps done in this stage
     steps: int  # steps of this stage
-    pictures: Optional[List[np.ndarray]] = None  # uint8 [H, W, 3] each, after the stage's last step
+    images: Optional[List[np.ndarray]] = None  # uint8 [H, W, 3] each, after the stage's last step
 
 
 class Synthesizer:
-    """The two networks and a pipeline, ready to turn (label map, reference) pairs into pictures.
+    """The two networks and a pipeline, ready to turn (label map, reference) pairs into images.
 
     Synthesizer.from_files(model_path, ae_path, preset="release").synthesize(label, reference,
     seed=0) is the whole of IIDM.
@@ -56,7 +56,7 @@ class Synthesizer:
         if autoencoder.config.latent_channels != latent or autoencoder.config.picture_channels != 3:
             raise ValueError(
                 f"the UNet works on latents of {latent} channels, the autoencoder makes "
-                f"{autoencoder.config.latent_channels} of pictures with "
+                f"{autoencoder.config.latent_channels} of images with "
                 f"{autoencoder.config.picture_channels}; expected equal numbers and 3; give two "
                 "networks trained together"
             )
@@ -99,17 +99,17 @@ class Synthesizer:
 
     @property
     def size(self) -> Tuple[int, int]:
-        """(width, height) of the pictures."""
+        """(width, height) of the images."""
         factor = self.autoencoder.config.downsampling
         return self.latent_size[0] * factor, self.latent_size[1] * factor
 
     def synthesize(
         self, label: np.ndarray, reference: np.ndarray, seed: int = 0, stem: str = "x"
     ) -> np.ndarray:
-        """One picture uint8 [H, W, 3] from a label map [h, w] of class ids and a reference
+        """One image uint8 [H, W, 3] from a label map [h, w] of class ids and a reference
         photograph uint8 [h', w', 3] RGB.
 
-        Both are resized when their aspect ratio is the picture's (labels by nearest). `seed` and
+        Both are resized when their aspect ratio is the image's (labels by nearest). `seed` and
         `stem` fix the noise: the command uses the label file's stem. Raises ValueError for other
         aspect ratios, ids beyond the classes (255 is ignored).
         """
@@ -147,11 +147,11 @@ class Synthesizer:
                 "255 where nothing is known"
             )
         label = resize_label(np.ascontiguousarray(label, np.uint8), *self.latent_size)
-        reference = resize_picture(np.ascontiguousarray(reference, np.uint8), width, height)
-        pictures = None
+        reference = resize_image(np.ascontiguousarray(reference, np.uint8), width, height)
+        images = None
         for progress in self.run([label], [reference], seed, [stem]):
-            pictures = progress.pictures
-        return pictures[0]
+            images = progress.images
+        return images[0]
 
     def run(
         self,
@@ -163,18 +163,18 @@ class Synthesizer:
         """Synthesize a batch, yielding `Progress`; the last one holds the results.
 
         labels: uint8 [h, w] at the latent's size, 255 where ignored; references: uint8 [H, W, 3] at
-        the picture's size.
+        the image's size.
         """
         maps = one_hot(np.stack(labels), self.unet.config.classes)
-        pictures = [to_signed(reference) for reference in references]
+        images = [to_signed(reference) for reference in references]
         for number, stage in enumerate(self.pipeline.stages):
             if stage.color_transfer:
-                pictures = [
-                    self._recoloured(picture, reference)
-                    for picture, reference in zip(pictures, references)
+                images = [
+                    self._recoloured(image, reference)
+                    for image, reference in zip(images, references)
                 ]
             schedule = Schedule(stage.respacing)
-            z = self._encoded(pictures)
+            z = self._encoded(images)
             x = add_noise(
                 schedule,
                 z,
@@ -204,14 +204,14 @@ class Synthesizer:
                 yield Progress(number, done, steps)
             del predictor  # frees the maps' modulations before the decoder needs memory
             decoded = self._decoded(x)
-            finished = [from_signed(picture, self.pipeline.rounding) for picture in decoded]
+            finished = [from_signed(image, self.pipeline.rounding) for image in decoded]
             yield Progress(number, steps, steps, finished)
             if number + 1 < len(self.pipeline.stages):
-                pictures = self._handed_over(decoded, finished)
+                images = self._handed_over(decoded, finished)
 
-    def _encoded(self, pictures):
+    def _encoded(self, images):
         with jt.no_grad():  # one at a time: the autoencoder's memory does not grow with the batch
-            latents = [self.autoencoder.encode(jt.array(picture[None])) for picture in pictures]
+            latents = [self.autoencoder.encode(jt.array(image[None])) for image in images]
             jt.sync(latents)
             return jt.concat(latents, dim=0)
 
@@ -223,11 +223,11 @@ class Synthesizer:
         self, decoded: List[np.ndarray], finished: List[np.ndarray]
     ) -> List[np.ndarray]:
         if self.pipeline.float_handoff:
-            return [np.clip(picture, -1, 1) for picture in decoded]
+            return [np.clip(image, -1, 1) for image in decoded]
         # The release writes every stage as a JPEG and reads it back; here the same in memory.
-        return [to_signed(jpeg_round_trip(picture)) for picture in finished]
+        return [to_signed(jpeg_round_trip(image)) for image in finished]
 
-    def _recoloured(self, picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def _recoloured(self, image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         if self.pipeline.float_handoff:
-            return np.clip(transfer_signed(picture, reference), -1, 1)
-        return to_signed(jpeg_round_trip(transfer(from_signed(picture), reference)))
+            return np.clip(transfer_signed(image, reference), -1, 1)
+        return to_signed(jpeg_round_trip(transfer(from_signed(image), reference)))

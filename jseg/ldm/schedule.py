@@ -153,7 +153,7 @@ class Schedule:
         """The indices at which a sampler of `steps` steps calls its predictor: descending ints, the
         first start_index - 1.
 
-        None takes every index down to 0. The clean picture being index -1, "uniform" takes equal
+        None takes every index down to 0. The clean image being index -1, "uniform" takes equal
         strides of the index, "quadratic" of its root (Song et al. 2021, D.2). "lambda": equal
         strides of log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)); "rho": of sqrt(1 / alpha_bar - 1) **
         (1 / RHO); both down to index 0. Rounded to the nearest index that is free. Raises

@@ -1,8 +1,8 @@
-"""A folder of pairs -> a folder of pictures: batches fixed by position, results written whole,
+"""A folder of pairs -> a folder of images: batches fixed by position, results written whole,
 finished ones skipped.
 
-A batch is made from the full sorted list by position, and one with an unfinished picture is made
-again as a whole; so an interruption, wherever it comes, changes no byte of any picture. Mirrors the
+A batch is made from the full sorted list by position, and one with an unfinished image is made
+again as a whole; so an interruption, wherever it comes, changes no byte of any image. Mirrors the
 loop of image_sample.py without its traps.
 """
 
@@ -21,7 +21,7 @@ from jseg.data.challenge import Pair, batches, load_pair
 from jseg.data.validation import Classes
 from jseg.files import remove_stale_temporaries
 from jseg.image_files.decoding import ImageError, read_header
-from jseg.images import save_picture
+from jseg.images import save_image
 from jseg.ldm import manifest as run_file
 from jseg.ldm.presets import Pipeline
 from jseg.ldm.refine import Progress, Synthesizer
@@ -61,7 +61,7 @@ def settings_of(
 
 
 def finished(pair: Pair, output: Path) -> bool:
-    """Whether the pair's result is there, as a picture that can be opened."""
+    """Whether the pair's result is there, as an image that can be opened."""
     path = output / f"{pair.stem}.jpg"
     try:
         return path.exists() and read_header(path).format == "JPEG"
@@ -91,8 +91,8 @@ def synthesize_folder(
     every denoising step and stage.
 
     synthesizer: may be None where nothing is missing. manifest: as `manifest.opened` gives it; its
-    settings rule (seed, batch_size, ignore). Pictures are saved, and run.json is brought up to
-    date, at the end of every batch; a picture that someone has changed since is kept. shown: stems
+    settings rule (seed, batch_size, ignore). Images are saved, and run.json is brought up to
+    date, at the end of every batch; an image that someone has changed since is kept. shown: stems
     whose stages before the last are kept in OUTPUT/stages/ as well. classes: how label files number
     theirs, as for `data.check_pairs`. Raises OSError in one line when the disk is full; what is
     finished stays.
@@ -107,7 +107,7 @@ def synthesize_folder(
     try:
         for batch, following in zip(todo, coming[1:]):
             for report in _synthesize_batch(synthesizer, batch, settings, classes):
-                stage, pictures = report.progress.stage, report.progress.pictures
+                stage, images = report.progress.stage, report.progress.images
                 spent = f"stage {stage}"
                 manifest["seconds"][spent] = round(
                     manifest["seconds"].get(spent, 0.0) + report.seconds, 3
@@ -120,10 +120,10 @@ def synthesize_folder(
                     f"{pair.stem}.jpg" if last else run_file.stage_name(pair.stem, stage)
                     for pair in batch
                 ]
-                for pair, picture, name in zip(batch, pictures or [], names):
+                for pair, image, name in zip(batch, images or [], names):
                     if (last or pair.stem in shown) and is_own(output, name, manifest["files"]):
-                        _save(output, name, picture, synthesizer.pipeline, manifest["files"])
-                if pictures and last:
+                        _save(output, name, image, synthesizer.pipeline, manifest["files"])
+                if images and last:
                     # Stages that are not shown would be those of other results.
                     stems = {pair.stem for pair in batch}
                     manifest["stages"] = sorted(
@@ -152,11 +152,11 @@ def _names(
 
 
 def _save(
-    output: Path, name: str, picture: np.ndarray, pipeline: Pipeline, files: Dict[str, str]
+    output: Path, name: str, image: np.ndarray, pipeline: Pipeline, files: Dict[str, str]
 ) -> None:
     with written(output / name) as path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(path, picture, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
+        save_image(path, image, pipeline.jpeg_quality, pipeline.jpeg_subsampling)
         files[name] = sha256(path)
 
 

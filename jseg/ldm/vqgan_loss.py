@@ -3,7 +3,7 @@ et al. 2021, eq. 2-7).
 
 Mirrors VQLPIPSWithDiscriminator and the loss of VectorQuantizer2 in taming-transformers, with the
 settings of latent-diffusion's vq-f4 as defaults. Both factories give functions of a batch
-{"pictures": float32 [b, 3, H, W] in [-1, 1], "step": int} alone, as `jseg.training.loop.Part` wants
+{"images": float32 [b, 3, H, W] in [-1, 1], "step": int} alone, as `jseg.training.loop.Part` wants
 them.
 """
 
@@ -34,7 +34,7 @@ def autoencoder_loss(
     loss = reconstruction + commitment |z - sg(e)|^2 + codebook |sg(z) - e|^2 + adversarial weight
     g, means over elements, with reconstruction = l1 + perceptual * lpips ("lpips":
     `features.lpips.Lpips` or None), e the nearest entry, and from step `critic_start` on g = -mean
-    critic(picture) ("deception") and its `adaptive_weight` ("weight"). "codes_used" is the share of
+    critic(image) ("deception") and its `adaptive_weight` ("weight"). "codes_used" is the share of
     entries that the micro-batch uses, "perplexity" how many entries used alike would have its
     entropy. vq-f4 was trained with the quantiser's "legacy" order, the factor 0.25 on the
     codebook's side; the papers have it on z's side: commitment=0.25, codebook=1. The weight belongs
@@ -43,24 +43,24 @@ def autoencoder_loss(
     """
 
     def loss(batch) -> Dict[str, object]:
-        pictures = as_var(batch["pictures"])
-        made = autoencoder.reconstruct(pictures)
-        l1 = (pictures - made.picture).abs().mean()
+        images = as_var(batch["images"])
+        made = autoencoder.reconstruct(images)
+        l1 = (images - made.image).abs().mean()
         found = {"l1": l1}
         reconstruction = l1
         if lpips is not None:
-            found["lpips"] = lpips(pictures, made.picture).mean()
+            found["lpips"] = lpips(images, made.image).mean()
             reconstruction = l1 + perceptual * found["lpips"]
         if critic is not None and batch["step"] >= critic_start:
-            deception = -critic(made.picture).mean()
+            deception = -critic(made.image).mean()
             pulls = [
-                jt.grad(term, made.picture) for term in (reconstruction, deception)
+                jt.grad(term, made.image) for term in (reconstruction, deception)
             ]  # [B, 3, H, W] each
             weight = adversarial * adaptive_weight(
-                made.picture, *pulls, autoencoder.decoder.conv_out.weight
+                made.image, *pulls, autoencoder.decoder.conv_out.weight
             )
             reconstruction = with_gradient(
-                reconstruction + weight * deception, made.picture, pulls[0] + weight * pulls[1]
+                reconstruction + weight * deception, made.image, pulls[0] + weight * pulls[1]
             )
             found.update(deception=deception, weight=weight)
         to_entry, to_z = (
@@ -84,10 +84,10 @@ def critic_loss(autoencoder, critic) -> Callable:
     """
 
     def loss(batch) -> Dict[str, object]:
-        pictures = as_var(batch["pictures"])
+        images = as_var(batch["images"])
         with jt.no_grad():
-            made = autoencoder.reconstruct(pictures).picture
-        real, fake = critic(pictures), critic(made)
+            made = autoencoder.reconstruct(images).image
+        real, fake = critic(images), critic(made)
         return {"loss": hinge(real, fake), "real": real.mean(), "fake": fake.mean()}
 
     return loss
@@ -98,16 +98,16 @@ def hinge(real, fake):
     return 0.5 * (nn.relu(1 - real).mean() + nn.relu(1 + fake).mean())
 
 
-def adaptive_weight(picture, reconstruction_pull, deception_pull, last_layer):
+def adaptive_weight(image, reconstruction_pull, deception_pull, last_layer):
     """|d reconstruction / d last_layer| / (|d g / d last_layer| + 1e-4), at most 1e4, a constant
     (VQ-GAN, eq. 7).
 
-    The pulls are the two terms' gradients at the decoder's picture [B, 3, H, W]; last_layer: the
+    The pulls are the two terms' gradients at the decoder's image [B, 3, H, W]; last_layer: the
     weight that made it.
     """
     norms = []
     for pull in (reconstruction_pull, deception_pull):
-        gradient = jt.grad((picture * pull.detach()).sum(), last_layer)
+        gradient = jt.grad((image * pull.detach()).sum(), last_layer)
         norms.append(jt.sqrt((gradient * gradient).sum()))
     return jt.minimum(norms[0] / (norms[1] + NORM_EPS), LARGEST_WEIGHT).detach()
 

@@ -13,13 +13,13 @@ import numpy as np
 from jseg.nn.layers import to_tokens
 from jseg.runtime import jt
 
-ENCODED_AT_ONCE = 8  # pictures
+ENCODED_AT_ONCE = 8  # images
 # least variance of a direction of the features that whitening stretches, relative to the largest
 FLOOR = 1e-4
 
 
-def start_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
-    """Whiten the latents of `pictures` (float32 [n, 3, H, W] in [-1, 1]) by quant_conv, and make
+def start_codebook(autoencoder, images: np.ndarray, seed: int = 0) -> None:
+    """Whiten the latents of `images` (float32 [n, 3, H, W] in [-1, 1]) by quant_conv, and make
     some of them, by `seed`, the codebook.
 
     For an untrained network, once before the first step. Random features leave latents at a tenth
@@ -28,13 +28,13 @@ def start_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
     moved. Entries that are latents are used from the first step on. Raises ValueError if there are
     fewer latents than entries.
     """
-    tokens = encoded(autoencoder, pictures, autoencoder.encoder)  # [n, D]
+    tokens = encoded(autoencoder, images, autoencoder.encoder)  # [n, D]
     entries = autoencoder.config.codebook_size
     if len(tokens) < entries:
         raise ValueError(
-            f"the codebook's {entries} entries are to start as latents, and these {len(pictures)} "
-            f"pictures have {len(tokens)}; give at least "
-            f"{-(-entries * len(pictures) // len(tokens))} pictures"
+            f"the codebook's {entries} entries are to start as latents, and these {len(images)} "
+            f"images have {len(tokens)}; give at least "
+            f"{-(-entries * len(images) // len(tokens))} images"
         )
     mean = tokens.mean(0)
     variance, directions = np.linalg.eigh(np.cov(tokens - mean, rowvar=False, bias=True))
@@ -49,7 +49,7 @@ def start_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
     jt.sync(autoencoder.quantize.parameters())
 
 
-def restart_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
+def restart_codebook(autoencoder, images: np.ndarray, seed: int = 0) -> None:
     """`start_codebook` for a trained network: whitens again what training has flattened, and leaves
     the decoder's view of it as it was.
 
@@ -59,21 +59,21 @@ def restart_codebook(autoencoder, pictures: np.ndarray, seed: int = 0) -> None:
     """
     old, after = autoencoder.quant_conv, autoencoder.post_quant_conv
     (old_weight, old_bias), (weight, bias) = _arrays(old), _arrays(after)
-    start_codebook(autoencoder, pictures, seed)
+    start_codebook(autoencoder, images, seed)
     new_weight, new_bias = _arrays(old)
     back = old_weight @ np.linalg.inv(new_weight)
     _assign(after, weight @ back, bias + weight @ (old_bias - back @ new_bias))
 
 
-def standardize_latents(autoencoder, pictures: np.ndarray) -> float:
-    """Give the latents of `pictures` mean 0 and variance 1 in every channel without changing any
+def standardize_latents(autoencoder, images: np.ndarray) -> float:
+    """Give the latents of `images` mean 0 and variance 1 in every channel without changing any
     reconstruction; returns the old scale.
 
     Latents, codebook and the decoder's first layer are moved by one shift, rotation and uniform
     scale: nearest entries stay nearest under no other linear map. A rotation exists that makes the
     variances of all channels equal (Schur and Horn).
     """
-    tokens = encoded(autoencoder, pictures, autoencoder.encode)
+    tokens = encoded(autoencoder, images, autoencoder.encode)
     mean, covariance = tokens.mean(0), np.cov(tokens, rowvar=False, bias=True)
     scale = float(np.sqrt(np.trace(covariance) / len(mean)))
     move = balancing_rotation(covariance) / scale  # z' = move (z - mean)
@@ -123,13 +123,13 @@ def balancing_rotation(covariance: np.ndarray) -> np.ndarray:
     return rotation
 
 
-def encoded(autoencoder, pictures: np.ndarray, encode) -> np.ndarray:
-    """`encode` of all pictures [n, 3, H, W] as rows, float64 [n h w, D]."""
+def encoded(autoencoder, images: np.ndarray, encode) -> np.ndarray:
+    """`encode` of all images [n, 3, H, W] as rows, float64 [n h w, D]."""
     found = []
     with jt.no_grad():
-        for start in range(0, len(pictures), ENCODED_AT_ONCE):
+        for start in range(0, len(images), ENCODED_AT_ONCE):
             part = jt.array(
-                np.ascontiguousarray(pictures[start : start + ENCODED_AT_ONCE], dtype=np.float32)
+                np.ascontiguousarray(images[start : start + ENCODED_AT_ONCE], dtype=np.float32)
             )
             found.append(to_tokens(encode(part)).numpy())
     return np.concatenate(found).astype(np.float64)

@@ -2,7 +2,7 @@
 
 x_hat is x [B, C, P] less its group's mean, over the root of its variance plus eps. s and t are a
 number per channel (group norm's weight and bias) or maps of x's shape (SPADE, Park et al. 2019, eq.
-1); a and b, a number per picture and channel, are the time embedding's scale and shift in the
+1); a and b, a number per image and channel, are the time embedding's scale and shift in the
 residual blocks of Dhariwal and Nichol 2021; act is SiLU or nothing. Statistics are two-pass, sums
 float32 or double, whatever the type of x. Kept for the gradient are the inputs and three numbers
 per group:
@@ -41,7 +41,7 @@ def group_norm(
 ):
     """act((x_hat scale + shift) film[0] + film[1]), of x's type and shape [B, C, ...].
 
-    scale, shift: [C], or maps of x's shape, or of one picture for all. film: two of [B, C] or [B,
+    scale, shift: [C], or maps of x's shape, or of one image for all. film: two of [B, C] or [B,
     C, 1, ...]. activate: SiLU. Gradients of gradients are not supported.
     """
     batch, channels = x.shape[:2]

@@ -17,7 +17,7 @@ CPU_HEADER = (
 namespace {
 inline float sigmoid(float z) { return 1 / (1 + std::exp(z < -80 ? 80 : -z)); }
 
-// One channel of one picture. SMALL: s and t are one number each.
+// One channel of one image. SMALL: s and t are one number each.
 template <bool SMALL, bool ACTIVATE, class T, class S>
 void scaled(long n, const T* x, const S* s, const S* t, float a, float b, const float* statistics, T* y) {
     float first = statistics[0], rest = statistics[1], scale = statistics[2], s0 = float(s[0]), t0 = float(t[0]);
@@ -160,7 +160,7 @@ __global__ void scaled(long count, Sizes z, const T* x, const S* s, const S* t, 
     y[at] = T(z.activate ? v * sigmoid(v) : v);
 }
 
-// One block per channel and picture; sums: of u and of u x_hat.
+// One block per channel and image; sums: of u and of u x_hat.
 template <class T, class S>
 __global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const S* t, const float* a, const float* b,
                               const float* statistics, float* of_x, float* of_s, float* of_t, float* of_a, float* of_b, float* sums) {

@@ -1,7 +1,7 @@
 """RMS norm with an adaptive scale and shift: y = q x s + b with q = (mean(x^2) + eps)^(-1/2), the
 mean over the last axis.
 
-With s = weight (1 + scale) and a shift b of each picture's own it is the modulated norm of DiT's
+With s = weight (1 + scale) and a shift b of each image's own it is the modulated norm of DiT's
 blocks (Peebles and Xie 2023, adaLN) on Zhang and Sennrich's RMS norm (2019); with s = weight alone,
 the plain norm. Sums are float32, whatever the type of x; q is kept:
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
 from jseg.files import DataError, PathLike, sha256
-from jseg.image_files.decoding import PICTURE_SUFFIXES, ImageError, read_header
+from jseg.image_files.decoding import IMAGE_SUFFIXES, ImageError, read_header
 
 DRAWN = (
     "test/",
@@ -85,13 +85,13 @@ def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
     """Whether a file that a record lists, {name: SHA-256, or "" where it is not known}, may be
     written again.
 
-    So it is if it is not there, is empty or no picture any more, or is as it was written; one that
+    So it is if it is not there, is empty or no image any more, or is as it was written; one that
     someone has changed is not.
     """
     path, known = Path(folder) / name, files.get(name, "")
     if not path.exists() or not known or not path.stat().st_size:
         return True
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         try:
             read_header(path)
         except ImageError:
@@ -107,8 +107,8 @@ def listed(folder: PathLike, files: Mapping[str, str], following: Iterable[str])
     return found
 
 
-def pictures_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> List[Path]:
-    """The picture files of one folder less those of `by_products`; a line on these is appended to
+def images_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> List[Path]:
+    """The image files of one folder less those of `by_products`; a line on these is appended to
     `notes`.
 
     Raises DataError where nothing else is there.
@@ -120,8 +120,8 @@ def pictures_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> 
     kinds = ", ".join(f"{name}: {others[name]}" for name in sorted(others)[:SHOWN])
     if len(others) == len(paths):
         raise DataError(
-            f"{folder} holds no pictures but {len(others)} files that are no results of the "
-            f"command that wrote them ({kinds}); give the folder of the pictures"
+            f"{folder} holds no images but {len(others)} files that are no results of the "
+            f"command that wrote them ({kinds}); give the folder of the images"
         )
     if others and notes is not None:
         notes.append(
@@ -132,7 +132,7 @@ def pictures_alone(paths: Sequence[Path], notes: Optional[List[str]] = None) -> 
 
 
 def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
-    """Those of the picture files `names` in a folder that a command wrote as something else than
+    """Those of the image files `names` in a folder that a command wrote as something else than
     its results: {name: what it is}."""
     command = origin(folder)
     sheet = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
@@ -144,8 +144,8 @@ def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
         "train": "curve.png",
     }
     if command == "segment":
-        pictures = (read_record(Path(folder) / "run.json") or {}).get("pictures")
-        made = {f"{stem}.png" for stem in pictures} if isinstance(pictures, dict) else set()
+        images = (read_record(Path(folder) / "run.json") or {}).get("pictures")
+        made = {f"{stem}.png" for stem in images} if isinstance(images, dict) else set()
         return {name: "label map of segment" for name in names if name in made}
     found = {
         name: f"sheet of {command}"

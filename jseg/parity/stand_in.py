@@ -2,7 +2,7 @@
 demonstrations without a checkpoint.
 
 Any implementation with the same state-dict layout, the official one included, can be held against
-another under them. They are untrained: pictures made with them are noise.
+another under them. They are untrained: images made with them are noise.
 """
 
 from __future__ import annotations

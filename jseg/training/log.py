@@ -1,4 +1,4 @@
-"""The log of a training as a CSV file that outlives kill -9 and resuming, and the picture of its
+"""The log of a training as a CSV file that outlives kill -9 and resuming, and the image of its
 curves.
 
 step,loss,mse,vb
@@ -214,7 +214,7 @@ def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> boo
     """Draw each column of a log over the steps, raw and smoothed, into the PNG file `path`, whole
     or not at all.
 
-    False, and no picture, where the log has no finite number yet. Raises NoMatplotlib, as
+    False, and no image, where the log has no finite number yet. Raises NoMatplotlib, as
     `Journal.read`, and OSError where `path` cannot be written.
     """
     columns = (log if isinstance(log, Journal) else Journal(log)).read()
@@ -225,7 +225,7 @@ def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> boo
     ]
     if not curves:
         return False
-    picture = io.BytesIO()
+    image = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -242,8 +242,8 @@ def draw_curve(log: Union[Journal, PathLike], path: PathLike, title: str) -> boo
                 f"matplotlib cannot be imported ({type(error).__name__}: {error})"
             ) from error
         with style.context(["default", STYLE]):
-            _figure(Figure, curves, title).savefig(picture, format="png", dpi=200)
-    write_atomic(path, lambda file: file.write(picture.getvalue()))
+            _figure(Figure, curves, title).savefig(image, format="png", dpi=200)
+    write_atomic(path, lambda file: file.write(image.getvalue()))
     return True
 
 

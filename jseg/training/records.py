@@ -29,7 +29,7 @@ CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
 PREVIEW = re.compile(r"^preview-(\d{8,})\.png$")
 JOURNAL, CURVE, BEST, MARK = "log.csv", "curve.png", "best.safetensors", "training.json"
 LATENTS = "latents"  # the cache of `train`, which is there before anything else
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 # What a person may change on the way, by giving the option: how the work is done, not which work it
 # is.
@@ -154,10 +154,10 @@ def run_folder(
 
 
 def check_places(outputs: Mapping[str, object], inputs: Mapping[str, object]) -> None:
-    """Raise OutputError where an output folder is an input, lies among its pictures, or holds an
+    """Raise OutputError where an output folder is an input, lies among its images, or holds an
     input under a run's own name.
     """
-    for option, output in rules.items():
+    for option, output in outputs.items():
         if not output:
             continue
         target = Path(os.path.realpath(output))
@@ -183,7 +183,7 @@ def _takes(target: Path, source: Path) -> bool:
     if target == source:
         return True
     among = [place for place in (target, *target.parents) if source in (place, *place.parents)]
-    return any(_holds_pictures(place) for place in among)
+    return any(_holds_images(place) for place in among)
 
 
 def _is_of(target: Path, source: Path) -> bool:
@@ -200,9 +200,9 @@ def _is_run(folder: Path) -> bool:
     return (folder / MARK).exists() or any(CHECKPOINT.match(name) for name in os.listdir(folder))
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _holds_images(folder: Path) -> bool:
     return folder.is_dir() and any(
-        Path(name).suffix.lower() in PICTURES and name != CURVE and not PREVIEW.match(name)
+        Path(name).suffix.lower() in IMAGES and name != CURVE and not PREVIEW.match(name)
         for name in os.listdir(folder)
     )
 
@@ -222,12 +222,12 @@ def check_origin(folder: Path, name: str) -> None:
     taken = [file for file in there if _own_name(file, name)]
     if there and not _is_run(folder):
         rules.check_origin(folder, "--output", "train")
-        pictures = [
-            file for file in there if Path(file).suffix.lower() in PICTURES and file not in taken
+        images = [
+            file for file in there if Path(file).suffix.lower() in IMAGES and file not in taken
         ]
-        if pictures:
+        if images:
             raise OutputError(
-                f"{folder} holds {len(pictures)} pictures, such as {pictures[0]}, and no "
+                f"{folder} holds {len(images)} images, such as {images[0]}, and no "
                 "training; give another --output, which is created if missing"
             )
     if MARK in there:

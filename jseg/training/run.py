@@ -178,7 +178,7 @@ class TrainingRun:
         """Train up to `plan.steps`; True if all steps are done, False if a signal asked for an
         early end (all is saved then).
 
-        preview(path) writes a picture, finish() has the last word on the result; both see the
+        preview(path) writes an image, finish() has the last word on the result; both see the
         moving average in the network's place, and so does validate(stop), called by process 0: it
         gives numbers for the log, of which the first is the score that decides what is best, or
         None if stop() became true, for a signal came. learning_rate: of `train`. Raises

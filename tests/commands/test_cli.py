@@ -224,7 +224,7 @@ def test_what_is_no_file_is_told_as_what_it_is(
 
 
 def test_doctor_shows_one_screen_and_a_rate():
-    done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=ROOT))
+    done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
     assert list(rows) == [
@@ -328,7 +328,7 @@ def test_ctrl_c_during_the_imports_is_one_line_and_130_under_scripts_too(name, t
             "jseg.commands\nsys.modules[fake.__name__] = fake\nexec(compile",
             1,
         )
-    done = run("-c", code, env=dict(os.environ, PYTHONPATH=ROOT, nvcc_path=""))
+    done = run("-c", code, env=dict(os.environ, PYTHONPATH=str(ROOT), nvcc_path=""))
     assert (done.returncode, done.stderr.strip().splitlines()[-1:]) == (
         130,
         ["jseg train: interrupted"],

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from support.places import ROOT
 
-from jseg import checkpoint, images
+from jseg import checkpoint
 from jseg.commands import cli, compare_official
+from jseg.images import read_image
 from jseg.ldm import weights as weight_files
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
@@ -48,7 +49,7 @@ class create_gaussian_diffusion:
 
 def Normalize(ref, source):
     print("stdout is the table's")
-    t, s = (cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2LAB) for picture in (ref, source))
+    t, s = (cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2LAB) for image in (ref, source))
     (tm, td), (sm, sd) = ([np.around(v.ravel(), 2) for v in cv2.meanStdDev(x)] for x in (t, s))
     with np.errstate(all="ignore"):
         moved = (s.astype(np.float32) - sm.astype(np.float32)) * (td / sd).astype(np.float32) + tm.astype(np.float32)
@@ -141,7 +142,7 @@ def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job
         and "blobfile is not installed" in page
         and "UNet of 32 channels" in page
     )
-    assert images.read_picture(job.output / "comparison.png").ndim == 3
+    assert read_image(job.output / "comparison.png").ndim == 3
     assert sorted(path.relative_to(job.clone) for path in job.clone.rglob("*")) == before, (
         "nothing is written into the clone"
     )

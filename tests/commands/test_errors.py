@@ -17,7 +17,7 @@ from PIL import Image
 from support.places import ROOT
 from support.tiny import STAGES, challenge, label_map, photograph, saved, weights
 
-from jseg import images
+from jseg.images import read_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.runtime import jt
 
@@ -155,9 +155,9 @@ INPUTS = [
         ["ref_b.jpg is 64x64", "expected 64x48", "crop it"],
     ),
     (
-        "reference no picture",
+        "reference no image",
         lambda c: (c.references / "ref_b.jpg").write_text("hello"),
-        ["ref_b.jpg", "is not a picture", "copy or make"],
+        ["ref_b.jpg", "is not an image", "copy or make"],
     ),
     (
         "label in colour",
@@ -299,9 +299,9 @@ WEIGHTS = [
         ["cut.st", "empty", "again"],
     ),
     (
-        "weights a picture",
+        "weights an image",
         lambda c: ("model_path", c.labels / "a.png"),
-        ["a.png", "is a picture", "expected weights"],
+        ["a.png", "is an image", "expected weights"],
     ),
     (
         "UNet given as autoencoder",
@@ -444,8 +444,8 @@ def test_the_official_places_are_searched(challenge):
 def test_without_any_weights_those_that_ship_are_used_and_it_is_said(challenge):
     code, lines = challenge.run(model_path=None, ae_path=None, limit=1)
     assert code == 0 and any("the small ones that ship with jseg" in line for line in lines)
-    (picture,) = challenge.results().values()
-    assert images.read_picture(challenge.output / "a.jpg").shape == (96, 128, 3) and picture
+    (image,) = challenge.results().values()
+    assert read_image(challenge.output / "a.jpg").shape == (96, 128, 3) and image
 
 
 class Evil:
@@ -478,11 +478,11 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(
 def test_a_full_disk_is_told_before_the_work(challenge, monkeypatch):
     usage = shutil.disk_usage(str(challenge.root))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
-    refused(challenge, ["results", "MB free", "3 pictures of 64x48", "free some room"])
-    refused(challenge, ["results", "MB free", "1 pictures of 64x48"], limit=1)
+    refused(challenge, ["results", "MB free", "3 images of 64x48", "free some room"])
+    refused(challenge, ["results", "MB free", "1 images of 64x48"], limit=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=8000))
-    assert challenge.run(limit=1)[0] == 0, "one picture may take 7680 bytes"
-    refused(challenge, ["2 pictures of 64x48"])
+    assert challenge.run(limit=1)[0] == 0, "one image may take 7680 bytes"
+    refused(challenge, ["2 images of 64x48"])
 
 
 def test_an_output_that_cannot_be_written_is_told(challenge, monkeypatch):

@@ -354,6 +354,6 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
         stderr=subprocess.PIPE,
         cwd=ROOT,
         universal_newlines=True,
-        env=dict(os.environ, PYTHONPATH=ROOT),
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )
     assert done.stdout == "fine\n", done.stderr[-2000:]

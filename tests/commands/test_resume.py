@@ -18,9 +18,9 @@ from PIL import Image
 from support.places import ROOT
 from support.tiny import STAGES, challenge, label_map, photograph, saved, stubbed, weights
 
-from jseg import images
 from jseg.commands import cli
 from jseg.commands import test as command
+from jseg.images import save_image
 from jseg.ldm.presets import UNETS
 from jseg.ldm.refine import Synthesizer
 
@@ -30,7 +30,7 @@ def times(folder):
 
 
 def whole(c):
-    """Every picture opens and decodes, no temporary is left, run.json is whole."""
+    """Every image opens and decodes, no temporary is left, run.json is whole."""
     for path in c.output.glob("*.jpg"):
         Image.open(path).load()
     others = {
@@ -49,8 +49,8 @@ def test_a_second_run_makes_nothing_and_says_so(challenge, stubbed):
     code, lines = challenge.run()
     assert code == 0 and times(challenge.output) == before and len(stubbed) == made
     assert lines == [
-        f"jseg test: 3 of 3 pictures are in {challenge.output} already and are kept",
-        f"jseg test: 3 pictures in {challenge.output}, settings and timings in "
+        f"jseg test: 3 of 3 images are in {challenge.output} already and are kept",
+        f"jseg test: 3 images in {challenge.output}, settings and timings in "
         f"{challenge.output / 'run.json'}",
     ]
     assert whole(challenge)["seconds"] == seconds and whole(challenge)["pictures"] == {
@@ -67,13 +67,13 @@ def test_a_second_run_loads_no_weights(challenge, stubbed, monkeypatch):
     assert challenge.run(limit=1)[0] == 0
 
 
-def test_a_missing_picture_takes_its_whole_batch_with_it(challenge, stubbed):
+def test_a_missing_image_takes_its_whole_batch_with_it(challenge, stubbed):
     challenge.fill("d", "e")
     assert challenge.run()[0] == 0
     before, results = times(challenge.output), challenge.results()
     (challenge.output / "c.jpg").unlink()
     del stubbed[:]
-    assert "3 of 5 pictures" in challenge.run()[1][0]
+    assert "3 of 5 images" in challenge.run()[1][0]
     assert stubbed == [["c", "d"]] and challenge.results() == results
     assert {name for name, moment in times(challenge.output).items() if moment != before[name]} == {
         "c.jpg",
@@ -81,20 +81,18 @@ def test_a_missing_picture_takes_its_whole_batch_with_it(challenge, stubbed):
     }
 
 
-def test_a_picture_that_was_retouched_is_never_written_again(challenge, stubbed):
+def test_an_image_that_was_retouched_is_never_written_again(challenge, stubbed):
     assert challenge.run()[0] == 0
-    images.save_picture(challenge.output / "a.jpg", photograph(99))
+    save_image(challenge.output / "a.jpg", photograph(99))
     retouched = (challenge.output / "a.jpg").read_bytes()
     (challenge.output / "b.jpg").unlink()
     code, lines = challenge.run()
-    assert (
-        code == 0 and "1 pictures were changed by others since they were made (a.jpg)" in lines[0]
-    )
+    assert code == 0 and "1 images were changed by others since they were made (a.jpg)" in lines[0]
     assert stubbed[-1] == ["a", "b"] and (challenge.output / "a.jpg").read_bytes() == retouched
 
 
 @pytest.mark.parametrize("damage", [b"", b"hello"])
-def test_a_result_that_is_no_picture_is_made_again(challenge, stubbed, damage):
+def test_a_result_that_is_no_image_is_made_again(challenge, stubbed, damage):
     assert challenge.run()[0] == 0
     results = challenge.results()
     (challenge.output / "b.jpg").write_bytes(damage)
@@ -122,8 +120,8 @@ def other_weights(c):
         (lambda c: {"ignore": 255}, "ignore was [], now [255]"),
         (other_weights, "model was"),
         (lambda c: c.fill("d") and None, "inputs was"),
-        (lambda c: images.save_picture(c.labels / "b.png", label_map(5)), "inputs was"),
-        (lambda c: images.save_picture(c.references / "ref_b.jpg", photograph(5)), "inputs was"),
+        (lambda c: save_image(c.labels / "b.png", label_map(5)), "inputs was"),
+        (lambda c: save_image(c.references / "ref_b.jpg", photograph(5)), "inputs was"),
     ],
 )
 def test_another_setting_refuses_to_mix_and_is_named(challenge, stubbed, change, word):
@@ -196,7 +194,7 @@ def test_another_batch_size_goes_on_and_is_told(challenge, stubbed, older):
     )
 
 
-def test_a_run_that_was_stopped_before_its_first_picture_may_take_other_settings(
+def test_a_run_that_was_stopped_before_its_first_image_may_take_other_settings(
     challenge, stubbed, monkeypatch
 ):
     def stopped(self, *given):
@@ -211,9 +209,9 @@ def test_a_run_that_was_stopped_before_its_first_picture_may_take_other_settings
     assert whole(challenge)["settings"]["seed"] == 3
 
 
-def test_a_picture_put_there_after_an_interruption_is_not_taken_for_a_result(challenge, stubbed):
+def test_an_image_put_there_after_an_interruption_is_not_taken_for_a_result(challenge, stubbed):
     assert challenge.run(limit=1, batch_size=1)[0] == 0
-    images.save_picture(challenge.output / "c.jpg", photograph(1))
+    save_image(challenge.output / "c.jpg", photograph(1))
     before = challenge.everything()
     code, lines = challenge.run(batch_size=1)
     assert (
@@ -225,9 +223,9 @@ def test_a_picture_put_there_after_an_interruption_is_not_taken_for_a_result(cha
     assert challenge.everything() == before
 
 
-def test_foreign_pictures_are_not_taken_for_results(challenge, stubbed):
+def test_foreign_images_are_not_taken_for_results(challenge, stubbed):
     challenge.output.mkdir()
-    images.save_picture(challenge.output / "b.jpg", photograph(1))
+    save_image(challenge.output / "b.jpg", photograph(1))
     before = challenge.everything()
     code, lines = challenge.run()
     assert code == 2 and len(lines) == 1 and "b.jpg" in lines[0] and "no run.json" in lines[0]
@@ -235,7 +233,7 @@ def test_foreign_pictures_are_not_taken_for_results(challenge, stubbed):
 
 
 def test_results_never_overwrite_references_of_the_same_name(challenge, stubbed):
-    images.save_picture(challenge.references / "a.jpg", photograph(1))
+    save_image(challenge.references / "a.jpg", photograph(1))
     before = challenge.everything()
     assert (
         challenge.run(output_path=challenge.references)[0] == 2 and challenge.everything() == before
@@ -268,11 +266,11 @@ WRITES = [
     "run.json",
     "c.jpg",
     "run.json",
-]  # of an uninterrupted run of three pictures by two
+]  # of an uninterrupted run of three images by two
 
 
 def stopped_by_a_full_disk(c, finished):
-    """The error of a run on a full disk: one line, the finished pictures stay, nothing else
+    """The error of a run on a full disk: one line, the finished images stay, nothing else
     does.
     """
     code, lines = c.run()
@@ -308,14 +306,14 @@ def test_a_disk_that_fills_up_leaves_what_is_finished(challenge, stubbed, monkey
     assert whole(challenge)["pictures"] == {"total": 3, "finished": 3}
 
 
-def test_a_picture_that_is_half_written_is_removed(challenge, stubbed, monkeypatch):
+def test_an_image_that_is_half_written_is_removed(challenge, stubbed, monkeypatch):
     assert challenge.run(output_path=challenge.root / "expected")[0] == 0
     save, count = Image.Image.save, [0]
 
     def full(self, file, **settings):
         count[0] += 1
         if count[0] == 3:
-            file.write(b"half of a picture")
+            file.write(b"half of an image")
             raise FULL
         save(self, file, **settings)
 
@@ -327,9 +325,7 @@ def test_a_picture_that_is_half_written_is_removed(challenge, stubbed, monkeypat
     )
 
 
-def test_a_contact_sheet_without_room_is_told_and_the_pictures_stay(
-    challenge, stubbed, monkeypatch
-):
+def test_a_contact_sheet_without_room_is_told_and_the_images_stay(challenge, stubbed, monkeypatch):
     save = Image.Image.save
 
     def full(self, file, format, **settings):
@@ -388,7 +384,7 @@ def test_kill_9_at_every_file(challenge, stubbed, number, moment):
     assert killed_at_a_file(challenge, number, moment)
     done = number if moment == "after" else number - 1
     assert list(challenge.results()) == [name for name in WRITES[:done] if name.endswith(".jpg")], (
-        "whole pictures keep their names"
+        "whole images keep their names"
     )
     assert all(data == expected[name] for name, data in challenge.results().items())
     assert challenge.run()[0] == 0 and challenge.results() == expected
@@ -425,7 +421,7 @@ def wait_for(path, process):
 
 
 def killed_at_random(c, rounds, seed):
-    """Kill -9 the real command that often: once a random picture of the first half is there and a
+    """Kill -9 the real command that often: once a random image of the first half is there and a
     random time after; then let it finish.
     """
     dice, kills = random.Random(seed), 0

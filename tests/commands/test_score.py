@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from support.small_flowseg import TINY, everything, random_network
 
-from jseg import images
 from jseg.checkpoint import save
 from jseg.commands import cli, score
 from jseg.data.classes import CLASS_SETS
@@ -19,6 +18,7 @@ from jseg.evaluation import features
 from jseg.evaluation import inception as inception_module
 from jseg.flowseg import segment as flowseg_folder
 from jseg.flowseg.predict import Segmenter, stored_classes
+from jseg.images import read_image, save_image
 from jseg.landscapes.draw import write_challenge
 from jseg.metrics import frechet_distance, style_similarity
 
@@ -36,9 +36,7 @@ class Job:
         references = sorted((root / "data/train/imgs").glob("*.jpg"))
         (root / "results").mkdir()
         for stem, reference in zip(self.stems, references):
-            images.save_picture(
-                root / "results" / f"{stem}.jpg", images.read_picture(reference)[::-1]
-            )
+            save_image(root / "results" / f"{stem}.jpg", read_image(reference)[::-1])
 
     def run(self, **changed):
         """(exit code, standard output, lines on standard error)."""
@@ -69,7 +67,7 @@ class Job:
         for path in self.labels:
             label = read_label(path)
             label[: HEIGHT // 4] = (label[: HEIGHT // 4] + 1) % 29
-            images.save_picture(folder / path.name, label)
+            save_image(folder / path.name, label)
         return folder
 
     def aesthetic(self, text="name,value\n{}.jpg,4\n{}.jpg,5\n{}.jpg,6\n"):
@@ -110,7 +108,7 @@ def job(tmp_path, drawn, capsys):
 
 @pytest.fixture
 def judge(monkeypatch):
-    """Inception's place taken by 2048 numbers that depend on the picture alone; how many pictures
+    """Inception's place taken by 2048 numbers that depend on the image alone; how many images
     it saw.
     """
     seen = []
@@ -139,14 +137,14 @@ def test_without_anything_the_missing_terms_are_named(job):
     assert any(
         "no --inception: FID is not computed" in line and "which is no FID" in line for line in told
     )
-    assert any("no --real: the 3 pictures in" in line for line in told)
+    assert any("no --real: the 3 images in" in line for line in told)
     lines = shown(out)
     assert (
         lines["FID"] == "missing: give --inception"
         and lines["mask accuracy"] == "missing: give --predictions or --flowseg"
     )
     assert lines["stand-in for FID"].endswith(
-        "(KID of our autoencoder's features, 3 results, 3 real pictures; no FID)"
+        "(KID of our autoencoder's features, 3 results, 3 real images; no FID)"
     )
     assert (
         sum(
@@ -160,17 +158,17 @@ def test_without_anything_the_missing_terms_are_named(job):
     assert [entry["value"] for entry in summary["scores"]] == [None] * 3
     assert sorted(path.name for path in job.output.iterdir()) == [
         "gallery.html",
-        "pictures.csv",
+        "images.csv",
         "summary.json",
     ]
 
 
-def test_what_is_special_in_the_pictures_is_told(job):
+def test_what_is_special_in_the_images_is_told(job):
     result, reference = (
         job.root / "results" / f"{job.stems[0]}.jpg",
         sorted((job.root / "data/train/imgs").glob("*.jpg"))[1],
     )
-    Image.fromarray(images.read_picture(result)).convert("L").save(result)
+    Image.fromarray(read_image(result)).convert("L").save(result)
     Image.new("RGB", (WIDTH, HEIGHT), (2, 2, 2)).save(reference)
     code, _, told = job.run()
     assert code == 0
@@ -187,11 +185,11 @@ def test_everything_given_gives_the_score(job, judge):
         predictions=job.predictions(), aesthetic=job.aesthetic(), inception=weights
     )
     assert code == 0, told
-    rows = list(csv.DictReader((job.output / "pictures.csv").open()))
+    rows = list(csv.DictReader((job.output / "images.csv").open()))
     pairing = json.loads((job.root / "data/test/label_to_img.json").read_text())
     for row, stem, value in zip(rows, job.stems, (4, 5, 6)):
-        result = images.read_picture(job.root / "results" / f"{stem}.jpg")
-        reference = images.read_picture(job.root / "data/train/imgs" / pairing[stem + ".png"])
+        result = read_image(job.root / "results" / f"{stem}.jpg")
+        reference = read_image(job.root / "data/train/imgs" / pairing[stem + ".png"])
         assert (
             row["picture"] == stem
             and float(row["aesthetic"]) == value
@@ -206,9 +204,9 @@ def test_everything_given_gives_the_score(job, judge):
         sorted((job.root / "data/train/imgs").iterdir()),
     ]
     sets = [
-        inception_module.prepared([images.read_picture(path) for path in group]).reshape(3, -1)[
-            :, ::131
-        ][:, :2048]
+        inception_module.prepared([read_image(path) for path in group]).reshape(3, -1)[:, ::131][
+            :, :2048
+        ]
         for group in paths
     ]
     terms = job.summary()["terms"]
@@ -247,12 +245,12 @@ def test_flowseg_segments_what_is_new(job, monkeypatch):
     assert code == 0 and f"(FlowSeg, {weights.name})" in shown(out)["mask accuracy"], told
     stem = job.stems[0]
     expected = Segmenter.from_file(weights, device="cpu").segment(
-        images.read_picture(job.root / "results" / f"{stem}.jpg"), stem
+        read_image(job.root / "results" / f"{stem}.jpg"), stem
     )
     assert np.array_equal(read_label(job.output / "predictions" / f"{stem}.png"), expected)
     label, row = (
         read_label(job.labels[0]),
-        next(csv.DictReader((job.output / "pictures.csv").open())),
+        next(csv.DictReader((job.output / "images.csv").open())),
     )
     assert float(row["mask_accuracy"]) == pytest.approx((expected == label).mean(), abs=1e-6)
     monkeypatch.setattr(Segmenter, "segment", lambda *given: pytest.fail("nothing is to be made"))
@@ -260,8 +258,7 @@ def test_flowseg_segments_what_is_new(job, monkeypatch):
     code, _, told = job.run(predictions=job.output / "predictions", output=job.root / "other")
     assert (
         code == 0
-        and (job.root / "other/pictures.csv").read_bytes()
-        == (job.output / "pictures.csv").read_bytes()
+        and (job.root / "other/images.csv").read_bytes() == (job.output / "images.csv").read_bytes()
     ), told
 
 
@@ -274,7 +271,7 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
     # steps.
     old = json.loads(run.read_text())
     wrong = np.zeros((HEIGHT, WIDTH), np.uint8)
-    images.save_picture(job.output / "predictions" / f"{job.stems[0]}.png", wrong)
+    save_image(job.output / "predictions" / f"{job.stems[0]}.png", wrong)
     old["settings"] = {"weights": old["settings"]["weights"], "steps": 10}
     for name in ("command", "files", "sources"):
         del old[name]
@@ -301,14 +298,14 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
         "code",
     }
     assert set(key) == names
-    pictures = [Example(stem, job.root / "results" / f"{stem}.jpg") for stem in job.stems]
-    digests = flowseg_folder.digests_of(pictures)
+    images = [Example(stem, job.root / "results" / f"{stem}.jpg") for stem in job.stems]
+    digests = flowseg_folder.digests_of(images)
     for name in [None, *sorted(names)]:
         notes = []
         again = flowseg_folder.opened(
             run.parent,
             {**key, name: "another"} if name else key,
-            pictures,
+            images,
             digests,
             False,
             notes,
@@ -370,7 +367,7 @@ def test_the_scale_of_the_aesthetic_value(job):
 
 def occupied(job):
     job.output.mkdir()
-    (job.output / "pictures.csv").write_text("mine")
+    (job.output / "images.csv").write_text("mine")
 
 
 def a_file(job):
@@ -383,7 +380,7 @@ def broken(job):
 
 
 def ids(job):
-    images.save_picture(job.labels[0], np.full((HEIGHT, WIDTH), 99, np.uint8))
+    save_image(job.labels[0], np.full((HEIGHT, WIDTH), 99, np.uint8))
 
 
 def unpaired(job):
@@ -400,7 +397,7 @@ def weights(job):
         (
             occupied,
             {},
-            "holds pictures.csv (1 of the results' names are taken) but no summary.json",
+            "holds images.csv (1 of the results' names are taken) but no summary.json",
         ),
         (a_file, {}, "scores is a file"),
         (broken, {}, "truncated or damaged"),
@@ -410,7 +407,7 @@ def weights(job):
         (None, {"results": "nowhere"}, "results folder nowhere does not exist"),
         (None, {"labels": "nowhere"}, "nowhere"),
         (None, {"references": "nowhere"}, "nowhere"),
-        (None, {"real": "nowhere"}, "folder of real pictures nowhere"),
+        (None, {"real": "nowhere"}, "folder of real images nowhere"),
         (
             None,
             {"inception": "nowhere"},

@@ -1,4 +1,4 @@
-"""Pictures into label maps as a user calls it: files of any kind, repeated runs, what is
+"""Images into label maps as a user calls it: files of any kind, repeated runs, what is
 refused.
 """
 
@@ -19,7 +19,7 @@ from jseg.data.label_maps import read_label
 from jseg.files import write_atomic
 from jseg.flowseg import segment as folder_module
 from jseg.flowseg.predict import Segmenter, stored_classes
-from jseg.flowseg.segment import check_pictures, find_pictures, overlay
+from jseg.flowseg.segment import check_images, find_images, overlay
 from jseg.ldm.presets import UNETS
 
 CONFIG = dataclasses.replace(TINY, labels=11)
@@ -38,7 +38,7 @@ def weights(tmp_path_factory):
 
 
 class Job:
-    """Pictures of several kinds and sizes under root/photos, and a call of the command on them."""
+    """Images of several kinds and sizes under root/photos, and a call of the command on them."""
 
     def __init__(self, root, weights, capsys):
         self.root, self.weights, self.capsys, self.photos, self.output = (
@@ -49,11 +49,11 @@ class Job:
             root / "labels",
         )
         self.photos.mkdir()
-        picture = Image.fromarray(scene(1)[0])
-        picture.save(self.photos / "plain.png")
-        picture.convert("RGBA").save(self.photos / "clear.png")
-        picture.convert("L").resize((100, 40)).save(self.photos / "gray.v2.jpg")
-        picture.convert("P").resize((20, 60)).save(self.photos / "palette.png")
+        image = Image.fromarray(scene(1)[0])
+        image.save(self.photos / "plain.png")
+        image.convert("RGBA").save(self.photos / "clear.png")
+        image.convert("L").resize((100, 40)).save(self.photos / "gray.v2.jpg")
+        image.convert("P").resize((20, 60)).save(self.photos / "palette.png")
 
     def run(self, **changed):
         options = dict(
@@ -74,7 +74,7 @@ def job(tmp_path, weights, capsys):
 # --------------------------------------------------------------------------------------------------
 
 
-def test_pictures_of_any_size_and_mode_become_label_maps(job):
+def test_images_of_any_size_and_mode_become_label_maps(job):
     code, lines = job.run()
     assert code == 0, lines
     assert [line for line in lines if "not plain RGB and are converted: RGBA (clear.png)" in line]
@@ -89,13 +89,13 @@ def test_pictures_of_any_size_and_mode_become_label_maps(job):
             assert (
                 label.mode == "L" and label.size == (width, height) and np.asarray(label).max() < 11
             )
-        assert images.read_picture(job.output / "overlays" / f"{name}.jpg").shape == (
+        assert images.read_image(job.output / "overlays" / f"{name}.jpg").shape == (
             height,
             width,
             3,
         )
     expected = Segmenter.from_file(job.weights, 2, "cpu").segment(
-        images.read_picture(job.photos / "palette.png"), "palette"
+        images.read_image(job.photos / "palette.png"), "palette"
     )
     assert (
         np.array_equal(read_label(job.output / "palette.png"), expected)
@@ -184,17 +184,17 @@ def test_noise_is_averaged_over_seeds(job):
 
 
 def test_an_overlay_is_half_of_each():
-    picture, label = scene(3)
+    image, label = scene(3)
     classes = CLASS_SETS["camvid-11"]
-    expected = (picture.astype(float) + classes.palette[label]) / 2
-    assert np.abs(overlay(picture, label, classes) - expected).max() <= 0.5
+    expected = (image.astype(float) + classes.palette[label]) / 2
+    assert np.abs(overlay(image, label, classes) - expected).max() <= 0.5
 
 
 # Repeated and interrupted runs
 # --------------------------------------------------------------------------------------
 
 
-def test_finished_pictures_are_kept_and_missing_ones_made_again(job, monkeypatch):
+def test_finished_images_are_kept_and_missing_ones_made_again(job, monkeypatch):
     assert job.run()[0] == 0
     first, times = (
         everything(job.output),
@@ -208,7 +208,7 @@ def test_finished_pictures_are_kept_and_missing_ones_made_again(job, monkeypatch
         spoil()
         code, lines = job.run()
         assert code == 0 and any(
-            "3 of 4 pictures are in" in line and "are kept" in line for line in lines
+            "3 of 4 images are in" in line and "are kept" in line for line in lines
         )
         assert (
             everything(job.output) == first
@@ -218,13 +218,13 @@ def test_finished_pictures_are_kept_and_missing_ones_made_again(job, monkeypatch
     assert job.run()[0] == 0
 
 
-def test_a_changed_picture_is_segmented_again(job):
+def test_a_changed_image_is_segmented_again(job):
     assert job.run()[0] == 0
     first = everything(job.output)
-    (picture,) = [path for path in job.photos.rglob("plain.*")]
-    Image.fromarray(np.asarray(Image.open(picture).convert("RGB"))[::-1]).save(picture)
+    (image,) = [path for path in job.photos.rglob("plain.*")]
+    Image.fromarray(np.asarray(Image.open(image).convert("RGB"))[::-1]).save(image)
     code, lines = job.run()
-    assert code == 0 and any("3 of 4 pictures are in" in line for line in lines)
+    assert code == 0 and any("3 of 4 images are in" in line for line in lines)
     changed = {name for name, data in everything(job.output).items() if data != first[name]}
     assert (
         changed >= {"plain.png", "overlays/plain.jpg", "run.json"}
@@ -344,7 +344,7 @@ def occupied(job):
         (None, {"steps": 0}, "from 1 on"),
         (None, {"scale": "x"}, "--scale is 'x'"),
         (None, {"scale": 0.2}, "scale 0.2; expected 1"),
-        (None, {"seeds": [0, 1]}, "starts from the picture alone"),
+        (None, {"seeds": [0, 1]}, "starts from the image alone"),
         (None, {"overlap": 1}, "overlap 1.0"),
         (None, {"batch_size": 0}, "batch_size 0"),
         (None, {"shift": 0}, "shift 0.0; expected a finite number above 0"),
@@ -369,19 +369,19 @@ def test_two_inputs_of_one_name_are_refused(job):
     assert code == 2 and len(lines) == 1 and "would give one result, plain.png" in lines[0]
 
 
-def test_pictures_are_found_by_name_and_checked_once(job):
-    found = find_pictures([str(job.photos)])
+def test_images_are_found_by_name_and_checked_once(job):
+    found = find_images([str(job.photos)])
     assert [example.stem for example in found] == ["clear", "gray.v2", "palette", "plain"]
-    converted = [line for line in check_pictures(found, 8) if "not plain RGB" in line]
+    converted = [line for line in check_images(found, 8) if "not plain RGB" in line]
     assert converted == [
-        f"1 pictures are not plain RGB and are converted: {mode} ({name})"
+        f"1 images are not plain RGB and are converted: {mode} ({name})"
         for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))
     ]
     assert (
         list(
-            find_pictures([str(job.photos / "clear.png"), str(job.photos / "plain.png")])[
+            find_images([str(job.photos / "clear.png"), str(job.photos / "plain.png")])[
                 0
-            ].picture.parts
+            ].image.parts
         )[-1]
         == "clear.png"
     )

@@ -1,4 +1,4 @@
-"""The inference command on sound inputs: which pictures are made, in which order and batches, the
+"""The inference command on sound inputs: which images are made, in which order and batches, the
 contact sheet, the same from Python.
 """
 
@@ -36,7 +36,7 @@ STEMS = ["03", "1", "10", "2", "b.1", "b.2"]  # sorted as the command sorts: by 
 
 
 @pytest.mark.parametrize("count, batches", [(1, [1]), (4, [4]), (5, [5]), (6, [5, 1])])
-def test_every_label_gets_its_picture_in_order_once(challenge, stubbed, count, batches):
+def test_every_label_gets_its_image_in_order_once(challenge, stubbed, count, batches):
     shutil.rmtree(str(challenge.labels))
     challenge.labels.mkdir()
     challenge.fill(*reversed(STEMS[:count]))
@@ -47,8 +47,8 @@ def test_every_label_gets_its_picture_in_order_once(challenge, stubbed, count, b
     # release: drops the partial batch, sorts as os.listdir does and cuts names at the first dot;
     # here: none of these.
     assert [len(batch) for batch in stubbed] == batches and sum(stubbed, []) == STEMS[:count]
-    assert f"{count} of {count} pictures" in lines[-2] and lines[-1].startswith(
-        f"jseg test: {count} pictures in {challenge.output}"
+    assert f"{count} of {count} images" in lines[-2] and lines[-1].startswith(
+        f"jseg test: {count} images in {challenge.output}"
     )
 
 
@@ -68,22 +68,17 @@ def test_1000_and_1001_inputs(challenge, stubbed, monkeypatch):
     code, lines = challenge.run(batch_size=5)
     assert code == 0 and len(challenge.results()) == 1001 and stubbed[200:] == [["c"]]
     assert (
-        lines[0]
-        == f"jseg test: 1000 of 1001 pictures are in {challenge.output} already and are kept"
+        lines[0] == f"jseg test: 1000 of 1001 images are in {challenge.output} already and are kept"
     )
     assert {name: data for name, data in challenge.results().items() if name != "c.jpg"} == first
 
 
-def test_the_real_thing_makes_pictures_of_the_right_size_and_records_how(challenge):
+def test_the_real_thing_makes_images_of_the_right_size_and_records_how(challenge):
     code, lines = challenge.run()
     assert code == 0 and [len(batch) for batch in (["a", "b"], ["c"])] == [2, 1]
     for data in challenge.results().values():
-        picture = Image.open(io.BytesIO(data))
-        assert (
-            picture.size == (WIDTH, HEIGHT)
-            and picture.mode == "RGB"
-            and np.asarray(picture).std() > 5
-        )
+        image = Image.open(io.BytesIO(data))
+        assert image.size == (WIDTH, HEIGHT) and image.mode == "RGB" and np.asarray(image).std() > 5
     run = json.loads((challenge.output / "run.json").read_text())
     assert run["pictures"] == {"total": 3, "finished": 3} and sorted(run["seconds"]) == [
         "stage 0",
@@ -109,7 +104,7 @@ def test_the_real_thing_makes_pictures_of_the_right_size_and_records_how(challen
 
 
 @pytest.mark.parametrize("pipeline", ["release", "fine"])
-def test_the_same_from_python_is_the_same_picture(challenge, pipeline):
+def test_the_same_from_python_is_the_same_image(challenge, pipeline):
     challenge.stages.write_text(json.dumps({**STAGES, "base": pipeline}))
     assert challenge.run(batch_size=1, seed=5, limit=2)[0] == 0
     expected = {"release": RELEASE, "fine": FINE}[pipeline]
@@ -118,15 +113,15 @@ def test_the_same_from_python_is_the_same_picture(challenge, pipeline):
         np.array(Image.open(challenge.labels / "b.png")),
         np.array(Image.open(challenge.references / "ref_b.jpg")),
     )
-    picture = synthesizer.synthesize(label, reference, seed=5, stem="b")
+    image = synthesizer.synthesize(label, reference, seed=5, stem="b")
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(
+    Image.fromarray(image).save(
         buffer, format="JPEG", quality=expected.jpeg_quality, subsampling=expected.jpeg_subsampling
     )
     assert challenge.results()["b.jpg"] == buffer.getvalue()
 
 
-def test_another_batch_size_gives_the_same_pictures(challenge, monkeypatch):
+def test_another_batch_size_gives_the_same_images(challenge, monkeypatch):
     drawn = {}
 
     def recorded(*key):
@@ -135,11 +130,11 @@ def test_another_batch_size_gives_the_same_pictures(challenge, monkeypatch):
         return values
 
     monkeypatch.setattr(refine, "normal", recorded)
-    pictures = []
+    images = []
     for batch_size in (1, 2):
         output = challenge.root / f"by{batch_size}"
         assert challenge.run(batch_size=batch_size, output_path=output)[0] == 0
-        pictures.append(
+        images.append(
             np.stack(
                 [
                     np.array(Image.open(io.BytesIO(data))).astype(int)
@@ -148,7 +143,7 @@ def test_another_batch_size_gives_the_same_pictures(challenge, monkeypatch):
             )
         )
     assert sorted(drawn) == [(0, stem, stage) for stem in "abc" for stage in (0, 1)]
-    assert (np.abs(pictures[0] - pictures[1]) <= 1).mean() >= 0.999
+    assert (np.abs(images[0] - images[1]) <= 1).mean() >= 0.999
 
 
 def moved_to_a(c):
@@ -173,7 +168,7 @@ def beside_and_below(c):
     ],
     ids=["B", "A", "itself", "labels", "imgs", "table_inside"],
 )
-def test_every_layout_gives_the_same_pictures(challenge, stubbed, arrange):
+def test_every_layout_gives_the_same_images(challenge, stubbed, arrange):
     assert challenge.run(output_path=challenge.root / "expected")[0] == 0
     changed = arrange(challenge)
     assert challenge.run(**(changed or {}))[0] == 0
@@ -185,10 +180,10 @@ def test_every_layout_gives_the_same_pictures(challenge, stubbed, arrange):
 
 def test_what_is_resized_converted_or_ignored_is_told_once(challenge, stubbed):
     for stem in "ab":
-        images.save_picture(challenge.labels / f"{stem}.png", label_map(1, 128, 96))
+        images.save_image(challenge.labels / f"{stem}.png", label_map(1, 128, 96))
     label = label_map(2)
     label[:12] = 255
-    images.save_picture(challenge.labels / "c.png", label)
+    images.save_image(challenge.labels / "c.png", label)
     Image.fromarray(photograph(3)).convert("L").save(challenge.references / "ref_c.jpg")
     code, lines = challenge.run(ignore=255)
     assert code == 0
@@ -206,7 +201,7 @@ def test_what_is_resized_converted_or_ignored_is_told_once(challenge, stubbed):
     ]
 
 
-def test_labels_in_a_data_set_s_own_numbering_give_the_same_pictures(challenge, monkeypatch):
+def test_labels_in_a_data_set_s_own_numbering_give_the_same_images(challenge, monkeypatch):
     """0 is "other" there and class i is stored as i + 1, as in ADE20K."""
     own = ClassSet(
         "own",
@@ -219,11 +214,11 @@ def test_labels_in_a_data_set_s_own_numbering_give_the_same_pictures(challenge, 
     for path in challenge.labels.glob("*.png"):
         label = np.array(Image.open(path))
         label[:12] = 255
-        images.save_picture(path, label)
+        images.save_image(path, label)
     assert challenge.run(ignore=255, output_path=challenge.root / "expected")[0] == 0
     for path in challenge.labels.glob("*.png"):
         label = np.array(Image.open(path))
-        images.save_picture(path, np.where(label == 255, 0, label + 1).astype(np.uint8))
+        images.save_image(path, np.where(label == 255, 0, label + 1).astype(np.uint8))
     assert challenge.run(classes="own", grid=True)[0] == 0
     assert (
         challenge.results() == challenge.results(challenge.root / "expected")
@@ -244,20 +239,18 @@ def sheets(monkeypatch):
         made.append(given)
         return contact_sheet.contact_sheet(*given)
 
-    monkeypatch.setattr(images, "contact_sheet", recorded)
+    monkeypatch.setattr("jseg.contact_sheet.contact_sheet", recorded)
     return made
 
 
 def test_the_contact_sheet_shows_label_reference_stages_and_result(challenge, sheets):
     assert challenge.run(grid=True, limit=2)[0] == 0
-    picture = Image.open(challenge.output / "grid.png")
-    picture.load()
+    image = Image.open(challenge.output / "grid.png")
+    image.load()
     ((rows, headings, names),) = sheets
     assert headings == ["label", "reference", "stage 0", "result"] and names == ["a", "b"]
     width, margin, gutter = 256, 16, 6
-    assert (
-        picture.width > margin * 2 + 4 * width + 3 * gutter and picture.height > 2 * width * 3 // 4
-    )
+    assert image.width > margin * 2 + 4 * width + 3 * gutter and image.height > 2 * width * 3 // 4
     for row, name in zip(rows, names):
         assert len(row) == 4 and all(cell.shape == (HEIGHT, WIDTH, 3) for cell in row)
         assert np.array_equal(
@@ -331,7 +324,7 @@ def test_stages_of_other_settings_are_in_no_contact_sheet(challenge, stubbed, sh
     )
 
 
-def test_the_contact_sheet_of_one_stage_and_of_many_pictures(challenge, stubbed, sheets):
+def test_the_contact_sheet_of_one_stage_and_of_many_images(challenge, stubbed, sheets):
     challenge.stages.write_text(json.dumps(STAGES["stages"][:1]))
     challenge.fill(*[f"p{number:02d}" for number in range(12)])
     assert challenge.run(grid=True)[0] == 0

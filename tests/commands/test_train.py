@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from support.tiny import HEIGHT, WIDTH, label_map, photograph, saved
 
-from jseg import images
 from jseg.checkpoint import load, load_config, load_extra
 from jseg.commands import cli, train, train_autoencoder
 from jseg.commands import test as test_command
+from jseg.images import read_image, save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.training import memory
 from jseg.training.records import SAID, WHEN_MISSING
@@ -34,8 +34,8 @@ class Folder:
         for name in ("imgs", "labels"):
             (root / "data" / name).mkdir(parents=True)
         for seed in range(5):
-            images.save_picture(root / "data" / "imgs" / f"p{seed}.jpg", photograph(seed))
-            images.save_picture(root / "data" / "labels" / f"p{seed}.png", label_map(seed))
+            save_image(root / "data" / "imgs" / f"p{seed}.jpg", photograph(seed))
+            save_image(root / "data" / "labels" / f"p{seed}.png", label_map(seed))
 
     def arguments(self, **changed):
         options = dict(
@@ -91,7 +91,7 @@ def test_the_first_line_names_the_autoencoder(folder):
     assert code == 0 and lines[0] == f"jseg train: {autoencoder_line(folder.autoencoder)}"
 
 
-def test_training_from_a_folder_to_pictures(folder):
+def test_training_from_a_folder_to_images(folder):
     code, lines = folder.run(preview_interval=3)
     assert (
         code == 0
@@ -105,7 +105,7 @@ def test_training_from_a_folder_to_pictures(folder):
         "checkpoint-00000002.safetensors",
         "checkpoint-00000003.safetensors",
     ]
-    assert images.read_picture(folder.output / "preview-00000003.png").ndim == 3
+    assert read_image(folder.output / "preview-00000003.png").ndim == 3
     assert load_config(folder.output / "unet.safetensors") == UNETS["tiny"]
     known = {
         "autoencoder",
@@ -150,7 +150,7 @@ def test_training_from_a_folder_to_pictures(folder):
             )
             == 0
         )
-        assert images.read_picture(folder.root / weights[:4] / "p0.jpg").shape == (HEIGHT, WIDTH, 3)
+        assert read_image(folder.root / weights[:4] / "p0.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
 def test_the_same_command_again_goes_on_and_encodes_nothing(folder):
@@ -242,7 +242,7 @@ def test_classes_of_one_s_own(folder):
     )
     label = np.full((HEIGHT, WIDTH), 31, np.uint8)
     label[:20] = 30
-    images.save_picture(folder.root / "data" / "labels" / "p0.png", label)
+    save_image(folder.root / "data" / "labels" / "p0.png", label)
     code, lines = folder.run(steps=1, classes=folder.root / "classes.txt", preview_interval=1)
     assert code == 0, lines
     assert load_config(folder.output / "unet.safetensors").classes == 31
@@ -299,10 +299,10 @@ def test_the_autoencoder_trains_too(folder):
         ), name
 
 
-def test_what_is_special_in_an_autoencoder_s_pictures_is_told_before_the_training(folder):
-    pictures = folder.root / "data" / "imgs"
-    Image.new("I;16", (WIDTH, HEIGHT), 40000).save(pictures / "deep.png")
-    (pictures / "notes.docx").write_text("x")
+def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(folder):
+    images = folder.root / "data" / "imgs"
+    Image.new("I;16", (WIDTH, HEIGHT), 40000).save(images / "deep.png")
+    (images / "notes.docx").write_text("x")
     code, lines = folder.run(
         command=train_autoencoder,
         ae_path=None,
@@ -314,12 +314,12 @@ def test_what_is_special_in_an_autoencoder_s_pictures_is_told_before_the_trainin
     )
     assert code == 0
     for said in (
-        "pictures are reduced from 16 bits (deep.png)",
-        "pictures are of one colour (deep.png)",
+        "images are reduced from 16 bits (deep.png)",
+        "images are of one colour (deep.png)",
         "left out (notes.docx)",
     ):
         assert any(said in line for line in lines), (said, lines)
-    (pictures / "torn.png").write_bytes((pictures / "deep.png").read_bytes()[:60])
+    (images / "torn.png").write_bytes((images / "deep.png").read_bytes()[:60])
     folder.output = folder.root / "other"
     code, lines = folder.run(
         command=train_autoencoder,
@@ -358,9 +358,7 @@ def lonely(folder):
 
 
 def beyond(folder):
-    images.save_picture(
-        folder.root / "data" / "labels" / "p1.png", np.full((HEIGHT, WIDTH), 77, np.uint8)
-    )
+    save_image(folder.root / "data" / "labels" / "p1.png", np.full((HEIGHT, WIDTH), 77, np.uint8))
 
 
 def torn(folder):
@@ -369,7 +367,7 @@ def torn(folder):
 
 
 def tall(folder):
-    images.save_picture(folder.root / "data" / "imgs" / "p0.jpg", photograph(0, 48, 64))
+    save_image(folder.root / "data" / "imgs" / "p0.jpg", photograph(0, 48, 64))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +443,7 @@ def test_a_published_folder_of_squares_is_trained_on_as_it_is(folder):
             (folder.root / "ade" / place / split).mkdir(parents=True)
             for seed in range(3):
                 square = np.ascontiguousarray(made(seed)[:, :HEIGHT])
-                images.save_picture(folder.root / "ade" / place / split / f"p{seed}.png", square)
+                save_image(folder.root / "ade" / place / split / f"p{seed}.png", square)
     options = dict(input_path=folder.root / "ade", layout="ade20k", steps=1)
     code, lines = folder.run(**options)
     assert code == 2 and len(lines) == 1 and "--fit crop" in lines[0] and not folder.output.exists()

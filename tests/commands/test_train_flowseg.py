@@ -13,7 +13,6 @@ import pytest
 from support.places import ROOT
 from support.small_flowseg import CLASSES, called, everything, scene, write_scenes
 
-from jseg import images
 from jseg.checkpoint import load, load_config, load_extra, save
 from jseg.commands import segment, train_flowseg
 from jseg.data.label_maps import read_label
@@ -21,6 +20,7 @@ from jseg.flowseg import dinov2
 from jseg.flowseg.predict import trained_classes
 from jseg.flowseg.presets import NETWORKS
 from jseg.flowseg.validation import Validation
+from jseg.images import read_image, save_image
 from jseg.training.records import WHEN_MISSING
 from jseg.training.run import checkpoints
 
@@ -134,7 +134,7 @@ def test_training_from_a_folder_to_label_maps(folder):
     assert set(scores) == {"2", "3"} and best["score"] == pytest.approx(
         max(scores.values()), rel=1e-6
     )
-    assert images.read_picture(folder.output / "preview-00000003.png").ndim == 3
+    assert read_image(folder.output / "preview-00000003.png").ndim == 3
     config = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)
     for weights in ("best.safetensors", "flowseg.safetensors", "checkpoint-00000002.safetensors"):
         assert (
@@ -333,7 +333,7 @@ def test_other_options_reach_the_network_and_the_loss(folder):
     )
 
 
-def test_a_network_that_sees_the_picture_starts_from_one_that_does_not(folder):
+def test_a_network_that_sees_the_image_starts_from_one_that_does_not(folder):
     assert folder.run(steps=1)[0] == 0
     started = folder.output / "flowseg.safetensors"
     assert (
@@ -459,15 +459,15 @@ def test_weights_of_another_dinov2_are_refused_by_name(folder):
 def beyond(folder):
     label = scene(2)[1]
     label[0] = 77
-    images.save_picture(folder.data / "train" / "labels" / "s2.png", label)
+    save_image(folder.data / "train" / "labels" / "s2.png", label)
 
 
-def tiny_picture(folder):
+def tiny_image(folder):
     for name, array in (
         ("images/s3.jpg", scene(3, 48, 7)[0]),
         ("labels/s3.png", scene(3, 48, 7)[1]),
     ):
-        images.save_picture(folder.data / "train" / name, array)
+        save_image(folder.data / "train" / name, array)
 
 
 def empty(folder):
@@ -485,14 +485,14 @@ def torn(folder):
 
 
 def tall(folder):
-    images.save_picture(folder.data / "train" / "labels" / "s1.png", scene(1, 32, 48)[1])
+    save_image(folder.data / "train" / "labels" / "s1.png", scene(1, 32, 48)[1])
 
 
 @pytest.mark.parametrize(
     "spoil, options, said",
     [
         (beyond, {"classes": 4}, ("s2.png", "outside 0..3: 77 (", "ids found: ")),
-        (tiny_picture, {}, ("s3.jpg is 48x7; expected at least 8x8",)),
+        (tiny_image, {}, ("s3.jpg is 48x7; expected at least 8x8",)),
         (empty, {}, ("images holds no",)),
         (lonely, {}, ("s10",)),
         (torn, {}, ("s1.jpg",)),
@@ -518,7 +518,7 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(
         (dict(layout="camvid", classes=12), "12 classes given, but layout camvid has 11"),
         (dict(classes=1), "1 classes; expected 2 to 255"),
         (dict(classes="nothing"), "no class set or file nothing"),
-        (dict(layout="ade20k"), "expected pictures in images/training"),
+        (dict(layout="ade20k"), "expected images in images/training"),
         (dict(width=44), "expected multiples of 8, the patch"),
         (dict(scales=[2, 1]), "--scales 2.0 1.0"),
         (dict(tau=0), "--tau is 0"),
@@ -604,7 +604,7 @@ def test_unchecked_data_are_told_when_they_are_met(folder):
 @pytest.mark.parametrize("classes", [None, "classes.txt"])
 def test_black_and_white_masks_are_refused_until_they_are_mapped(folder, classes):
     for path in folder.data.rglob("*.png"):
-        images.save_picture(path, (read_label(path) % 2 * 255).astype(np.uint8))
+        save_image(path, (read_label(path) % 2 * 255).astype(np.uint8))
     if classes:
         classes = folder.root / classes
         classes.write_text("land 1 2 3\nsea 4 5 6\n")

@@ -34,7 +34,7 @@ from jseg.commands import (
 from jseg.commands import test as test_command
 from jseg.data.classes import CLASS_SETS
 from jseg.flowseg.predict import stored_classes
-from jseg.images import save_picture
+from jseg.images import save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 
 NAMES = "abcdefghijklmnopqrstuvwxyzABC"
@@ -239,11 +239,11 @@ def world(tmp_path, weights, monkeypatch):
     ):
         (root / place).mkdir(parents=True)
     for seed, stem in enumerate("abc"):
-        save_picture(root / f"data/test/val_B_labels_resized/{stem}.png", label_map(seed))
-        save_picture(root / f"data/train/labels/{stem}.png", label_map(seed))
-        save_picture(root / f"data/train/imgs/{stem}.jpg", photograph(seed))
-        save_picture(root / f"photos/{stem}.png", photograph(seed))
-        save_picture(root / f"results/{stem}.jpg", photograph(seed + 3))
+        save_image(root / f"data/test/val_B_labels_resized/{stem}.png", label_map(seed))
+        save_image(root / f"data/train/labels/{stem}.png", label_map(seed))
+        save_image(root / f"data/train/imgs/{stem}.jpg", photograph(seed))
+        save_image(root / f"photos/{stem}.png", photograph(seed))
+        save_image(root / f"results/{stem}.jpg", photograph(seed + 3))
     (root / "data/test/label_to_img.json").write_text(
         json.dumps({f"{stem}.png": f"{stem}.jpg" for stem in "abc"})
     )

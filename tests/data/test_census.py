@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jseg import images
 from jseg.data.census import Census
 from jseg.data.classes import CLASS_SETS
 from jseg.data.datasets import open_dataset
 from jseg.data.image_folder import check_examples, find_examples
 from jseg.data.numbering import Numbering, with_map
+from jseg.images import save_image
 
 
 def made(root, ids, count=6, mode="L", deep=0):
-    """Pictures, and label maps that hold these ids alike, as 8-bit gray, 1 bit or a gray palette;
+    """Images, and label maps that hold these ids alike, as 8-bit gray, 1 bit or a gray palette;
     `deep` in place of 2, in 16 bits.
     """
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True)
     for i in range(count):
-        images.save_picture(root / "images" / f"p{i}.jpg", np.full((12, 16, 3), 9 * i, np.uint8))
+        save_image(root / "images" / f"p{i}.jpg", np.full((12, 16, 3), 9 * i, np.uint8))
         label = Image.fromarray(np.resize(np.array(ids, np.uint8), (12, 16)))
         if deep:
             Image.fromarray(np.where(np.array(label) == 2, deep, label).astype(np.uint16)).save(

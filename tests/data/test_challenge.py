@@ -46,8 +46,8 @@ def challenge(tmp_path):
     labels.mkdir(parents=True)
     references.mkdir(parents=True)
     for number, stem in enumerate(["c", "a", "b.1"]):
-        images.save_picture(labels / (stem + ".png"), label_map(seed=number))
-        images.save_picture(references / (f"ref_{stem}.jpg"), photograph())
+        images.save_image(labels / (stem + ".png"), label_map(seed=number))
+        images.save_image(references / (f"ref_{stem}.jpg"), photograph())
     write_table(tmp_path, {"c.png": "ref_c.jpg", "a.png": "ref_a.jpg", "b.1.png": "ref_b.1.jpg"})
     return tmp_path
 
@@ -156,7 +156,7 @@ def test_a_folder_is_not_proposed_for_itself(challenge):
 
 
 def test_label_maps_beside_their_folder_are_counted(challenge):
-    images.save_picture(challenge / "test/z.png", label_map())
+    images.save_image(challenge / "test/z.png", label_map())
     notes = []
     assert len(pairs_of(challenge, notes)) == 3
     assert notes == [
@@ -184,7 +184,7 @@ def test_label_folder_may_be_given_itself_or_be_the_a_board(challenge):
 def test_both_boards_mean_b_and_it_is_said_once(challenge):
     a_board = challenge / "test" / "val_A_labels_resized"
     a_board.mkdir()
-    images.save_picture(a_board / "z.png", label_map())
+    images.save_image(a_board / "z.png", label_map())
     notes = []
     assert len(pairs_of(challenge, notes)) == 3
     assert notes == [
@@ -223,8 +223,8 @@ def test_table_keys_with_or_without_suffix_and_with_byte_order_mark(challenge):
 
 
 def test_composed_and_decomposed_names_are_the_same(challenge):
-    images.save_picture(labels_of(challenge) / "fe\u0301e.png", label_map())
-    images.save_picture(challenge / "train" / "imgs" / "e\u0301.png", photograph())
+    images.save_image(labels_of(challenge) / "fe\u0301e.png", label_map())
+    images.save_image(challenge / "train" / "imgs" / "e\u0301.png", photograph())
     write_table(
         challenge,
         {"c": "ref_c.jpg", "a": "ref_a.jpg", "b.1": "ref_b.1.jpg", "f\u00e9e.png": "\u00e9.png"},
@@ -245,7 +245,7 @@ def test_composed_and_decomposed_names_are_the_same(challenge):
     ],
 )
 def test_a_reference_may_have_every_name_that_a_file_can_have(challenge, name):
-    images.save_picture(challenge / "train/imgs/new.jpg", photograph())
+    images.save_image(challenge / "train/imgs/new.jpg", photograph())
     (challenge / "train/imgs/new.jpg").rename(challenge / f"train/imgs/{name}.jpg")
     write_table(challenge, {"c": "ref_c.jpg", "a": f"{name}.jpg", "b.1": "ref_b.1.jpg"})
     assert pairs_of(challenge)[0].reference == challenge / f"train/imgs/{name}.jpg"
@@ -335,9 +335,9 @@ def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
     write_table(challenge, {"c": "ref_c.jpg", "a": "ref_c.jpg", "b.1": "ref_c.jpg"})
     pairs = pairs_of(challenge)
     read = []
-    original = images.examine_picture
+    original = images.examine_image
     monkeypatch.setattr(
-        images, "examine_picture", lambda path, *what: read.append(path) or original(path, *what)
+        "jseg.data.validation.examine_image", lambda path, *what: read.append(path) or original(path, *what)
     )
     check_pairs(pairs)
     assert len(read) == 1
@@ -348,8 +348,8 @@ def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
 
 def test_other_sizes_and_modes_are_told_once_each(challenge):
     references = challenge / "train" / "imgs"
-    images.save_picture(labels_of(challenge) / "a.png", label_map(128, 96))
-    images.save_picture(labels_of(challenge) / "c.png", label_map(1024, 768))
+    images.save_image(labels_of(challenge) / "a.png", label_map(128, 96))
+    images.save_image(labels_of(challenge) / "c.png", label_map(1024, 768))
     Image.fromarray(photograph(1024, 768)).convert("L").save(references / "ref_a.jpg")
     Image.fromarray(photograph(683, 512)).convert("CMYK").save(references / "ref_c.jpg")
     seen = []
@@ -369,7 +369,7 @@ def test_other_sizes_and_modes_are_told_once_each(challenge):
 def test_loading_resizes_labels_straight_to_the_latent(challenge):
     label = label_map(1024, 768) // 2
     label[:2, :2] = 28
-    images.save_picture(labels_of(challenge) / "a.png", label)
+    images.save_image(labels_of(challenge) / "a.png", label)
     pair = pairs_of(challenge)[0]
     loaded, reference = load_pair(pair, 512, 384, 128, 96, ignore=(3, 5))
     expected = np.array(Image.fromarray(label).resize((128, 96), Image.NEAREST))
@@ -378,7 +378,7 @@ def test_loading_resizes_labels_straight_to_the_latent(challenge):
         np.array_equal(loaded == 255, (expected == 3) | (expected == 5)) and (loaded == 255).any()
     )
     assert np.array_equal(loaded[loaded != 255], expected[loaded != 255])
-    assert np.array_equal(reference, images.read_picture(pair.reference))
+    assert np.array_equal(reference, images.read_image(pair.reference))
     small = load_pair(pair, 256, 192, 64, 48)
     assert small[0].shape == (48, 64) and small[1].shape == (192, 256, 3) and 255 not in small[0]
 
@@ -386,7 +386,7 @@ def test_loading_resizes_labels_straight_to_the_latent(challenge):
 def test_ignored_ids_are_allowed_and_told(challenge):
     label = label_map().copy()
     label[:10] = 255
-    images.save_picture(labels_of(challenge) / "a.png", label)
+    images.save_image(labels_of(challenge) / "a.png", label)
     notes = check_pairs(pairs_of(challenge), ignore=(255, 200))
     assert len(notes) == 1 and "ignored ids" in notes[0] and "a.png" in notes[0]
 
@@ -448,7 +448,7 @@ def test_batches_cover_every_item_once():
 def label_with(root, change, name="b.1.png"):
     label = label_map().copy()
     change(label)
-    images.save_picture(labels_of(root) / name, label)
+    images.save_image(labels_of(root) / name, label)
 
 
 def truncate(path, size):
@@ -479,7 +479,7 @@ MALFORMED = {
         ["b.1.png", "outside 0..28: 29 (12 %), 255 (12 %); ids found"],
     ),
     "all ids": (
-        lambda r: images.save_picture(
+        lambda r: images.save_image(
             labels_of(r) / "a.png", (np.arange(384 * 512) % 256).astype(np.uint8).reshape(384, 512)
         ),
         [
@@ -490,7 +490,7 @@ MALFORMED = {
         ],
     ),
     "colour label": (
-        lambda r: images.save_picture(labels_of(r) / "a.png", photograph()),
+        lambda r: images.save_image(labels_of(r) / "a.png", photograph()),
         ["a.png", "colour-coded", "8-bit single-channel"],
     ),
     "16-bit label": (sixteen_bit, ["a.png", "outside 0..28: 3", " more; ids found: 3"]),
@@ -498,20 +498,20 @@ MALFORMED = {
     "empty label": (lambda r: truncate(labels_of(r) / "a.png", 0), ["a.png", "0 bytes"]),
     "dangling label": (dangling, ["a.png", "does not exist"]),
     "label of another shape": (
-        lambda r: images.save_picture(labels_of(r) / "a.png", label_map(512, 512)),
+        lambda r: images.save_image(labels_of(r) / "a.png", label_map(512, 512)),
         ["a.png", "512x512", "512x384", "crop"],
     ),
     "reference of another shape": (
-        lambda r: images.save_picture(r / "train/imgs/ref_a.jpg", photograph(300, 400)),
+        lambda r: images.save_image(r / "train/imgs/ref_a.jpg", photograph(300, 400)),
         ["ref_a.jpg", "300x400", "512x384"],
     ),
     "truncated reference": (
         lambda r: truncate(r / "train/imgs/ref_c.jpg", 3000),
         ["ref_c.jpg", "truncated", "copy"],
     ),
-    "reference no picture": (
+    "reference no image": (
         lambda r: (r / "train/imgs/ref_c.jpg").write_text("<html>"),
-        ["ref_c.jpg", "not a picture"],
+        ["ref_c.jpg", "not an image"],
     ),
     "two faults": (
         lambda r: [
@@ -580,7 +580,7 @@ MALFORMED = {
         ["two entries for a"],
     ),
     "label doubled by stem": (
-        lambda r: images.save_picture(labels_of(r) / "a.PNG", label_map()),
+        lambda r: images.save_image(labels_of(r) / "a.PNG", label_map()),
         ["a.PNG", "a.png", "one result"],
     ),
     "labels empty": (lambda r: remove_all(labels_of(r)), ["val_B_labels_resized", "no PNG"]),
@@ -624,7 +624,7 @@ def test_malformed_inputs_give_one_line_and_touch_nothing(challenge, case):
 def test_many_faults_name_five_and_count_all(challenge):
     write_table(challenge, {f"x{i}": "y.jpg" for i in range(3)})
     for number in range(20):
-        images.save_picture(labels_of(challenge) / (f"n{number:02d}.png"), label_map(8, 6))
+        images.save_image(labels_of(challenge) / (f"n{number:02d}.png"), label_map(8, 6))
     with pytest.raises(DataError) as error:
         pairs_of(challenge)
     assert "23 files (a.png, b.1.png, c.png, n00.png, n01.png, ...)" in str(error.value)
@@ -656,7 +656,7 @@ def test_the_folder_of_label_maps_that_was_probably_meant_is_named(tmp_path, giv
     root = tmp_path / "root"
     for name in ("test/val_B_labels_resized", "train/imgs", "other"):
         (root / name).mkdir(parents=True)
-    images.save_picture(root / "test/val_B_labels_resized/a.png", label_map())
+    images.save_image(root / "test/val_B_labels_resized/a.png", label_map())
     write_table(root, {"a.png": "ref.jpg"})
     with pytest.raises(DataError, match=r"did you mean .*%s\?" % meant):
         find_pairs(root / given, root / "train")
@@ -664,7 +664,7 @@ def test_the_folder_of_label_maps_that_was_probably_meant_is_named(tmp_path, giv
 
 def test_label_maps_without_their_table_name_the_folder_beside(challenge):
     (challenge / "train/labels").mkdir()
-    images.save_picture(challenge / "train/labels/a.png", label_map())
+    images.save_image(challenge / "train/labels/a.png", label_map())
     with pytest.raises(DataError, match=r"no label_to_img.json in .*did you mean .*test\?"):
         find_pairs(challenge / "train/labels", challenge / "train")
 

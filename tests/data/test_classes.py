@@ -130,10 +130,10 @@ def test_ade20k_and_camvid_file_numbers():
 def test_colorize():
     classes = CLASS_SETS["camvid-11"]
     label = np.array([[0, 10], [11, 255]], np.uint8)
-    picture = colorize(label, classes, ignored=(1, 2, 3))
-    assert picture.dtype == np.uint8
-    assert picture.tolist() == [[[128, 128, 128], [0, 128, 192]], [[1, 2, 3], [1, 2, 3]]]
-    assert np.array_equal(colorize(label.astype(np.int64), classes, (1, 2, 3)), picture)
+    image = colorize(label, classes, ignored=(1, 2, 3))
+    assert image.dtype == np.uint8
+    assert image.tolist() == [[[128, 128, 128], [0, 128, 192]], [[1, 2, 3], [1, 2, 3]]]
+    assert np.array_equal(colorize(label.astype(np.int64), classes, (1, 2, 3)), image)
     for bad in (12, 254):
         with pytest.raises(ValueError, match=str(bad)):
             colorize(np.full((2, 2), bad, np.uint8), classes)

@@ -5,10 +5,10 @@ fault in one line.
 import numpy as np
 import pytest
 
-from jseg import images
 from jseg.data.classes import CLASS_SETS, COCO_STUFF_UNUSED
 from jseg.data.datasets import LAYOUTS, open_dataset, training_part
 from jseg.files import DataError
+from jseg.images import save_image
 
 SIZES = [(24, 18), (18, 24), (20, 20)]
 PLACES = {
@@ -44,18 +44,18 @@ LOADED = {
 }
 
 
-def write(root, pictures, maps, ids, count=3, prefix="p"):
-    rng = np.random.default_rng(len(pictures))
+def write(root, images, maps, ids, count=3, prefix="p"):
+    rng = np.random.default_rng(len(images))
     for i in range(count):
         width, height = SIZES[i % 3]
-        for place in (pictures, maps):
+        for place in (images, maps):
             (root / place).mkdir(parents=True, exist_ok=True)
         label = np.resize(np.array(ids, np.uint8), (height, width))
-        images.save_picture(
-            root / pictures / f"{prefix}{i}.jpg",
+        save_image(
+            root / images / f"{prefix}{i}.jpg",
             rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         )
-        images.save_picture(root / maps / f"{prefix}{i}.png", label)
+        save_image(root / maps / f"{prefix}{i}.png", label)
 
 
 @pytest.fixture(params=sorted(LAYOUTS))
@@ -94,8 +94,8 @@ def test_every_layout_is_found_and_its_ids_become_classes(made):
     assert line.startswith(f"{classes} of {len(data.classes)} classes are present, absent: ")
     assert line.endswith(f"; {ignored} % of the pixels are ignored")
     assert notes == (["7 classes counted in the label maps"] if layout == "folders" else [])
-    picture, label = data.load(data.val[1])
-    assert picture.shape == (24, 18, 3) and label.shape == (24, 18) and label.dtype == np.uint8
+    image, label = data.load(data.val[1])
+    assert image.shape == (24, 18, 3) and label.shape == (24, 18) and label.dtype == np.uint8
     assert (label == np.resize(np.array(LOADED[layout], np.uint8), (24, 18))).all()
 
 
@@ -147,8 +147,8 @@ def test_other_places_are_understood(tmp_path):
 
 @pytest.mark.parametrize("layout", ["folders", "camvid", "landscape", "ade20k"])
 def test_without_validation_data_every_tenth_example_is_held_out(layout, tmp_path):
-    pictures, maps = ("imgs", "labels") if layout != "ade20k" else PLACES[layout][:2]
-    write(tmp_path, pictures, maps, [1, 2], count=25)
+    images, maps = ("imgs", "labels") if layout != "ade20k" else PLACES[layout][:2]
+    write(tmp_path, images, maps, [1, 2], count=25)
     notes = []
     data = open_dataset(tmp_path, layout, notes=notes)
     stems = sorted(f"p{i}" for i in range(25))
@@ -210,9 +210,7 @@ def test_a_wrong_number_of_classes_is_refused(tmp_path):
 
 
 def relabel(root, ids, shape=(18, 24)):
-    images.save_picture(
-        root / "annotations/training/p0.png", np.resize(np.array(ids, np.uint8), shape)
-    )
+    save_image(root / "annotations/training/p0.png", np.resize(np.array(ids, np.uint8), shape))
 
 
 FAULTS = {
@@ -229,23 +227,23 @@ FAULTS = {
         lambda f: (f / "annotations").rename(f / "labels"),
         ["lacks annotations/training;"],
     ),
-    "no pictures": (
+    "no images": (
         lambda f: [path.unlink() for path in (f / "images/training").iterdir()],
-        ["training holds no picture"],
+        ["training holds no image"],
     ),
     "no labels": (
         lambda f: [path.unlink() for path in (f / "annotations/training").iterdir()],
         ["holds no label map *.png"],
     ),
-    "picture without label": (
+    "image without label": (
         lambda f: (f / "annotations/training/p1.png").unlink(),
         ["annotations", "lacks the label map of p1.jpg"],
     ),
-    "label without picture": (
+    "label without image": (
         lambda f: (f / "images/training/p1.jpg").unlink(),
-        ["images", "lacks the picture of p1.png"],
+        ["images", "lacks the image of p1.png"],
     ),
-    "two pictures of one name": (
+    "two images of one name": (
         lambda f: (f / "images/training/p1.png").write_bytes(b"x"),
         ["both p1.jpg and p1.png"],
     ),
@@ -259,22 +257,20 @@ FAULTS = {
     ),
     "label of another shape": (
         lambda f: relabel(f, [1], (18, 18)),
-        ["p0.png is 18x18", "24x18", "its picture's size"],
+        ["p0.png is 18x18", "24x18", "its image's size"],
     ),
     "colour label": (
-        lambda f: images.save_picture(
+        lambda f: save_image(
             f / "annotations/training/p0.png",
             np.eye(18, 24, dtype=np.uint8)[..., None] * np.array([9, 8, 7], np.uint8),
         ),
         ["p0.png", "colour-coded"],
     ),
-    "picture smaller than a patch": (
-        lambda f: images.save_picture(
-            f / "images/training/p0.jpg", np.zeros((15, 20, 3), np.uint8)
-        ),
+    "image smaller than a patch": (
+        lambda f: save_image(f / "images/training/p0.jpg", np.zeros((15, 20, 3), np.uint8)),
         ["p0.jpg is 20x15", "at least 16x16", "patch"],
     ),
-    "truncated picture": (
+    "truncated image": (
         lambda f: (f / "images/training/p0.jpg").write_bytes(
             (f / "images/training/p0.jpg").read_bytes()[:200]
         ),
@@ -327,12 +323,12 @@ def test_a_data_set_of_another_layout_names_it(tmp_path, layout, given, said):
     assert said in told(call)
 
 
-def test_pictures_above_the_training_folder_are_counted(tmp_path):
+def test_images_above_the_training_folder_are_counted(tmp_path):
     write(tmp_path, "train/imgs", "train/labels", [0, 1])
     write(tmp_path, "imgs", "labels", [0, 1], count=2)
     notes = []
     assert len(open_dataset(tmp_path, "landscape", notes=notes).train) == 2
-    assert notes[0] == f"2 pictures in {tmp_path / 'imgs'} are left out, those in train/ are taken"
+    assert notes[0] == f"2 images in {tmp_path / 'imgs'} are left out, those in train/ are taken"
 
 
 def test_folders_that_are_complete_are_taken_whatever_else_is_there(tmp_path):
@@ -347,27 +343,27 @@ def test_folders_that_are_complete_are_taken_whatever_else_is_there(tmp_path):
 
 def test_what_is_unusual_is_told(tmp_path):
     write(tmp_path, "images", "labels", [0, 1])
-    images.save_picture(tmp_path / "labels/p0.png", np.full((36, 48), 255, np.uint8))
-    images.save_picture(tmp_path / "images/p1.png", np.full((24, 18), 7, np.uint8))
+    save_image(tmp_path / "labels/p0.png", np.full((36, 48), 255, np.uint8))
+    save_image(tmp_path / "images/p1.png", np.full((24, 18), 7, np.uint8))
     (tmp_path / "images/p1.jpg").unlink()
     data = open_dataset(tmp_path, "folders", classes=2)
     seen = []
     remarks = data.check(16, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert sorted(remarks)[:4] == [
+        "1 images are not plain RGB and are converted: L (p1.png)",
+        "1 images are of one colour (p1.png)",
         "1 label maps hold nothing but ignored ids (p0.png)",
-        "1 label maps of another size than their picture are resized with nearest (p0.png)",
-        "1 pictures are not plain RGB and are converted: L (p1.png)",
-        "1 pictures are of one colour (p1.png)",
+        "1 label maps of another size than their image are resized with nearest (p0.png)",
     ]
     assert len(remarks) == 5
-    picture, label = data.load(data.train[0])
-    assert picture.shape == (18, 24, 3) and label.shape == (18, 24)
+    image, label = data.load(data.train[0])
+    assert image.shape == (18, 24, 3) and label.shape == (18, 24)
 
 
 def test_files_are_not_read_when_they_are_found(tmp_path):
     write(tmp_path, "train/images", "train/labels", [0, 1])
-    (tmp_path / "train/images/p0.jpg").write_bytes(b"no picture")
+    (tmp_path / "train/images/p0.jpg").write_bytes(b"no image")
     assert len(open_dataset(tmp_path, "camvid").train) == 2
     with pytest.raises(DataError):
         open_dataset(tmp_path, "camvid").check()

@@ -1,4 +1,4 @@
-"""Training folders: every picture with its label map, in an order that nothing can change, every
+"""Training folders: every image with its label map, in an order that nothing can change, every
 fault in one line before any work.
 """
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jseg import images
 from jseg.data.classes import CLASS_SETS, load_classes
 from jseg.data.image_folder import (
     Example,
@@ -17,16 +16,17 @@ from jseg.data.image_folder import (
     contents_of,
     find_examples,
     load_example,
+    load_image,
     load_label,
-    load_picture,
 )
 from jseg.data.numbering import Numbering
 from jseg.files import DataError
+from jseg.images import read_image, save_image
 
 STEMS = ["c", "a", "b.1"]
 
 
-def picture(width=64, height=48, seed=0):
+def image(width=64, height=48, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -41,8 +41,8 @@ def folder(tmp_path):
     for name in ("imgs", "labels"):
         (folder / name).mkdir(parents=True)
     for seed, stem in enumerate(STEMS):
-        images.save_picture(folder / "imgs" / (stem + ".jpg"), picture(seed=seed))
-        images.save_picture(folder / "labels" / (stem + ".png"), label_map(seed=seed))
+        save_image(folder / "imgs" / (stem + ".jpg"), image(seed=seed))
+        save_image(folder / "labels" / (stem + ".png"), label_map(seed=seed))
     return folder
 
 
@@ -66,7 +66,7 @@ def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
     # release: the order of os.listdir, and `name.split('.')[0]`, so that b.1.jpg is paired with
     # b.png; here: sorted, whole stems.
     assert stems(examples) == ["a", "b.1", "c"]
-    assert [example.picture for example in examples] == [
+    assert [example.image for example in examples] == [
         folder / "imgs" / name for name in ("a.jpg", "b.1.jpg", "c.jpg")
     ]
     assert [example.label for example in examples] == [
@@ -76,8 +76,8 @@ def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
 
 
 def test_order_is_that_of_the_stems_not_of_the_file_names(folder):
-    images.save_picture(folder / "imgs" / "a-1.jpg", picture())
-    images.save_picture(folder / "labels" / "a-1.png", label_map())
+    save_image(folder / "imgs" / "a-1.jpg", image())
+    save_image(folder / "labels" / "a-1.png", label_map())
     assert sorted(path.name for path in (folder / "imgs").iterdir())[:2] == ["a-1.jpg", "a.jpg"]
     assert (
         stems(find_examples(folder))
@@ -116,9 +116,9 @@ def test_other_folder_names_and_suffixes(folder):
     (folder / "imgs").rename(folder / "images")
     (folder / "labels").rename(folder / "annotations")
     (folder / "images" / "a.jpg").rename(folder / "images" / "a.JPEG")
-    images.save_picture(folder / "images" / "d.png", picture())
-    images.save_picture(folder / "annotations" / "d.png", label_map())
-    assert [example.picture.name for example in find_examples(folder)] == [
+    save_image(folder / "images" / "d.png", image())
+    save_image(folder / "annotations" / "d.png", label_map())
+    assert [example.image.name for example in find_examples(folder)] == [
         "a.JPEG",
         "b.1.jpg",
         "c.jpg",
@@ -126,7 +126,7 @@ def test_other_folder_names_and_suffixes(folder):
     ]
 
 
-def test_two_picture_folders_are_told_and_an_empty_one_does_not_count(folder):
+def test_two_image_folders_are_told_and_an_empty_one_does_not_count(folder):
     (folder / "images").mkdir()
     notes = []
     assert len(find_examples(folder, notes=notes)) == 3 and notes == []
@@ -134,27 +134,27 @@ def test_two_picture_folders_are_told_and_an_empty_one_does_not_count(folder):
     (folder / "imgs").mkdir()
     for path in (folder / "spare").iterdir():
         path.rename(folder / "images" / path.name)
-    assert find_examples(folder, notes=notes)[0].picture.parent.name == "images" and notes == []
-    images.save_picture(folder / "imgs" / "x.jpg", picture())
-    images.save_picture(folder / "labels" / "x.png", label_map())
+    assert find_examples(folder, notes=notes)[0].image.parent.name == "images" and notes == []
+    save_image(folder / "imgs" / "x.jpg", image())
+    save_image(folder / "labels" / "x.png", label_map())
     with pytest.raises(DataError):
         find_examples(folder, notes=notes)
     assert len(notes) == 1 and "both imgs and images; using imgs" in notes[0]
 
 
-def test_pictures_alone_are_found_in_imgs_or_directly(folder):
+def test_images_alone_are_found_in_imgs_or_directly(folder):
     found = find_examples(folder, labels=False)
     assert stems(found) == ["a", "b.1", "c"] and {example.label for example in found} == {None}
-    assert [example.picture for example in find_examples(folder / "imgs", labels=False)] == [
-        example.picture for example in found
+    assert [example.image for example in find_examples(folder / "imgs", labels=False)] == [
+        example.image for example in found
     ]
 
 
 def test_composed_and_decomposed_names_are_the_same(folder):
-    images.save_picture(folder / "imgs" / "fe\u0301e.jpg", picture())
-    images.save_picture(folder / "labels" / "f\u00e9e.png", label_map())
+    save_image(folder / "imgs" / "fe\u0301e.jpg", image())
+    save_image(folder / "labels" / "f\u00e9e.png", label_map())
     example = find_examples(folder)[-1]
-    assert example.stem == "f\u00e9e" and example.picture.exists() and example.label.exists()
+    assert example.stem == "f\u00e9e" and example.image.exists() and example.label.exists()
 
 
 # -- faults ----------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ FAULTS = {
         lambda f: f.rename(f.parent / "moved"),
         ["training folder", "does not exist"],
     ),
-    "no pictures folder": (
+    "no images folder": (
         lambda f: (f / "imgs").rename(f / "photos"),
         ["has no folder imgs or images", "expected imgs/*.jpg"],
     ),
@@ -214,7 +214,7 @@ FAULTS = {
         lambda f: (f / "labels").rename(f / "maps"),
         ["has no folder labels or annotations", "labels/*.png"],
     ),
-    "pictures folder in capitals": (
+    "images folder in capitals": (
         lambda f: (f / "imgs").rename(f / "Imgs"),
         ["no folder imgs or images, but folders (Imgs, labels)", "rename Imgs to imgs"],
     ),
@@ -222,7 +222,7 @@ FAULTS = {
         lambda f: (f / "labels").rename(f / "Labels"),
         ["no folder labels", "rename Labels to labels"],
     ),
-    "pictures empty": (
+    "images empty": (
         lambda f: remove_all(f / "imgs"),
         ["imgs holds no *.jpg, *.jpeg", "expected"],
     ),
@@ -231,54 +231,54 @@ FAULTS = {
         lambda f: rename_all(f / "labels", "%s.npy"),
         ["labels holds no *.png"],
     ),
-    "pictures one folder down": (
+    "images one folder down": (
         lambda f: [remove_all(f / "imgs"), (f / "imgs" / "train").mkdir()],
         ["but folders (train)"],
     ),
-    "picture without label": (
+    "image without label": (
         lambda f: (f / "labels" / "a.png").unlink(),
         ["labels lacks the label map of a.jpg", "one label map"],
     ),
-    "label without picture": (
+    "label without image": (
         lambda f: (f / "imgs" / "c.jpg").unlink(),
-        ["imgs lacks the picture of c.png", "remove"],
+        ["imgs lacks the image of c.png", "remove"],
     ),
     "both": (
         lambda f: [(f / "imgs" / "c.jpg").unlink(), (f / "labels" / "a.png").unlink()],
-        ["label map of a.jpg and", "picture of c.png"],
+        ["label map of a.jpg and", "image of c.png"],
     ),
     "no names in common": (
         lambda f: rename_all(f / "labels", "%s_X.png"),
-        ["none of the 3 pictures", "(a.jpg)", "(a_X.png)", "rename"],
+        ["none of the 3 images", "(a.jpg)", "(a_X.png)", "rename"],
     ),
-    "two pictures of one name": (
-        lambda f: images.save_picture(f / "imgs" / "a.png", picture()),
+    "two images of one name": (
+        lambda f: save_image(f / "imgs" / "a.png", image()),
         ["both a.jpg and a.png", "remove one"],
     ),
     "id 29": (
-        lambda f: images.save_picture(f / "labels" / "a.png", np.full((48, 64), 29, np.uint8)),
+        lambda f: save_image(f / "labels" / "a.png", np.full((48, 64), 29, np.uint8)),
         ["a.png", "outside 0..28: 29 (100 %)", "--ignore"],
     ),
     "colour label": (
-        lambda f: images.save_picture(f / "labels" / "a.png", picture()),
+        lambda f: save_image(f / "labels" / "a.png", image()),
         ["a.png", "colour-coded"],
     ),
-    "truncated picture": (
+    "truncated image": (
         lambda f: (f / "imgs" / "c.jpg").write_bytes((f / "imgs" / "c.jpg").read_bytes()[:300]),
         ["c.jpg", "truncated"],
     ),
-    "dangling picture": (lambda f: dangling(f / "imgs", "c.jpg"), ["c.jpg", "does not exist"]),
-    "picture of another shape": (
-        lambda f: images.save_picture(f / "imgs" / "a.jpg", picture(64, 64)),
-        ["picture", "64x64", "64x48", "crop"],
+    "dangling image": (lambda f: dangling(f / "imgs", "c.jpg"), ["c.jpg", "does not exist"]),
+    "image of another shape": (
+        lambda f: save_image(f / "imgs" / "a.jpg", image(64, 64)),
+        ["image", "64x64", "64x48", "crop"],
     ),
     "label of another shape": (
-        lambda f: images.save_picture(f / "labels" / "a.png", label_map(64, 64)),
+        lambda f: save_image(f / "labels" / "a.png", label_map(64, 64)),
         ["label", "64x64", "64x48", "crop"],
     ),
     "two faults": (
         lambda f: [
-            images.save_picture(f / "labels" / "a.png", picture()),
+            save_image(f / "labels" / "a.png", image()),
             dangling(f / "imgs", "c.jpg"),
         ],
         ["a.png", "1 more file", "c.jpg"],
@@ -305,13 +305,13 @@ def test_many_faults_name_five_and_count_all(folder):
     )
 
 
-def test_pictures_alone_have_their_own_words(folder):
+def test_images_alone_have_their_own_words(folder):
     remove_all(folder / "imgs")
-    assert "expected pictures in it" in told(find_examples, folder, labels=False)
+    assert "expected images in it" in told(find_examples, folder, labels=False)
     assert "does not exist" in told(find_examples, folder / "nowhere", labels=False)
 
 
-def test_pictures_alone_in_a_folder_in_capitals_are_pointed_at(folder):
+def test_images_alone_in_a_folder_in_capitals_are_pointed_at(folder):
     (folder / "imgs").rename(folder / "Images")
     message = told(find_examples, folder, labels=False)
     assert "but folders (Images, labels)" in message and message.endswith("rename Images to images")
@@ -326,9 +326,9 @@ def test_the_parent_folder_gets_a_hint(folder):
 
 
 def test_what_is_unusual_is_told_once_per_kind(folder):
-    images.save_picture(folder / "imgs" / "a.jpg", picture(128, 96))
-    images.save_picture(folder / "imgs" / "c.jpg", picture(32, 24))
-    images.save_picture(
+    save_image(folder / "imgs" / "a.jpg", image(128, 96))
+    save_image(folder / "imgs" / "c.jpg", image(32, 24))
+    save_image(
         folder / "labels" / "a.png", np.where(label_map() == 3, 255, label_map()).astype(np.uint8)
     )
     seen = []
@@ -337,7 +337,7 @@ def test_what_is_unusual_is_told_once_per_kind(folder):
     )
     assert seen == [(1, 3), (2, 3), (3, 3)] and len(notes) == 2
     assert any(
-        note.startswith("2 pictures of another size") and "a.jpg, c.jpg" in note for note in notes
+        note.startswith("2 images of another size") and "a.jpg, c.jpg" in note for note in notes
     )
     assert any("ignored ids" in note and "(a.png)" in note for note in notes)
 
@@ -361,16 +361,14 @@ STORED = {
 def test_ids_are_read_as_the_data_set_stores_them(folder, name):
     stored, trained, unknown, words = STORED[name]
     columns = np.arange(64) % len(stored)
-    images.save_picture(
-        folder / "labels" / "a.png", np.tile(np.array(stored, np.uint8)[columns], (48, 1))
-    )
+    save_image(folder / "labels" / "a.png", np.tile(np.array(stored, np.uint8)[columns], (48, 1)))
     example = find_examples(folder)[0]
     check_examples([example], CLASS_SETS[name], (), 64, 48)
     label = load_example(example, 64, 48, 64, 48, classes=CLASS_SETS[name])[1]
     assert label.dtype == np.uint8 and np.array_equal(
         label, np.tile(np.array(trained)[columns], (48, 1))
     )
-    images.save_picture(folder / "labels" / "a.png", np.full((48, 64), unknown, np.uint8))
+    save_image(folder / "labels" / "a.png", np.full((48, 64), unknown, np.uint8))
     assert words in told(check_examples, [example], CLASS_SETS[name], (), 64, 48)
     assert words in told(load_example, example, 64, 48, 16, 12, classes=CLASS_SETS[name])
     assert check_examples([example], CLASS_SETS[name], (unknown,), 64, 48)
@@ -379,9 +377,7 @@ def test_ids_are_read_as_the_data_set_stores_them(folder, name):
 
 def test_a_file_of_classes_and_a_class_that_is_ignored(folder):
     (folder / "classes.txt").write_text("ground\nsky\nignore 7\n")
-    images.save_picture(
-        folder / "labels" / "a.png", np.tile(np.array([0, 1, 7, 1], np.uint8), (48, 16))
-    )
+    save_image(folder / "labels" / "a.png", np.tile(np.array([0, 1, 7, 1], np.uint8), (48, 16)))
     example, classes = find_examples(folder)[0], load_classes(folder / "classes.txt")
     check_examples([example], classes, (), 64, 48)
     assert load_example(example, 64, 48, 64, 48, (0,), classes)[1][0, :4].tolist() == [
@@ -390,7 +386,7 @@ def test_a_file_of_classes_and_a_class_that_is_ignored(folder):
         255,
         1,
     ]
-    images.save_picture(folder / "labels" / "a.png", np.full((48, 64), 3, np.uint8))
+    save_image(folder / "labels" / "a.png", np.full((48, 64), 3, np.uint8))
     assert "the classes, all of which are ignored" in told(
         check_examples, [example], 2, (0, 1), 64, 48
     )
@@ -401,8 +397,8 @@ def test_a_file_of_classes_and_a_class_that_is_ignored(folder):
 
 def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
     stored = label_map(512, 384)
-    images.save_picture(folder / "labels" / "a.png", stored)
-    images.save_picture(folder / "imgs" / "a.jpg", picture(512, 384))
+    save_image(folder / "labels" / "a.png", stored)
+    save_image(folder / "imgs" / "a.jpg", image(512, 384))
     example = find_examples(folder)[0]
     shown, label = load_example(example, 256, 192, 128, 96, ignore=(3, 5))
     # release: `label.resize((128, 96), Image.NEAREST)`
@@ -412,9 +408,7 @@ def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
         and (label == 255).any()
     )
     assert shown.dtype == np.uint8 and shown.shape == (192, 256, 3)
-    assert np.array_equal(
-        load_example(example, 512, 384, 128, 96)[0], images.read_picture(example.picture)
-    )
+    assert np.array_equal(load_example(example, 512, 384, 128, 96)[0], read_image(example.image))
 
 
 def test_without_a_label_map_nothing_is_known(folder):
@@ -426,33 +420,33 @@ def test_without_a_label_map_nothing_is_known(folder):
 
 
 def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(folder):
-    images.save_picture(folder / "imgs" / "a.jpg", picture(48, 48))
-    images.save_picture(folder / "labels" / "a.png", label_map(24, 24))
+    save_image(folder / "imgs" / "a.jpg", image(48, 48))
+    save_image(folder / "labels" / "a.png", label_map(24, 24))
     examples = find_examples(folder)
     message = told(lambda: check_examples(examples, 29, (), 64, 48, fit=""))
     assert "48x48" in message and "--fit crop" in message and "--fit resize" in message
     for fit, words in (("crop", "cut to their middle"), ("resize", "stretched")):
         notes = check_examples(examples, 29, (), 64, 48, fit=fit)
         assert any(
-            words in note and note.startswith("1 pictures") and "(a.jpg)" in note for note in notes
+            words in note and note.startswith("1 images") and "(a.jpg)" in note for note in notes
         )
-    images.save_picture(folder / "labels" / "a.png", label_map(64, 48))
-    assert "expected 48x48, its picture's size" in told(
+    save_image(folder / "labels" / "a.png", label_map(64, 48))
+    assert "expected 48x48, its image's size" in told(
         lambda: check_examples(examples, 29, (), 64, 48, fit="crop")
     )
 
 
 @pytest.mark.parametrize("width, height", [(48, 48), (90, 30)])
-def test_fit_takes_the_middle_or_all_of_picture_and_label_map_alike(folder, width, height):
+def test_fit_takes_the_middle_or_all_of_image_and_label_map_alike(folder, width, height):
     stored = label_map(width, height)
-    images.save_picture(folder / "imgs" / "a.png", np.repeat(stored[..., None] * 8, 3, axis=2))
+    save_image(folder / "imgs" / "a.png", np.repeat(stored[..., None] * 8, 3, axis=2))
     (folder / "imgs" / "a.jpg").unlink()
-    images.save_picture(folder / "labels" / "a.png", stored)
+    save_image(folder / "labels" / "a.png", stored)
     example, numbering = find_examples(folder)[0], Numbering.of(29)
     # 4 : 3 of 48x48 is 48x36, of 90x30 is 40x30.
     middle = stored[6:42] if width == 48 else stored[:, 25:65]
     size = middle.shape[::-1]
     assert np.array_equal(load_label(example, *size, numbering, "crop"), middle)
-    assert np.array_equal(load_picture(example, *size, "crop")[..., 0] // 8, middle)
+    assert np.array_equal(load_image(example, *size, "crop")[..., 0] // 8, middle)
     stretched = np.array(Image.fromarray(stored).resize((16, 12), Image.NEAREST))
     assert np.array_equal(load_label(example, 16, 12, numbering, "resize"), stretched)

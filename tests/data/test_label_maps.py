@@ -169,9 +169,9 @@ def test_values_beyond_the_classes_are_named_with_their_share(tmp_path, value):
 
 
 def test_one_colour_that_is_not_in_the_class_set_is_named(tmp_path):
-    picture = colorize(IDS, LANDSCAPE)
-    picture[0, 0] = 1, 2, 3
-    Image.fromarray(picture).save(tmp_path / "map.png")
+    image = colorize(IDS, LANDSCAPE)
+    image[0, 0] = 1, 2, 3
+    Image.fromarray(image).save(tmp_path / "map.png")
     with pytest.raises(
         ImageError, match=r"1 of its 5 colours are not in landscape-29, such as \(1, 2, 3\)"
     ):
@@ -366,13 +366,11 @@ def test_void_of_any_value_is_ignored_or_mapped_when_it_is_named(tmp_path, void)
 @pytest.mark.parametrize("colours", [16, 64, 256])
 def test_a_photograph_in_few_colours_is_no_label_map(tmp_path, colours):
     rows, columns = np.mgrid[:96, :128]
-    picture = np.stack([rows * 2, columns * 2, (rows + columns)], axis=-1)
-    picture = (
-        (picture + np.random.default_rng(0).normal(0, 12, picture.shape))
-        .clip(0, 255)
-        .astype(np.uint8)
+    image = np.stack([rows * 2, columns * 2, (rows + columns)], axis=-1)
+    image = (
+        (image + np.random.default_rng(0).normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8)
     )
-    Image.fromarray(picture).quantize(colours).save(tmp_path / "map.png")
+    Image.fromarray(image).quantize(colours).save(tmp_path / "map.png")
     with pytest.raises(ImageError, match=f"reduced to a palette of {colours} colours"):
         Numbering.of(29).read(tmp_path / "map.png")
 

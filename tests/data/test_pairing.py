@@ -1,31 +1,29 @@
-"""Several versions of label maps in one folder: one is taken for all pictures, the rest is counted
+"""Several versions of label maps in one folder: one is taken for all images, the rest is counted
 and named.
 """
 
 import numpy as np
 import pytest
 
-from jseg import images
 from jseg.data.classes import load_classes
 from jseg.data.datasets import open_dataset, training_part
 from jseg.data.image_folder import find_examples
+from jseg.images import save_image
 
 CITY = ["_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtFine_color", "_gtFine_instanceIds"]
 
 
-def write(root, endings, pictures="images", maps="labels", picture_ending="", count=3):
-    """Pictures p0, p1, ... and for each a label map per ending, all of them holding the ending's
+def write(root, endings, images="images", maps="labels", image_ending="", count=3):
+    """Images p0, p1, ... and for each a label map per ending, all of them holding the ending's
     number and 255.
     """
     for i in range(count):
-        for place in (pictures, maps):
+        for place in (images, maps):
             (root / place).mkdir(parents=True, exist_ok=True)
-        images.save_picture(
-            root / pictures / f"p{i}{picture_ending}.png", np.full((12, 16, 3), 9 * i, np.uint8)
-        )
+        save_image(root / images / f"p{i}{image_ending}.png", np.full((12, 16, 3), 9 * i, np.uint8))
         for number, ending in enumerate(endings):
             label = np.resize(np.array([number, number + 1, 255], np.uint8), (12, 16))
-            images.save_picture(root / maps / f"p{i}{ending}.png", label)
+            save_image(root / maps / f"p{i}{ending}.png", label)
     return root
 
 
@@ -38,23 +36,21 @@ def write(root, endings, pictures="images", maps="labels", picture_ending="", co
         (["_mask"], "_mask", None),
     ],
 )
-@pytest.mark.parametrize("picture_ending", ["", "_leftImg8bit"])
-def test_one_version_is_taken_and_the_rest_is_counted(
-    tmp_path, endings, taken, left, picture_ending
-):
+@pytest.mark.parametrize("image_ending", ["", "_leftImg8bit"])
+def test_one_version_is_taken_and_the_rest_is_counted(tmp_path, endings, taken, left, image_ending):
     notes = []
-    examples = find_examples(write(tmp_path, endings, picture_ending=picture_ending), notes=notes)
+    examples = find_examples(write(tmp_path, endings, image_ending=image_ending), notes=notes)
     assert [example.label.name for example in examples] == [f"p{i}{taken}.png" for i in range(3)]
     assert len(notes) == 1 and (left in notes[0] if left else "left out" not in notes[0])
 
 
 def test_equal_names_are_plain_and_need_no_word(tmp_path):
     notes = []
-    write(tmp_path, ["_color"], picture_ending="_color")
+    write(tmp_path, ["_color"], image_ending="_color")
     assert len(find_examples(tmp_path, notes=notes)) == 3 and notes == []
 
 
-def test_the_version_that_most_pictures_have_is_taken_and_what_lacks_is_told(tmp_path):
+def test_the_version_that_most_images_have_is_taken_and_what_lacks_is_told(tmp_path):
     write(tmp_path, ["", "_labelIds"])
     (tmp_path / "labels/p1.png").unlink()
     assert {example.label.name for example in find_examples(tmp_path)} == {
@@ -99,14 +95,14 @@ ROWS = [
 
 
 def city(root, versions, ids=(0, 3, 4, 5), train=(255, 0, 2, 1)):
-    """Six pictures with label maps of the same classes in both numberings, one class a column."""
+    """Six images with label maps of the same classes in both numberings, one class a column."""
     for place in ("images", "labels"):
         (root / place).mkdir(parents=True)
     for i in range(6):
-        images.save_picture(root / f"images/p{i}.png", np.full((8, 8, 3), 9 * i, np.uint8))
+        save_image(root / f"images/p{i}.png", np.full((8, 8, 3), 9 * i, np.uint8))
         for version in versions:
             label = np.resize(np.array(ids if version == IDS else train, np.uint8), (8, 8))
-            images.save_picture(root / f"labels/p{i}{version}.png", label)
+            save_image(root / f"labels/p{i}{version}.png", label)
     return root
 
 

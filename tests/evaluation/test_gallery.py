@@ -1,4 +1,4 @@
-"""The page as a browser reads it: one file, no address in it, pictures inside, and the order of its
+"""The page as a browser reads it: one file, no address in it, images inside, and the order of its
 sorting.
 """
 
@@ -20,7 +20,7 @@ from jseg.evaluation.gallery import Column, thumbnail, write_gallery
 COLUMNS = [
     Column("name", "text"),
     Column("map", "map"),
-    Column("picture", "picture"),
+    Column("image", "image"),
     Column("score", digits=2, about="a <b>"),
 ]
 
@@ -55,16 +55,16 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def picture(height=96, width=320):
+def image(height=96, width=320):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.fixture
 def page(tmp_path):
     rows = [
-        ["b & <i>", picture(), picture(20, 30), 0.12345],
-        ['a"', None, picture(), None],
-        ["c", picture(), None, float("nan")],
+        ["b & <i>", image(), image(20, 30), 0.12345],
+        ['a"', None, image(), None],
+        ["c", image(), None, float("nan")],
     ]
     write_gallery(
         tmp_path / "page.html",
@@ -94,13 +94,13 @@ def test_it_asks_nothing_of_any_network(page):
     )
 
 
-def test_cells_hold_pictures_texts_and_exact_numbers(page):
+def test_cells_hold_images_texts_and_exact_numbers(page):
     found = Page(page)
     head, rows = found.rows[1], found.rows[2:]
     assert [cell.get("data-kind") for cell in head] == ["text", None, None, "number"] and head[3][
         "title"
     ] == "a <b>"
-    assert [tag for tag, _ in found.tags].count("button") == 2, "pictures are no order"
+    assert [tag for tag, _ in found.tags].count("button") == 2, "images are no order"
     assert [row[0]["data-value"] for row in rows] == ["b & <i>", 'a"', "c"]
     assert [row[3].get("data-value") for row in rows] == [
         "0.12345",

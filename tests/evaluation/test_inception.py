@@ -199,7 +199,7 @@ def test_pools_leave_the_padding_out():
     assert np.array_equal(maximum_around(jt.array(x)).numpy(), pooled(x, np.max).astype(np.float32))
 
 
-def test_pictures_are_resized_without_antialiasing():
+def test_images_are_resized_without_antialiasing():
     rng = np.random.default_rng(3)
     exact = rng.integers(0, 256, (299, 299, 3), dtype=np.uint8)
     other = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -207,18 +207,18 @@ def test_pictures_are_resized_without_antialiasing():
     found = prepared([exact, other, large])
     assert found.shape == (3, 3, 299, 299) and found.dtype == np.float32
     np.testing.assert_allclose(found[0], exact.transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
-    for picture, made in ((other, found[1]), (large, found[2])):
+    for image, made in ((other, found[1]), (large, found[2])):
         for i, j in ((0, 0), (298, 298), (7, 200), (150, 31)):
             value = 0
             places = []
-            for at, size in ((i, picture.shape[0]), (j, picture.shape[1])):
+            for at, size in ((i, image.shape[0]), (j, image.shape[1])):
                 at = max((at + 0.5) * size / 299 - 0.5, 0)
                 places.append(
                     [(min(int(at), size - 1), 1 - at % 1), (min(int(at) + 1, size - 1), at % 1)]
                 )
             for row, one in places[0]:
                 for column, two in places[1]:
-                    value = value + one * two * picture[row, column].astype(float)
+                    value = value + one * two * image[row, column].astype(float)
             np.testing.assert_allclose(made[:, i, j], value / 127.5 - 1, atol=1e-5)
 
 

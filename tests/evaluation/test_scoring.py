@@ -10,16 +10,16 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
-from jseg import images
 from jseg.data.classes import CLASS_SETS
 from jseg.data.label_maps import read_label
 from jseg.evaluation import features, inputs, measures, report
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.evaluation.features import Extractor, computed, digests
 from jseg.evaluation.inputs import check_items, check_output, find_items, find_real, load_prediction
-from jseg.evaluation.measures import PictureScores, Terms, challenge_scores, gathered, score_picture
+from jseg.evaluation.measures import ImageScores, Terms, challenge_scores, gathered, score_image
 from jseg.evaluation.store import FeatureStore, default_folder
 from jseg.files import DataError
+from jseg.images import read_image, save_image
 from jseg.metrics import challenge_score, confusion, style_similarity
 
 CLASSES = CLASS_SETS["landscape-29"]
@@ -35,12 +35,12 @@ def data(tmp_path):
         label = RNG(number).integers(0, 29, (24, 32)).astype(np.uint8)
         for folder, name, array in (
             ("labels", stem + ".png", label),
-            ("refs/imgs", stem + "_ref.jpg", picture(10 + number)),
-            ("results", stem + ".jpg", picture(number)),
+            ("refs/imgs", stem + "_ref.jpg", image(10 + number)),
+            ("results", stem + ".jpg", image(number)),
             ("seen", stem + ".png", label),
         ):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            images.save_picture(tmp_path / folder / name, array)
+            save_image(tmp_path / folder / name, array)
     (tmp_path / "results" / "grid.png").write_bytes(b"not looked at")
     (tmp_path / "labels" / "label_to_img.json").write_text(
         json.dumps({s + ".png": s + "_ref.jpg" for s in ("a", "b.v2", "c")})
@@ -48,7 +48,7 @@ def data(tmp_path):
     return tmp_path
 
 
-def picture(seed, height=24, width=32):
+def image(seed, height=24, width=32):
     return RNG(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -108,7 +108,7 @@ def test_missing_results_are_an_error_or_left_out(data):
     (data / "seen" / "a.png").unlink()
     with pytest.raises(DataError, match="lacks the label maps of 1 of 2 results"):
         items(data, partial=True, predictions=data / "seen")
-    images.save_picture(data / "results" / "a.png", picture(0))
+    save_image(data / "results" / "a.png", image(0))
     with pytest.raises(DataError, match="holds both a.jpg and a.png"):
         items(data, partial=True)
     for path in (data / "results").glob("*.jpg"):
@@ -121,7 +121,7 @@ def test_missing_results_are_an_error_or_left_out(data):
 @pytest.mark.parametrize(
     "path, array, said",
     [
-        ("results/a.jpg", picture(0, 24, 24), "result .*a.jpg is 24x24, its label map 32x24"),
+        ("results/a.jpg", image(0, 24, 24), "result .*a.jpg is 24x24, its label map 32x24"),
         (
             "seen/a.png",
             np.full((24, 32), 29, np.uint8),
@@ -132,12 +132,12 @@ def test_missing_results_are_an_error_or_left_out(data):
             np.zeros((24, 30), np.uint8),
             "prediction .*a.png is 30x24, its label map 32x24",
         ),
-        ("seen/a.png", picture(0), "seen.a.png"),
+        ("seen/a.png", image(0), "seen.a.png"),
         ("labels/a.png", np.full((24, 32), 77, np.uint8), "labels.a.png.*77"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(data, path, array, said):
-    images.save_picture(data / path, array)
+    save_image(data / path, array)
     with pytest.raises(DataError, match=said) as error:
         check_items(items(data, predictions=data / "seen"), CLASSES)
     assert "\n" not in str(error.value)
@@ -145,11 +145,11 @@ def test_files_that_do_not_fit_are_refused(data, path, array, said):
 
 def test_predictions_come_to_the_label_map_s_size(data):
     small = RNG(5).integers(0, 29, (12, 16)).astype(np.uint8)
-    images.save_picture(data / "seen" / "a.png", small)
+    save_image(data / "seen" / "a.png", small)
     assert np.array_equal(
         load_prediction(data / "seen" / "a.png", (24, 32), 29), small.repeat(2, 0).repeat(2, 1)
     )
-    images.save_picture(data / "results" / "a.jpg", picture(0, 12, 16))
+    save_image(data / "results" / "a.jpg", image(0, 12, 16))
     notes = check_items(items(data, predictions=data / "seen"), CLASSES)
     assert len(notes) == 1 and "of another size than their label maps" in notes[0]
 
@@ -182,7 +182,7 @@ def test_predictions_may_be_in_the_colours_of_the_classes_which_is_told(data, cl
 
 
 def test_predictions_in_other_colours_stay_refused(data):
-    images.save_picture(data / "seen/a.png", picture(0))
+    save_image(data / "seen/a.png", image(0))
     with pytest.raises(DataError, match="seen.a.png"):
         check_items(items(data, predictions=data / "seen"), CLASSES)
 
@@ -193,11 +193,11 @@ def test_predictions_in_other_colours_stay_refused(data):
 def test_predictions_in_another_numbering_are_warned_of(data, shift, said):
     for stem in ("a", "b.v2", "c"):
         label = read_label(data / f"labels/{stem}.png") % 20 + 2
-        images.save_picture(data / f"labels/{stem}.png", label)
-        images.save_picture(data / f"seen/{stem}.png", label)
+        save_image(data / f"labels/{stem}.png", label)
+        save_image(data / f"seen/{stem}.png", label)
     assert check_items(items(data, predictions=data / "seen"), CLASSES) == []
     for stem in ("a", "b.v2", "c"):
-        images.save_picture(
+        save_image(
             data / f"seen/{stem}.png",
             (read_label(data / f"labels/{stem}.png") + shift).astype(np.uint8),
         )
@@ -213,10 +213,10 @@ def test_predictions_numbered_as_the_data_set_s_label_files_are_told_or_refused(
     for stem in ("a", "b.v2", "c"):
         label = read_label(data / f"labels/{stem}.png") % 20
         for folder in ("labels", "seen"):
-            images.save_picture(data / folder / f"{stem}.png", label + 3)
+            save_image(data / folder / f"{stem}.png", label + 3)
     (note,) = check_items(items(data, predictions=data / "seen"), classes)
     assert "read as label files of landscape-29 store them with 100 %" in note
-    images.save_picture(data / "seen/a.png", np.full((24, 32), 31, np.uint8))
+    save_image(data / "seen/a.png", np.full((24, 32), 31, np.uint8))
     said = (
         "holds the id 31; expected class ids 0 to 28, as segment writes them, not those that "
         "label files of"
@@ -227,12 +227,12 @@ def test_predictions_numbered_as_the_data_set_s_label_files_are_told_or_refused(
 
 def test_a_poor_network_is_no_other_numbering(data):
     for stem in ("a", "b.v2", "c"):
-        images.save_picture(data / f"labels/{stem}.png", np.full((24, 32), 4, np.uint8))
-        images.save_picture(data / f"seen/{stem}.png", np.full((24, 32), 5, np.uint8))
+        save_image(data / f"labels/{stem}.png", np.full((24, 32), 4, np.uint8))
+        save_image(data / f"seen/{stem}.png", np.full((24, 32), 5, np.uint8))
     assert check_items(items(data, predictions=data / "seen"), CLASSES) == []
 
 
-def test_real_pictures(data):
+def test_real_images(data):
     assert [path.name for path in find_real(data / "refs")] == [
         "a_ref.jpg",
         "b.v2_ref.jpg",
@@ -240,20 +240,20 @@ def test_real_pictures(data):
     ]
     (data / "one").mkdir()
     for folder, said in (
-        ("one", "holds 0 pictures; expected the real pictures"),
+        ("one", "holds 0 images; expected the real images"),
         ("nowhere", "does not exist"),
     ):
         with pytest.raises(DataError, match=said):
             find_real(data / folder)
     (data / "refs" / "imgs" / "d.jpg").write_bytes(b"text")
-    with pytest.raises(DataError, match="d.jpg is not a picture"):
+    with pytest.raises(DataError, match="d.jpg is not an image"):
         find_real(data / "refs")
 
 
 @pytest.mark.parametrize(
     "name, text",
     [
-        ("v.csv", "picture,aesthetic\na.jpg,5\nb.v2,4.5\nc.png,0\nother,1\n"),
+        ("v.csv", "image,aesthetic\na.jpg,5\nb.v2,4.5\nc.png,0\nother,1\n"),
         ("v.csv", "\ufeffa,5\n\nb.v2.jpg, 4.5\nc,0"),
         ("v.json", '{"a": 5, "b.v2.jpg": 4.5, "c": 0}'),
     ],
@@ -354,7 +354,7 @@ def test_output_of_others_is_refused(tmp_path):
     check_output(output, results)
     output.mkdir()
     (output / inputs.TABLE).write_text("mine")
-    with pytest.raises(DataError, match=r"holds pictures.csv \(1 of .*\) but no summary.json"):
+    with pytest.raises(DataError, match=r"holds images.csv \(1 of .*\) but no summary.json"):
         check_output(output, results)
     for text, said in (("{", "damaged"), ("{}", "no summary"), ("[]", "no summary")):
         (output / inputs.SUMMARY).write_text(text)
@@ -373,11 +373,11 @@ def test_output_of_others_is_refused(tmp_path):
 
 
 def counted(calls):
-    """An extractor of 3 numbers a picture that remembers how many pictures it saw."""
+    """An extractor of 3 numbers an image that remembers how many images it saw."""
 
-    def extract(pictures):
-        calls.append(len(pictures))
-        return np.stack([p.mean((0, 1)) for p in pictures]).astype(np.float32)
+    def extract(images):
+        calls.append(len(images))
+        return np.stack([p.mean((0, 1)) for p in images]).astype(np.float32)
 
     return Extractor("test", extract)
 
@@ -393,12 +393,12 @@ def test_features_are_computed_once_by_content(data):
         sum(computed(paths, keys, counted(calls), store)) == 4 == sum(calls)
         and store.missing(keys) == set()
     )
-    expected = [images.read_picture(path).mean((0, 1)) for path in paths]
+    expected = [read_image(path).mean((0, 1)) for path in paths]
     np.testing.assert_allclose(FeatureStore(data / "cache", "test").get(keys), expected, rtol=1e-6)
     (data / "moved").mkdir()
     moved = data / "moved" / "z.jpg"
     moved.write_bytes(paths[0].read_bytes())
-    images.save_picture(paths[1], picture(99))
+    save_image(paths[1], image(99))
     paths[1] = paths[4] = paths[1]
     keys = digests([moved] + paths)
     again = FeatureStore(data / "cache", "test")
@@ -463,7 +463,7 @@ def test_the_stand_in_orders_sets_by_what_was_done_to_them():
         kept[0],
         rtol=1e-3,
         atol=1e-3,
-        err_msg="a picture's features are its own",
+        err_msg="an image's features are its own",
     )
     noise, real = RNG(0), kept[:10]
     changes = (
@@ -505,35 +505,33 @@ def test_distances_of_given_features_are_scipy_s():
     assert found["kid"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_picture_s_scores():
+def test_an_image_s_scores():
     label = RNG(0).integers(0, 29, (24, 32)).astype(np.uint8)
     label[:4] = 255
     prediction = np.where(RNG(1).random((24, 32)) < 0.5, label, 3).astype(np.uint8)
     prediction[:4] = 3
-    row, matrix = score_picture("x", picture(0), picture(1), label, prediction, 29, 5.0)
+    row, matrix = score_image("x", image(0), image(1), label, prediction, 29, 5.0)
     assert row.mask_accuracy == pytest.approx(np.mean(prediction[4:] == label[4:])), (
         "unknown pixels do not count"
     )
     assert np.array_equal(matrix, confusion(prediction, label, 29)) and matrix.sum() == 20 * 32
-    assert row.style_challenge == style_similarity(picture(0), picture(1), "challenge"), (
-        "to the bit"
-    )
+    assert row.style_challenge == style_similarity(image(0), image(1), "challenge"), "to the bit"
     assert (
-        row.style_corrected == style_similarity(picture(0), picture(1), "corrected")
+        row.style_corrected == style_similarity(image(0), image(1), "corrected")
         and row.aesthetic == 5
     )
-    row, matrix = score_picture(
-        "x", picture(0), picture(1), np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8), 29
+    row, matrix = score_image(
+        "x", image(0), image(1), np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8), 29
     )
     assert row.mask_accuracy is None and not matrix.any()
-    assert score_picture("x", picture(0), picture(1), label, None, 29)[0].mask_accuracy is None
+    assert score_image("x", image(0), image(1), label, None, 29)[0].mask_accuracy is None
 
 
-def test_terms_are_means_over_pictures():
+def test_terms_are_means_over_images():
     rows = [
-        PictureScores("a", 0.5, 0.2, 0.1, 4),
-        PictureScores("b", 0.9, 0.4, 0.3, 6),
-        PictureScores("c", None, 0.6, 0.5, 5),
+        ImageScores("a", 0.5, 0.2, 0.1, 4),
+        ImageScores("b", 0.9, 0.4, 0.3, 6),
+        ImageScores("c", None, 0.6, 0.5, 5),
     ]
     terms = gathered(rows, np.array([[30, 10], [0, 60]]), 10.0, 7, {"fid": 3.0, "kid": 0.1})
     assert (terms.mask_accuracy, terms.pixel_accuracy, terms.aesthetic, terms.real) == (
@@ -547,7 +545,7 @@ def test_terms_are_means_over_pictures():
         and terms.style_challenge == pytest.approx(0.4)
         and terms.fid == 3
     )
-    bare = gathered([PictureScores("a", None, 0.2, 0.1)], np.zeros((2, 2), int))
+    bare = gathered([ImageScores("a", None, 0.2, 0.1)], np.zeros((2, 2), int))
     assert (
         bare.mask_accuracy is bare.mean_iou is bare.aesthetic is bare.fid is bare.stand_in is None
     )

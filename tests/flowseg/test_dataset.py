@@ -11,14 +11,14 @@ SIZE = (16, 12)
 
 
 def load(index):
-    """A picture whose red value tells its number and whose green value tells the label, but for a
+    """An image whose red value tells its number and whose green value tells the label, but for a
     column that is not known.
     """
     label = np.tile(np.arange(20, dtype=np.uint8) // 4, (15, 1))
     label[:, 8] = 255
-    picture = np.zeros((15, 20, 3), np.uint8)
-    picture[..., 0], picture[..., 1] = 10 * index, 20 * (np.arange(20) // 4)
-    return picture, label
+    image = np.zeros((15, 20, 3), np.uint8)
+    image[..., 0], image[..., 1] = 10 * index, 20 * (np.arange(20) // 4)
+    return image, label
 
 
 def batches(division, seed=4, **options):
@@ -41,7 +41,7 @@ def test_shapes_types_and_ranges():
     batch, share = next(batches(Division(5, 5))(0))
     assert share == 1
     assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
-        "pictures": ("float32", (5, 3, 12, 16)),
+        "images": ("float32", (5, 3, 12, 16)),
         "labels": ("uint8", (5, 12, 16)),
         "x1": ("float32", (5, 3, 12, 16)),
         "mask": ("float32", (5, 1, 12, 16)),
@@ -49,7 +49,7 @@ def test_shapes_types_and_ranges():
         "noise": ("float32", (5, 3, 12, 16)),
     }
     assert (
-        np.abs(batch["pictures"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
+        np.abs(batch["images"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
     )
 
 
@@ -62,10 +62,10 @@ def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
     assert not batch["x1"].transpose(0, 2, 3, 1)[~known].any()
 
 
-def test_pictures_and_labels_stay_together():
+def test_images_and_labels_stay_together():
     batch = next(batches(Division(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
-    for picture, label in zip(batch["pictures"], batch["labels"]):
-        green, known = (picture[1] + 1) * 127.5, label != 255
+    for image, label in zip(batch["images"], batch["labels"]):
+        green, known = (image[1] + 1) * 127.5, label != 255
         assert (
             np.mean(np.abs(green / 20 - label)[known] < 0.5) > 0.85
         )  # all but the borders, which are blurred
@@ -76,7 +76,7 @@ def test_each_example_once_an_epoch_in_the_common_order():
         [
             np.rint(
                 (
-                    next(batches(Division(7, 7), scales=(1, 1))(step))[0]["pictures"][:, 0].max(
+                    next(batches(Division(7, 7), scales=(1, 1))(step))[0]["images"][:, 0].max(
                         (1, 2)
                     )
                     + 1
@@ -112,15 +112,15 @@ def test_steps_and_seeds_differ_and_repeat():
 def test_the_first_are_those_of_a_batch_of_that_size():
     first = batches(Division(6, 2)).first(3)
     assert_equal(first, next(batches(Division(3, 3))(0))[0])
-    assert to_signed(load(0)[0]).dtype == first["pictures"].dtype
+    assert to_signed(load(0)[0]).dtype == first["images"].dtype
 
 
 def test_jitter_changes_colours_and_nothing_else():
     plain, jittered = (
         next(batches(Division(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3})
     )
-    assert not np.array_equal(plain["pictures"], jittered["pictures"])
-    assert_equal({**jittered, "pictures": plain["pictures"]}, plain)
+    assert not np.array_equal(plain["images"], jittered["images"])
+    assert_equal({**jittered, "images": plain["images"]}, plain)
     assert_equal(jittered, next(batches(Division(4, 4), jitter=0.3)(2))[0])
 
 

@@ -62,11 +62,11 @@ def network():
     return dinov2
 
 
-def pictures(height=12, width=16):
+def random_images(height=12, width=16):
     return np.random.default_rng(1).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
 
 
-# An independent forward pass, picture by picture, patch by patch
+# An independent forward pass, image by image, patch by patch
 # -----------------------------------------------------
 
 
@@ -165,7 +165,10 @@ def twin(images, config=SMALL):
 
 @pytest.mark.parametrize("height, width", [(12, 16), (20, 20)])
 def test_tokens_are_the_twin_s(height, width):
-    found, expected = network()(pictures(height, width)).numpy(), twin(pictures(height, width))
+    found, expected = (
+        network()(random_images(height, width)).numpy(),
+        twin(random_images(height, width)),
+    )
     assert found.shape == (2, height * width // 16, 24)
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
@@ -194,18 +197,18 @@ def test_names_and_shapes_are_those_of_the_public_file():
 
 
 def test_all_weights_are_constants_and_no_gradient_passes():
-    x = jt.array(pictures())
+    x = jt.array(random_images())
     assert all(value.is_stop_grad() for value in network().parameters())
     assert not np.abs(jt.grad(network()(x).sum() + 0 * x.sum(), x).numpy()).any()
 
 
-def test_pictures_do_not_meet():
-    both, alone = network()(pictures()).numpy(), network()(pictures()[1:]).numpy()
+def test_images_do_not_meet():
+    both, alone = network()(random_images()).numpy(), network()(random_images()[1:]).numpy()
     np.testing.assert_allclose(both[1:], alone, atol=1e-5)
 
 
 def test_resizing_is_torch_s_bicubic():
-    x = pictures(12, 16)
+    x = random_images(12, 16)
     expected = sampled(x.astype(np.float64).transpose(2, 3, 0, 1), 21, 21 / 12)
     expected = sampled(expected.transpose(1, 0, 2, 3), 28, 28 / 16).transpose(2, 3, 1, 0)
     np.testing.assert_allclose(resize(jt.array(x), 21, 28).numpy(), expected, atol=1e-5)
@@ -214,8 +217,8 @@ def test_resizing_is_torch_s_bicubic():
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 16), (1, 1, 12, 16), (1, 3, 13, 16), (1, 3, 12, 0)])
-def test_pictures_of_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"DINOv2: pictures of shape .* multiples of 4"):
+def test_images_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"DINOv2: images of shape .* multiples of 4"):
         network()(np.zeros(shape, np.float32))
 
 
@@ -223,7 +226,7 @@ def test_weights_are_loaded_strictly(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VIT_B14", SMALL)
     monkeypatch.setitem(module.PUBLISHED, (24, 2), "small")
     save(tmp_path / "dinov2.npz", state())
-    x = pictures()
+    x = random_images()
     assert np.array_equal(load_dinov2(tmp_path / "dinov2.npz")(x).numpy(), network()(x).numpy())
     for name in ("norm.bias", "head.weight"):
         save(tmp_path / "other.npz", {**state(), name: np.zeros(23, np.float32)})
@@ -240,7 +243,7 @@ def test_the_layout_of_timm_is_read(tmp_path, monkeypatch, prefix):
     monkeypatch.setitem(module.PUBLISHED, (24, 2), "small")
     timm, x = (
         {prefix + name: array for name, array in state().items() if name != "mask_token"},
-        pictures(),
+        random_images(),
     )
     np.savez(tmp_path / "timm.npz", **timm)
     found = load_dinov2(tmp_path / "timm.npz")

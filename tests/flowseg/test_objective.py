@@ -16,9 +16,9 @@ NAMES = ("loss", "fm", "correction_norm")
 
 
 def load(index):
-    picture, label = scene(index)
+    image, label = scene(index)
     label[:, : 8 * (index % 4)] = 255  # known to different parts
-    return picture, label
+    return image, label
 
 
 def batch(division=Division(4, 4), step=0):
@@ -54,15 +54,15 @@ def test_path_and_loss_are_those_of_the_source(source):
     network = Recording(velocity, source)
     found = training_loss(network, CODES, weight=0.7, tau=2.0, eps=0.02, schedule="1-t")(given)
     x0 = {
-        "image": given["pictures"],
+        "image": given["images"],
         "noise": given["noise"],
-        "image+noise": given["pictures"] + NOISE_SHARE * given["noise"],
+        "image+noise": given["images"] + NOISE_SHARE * given["noise"],
     }[source]
     t = given["t"].reshape(-1, 1, 1, 1)
     ((x_t, times, image, tap),) = network.given
     np.testing.assert_allclose(x_t, (1 - t) * x0 + t * given["x1"], atol=1e-6)
     assert np.array_equal(times, given["t"]) and tap is None
-    assert image is None if source == "image" else np.array_equal(image, given["pictures"])
+    assert image is None if source == "image" else np.array_equal(image, given["images"])
     expected = flow_loss(
         velocity,
         x_t,
@@ -115,19 +115,19 @@ def test_a_batch_that_nothing_is_known_of_is_zero_and_changes_nothing():
     assert not gradient.any()
 
 
-def test_an_alignment_is_given_the_block_s_tokens_and_the_clean_picture():
+def test_an_alignment_is_given_the_block_s_tokens_and_the_clean_image():
     ((given, _),) = batch()
     network, seen = Recording(np.zeros_like(given["x1"])), []
 
-    def alignment(losses, tokens, picture):
-        seen.append((tokens, picture))
+    def alignment(losses, tokens, image):
+        seen.append((tokens, image))
         return {**losses, "loss": losses["loss"] + 5, "repa": jt.array([5.0])}
 
     found, plain = (
         training_loss(network, CODES, alignment=alignment, block=2)(given),
         training_loss(network, CODES)(given),
     )
-    assert seen[0][0] == "tokens of 2" and seen[0][1] is given["pictures"]
+    assert seen[0][0] == "tokens of 2" and seen[0][1] is given["images"]
     assert (
         found["loss"].item() == pytest.approx(plain["loss"].item() + 5, rel=1e-6)
         and found["fm"].item() == plain["fm"].item()

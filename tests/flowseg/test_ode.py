@@ -138,7 +138,7 @@ def test_shifted_and_even_times_lead_to_the_same_end():
         ("reuse", [0, 0.25, 0.5, 0.75]),
     ],
 )
-def test_the_velocity_sees_one_time_per_picture(name, expected):
+def test_the_velocity_sees_one_time_per_image(name, expected):
     seen = []
 
     def velocity(x, t):
@@ -159,7 +159,7 @@ def test_steps_are_taken_when_they_are_asked_for():
     assert len(count) == 2
 
 
-def test_a_picture_does_not_depend_on_its_batch():
+def test_an_image_does_not_depend_on_its_batch():
     x = np.random.default_rng(1).standard_normal((3, 1)).astype(np.float32)
     together = [state.numpy() for state in adams2(toy(3.5), x, 6)]
     for i in range(3):

@@ -202,12 +202,12 @@ def test_a_patch_sees_others_through_tokens_only():
         np.abs(output(network, x, t) - output(network, jt.array(changed), t))[:, :, :8, :8].max()
         > 1e-4
     )
-    network.s_embedder.proj.weight.assign(jt.zeros([64, 192]))  # tokens no longer see the picture
+    network.s_embedder.proj.weight.assign(jt.zeros([64, 192]))  # tokens no longer see the image
     difference_ = np.abs(output(network, x, t) - output(network, jt.array(changed), t))
     assert difference_[:, :, :24].max() == 0 and difference_[:, :, 24:, 40:].max() > 1e-4
 
 
-def test_any_multiple_of_the_patch_will_do_and_pictures_do_not_meet():
+def test_any_multiple_of_the_patch_will_do_and_images_do_not_meet():
     _, x, t = inputs()
     network = small()
     both = output(network, x, t)
@@ -254,16 +254,16 @@ def test_tokens_can_be_tapped_for_alignment():
         network(x, t, tap=3)
 
 
-# With the picture fed in
+# With the image fed in
 # ----------------------------------------------------------------------------------------------
 
 
-def test_layers_for_the_picture_exist_where_it_is_fed_in_and_start_at_zero():
+def test_layers_for_the_image_exist_where_it_is_fed_in_and_start_at_zero():
     _, x, t = inputs()
     network, plain = PixNerd(FED), small()
-    assert set(network.state_dict()) - set(plain.state_dict()) == set(pixnerd.PICTURE_LAYERS)
+    assert set(network.state_dict()) - set(plain.state_dict()) == set(pixnerd.IMAGE_LAYERS)
     assert all(
-        np.abs(network.state_dict()[name].numpy()).max() == 0 for name in pixnerd.PICTURE_LAYERS
+        np.abs(network.state_dict()[name].numpy()).max() == 0 for name in pixnerd.IMAGE_LAYERS
     )
     load_into(
         network,
@@ -272,8 +272,8 @@ def test_layers_for_the_picture_exist_where_it_is_fed_in_and_start_at_zero():
     assert difference(output(network, x, t, x * 2), output(plain, x, t)) < 1e-6
 
 
-def test_the_picture_goes_through_parallel_linear_layers():
-    """With the picture's layers equal to x_t's, the network sees the sum of both."""
+def test_the_image_goes_through_parallel_linear_layers():
+    """With the image's layers equal to x_t's, the network sees the sum of both."""
     _, x, t = inputs()
     network, plain = small(FED), small()
     network.c_embedder.proj.weight.assign(plain.s_embedder.proj.weight.copy())
@@ -287,7 +287,7 @@ def test_the_picture_goes_through_parallel_linear_layers():
     assert difference(output(plain, x, t), expected) > 1e-2
 
 
-def test_gradients_with_a_picture_are_those_without_recompute(monkeypatch):
+def test_gradients_with_an_image_are_those_without_recompute(monkeypatch):
     _, x, t = inputs()
     network = small(dataclasses.replace(FED, source="image+noise"))
     plain = gradients(network, x, t, x * 0.5)
@@ -301,15 +301,15 @@ def test_gradients_with_a_picture_are_those_without_recompute(monkeypatch):
     )
 
 
-def test_a_picture_that_is_the_source_is_refused_as_an_input():
+def test_an_image_that_is_the_source_is_refused_as_an_input():
     _, x, t = inputs()
     with pytest.raises(ValueError, match="image_input.*nothing is learnt"):
         dataclasses.replace(SMALL, image_input=True)
     with pytest.raises(ValueError, match="image_input"):
         dataclasses.replace(FED, source="image", image_input=True)
-    with pytest.raises(ValueError, match="starts from the picture"):
+    with pytest.raises(ValueError, match="starts from the image"):
         PixNerd(SMALL)(x, t, x)
-    with pytest.raises(ValueError, match="starts from the picture"):
+    with pytest.raises(ValueError, match="starts from the image"):
         PixNerd(SMALL).condition(x)
     blind = dataclasses.replace(
         SMALL, source="image+noise", image_input=False
@@ -331,7 +331,7 @@ def test_what_does_not_fit_is_told_in_one_line():
         (lambda: network(x, t, labels=[0, 11]), "labels .*0 to 10"),
         (lambda: network(x, t, labels=[0.5, 1]), "labels"),
         (lambda: fed(x, t), "no image given.*'noise'"),
-        (lambda: fed(x, t, x[:1]), "1 pictures"),
+        (lambda: fed(x, t, x[:1]), "1 images"),
         (lambda: fed(x, t, x[:, :, :, :32]), "16 patches"),
         (lambda: fed(x, t, x[:, :, :, :30]), "image of shape"),
     ):
@@ -415,7 +415,7 @@ def test_official_files_load_with_either_prefix(lightning):
     assert set(checkpoint.load(lightning)) == set(network.state_dict())
 
 
-def test_official_weights_start_a_network_that_sees_the_picture(lightning):
+def test_official_weights_start_a_network_that_sees_the_image(lightning):
     arrays, x, t = inputs()
     network = PixNerd(FED)
     with pytest.raises(CheckpointError, match="c_embedder"):

@@ -29,8 +29,8 @@ NOISY = dataclasses.replace(TINY, source="noise")
 
 @pytest.mark.parametrize("method, steps", [("euler", 1), ("euler", 3), ("heun", 2), ("adams2", 3)])
 def test_a_window_is_segmented_at_once(method, steps):
-    network, (picture, label) = Knowing(), scene(0)
-    found = Segmenter(network, steps, method).segment(picture)
+    network, (image, label) = Knowing(), scene(0)
+    found = Segmenter(network, steps, method).segment(image)
     assert found.dtype == np.int32 and np.array_equal(found, label)
     assert (
         network.shapes == [(1, 3, 32, 48)] * (2 * steps - 1 if method == "heun" else steps)
@@ -42,10 +42,10 @@ def test_a_window_is_segmented_at_once(method, steps):
     "options",
     [{}, {"overlap": 0}, {"overlap": 0.9}, {"batch_size": 3}, {"mirror": True, "batch_size": 4}],
 )
-def test_larger_pictures_are_covered_by_windows(options):
-    network, (picture, label) = Knowing(), scene(1, 130, 75)
+def test_larger_images_are_covered_by_windows(options):
+    network, (image, label) = Knowing(), scene(1, 130, 75)
     segmenter = Segmenter(network, 1, scale=None, **options)
-    assert np.array_equal(segmenter.segment(picture), label)
+    assert np.array_equal(segmenter.segment(image), label)
     assert {shape[2:] for shape in network.shapes} == {(32, 48)}
     assert max(shape[0] for shape in network.shapes) <= options.get("batch_size", 1)
 
@@ -54,34 +54,34 @@ def test_larger_pictures_are_covered_by_windows(options):
     "width, height", [(48, 33), (96, 64), (150, 40), (20, 90), (8, 8), (8, 200)]
 )
 def test_any_size_comes_back_in_its_own(width, height):
-    picture, label = scene(2, width, height)
-    found = Segmenter(Knowing(), 1).segment(picture)
+    image, label = scene(2, width, height)
+    found = Segmenter(Knowing(), 1).segment(image)
     assert (
         found.shape == (height, width) and (found == label).mean() > 0.7
     )  # borders are blurred by the resizing
 
 
 def test_a_closer_look_takes_more_windows():
-    picture, _ = scene(3, 96, 64)
+    image, _ = scene(3, 96, 64)
     counts = []
     for scale in (1, 2, 2.5):
         network = Knowing()
-        Segmenter(network, 1, scale=scale, overlap=0).segment(picture)
+        Segmenter(network, 1, scale=scale, overlap=0).segment(image)
         counts.append(len(network.shapes))
     assert counts == [1, 4, 9]
 
 
 def test_probabilities_are_those_of_the_codes_and_their_largest_is_the_label():
-    picture, label = scene(4, 100, 60)
+    image, label = scene(4, 100, 60)
     segmenter = Segmenter(Knowing(), 2)
-    found = segmenter.probabilities(picture)
+    found = segmenter.probabilities(image)
     assert found.shape == (CLASSES, 60, 100) and found.dtype == np.float32
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
-    assert np.array_equal(found.argmax(0), segmenter.segment(picture))
-    picture, label = scene(4)
+    assert np.array_equal(found.argmax(0), segmenter.segment(image))
+    image, label = scene(4)
     codes = class_codes(CLASSES)
     exact = assignment(codes[label].transpose(2, 0, 1), codes)
-    np.testing.assert_allclose(Segmenter(Knowing(), 2).probabilities(picture), exact, atol=1e-5)
+    np.testing.assert_allclose(Segmenter(Knowing(), 2).probabilities(image), exact, atol=1e-5)
 
 
 def test_mirror_images_are_averaged_where_they_belong():
@@ -89,13 +89,13 @@ def test_mirror_images_are_averaged_where_they_belong():
     right.
     """
     halves = Knowing(
-        classify=lambda picture, start: np.broadcast_to(
-            np.where(np.arange(48) < 24, 1, 2), (len(picture), 32, 48)
+        classify=lambda image, start: np.broadcast_to(
+            np.where(np.arange(48) < 24, 1, 2), (len(image), 32, 48)
         )
     )
-    picture, _ = scene(5)
+    image, _ = scene(5)
     plain, mirrored = (
-        Segmenter(halves, 1, mirror=mirror).probabilities(picture) for mirror in (False, True)
+        Segmenter(halves, 1, mirror=mirror).probabilities(image) for mirror in (False, True)
     )
     np.testing.assert_allclose(mirrored, (plain + plain[:, :, ::-1]) / 2, atol=1e-6)
     assert not np.allclose(mirrored, plain, atol=0.1)
@@ -111,7 +111,7 @@ def test_probabilities_are_averaged_and_never_codes():
     np.testing.assert_allclose((codes[first] + codes[second]) / 2, codes[between], atol=1e-12)
     network = Knowing(
         config,
-        lambda picture, start: (
+        lambda image, start: (
             np.where(start[:, 0, :1, :1] > 0, first, second).repeat(32, 1).repeat(48, 2)
         ),
     )
@@ -121,12 +121,12 @@ def test_probabilities_are_averaged_and_never_codes():
         )
         for up in (True, False)
     ]
-    picture, _ = scene(6)
-    alone = [Segmenter(network, 1, seeds=[seed]).probabilities(picture) for seed in seeds]
+    image, _ = scene(6)
+    alone = [Segmenter(network, 1, seeds=[seed]).probabilities(image) for seed in seeds]
     assert [one.argmax(0).flat[0] for one in alone] == [first, second]
     both = Segmenter(network, 1, seeds=seeds)
-    np.testing.assert_allclose(both.probabilities(picture), np.mean(alone, axis=0), atol=1e-6)
-    assert set(np.unique(both.segment(picture))) <= {first, second}
+    np.testing.assert_allclose(both.probabilities(image), np.mean(alone, axis=0), atol=1e-6)
+    assert set(np.unique(both.segment(image))) <= {first, second}
 
 
 # A PixNerd
@@ -144,41 +144,41 @@ def noisy():
     ids=["even", "shifted"],
 )
 def test_a_network_s_flow_is_euler_s_from_its_source(noisy, grid, shift):
-    picture, _ = scene(7)
-    image = to_signed(picture)[None]
-    x = jt.array(source("noise", image, normal(5, "name", "0-0", (3, 32, 48))[None]))
+    image, _ = scene(7)
+    signed = to_signed(image)[None]
+    x = jt.array(source("noise", signed, normal(5, "name", "0-0", (3, 32, 48))[None]))
     with jt.no_grad():
         for now, then in zip(grid, grid[1:]):
-            x = x + noisy(x, jt.array(np.array([now], np.float32)), jt.array(image)) * (then - now)
+            x = x + noisy(x, jt.array(np.array([now], np.float32)), jt.array(signed)) * (then - now)
             x.sync()
-    found = Segmenter(noisy, 3, seeds=[5], shift=shift).segment(picture, "name")
+    found = Segmenter(noisy, 3, seeds=[5], shift=shift).segment(image, "name")
     agreement = (found == decode(x.numpy()[0], class_codes(CLASSES))).mean()
     assert agreement > 0.999 and len(np.unique(found)) > 1
 
 
 def test_noise_depends_on_the_name_and_nothing_else(noisy):
-    picture, _ = scene(8, 100, 60)
-    first = Segmenter(noisy, 2).probabilities(picture, "a")
+    image, _ = scene(8, 100, 60)
+    first = Segmenter(noisy, 2).probabilities(image, "a")
     for options, stem, same in (
         ({}, "a", True),
         ({"batch_size": 3}, "a", True),
         ({}, "b", False),
         ({"seeds": [1]}, "a", False),
     ):
-        again = Segmenter(noisy, 2, **options).probabilities(picture, stem)
+        again = Segmenter(noisy, 2, **options).probabilities(image, stem)
         assert np.allclose(again, first, atol=1e-4) == same, (options, stem)
-    assert np.array_equal(Segmenter(noisy, 2).probabilities(picture, "a"), first)
+    assert np.array_equal(Segmenter(noisy, 2).probabilities(image, "a"), first)
 
 
 def test_from_a_file_and_deterministic_without_noise(tmp_path):
     network = random_network()
     save(tmp_path / "flowseg.safetensors", network.state_dict(), TINY)
-    picture, _ = scene(9, 90, 60)
+    image, _ = scene(9, 90, 60)
     segmenter = Segmenter.from_file(tmp_path / "flowseg.safetensors", steps=2, device="cpu")
-    found = segmenter.segment(picture)
+    found = segmenter.segment(image)
     assert len(np.unique(found)) > 1 and segmenter.window == (48, 32)
-    assert np.array_equal(found, segmenter.segment(picture, "another")) and np.array_equal(
-        found, Segmenter(network, 2).segment(picture)
+    assert np.array_equal(found, segmenter.segment(image, "another")) and np.array_equal(
+        found, Segmenter(network, 2).segment(image)
     )
 
 
@@ -220,7 +220,7 @@ def test_the_gradient_still_reaches_a_network_that_segmented(noisy):
         ({"seeds": []}, "expected one"),
         ({"seeds": [1, 1]}, "different"),
         ({"seeds": [-1]}, "from 0 on"),
-        ({"seeds": [0, 1]}, "starts from the picture alone"),
+        ({"seeds": [0, 1]}, "starts from the image alone"),
         ({"scale": 0.5}, "expected 1"),
         ({"overlap": 1}, "below 1"),
         ({"batch_size": 0}, "1 or more"),
@@ -232,7 +232,7 @@ def test_options_that_cannot_be_meant(options, words):
 
 
 @pytest.mark.parametrize(
-    "picture, words",
+    "image, words",
     [
         (np.zeros((32, 48), np.uint8), r"shape \[32, 48\]"),
         (np.zeros((32, 48, 4), np.uint8), "expected uint8"),
@@ -240,10 +240,10 @@ def test_options_that_cannot_be_meant(options, words):
         (np.zeros((7, 48, 3), np.uint8), "48x7; expected at least 8x8"),
     ],
 )
-def test_pictures_that_cannot_be_segmented(picture, words):
+def test_images_that_cannot_be_segmented(image, words):
     for call in (Segmenter(Knowing()).segment, Segmenter(Knowing()).probabilities):
         with pytest.raises(ValueError, match=words):
-            call(picture)
+            call(image)
 
 
 def test_weights_of_other_networks_are_called_by_their_name(tmp_path):

@@ -44,15 +44,15 @@ def test_tokens_of_length_zero_have_a_finite_gradient():
 
 
 def test_the_encoder_sees_the_network_s_patches(encoder):
-    """A picture of 3x2 patches of 8 pixels becomes one of 3x2 patches of 7."""
+    """An image of 3x2 patches of 8 pixels becomes one of 3x2 patches of 7."""
     seen = []
 
-    def watched(picture):
-        seen.append(picture.numpy())
-        return encoder(picture)
+    def watched(image):
+        seen.append(image.numpy())
+        return encoder(image)
 
-    picture = np.clip(drawn(3, 2, 3, 16, 24), -1, 1)
-    found = targets(watched, picture, PATCH, 7)
+    image = np.clip(drawn(3, 2, 3, 16, 24), -1, 1)
+    found = targets(watched, image, PATCH, 7)
     assert list(found.shape) == [2, 6, 24] and found.is_stop_grad()
     assert seen[0].shape == (2, 3, 14, 21)
     constant = targets(watched, np.full((1, 3, 16, 24), 0.25, np.float32), PATCH, 7)
@@ -61,19 +61,19 @@ def test_the_encoder_sees_the_network_s_patches(encoder):
 
 
 def test_the_loss_is_added_with_its_weight_and_logged(encoder):
-    alignment, tokens, picture = (
+    alignment, tokens, image = (
         Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7),
         jt.array(drawn(4, 2, 6, WIDTH)),
         drawn(5, 2, 3, 16, 24),
     )
     before = {"loss": jt.array([2.0]), "fm": jt.array([1.0])}
-    found = alignment(before, tokens, picture)
+    found = alignment(before, tokens, image)
     w = {name: value.numpy().astype(np.float64) for name, value in alignment.state_dict().items()}
     x = tokens.numpy().astype(np.float64)
     for layer in (0, 2, 4):
         x = x @ w[f"proj.0.{layer}.weight"].T + w[f"proj.0.{layer}.bias"]
         x = x / (1 + np.exp(-x)) if layer < 4 else x
-    y = targets(encoder, picture, PATCH, 7).numpy().astype(np.float64)
+    y = targets(encoder, image, PATCH, 7).numpy().astype(np.float64)
     repa = (1 - (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).mean()
     assert found["repa"].item() == pytest.approx(repa, abs=1e-5) and found[
         "loss"
@@ -105,14 +105,14 @@ def test_gradients_reach_the_projection_and_the_tokens_and_no_encoder(encoder):
 def test_a_few_steps_bring_the_tokens_closer(encoder):
     from jseg.training.optimizer import AdamW, trainable
 
-    alignment, tokens, picture = (
+    alignment, tokens, image = (
         Alignment(encoder, WIDTH, PATCH, 1.0, 24, 7),
         jt.array(drawn(8, 1, 6, WIDTH)),
         drawn(9, 1, 3, 16, 24),
     )
     optimizer, seen = AdamW(trainable(alignment), 1e-2), []
     for _ in range(30):
-        loss = alignment({"loss": jt.zeros(1)}, tokens, picture)["loss"]
+        loss = alignment({"loss": jt.zeros(1)}, tokens, image)["loss"]
         optimizer.step(
             dict(zip(optimizer.parameters, jt.grad(loss, list(optimizer.parameters.values()))))
         )

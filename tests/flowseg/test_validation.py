@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from support.small_flowseg import CLASSES, TINY, Knowing, random_network, scene
 
-from jseg import images
 from jseg.data.classes import ClassSet, spread_palette
 from jseg.data.image_folder import Example
 from jseg.flowseg.validation import SHOWN, Validation
+from jseg.images import read_image
 
 CLASS_SET = ClassSet("four", tuple("abcd"), spread_palette(CLASSES))
 
@@ -17,9 +17,9 @@ def examples(count=3):
 
 
 def load(example):
-    picture, label = scene(int(example.stem[1:]))
+    image, label = scene(int(example.stem[1:]))
     label[0] = 255
-    return picture, label
+    return image, label
 
 
 def test_a_network_that_knows_scores_one():
@@ -30,10 +30,10 @@ def test_a_network_that_knows_scores_one():
 
 def test_the_score_is_that_of_one_matrix_over_all_known_pixels():
     """A network that never finds class 3 and calls it 0: intersections and unions are added up over
-    the pictures.
+    the images.
     """
     network = Knowing()
-    network.classify = lambda picture, start: network.red(picture, start) % 3
+    network.classify = lambda image, start: network.red(image, start) % 3
     found = Validation(network, examples(), load, CLASS_SET, 1)()
     labels = np.concatenate([load(example)[1].ravel() for example in examples()])
     labels = labels[labels != 255]
@@ -70,11 +70,11 @@ def test_an_error_too_leaves_the_network_training():
         assert network.is_training() and not network.final_layer.linear.weight.is_stop_grad()
 
 
-def test_a_preview_shows_picture_label_and_result(tmp_path):
+def test_a_preview_shows_image_label_and_result(tmp_path):
     config = dataclasses.replace(TINY)
     Validation(Knowing(config), examples(2), load, CLASS_SET, 1).preview(tmp_path / "two.png")
     Validation(Knowing(config), examples(20), load, CLASS_SET, 1).preview(tmp_path / "many.png")
-    two, many = (images.read_picture(tmp_path / name) for name in ("two.png", "many.png"))
+    two, many = (read_image(tmp_path / name) for name in ("two.png", "many.png"))
     assert many.shape[0] > two.shape[0] > 2 * 32 and two.shape[1] > 3 * 48 and SHOWN == 6
     colours = {tuple(colour) for colour in two.reshape(-1, 3)}
     assert {tuple(colour) for colour in CLASS_SET.palette} <= colours and (0, 0, 0) in colours

@@ -20,7 +20,7 @@ from jseg.flowseg.windows import bands, resized, scaled_size, starts, taper
         ((63, 48), 1.0, (64, 49)),
     ],
 )
-def test_a_picture_is_scaled_until_it_covers_a_window(size, scale, expected):
+def test_an_image_is_scaled_until_it_covers_a_window(size, scale, expected):
     assert scaled_size(size, (64, 48), scale) == expected
 
 

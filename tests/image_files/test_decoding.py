@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jseg import images
 from jseg.data import validation
 from jseg.data.image_folder import find_examples
 from jseg.data.label_maps import read_label
 from jseg.evaluation.inputs import find_real
 from jseg.files import DataError
-from jseg.flowseg.segment import find_pictures
-from jseg.image_files.decoding import PICTURE_SUFFIXES, Header, ImageError, read_header
+from jseg.flowseg.segment import find_images
+from jseg.image_files.decoding import IMAGE_SUFFIXES, Header, ImageError, read_header
+from jseg.images import examine_image, read_image, save_image
 
 TURNS = {
     1: lambda a: a,
@@ -44,7 +44,7 @@ WAYS = (
 )
 
 
-def stored_picture():
+def stored_image():
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :8], stored[:8, 24:] = 255, 128
     return stored
@@ -60,8 +60,8 @@ def chunk(kind, data, crc=None):
 
 
 def png_with(path, extra, last=False):
-    """stored_picture as a PNG with further chunks behind the header, or before the end."""
-    Image.fromarray(stored_picture()).save(path)
+    """stored_image as a PNG with further chunks behind the header, or before the end."""
+    Image.fromarray(stored_image()).save(path)
     data = path.read_bytes()
     place = len(data) - 12 if last else 33
     path.write_bytes(data[:place] + extra + data[place:])
@@ -78,7 +78,7 @@ def xmp_of(value):
 
 
 def write_turned(path, way, value):
-    image = Image.fromarray(stored_picture())
+    image = Image.fromarray(stored_image())
     options = (
         {"lossless": True}
         if path.suffix == ".webp"
@@ -131,9 +131,9 @@ def test_header_and_pixels_agree_however_the_orientation_is_written(tmp_path, su
         write_turned(path, way, value)
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {suffix}")
-    picture, header = images.read_picture(path), read_header(path)
-    assert (header.height, header.width) == picture.shape[:2] and header.turned == (value != 1)
-    assert np.abs(picture.astype(int) - TURNS[value](stored_picture())).max() < 30
+    image, header = read_image(path), read_header(path)
+    assert (header.height, header.width) == image.shape[:2] and header.turned == (value != 1)
+    assert np.abs(image.astype(int) - TURNS[value](stored_image())).max() < 30
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
@@ -141,10 +141,10 @@ def test_header_and_pixels_agree_however_the_orientation_is_written(tmp_path, su
 def test_an_orientation_that_means_nothing_counts_as_none(tmp_path, suffix, value):
     path = tmp_path / ("x" + suffix)
     exif = exif_of(value)
-    Image.fromarray(stored_picture()).save(path, exif=exif)
+    Image.fromarray(stored_image()).save(path, exif=exif)
     header = read_header(path)
     assert (header.width, header.height, header.turned) == (32, 16, False)
-    assert images.read_picture(path).shape == (16, 32, 3)
+    assert read_image(path).shape == (16, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -165,19 +165,19 @@ def test_a_png_is_read_whatever_its_remarks_hold(tmp_path, extra, last):
     png_with(tmp_path / "x.png", extra, last)
     with open(tmp_path / "x.png", "ab") as file:
         file.write(b"bytes after the end")
-    assert np.array_equal(images.read_picture(tmp_path / "x.png"), stored_picture())
+    assert np.array_equal(read_image(tmp_path / "x.png"), stored_image())
     assert read_header(tmp_path / "x.png") == Header("PNG", "RGB", 32, 16, False)
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
 def test_a_wrong_checksum_of_pixels_stays_an_error(tmp_path, kind):
-    Image.fromarray(stored_picture()).save(tmp_path / "x.png")
+    Image.fromarray(stored_image()).save(tmp_path / "x.png")
     data = bytearray((tmp_path / "x.png").read_bytes())
     start = data.index(kind)
     data[start + 4 + int.from_bytes(data[start - 4 : start], "big")] ^= 1
     (tmp_path / "x.png").write_bytes(data)
-    with pytest.raises(ImageError, match="x.png is (truncated or damaged.*checksum|not a picture)"):
-        images.read_picture(tmp_path / "x.png")
+    with pytest.raises(ImageError, match="x.png is (truncated or damaged.*checksum|not an image)"):
+        read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_a_wrong_checksum_of_pixels_stays_an_error(tmp_path, kind):
 def test_deep_gray_keeps_its_range_and_is_told(tmp_path, top, dtype, said):
     levels = np.linspace(0, top, 64).reshape(8, 8).astype(dtype)
     Image.fromarray(levels).save(tmp_path / "x.tif")
-    picture, remarks = images.examine_picture(tmp_path / "x.tif")
-    assert np.abs(picture[..., 0] - levels.astype(float) * (255 / top)).max() <= 0.5001
-    assert f"pictures are reduced from {said}" in remarks
+    image, remarks = examine_image(tmp_path / "x.tif")
+    assert np.abs(image[..., 0] - levels.astype(float) * (255 / top)).max() <= 0.5001
+    assert f"images are reduced from {said}" in remarks
 
 
 @pytest.mark.parametrize("values", [[-1, 5], [0, 70000], [-0.5, 0.5], [0.0, 256.5], [0.0, np.nan]])
@@ -205,41 +205,41 @@ def test_values_of_no_known_range_are_refused_in_one_line(tmp_path, values):
     dtype = np.int32 if isinstance(values[0], int) else np.float32
     Image.fromarray(np.array([values], dtype)).save(tmp_path / "x.tif")
     with pytest.raises(ImageError, match="x.tif.*values.*expected") as error:
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
     assert "\n" not in str(error.value)
 
 
-def test_black_and_flat_pictures_are_told_and_others_are_not(tmp_path):
+def test_black_and_flat_images_are_told_and_others_are_not(tmp_path):
     dark = np.zeros((40, 40, 3), np.uint8)
     dark[0, 0] = 7
-    for name, picture, said in (
+    for name, image, said in (
         ("dark", dark, ["references are nearly black"]),
         ("flat", np.full_like(dark, 90), ["references are of one colour"]),
         ("night", dark + np.arange(40, dtype=np.uint8)[:, None], []),
     ):
-        images.save_picture(tmp_path / f"{name}.png", picture)
-        assert validation.check_picture(tmp_path / f"{name}.png", "reference", 40, 40) == said
+        save_image(tmp_path / f"{name}.png", image)
+        assert validation.check_image(tmp_path / f"{name}.png", "reference", 40, 40) == said
 
 
-def test_the_aspect_error_says_that_the_orientation_turned_the_picture(tmp_path):
-    Image.fromarray(stored_picture()).save(tmp_path / "x.jpg", exif=exif_of(6))
+def test_the_aspect_error_says_that_the_orientation_turned_the_image(tmp_path):
+    Image.fromarray(stored_image()).save(tmp_path / "x.jpg", exif=exif_of(6))
     with pytest.raises(
         DataError, match="x.jpg is 16x32 as its EXIF orientation turns it; expected 32x16"
     ):
-        validation.check_picture(tmp_path / "x.jpg", "reference", 32, 16)
+        validation.check_image(tmp_path / "x.jpg", "reference", 32, 16)
 
 
 def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
     for name in ("a.jpg", "c.PNG", "d.tif"):
-        Image.fromarray(stored_picture()).save(tmp_path / name)
+        Image.fromarray(stored_image()).save(tmp_path / name)
     (tmp_path / "b.jfif").write_bytes((tmp_path / "a.jpg").read_bytes())
     for name in ("e.heic", "notes.txt", "Thumbs.db", ".hidden"):
         (tmp_path / name).write_bytes(b"x")
     listings = [
         lambda notes: [
-            example.picture for example in find_examples(tmp_path, labels=False, notes=notes)
+            example.image for example in find_examples(tmp_path, labels=False, notes=notes)
         ],
-        lambda notes: [example.picture for example in find_pictures([str(tmp_path)], notes)],
+        lambda notes: [example.image for example in find_images([str(tmp_path)], notes)],
         lambda notes: find_real(tmp_path, notes=notes),
     ]
     for listing in listings:
@@ -253,11 +253,9 @@ def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
 
 LISTINGS = {
     "examples": lambda root, notes: [
-        example.picture for example in find_examples(root, labels=False, notes=notes)
+        example.image for example in find_examples(root, labels=False, notes=notes)
     ],
-    "segment": lambda root, notes: [
-        example.picture for example in find_pictures([str(root)], notes)
-    ],
+    "segment": lambda root, notes: [example.image for example in find_images([str(root)], notes)],
     "score": lambda root, notes: find_real(root, notes=notes),
 }
 
@@ -265,7 +263,7 @@ LISTINGS = {
 def fill(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(stored_picture()).save(root / name)
+        Image.fromarray(stored_image()).save(root / name)
 
 
 @pytest.mark.parametrize("listing", sorted(LISTINGS))
@@ -283,7 +281,7 @@ def fill(root, *names):
             ],
             ["i0.jpg", "i1.jpg"],
             [
-                "2 pictures in {root} itself are left out, those in images/ are taken (r0.jpg, "
+                "2 images in {root} itself are left out, those in images/ are taken (r0.jpg, "
                 "r1.jpg)",
                 "2 files in folders of {root} are left out (day2: 2); folders in it are not "
                 "looked at",
@@ -317,7 +315,7 @@ def fill(root, *names):
         ),
     ],
 )
-def test_pictures_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, there, taken, said):
+def test_images_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, there, taken, said):
     fill(tmp_path, *there)
     notes = []
     assert [path.name for path in LISTINGS[listing](tmp_path, notes)] == taken
@@ -326,7 +324,7 @@ def test_pictures_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, th
 
 @pytest.mark.parametrize("listing", sorted(LISTINGS))
 @pytest.mark.parametrize("name", ["imgs", "images"])
-def test_a_folder_for_pictures_that_holds_none_gives_way_to_the_pictures_above_it(
+def test_a_folder_for_images_that_holds_none_gives_way_to_the_images_above_it(
     tmp_path, listing, name
 ):
     fill(tmp_path, "r0.jpg", "r1.jpg")
@@ -334,10 +332,10 @@ def test_a_folder_for_pictures_that_holds_none_gives_way_to_the_pictures_above_i
     (tmp_path / name / "notes.txt").write_text("x")
     notes = []
     assert [path.name for path in LISTINGS[listing](tmp_path, notes)] == ["r0.jpg", "r1.jpg"]
-    assert notes == [f"{tmp_path / name} holds no pictures; those in {tmp_path} itself are taken"]
+    assert notes == [f"{tmp_path / name} holds no images; those in {tmp_path} itself are taken"]
 
 
-def test_pictures_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_path):
+def test_images_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_path):
     fill(
         tmp_path,
         "r0.jpg",
@@ -353,7 +351,7 @@ def test_pictures_and_label_maps_beside_the_folders_of_a_training_are_counted(tm
         f"1 files in folders of {tmp_path}/{name} are left out (more: 1); folders in it are not "
         "looked at"
         for name in ("imgs", "labels")
-    ] + [f"1 pictures in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"]
+    ] + [f"1 images in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"]
 
 
 def test_a_search_for_what_is_left_out_ends_and_says_so(tmp_path, monkeypatch):
@@ -368,19 +366,15 @@ def test_a_search_for_what_is_left_out_ends_and_says_so(tmp_path, monkeypatch):
 
 
 def test_suffixes_are_those_of_still_images():
-    assert {".jpg", ".jfif", ".jpe", ".pgm", ".tga"} <= set(PICTURE_SUFFIXES)
-    assert not {".pdf", ".eps", ".ps", ".mpg", ".h5", ".txt"} & set(PICTURE_SUFFIXES)
-    assert len(set(PICTURE_SUFFIXES)) == len(PICTURE_SUFFIXES)
+    assert {".jpg", ".jfif", ".jpe", ".pgm", ".tga"} <= set(IMAGE_SUFFIXES)
+    assert not {".pdf", ".eps", ".ps", ".mpg", ".h5", ".txt"} & set(IMAGE_SUFFIXES)
+    assert len(set(IMAGE_SUFFIXES)) == len(IMAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize("what", ["picture", "label map"])
-def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path, what):
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path, what):
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(
-        ImageError, match="is a pipe, a socket or a device; expected a picture file"
-    ):
-        images.read_picture(tmp_path / "x.png") if what == "picture" else read_label(
-            tmp_path / "x.png"
-        )
+    with pytest.raises(ImageError, match="is a pipe, a socket or a device; expected an image file"):
+        read_image(tmp_path / "x.png") if what == "picture" else read_label(tmp_path / "x.png")
     with pytest.raises(ImageError, match="is a pipe"):
         read_header(tmp_path / "x.png")

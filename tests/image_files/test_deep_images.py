@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits and of more than one frame: the right range, or a word, or one line
+"""Images of more than 8 bits and of more than one frame: the right range, or a word, or one line
 of refusal.
 """
 
@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from support.deep_images import colours, png, tiff
 
-from jseg import images
 from jseg.data.label_maps import read_label
 from jseg.image_files.decoding import ImageError, opened, several_frames
+from jseg.images import examine_image, read_image, save_image
 
 DARK = (
-    "pictures have 16 bits a channel of which the upper ones are empty, so they come out dark; "
+    "images have 16 bits a channel of which the upper ones are empty, so they come out dark; "
     "scale their values to the whole range, or save 8 bits"
 )
-FRAMES = "pictures hold several frames or pages, of which the first is taken"
+FRAMES = "images hold several frames or pages, of which the first is taken"
 
 
 # -- more than 8 bits ------------------------------------------------------------------------------
@@ -30,17 +30,17 @@ FRAMES = "pictures hold several frames or pages, of which the first is taken"
 def test_deep_colours_whose_upper_bits_are_empty_are_told(tmp_path, suffix, factor, dark):
     path = tmp_path / ("x" + suffix)
     (png if suffix == ".png" else tiff)(path, colours().astype(np.uint16) * factor)
-    picture, remarks = images.examine_picture(path)
-    assert "pictures are reduced from 16 bits" in remarks and (DARK in remarks) == dark
-    assert np.array_equal(picture, colours().astype(int) * factor // 256)
+    image, remarks = examine_image(path)
+    assert "images are reduced from 16 bits" in remarks and (DARK in remarks) == dark
+    assert np.array_equal(image, colours().astype(int) * factor // 256)
 
 
 def test_neither_transparency_nor_plain_8_bits_count_as_empty_bits(tmp_path):
     alpha = np.full((12, 16, 1), 65535)
     png(tmp_path / "a.png", np.concatenate([colours().astype(np.uint16) * 16, alpha], 2))
-    assert DARK in images.examine_picture(tmp_path / "a.png")[1]
-    images.save_picture(tmp_path / "b.png", colours() // 20)
-    assert images.examine_picture(tmp_path / "b.png")[1] == []
+    assert DARK in examine_image(tmp_path / "a.png")[1]
+    save_image(tmp_path / "b.png", colours() // 20)
+    assert examine_image(tmp_path / "b.png")[1] == []
 
 
 @pytest.mark.parametrize(
@@ -54,23 +54,23 @@ def test_a_tiff_whose_smallest_value_is_white_is_no_negative_at_any_depth(tmp_pa
     top = np.iinfo(array.dtype).max
     tiff(tmp_path / "white.tif", (top - array).astype(array.dtype), photometric=0)
     tiff(tmp_path / "black.tif", array, photometric=1)
-    assert np.array_equal(images.read_picture(tmp_path / "white.tif")[..., 1], same(array))
-    assert np.array_equal(images.read_picture(tmp_path / "black.tif")[..., 1], same(array))
+    assert np.array_equal(read_image(tmp_path / "white.tif")[..., 1], same(array))
+    assert np.array_equal(read_image(tmp_path / "black.tif")[..., 1], same(array))
 
 
 def test_a_white_zero_in_deeper_files_is_refused(tmp_path):
     tiff(tmp_path / "x.tif", colours()[..., 0].astype(np.float32), photometric=0, kind=3)
-    with pytest.raises(ImageError, match="x.tif is a 32-bit picture in which 0 is white; expected"):
-        images.read_picture(tmp_path / "x.tif")
+    with pytest.raises(ImageError, match="x.tif is a 32-bit image in which 0 is white; expected"):
+        read_image(tmp_path / "x.tif")
 
 
 def test_channels_one_after_the_other_are_read_in_8_bits_and_refused_in_16(tmp_path):
     tiff(tmp_path / "a.tif", colours(), planar=2)
-    assert np.array_equal(images.read_picture(tmp_path / "a.tif"), colours())
+    assert np.array_equal(read_image(tmp_path / "a.tif"), colours())
     tiff(tmp_path / "gray.tif", colours()[..., 0].astype(np.uint16) * 257, planar=1)
-    assert np.array_equal(images.read_picture(tmp_path / "gray.tif")[..., 0], colours()[..., 0])
+    assert np.array_equal(read_image(tmp_path / "gray.tif")[..., 0], colours()[..., 0])
     tiff(tmp_path / "b.tif", colours().astype(np.uint16) * 257, planar=2)
-    for read in (images.read_picture, read_label):
+    for read in (read_image, read_label):
         with pytest.raises(
             ImageError,
             match=r"b.tif is a TIFF of 16 bits whose channels .* expected .*PlanarConfiguration 1.*save",
@@ -95,14 +95,14 @@ def test_of_several_frames_the_first_is_taken_and_that_is_told(tmp_path, name, c
         save_frames(tmp_path / name, count)
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {name[1:]}")
-    picture, remarks = images.examine_picture(tmp_path / name)
+    image, remarks = examine_image(tmp_path / name)
     assert (FRAMES in remarks) == (count > 1)
     assert (
-        np.abs(picture.astype(int) - colours()).mean()
+        np.abs(image.astype(int) - colours()).mean()
         < 40
-        < np.abs(picture.astype(int) - [255, 0, 0]).mean()
+        < np.abs(image.astype(int) - [255, 0, 0]).mean()
     )
-    assert np.array_equal(images.read_picture(tmp_path / name), picture)
+    assert np.array_equal(read_image(tmp_path / name), image)
 
 
 @pytest.mark.parametrize("kind, counted", [(0, True), (1, False), (2, True), (4, False)])
@@ -113,7 +113,7 @@ def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(tmp_path, kind, counted
     with opened(tmp_path / "x.tif") as image:
         assert several_frames(image) == counted
         assert image.tell() == 0 and image.size == (16, 12)
-    assert np.array_equal(images.read_picture(tmp_path / "x.tif"), colours())
+    assert np.array_equal(read_image(tmp_path / "x.tif"), colours())
 
 
 def test_a_damaged_second_page_leaves_the_first_one_good(tmp_path):
@@ -123,4 +123,4 @@ def test_a_damaged_second_page_leaves_the_first_one_good(tmp_path):
     link = first + 2 + 12 * struct.unpack("<H", data[first : first + 2])[0]
     data[link : link + 4] = struct.pack("<I", len(data) - 3)
     (tmp_path / "x.tif").write_bytes(data)
-    assert np.array_equal(images.read_picture(tmp_path / "x.tif"), colours())
+    assert np.array_equal(read_image(tmp_path / "x.tif"), colours())

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from support.deep_images import colours, tiff
 
-from jseg import images
 from jseg.data.label_maps import read_label
 from jseg.image_files.decoding import ImageError, read_header
 from jseg.image_files.kinds import recognized
+from jseg.images import read_image
 
 FILES = {
     "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "convert it"),
@@ -38,7 +38,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("read", [images.read_picture, read_header, read_label])
+@pytest.mark.parametrize("read", [read_image, read_header, read_label])
 @pytest.mark.parametrize("kind", sorted(FILES))
 def test_a_file_is_called_what_its_bytes_say_whatever_its_name(tmp_path, kind, read):
     content, remedy = FILES[kind]
@@ -46,7 +46,7 @@ def test_a_file_is_called_what_its_bytes_say_whatever_its_name(tmp_path, kind, r
         (tmp_path / name).write_bytes(content + bytes(2000))
         with pytest.raises(
             ImageError,
-            match=f"{name} is .*{kind.strip()}.*, not a picture that is read here; .*{remedy}",
+            match=f"{name} is .*{kind.strip()}.*, not an image that is read here; .*{remedy}",
         ) as error:
             read(tmp_path / name)
         assert "\n" not in str(error.value)
@@ -76,7 +76,7 @@ def test_a_tiff_of_numbers_that_are_not_read_says_which(
         ImageError,
         match=f"x.tif is a TIFF of {said}{each}, not .* save it as integers of 8 or 16 bits$",
     ):
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
     assert not recwarn.list
 
 
@@ -87,19 +87,19 @@ def test_a_tiff_of_numbers_that_are_not_read_says_which(
 def test_deep_colours_in_a_tiff_say_what_they_are(tmp_path, dtype, kind, said):
     tiff(tmp_path / "x.tif", colours().astype(dtype), kind=kind)
     with pytest.raises(ImageError, match=f"x.tif is a TIFF of {said}, 3 a pixel, not"):
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
 
 
 def test_a_tiff_of_many_bands_or_of_an_unknown_compression_says_so(tmp_path):
     bands = np.zeros((4, 4, 7), np.uint8)
     tiff(tmp_path / "x.tif", bands)
     with pytest.raises(ImageError, match="8-bit integers, 7 a pixel, not .*1 or 3 a pixel"):
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
     tiff(tmp_path / "x.tif", colours(), t259=34712)
     with pytest.raises(
         ImageError, match="compression 34712 or arrangement is not read.* without compression"
     ):
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("kept", [4, 8, 60, -20])
@@ -107,7 +107,7 @@ def test_a_torn_tiff_is_a_damaged_tiff(tmp_path, kept, recwarn):
     tiff(tmp_path / "x.tif", colours())
     (tmp_path / "x.tif").write_bytes((tmp_path / "x.tif").read_bytes()[:kept])
     with pytest.raises(ImageError, match="truncated or damaged.*; .*copy or make it again"):
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
     assert not recwarn.list
 
 
@@ -118,13 +118,13 @@ def test_the_preview_in_a_raw_file_is_not_taken_for_the_photograph(tmp_path, tag
         ImageError,
         match="x.tif is the raw file of a camera, whose first image is a small preview; .*develop it",
     ):
-        images.read_picture(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("tags", [{"t254": 0, "t330": 8}, {"t254": 0}, {"t254": 1}])
 def test_other_tiffs_with_such_tags_are_read(tmp_path, tags):
     tiff(tmp_path / "x.tif", colours(), **tags)
-    assert np.array_equal(images.read_picture(tmp_path / "x.tif"), colours())
+    assert np.array_equal(read_image(tmp_path / "x.tif"), colours())
 
 
 def test_what_is_unknown_stays_unknown(tmp_path):

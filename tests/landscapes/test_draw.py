@@ -29,7 +29,7 @@ SIZE = dict(width=96, height=72)
 
 @pytest.fixture(scope="module")
 def gallery():
-    """One picture and label map of every kind of scene."""
+    """One image and label map of every kind of scene."""
     return {kind: landscape(seed, kind=kind, **SIZE) for seed, kind in enumerate(KINDS)}
 
 
@@ -68,28 +68,28 @@ def test_another_seed_is_another_scene(gallery):
 
 @pytest.mark.parametrize("kind", ["lake", "desert", "farm", "snow", "headland"])
 def test_another_size_shows_the_same_scene(gallery, kind):
-    picture, label = landscape(list(KINDS).index(kind), 288, 216, kind=kind)
+    image, label = landscape(list(KINDS).index(kind), 288, 216, kind=kind)
     small = np.array(Image.fromarray(label).resize((96, 72), Image.NEAREST))
     agreement = small == gallery[kind][1]
     assert agreement.mean() > 0.88
     for class_id in np.flatnonzero(np.bincount(small.ravel(), minlength=29) > 0.15 * small.size):
         union = (small == class_id) | (gallery[kind][1] == class_id)
         assert (agreement & (small == class_id)).sum() / union.sum() > 0.7, class_id
-    shrunk = np.array(Image.fromarray(picture).resize((96, 72), Image.BOX)).astype(int)
+    shrunk = np.array(Image.fromarray(image).resize((96, 72), Image.BOX)).astype(int)
     assert np.abs(shrunk - gallery[kind][0]).mean() < 14
 
 
-def test_pictures_and_labels_have_the_promised_form(gallery):
-    for picture, label in gallery.values():
+def test_images_and_labels_have_the_promised_form(gallery):
+    for image, label in gallery.values():
         assert (
-            picture.shape == (72, 96, 3)
+            image.shape == (72, 96, 3)
             and label.shape == (72, 96)
-            and picture.dtype == label.dtype == np.uint8
+            and image.dtype == label.dtype == np.uint8
         )
-        assert label.max() <= 28 and picture.std() > 8
+        assert label.max() <= 28 and image.std() > 8
     for width, height in ((33, 20), (40, 90), (200, 50)):
-        picture, label = landscape(3, width, height)
-        assert picture.shape == (height, width, 3) and label.shape == (height, width)
+        image, label = landscape(3, width, height)
+        assert image.shape == (height, width, 3) and label.shape == (height, width)
 
 
 def test_the_ids_are_the_challenge_s_and_every_class_occurs(gallery):
@@ -135,13 +135,13 @@ def test_sky_is_above_ground(gallery):
         assert np.median(gaps) == 0, kind
 
 
-def test_the_style_changes_the_picture_and_never_the_label(gallery):
+def test_the_style_changes_the_image_and_never_the_label(gallery):
     for kind in ("lake", "snow", "forest", "waterfall"):
         seed = list(KINDS).index(kind)
-        pictures = [landscape(seed, kind=kind, style_seed=style, **SIZE) for style in (1, 2, 3)]
-        for picture, label in pictures:
+        images = [landscape(seed, kind=kind, style_seed=style, **SIZE) for style in (1, 2, 3)]
+        for image, label in images:
             assert np.array_equal(label, gallery[kind][1])
-        assert not np.array_equal(pictures[0][0], pictures[1][0])
+        assert not np.array_equal(images[0][0], images[1][0])
 
 
 def test_styles_differ_in_their_colours(gallery):
@@ -164,8 +164,8 @@ def test_water_is_the_colour_of_what_it_mirrors():
     """Lakes at another style take the sky's new colour with them."""
     ratios = []
     for style in range(8):
-        picture, label = landscape(2, kind="lake", style_seed=style, **SIZE)
-        ratios.append((picture[label == ids.SKY].mean(), picture[label == ids.LAKE].mean()))
+        image, label = landscape(2, kind="lake", style_seed=style, **SIZE)
+        ratios.append((image[label == ids.SKY].mean(), image[label == ids.LAKE].mean()))
     sky, lake = np.array(ratios).T
     assert np.corrcoef(sky, lake)[0, 1] > 0.6
 
@@ -234,7 +234,7 @@ def test_an_interrupted_write_leaves_no_partial_file(tmp_path, monkeypatch):
     def save(self, file, *arguments, **options):
         saved.append(file)
         if len(saved) == 5:  # in the middle of the second pair
-            file.write(b"half a picture")
+            file.write(b"half an image")
             raise KeyboardInterrupt
         return plain(self, file, *arguments, **options)
 
@@ -345,7 +345,7 @@ def a_calm_lake():
 
 def test_a_post_in_calm_water_is_mirrored_about_its_foot():
     view, canvas = a_calm_lake()
-    canvas.picture[canvas.label == ids.LAKE] = 0
+    canvas.image[canvas.label == ids.LAKE] = 0
     (left, foot), (right, top) = canvas.place(-1.5, 20.0, 0.0), canvas.place(1.5, 20.0, 3.0)
     canvas.polygon(
         [(left, foot), (right, foot), (right, top), (left, top)],
@@ -372,7 +372,7 @@ def test_a_label_is_the_surface_that_covers_most_of_the_pixel():
     assert (
         house[6:15, 10:21].all() and house.sum() == 9 * 11
     )  # 5.65..15.35 -> rows 6..14, 10.3..20.75 -> columns 10..20
-    touched = np.abs(canvas.picture - 0.5).max(axis=2) > 1e-3
+    touched = np.abs(canvas.image - 0.5).max(axis=2) > 1e-3
     assert not touched[:, :10].any() and not touched[:5].any() and not touched[:, 21:].any()
     canvas.polygon(box, np.float32([0, 9, 0]), 60.0, ids.BUILDING)  # farther away: hidden
     assert not (canvas.label == ids.BUILDING).any()

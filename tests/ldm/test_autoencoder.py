@@ -118,11 +118,11 @@ def test_reconstruct_passes_the_gradient_straight_through_the_quantiser():
         and difference(made.quantized, z) > 1e-3
     )
     assert (
-        difference(ae.decode(jt.array(z)), made.picture.numpy()) < 1e-4
+        difference(ae.decode(jt.array(z)), made.image.numpy()) < 1e-4
     )  # the decoder sees the entries
     latents = jt.array(made.quantized.numpy())
     at_entries = jt.grad((ae.decode(latents, quantize=False) ** 2).sum(), latents).numpy()
-    through, entries = jt.grad((made.picture**2).sum(), [made.z, ae.quantize.embedding.weight])
+    through, entries = jt.grad((made.image**2).sum(), [made.z, ae.quantize.embedding.weight])
     assert difference(through, at_entries) < 1e-4 and np.abs(at_entries).max() > 0.01
     assert np.abs(entries.numpy()).max() == 0  # nothing moves the codebook but its loss
     ae.eval()
@@ -153,4 +153,4 @@ def test_groups_are_those_of_the_configuration():
         assert {norm.groups for norm in ae.modules() if isinstance(norm, GroupNorm)} == {groups}
     for preset in ("release", "landscape"):
         channels_per_group = AUTOENCODERS[preset].channels // AUTOENCODERS[preset].groups
-        assert channels_per_group >= 4, "with one channel a group, a picture's mean colour is lost"
+        assert channels_per_group >= 4, "with one channel a group, an image's mean colour is lost"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.places import GOLDEN
 
-from jseg import images
+from jseg.images import from_signed, to_signed
 from jseg.ldm import color
 from jseg.ldm.color import transfer, transfer_signed
 
@@ -33,7 +33,7 @@ def rgb_from_lab(lab):
 
 
 def scene(seed, height=60, width=80):
-    """A smooth picture with sky, ground and texture, away from the borders of the RGB cube."""
+    """A smooth image with sky, ground and texture, away from the borders of the RGB cube."""
     random = np.random.default_rng(seed)
     rows = np.linspace(0, 1, height)[:, None, None]
     sky, ground = random.uniform(90, 170, 3), random.uniform(60, 140, 3)
@@ -86,14 +86,14 @@ def test_transfer_follows_the_formula():
     expected = rgb_from_lab(moved) * 255
     assert transfer(image, reference).shape == image.shape
     assert np.abs(transfer(image, reference) - expected).mean() < 2
-    exact = (transfer_signed(images.to_signed(image), reference).transpose(1, 2, 0) + 1) * 127.5
+    exact = (transfer_signed(to_signed(image), reference).transpose(1, 2, 0) + 1) * 127.5
     assert np.abs(exact - expected).max() < 0.3
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_both_versions_agree_on_ordinary_pictures(seed):
+def test_both_versions_agree_on_ordinary_images(seed):
     image, reference = scene(seed), scene(seed + 10, 50, 64)
-    fine = images.from_signed(transfer_signed(images.to_signed(image), reference))
+    fine = from_signed(transfer_signed(to_signed(image), reference))
     difference = levels(fine, transfer(image, reference))
     assert (
         np.percentile(difference, 99) <= 5 and difference.mean() < 1.5
@@ -102,7 +102,7 @@ def test_both_versions_agree_on_ordinary_pictures(seed):
 
 def test_statistics_become_those_of_the_reference():
     image, reference = scene(2), scene(3)
-    moved = transfer_signed(images.to_signed(image), reference)
+    moved = transfer_signed(to_signed(image), reference)
     result, target = (
         lab_from_rgb((moved.transpose(1, 2, 0) + 1) / 2.0),
         lab_from_rgb(reference / 255.0),
@@ -113,17 +113,14 @@ def test_statistics_become_those_of_the_reference():
 
 def test_own_reference_changes_nothing():
     image = scene(4)
-    assert (
-        np.abs(transfer_signed(images.to_signed(image), image) - images.to_signed(image)).max()
-        < 2e-3
-    )
+    assert np.abs(transfer_signed(to_signed(image), image) - to_signed(image)).max() < 2e-3
     assert levels(transfer(image, image), image).max() <= 3
 
 
-def test_flat_picture_is_shifted_where_the_release_divides_by_zero():
+def test_flat_image_is_shifted_where_the_release_divides_by_zero():
     flat, reference = np.full((8, 10, 3), (90, 120, 60), np.uint8), scene(5)
     lab, target = [
-        cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) for picture in (flat, reference)
+        cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32) for image in (flat, reference)
     ]
     with np.errstate(all="ignore"):
         mean, std = np.around(lab.mean((0, 1)), 2), np.around(lab.std((0, 1)), 2)
@@ -131,7 +128,7 @@ def test_flat_picture_is_shifted_where_the_release_divides_by_zero():
     assert np.isnan(release).all()
     expected = rgb_from_lab(lab_from_rgb(reference / 255.0).mean((0, 1))) * 255
     ours = transfer(flat, reference)
-    fine = images.from_signed(transfer_signed(images.to_signed(flat), reference))
+    fine = from_signed(transfer_signed(to_signed(flat), reference))
     for result in (ours, fine):
         assert (result == result[0, 0]).all() and np.abs(result[0, 0] - expected).max() <= 3
     assert (
@@ -139,12 +136,12 @@ def test_flat_picture_is_shifted_where_the_release_divides_by_zero():
     )  # the other way round everything becomes the flat colour
 
 
-def test_gray_pictures_have_no_spread_in_colour():
+def test_gray_images_have_no_spread_in_colour():
     gray = scene(6)[..., :1].repeat(3, axis=2)
     for reference in (scene(7), gray):
-        signed = transfer_signed(images.to_signed(gray), reference)
+        signed = transfer_signed(to_signed(gray), reference)
         assert np.isfinite(signed).all()
-        assert levels(images.from_signed(signed), transfer(gray, reference)).mean() < 3
+        assert levels(from_signed(signed), transfer(gray, reference)).mean() < 3
 
 
 def test_signed_values_beyond_the_range_are_clipped():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from jseg import images
-from jseg.ldm.dataset import Division, LatentBatches, PictureBatches
+from jseg.images import save_image
+from jseg.ldm.dataset import Division, ImageBatches, LatentBatches
 
 LATENTS = np.arange(6 * 3 * 2 * 2, dtype=np.float32).reshape(6, 3, 2, 2)
 LABELS = np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2)
@@ -66,17 +66,17 @@ def test_a_step_repeats_itself_and_no_other():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     rows, columns = np.mgrid[:60, :80]
-    picture = np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8)
-    images.save_picture(tmp_path / "a.png", picture)
+    image = np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8)
+    save_image(tmp_path / "a.png", image)
     return [tmp_path / "a.png"]
 
 
-def test_crops_lie_within_the_scaled_picture_and_half_are_mirrored(pictures):
-    batches = PictureBatches(pictures, (80, 60), (20, 16), Division(64, 16), seed=0)
+def test_crops_lie_within_the_scaled_image_and_half_are_mirrored(images):
+    batches = ImageBatches(images, (80, 60), (20, 16), Division(64, 16), seed=0)
     crops, _ = joined(batches, 0)
-    crops = crops["pictures"]
+    crops = crops["images"]
     assert crops.shape == (64, 3, 16, 20) and crops.min() >= -1 and crops.max() <= 1
     slope = crops[:, 1, 0, -1] - crops[:, 1, 0, 0]  # green grows to the right unless mirrored
     assert 16 < (slope < 0).sum() < 48 and np.allclose(np.abs(slope), 19 * 3 / 127.5, atol=1e-5)
@@ -87,7 +87,7 @@ def test_crops_lie_within_the_scaled_picture_and_half_are_mirrored(pictures):
     )
 
 
-def test_a_picture_of_another_size_is_scaled_to_cover(pictures):
-    crops, _ = joined(PictureBatches(pictures, (40, 40), (40, 40), Division(2, 2), seed=0), 0)
-    red = (crops["pictures"][0, 0] + 1) * 127.5 / 4  # the row of the picture, at 2/3 of the size
+def test_an_image_of_another_size_is_scaled_to_cover(images):
+    crops, _ = joined(ImageBatches(images, (40, 40), (40, 40), Division(2, 2), seed=0), 0)
+    red = (crops["images"][0, 0] + 1) * 127.5 / 4  # the row of the image, at 2/3 of the size
     assert red[0, 0] < 2 and red[-1, 0] > 57

@@ -65,7 +65,7 @@ def twin(state, x, norm):
     return convolve(x, w["main.11.weight"], w["main.11.bias"], 1)
 
 
-def pictures(count=2, height=32, width=40, seed=1):
+def images(count=2, height=32, width=40, seed=1):
     return np.random.default_rng(seed).uniform(-1, 1, (count, 3, height, width)).astype(np.float32)
 
 
@@ -110,7 +110,7 @@ def test_only_weights_are_trained_and_they_start_as_in_taming():
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_logits_are_the_twins(norm):
-    critic, x = lively(norm), pictures()
+    critic, x = lively(norm), images()
     logits = critic(jt.array(x)).numpy()
     assert logits.shape == (2, 1, 2, 3)
     np.testing.assert_allclose(logits, twin(critic.state_dict(), x, norm), rtol=1e-4, atol=1e-4)
@@ -118,7 +118,7 @@ def test_logits_are_the_twins(norm):
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_gradients_are_finite_differences(norm):
-    critic, x = lively(norm), pictures()
+    critic, x = lively(norm), images()
     names = ["main.0.weight", "main.5.weight", "main.6.weight", "main.9.bias", "main.11.weight"]
     state = critic.state_dict()
     out = critic(jt.array(x))
@@ -141,11 +141,11 @@ class Held:
         return self.value
 
 
-def test_a_picture_s_logits_need_no_other_picture():
-    """taming: batch norm, so that a picture's logits depend on its micro-batch; here: group
+def test_an_image_s_logits_need_no_other_image():
+    """taming: batch norm, so that an image's logits depend on its micro-batch; here: group
     norm.
     """
-    x = pictures(3)
+    x = images(3)
     for norm, tied in (("group", False), ("batch", True)):
         critic = lively(norm)
         together, alone = critic(jt.array(x)).numpy()[:1], critic(jt.array(x[:1])).numpy()
@@ -154,7 +154,7 @@ def test_a_picture_s_logits_need_no_other_picture():
 
 def test_a_logit_sees_70_pixels():
     critic = Critic(16)
-    x = jt.array(pictures(1, 160, 104))
+    x = jt.array(images(1, 160, 104))
     for layer in (3, 6, 9):  # without the norms, whose statistics see everything
         critic.main[layer].execute = lambda h: h
     height, width = critic(x).shape[2:]

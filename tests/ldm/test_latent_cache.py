@@ -41,27 +41,27 @@ def labels_of(content):
 
 
 class Data:
-    """A data set by the contents of its pictures and of its label maps (the same letters in
+    """A data set by the contents of its images and of its label maps (the same letters in
     capitals); counts what is made of it.
     """
 
-    def __init__(self, pictures, labels=None):
-        self.pictures, self.labels, self.encoded, self.told = (
-            list(pictures),
-            list(labels or pictures.upper()),
+    def __init__(self, images, labels=None):
+        self.images, self.labels, self.encoded, self.told = (
+            list(images),
+            list(labels or images.upper()),
             [],
             [],
         )
         keys = [
             hashlib.sha256(content.encode()).digest()
-            for pair in zip(self.pictures, self.labels)
+            for pair in zip(self.images, self.labels)
             for content in pair
         ]
         self.keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 2, 32)
 
     def make_latents(self, i):
-        self.encoded.append(self.pictures[i])
-        return latents_of(self.pictures[i])
+        self.encoded.append(self.images[i])
+        return latents_of(self.images[i])
 
     def fill(self, cache, common=COMMON, make_latents=None, **named):
         named.setdefault("tell", self.told.append)
@@ -80,7 +80,7 @@ class Data:
         arrays = latent_cache.opened(folder, COMMON, len(self.keys))
         assert arrays[LATENTS].dtype == np.float32 and arrays[LABELS].dtype == np.uint8
         assert np.array_equal(
-            arrays[LATENTS], np.concatenate([latents_of(content) for content in self.pictures])
+            arrays[LATENTS], np.concatenate([latents_of(content) for content in self.images])
         )
         assert np.array_equal(
             arrays[LABELS], np.concatenate([labels_of(content) for content in self.labels])
@@ -113,7 +113,7 @@ def test_a_second_start_makes_nothing_and_changes_no_byte(tmp_path):
         tmp_path / "deep" / "cache", progress=lambda done, total: seen.append((done, total))
     )
     data.check(folder)
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)] and "4 of 4 pictures" in data.told[0]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)] and "4 of 4 images" in data.told[0]
     before = contents(folder.parent)
     again = Data("abcd")
     # release: NpyAppendArray, so that a second start doubles the data; here: the same file.
@@ -122,7 +122,7 @@ def test_a_second_start_makes_nothing_and_changes_no_byte(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pictures, labels, encoded",
+    "images, labels, encoded",
     [
         ("abXd", None, "X"),
         ("abcde", None, "e"),
@@ -132,14 +132,14 @@ def test_a_second_start_makes_nothing_and_changes_no_byte(tmp_path):
         ("aabcd", "AABCD", ""),
     ],
 )
-def test_only_what_changed_is_encoded_and_the_old_rows_go(tmp_path, pictures, labels, encoded):
+def test_only_what_changed_is_encoded_and_the_old_rows_go(tmp_path, images, labels, encoded):
     first = Data("abcd").fill(tmp_path)
-    changed = Data(pictures, labels)
+    changed = Data(images, labels)
     folder = changed.fill(tmp_path)
     changed.check(folder)
     assert "".join(changed.encoded) == encoded and bool(changed.told) == bool(encoded)
     assert folder != first and not first.exists()
-    fresh = Data(pictures, labels).fill(tmp_path / "fresh")
+    fresh = Data(images, labels).fill(tmp_path / "fresh")
     assert contents(folder) == contents(fresh)
 
 
@@ -150,8 +150,8 @@ def test_a_folder_with_the_name_of_ours_and_other_files_stays(tmp_path):
     for name in ("labels.npy", "latents.npy", "keys.npy", "about.json", "note.txt"):
         (theirs / name).write_text("mine")
     before = contents(theirs)
-    for pictures in ("abcd", "abXd"):
-        Data(pictures).fill(tmp_path)
+    for images in ("abcd", "abXd"):
+        Data(images).fill(tmp_path)
     (theirs / "about.json").write_text('{"what": "mine"}')
     Data("abc").fill(tmp_path)
     assert contents(theirs) == {**before, "about.json": b'{"what": "mine"}'}
@@ -161,7 +161,7 @@ def test_the_latents_of_another_data_set_go_with_a_word(tmp_path):
     Data("abcd").fill(tmp_path)
     other = Data("wxyz")
     other.fill(tmp_path)
-    assert "keeps one data set: 4 encoded pictures of another are removed" in other.told[-1]
+    assert "keeps one data set: 4 encoded images of another are removed" in other.told[-1]
 
 
 def test_the_digest_names_contents_order_and_autoencoder():
@@ -262,7 +262,7 @@ def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(
 
 def python(code, folder):
     root = ROOT
-    path = os.pathsep.join([str(root), str(root / "tests")])
+    path = os.pathsep.join([str(root), str(root / "tests"), str(root / "tests" / "ldm")])
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
         env={**os.environ, "PYTHONPATH": path},
@@ -436,13 +436,13 @@ def test_too_little_space_is_told_before_any_work(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_an_error_about_a_picture_is_not_blamed_on_the_cache(tmp_path):
+def test_an_error_about_an_image_is_not_blamed_on_the_cache(tmp_path):
     def gone(i):
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/pictures/a.jpg")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/images/a.jpg")
 
     with pytest.raises(FileNotFoundError) as error:
         Data("abc").fill(tmp_path / "cache", make_latents=gone)
-    assert error.value.filename == "/pictures/a.jpg"
+    assert error.value.filename == "/images/a.jpg"
 
 
 def test_the_user_s_own_files_stay(tmp_path):

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from support.tiny import HEIGHT, WIDTH, label_map, photograph
 
-from jseg import images
 from jseg.checkpoint import load_into
 from jseg.data.classes import CLASS_SETS
 from jseg.data.image_folder import Example, find_examples
 from jseg.data.numbering import Numbering
 from jseg.files import DataError
+from jseg.images import read_image, resize_image, save_image, to_signed
 from jseg.ldm import latents as module
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.latents import prepare
@@ -44,20 +44,20 @@ class Blocks:
             raise KeyboardInterrupt
         self.calls += 1
         assert tuple(x.shape) == (2, 3, HEIGHT, WIDTH), (
-            "pictures are encoded in twos, whatever is left to do"
+            "images are encoded in twos, whatever is left to do"
         )
         return jt.array(x.numpy()[:, :, ::4, ::4] * np.float32(self.factor))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four pairs, PNG pictures so that pixels are exact."""
+    """Four pairs, PNG images so that pixels are exact."""
     root = tmp_path / "train"
     for name in ("imgs", "labels"):
         (root / name).mkdir(parents=True)
     for seed, stem in enumerate("dbca"):
-        images.save_picture(root / "imgs" / (stem + ".png"), photograph(seed))
-        images.save_picture(root / "labels" / (stem + ".png"), label_map(seed))
+        save_image(root / "imgs" / (stem + ".png"), photograph(seed))
+        save_image(root / "labels" / (stem + ".png"), label_map(seed))
     return root
 
 
@@ -74,7 +74,7 @@ def test_other_colours_of_the_classes_are_another_label_map(folder):
     gray = [prepared(folder, classes=classes(swapped))[0].digest for swapped in (0, 1)]
     assert gray[0] == gray[1]
     for path in (folder / "labels").iterdir():
-        images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
+        save_image(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     ids = [np.array(prepared(folder, classes=classes(swapped))[0].labels[0]) for swapped in (0, 1)]
     assert (ids[0] != ids[1]).any() and np.array_equal(
         np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1]
@@ -84,7 +84,7 @@ def test_other_colours_of_the_classes_are_another_label_map(folder):
 def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
     """They never change, and trainings on such label maps go on."""
     path = folder / "labels" / "a.png"
-    images.save_picture(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
+    save_image(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     numbering = Numbering.of(CLASS_SETS["landscape-29"])
     expected = hashlib.sha256(
         numbering.table.astype("<i2").tobytes() + hashlib.sha256(path.read_bytes()).digest()
@@ -114,7 +114,7 @@ def arrays(latents):
 # -- what the arrays hold --------------------------------------------------------------------------
 
 
-def test_each_picture_is_followed_by_its_mirror_image_as_in_the_release(folder):
+def test_each_image_is_followed_by_its_mirror_image_as_in_the_release(folder):
     latents, _ = prepared(folder, ignore=(3, 5))
     assert latents.stems == ("a", "b", "c", "d") and len(latents) == 8
     assert (
@@ -130,8 +130,8 @@ def test_each_picture_is_followed_by_its_mirror_image_as_in_the_release(folder):
     for i, example in enumerate(find_examples(folder)):
         # release: image.transpose(FLIP_LEFT_RIGHT) before encoding; label.resize(NEAREST) before
         # label.transpose(FLIP_LEFT_RIGHT)
-        picture = Image.open(example.picture)
-        for row, seen in ((2 * i, picture), (2 * i + 1, picture.transpose(Image.FLIP_LEFT_RIGHT))):
+        image = Image.open(example.image)
+        for row, seen in ((2 * i, image), (2 * i + 1, image.transpose(Image.FLIP_LEFT_RIGHT))):
             signed = (np.array(seen) / 127.5 - 1.0).astype(np.float32).transpose(2, 0, 1)
             np.testing.assert_allclose(latents.z[row], signed[:, ::4, ::4], atol=1e-6)
         label = Image.open(example.label).resize((16, 12), Image.NEAREST)
@@ -152,11 +152,11 @@ def test_latents_are_the_autoencoder_s_before_the_quantiser(folder):
     load_into(autoencoder, fill(autoencoder_shapes(config)))
     autoencoder.eval()
     latents, _ = prepared(folder, autoencoder)
-    picture = images.to_signed(images.read_picture(folder / "imgs" / "b.png"))
+    image = to_signed(read_image(folder / "imgs" / "b.png"))
     with jt.no_grad():
         one, mirrored = (
             autoencoder.encode(jt.array(x[None].copy())).numpy()[0]
-            for x in (picture, picture[:, :, ::-1])
+            for x in (image, image[:, :, ::-1])
         )
     np.testing.assert_allclose(latents.z[2], one, atol=1e-5)
     np.testing.assert_allclose(latents.z[3], mirrored, atol=1e-5)
@@ -164,9 +164,9 @@ def test_latents_are_the_autoencoder_s_before_the_quantiser(folder):
     assert arrays(prepared(folder, autoencoder, "other")[0]) == arrays(latents)
 
 
-def test_pictures_and_labels_of_another_size_are_resized(folder):
+def test_images_and_labels_of_another_size_are_resized(folder):
     for place, content in (("imgs", photograph(0, 128, 96)), ("labels", label_map(0, 128, 96))):
-        images.save_picture(folder / place / "a.png", content)
+        save_image(folder / place / "a.png", content)
     latents, _ = prepared(folder)
     assert np.array_equal(
         latents.labels[0],
@@ -174,19 +174,19 @@ def test_pictures_and_labels_of_another_size_are_resized(folder):
     )
     assert np.array_equal(
         latents.z[0],
-        images.to_signed(images.resize_picture(photograph(0, 128, 96), WIDTH, HEIGHT))[:, ::4, ::4],
+        to_signed(resize_image(photograph(0, 128, 96), WIDTH, HEIGHT))[:, ::4, ::4],
     )
 
 
 def test_labels_in_a_data_set_s_own_numbering(folder):
     stored = np.array([0, 1, 150], np.uint8)[label_map(1) % 3]
     for path in (folder / "labels").iterdir():
-        images.save_picture(path, stored)
+        save_image(path, stored)
     latents, _ = prepared(folder, classes=CLASS_SETS["ade20k-150"])
     assert np.array_equal(
         latents.labels[0], np.array([255, 0, 149], np.uint8)[label_map(1) % 3][2::4, 2::4]
     )
-    images.save_picture(folder / "labels" / "a.png", np.full((HEIGHT, WIDTH), 151, np.uint8))
+    save_image(folder / "labels" / "a.png", np.full((HEIGHT, WIDTH), 151, np.uint8))
     with pytest.raises(DataError, match="a.png holds ids outside 1..150"):
         prepared(folder, classes=CLASS_SETS["ade20k-150"])
 
@@ -215,13 +215,13 @@ def in_another_format(folder):
 
 
 CHANGES = {
-    "picture": (lambda f: images.save_picture(f / "imgs" / "b.png", photograph(9)), 1, 8),
-    "picture of another format": (in_another_format, 1, 8),
-    "label": (lambda f: images.save_picture(f / "labels" / "b.png", label_map(9)), 0, 8),
+    "picture": (lambda f: save_image(f / "imgs" / "b.png", photograph(9)), 1, 8),
+    "image of another format": (in_another_format, 1, 8),
+    "label": (lambda f: save_image(f / "labels" / "b.png", label_map(9)), 0, 8),
     "added": (
         lambda f: [
-            images.save_picture(f / "imgs" / "aa.png", photograph(9)),
-            images.save_picture(f / "labels" / "aa.png", label_map(9)),
+            save_image(f / "imgs" / "aa.png", photograph(9)),
+            save_image(f / "labels" / "aa.png", label_map(9)),
         ],
         1,
         10,
@@ -280,7 +280,7 @@ def test_an_interrupted_preparation_is_continued_to_the_same_bytes(folder, at):
         prepared(folder, Blocks(fails_at=at))
     told = []
     latents, autoencoder = prepared(folder, tell=told.append)
-    assert autoencoder.calls == 4 - at and f"{4 - at} of 4 pictures are to be encoded" in told[0]
+    assert autoencoder.calls == 4 - at and f"{4 - at} of 4 images are to be encoded" in told[0]
     assert arrays(latents) == arrays(prepared(folder, cache="fresh")[0])
 
 
@@ -298,7 +298,7 @@ def test_a_cache_of_other_weights_is_refused_in_one_line(folder):
 def test_a_file_that_changes_while_it_is_encoded_is_named(folder):
     class Editing(Blocks):
         def encode(self, x):
-            images.save_picture(folder / "imgs" / "a.png", photograph(self.calls + 20))
+            save_image(folder / "imgs" / "a.png", photograph(self.calls + 20))
             return super().encode(x)
 
     with pytest.raises(DataError, match="a.png was changed while"):
@@ -319,11 +319,11 @@ def test_what_cannot_be_meant_is_refused(folder):
     with pytest.raises(ValueError, match="64x48 become latents of 16x12 .* not of 8x6"):
         prepared(folder, latent_width=8, latent_height=6)
     examples = find_examples(folder)
-    (folder / "imgs" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="a.png is not a picture"):
+    (folder / "imgs" / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="a.png is not an image"):
         prepared(folder, examples=examples)
     with pytest.raises(FileNotFoundError):
-        prepared(folder, examples=[replace(examples[0], picture=folder / "gone.png")])
+        prepared(folder, examples=[replace(examples[0], image=folder / "gone.png")])
 
 
 def test_a_long_encoding_tells_once_a_minute(folder, monkeypatch):
@@ -338,8 +338,8 @@ def test_a_long_encoding_tells_once_a_minute(folder, monkeypatch):
     told, seen = [], []
     prepared(folder, Slow(), tell=told.append)
     assert told[1:] == [
-        "2 of 4 pictures are encoded, about 2 min left",
-        "4 of 4 pictures are encoded, about 0 min left",
+        "2 of 4 images are encoded, about 2 min left",
+        "4 of 4 images are encoded, about 0 min left",
     ]
     prepared(
         folder,
@@ -353,10 +353,10 @@ def test_a_long_encoding_tells_once_a_minute(folder, monkeypatch):
 
 def test_another_fit_is_other_data_and_the_cache_knows_it(folder):
     for seed, stem in enumerate("dbca"):
-        images.save_picture(
+        save_image(
             folder / "imgs" / (stem + ".png"), np.ascontiguousarray(photograph(seed)[:, :HEIGHT])
         )
-        images.save_picture(
+        save_image(
             folder / "labels" / (stem + ".png"), np.ascontiguousarray(label_map(seed)[:, :HEIGHT])
         )
     made = {}

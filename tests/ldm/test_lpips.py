@@ -73,7 +73,7 @@ def twin(a, b):
     return distance
 
 
-def pictures(height=16, width=24):
+def images(height=16, width=24):
     return [
         np.random.default_rng(seed).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
         for seed in (1, 2)
@@ -93,8 +93,8 @@ def test_names_and_shapes_are_taming_transformers():
     assert all(v.is_stop_grad() for v in lpips.parameters())
 
 
-def test_distances_are_the_twins_and_zero_for_equal_pictures():
-    a, b = pictures()
+def test_distances_are_the_twins_and_zero_for_equal_images():
+    a, b = images()
     distance = network()(a, b).numpy()
     assert distance.shape == (2,) and distance.min() > 0.01
     np.testing.assert_allclose(distance, twin(a, b), rtol=1e-4)
@@ -102,7 +102,7 @@ def test_distances_are_the_twins_and_zero_for_equal_pictures():
 
 
 def test_the_gradient_is_the_twins_finite_difference():
-    a, b = pictures()
+    a, b = images()
     x = jt.array(b)
     gradient = jt.grad(network()(a, x).sum(), x).numpy().astype(np.float64)
     size = np.linalg.norm(gradient)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from support.tiny import FINE, RELEASE, label_map, photograph
 
-from jseg import __version__, images
+from jseg import __version__
 from jseg.data.challenge import Pair
 from jseg.files import DataError
+from jseg.images import save_image
 from jseg.ldm import manifest, synthesize
 
 STEMS = ["a", "b", "c"]
@@ -38,11 +39,11 @@ def settings(**changed):
 
 
 def begun(output, finished=("a",), **changed):
-    """A manifest that is in `output`, with a picture that is finished."""
+    """A manifest that is in `output`, with an image that is finished."""
     run = manifest.opened(output, settings(**changed), STEMS)
     output.mkdir(exist_ok=True)
     for stem in finished:
-        images.save_picture(output / f"{stem}.jpg", photograph(1))
+        save_image(output / f"{stem}.jpg", photograph(1))
     run["files"] = {f"{stem}.jpg": "" for stem in finished}
     manifest.write(output, run)
     return run
@@ -125,7 +126,7 @@ def test_batch_size_and_device_may_change_and_it_is_told(tmp_path, changed, word
     assert (
         len(notes) == 1
         and words in notes[0]
-        and "1 pictures are there already" in notes[0]
+        and "1 images are there already" in notes[0]
         and "last bits" in notes[0]
     )
 
@@ -164,7 +165,7 @@ def test_a_difference_deep_in_the_stages_is_named(tmp_path):
         )
 
 
-def test_pictures_of_unknown_origin_are_refused(tmp_path):
+def test_images_of_unknown_origin_are_refused(tmp_path):
     (tmp_path / "other.jpg").write_bytes(b"x")
     assert manifest.opened(tmp_path, settings(), STEMS)["pictures"]["total"] == 3, (
         "files under other names do no harm"
@@ -220,8 +221,8 @@ def test_the_digest_of_inputs_depends_on_names_order_and_contents(tmp_path):
     paths = []
     for number in range(2):
         paths.append((tmp_path / f"{number}.png", tmp_path / f"{number}.jpg"))
-        images.save_picture(paths[-1][0], label_map(number))
-        images.save_picture(paths[-1][1], photograph(number))
+        save_image(paths[-1][0], label_map(number))
+        save_image(paths[-1][1], photograph(number))
     pairs = [Pair("x", *paths[0]), Pair("y", *paths[1])]
     digests = [
         manifest.inputs_digest(chosen)
@@ -236,7 +237,7 @@ def test_the_digest_of_inputs_depends_on_names_order_and_contents(tmp_path):
     shutil.copy(tmp_path / "0.jpg", tmp_path / "copy.jpg")
     elsewhere = [Pair("x", paths[0][0], tmp_path / "copy.jpg"), pairs[1]]
     assert manifest.inputs_digest(elsewhere) == digests[0], "where a file lies does not matter"
-    images.save_picture(paths[1][0], label_map(5))
+    save_image(paths[1][0], label_map(5))
     assert len(set(digests + [manifest.inputs_digest(pairs)])) == 6
 
 
@@ -252,7 +253,7 @@ def test_room_is_needed_only_for_what_is_missing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(str(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000000))
     with pytest.raises(
-        DataError, match="has 1.0 MB free; 3 pictures of 512x384 may need 1.5 MB; free some room"
+        DataError, match="has 1.0 MB free; 3 images of 512x384 may need 1.5 MB; free some room"
     ):
         manifest.check_output(tmp_path, STEMS, 512, 384)
     begun(tmp_path)

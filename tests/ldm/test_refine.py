@@ -23,7 +23,7 @@ from jseg.runtime import jt
 
 
 class StubAutoencoder:
-    """Latent = means of 4x4 pixels, picture = latent enlarged; what it was given is kept."""
+    """Latent = means of 4x4 pixels, image = latent enlarged; what it was given is kept."""
 
     def __init__(self):
         self.config, self.encoded, self.decoded = AUTOENCODERS["tiny"], [], []
@@ -31,14 +31,14 @@ class StubAutoencoder:
     def eval(self):
         pass
 
-    def encode(self, picture):
-        self.encoded.append(picture.numpy()[0])
-        return picture.reshape(1, 3, HEIGHT // 4, 4, WIDTH // 4, 4).mean((3, 5))
+    def encode(self, image):
+        self.encoded.append(image.numpy()[0])
+        return image.reshape(1, 3, HEIGHT // 4, 4, WIDTH // 4, 4).mean((3, 5))
 
     def decode(self, z):
-        picture = np.repeat(np.repeat(z.numpy(), 4, 2), 4, 3)
-        self.decoded.append(picture[0])
-        return jt.array(picture)
+        image = np.repeat(np.repeat(z.numpy(), 4, 2), 4, 3)
+        self.decoded.append(image[0])
+        return jt.array(image)
 
 
 class StubUNet:
@@ -101,15 +101,15 @@ def test_every_stage_is_run_as_its_row_says(name):
     for number, (noised, first, last, steps) in enumerate(ORIGINAL_T[name]):
         x, t, _ = calls[position]
         assert t == first and calls[position + steps - 1][1] == last
-        picture = synthesizer.autoencoder.encoded[number].astype(np.float64)
-        z = picture.reshape(3, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
+        image = synthesizer.autoencoder.encoded[number].astype(np.float64)
+        z = image.reshape(3, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
         expected = np.sqrt(alpha_bar[noised]) * z + np.sqrt(1 - alpha_bar[noised]) * normal(
             7, "x", number, z.shape
         )
         assert np.abs(x[0] - expected).max() < 1e-5
         position += steps
     told = [
-        (report.stage, report.step, report.steps, report.pictures is not None) for report in reports
+        (report.stage, report.step, report.steps, report.images is not None) for report in reports
     ]
     assert told == [
         entry
@@ -163,21 +163,21 @@ def test_a_stage_takes_its_sampler_steps_spacing_and_interval(monkeypatch):
     assert sum(passes for _, passes in calls) == unet_calls(synthesizer.pipeline) == 16
     middle = Schedule().visited(401, 3, "lambda")[1]
     assert drawn == [(3, "x", stage) for stage in (0, 1, "1.400", f"1.{middle}", 2, "2.20")]
-    assert [report.steps for report in reports if report.pictures] == [4, 3, 2]
+    assert [report.steps for report in reports if report.images] == [4, 3, 2]
 
 
 # -- the hand-over ---------------------------------------------------------------------------------
 
 
-def jpeg(picture):
+def jpeg(image):
     """Pillow's own defaults, as the release saves: quality 75, chroma halved."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG")
+    Image.fromarray(image).save(buffer, format="JPEG")
     return np.array(Image.open(buffer))
 
 
-def signed(picture):
-    return (picture.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)
+def signed(image):
+    return (image.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)
 
 
 def test_the_release_loses_four_times(monkeypatch):
@@ -195,9 +195,9 @@ def test_the_release_loses_four_times(monkeypatch):
     )
     reference, synthesizer = photograph(3), stubbed(pipeline)
     finished = [
-        report.pictures[0]
+        report.images[0]
         for report in run(synthesizer, [latent_label()], [reference])
-        if report.pictures
+        if report.images
     ]
     assert len(trips) == 4 and {len(given) for given in trips} == {1}
     autoencoder = synthesizer.autoencoder
@@ -227,9 +227,9 @@ def test_fine_loses_nothing_between_the_stages(monkeypatch):
     )
     reference, synthesizer = photograph(3), stubbed(FINE)
     finished = [
-        report.pictures[0]
+        report.images[0]
         for report in run(synthesizer, [latent_label()], [reference])
-        if report.pictures
+        if report.images
     ]
     autoencoder = synthesizer.autoencoder
     expected = transfer_signed(autoencoder.decoded[0].clip(-1, 1), reference).clip(-1, 1)
@@ -239,14 +239,14 @@ def test_fine_loses_nothing_between_the_stages(monkeypatch):
 
 
 @pytest.mark.parametrize("pipeline, trips", [(RELEASE, 1), (FINE, 0)])
-def test_without_colour_transfer_the_picture_is_handed_over_as_it_is(monkeypatch, pipeline, trips):
+def test_without_colour_transfer_the_image_is_handed_over_as_it_is(monkeypatch, pipeline, trips):
     count = []
     real = refine.jpeg_round_trip
     monkeypatch.setattr(refine, "jpeg_round_trip", lambda *given: count.append(1) or real(*given))
     synthesizer = stubbed(dataclasses.replace(pipeline, stages=(pipeline.stages[0],) * 2))
     finished = run(synthesizer, [latent_label()], [photograph(3)])[
         2 + int(pipeline.aligned)
-    ].pictures[0]
+    ].images[0]
     expected = signed(jpeg(finished)) if trips else synthesizer.autoencoder.decoded[0].clip(-1, 1)
     assert (
         len(count) == trips and np.abs(synthesizer.autoencoder.encoded[1] - expected).max() < 1e-6
@@ -296,19 +296,19 @@ def test_networks_that_do_not_go_together_are_refused(weights, tmp_path):
     odd = saved(tmp_path / "odd.npz", dataclasses.replace(UNETS["tiny"], height=13))
     for model, autoencoder, message in (
         (weights[0], four, "makes 4 of"),
-        (weights[0], gray, "pictures with 1;"),
+        (weights[0], gray, "images with 1;"),
         (odd, weights[1], "latent size is 16x13; expected multiples of 2"),
     ):
         with pytest.raises(ValueError, match=message):
             Synthesizer.from_files(model, autoencoder, RELEASE, "cpu")
 
 
-def test_the_same_arguments_give_the_same_picture_and_others_another(synthesizer):
+def test_the_same_arguments_give_the_same_image_and_others_another(synthesizer):
     label, reference = label_map(0), photograph(0)
-    picture = synthesizer.synthesize(label, reference)
-    assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == np.uint8 and picture.std() > 5
+    image = synthesizer.synthesize(label, reference)
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8 and image.std() > 5
     assert np.array_equal(
-        picture, synthesizer.synthesize(label.copy(), reference.copy(), seed=0, stem="x")
+        image, synthesizer.synthesize(label.copy(), reference.copy(), seed=0, stem="x")
     )
     for other in (
         dict(seed=1),
@@ -317,7 +317,7 @@ def test_the_same_arguments_give_the_same_picture_and_others_another(synthesizer
         dict(reference=photograph(1)),
     ):
         assert not np.array_equal(
-            picture, synthesizer.synthesize(**{"label": label, "reference": reference, **other})
+            image, synthesizer.synthesize(**{"label": label, "reference": reference, **other})
         )
 
 
@@ -397,15 +397,13 @@ def test_the_batch_size_does_not_matter(weights, pipeline, monkeypatch):
         ["a", "b", "c"],
     )
     together = [
-        report.pictures
-        for report in run(synthesizer, labels, references, 5, stems)
-        if report.pictures
+        report.images for report in run(synthesizer, labels, references, 5, stems) if report.images
     ][-1]
     noise, drawn[:] = dict(drawn), []
     alone = [
-        run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[
-            -1
-        ].pictures[0]
+        run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[-1].images[
+            0
+        ]
         for i in range(3)
     ]
     assert len(noise) == 6 and sorted(map(str, noise)) == sorted(str(key) for key, _ in drawn)
@@ -417,7 +415,7 @@ def test_the_batch_size_does_not_matter(weights, pipeline, monkeypatch):
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m_sde", "ancestral"])
-def test_the_noise_of_a_stochastic_sampler_is_a_picture_s_own(weights, sampler):
+def test_the_noise_of_a_stochastic_sampler_is_an_image_s_own(weights, sampler):
     pipeline = dataclasses.replace(
         FINE, stages=(Stage(3.5, "ddim50", 30, sampler=sampler, steps=3),)
     )
@@ -427,15 +425,15 @@ def test_the_noise_of_a_stochastic_sampler_is_a_picture_s_own(weights, sampler):
         [photograph(i) for i in range(3)],
         ["a", "b", "c"],
     )
-    together = run(synthesizer, labels, references, 5, stems)[-1].pictures
+    together = run(synthesizer, labels, references, 5, stems)[-1].images
     alone = [
-        run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[
-            -1
-        ].pictures[0]
+        run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[-1].images[
+            0
+        ]
         for i in range(3)
     ]
     assert (np.abs(np.stack(together).astype(int) - np.stack(alone)) <= 1).mean() >= 0.999
-    other = run(synthesizer, labels[:1], references[:1], 6, stems[:1])[-1].pictures[0]
+    other = run(synthesizer, labels[:1], references[:1], 6, stems[:1])[-1].images[0]
     assert (np.abs(other.astype(int) - alone[0]) > 1).mean() > 0.1
 
 

@@ -16,7 +16,7 @@ def test_add_noise_is_the_releases(respacing, index):
     assert difference(ours, arrays[respacing + "/q_sample"]) < 1e-6
 
 
-def test_add_noise_takes_one_index_per_picture():
+def test_add_noise_takes_one_index_per_image():
     schedule, z, e = Schedule("ddim50"), noise(seed=1), noise()
     ours = add_noise(schedule, jt.array(z), np.array([3, 40]), e).numpy()
     for i, index in enumerate((3, 40)):

@@ -239,7 +239,7 @@ def test_without_a_number_of_steps_every_index_is_visited():
         assert Schedule("ddim50").visited(31, None, spacing).tolist() == list(range(30, -1, -1))
 
 
-def test_uniform_steps_are_equal_strides_and_the_clean_picture_is_one_stride_below_the_last():
+def test_uniform_steps_are_equal_strides_and_the_clean_image_is_one_stride_below_the_last():
     schedule = Schedule()
     assert schedule.visited(600, 10).tolist() == [599, 539, 479, 419, 359, 299, 239, 179, 119, 59]
     assert schedule.visited(600, 1).tolist() == [599] and schedule.visited(1).tolist() == [0]

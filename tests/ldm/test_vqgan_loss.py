@@ -60,12 +60,12 @@ def critic():
     return network
 
 
-def pictures(count=2, seed=0):
+def images(count=2, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (count, 3, SIZE, SIZE)).astype(np.float32)
 
 
 def batch(count=2, seed=0, step=0):
-    return {"pictures": pictures(count, seed), "step": step}
+    return {"images": images(count, seed), "step": step}
 
 
 def numbers(found):
@@ -86,10 +86,10 @@ def parts_of(made):
 )
 def test_the_loss_is_l1_and_both_sides_of_the_codebook(weights):
     with jt.no_grad():
-        made = network().reconstruct(jt.array(pictures()))
+        made = network().reconstruct(jt.array(images()))
     z, entries, _ = parts_of(made)
     l1, error = (
-        np.abs(made.picture.numpy().astype(np.float64) - pictures()).mean(),
+        np.abs(made.image.numpy().astype(np.float64) - images()).mean(),
         ((z - entries) ** 2).mean(),
     )
     found = numbers(autoencoder_loss(network(), **weights)(batch()))
@@ -109,7 +109,7 @@ def test_entries_move_towards_the_latents_they_stand_for_and_by_nothing_else(cod
     gradient = jt.grad(
         autoencoder_loss(network(), codebook=codebook)(batch())["loss"], weight
     ).numpy()
-    z, entries, codes = parts_of(network().reconstruct(jt.array(pictures())))
+    z, entries, codes = parts_of(network().reconstruct(jt.array(images())))
     expected = np.zeros((16, 3))
     np.add.at(expected, codes, codebook * 2 / z.size * (entries - z))
     assert 1 < len(set(codes)) < 16
@@ -121,7 +121,7 @@ def test_gradients_are_finite_differences_with_quantiser_and_stop_gradients_held
     """Held at their values, rounding to entries and stop-gradients make the loss differentiable,
     with this very gradient.
     """
-    autoencoder, x = network(fresh=True), jt.array(pictures())
+    autoencoder, x = network(fresh=True), jt.array(images())
     state = trainable(autoencoder)
     names = list(state)
     gradients = [
@@ -140,7 +140,7 @@ def test_gradients_are_finite_differences_with_quantiser_and_stop_gradients_held
                 .reshape(2, SIZE // SCALE, SIZE // SCALE, 3)
                 .transpose(0, 3, 1, 2)
             )
-            picture = (
+            image = (
                 autoencoder.decoder(autoencoder.post_quant_conv(latents + offset))
                 .numpy()
                 .astype(np.float64)
@@ -148,7 +148,7 @@ def test_gradients_are_finite_differences_with_quantiser_and_stop_gradients_held
         moved = latents.numpy().astype(np.float64).transpose(0, 2, 3, 1).reshape(-1, 3)
         book = autoencoder.quantize.embedding.weight.numpy().astype(np.float64)
         return (
-            np.abs(picture - pictures()).mean()
+            np.abs(image - images()).mean()
             + ((moved - entries) ** 2).mean()
             + 0.25 * ((z - book[codes]) ** 2).mean()
         )
@@ -174,9 +174,9 @@ def test_the_critic_s_term_has_vq_gan_s_weight_and_gradient():
     """
     autoencoder, parameters = network(), list(trainable(network()).values())
     last = autoencoder.decoder.conv_out.weight
-    x = jt.array(pictures())
+    x = jt.array(images())
     made = autoencoder.reconstruct(x)
-    l1, deception = (x - made.picture).abs().mean(), -critic()(made.picture).mean()
+    l1, deception = (x - made.image).abs().mean(), -critic()(made.image).mean()
     norms = [
         np.linalg.norm(jt.grad(term, last).numpy().astype(np.float64)) for term in (l1, deception)
     ]
@@ -204,14 +204,14 @@ def test_the_critic_s_term_has_vq_gan_s_weight_and_gradient():
 
 def test_the_weight_is_clamped():
     layer = jt.array(np.array([[2.0, 1.0]], np.float32))
-    picture = layer * 3.0
+    image = layer * 3.0
     pulls = [
         jt.array(np.array([[3.0, 4.0]], np.float32)),
         jt.array(np.array([[0.0, 1.0]], np.float32)),
     ]
-    weight = adaptive_weight(picture, *pulls, layer)
+    weight = adaptive_weight(image, *pulls, layer)
     assert weight.item() == pytest.approx(15 / 3.0001, rel=1e-6)
-    assert adaptive_weight(picture, pulls[0], pulls[1] * 0.0, layer).item() == 1e4
+    assert adaptive_weight(image, pulls[0], pulls[1] * 0.0, layer).item() == 1e4
 
 
 def test_with_gradient_keeps_the_value_and_has_the_gradient():
@@ -234,9 +234,9 @@ def test_hinge_loss():
 
 def test_the_critic_s_loss_moves_the_critic_alone():
     found = critic_loss(network(), critic())(batch())
-    x = jt.array(pictures())
+    x = jt.array(images())
     with jt.no_grad():
-        real, fake = (critic()(v).numpy() for v in (x, network().reconstruct(x).picture))
+        real, fake = (critic()(v).numpy() for v in (x, network().reconstruct(x).image))
     logged = numbers(found)
     assert logged["real"] == pytest.approx(real.mean(), rel=1e-4) and logged[
         "fake"
@@ -249,8 +249,8 @@ def test_the_critic_s_loss_moves_the_critic_alone():
 
 
 def test_the_perceptual_distance_is_part_of_the_reconstruction():
-    def distance(reference, picture):
-        return ((reference - picture) * (reference - picture)).mean((1, 2, 3))
+    def distance(reference, image):
+        return ((reference - image) * (reference - image)).mean((1, 2, 3))
 
     plain, found = (
         numbers(autoencoder_loss(network(), lpips=lpips, perceptual=2.0)(batch()))
@@ -274,10 +274,10 @@ def test_codebook_use():
 def test_micro_batches_add_up_to_the_whole_batch():
     autoencoder = network()
     part = Part("", autoencoder, autoencoder_loss(autoencoder), AdamW(trainable(autoencoder), 1e-3))
-    x = pictures(4)
-    whole, losses = accumulate(part, [({"pictures": x, "step": 0}, 1.0)])
+    x = images(4)
+    whole, losses = accumulate(part, [({"images": x, "step": 0}, 1.0)])
     halves, summed = accumulate(
-        part, [({"pictures": x[:3], "step": 0}, 0.75), ({"pictures": x[3:], "step": 0}, 0.25)]
+        part, [({"images": x[:3], "step": 0}, 0.75), ({"images": x[3:], "step": 0}, 0.25)]
     )
     assert summed["loss"] == pytest.approx(losses["loss"], rel=1e-5)
     for a, b in zip(whole, halves):

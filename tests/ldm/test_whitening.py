@@ -14,7 +14,7 @@ def network():
     return Autoencoder(dataclasses.replace(AUTOENCODERS["tiny"], codebook_size=64))
 
 
-def pictures(count=3):
+def images(count=3):
     rows, columns = np.mgrid[:24, :24] / 12 - 1
     rng = np.random.default_rng(0)
     return np.clip(
@@ -31,7 +31,7 @@ def pictures(count=3):
 
 
 def test_the_start_has_unit_latents_and_uses_every_entry():
-    autoencoder, x = network(), pictures()
+    autoencoder, x = network(), images()
     before = encoded(autoencoder, x, autoencoder.encode)
     with jt.no_grad():
         used = len(
@@ -54,7 +54,7 @@ def test_the_seed_chooses_the_entries_and_the_network_stays_otherwise():
     books, kept = [], []
     for seed in (0, 0, 1):
         autoencoder = network()
-        start_codebook(autoencoder, pictures(), seed)
+        start_codebook(autoencoder, images(), seed)
         books.append(autoencoder.quantize.embedding.weight.numpy())
         kept.append(autoencoder.encoder.conv_in.weight.numpy())
     assert (
@@ -63,15 +63,15 @@ def test_the_seed_chooses_the_entries_and_the_network_stays_otherwise():
 
 
 def test_too_few_latents_are_refused_with_the_number_needed():
-    autoencoder, x = network(), pictures(1)
+    autoencoder, x = network(), images(1)
     weight = autoencoder.quant_conv.weight.numpy()
-    with pytest.raises(ValueError, match="these 1 pictures have 36; give at least 2 pictures"):
+    with pytest.raises(ValueError, match="these 1 images have 36; give at least 2 images"):
         start_codebook(autoencoder, x)
     assert (autoencoder.quant_conv.weight.numpy() == weight).all()
 
 
 def test_standard_latents_change_no_reconstruction():
-    autoencoder, x = network(), pictures()
+    autoencoder, x = network(), images()
     rng = np.random.default_rng(2)
     start_codebook(autoencoder, x)
     mixing = np.array([[0.3, 0.2, 0.0], [0.1, 0.9, -0.3], [0.0, 0.2, 0.15]], np.float32)
@@ -99,7 +99,7 @@ def test_standard_latents_change_no_reconstruction():
     )
     same = (before.codes.numpy() == after.codes.numpy()).all((1, 2))
     assert same.any()
-    np.testing.assert_allclose(after.picture.numpy()[same], before.picture.numpy()[same], atol=1e-4)
+    np.testing.assert_allclose(after.image.numpy()[same], before.image.numpy()[same], atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])

@@ -357,18 +357,19 @@ def test_limits_of_npp_are_those_of_the_integers(tmp_path):
 
 
 def test_our_files_are_installed_with_the_package():
-    """setup.py's package_data names every file of jseg/cuda."""
+    """setup.py's package_data names every file of jseg/machine that is no module."""
     import fnmatch
     import re
 
     with open(
         os.path.join(os.path.dirname(cuda_toolkit.OWN), os.pardir, "setup.py"), encoding="utf-8"
     ) as file:
-        patterns = re.findall(r'"(cuda/[^"]+)"', file.read())
+        patterns = re.findall(r'"(machine/[^"]+)"', file.read())
     files = [
         os.path.relpath(os.path.join(folder, name), os.path.dirname(cuda_toolkit.OWN))
         for folder, _, members in os.walk(cuda_toolkit.OWN)
         for name in members
+        if not name.endswith((".py", ".pyc"))
     ]
     assert len(files) == 5
     assert [
@@ -394,7 +395,7 @@ def test_the_page_tells_every_file_variable_and_case():
         assert [
             name
             for name in members
-            if f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
+            if not name.endswith((".py", ".pyc")) and f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
         ] == []
     with open(runtime.__file__, encoding="utf-8") as file:
         ours = set(

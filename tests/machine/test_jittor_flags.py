@@ -31,7 +31,7 @@ def no_flags(monkeypatch):
 
 def started(*command, **variables):
     """A command of ours in a process of its own: exit code and the lines that it says."""
-    environment = {**os.environ, "nvcc_path": "", "PYTHONPATH": ROOT, **variables}
+    environment = {**os.environ, "nvcc_path": "", "PYTHONPATH": str(ROOT), **variables}
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,

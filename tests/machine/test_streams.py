@@ -39,7 +39,7 @@ def shell(words, redirections, cwd=ROOT):
         stderr=subprocess.PIPE,
         universal_newlines=True,
         timeout=300,
-        env=dict(os.environ, PYTHONPATH=ROOT),
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )
     os.close(writer)
     return done.returncode, done.stdout, done.stderr
@@ -56,13 +56,13 @@ def sample(body, redirections, tmp_path):
 
 
 CHATTY = """
-from jseg.progress import PictureBar, TrainingBar
+from jseg.progress import ImageBar, TrainingBar
 from tqdm import tqdm
 print("begins " * 5000, file=sys.stderr, flush=True)
 with TrainingBar(3) as bar:
     for step in range(1, 4):
         bar.show(step, 0.5)
-with PictureBar(2) as bar:
+with ImageBar(2) as bar:
     bar.show()
     bar.show()
 for _ in tqdm(range(3)):
@@ -169,7 +169,7 @@ def test_the_streams_of_a_caller_come_back(capsys):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Weights, and pictures with label maps."""
+    """Weights, and images with label maps."""
     root = tmp_path_factory.mktemp("place")
     saved(root / "autoencoder.safetensors", AUTOENCODERS["tiny"])
     for name in ("imgs", "labels"):

@@ -130,8 +130,8 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, monkeypatch):
     assert np.abs(found - expected).max() < 2 * unit * np.abs(gradient.float32().numpy()).max()
 
 
-def test_a_number_per_channel_is_found_among_all_pictures_too(monkeypatch):
-    choose("compiled", monkeypatch)
+def test_a_number_per_channel_is_found_among_all_images_too(monkeypatch):
+    choose("compiled", monkeypatch, fused)
     values, factor = arrays(True, True, (3, 4, 1, 1))
     given, y = ours(values, True)
     np.testing.assert_allclose(y.numpy(), exact(values, True), atol=5e-6)
@@ -143,7 +143,7 @@ def test_sizes_are_not_compiled(monkeypatch):
     """
     import os
 
-    choose("compiled", monkeypatch)
+    choose("compiled", monkeypatch, fused)
 
     def run(shape):
         values, factor = arrays(True, True, shape)
@@ -160,7 +160,7 @@ def test_sizes_are_not_compiled(monkeypatch):
 
 
 def test_what_the_gradient_keeps_is_the_inputs_and_three_numbers_a_group(monkeypatch):
-    choose("compiled", monkeypatch)
+    choose("compiled", monkeypatch, fused)
     values, _ = arrays(False, False)
     kept = []
     monkeypatch.setattr(fused.GroupNormFunction, "keep", lambda self, *held: kept.append(held))

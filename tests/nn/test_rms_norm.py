@@ -10,7 +10,7 @@ CASES = {
     "norm": (1, False),
     "and shift": (1, True),
     "adaLN": (3, True),
-    "scale of each picture": (3, False),
+    "scale of each image": (3, False),
 }
 
 
@@ -92,7 +92,7 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, largest, monk
     )
 
 
-def test_a_sequence_without_pictures_will_do(monkeypatch):
+def test_a_sequence_without_images_will_do(monkeypatch):
     choose("compiled", monkeypatch, fused)
     values, _ = arrays(1, True, (1, 5, 24))
     given = [jt.array(values[name][0].astype(np.float32)) for name in ("x", "scale", "shift")]

@@ -31,7 +31,7 @@ class Holder:
             [sys.executable, "-c", HOLDER, *map(str, paths)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=dict(os.environ, PYTHONPATH=ROOT),
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
         )
 
     def __enter__(self):
@@ -201,9 +201,9 @@ def place(tmp_path, networks, monkeypatch):
     for name in ("results", "photos", "data/train/imgs/images"):
         (folder / name).mkdir()
     for number in range(2):
-        picture = Image.fromarray(np.full((48, 64, 3), 90 + number, np.uint8))
-        picture.save(folder / "results" / f"scene_{number:04d}.jpg")
-        picture.save(folder / "photos" / f"{number}.JPG")
+        image = Image.fromarray(np.full((48, 64, 3), 90 + number, np.uint8))
+        image.save(folder / "results" / f"scene_{number:04d}.jpg")
+        image.save(folder / "photos" / f"{number}.JPG")
     (folder / "notes.txt").write_text("mine")
     monkeypatch.chdir(folder)
     return folder

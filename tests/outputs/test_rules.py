@@ -17,7 +17,6 @@ from support.places import ROOT
 from support.small_flowseg import TINY, random_network
 from support.tiny import STAGES, stubbed, weights
 
-from jseg import images
 from jseg.checkpoint import save
 from jseg.commands import cli, compare_official, demo, landscapes, score, segment, train_flowseg
 from jseg.commands import test as test_command
@@ -26,6 +25,7 @@ from jseg.data.image_folder import find_examples
 from jseg.data.label_maps import read_label
 from jseg.evaluation.inputs import find_real
 from jseg.flowseg.predict import Segmenter, stored_classes
+from jseg.images import read_image, save_image
 from jseg.landscapes import draw
 from jseg.landscapes.draw import REFERENCE_SEEDS, write_challenge
 from jseg.outputs import rules
@@ -38,7 +38,7 @@ WIDTH, HEIGHT = 64, 48
 COMMANDS = {
     "test": (test_command, "output_path", "scene_0001.jpg"),
     "segment": (segment, "output", "a.png"),
-    "score": (score, "output", "pictures.csv"),
+    "score": (score, "output", "images.csv"),
     "landscapes": (landscapes, "output", "test/label_to_img.json"),
     "demo": (demo, "output", "stages.json"),
     "compare_official": (compare_official, "output", "comparison.md"),
@@ -376,9 +376,7 @@ def test_an_input_s_folder_is_no_output(place, command, folder, spelled):
 
 
 def test_an_input_is_never_replaced_by_its_result(place):
-    images.save_picture(
-        place.root / "photos" / "c.png", images.read_picture(place.root / "photos" / "a.jpg")
-    )
+    save_image(place.root / "photos" / "c.png", read_image(place.root / "photos" / "a.jpg"))
     place.refused(
         "segment",
         "would take the place of the input",
@@ -410,7 +408,7 @@ def test_an_input_is_never_replaced_by_its_result(place):
     [
         ("test", "stages", "run.json"),
         ("test", "classes", "run.json"),
-        ("score", "aesthetic", "pictures.csv"),
+        ("score", "aesthetic", "images.csv"),
         ("score", "aesthetic", "summary.json"),
         ("compare_official", "ae_path", "second.pkl"),
     ],
@@ -474,7 +472,7 @@ def test_landscapes_go_on_by_the_same_call_alone(place, monkeypatch):
     # What was drawn is drawn again where it is lost; what someone has changed is kept.
     (place.out / "train/imgs/style_0001.jpg").unlink()
     label = read_label(place.out / "test/val_B_labels_resized/scene_0000.png")
-    images.save_picture(place.out / "test/val_B_labels_resized/scene_0000.png", 28 - label)
+    save_image(place.out / "test/val_B_labels_resized/scene_0000.png", 28 - label)
     assert place.run("landscapes")[0] == 0
     changed = {path for path, digest in place.tree().items() if before[path] != digest}
     assert {os.path.basename(path) for path in changed} == {"scene_0000.png"}
@@ -541,24 +539,24 @@ def test_a_second_call_changes_nothing_that_is_finished(place, stubbed):
 
 def test_tables_that_someone_has_changed_are_not_written_again(place):
     assert place.run("score")[0] == 0
-    with open(str(place.out / "pictures.csv"), "a") as file:
+    with open(str(place.out / "images.csv"), "a") as file:
         file.write("mine")
-    place.refused("score", "pictures.csv was changed by others")
+    place.refused("score", "images.csv was changed by others")
 
 
-def test_segment_keeps_the_label_map_of_another_picture_of_the_same_name(place):
+def test_segment_keeps_the_label_map_of_another_image_of_the_same_name(place):
     assert place.run("segment")[0] == 0
     other = place.root / "others" / "a.jpg"
     other.parent.mkdir()
     shutil.copy(str(place.root / "photos" / "b.jpg"), str(other))
     place.refused(
-        "segment", "a.png of another picture of this name", "give another --output", input=other
+        "segment", "a.png of another image of this name", "give another --output", input=other
     )
 
 
 def test_segment_keeps_a_label_map_that_someone_has_corrected(place):
     assert place.run("segment")[0] == 0
-    images.save_picture(place.out / "a.png", np.full((HEIGHT, WIDTH), 3, np.uint8))
+    save_image(place.out / "a.png", np.full((HEIGHT, WIDTH), 3, np.uint8))
     corrected = (place.out / "a.png").read_bytes()
     (place.out / "overlays" / "a.jpg").unlink()
     code, lines = place.run("segment")
@@ -598,19 +596,19 @@ def test_segment_begins_again_with_other_settings_while_nothing_is_finished(plac
     )
 
 
-def test_pictures_given_twice_are_taken_once(place):
+def test_images_given_twice_are_taken_once(place):
     photos = place.root / "photos"
     (place.root / "link.jpg").symlink_to(photos / "a.jpg")
     code, lines = place.run(
         "segment", input=[photos / "a.jpg", photos, photos / ".." / "photos" / "b.jpg"]
     )
     assert code == 0 and any(
-        "2 pictures are given twice and are taken once" in line for line in lines
+        "2 images are given twice and are taken once" in line for line in lines
     )
     assert len(list(place.out.glob("*.png"))) == 2
 
 
-def test_sheets_are_no_pictures_to_be_segmented(place, stubbed):
+def test_sheets_are_no_images_to_be_segmented(place, stubbed):
     assert place.run("test", grid=True)[0] == 0
     results = place.out
     place.out = place.root / "labels"
@@ -622,7 +620,7 @@ def test_sheets_are_no_pictures_to_be_segmented(place, stubbed):
         f"scene_{number:04d}.png" for number in range(3)
     ]
     labels, place.out = place.out, place.root / "again"
-    place.refused("segment", "holds no pictures but 3 files", "label map of segment", input=labels)
+    place.refused("segment", "holds no images but 3 files", "label map of segment", input=labels)
     assert [path.name for path in find_real(results)] == [
         f"scene_{number:04d}.jpg" for number in range(3)
     ]

@@ -141,7 +141,7 @@ def test_rows_that_differ_on_purpose_are_held_to_no_bound_and_failures_say_why(t
             tmp_path,
             "colour",
             side,
-            picture=np.zeros((4, 4, 3), np.uint8),
+            image=np.zeros((4, 4, 3), np.uint8),
             flat=np.full((4, 4, 3), value_of, np.uint8),
         )
     found = table.records(tmp_path, "colour", {})
@@ -150,7 +150,7 @@ def test_rows_that_differ_on_purpose_are_held_to_no_bound_and_failures_say_why(t
     )
     failed = table.records(tmp_path, "merge", {"release": "the process ended with -9: | no output"})
     text = table.page(
-        found + failed, {"machine": "this"}, table.nudges_of(tmp_path, found + failed), picture=True
+        found + failed, {"machine": "this"}, table.nudges_of(tmp_path, found + failed), image=True
     )
     assert (
         "2 of 3 rows are fine" in text
@@ -182,8 +182,8 @@ def test_purposes_are_numbers_of_the_page_of_differences():
 
 
 def test_the_sheet_shows_what_there_is(tmp_path):
-    put(tmp_path, "decode", "ours", picture=array(-0.9))
-    put(tmp_path, "decode", "release", picture=array(-1.0))
+    put(tmp_path, "decode", "ours", image=array(-0.9))
+    put(tmp_path, "decode", "release", image=array(-1.0))
     found = table.records(tmp_path, "decode", {})
     sheet = table.sheet(tmp_path, {}, found)
     assert sheet.ndim == 3 and sheet.dtype == np.uint8 and sheet.shape[1] > 4 * 256

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from jseg import images
 from jseg.commands import cli
 from jseg.flowseg.encoding import class_codes
 from jseg.flowseg.presets import NETWORKS
+from jseg.images import save_image
 from jseg.runtime import jt
 
 CLASSES = 4
@@ -17,23 +17,23 @@ TINY = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)  # windows of 48x32
 
 
 def scene(seed, width=48, height=32, classes=CLASSES):
-    """(picture uint8 [H, W, 3], label uint8 [H, W]): rectangles whose red value tells their class,
+    """(image uint8 [H, W, 3], label uint8 [H, W]): rectangles whose red value tells their class,
     the other colours being noise.
     """
     rng = np.random.default_rng(seed)
     label = rng.integers(0, classes, (4, 6), dtype=np.uint8)[
         np.arange(height)[:, None] * 4 // height, np.arange(width) * 6 // width
     ]
-    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    picture[..., 0] = ((label.astype(int) * 2 + 1) * 255 / (2 * classes)).astype(np.uint8)
-    return picture, label
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image[..., 0] = ((label.astype(int) * 2 + 1) * 255 / (2 * classes)).astype(np.uint8)
+    return image, label
 
 
 class Knowing:
-    """A network that flows straight to the codes of `classify(picture [b, 3, h, w] in [-1, 1],
+    """A network that flows straight to the codes of `classify(image [b, 3, h, w] in [-1, 1],
     start [b, 3, h, w]) -> labels [b, h, w]`.
 
-    The default takes the class that the red value of `scene` tells. The picture is what the flow
+    The default takes the class that the red value of `scene` tells. The image is what the flow
     starts from for the source "image", else what is given beside it. shapes: those of its calls.
     """
 
@@ -46,9 +46,9 @@ class Knowing:
         )
         self.codes = class_codes(config.labels, config.codes).astype(np.float32)
 
-    def red(self, pictures, start):
+    def red(self, images, start):
         return np.clip(
-            (pictures[:, 0] + 1) / 2 * self.config.labels, 0, self.config.labels - 1
+            (images[:, 0] + 1) / 2 * self.config.labels, 0, self.config.labels - 1
         ).astype(int)
 
     def eval(self):
@@ -97,9 +97,9 @@ def write_scenes(folder, seeds, width=48, height=32, ids=None, names=("images", 
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        picture, label = scene(seed, width, height)
-        images.save_picture(folder / names[0] / f"s{seed}.jpg", picture)
-        images.save_picture(
+        image, label = scene(seed, width, height)
+        save_image(folder / names[0] / f"s{seed}.jpg", image)
+        save_image(
             folder / names[1] / f"s{seed}.png",
             label if ids is None else np.array(ids, np.uint8)[label],
         )

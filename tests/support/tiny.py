@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jseg import checkpoint, images
+from jseg import checkpoint
 from jseg.commands import cli
 from jseg.commands import test as command
+from jseg.images import save_image
 from jseg.ldm.presets import AUTOENCODERS, PIPELINES, UNETS, Pipeline, Stage
 from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 from jseg.parity.stand_in import fill
@@ -78,8 +79,8 @@ class Challenge:
         """A label map and a reference for every stem; the table names them all."""
         for stem in stems:
             seed = zlib.crc32(stem.encode())
-            images.save_picture(self.labels / f"{stem}.png", label_map(seed))
-            images.save_picture(self.references / f"ref_{stem}.jpg", photograph(seed))
+            save_image(self.labels / f"{stem}.png", label_map(seed))
+            save_image(self.references / f"ref_{stem}.jpg", photograph(seed))
         self.table.write_text(
             json.dumps(
                 {f"{path.stem}.png": f"ref_{path.stem}.jpg" for path in self.labels.glob("*.png")}
@@ -116,7 +117,7 @@ class Challenge:
         return code, printed.err.splitlines()
 
     def results(self, output=None):
-        """{name: bytes} of every picture in the output folder."""
+        """{name: bytes} of every image in the output folder."""
         return {
             path.name: path.read_bytes()
             for path in sorted(Path(output or self.output).glob("*.jpg"))
@@ -149,7 +150,7 @@ def challenge(tmp_path, weights, capsys):
 
 @pytest.fixture
 def stubbed(monkeypatch):
-    """Synthesis without networks: each picture depends on seed, stem and the whole batch it is made
+    """Synthesis without networks: each image depends on seed, stem and the whole batch it is made
     in; the batches are recorded.
     """
     from jseg.ldm import refine
@@ -161,10 +162,10 @@ def stubbed(monkeypatch):
         count = len(self.pipeline.stages)
         for stage in range(count):
             yield refine.Progress(stage, 1, 1)
-            pictures = [
+            images = [
                 photograph(zlib.crc32(f"{seed} {stem} {stage} {stems}".encode())) for stem in stems
             ]
-            yield refine.Progress(stage, 1, 1, pictures)
+            yield refine.Progress(stage, 1, 1, images)
 
     class Config:
         width, height, classes, downsampling = 16, 12, 29, 4

@@ -162,7 +162,7 @@ class Lucky:
 
 
 def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
-    """One lucky picture (--validate_count 1) would stay the best for good."""
+    """One lucky image (--validate_count 1) would stay the best for good."""
     training(tmp_path, steps=3, validate=Lucky([0.99], 1))
     lucky, told = (tmp_path / "best.safetensors").read_bytes(), []
     training(tmp_path, told, steps=9, validate_interval=3, validate=Lucky([0.40, 0.30], 50))
@@ -256,14 +256,14 @@ def test_a_checkpoint_of_another_training_is_no_old_one_of_this(tmp_path):
     assert [path.name[-14:-12] for path in checkpoints(tmp_path / "run")] == ["02", "12"]
 
 
-def test_a_folder_of_pictures_or_inside_of_an_input_becomes_no_run(tmp_path):
+def test_a_folder_of_images_or_inside_of_an_input_becomes_no_run(tmp_path):
     photos, data = tmp_path / "photos", tmp_path / "data"
     (data / "val" / "images").mkdir(parents=True)
     photos.mkdir()
     (photos / "cat.jpg").write_bytes(b"x")
     with pytest.raises(
         OutputError,
-        match="holds 1 pictures, such as cat.jpg, and no training; give another --output",
+        match="holds 1 images, such as cat.jpg, and no training; give another --output",
     ):
         training(photos)
     with pytest.raises(OutputError, match="would take the place of the input --data"):
@@ -377,10 +377,10 @@ def test_files_of_another_origin_are_refused_and_nothing_is_written(tmp_path, na
 
 
 def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
-    pictures = tmp_path / "data" / "imgs"
-    pictures.mkdir(parents=True)
-    (pictures / "a.jpg").write_bytes(b"x")
-    for output in (tmp_path / "data", pictures, pictures / "run"):
+    images = tmp_path / "data" / "imgs"
+    images.mkdir(parents=True)
+    (images / "a.jpg").write_bytes(b"x")
+    for output in (tmp_path / "data", images, images / "run"):
         with pytest.raises(
             OutputError, match="--output .* would take the place of the input --input_path"
         ):

@@ -267,7 +267,7 @@ def test_a_long_log_is_drawn_with_few_points_and_its_level_kept():
     )
 
 
-def test_a_missing_matplotlib_is_told_from_an_empty_log_and_leaves_no_picture(log, monkeypatch):
+def test_a_missing_matplotlib_is_told_from_an_empty_log_and_leaves_no_image(log, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert draw_curve(log.path, log.path.with_suffix(".png"), "unet") is False
     fill(log, 3)
@@ -276,14 +276,14 @@ def test_a_missing_matplotlib_is_told_from_an_empty_log_and_leaves_no_picture(lo
     assert [entry.name for entry in log.path.parent.iterdir()] == ["log.csv"]
 
 
-def test_a_log_without_a_number_gives_no_picture(log):
+def test_a_log_without_a_number_gives_no_image(log):
     assert draw_curve(log.path, log.path.with_suffix(".png"), "unet") is False
     log.append(1, {"loss": math.nan, "mse": math.inf})
     assert draw_curve(log.path, log.path.with_suffix(".png"), "unet") is False
     assert not log.path.with_suffix(".png").exists()
 
 
-def picture(log, title="unet"):
+def image(log, title="unet"):
     assert draw_curve(log.path, log.path.with_suffix(".png"), title) is True
     with Image.open(log.path.with_suffix(".png")) as file:
         return np.asarray(file.convert("RGB")).astype(int)
@@ -294,12 +294,12 @@ def ink(pixels, colour):
     return np.abs(pixels - wanted).max(axis=-1) < 6
 
 
-def test_the_curve_falls_in_the_picture_as_in_the_log(log):
+def test_the_curve_falls_in_the_image_as_in_the_log(log):
     pytest.importorskip("matplotlib")
     noise = np.random.default_rng(0).normal(size=300)
     for step in range(1, 301):
         log.append(step, {"loss": 10.0 - step / 50 + 0.05 * noise[step - 1]})
-    pixels = picture(log)
+    pixels = image(log)
     rows, columns = np.nonzero(
         ink(pixels, journal.FIRM)[pixels.shape[0] // 3 :]
     )  # below the legend
@@ -334,26 +334,26 @@ def test_odd_logs_are_drawn_without_warnings(log):
         log.append(step, {"loss": 0.0, **values})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            pixels = picture(log, "50 $ and \u56fe_$")
+            pixels = image(log, "50 $ and \u56fe_$")
         assert ink(pixels, journal.FIRM).any(), step
     assert pixels.shape[1] > 2 * pixels.shape[0], (
         "three panels side by side: the column without a number has none"
     )
 
 
-def test_a_user_s_settings_do_not_reach_the_picture_nor_ours_the_user(log):
+def test_a_user_s_settings_do_not_reach_the_image_nor_ours_the_user(log):
     matplotlib = pytest.importorskip("matplotlib")
     fill(log, 60)
-    plain = picture(log)
+    plain = image(log)
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "text.usetex": True}):
-        np.testing.assert_array_equal(picture(log), plain)
+        np.testing.assert_array_equal(image(log), plain)
         assert matplotlib.rcParams["font.size"] == 30
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_old_one(log):
+def test_an_image_that_cannot_be_written_leaves_the_old_one(log):
     pytest.importorskip("matplotlib")
     fill(log, 5)
-    old = picture(log)
+    old = image(log)
     fill(log, 5, first=6)
     with files_up_to(1000), pytest.raises(OSError):
         draw_curve(log, log.path.with_suffix(".png"), "unet")

@@ -255,7 +255,7 @@ def _flow_batch(field):
     labels = np.random.default_rng(0).integers(0, field.labels, shape).astype(np.uint8)
     x1, mask = encode(labels, class_codes(field.labels))
     return {
-        "pictures": np.tanh(random(1, 3, *shape[1:])),
+        "images": np.tanh(random(1, 3, *shape[1:])),
         "labels": labels,
         "x1": x1,
         "mask": mask,

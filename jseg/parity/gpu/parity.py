@@ -327,7 +327,7 @@ def loss_cases(target: str) -> Iterator[Case]:
         labels = np.random.default_rng(0).integers(0, 11, (2, 32, 48)).astype(np.uint8)
         x1, mask = encode(labels, codes)
         batch = {
-            "pictures": np.tanh(random(2, 3, 32, 48)),
+            "images": np.tanh(random(2, 3, 32, 48)),
             "labels": labels,
             "x1": x1,
             "mask": mask,
@@ -340,7 +340,7 @@ def loss_cases(target: str) -> Iterator[Case]:
         network = module("codec", lambda: Autoencoder(AUTOENCODERS["tiny"]))
         return with_gradients(
             network,
-            autoencoder_loss(network)({"pictures": np.tanh(random(2, 3, 32, 48)), "step": 0}),
+            autoencoder_loss(network)({"images": np.tanh(random(2, 3, 32, 48)), "step": 0}),
         )
 
     yield compared("diffusion loss, UNet tiny", target, of_unet, 5e-4)

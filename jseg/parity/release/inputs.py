@@ -2,7 +2,7 @@
 of what they give back.
 
 Everything lies in one folder: setting.json, inputs.npz, weights/ for stand-in weights and two files
-for the merge. Pictures and label map are drawn by jseg.landscapes.draw, noise comes from
+for the merge. Images and label map are drawn by jseg.landscapes.draw, noise comes from
 jseg.noise, so that the folder is the same on every machine.
 """
 
@@ -61,8 +61,8 @@ class Setting:
     device: str
 
     @property
-    def picture_size(self) -> Tuple[int, int]:
-        """(width, height) of the pictures."""
+    def image_size(self) -> Tuple[int, int]:
+        """(width, height) of the images."""
         factor = self.autoencoder.downsampling
         return self.unet.width * factor, self.unet.height * factor
 
@@ -122,16 +122,16 @@ def read(folder: Path) -> Tuple[Setting, Dict[str, np.ndarray]]:
 
 
 def draw(setting: Setting) -> Dict[str, np.ndarray]:
-    """The arrays: pictures uint8 [H, W, 3], label maps uint8 [n, h, w], latents and noise float32
+    """The arrays: images uint8 [H, W, 3], label maps uint8 [n, h, w], latents and noise float32
     [n, 3, h, w].
 
-    `reference` lends its colours, and as `picture`, float32 [1, 3, H, W] in [-1, 1], it is encoded;
-    `source` receives the colours, as the picture of a stage before would; `flat` has one colour.
+    `reference` lends its colours, and as `image`, float32 [1, 3, H, W] in [-1, 1], it is encoded;
+    `source` receives the colours, as the image of a stage before would; `flat` has one colour.
     """
     width, height = setting.unet.width, setting.unet.height
     shape, examples = (1, 3, height, width), (setting.examples, 3, height, width)
-    reference, _ = landscape(REFERENCE_SEEDS + SCENE, *setting.picture_size)
-    source, label = landscape(SCENE, *setting.picture_size)
+    reference, _ = landscape(REFERENCE_SEEDS + SCENE, *setting.image_size)
+    source, label = landscape(SCENE, *setting.image_size)
     label = resize_label(label, width, height) % setting.unet.classes
     found = {
         "reference": reference,

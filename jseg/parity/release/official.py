@@ -149,8 +149,8 @@ class Release:
         ]
 
     def encode(self) -> List[Computation]:
-        network, picture = self.autoencoder_network(), jt.array(self.arrays["picture"])
-        return [inference(lambda: {"latent": network.encode(picture)})]
+        network, image = self.autoencoder_network(), jt.array(self.arrays["picture"])
+        return [inference(lambda: {"latent": network.encode(image)})]
 
     def codes(self) -> List[Computation]:
         network, z = self.autoencoder_network(), jt.array(self.arrays["latent"])
@@ -202,7 +202,7 @@ class Release:
 
     def stage(self) -> List[Computation]:
         number = self.setting.stage
-        stage, unet, network, picture = (
+        stage, unet, network, image = (
             STAGES[number],
             self.unet_network(),
             self.autoencoder_network(),
@@ -216,7 +216,7 @@ class Release:
 
         def run(start=stage.start_index):
             x = diffusion.q_sample(
-                network.encode(picture),
+                network.encode(image),
                 t=jt.array([stage.start_index]),
                 noise=jt.array(self.arrays[f"noise.{number}"]),
             )

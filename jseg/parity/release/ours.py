@@ -55,8 +55,8 @@ class Ours:
         return [Computation(build, timed=False)]
 
     def encode(self) -> List[Computation]:
-        network, picture = self.autoencoder_network(), jt.array(self.arrays["picture"])
-        return [inference(lambda: {"latent": network.encode(picture)})]
+        network, image = self.autoencoder_network(), jt.array(self.arrays["picture"])
+        return [inference(lambda: {"latent": network.encode(image)})]
 
     def codes(self) -> List[Computation]:
         network, z = self.autoencoder_network(), jt.array(self.arrays["latent"])
@@ -99,7 +99,7 @@ class Ours:
 
     def stage(self) -> List[Computation]:
         number = self.setting.stage
-        stage, unet, network, picture = (
+        stage, unet, network, image = (
             STAGES[number],
             self.unet_network(),
             self.autoencoder_network(),
@@ -110,7 +110,7 @@ class Ours:
             schedule = Schedule(stage.respacing)
             x = add_noise(
                 schedule,
-                network.encode(picture),
+                network.encode(image),
                 stage.start_index,
                 self.arrays[f"noise.{number}"],
             )

@@ -105,7 +105,7 @@ PARTS: Dict[str, Part] = {
         (
             Row("latent", "whole stage: latent"),
             Row("decoded", "whole stage: decoded"),
-            Row("picture", "whole stage: picture, 8 bits", "levels"),
+            Row("picture", "whole stage: image, 8 bits", "levels"),
         ),
         exact=True,
     ),
@@ -114,7 +114,7 @@ PARTS: Dict[str, Part] = {
             Row("picture", "colour transfer", "levels"),
             Row(
                 "flat",
-                "colour transfer, a picture of one colour",
+                "colour transfer, an image of one colour",
                 "levels",
                 purpose=13,
                 note="the release divides by a deviation of zero, ours only shifts",

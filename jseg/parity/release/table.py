@@ -1,4 +1,4 @@
-"""Results of both sides into a table: differences, verdicts, Markdown, JSON and a picture."""
+"""Results of both sides into a table: differences, verdicts, Markdown, JSON and an image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADINGS = (
     "verdict",
     "note",
 )
-PICTURES = (
+IMAGES = (
     ("decode", "picture", None),
     ("stage", "decoded", "reference"),
     ("colour", "picture", "source"),
@@ -196,7 +196,7 @@ def table(found: List[Dict]) -> str:
     )
 
 
-def page(found: List[Dict], facts: Mapping[str, str], nudges: List[str], picture: bool) -> str:
+def page(found: List[Dict], facts: Mapping[str, str], nudges: List[str], image: bool) -> str:
     """comparison.md."""
     fine = sum(record["verdict"] in FINE for record in found)
     used = [name for name in MEASURES if any(record["measure"] == name for record in found)]
@@ -212,7 +212,7 @@ def page(found: List[Dict], facts: Mapping[str, str], nudges: List[str], picture
         table(found),
         "",
     ]
-    if picture:
+    if image:
         lines += ["![input, release, ours, difference](comparison.png)", ""]
     lines += ["- %s: %s" % fact for fact in facts.items()]
     lines += ["", "Differences, a being ours and b the release's:", ""]
@@ -254,11 +254,11 @@ def nudges_of(folder: Path, found: List[Dict]) -> List[str]:
 def sheet(
     folder: Path, arrays: Mapping[str, np.ndarray], found: List[Dict]
 ) -> Optional[np.ndarray]:
-    """The pictures of both sides beside their input and their difference, uint8 [H, W, 3]; None
-    where no part gives pictures.
+    """The images of both sides beside their input and their difference, uint8 [H, W, 3]; None
+    where no part gives images.
     """
     rows, names = [], []
-    for part, row, given in PICTURES:
+    for part, row, given in IMAGES:
         record = next(
             (record for record in found if (record["part"], record["row"]) == (part, row)), None
         )
