@@ -674,11 +674,11 @@ def alignment():
 def training():
     """AdamW and the moving average"""
     from jseg.runtime import jt
-    from jseg.training.optimizer import AdamW, Average, trainable
+    from jseg.training.optimizer import EMA, AdamW, trainable
 
     layer = jt.nn.Conv2d(8, 8, 3)
     named = trainable(layer)
-    optimizer, average = AdamW(named, 1e-3, weight_decay=0.01), Average(named, 0.9)
+    optimizer, average = AdamW(named, 1e-3, weight_decay=0.01), EMA(named, 0.9)
     gradients = jt.grad((layer(normal(1, 8, 8, 8)) ** 2).sum(), list(named.values()))
     optimizer.step(dict(zip(named, gradients)))
     average.update(1)

@@ -217,7 +217,7 @@ def train_toy(arm: Arm, seed: int, rate: float, iterations: int) -> Dict:
     from jseg.flowseg.encoding import class_codes, encode
     from jseg.flowseg.field import flow_loss, interpolate
     from jseg.runtime import jt
-    from jseg.training.loop import Part, train
+    from jseg.training.loop import TrainedNetwork, train
     from jseg.training.optimizer import AdamW, trainable
 
     runtime.seed(seed)
@@ -252,7 +252,7 @@ def train_toy(arm: Arm, seed: int, rate: float, iterations: int) -> Dict:
             mask=mask,
         )
 
-    part, curve = Part("", network, loss, AdamW(trainable(network), rate)), []
+    part, curve = TrainedNetwork("", network, loss, AdamW(trainable(network), rate)), []
     for update in train(
         [part],
         batches,

@@ -343,7 +343,7 @@ def steps():
     from jseg.nn.layers import one_hot
     from jseg.parity.stand_in import value
     from jseg.runtime import jt
-    from jseg.training.loop import Part, take_step
+    from jseg.training.loop import TrainedNetwork, take_step
     from jseg.training.optimizer import AdamW, trainable
 
     rng = np.random.default_rng(0)
@@ -355,7 +355,7 @@ def steps():
 
     def training(network, loss, batch):
         network.train()
-        part = Part("", network, loss, AdamW(trainable(network), 1e-4))
+        part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
         return lambda: take_step(part, [(batch, 1.0)], 0)
 
     def train_unet(config, count):

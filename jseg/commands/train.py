@@ -196,7 +196,7 @@ def _network(args, classes: int, autoencoder):
 
 def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
     from jseg import runtime
-    from jseg.ldm.dataset import Division, LatentBatches
+    from jseg.ldm.dataset import BatchShards, LatentBatches
     from jseg.ldm.preview import Preview
     from jseg.training import distributed
     from jseg.training.memory import check_batch
@@ -205,14 +205,14 @@ def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
     device = runtime.device(args.device)
     if args.release:
         args.batch_size, args.micro_batch = (
-            RELEASE_MICRO_BATCH * distributed.world(),
+            RELEASE_MICRO_BATCH * distributed.world_size(),
             RELEASE_MICRO_BATCH,
         )
     for note in notes:
         _tell(note)
     autoencoder, latents = _latents(args, config, autoencoder_config, examples, classes)
     steps = cli.steps_asked(args, len(latents))
-    division = Division.of(args, distributed.rank(), distributed.world())
+    division = BatchShards.of(args, distributed.rank(), distributed.world_size())
     batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
     part = _part(args, config)
     run = TrainingRun(
@@ -270,7 +270,7 @@ def _latents(args, config, autoencoder_config, examples, classes):
         )
 
     latents = cached() if distributed.rank() == 0 else None
-    distributed.wait()
+    distributed.barrier()
     return autoencoder, latents or cached()
 
 
@@ -280,8 +280,8 @@ def _part(args, config):
     from jseg.ldm.loss import training_loss
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
-    from jseg.training.loop import Part
-    from jseg.training.optimizer import AdamW, Average, trainable
+    from jseg.training.loop import TrainedNetwork
+    from jseg.training.optimizer import EMA, AdamW, trainable
 
     runtime.seed(args.seed)
     unet = UNet(config, zero_init=args.zero_init == "zero")
@@ -290,12 +290,12 @@ def _part(args, config):
     if args.model_path:
         load_into(unet, args.model_path)
     parameters = trainable(unet)
-    return Part(
+    return TrainedNetwork(
         "",
         unet,
         training_loss(unet, Schedule()),
         AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay),
-        Average(parameters, args.ema) if args.ema else None,
+        EMA(parameters, args.ema) if args.ema else None,
     )
 
 

@@ -156,14 +156,14 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _train(args, config, paths) -> None:
     from jseg import runtime
-    from jseg.ldm.dataset import Division, ImageBatches
+    from jseg.ldm.dataset import BatchShards, ImageBatches
     from jseg.training import distributed
     from jseg.training.memory import check_batch
     from jseg.training.run import Plan, TrainingRun
 
     device = runtime.device(args.device)
     steps = cli.steps_asked(args, len(paths))
-    division = Division.of(args, distributed.rank(), distributed.world())
+    division = BatchShards.of(args, distributed.rank(), distributed.world_size())
     batches = ImageBatches(
         paths,
         (args.width, args.height),
@@ -213,8 +213,8 @@ def _parts(args, config, batches):
     from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
     from jseg.ldm.whitening import restart_codebook, start_codebook
     from jseg.noise import generator
-    from jseg.training.loop import Part
-    from jseg.training.optimizer import AdamW, Average, trainable
+    from jseg.training.loop import TrainedNetwork
+    from jseg.training.optimizer import EMA, AdamW, trainable
 
     runtime.seed(args.seed)
     autoencoder = Autoencoder(config)
@@ -250,17 +250,17 @@ def _parts(args, config, batches):
         critic_start=args.critic_start,
     )
     parts = [
-        Part(
+        TrainedNetwork(
             "",
             autoencoder,
             loss,
             AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
-            Average(parameters, args.ema) if args.ema else None,
+            EMA(parameters, args.ema) if args.ema else None,
         )
     ]
     if critic is not None:
         parts.append(
-            Part(
+            TrainedNetwork(
                 "critic",
                 critic,
                 critic_loss(autoencoder, critic),

@@ -341,14 +341,14 @@ def _train(args, config, dataset, notes) -> None:
     from jseg.training.memory import check_batch
     from jseg.training.optimizer import rates
     from jseg.training.run import Plan, TrainingRun
-    from jseg.training.sampling import Division
+    from jseg.training.sampling import BatchShards
 
     device = runtime.device(args.device)
     for note in notes:
         _tell(note)
     codes = class_codes(config.labels, config.codes)
     steps = cli.steps_asked(args, len(dataset.train))
-    division = Division.of(args, distributed.rank(), distributed.world())
+    division = BatchShards.of(args, distributed.rank(), distributed.world_size())
     batches = CropBatches(
         dataset.train,
         dataset.load,
@@ -406,8 +406,8 @@ def _part(args, config, codes):
     from jseg.checkpoint import CheckpointError
     from jseg.flowseg.objective import training_loss
     from jseg.flowseg.pixnerd import PixNerd, load_pretrained
-    from jseg.training.loop import Part
-    from jseg.training.optimizer import AdamW, Average, trainable
+    from jseg.training.loop import TrainedNetwork
+    from jseg.training.optimizer import EMA, AdamW, trainable
 
     runtime.seed(args.seed)
     network = PixNerd(config)
@@ -438,12 +438,12 @@ def _part(args, config, codes):
         alignment,
         args.repa_block,
     )
-    return Part(
+    return TrainedNetwork(
         "",
         network,
         loss,
         AdamW({**parameters, **projection}, args.learning_rate, weight_decay=args.weight_decay),
-        Average(parameters, args.ema, warm_up=True) if args.ema else None,
+        EMA(parameters, args.ema, warm_up=True) if args.ema else None,
         companion=alignment,
     )
 

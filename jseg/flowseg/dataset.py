@@ -16,7 +16,7 @@ from jseg.flowseg.augment import augment, recolour
 from jseg.flowseg.encoding import encode
 from jseg.images import to_signed
 from jseg.noise import generator
-from jseg.training.sampling import Division, positions
+from jseg.training.sampling import BatchShards, positions
 
 Batch = Tuple[Dict[str, object], float]
 Load = Callable[[object], Tuple[np.ndarray, np.ndarray]]
@@ -41,7 +41,7 @@ class CropBatches:
         load: Load,
         codes: np.ndarray,
         size: Tuple[int, int],
-        division: Division,
+        division: BatchShards,
         seed: int,
         scales: Tuple[float, float] = (0.5, 2.0),
         mirror: float = 0.5,

@@ -16,7 +16,7 @@ from jseg.data.classes import IGNORED
 from jseg.images import read_image, resize_image, to_signed
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.noise import generator
-from jseg.training.sampling import Division, positions
+from jseg.training.sampling import BatchShards, positions
 
 Batch = Tuple[Dict[str, object], float]
 
@@ -34,7 +34,7 @@ class ImageBatches:
         paths: Sequence,
         size: Tuple[int, int],
         crop: Tuple[int, int],
-        division: Division,
+        division: BatchShards,
         seed: int,
     ):
         self.paths, self.size, self.crop, self.division, self.seed = (
@@ -59,7 +59,7 @@ class ImageBatches:
     def first(self, count: int) -> Dict[str, object]:
         """`count` examples of step 0 as one micro-batch."""
         return next(
-            ImageBatches(self.paths, self.size, self.crop, Division(count, count), self.seed)(0)
+            ImageBatches(self.paths, self.size, self.crop, BatchShards(count, count), self.seed)(0)
         )[0]
 
     def image(self, index: int, rng: np.random.Generator, crop: Tuple[int, int]) -> np.ndarray:
@@ -93,7 +93,7 @@ class LatentBatches:
         self,
         latents: np.ndarray,
         labels: np.ndarray,
-        division: Division,
+        division: BatchShards,
         seed: int,
         drop: float = 0.2,
     ):
@@ -132,9 +132,9 @@ class LatentBatches:
     def first(self, count: int) -> Dict[str, object]:
         """The first `count` examples of step 0 as one micro-batch."""
         return next(
-            LatentBatches(self.latents, self.labels, Division(count, count), self.seed, self.drop)(
-                0
-            )
+            LatentBatches(
+                self.latents, self.labels, BatchShards(count, count), self.seed, self.drop
+            )(0)
         )[0]
 
     def _drawn(self, step: int, position: int):

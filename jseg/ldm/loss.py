@@ -24,7 +24,7 @@ BITS = 1.0 / math.log(2.0)
 
 def training_loss(unet, schedule: Schedule) -> Callable:
     """The function of a batch of `jseg.ldm.dataset.LatentBatches` -> {"loss", "mse", "vb"}, means
-    over it, for `jseg.training.loop.Part`.
+    over it, for `jseg.training.loop.TrainedNetwork`.
     """
 
     def loss(batch) -> Dict[str, object]:

@@ -3,7 +3,7 @@ et al. 2021, eq. 2-7).
 
 Mirrors VQLPIPSWithDiscriminator and the loss of VectorQuantizer2 in taming-transformers, with the
 settings of latent-diffusion's vq-f4 as defaults. Both factories give functions of a batch
-{"images": float32 [b, 3, H, W] in [-1, 1], "step": int} alone, as `jseg.training.loop.Part` wants
+{"images": float32 [b, 3, H, W] in [-1, 1], "step": int} alone, as `jseg.training.loop.TrainedNetwork` wants
 them.
 """
 

@@ -19,38 +19,40 @@ def rank() -> int:
     return int(jt.rank) if jt.in_mpi else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """The number of processes."""
     return int(jt.world_size) if jt.in_mpi else 1
 
 
-def added(values: List) -> List:
+def all_reduce(values: List) -> List:
     """Each Var of the list summed over all processes, in the same order on each."""
-    if world() == 1:
+    if world_size() == 1:
         return values
     summed = [value.mpi_all_reduce("add") for value in values]
     jt.sync(summed)
     return summed
 
 
-def agreed(numbers: Dict[str, float]) -> Dict[str, float]:
+def all_reduce_numbers(numbers: Dict[str, float]) -> Dict[str, float]:
     """Numbers of the same names on every process, summed."""
-    if world() == 1 or not numbers:
+    if world_size() == 1 or not numbers:
         return numbers
     names = sorted(numbers)
-    total = added([jt.array(np.array([numbers[name] for name in names], np.float32))])[0].numpy()
+    total = all_reduce([jt.array(np.array([numbers[name] for name in names], np.float32))])[
+        0
+    ].numpy()
     return dict(zip(names, (float(value) for value in total)))
 
 
-def share_out(variables: Iterable) -> None:
+def broadcast(variables: Iterable) -> None:
     """Give every process the values of process 0."""
-    if world() > 1:
+    if world_size() > 1:
         for variable in variables:
             variable.assign(variable.mpi_broadcast(0))
         jt.sync_all()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Return when every process has come here."""
-    if world() > 1:
-        added([jt.ones(1)])[0].sync()
+    if world_size() > 1:
+        all_reduce([jt.ones(1)])[0].sync()

@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 
 from jseg.runtime import jt
 from jseg.training import distributed
-from jseg.training.optimizer import AdamW, Average
+from jseg.training.optimizer import EMA, AdamW
 
 Loss = Callable[[object], Dict[str, object]]
 Batches = Callable[[int], Iterable[Tuple[object, float]]]
@@ -33,7 +33,7 @@ class TrainingProblem(ValueError):
 
 
 @dataclass
-class Part:
+class TrainedNetwork:
     """A network and the loss that moves it; an autoencoder's critic is a second part of the same
     training.
 
@@ -47,7 +47,7 @@ class Part:
     module: object
     loss: Loss
     optimizer: AdamW
-    average: Optional[Average] = None
+    average: Optional[EMA] = None
     start_step: int = 0
     companion: object = None
 
@@ -67,7 +67,7 @@ class Update(NamedTuple):
 
 
 def train(
-    parts: Sequence[Part],
+    parts: Sequence[TrainedNetwork],
     batches: Batches,
     steps: int,
     start_step: int = 0,
@@ -106,7 +106,7 @@ def train(
 
 
 def take_step(
-    part: Part, micro_batches: Iterable[Tuple[object, float]], step: int
+    part: TrainedNetwork, micro_batches: Iterable[Tuple[object, float]], step: int
 ) -> Dict[str, float]:
     """One optimiser step of one part from its micro-batches; its losses as numbers, named
     part.name/... for all but the first part.
@@ -115,11 +115,11 @@ def take_step(
     weighted by their share.
     """
     gradients, losses = accumulate(part, micro_batches)
-    losses = distributed.agreed(losses)
+    losses = distributed.all_reduce_numbers(losses)
     if not all(math.isfinite(value) for value in losses.values()):
         told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise TrainingProblem(f"step {step + 1}: {told}; the training diverged", step)
-    part.optimizer.step(dict(zip(part.optimizer.parameters, distributed.added(gradients))))
+    part.optimizer.step(dict(zip(part.optimizer.parameters, distributed.all_reduce(gradients))))
     if part.average is not None:
         part.average.update(part.optimizer.steps)
     prefix = f"{part.name}/" if part.name else ""
@@ -127,7 +127,7 @@ def take_step(
 
 
 def accumulate(
-    part: Part, micro_batches: Iterable[Tuple[object, float]]
+    part: TrainedNetwork, micro_batches: Iterable[Tuple[object, float]]
 ) -> Tuple[List, Dict[str, float]]:
     """The gradient of this process's share of the batch, and its share of the losses.
 

@@ -13,12 +13,12 @@ import re
 from typing import Callable, Optional
 
 from jseg.runtime import jt
-from jseg.training.loop import Part, accumulate
+from jseg.training.loop import TrainedNetwork, accumulate
 
 SPARE = 0.95  # of what is free; the rest is the system's
 
 
-def check_batch(part: Part, examples: Callable, micro_batch: int) -> None:
+def check_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> None:
     """Raise ValueError, naming the micro-batch that would fit, if the loss and gradient of
     `micro_batch` examples do not.
 
@@ -43,7 +43,7 @@ def check_batch(part: Part, examples: Callable, micro_batch: int) -> None:
         )
 
 
-def _peak(part: Part, examples: Callable, count: int) -> int:
+def _peak(part: TrainedNetwork, examples: Callable, count: int) -> int:
     """Peak resident bytes of the gradient of `count` examples in one micro-batch."""
     _give_back()
     with open("/proc/self/clear_refs", "w") as file:

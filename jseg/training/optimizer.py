@@ -98,7 +98,7 @@ def rates(peak: float, warm_up: int = 0, decay: int = 0) -> Callable[[int], floa
     return rate
 
 
-class Average:
+class EMA:
     """Exponential moving average of {name: Var}: average <- average + (parameter - average) (1 -
     rate) after every step.
 

@@ -26,7 +26,7 @@ from jseg.machine import jittor_flags
 from jseg.progress import TrainingBar
 from jseg.training import distributed
 from jseg.training.log import Journal, Means, NoMatplotlib, draw_curve
-from jseg.training.loop import Batches, Part, TrainingProblem, train
+from jseg.training.loop import Batches, TrainedNetwork, TrainingProblem, train
 from jseg.training.plan import Plan, Signals
 from jseg.training.records import (
     BEST,
@@ -65,7 +65,7 @@ class TrainingRun:
     def __init__(
         self,
         folder,
-        parts: Sequence[Part],
+        parts: Sequence[TrainedNetwork],
         config,
         settings: Mapping[str, object],
         plan: Plan,
@@ -135,8 +135,10 @@ class TrainingRun:
             self._make_way(step, path if begun else None)
             self.journal.rewind(step)
             check_space(self.folder, self.parts)
-        step = int(distributed.agreed({"step": float(step)})["step"])
-        self.skipped = int(distributed.agreed({"skipped": float(self.skipped)})["skipped"])
+        step = int(distributed.all_reduce_numbers({"step": float(step)})["step"])
+        self.skipped = int(
+            distributed.all_reduce_numbers({"skipped": float(self.skipped)})["skipped"]
+        )
         share_out(self.parts)
         self.start = step
         return step
@@ -211,7 +213,9 @@ class TrainingRun:
                     self.skipped += update.skipped
                     sums.add(update.losses)
                     bar.show(update.step, update.losses.get("loss"))
-                    stopping = distributed.agreed({"stop": float(signals.caught)})["stop"] > 0
+                    stopping = (
+                        distributed.all_reduce_numbers({"stop": float(signals.caught)})["stop"] > 0
+                    )
                     last = update.step == plan.steps
                     if update.skipped:
                         self.tell(

@@ -74,7 +74,7 @@ def _cut(start: int, stop: int, count: int) -> List[Tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Division:
+class BatchShards:
     """How a global batch is cut: see `micro_batches`."""
 
     batch_size: int
@@ -83,7 +83,7 @@ class Division:
     world: int = 1
 
     @classmethod
-    def of(cls, options, rank: int, world: int) -> "Division":
+    def of(cls, options, rank: int, world: int) -> "BatchShards":
         """From the options of a training command; without --micro_batch, every process computes its
         part of the batch at once.
         """

@@ -10,10 +10,10 @@ from typing import Dict, List, Mapping, Sequence
 
 from jseg.checkpoint import load_into
 from jseg.training import distributed
-from jseg.training.loop import Part
+from jseg.training.loop import TrainedNetwork
 
 
-def stored(parts: Sequence[Part]) -> Dict[str, Mapping]:
+def stored(parts: Sequence[TrainedNetwork]) -> Dict[str, Mapping]:
     """Sets of arrays by name beside the first part's parameters."""
     first = parts[0]
     groups: Dict[str, Mapping] = {"optimizer": first.optimizer.state()}
@@ -28,7 +28,7 @@ def stored(parts: Sequence[Part]) -> Dict[str, Mapping]:
     return groups
 
 
-def restore(parts: Sequence[Part], path: Path, extra: Mapping) -> None:
+def restore(parts: Sequence[TrainedNetwork], path: Path, extra: Mapping) -> None:
     """Put everything back as the checkpoint `path` has it; extra: as `load_extra` gives it."""
     load_into(parts[0].module, path, weights="model")
     for part, steps in zip(parts, extra["optimizer_steps"]):
@@ -47,21 +47,21 @@ def restore(parts: Sequence[Part], path: Path, extra: Mapping) -> None:
             )
 
 
-def share_out(parts: Sequence[Part]) -> None:
+def share_out(parts: Sequence[TrainedNetwork]) -> None:
     """Give every process the state of process 0."""
     for part in parts:
-        steps = distributed.agreed(
+        steps = distributed.all_reduce_numbers(
             {"steps": float(part.optimizer.steps if distributed.rank() == 0 else 0)}
         )["steps"]
         part.optimizer.steps = int(steps)
-        distributed.share_out(part.optimizer.state().values())
+        distributed.broadcast(part.optimizer.state().values())
         if part.average is not None:
-            distributed.share_out(part.average.values.values())
+            distributed.broadcast(part.average.values.values())
     for module in _modules(parts):
-        distributed.share_out(module.state_dict().values())
+        distributed.broadcast(module.state_dict().values())
 
 
-def check_space(folder: Path, parts: Sequence[Part]) -> None:
+def check_space(folder: Path, parts: Sequence[TrainedNetwork]) -> None:
     """Raise OSError if the disk of `folder` has no room for one checkpoint."""
     sizes = [sum(4 * v.numel() for v in module.state_dict().values()) for module in _modules(parts)]
     needed = sum(3 * size for size in sizes) + (sizes[0] if parts[0].average is not None else 0)
@@ -73,7 +73,7 @@ def check_space(folder: Path, parts: Sequence[Part]) -> None:
         )
 
 
-def _modules(parts: Sequence[Part]) -> List:
+def _modules(parts: Sequence[TrainedNetwork]) -> List:
     return [
         module for part in parts for module in (part.module, part.companion) if module is not None
     ]

@@ -337,7 +337,8 @@ def test_one_reference_may_serve_many_labels(challenge, monkeypatch):
     read = []
     original = images.examine_image
     monkeypatch.setattr(
-        "jseg.data.validation.examine_image", lambda path, *what: read.append(path) or original(path, *what)
+        "jseg.data.validation.examine_image",
+        lambda path, *what: read.append(path) or original(path, *what),
     )
     check_pairs(pairs)
     assert len(read) == 1

@@ -4,7 +4,7 @@ import pytest
 from jseg.flowseg.dataset import CropBatches
 from jseg.flowseg.encoding import class_codes, decode
 from jseg.images import to_signed
-from jseg.training.sampling import Division, positions
+from jseg.training.sampling import BatchShards, positions
 
 CODES = class_codes(5)
 SIZE = (16, 12)
@@ -38,7 +38,7 @@ def assert_equal(one, other):
 
 
 def test_shapes_types_and_ranges():
-    batch, share = next(batches(Division(5, 5))(0))
+    batch, share = next(batches(BatchShards(5, 5))(0))
     assert share == 1
     assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
         "images": ("float32", (5, 3, 12, 16)),
@@ -48,13 +48,11 @@ def test_shapes_types_and_ranges():
         "t": ("float32", (5,)),
         "noise": ("float32", (5, 3, 12, 16)),
     }
-    assert (
-        np.abs(batch["images"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
-    )
+    assert np.abs(batch["images"]).max() <= 1 and (batch["t"] >= 0).all() and (batch["t"] < 1).all()
 
 
 def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
-    batch = next(batches(Division(6, 6))(3))[0]
+    batch = next(batches(BatchShards(6, 6))(3))[0]
     known = batch["labels"] != 255
     assert known.any() and not known.all()
     np.testing.assert_array_equal(batch["mask"][:, 0], known)
@@ -63,7 +61,7 @@ def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
 
 
 def test_images_and_labels_stay_together():
-    batch = next(batches(Division(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
+    batch = next(batches(BatchShards(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
     for image, label in zip(batch["images"], batch["labels"]):
         green, known = (image[1] + 1) * 127.5, label != 255
         assert (
@@ -76,7 +74,7 @@ def test_each_example_once_an_epoch_in_the_common_order():
         [
             np.rint(
                 (
-                    next(batches(Division(7, 7), scales=(1, 1))(step))[0]["images"][:, 0].max(
+                    next(batches(BatchShards(7, 7), scales=(1, 1))(step))[0]["images"][:, 0].max(
                         (1, 2)
                     )
                     + 1
@@ -92,38 +90,41 @@ def test_each_example_once_an_epoch_in_the_common_order():
 
 @pytest.mark.parametrize("micro, world", [(1, 1), (2, 1), (5, 1), (2, 2), (1, 3)])
 def test_micro_batches_and_processes_change_no_number(micro, world):
-    whole = joined(batches(Division(6, 6))(5))
+    whole = joined(batches(BatchShards(6, 6))(5))
     parts = {}
     for rank in range(world):
-        for number, part in enumerate(batches(Division(6, micro, rank, world))(5)):
+        for number, part in enumerate(batches(BatchShards(6, micro, rank, world))(5)):
             parts[rank, number] = part
     assert_equal(joined(parts[number] for number in sorted(parts)), whole)
 
 
 def test_steps_and_seeds_differ_and_repeat():
-    one, again = (next(batches(Division(3, 3))(1))[0] for _ in range(2))
+    one, again = (next(batches(BatchShards(3, 3))(1))[0] for _ in range(2))
     assert_equal(one, again)
-    for other in (next(batches(Division(3, 3))(2))[0], next(batches(Division(3, 3), seed=5)(1))[0]):
+    for other in (
+        next(batches(BatchShards(3, 3))(2))[0],
+        next(batches(BatchShards(3, 3), seed=5)(1))[0],
+    ):
         assert not np.array_equal(one["t"], other["t"]) and not np.array_equal(
             one["noise"], other["noise"]
         )
 
 
 def test_the_first_are_those_of_a_batch_of_that_size():
-    first = batches(Division(6, 2)).first(3)
-    assert_equal(first, next(batches(Division(3, 3))(0))[0])
+    first = batches(BatchShards(6, 2)).first(3)
+    assert_equal(first, next(batches(BatchShards(3, 3))(0))[0])
     assert to_signed(load(0)[0]).dtype == first["images"].dtype
 
 
 def test_jitter_changes_colours_and_nothing_else():
     plain, jittered = (
-        next(batches(Division(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3})
+        next(batches(BatchShards(4, 4), **options)(2))[0] for options in ({}, {"jitter": 0.3})
     )
     assert not np.array_equal(plain["images"], jittered["images"])
     assert_equal({**jittered, "images": plain["images"]}, plain)
-    assert_equal(jittered, next(batches(Division(4, 4), jitter=0.3)(2))[0])
+    assert_equal(jittered, next(batches(BatchShards(4, 4), jitter=0.3)(2))[0])
 
 
 def test_times_are_even():
-    times = np.concatenate([next(batches(Division(50, 50))(step))[0]["t"] for step in range(8)])
+    times = np.concatenate([next(batches(BatchShards(50, 50))(step))[0]["t"] for step in range(8)])
     assert abs(times.mean() - 0.5) < 0.05 and abs(times.var() - 1 / 12) < 0.01

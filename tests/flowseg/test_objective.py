@@ -9,7 +9,7 @@ from jseg.flowseg.encoding import class_codes
 from jseg.flowseg.field import NOISE_SHARE, flow_loss
 from jseg.flowseg.objective import training_loss
 from jseg.runtime import jt
-from jseg.training.sampling import Division
+from jseg.training.sampling import BatchShards
 
 CODES = class_codes(CLASSES)
 NAMES = ("loss", "fm", "correction_norm")
@@ -21,7 +21,7 @@ def load(index):
     return image, label
 
 
-def batch(division=Division(4, 4), step=0):
+def batch(division=BatchShards(4, 4), step=0):
     return [
         (part, share)
         for part, share in CropBatches(range(4), load, CODES, (48, 32), division, seed=3)(step)
@@ -97,7 +97,7 @@ def test_micro_batches_add_up_whatever_is_known_in_each():
     loss = training_loss(network, CODES)
     ((whole, _),) = batch()
     expected = loss(whole)
-    parts = batch(Division(4, 1))
+    parts = batch(BatchShards(4, 1))
     assert len({part["mask"].mean() for part, _ in parts}) > 1
     for name in NAMES:
         assert sum(share * loss(part)[name].item() for part, share in parts) == pytest.approx(

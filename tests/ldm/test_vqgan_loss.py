@@ -18,7 +18,7 @@ from jseg.ldm.vqgan_loss import (
 )
 from jseg.parity.stand_in import value
 from jseg.runtime import jt
-from jseg.training.loop import Part, accumulate, train
+from jseg.training.loop import TrainedNetwork, accumulate, train
 from jseg.training.optimizer import AdamW, trainable
 
 SIZE, SCALE = 24, 4
@@ -273,7 +273,9 @@ def test_codebook_use():
 
 def test_micro_batches_add_up_to_the_whole_batch():
     autoencoder = network()
-    part = Part("", autoencoder, autoencoder_loss(autoencoder), AdamW(trainable(autoencoder), 1e-3))
+    part = TrainedNetwork(
+        "", autoencoder, autoencoder_loss(autoencoder), AdamW(trainable(autoencoder), 1e-3)
+    )
     x = images(4)
     whole, losses = accumulate(part, [({"images": x, "step": 0}, 1.0)])
     halves, summed = accumulate(
@@ -287,7 +289,7 @@ def test_micro_batches_add_up_to_the_whole_batch():
 
 def test_the_same_step_twice_is_the_same_to_the_last_bit():
     autoencoder = network()
-    part = Part(
+    part = TrainedNetwork(
         "",
         autoencoder,
         autoencoder_loss(autoencoder, critic()),
@@ -300,13 +302,13 @@ def test_the_same_step_twice_is_the_same_to_the_last_bit():
 def test_training_both_lowers_the_error():
     autoencoder, opponent = network(fresh=True), Critic(16)
     parts = [
-        Part(
+        TrainedNetwork(
             "",
             autoencoder,
             autoencoder_loss(autoencoder, opponent, critic_start=6),
             AdamW(trainable(autoencoder), 3e-3),
         ),
-        Part(
+        TrainedNetwork(
             "critic",
             opponent,
             critic_loss(autoencoder, opponent),

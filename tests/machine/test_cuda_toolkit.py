@@ -395,7 +395,8 @@ def test_the_page_tells_every_file_variable_and_case():
         assert [
             name
             for name in members
-            if not name.endswith((".py", ".pyc")) and f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
+            if not name.endswith((".py", ".pyc"))
+            and f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
         ] == []
     with open(runtime.__file__, encoding="utf-8") as file:
         ours = set(

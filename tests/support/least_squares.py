@@ -3,8 +3,8 @@
 import numpy as np
 
 from jseg.runtime import jt
-from jseg.training.loop import Part
-from jseg.training.optimizer import AdamW, Average, trainable
+from jseg.training.loop import TrainedNetwork
+from jseg.training.optimizer import EMA, AdamW, trainable
 
 INPUTS = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
 TARGETS = np.random.default_rng(1).standard_normal((12, 2)).astype(np.float32)
@@ -22,11 +22,11 @@ def part(rate=0.01, average=False, scale=1.0, start_step=0):
             "size": jt.array(np.float32(len(batch["x"]))),
         }
 
-    return Part(
+    return TrainedNetwork(
         "",
         module,
         loss,
         AdamW(parameters, rate),
-        Average(parameters, 0.9) if average else None,
+        EMA(parameters, 0.9) if average else None,
         start_step,
     )

@@ -21,14 +21,14 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
     import dataclasses
 
     from jseg import runtime
-    from jseg.ldm.dataset import Division, LatentBatches
+    from jseg.ldm.dataset import BatchShards, LatentBatches
     from jseg.ldm.loss import training_loss
     from jseg.ldm.presets import UNETS
     from jseg.ldm.schedule import Schedule
     from jseg.ldm.unet import UNet
     from jseg.training import distributed
-    from jseg.training.loop import Part
-    from jseg.training.optimizer import AdamW, Average, trainable
+    from jseg.training.loop import TrainedNetwork
+    from jseg.training.optimizer import EMA, AdamW, trainable
     from jseg.training.run import Plan, TrainingRun
 
     runtime.device("cpu")
@@ -36,11 +36,11 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
     unet = UNet(dataclasses.replace(UNETS["tiny"], dropout=dropout))
     unet.train()
     parameters = trainable(unet)
-    part = Part(
-        "", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), Average(parameters, 0.9)
+    part = TrainedNetwork(
+        "", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), EMA(parameters, 0.9)
     )
     batches = LatentBatches(
-        *data(), Division(4, 2, distributed.rank(), distributed.world()), seed=1
+        *data(), BatchShards(4, 2, distributed.rank(), distributed.world_size()), seed=1
     )
     settings = {"learning_rate": 1e-3, "dropout": dropout}
     plan = Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan})

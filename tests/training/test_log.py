@@ -173,7 +173,7 @@ def test_a_log_deleted_during_the_run_begins_again_with_its_columns(log):
 
 WRITER = """
 import sys
-from jseg.journal import Journal
+from jseg.training.log import Journal
 log = Journal(sys.argv[1])
 step = 0
 while True:

@@ -3,7 +3,7 @@ import pytest
 
 from jseg.runtime import jt
 from jseg.training import memory
-from jseg.training.loop import Part
+from jseg.training.loop import TrainedNetwork
 from jseg.training.memory import check_batch, free_bytes, resident_bytes
 from jseg.training.optimizer import AdamW
 
@@ -17,7 +17,7 @@ def part():
         x = jt.array(np.ones((batch, EACH // 8), np.float32)) * weight
         return {"loss": (x * jt.sin(x)).mean()}
 
-    return Part("", None, loss, AdamW({"weight": weight}, 0.1))
+    return TrainedNetwork("", None, loss, AdamW({"weight": weight}, 0.1))
 
 
 def test_a_batch_that_fits_passes_and_changes_nothing():

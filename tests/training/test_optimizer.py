@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jseg.runtime import jt
-from jseg.training.optimizer import AdamW, Average, rates, trainable
+from jseg.training.optimizer import EMA, AdamW, rates, trainable
 
 SHAPES = {"weight": (3, 4), "bias": (4,)}
 
@@ -42,7 +42,7 @@ def test_adamw_is_its_formula(decay):
 
 def test_gradients_still_reach_the_parameters_after_a_step():
     parameter = jt.array(np.ones(3, np.float32))
-    optimizer, average = AdamW({"p": parameter}, 0.1), Average({"p": parameter}, 0.5)
+    optimizer, average = AdamW({"p": parameter}, 0.1), EMA({"p": parameter}, 0.5)
     for _ in range(2):
         gradient = jt.grad((parameter * parameter).sum(), parameter)
         np.testing.assert_allclose(gradient.numpy(), 2 * parameter.numpy())
@@ -103,7 +103,7 @@ def test_another_network_s_state_is_refused():
 
 def test_the_average_is_its_formula_and_lets_the_parameters_be():
     parameters = as_vars(values(0))
-    average, expected = Average(parameters, 0.8), values(0)
+    average, expected = EMA(parameters, 0.8), values(0)
     for seed in range(1, 4):
         now = values(seed)
         for name, p in parameters.items():
@@ -121,7 +121,7 @@ def test_the_average_is_its_formula_and_lets_the_parameters_be():
 
 def test_an_average_that_warms_up_soon_forgets_its_beginning():
     parameters = as_vars(values(0))
-    average, expected = Average(parameters, 0.4, warm_up=True), values(0)
+    average, expected = EMA(parameters, 0.4, warm_up=True), values(0)
     for step, rate in ((1, 2 / 11), (2, 3 / 12), (3, 4 / 13), (4, 5 / 14), (5, 0.4), (6, 0.4)):
         now = values(step)
         for name, p in parameters.items():
@@ -135,7 +135,7 @@ def test_an_average_that_warms_up_soon_forgets_its_beginning():
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
 def test_a_rate_that_averages_nothing_is_refused(rate):
     with pytest.raises(ValueError, match="expected 0 to below 1"):
-        Average({}, rate)
+        EMA({}, rate)
 
 
 def test_buffers_are_not_trained():

@@ -5,7 +5,7 @@ import pytest
 from support.peers import apart, peer
 
 from jseg.runtime import jt
-from jseg.training.optimizer import AdamW, Average
+from jseg.training.optimizer import EMA, AdamW
 
 TORCH = peer("adamw_ema_torch.npz")
 
@@ -13,7 +13,7 @@ TORCH = peer("adamw_ema_torch.npz")
 def test_fifty_steps_and_their_average_are_torch_s():
     parameters = {name: jt.array(TORCH[f"start_{name}"]) for name in "wb"}
     optimizer = AdamW(parameters, 1e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    average = Average(parameters, 0.9)
+    average = EMA(parameters, 0.9)
     for step in range(1, 51):
         optimizer.step({name: jt.array(TORCH[f"gradient_{name}"][step - 1]) for name in "wb"})
         average.update(step)
@@ -26,7 +26,7 @@ def test_fifty_steps_and_their_average_are_torch_s():
 def test_a_long_average_at_a_high_rate_is_torch_s_to_the_bit():
     start = TORCH["long_start"]
     parameter = jt.array(start)
-    average = Average({"p": parameter}, 0.9999)
+    average = EMA({"p": parameter}, 0.9999)
     for i in range(12_000):
         drawn = np.random.default_rng(i).standard_normal(64)
         parameter.update(jt.array((start * (1 + 0.01 * drawn)).astype(np.float32)))

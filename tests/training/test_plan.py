@@ -16,7 +16,7 @@ from jseg.training.plan import STOPPING, Signals
 LONG_STEP = """
 import ctypes, os, signal, sys
 sys.path.insert(0, {root!r})
-from jseg.run_plan import Signals
+from jseg.training.plan import Signals
 with Signals() as signals:
     print("begun", flush=True)
     ctypes.PyDLL(None).system(b"read line < {pipe}")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jseg.noise import generator
-from jseg.training.sampling import Division, micro_batches, positions
+from jseg.training.sampling import BatchShards, micro_batches, positions
 
 
 def epochs(count, batch_size, steps, seed=3):
@@ -54,7 +54,7 @@ def test_processes_share_the_batch_without_overlap_and_none_works_much_longer(
     batch_size, micro_batch, world
 ):
     options = SimpleNamespace(batch_size=batch_size, micro_batch=micro_batch)
-    divisions = [Division.of(options, rank, world) for rank in range(world)]
+    divisions = [BatchShards.of(options, rank, world) for rank in range(world)]
     parts = [[(list(part), share) for part, share in division.parts()] for division in divisions]
     assert sorted(i for process in parts for part, _ in process for i in part) == list(
         range(batch_size)
@@ -75,7 +75,8 @@ def test_thirty_examples_on_eight_processes():
     options = SimpleNamespace(batch_size=30, micro_batch=None)
     assert (
         sorted(
-            sum(len(part) for part, _ in Division.of(options, rank, 8).parts()) for rank in range(8)
+            sum(len(part) for part, _ in BatchShards.of(options, rank, 8).parts())
+            for rank in range(8)
         )
         == [3, 3] + [4] * 6
     )

@@ -28,7 +28,7 @@ from jseg.nn.layers import nn, one_hot
 from jseg.parity.gpu.parity import compared, compiled, difference, filled, kernel_functions, random
 from jseg.parity.gpu.records import Case
 from jseg.runtime import device, jt
-from jseg.training.loop import Part, take_step
+from jseg.training.loop import TrainedNetwork, take_step
 from jseg.training.memory import peak_gigabytes
 from jseg.training.optimizer import AdamW, trainable
 
@@ -271,7 +271,7 @@ def _training(held, network, of: Callable) -> Dict[str, object]:
     assert isinstance(network, nn.Module)
     network.train()
     loss, batch = of(network)
-    part = Part("", network, loss, AdamW(trainable(network), 1e-4))
+    part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
     losses = {}
     best = seconds(lambda: losses.update(take_step(part, [(batch, 1.0)], 0)), 3)
     return {"seconds": best, "gigabytes": peak_gigabytes(), "loss": losses["loss"]}
