@@ -630,7 +630,7 @@ def pixnerd():
     plain and with recompute
     """
     from jseg.flowseg.encoding import class_codes
-    from jseg.flowseg.objective import training_loss
+    from jseg.flowseg.field import training_loss
 
     for source in ("image", "noise"):
         network = tiny_pixnerd(source=source)

@@ -332,7 +332,7 @@ def steps():
     import numpy as np
 
     from jseg.flowseg.encoding import class_codes, encode
-    from jseg.flowseg.objective import training_loss as flow_training_loss
+    from jseg.flowseg.field import training_loss as flow_training_loss
     from jseg.flowseg.pixnerd import PixNerd
     from jseg.flowseg.presets import NETWORKS
     from jseg.ldm.loss import training_loss

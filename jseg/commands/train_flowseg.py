@@ -404,7 +404,7 @@ def _train(args, config, dataset, notes) -> None:
 def _part(args, config, codes):
     from jseg import runtime
     from jseg.checkpoint import CheckpointError
-    from jseg.flowseg.objective import training_loss
+    from jseg.flowseg.field import training_loss
     from jseg.flowseg.pixnerd import PixNerd, load_pretrained
     from jseg.training.loop import TrainedNetwork
     from jseg.training.optimizer import EMA, AdamW, trainable

@@ -341,7 +341,7 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
     import jseg.nn.layers, jseg.nn.kernels, jseg.nn.recompute, jseg.training.optimizer, jseg.training.loop, jseg.checkpoint
     import jseg.nn.attention, jseg.nn.group_norm, jseg.nn.rms_norm
     import jseg.ldm.unet, jseg.ldm.autoencoder, jseg.ldm.discriminator, jseg.ldm.samplers, jseg.ldm.loss, jseg.ldm.vqgan_loss
-    import jseg.flowseg.pixnerd, jseg.flowseg.potential, jseg.flowseg.field, jseg.flowseg.objective, jseg.flowseg.ode
+    import jseg.flowseg.pixnerd, jseg.flowseg.potential, jseg.flowseg.field, jseg.flowseg.ode
     import jseg.flowseg.dinov2, jseg.ldm.lpips
     import jseg.commands.gpu_check, jseg.parity.gpu.child, jseg.outputs.rules
     args = jseg.commands.gpu_check.parser().parse_args(["--output", "no_such_result"])

@@ -8,7 +8,7 @@ from support.golden_networks import GOLDEN, difference, filled, golden, layout_o
 
 from jseg import checkpoint
 from jseg.checkpoint import CheckpointError, load_config, load_into, save
-from jseg.flowseg import blocks, pixnerd
+from jseg.flowseg import neural_field, pixnerd
 from jseg.flowseg.pixnerd import PixNerd, load_pretrained
 from jseg.flowseg.presets import NETWORKS
 from jseg.parity.stand_in import fill
@@ -57,6 +57,11 @@ def worst(found, expected):
     return max(difference(a, b) for a, b in zip(found, expected) if np.abs(b).max() > 1e-6)
 
 
+def in_runs_of(patches, network, monkeypatch):
+    values = network._field[0].values_per_patch
+    monkeypatch.setattr(neural_field, "CHUNK_BYTES", 4 * patches * values)
+
+
 # Against the official class
 # -------------------------------------------------------------------------------------------
 
@@ -90,88 +95,6 @@ def test_no_labels_are_the_null_class():
     assert np.array_equal(output(network, x, t), null)
     assert difference(output(network, x, t, labels=jt.array(arrays["y"])), arrays["out"]) < 1e-5
     assert difference(null, arrays["out"]) > 1e-3
-
-
-def test_time_is_embedded_with_periods_up_to_ten():
-    table = blocks.TimeEmbedding(8).table(jt.array(np.array([0, 0.5, 1], np.float32))).numpy()
-    np.testing.assert_allclose(
-        table[1, [0, 1, 127, 128, 129, 255]],
-        [0.8775825500, 0.8818212748, 0.9987044930, 0.4794255495, 0.4715837836, 0.0508855954],
-        atol=1e-6,
-    )
-    np.testing.assert_allclose(table.sum(1), [128.0, 149.3833328, 161.9873232], atol=1e-3)
-
-
-def test_turns_stretch_each_axis_over_sixteen():
-    cosines, sines = (table.astype(np.float64) for table in blocks.turn_tables(16, 16, 64))
-    angles = np.arctan2(sines[:, 1::2], cosines[:, 1::2])  # of a pair: minus, plus
-    np.testing.assert_allclose(angles[1, :6], [1.0666667, 0, 0.5998308, 0, 0.3373096, 0], atol=1e-6)
-    np.testing.assert_allclose(
-        angles[16, :6], [0, 1.0666667, 0, 0.5998308, 0, 0.3373096], atol=1e-6
-    )
-    np.testing.assert_allclose([cosines[17, 0], -sines[17, 0]], [0.4830455, 0.8755953], atol=1e-6)
-    wide, _ = blocks.turn_tables(2, 16, 64)
-    np.testing.assert_allclose(wide[:16], cosines[:16], atol=1e-7)
-    np.testing.assert_allclose(wide[16], cosines[240], atol=1e-6)  # both lie at x = 0, y = 16
-    assert np.array_equal(blocks.turn_tables(1, 1, 16)[0], np.ones((1, 16)))
-
-
-def test_places_in_a_patch_are_the_official_table():
-    table = blocks.place_table(16, 8).astype(np.float64)
-    assert table.shape == (256, 64)
-    np.testing.assert_allclose(
-        [table.sum(), (table**2).sum()], [339.4103072, 2195.388755], rtol=1e-6
-    )
-    np.testing.assert_allclose(table[0, :10], [1] * 9 + [0.4336283], atol=1e-6)
-    np.testing.assert_allclose(table[1, [8, 9, 63]], [0.9714900, 0.4212656, -0.0016081], atol=1e-6)
-    np.testing.assert_allclose(table[16, 1], 0.9714900, atol=1e-6)
-    np.testing.assert_allclose(
-        table[255, [1, 8, 9, 63]], [-0.9009687, -0.9009687, 0.3519954, 0.0153846], atol=1e-6
-    )
-
-
-# The parts against formulas
-# -------------------------------------------------------------------------------------------
-
-
-def test_turning_keeps_lengths_and_its_gradient_turns_back():
-    rng = np.random.default_rng(0)
-    x, g = (rng.standard_normal((2, 6, 16)).astype(np.float32) for _ in range(2))
-    cosines, sines = blocks.turn_tables(2, 3, 16)
-    a, b, cos, sin = x[..., ::2], x[..., 1::2], cosines[:, ::2], sines[:, 1::2]
-    expected = np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
-    x = jt.array(x)
-    turned = blocks.Turn()(x, jt.array(cosines).stop_grad(), jt.array(sines).stop_grad())
-    np.testing.assert_allclose(turned.numpy(), expected, atol=1e-6)
-    back = jt.grad((turned * jt.array(g)).sum(), x).numpy()
-    np.testing.assert_allclose((back * x.numpy()).sum(), (g * expected).sum(), rtol=1e-4)
-    np.testing.assert_allclose((back**2).sum(-1), (g**2).sum(-1), rtol=1e-4)
-
-
-def test_splitting_puts_gradients_together_where_some_are_missing():
-    x = jt.array(np.arange(12, dtype=np.float32).reshape(3, 4))
-    pair, last = blocks.split(x, (2, 1))
-    assert list(pair.shape) == [2, 4] and list(last.shape) == [4]
-    assert jt.grad((last * 3).sum(), x).numpy().tolist() == [[0] * 4] * 2 + [[3] * 4]
-
-
-def test_generated_columns_have_unit_length_and_zero_ones_no_nan():
-    weights = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
-    weights[0, :, 1] = 0
-    weights = jt.array(weights)
-    unit = blocks.unit_columns(weights)
-    np.testing.assert_allclose((unit.numpy() ** 2).sum(1), [[1, 0, 1], [1, 1, 1]], atol=1e-6)
-    assert np.isfinite(jt.grad((unit * unit * unit).sum(), weights).numpy()).all()
-
-
-def test_patches_are_taken_apart_and_put_together():
-    x = np.arange(2 * 3 * 16 * 24, dtype=np.float32).reshape(2, 3, 16, 24)
-    rows, pixels = pixnerd.patch_rows(jt.array(x), 8).numpy(), pixnerd.pixel_rows(jt.array(x), 8)
-    assert np.array_equal(
-        rows[1, 4], x[1, :, 8:, 8:16].reshape(-1)
-    )  # channel by channel, then row by row
-    assert np.array_equal(pixels.numpy()[6 + 4], x[1, :, 8:, 8:16].reshape(3, 64).T)
-    assert np.array_equal(pixnerd.from_pixel_rows(pixels, 16, 24, 8).numpy(), x)
 
 
 # A network of ours
@@ -217,27 +140,27 @@ def test_any_multiple_of_the_patch_will_do_and_images_do_not_meet():
     assert turned.shape == (2, 3, 48, 32) and np.isfinite(turned).all()
 
 
-def test_recompute_gives_the_same_gradients_also_in_chunks(monkeypatch):
+def test_recompute_gives_the_same_gradients_also_in_runs(monkeypatch):
     _, x, t = inputs()
     network = small()
     plain = gradients(network, x, t)
     network.recompute = True
     assert worst(gradients(network, x, t), plain) < 1e-5
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())  # of 48 patches
+    in_runs_of(20, network, monkeypatch)
     assert worst(gradients(network, x, t), plain) < 1e-5
 
 
-def test_chunks_change_no_output(monkeypatch):
+def test_runs_of_patches_change_no_output(monkeypatch):
     _, x, t = inputs()
     network, runs = small(), []
     whole = output(network, x, t)
-    execute = pixnerd.Field.execute
+    execute = neural_field.NeuralField.execute
     monkeypatch.setattr(
-        pixnerd.Field,
+        neural_field.NeuralField,
         "execute",
         lambda self, s, *rest: (runs.append(s.shape[0]), execute(self, s, *rest))[1],
     )
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())
+    in_runs_of(20, network, monkeypatch)
     assert difference(output(network, x, t), whole) < 1e-6 and runs == [20, 20, 8]
 
 
@@ -292,7 +215,7 @@ def test_gradients_with_an_image_are_those_without_recompute(monkeypatch):
     network = small(dataclasses.replace(FED, source="image+noise"))
     plain = gradients(network, x, t, x * 0.5)
     network.recompute = True
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())
+    in_runs_of(20, network, monkeypatch)
     assert worst(gradients(network, x, t, x * 0.5), plain) < 1e-5
     assert all(
         np.abs(gradient).max() > 0
@@ -331,8 +254,8 @@ def test_what_does_not_fit_is_told_in_one_line():
         (lambda: network(x, t, labels=[0, 11]), "labels .*0 to 10"),
         (lambda: network(x, t, labels=[0.5, 1]), "labels"),
         (lambda: fed(x, t), "no image given.*'noise'"),
-        (lambda: fed(x, t, x[:1]), "1 images"),
-        (lambda: fed(x, t, x[:, :, :, :32]), "16 patches"),
+        (lambda: fed(x, t, x[:1]), "a batch of 1 images of 24 patches; x_t is one of 2 of 24"),
+        (lambda: fed(x, t, x[:, :, :, :32]), "2 images of 16 patches"),
         (lambda: fed(x, t, x[:, :, :, :30]), "image of shape"),
     ):
         with pytest.raises(ValueError, match=said) as caught:

@@ -6,8 +6,7 @@ from support.small_flowseg import CLASSES, TINY, random_network, scene
 
 from jseg.flowseg.dataset import CropBatches
 from jseg.flowseg.encoding import class_codes
-from jseg.flowseg.field import NOISE_SHARE, flow_loss
-from jseg.flowseg.objective import training_loss
+from jseg.flowseg.field import NOISE_WEIGHT, flow_loss, training_loss
 from jseg.runtime import jt
 from jseg.training.sampling import BatchShards
 
@@ -56,7 +55,7 @@ def test_path_and_loss_are_those_of_the_source(source):
     x0 = {
         "image": given["images"],
         "noise": given["noise"],
-        "image+noise": given["images"] + NOISE_SHARE * given["noise"],
+        "image+noise": given["images"] + NOISE_WEIGHT * given["noise"],
     }[source]
     t = given["t"].reshape(-1, 1, 1, 1)
     ((x_t, times, image, tap),) = network.given
