@@ -125,7 +125,7 @@ class PixNerd(nn.Module):
             )
         patch, x = self.config.patch, _checked("x_t", x_t, self.config.patch)
         batch, _, height, width = x.shape
-        seen = self._seen(image, x)
+        condition = self._condition(image, x)
 
         # time and class
         time = self.t_embedder(_times(t, batch))  # [B, D]
@@ -133,8 +133,8 @@ class PixNerd(nn.Module):
 
         # patches to tokens
         s = self.s_embedder(patch_rows(x, patch))  # [B, L, D]
-        if seen is not None:
-            s = s + seen.tokens
+        if condition is not None:
+            s = s + condition.tokens
 
         # transformer
         tables, tapped = self._turns(height // patch, width // patch), None
@@ -146,7 +146,9 @@ class PixNerd(nn.Module):
 
         # neural field
         tokens = silu(time.reshape(batch, 1, -1) + s).reshape(-1, s.shape[2])  # [B L, D]
-        inputs = (tokens, pixel_rows(x, patch)) + (() if seen is None else (seen.pixels,))
+        inputs = [tokens, pixel_rows(x, patch)]
+        if condition is not None:
+            inputs.append(condition.pixels)
         field = self._field[0]
         chunked = self.recompute or jt.flags.no_grad  # else gradients need all values anyway
         pixels = in_runs(field, *inputs) if chunked else field(*inputs)  # [B L, p^2, 3]
@@ -173,7 +175,7 @@ class PixNerd(nn.Module):
         x, patch = _checked("image", image, self.config.patch), self.config.patch
         return Condition(self.c_embedder(patch_rows(x, patch)), pixel_rows(x, patch))
 
-    def _seen(self, image, x_t) -> Optional[Condition]:
+    def _condition(self, image, x_t) -> Optional[Condition]:
         """The image's `condition`, checked against x_t; None for a network that sees x_t alone."""
         if not self.config.sees_image and image is None:
             return None
@@ -182,14 +184,14 @@ class PixNerd(nn.Module):
                 f"PixNerd: no image given; this network, of source {self.config.source!r}, sees "
                 "the image beside x_t"
             )
-        seen = image if isinstance(image, Condition) else self.condition(image)
+        condition = image if isinstance(image, Condition) else self.condition(image)
         images, patches = x_t.shape[0], x_t.shape[2] * x_t.shape[3] // self.config.patch**2
-        if list(seen.tokens.shape[:2]) != [images, patches]:
+        if list(condition.tokens.shape[:2]) != [images, patches]:
             raise ValueError(
-                f"PixNerd: the image given is a batch of {seen.tokens.shape[0]} images of "
-                f"{seen.tokens.shape[1]} patches; x_t is one of {images} of {patches}"
+                f"PixNerd: the image given is a batch of {condition.tokens.shape[0]} images of "
+                f"{condition.tokens.shape[1]} patches; x_t is one of {images} of {patches}"
             )
-        return seen
+        return condition
 
     def _turns(self, rows: int, columns: int):
         """The `turn_tables` of a grid of patches, made at its first use."""

@@ -207,10 +207,10 @@ class Segmenter:
             )
         with jt.no_grad():
             # The image is embedded once for all steps.
-            seen = self.network.condition(images) if self.network.config.sees_image else None
-            solver = ode.METHODS[self.method]
+            network, solver = self.network, ode.METHODS[self.method]
+            condition = network.condition(images) if network.config.sees_image else None
             x = source(kind, images, noise)
-            for x in solver(lambda x, t: self.network(x, t, seen), x, self.times):
+            for x in solver(lambda x, t: network(x, t, condition), x, self.times):
                 pass
             return x.numpy()
 

@@ -114,40 +114,40 @@ def preset_of(shapes: Shapes) -> Optional[str]:
     return None
 
 
-def another_size(expected: Shapes, given: Shapes) -> Optional[str]:
+def another_size(network: Shapes, file: Shapes) -> Optional[str]:
     """What is wrong where a file's PixNerd and the network to be filled differ in size, with the
     preset to give; None where they do not.
     """
-    preset = preset_of(given)
+    preset = preset_of(file)
     remedy = f"give --preset {preset}" if preset else "give a file of the network's size"
-    return _sizes(expected, given, f": {remedy}")
+    return _sizes(network, file, f": {remedy}")
 
 
-def not_as_described(expected: Shapes, given: Shapes) -> Optional[str]:
+def not_as_described(network: Shapes, file: Shapes) -> Optional[str]:
     """As `another_size`, of a network that was made from the file's own description."""
     return _sizes(
-        expected, given, " by the file's own description: give the file that train_flowseg wrote"
+        network, file, " by the file's own description: give the file that train_flowseg wrote"
     )
 
 
-def _sizes(expected: Shapes, given: Shapes, remedy: str) -> Optional[str]:
+def _sizes(network: Shapes, file: Shapes, remedy: str) -> Optional[str]:
     """Both sizes, by their presets, the remedy, and what differs; None unless both are PixNerd
     networks and differ.
     """
-    if PIXNERD_MARK not in expected or PIXNERD_MARK not in given:
+    if PIXNERD_MARK not in network or PIXNERD_MARK not in file:
         return None
     try:
-        network, file = pixnerd_config(expected), pixnerd_config(given)
+        wanted, actual = pixnerd_config(network), pixnerd_config(file)
     except ValueError:
         return None
     differences = [
-        f"{name} {getattr(file, name)}, not {getattr(network, name)}"
+        f"{name} {getattr(actual, name)}, not {getattr(wanted, name)}"
         for name in SIZE
-        if getattr(file, name) != getattr(network, name)
+        if getattr(actual, name) != getattr(wanted, name)
     ]
     if not differences:
         return None
-    sizes = [preset_of(shapes) or "that no preset has" for shapes in (given, expected)]
+    sizes = [preset_of(shapes) or "that no preset has" for shapes in (file, network)]
     return (
         f"it holds a PixNerd of the size {sizes[0]}, the network is of the size {sizes[1]}{remedy} "
         f"({', '.join(differences)})"
