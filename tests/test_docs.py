@@ -445,7 +445,9 @@ def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
 
 
 def test_the_distances_of_codes_are_those_of_the_code():
-    from jseg.flowseg.encoding import KINDS, class_codes, minimum_distance
+    from scipy.spatial.distance import pdist
+
+    from jseg.flowseg.encoding import KINDS, class_codes
 
     (heading,) = [
         line for line in text(FLOWSEG).splitlines() if line.startswith("| `--codes` | where")
@@ -458,7 +460,7 @@ def test_the_distances_of_codes_are_those_of_the_code():
     }
     assert list(table) == list(KINDS)
     for kind, found in table.items():
-        assert found == [f"{minimum_distance(class_codes(n, kind)):.4f}" for n in numbers]
+        assert found == [f"{pdist(class_codes(n, kind)).min():.4f}" for n in numbers]
 
 
 def test_the_layouts_of_flowseg_are_those_of_the_code():

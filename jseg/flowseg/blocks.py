@@ -38,12 +38,12 @@ def rms_scaled(x, scale, shift=None):
     """
     if compiles(fused_norm.NAME, x) or str(x.dtype) in HALVES:
         return fused_norm.rms_norm(x, EPS, scale, shift)  # [..., C]
-    scale, shift = (
+    b, a = (
         v if v is None or v.ndim < 2 else v.reshape([v.shape[0]] + [1] * (x.ndim - 2) + [-1])
         for v in (scale, shift)
-    )
-    y = x / jt.sqrt((x * x).mean(-1, keepdims=True) + EPS) * scale
-    return y if shift is None else y + shift  # [..., C]
+    )  # [C] or [B, 1, ..., C]
+    y = x / jt.sqrt((x * x).mean(-1, keepdims=True) + EPS) * b
+    return y if a is None else y + a  # [..., C]
 
 
 class PatchEmbedding(nn.Module):
@@ -130,8 +130,8 @@ class TransformerBlock(nn.Module):
 
 def _modulated(norm: RMSNorm, s, shift, scale):
     """norm(s) (1 + scale) + shift, for scale and shift [B, 1, D]."""
-    scale, shift = (v.reshape(v.shape[0], -1) for v in (scale, shift))  # [B, D]
-    return rms_scaled(s, norm.weight * (1 + scale), shift)  # [B, L, D]
+    b, a = (v.reshape(v.shape[0], -1) for v in (scale, shift))  # [B, D]
+    return rms_scaled(s, norm.weight * (1 + b), a)  # [B, L, D]
 
 
 class Attention(nn.Module):

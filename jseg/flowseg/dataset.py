@@ -32,7 +32,7 @@ class CropBatches:
     float32 [b, 1, h, w], 1 with a label; "t", float32 [b], even in [0, 1); "noise", float32 [b, 3,
     h, w].
 
-    codes: [N, 3]. scales, mirror: of `augment`. jitter: the strength of `recolour`, which has
+    codes: [N, 3]. scales: of `augment`. jitter: the strength of `recolour`, which has
     random numbers of its own, so the others are the same for any jitter. Images are read when they
     are needed: a data set need not fit into memory.
     """
@@ -46,12 +46,11 @@ class CropBatches:
         division: BatchShards,
         seed: int,
         scales: Tuple[float, float] = (0.5, 2.0),
-        mirror: float = 0.5,
         jitter: float = 0.0,
     ):
         self.examples, self.load, self.codes = list(examples), load, codes
         self.size, self.division = size, division
-        self.seed, self.scales, self.mirror, self.jitter = seed, scales, mirror, jitter
+        self.seed, self.scales, self.jitter = seed, scales, jitter
 
     def __call__(self, step: int) -> Iterator[Batch]:
         order = positions(len(self.examples), self.division.batch_size, step, self.seed)
@@ -74,7 +73,7 @@ class CropBatches:
         """(image, label, t, noise) at a position of the step's global batch."""
         rng, colours = (generator(self.seed, what, step, position) for what in ("crop", "colour"))
         pair = self.load(self.examples[index])
-        image, label = augment(*pair, *self.size, rng, self.scales, self.mirror)
+        image, label = augment(*pair, *self.size, rng, self.scales)
         t = np.float32(min(rng.random(), 1 - 2.0**-24))  # float32 would round the largest to 1
         noise = rng.standard_normal((3,) + label.shape, dtype=np.float32)
         return to_signed(recolour(image, colours, self.jitter)), label, t, noise

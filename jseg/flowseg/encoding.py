@@ -96,14 +96,6 @@ def _lattice(n: int) -> Tuple[float, float, float]:
     return _LATTICES[min(sizes)]
 
 
-def minimum_distance(codes: np.ndarray) -> float:
-    """The smallest Euclidean distance between two of the codes [n, 3]."""
-    rows = _checked_codes(codes)
-    return float(
-        min(np.sqrt(((rows[k + 1 :] - rows[k]) ** 2).sum(1)).min() for k in range(len(rows) - 1))
-    )
-
-
 def encode(
     labels: np.ndarray, codes: np.ndarray, ignore: Union[int, Sequence[int], None] = 255
 ) -> Tuple[np.ndarray, np.ndarray]:

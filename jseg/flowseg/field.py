@@ -108,24 +108,31 @@ def flow_loss(
     # Without a weight there is no correction, and an eps of 0 does no harm.
     check_numbers("flow_loss: ", weight=weight, tau=tau, **({"eps": eps} if weight or eps else {}))
     class_ids, known = _known(labels, codes.shape[0], mask)
+    per_pixel = np.float32(1 / max(known.sum(dtype=np.float64), 1))
 
-    # Float32 from here on. The velocity alone has a gradient.
-    v = as_var(velocity).float32()  # [B, 3, H, W]
+    # The velocity alone has a gradient.
     with jt.no_grad():
-        per_pixel = jt.array(np.float32(1 / max(known.sum(dtype=np.float64), 1)))
-        x_t, x0, x1, t, known = (as_var(x).detach().float32() for x in (x_t, x0, x1, t, known))
+        inputs = (x_t, x0, x1, t, codes, known, per_pixel)
+        constants = [as_var(x).detach().float32() for x in inputs]
+    v = as_var(velocity).float32()
+    return _losses(v, *constants, class_ids, weight, tau, eps, SCHEDULES[schedule])
+
+
+def _losses(v, x_t, x0, x1, t, codes, known, per_pixel, class_ids, weight, tau, eps, w):
+    """`flow_loss` in float32 Vars; known: [B, 1, H, W], with sum 1 / per_pixel; w: of (7)."""
+    with jt.no_grad():
         v_t = x1 - x0  # (1) [B, 3, H, W]
     if weight == 0:
         fm = _mean_square(v - v_t, known, per_pixel)
         return {"loss": fm, "fm": fm.detach(), "correction_norm": jt.zeros(1).stop_grad()}
 
-    # The target is a constant. So is its estimate of the end, which `detach` cuts off the
-    # velocity; stop_grad would mark the velocity itself.
+    # The target is a constant, and so is the estimate in it: `detach` cuts it off the velocity,
+    # where stop_grad would mark the velocity itself.
     with jt.no_grad():
         time, v_constant = t.reshape(-1, 1, 1, 1), v.detach()
         xhat1 = x_t + (1 - time) * v_constant  # (2) [B, 3, H, W]
-        grad_phi, _ = correction(xhat1, class_ids, as_var(codes).float32(), tau, eps)  # (3) to (6)
-        pull = weight * SCHEDULES[schedule](time) * grad_phi  # [B, 3, H, W]
+        grad_phi, _ = correction(xhat1, class_ids, codes, tau, eps)  # (3) to (6) [B, 3, H, W]
+        pull = weight * w(time) * grad_phi
         target = v_t - pull  # (7) [B, 3, H, W]
         fm = _mean_square(v_constant - v_t, known, per_pixel)
         norm = _total(jt.sqrt((pull * pull).sum(1, keepdims=True)) * known) * per_pixel
@@ -184,8 +191,8 @@ def _mean_square(difference, known, per_pixel):
     What does not count is cut away before it is squared: 0 times infinity would be NaN.
     """
     weights = known.expand(difference.shape)
-    difference = jt.ternary(weights > 0, difference, jt.zeros_like(difference))
-    return _total(weights * difference * difference) * (per_pixel / 3)
+    d = jt.ternary(weights > 0, difference, jt.zeros_like(difference))
+    return _total(weights * d * d) * (per_pixel / 3)
 
 
 def _total(values):
@@ -199,19 +206,19 @@ def _known(labels, classes: int, mask):
     """(class ids int32 [B, H, W], -1 where they do not count; weights float32 [B, 1, H, W]), as
     arrays. Raises ValueError for other labels.
     """
-    labels = np.asarray(labels.numpy() if isinstance(labels, jt.Var) else labels)
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"flow_loss: labels are {labels.dtype}; expected integers")
-    batch, height, width = labels.shape
+    ids = np.asarray(labels.numpy() if isinstance(labels, jt.Var) else labels)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"flow_loss: labels are {ids.dtype}; expected integers")
 
+    batch, height, width = ids.shape
     if mask is None:
-        weights = np.ones(labels.shape, np.float32)
+        weights = np.ones(ids.shape, np.float32)
     else:
         weights = np.asarray(mask.numpy() if isinstance(mask, jt.Var) else mask, np.float32)
     weights = weights.reshape(batch, 1, height, width)
     counts = weights[:, 0] > 0  # [B, H, W]
-    check_labels("flow_loss", labels, classes, counts)
-    return np.where(counts, labels, -1).astype(np.int32), weights
+    check_labels("flow_loss", ids, classes, counts)
+    return np.where(counts, ids, -1).astype(np.int32), weights
 
 
 def _check_shapes(velocity, x_t, x0, x1, t, labels, codes, mask) -> None:

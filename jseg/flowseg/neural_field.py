@@ -164,12 +164,12 @@ def batched_product(a, b):
 def pixel_rows(x, patch: int):
     """x [B, 3, H, W] -> [n, p^2, 3]: the pixels of each patch, row by row."""
     batch, channels, height, width = x.shape
-    x = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, patch**2, channels)
+    cells = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return cells.permute(0, 2, 4, 3, 5, 1).reshape(-1, patch**2, channels)
 
 
 def from_pixel_rows(pixels, height: int, width: int, patch: int):
     """The inverse of `pixel_rows`: [n, p^2, 3] -> [B, 3, height, width]."""
     channels = pixels.shape[2]
-    x = pixels.reshape(-1, height // patch, width // patch, patch, patch, channels)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(x.shape[0], channels, height, width)
+    cells = pixels.reshape(-1, height // patch, width // patch, patch, patch, channels)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)

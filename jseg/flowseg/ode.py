@@ -9,7 +9,7 @@ step's length, t_next - t.
 from __future__ import annotations
 
 import functools
-from typing import Callable, Iterator, Optional, Sequence, Union
+from typing import Callable, Iterator, Sequence, Union
 
 import numpy as np
 
@@ -20,12 +20,11 @@ Velocity = Callable[[object, object], object]
 Steps = Union[int, Sequence[float]]
 
 
-def times(steps: int, shift: float = 1.0, last: Optional[float] = None) -> np.ndarray:
+def times(steps: int, shift: float = 1.0) -> np.ndarray:
     """The times 0 = t_0 < ... < t_steps = 1, float64 [steps + 1], even by default.
 
-    last: length of the last step before shifting; the others divide the rest evenly. shift: t
-    becomes t / (t + (1 - t) shift); above 1, more times lie near the source. Raises ValueError for
-    steps < 1, a shift that is not finite and above 0, and a `last` that leaves no room.
+    shift: t becomes t / (t + (1 - t) shift); above 1, more times lie near the source. Raises
+    ValueError for steps < 1, and for a shift that is not finite and above 0.
     """
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"times: {steps!r} steps; expected a whole number from 1 on")
@@ -33,12 +32,7 @@ def times(steps: int, shift: float = 1.0, last: Optional[float] = None) -> np.nd
         raise ValueError(
             f"times: shift {shift}; expected a finite number above 0 (1 leaves the times even)"
         )
-    last = 1 / steps if last is None else last
-    if not (0 < last < 1 or last == 1 == steps):
-        raise ValueError(
-            f"times: a last step of length {last} in {steps} steps; expected one between 0 and 1"
-        )
-    even = np.append(np.linspace(0.0, 1.0 - last, steps), 1.0)
+    even = np.append(np.linspace(0.0, 1.0 - 1 / steps, steps), 1.0)
     return even / (even + (1 - even) * shift)
 
 
@@ -80,7 +74,7 @@ def heun(velocity: Velocity, x, steps: Steps, reuse: bool = False) -> Iterator:
 
     The last step is Euler's, so that nothing is evaluated at the last time. Of second order, two
     evaluations a step; with reuse one, as v(x', t_next) stands in for the next step's v(x, t).
-    official (PixNerd): reuses unless told not to; here: only when asked.
+    official (PixNerd): reuses by default; here: as an option.
     """
     v = None
     for t, t_next in zip(steps, steps[1:]):

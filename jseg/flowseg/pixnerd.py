@@ -203,16 +203,15 @@ class PixNerd(nn.Module):
         return self._tables[rows, columns]
 
 
-def load_pretrained(network: PixNerd, path, weights: str = "ema") -> None:
+def load_pretrained(network: PixNerd, path) -> None:
     """Start from a file of PixNerd's or of ours, strictly; the layers for the image stay at zero if
     the file has none.
 
-    weights: "ema" for the moving average where there is one, or "model". Raises FileNotFoundError
-    or CheckpointError.
+    Takes the moving average where there is one. Raises FileNotFoundError or CheckpointError.
     """
     own = network.state_dict()
     image_layers = {name: own[name].numpy() for name in IMAGE_LAYERS if name in own}
-    load_into(network, {**image_layers, **load(path, weights)})
+    load_into(network, {**image_layers, **load(path)})
 
 
 def patch_rows(x, patch: int):
@@ -220,8 +219,8 @@ def patch_rows(x, patch: int):
     by row.
     """
     batch, channels, height, width = x.shape
-    x = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch**2)
+    cells = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch**2)
 
 
 def _times(t, batch: int):

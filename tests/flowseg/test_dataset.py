@@ -61,7 +61,7 @@ def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
 
 
 def test_images_and_labels_stay_together():
-    batch = next(batches(BatchShards(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
+    batch = next(batches(BatchShards(6, 6), scales=(1.0, 1.0))(2))[0]
     for image, label in zip(batch["images"], batch["labels"]):
         green, known = (image[1] + 1) * 127.5, label != 255
         assert (
