@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from jseg.configs import PIXNERD_MARK, PixNerdConfig
+from jseg.checkpoint import CheckpointError, mismatch, opened_state
+from jseg.configs import PIXNERD_MARK, PixNerdConfig, describe
 from jseg.flowseg.presets import NETWORKS
 
 Shapes = Dict[str, Tuple[int, ...]]
@@ -146,6 +147,21 @@ def another_size(
         f"this is {preset.replace('pixnerd-', '')}, {network}: give --preset {preset} "
         f"({', '.join(differences)})"
     )
+
+
+def check_pretrained(path, config: PixNerdConfig) -> None:
+    """Raise CheckpointError if `pixnerd.load_pretrained` could not fill `PixNerd(config)` from the
+    file; reads no array.
+    """
+    expected = pixnerd_shapes(config)
+    with opened_state(path) as selection:
+        shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
+    image_layers = {name: expected[name] for name in IMAGE_LAYERS if name in expected}
+    problem = mismatch(
+        expected, {**image_layers, **shapes}, describe=describe, explain=another_size
+    )
+    if problem:
+        raise CheckpointError.at(path, problem)
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], ending: str) -> List[int]:
