@@ -50,13 +50,20 @@ def load_config(path: PathLike):
     """The configuration (a dataclass such as UNetConfig) that `save` put into the file; None for
     files of other programs.
     """
+    return load_record(path)[0]
+
+
+def load_record(path: PathLike) -> Tuple[object, Dict[str, object]]:
+    """(the configuration, all else that `save` was given and that is no array); reads no array.
+
+    (None, {}) for files of other programs. Raises CheckpointError.
+    """
     record = read_record(path)
+    if record is None:
+        return None, {}
     try:
-        return (
-            None
-            if record is None or own.checked(record).get("config") is None
-            else _decoded(record["config"])
-        )
+        extra = own.checked(record)["extra"]
+        return None if record.get("config") is None else _decoded(record["config"]), extra
     except CheckpointError as error:
         raise CheckpointError.at(path, error) from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -66,19 +73,32 @@ def load_config(path: PathLike):
         ) from None
 
 
+def load_sets(path: PathLike) -> Dict[str, Dict[str, np.ndarray]]:
+    """All arrays of a file that `save` wrote, as {name of the set: {name: array}}, the model's
+    being "".
+
+    {} for files of other programs. Raises CheckpointError.
+    """
+    with opened(path) as contents:
+        return _sets(contents)
+
+
 def load_extra(path: PathLike) -> Dict[str, object]:
     """What `save` was given beyond state and config: {name: value}, sets of arrays as {name:
     array}; {} for other files.
     """
     with opened(path) as contents:
-        if contents.record is None:
-            return {}
-        sets = {
-            group: {name: _read(name, tensor) for name, tensor in tensors.items()}
-            for group, tensors in own.sets(contents).items()
-        }
-        del sets[""]
-        return {**contents.record["extra"], **sets}
+        sets = _sets(contents)
+        sets.pop("", None)
+        return {**contents.record["extra"], **sets} if contents.record else {}
+
+
+def _sets(contents) -> Dict[str, Dict[str, np.ndarray]]:
+    sets = {} if contents.record is None else own.sets(contents)
+    return {
+        group: {name: _read(name, tensor) for name, tensor in tensors.items()}
+        for group, tensors in sets.items()
+    }
 
 
 def load_into(module, source: Source, weights: str = "ema") -> None:

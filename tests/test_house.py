@@ -242,11 +242,7 @@ def test_packages_re_export_nothing():
 
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        name
-        for name in MODULES
-        if room(name) == "commands" and name not in SHARED_BY_COMMANDS
-    ),
+    sorted(name for name in MODULES if room(name) == "commands" and name not in SHARED_BY_COMMANDS),
 )
 def test_commands_import_lazily_and_keep_the_form(name):
     early = imports(MODULES[name], lazily=False)

@@ -127,7 +127,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.data.image_folder import find_examples
     from jseg.data.validation import check_files
     from jseg.images import examine_image
-    from jseg.training.records import run_folder
+    from jseg.training.run_folder import run_folder
 
     inputs = {name: getattr(args, name) for name in ("input_path", "model_path", "lpips_path")}
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):

@@ -158,7 +158,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     from jseg.data.datasets import open_dataset
     from jseg.flowseg.state_dict import check_pretrained
-    from jseg.training.records import run_folder
+    from jseg.training.run_folder import run_folder
 
     inputs = {
         "data": args.data,

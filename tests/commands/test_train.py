@@ -15,8 +15,8 @@ from jseg.commands import test as test_command
 from jseg.images import read_image, save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.training import memory
-from jseg.training.records import SAID, WHEN_MISSING
-from jseg.training.run import checkpoints
+from jseg.training.changes import LABEL, WHEN_MISSING
+from jseg.training.records import checkpoints
 
 
 class Folder:
@@ -119,7 +119,7 @@ def test_training_from_a_folder_to_images(folder):
         "zero_init",
     }
     settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
-    assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
+    assert settings <= known | {LABEL} | set(WHEN_MISSING), "older trainings would not go on"
     labels = folder.root / "data" / "labels"
     (labels / "label_to_img.json").write_text(
         json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)})
@@ -280,7 +280,7 @@ def test_the_autoencoder_trains_too(folder):
         "width",
     }
     settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
-    assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
+    assert settings <= known | {LABEL} | set(WHEN_MISSING), "older trainings would not go on"
     rows = folder.rows()
     assert rows[0]["l1"] and not rows[0].get("critic/loss") and float(rows[3]["critic/loss"]) > 0
     assert 0 < float(rows[0]["codes_used"]) <= 1 and float(rows[0]["perplexity"]) >= 1

@@ -21,8 +21,8 @@ from jseg.flowseg.predict import trained_classes
 from jseg.flowseg.presets import NETWORKS
 from jseg.flowseg.validation import Validation
 from jseg.images import read_image, save_image
-from jseg.training.records import WHEN_MISSING
-from jseg.training.run import checkpoints
+from jseg.training.changes import WHEN_MISSING
+from jseg.training.records import checkpoints
 
 SMALL_DINO = dinov2.Dinov2Config(width=24, depth=1, heads=3, patch=7, grid=3)
 
