@@ -277,6 +277,19 @@ def speaks() -> bool:
     return os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
 
 
+def say(name: str, line: str, every_process: bool = False) -> None:
+    """Write `jseg NAME: line` on standard error, where all lines of a command go.
+
+    A progress bar stays below the line. Under mpirun only the process that `speaks` writes it,
+    unless `every_process` does.
+    """
+    if not (every_process or speaks()):
+        return
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with bars.external_write_mode(sys.stderr) if bars else contextlib.nullcontext():
+        print(f"jseg {name}: {line}", file=sys.stderr, flush=True)
+
+
 def run(
     main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]] = None
 ) -> int:
@@ -324,7 +337,7 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        _say(name, "interrupted")
+        say(name, "interrupted", every_process=True)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for instance, has had enough
         return 141
@@ -339,7 +352,7 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
             error, (RuntimeProblem, ValueError, OSError, ModuleNotFoundError)
         ):
             raise
-        _say(name, _one_line(error))
+        say(name, _one_line(error), every_process=True)
         return 2
 
 
@@ -352,7 +365,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _say(name: str, message: str) -> None:
-    print(f"jseg {name}: {message}", file=sys.stderr)
