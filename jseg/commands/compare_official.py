@@ -78,7 +78,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """
     args = parser().parse_args(argv)
     check(args)
-    from jseg.outputs.rules import held
+    from jseg.outputs.locks import held
 
     size, unet, autoencoder = networks(args)
     folder = Path(args.output)
@@ -158,8 +158,8 @@ def claim_output(args) -> None:
     """Refuse a folder that holds files of others under names that are written, or whose files are
     the inputs.
     """
-    from jseg.outputs.records import origin
-    from jseg.outputs.rules import claim
+    from jseg.outputs.origin import origin
+    from jseg.outputs.places import claim
     from jseg.parity.release.inputs import MERGED
 
     # setting.json is written first of all, so a folder that has it is of an earlier call.

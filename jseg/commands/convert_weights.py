@@ -86,7 +86,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import checkpoint
     from jseg.formats import targets
     from jseg.ldm.state_dict import Unreadable
-    from jseg.outputs.rules import held_files
+    from jseg.outputs.locks import held_files
 
     targets.check_target(args.output, [args.input], create=True)
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}

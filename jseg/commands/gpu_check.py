@@ -100,7 +100,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             "semantic-diffusion-model"
         )
     check_output(args)
-    from jseg.outputs.rules import held_files
+    from jseg.outputs.locks import held_files
 
     with held_files([args.output + suffix for suffix in SUFFIXES]):
         check_output(args)
@@ -133,7 +133,7 @@ def check_output(args) -> None:
     """Raise FileNotFoundError or ValueError unless both files can be written and take the place of
     none but an earlier result.
     """
-    from jseg.outputs.rules import OutputError, check_file
+    from jseg.outputs.places import OutputError, check_file
 
     if os.path.basename(args.output) in ("", ".", ".."):
         raise ValueError(

@@ -135,7 +135,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.data.datasets import training_part
     from jseg.data.image_folder import check_examples
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
-    from jseg.outputs.rules import check_cache
+    from jseg.outputs.places import check_cache
     from jseg.training.run_folder import check_places, run_folder
 
     # The autoencoder, the data and the network that goes with both.

@@ -35,7 +35,7 @@ from jseg.data.validation import (
 from jseg.files import DataError, sha256
 from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
 from jseg.images import read_image, resize_image, resize_label
-from jseg.outputs.records import images_alone
+from jseg.outputs.origin import images_alone
 
 IMAGE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
@@ -72,7 +72,9 @@ def find_examples(
                 f"{_without(place, IMAGE_SUFFIXES)}; expected images in it, in imgs/ or in "
                 f"images/{_hint(root)}"
             )
-        alone = set(images_alone(list(images.values()), notes))
+        alone, remarks = images_alone(list(images.values()))
+        if notes is not None:
+            notes += remarks
         return [Example(stem, images[stem]) for stem in sorted(images) if images[stem] in alone]
     place = _subfolder(root, IMAGE_FOLDERS, IMAGE_SUFFIXES, notes)
     maps_place = _subfolder(root, LABEL_FOLDERS, LABEL_SUFFIXES, notes)

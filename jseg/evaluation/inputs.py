@@ -4,8 +4,6 @@ predicted label map; all checked first.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
@@ -33,13 +31,9 @@ from jseg.data.validation import (
 from jseg.files import DataError
 from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
 from jseg.images import examine_image, resize_label
-from jseg.outputs.records import images_alone, is_own
-from jseg.outputs.rules import check_folder, check_origin, claim
+from jseg.outputs.origin import images_alone
 
-SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "images.csv", "gallery.html", "predictions"
-FORMAT = 1
 CLEARLY = 0.2  # of all pixels: by how much another numbering must explain predictions better
-ROOM = 1 << 20  # bytes without which not even the smallest tables fit
 GRID = "grid.png"  # a sheet of all results, by test
 OWN = (
     "run.json",
@@ -60,6 +54,12 @@ class Item:
     label: Path
     reference: Path
     prediction: Optional[Path] = None
+
+
+def files_of(items: Sequence[Item]) -> List[Path]:
+    """All files that items are read from."""
+    files = [(item.result, item.label, item.reference, item.prediction) for item in items]
+    return [path for group in files for path in group if path]
 
 
 def find_items(
@@ -318,8 +318,9 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
     """
     folder = existing_folder(folder, "folder of real images")
     place = image_place(folder, notes)
-    found = images_alone(visible_files(place, IMAGE_SUFFIXES), notes)
+    found, remarks = images_alone(visible_files(place, IMAGE_SUFFIXES))
     if notes is not None:
+        notes.extend(remarks)
         notes.extend(left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS))
     if len(found) < least:
         raise DataError(
@@ -332,42 +333,3 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
 
     check_files([[(path, header)] for path in found])
     return found
-
-
-def check_output(
-    output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()
-) -> None:
-    """Raise DataError unless `output` is new, or a folder without files of our names, or holds
-    scores of these very results.
-
-    inputs, places: files that are read and folders that they lie in, none of which a result may
-    replace; see `outputs.claim`.
-    """
-    check_folder(output, "--output")
-    check_origin(output, "--output", "score")
-    known: Optional[Sequence[str]] = ()
-    if os.path.lexists(str(output / SUMMARY)):
-        try:
-            old = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
-            if old["command"] != "score" or old["format"] != FORMAT:
-                raise ValueError("another format")
-            scored = str(old["settings"]["results"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{output / SUMMARY} is no summary of score, or is damaged ({error}); move it "
-                "away or give another --output"
-            ) from None
-        if scored != str(Path(results).resolve()):
-            raise DataError(f"{output} holds the scores of {scored}; give another --output")
-        known, files = None, old.get("files", {})
-        changed = [
-            name
-            for name in (TABLE, GALLERY)
-            if isinstance(files, dict) and not is_own(output, name, files)
-        ]
-        if changed:
-            raise DataError(
-                f"{output / changed[0]} was changed by others since score wrote it; move it away, "
-                "or give another --output"
-            )
-    claim(output, "--output", "score", [TABLE, GALLERY], inputs, places, known, SUMMARY, ROOM)

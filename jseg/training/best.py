@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
-from jseg.training.changes import CHANGEABLE, differences, plain
+from jseg.outputs.settings import plain
+from jseg.training.changes import CHANGEABLE, differences
 from jseg.training.records import BEST, record, set_aside
 
 # A validation is called with stop() -> bool and gives numbers for the log, of which the first is

@@ -4,20 +4,19 @@ checkpoint that lacks one was trained with.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Collection, Dict, Mapping
 
 from jseg.checkpoint import CheckpointError
+from jseg.outputs.settings import UNKNOWN, compared, said
 
-SHOWN = 4  # settings in a message
 # What a person may change on the way, by giving the option: how the work is done, not which work it
 # is.
 CHANGEABLE = frozenset(
     ("batch_size", "learning_rate", "weight_decay", "ema", "warmup", "decay", "steps")
     + ("drop", "scales", "jitter", "shift", "repa_weight", "critic_weight")
 )
-UNKNOWN, LABEL = object(), "class_set"  # a name for people, which decides nothing
+LABEL = "class_set"  # a name for people, which decides nothing
 # What a checkpoint without the setting was trained with: whoever adds a setting adds the old
 # behaviour here, or UNKNOWN.
 WHEN_MISSING: Dict[str, object] = {
@@ -38,22 +37,10 @@ WHEN_MISSING: Dict[str, object] = {
 }
 
 
-def plain(value):
-    """The value as it comes back from a file."""
-    return json.loads(json.dumps(value))
-
-
 def differences(stored: Mapping[str, object], asked: Mapping[str, object]) -> Dict[str, tuple]:
     """{setting: (was, is)} of those that differ; a missing one is as in WHEN_MISSING."""
-    pairs = {}
-    for name in sorted((set(stored) | set(asked)) - {LABEL}):
-        values = [one.get(name, WHEN_MISSING.get(name)) for one in (stored, asked)]
-        if UNKNOWN in values:
-            continue
-        was, is_now = map(plain, values)
-        if was != is_now:
-            pairs[name] = (was, is_now)
-    return pairs
+    sides = ({k: v for k, v in one.items() if k != LABEL} for one in (stored, asked))
+    return compared(*sides, WHEN_MISSING)
 
 
 def same_but_changeable(stored: Mapping[str, object], asked: Mapping[str, object]) -> bool:
@@ -71,13 +58,10 @@ def check_changes(
     refused = [name for name in pairs if name not in CHANGEABLE & frozenset(given)]
     if not refused:
         return pairs
-    values = ", ".join(
-        f"{name} was {str(was):.80}, is {str(is_now):.80}"
-        for name, (was, is_now) in ((name, pairs[name]) for name in refused[:SHOWN])
-    )
     options = [f"--{name}" for name in refused if name in CHANGEABLE]
     all_may = len(options) == len(refused)
     purpose = f" (or {' '.join(options)}, to change it on purpose)" if all_may else ""
+    values = said({name: pairs[name] for name in refused})
     raise CheckpointError(
         f"{path} was trained with other settings: {values}; give the old ones to go on{purpose}, "
         "or another --output and this file as --model_path to start anew from its weights"

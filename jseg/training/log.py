@@ -17,6 +17,7 @@ from typing import Dict, List, Mapping, Optional
 import numpy as np
 
 from jseg.files import PathLike, write_atomic
+from jseg.outputs.record import writing
 
 
 class Means:
@@ -65,18 +66,15 @@ class Log:
         row = [str(int(step)), *cells]
 
         # In one write, or not at all.
-        try:
-            with open(self.path, "ab", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                lines = _lines([row] if size else [self._columns, row])
-                try:
-                    if file.write(lines) < len(lines):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                except OSError:
-                    file.truncate(size)
-                    raise
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(self.path), open(self.path, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            lines = _lines([row] if size else [self._columns, row])
+            try:
+                if file.write(lines) < len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
 
     def rewind(self, step: Optional[int] = None) -> None:
         """Drop the rows after `step` and all lines that are broken: a run resumed at `step` then
@@ -119,13 +117,8 @@ class Log:
             return b""
 
     def _replace(self, content: bytes) -> None:
-        try:
+        with writing(self.path):
             write_atomic(self.path, lambda file: file.write(content))
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> OSError:
-        return OSError(f"cannot write {self.path} ({error.strerror or error})")
 
 
 def _number(value: float) -> str:

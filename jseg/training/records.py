@@ -12,7 +12,6 @@ settings were changed on the way. Nothing here knows Jittor.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,9 @@ from typing import Dict, List, Mapping, Sequence
 from jseg.checkpoint import CheckpointError
 from jseg.files import write_atomic
 from jseg.formats.reader import read_record
-from jseg.training.changes import plain, same_but_changeable
+from jseg.outputs.record import write_json
+from jseg.outputs.settings import plain
+from jseg.training.changes import same_but_changeable
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
 PREVIEW = re.compile(r"^preview-(\d{8,})\.png$")
@@ -64,8 +65,7 @@ def is_trained(path: Path) -> bool:
 def mark(folder: Path, name: str) -> None:
     """Say in `folder` that it is a training's."""
     if not (folder / MARK).exists():
-        content = json.dumps({"training": name}).encode("ascii")
-        write_atomic(folder / MARK, lambda file: file.write(content))
+        write_json(folder / MARK, {"training": name})
 
 
 def later(folder: Path, step: int, name: str) -> List[Path]:

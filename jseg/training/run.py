@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Callable, Collection, Iterator, Mapping, NoReturn, Optional, Sequence
+from typing import Callable, Collection, Mapping, NoReturn, Optional, Sequence
 
 import numpy as np
 
 from jseg.checkpoint import save
 from jseg.machine import jittor_flags
+from jseg.outputs.record import writing
 from jseg.progress import TrainingBar
 from jseg.training import distributed
 from jseg.training.best import Best, Validate, is_better, measured_by
@@ -214,7 +215,7 @@ class TrainingRun:
         if distributed.rank():
             return
         path = checkpoint_path(self.folder, step)
-        with self._writing(path):
+        with writing(path):
             save(
                 path,
                 self.networks[0].module.state_dict(),
@@ -233,7 +234,7 @@ class TrainingRun:
     def _draw(self) -> None:
         """Draw the curve of the log so far; say once where it cannot be drawn."""
         path = self.folder / CURVE
-        with self._writing(path):
+        with writing(path):
             try:
                 draw_curve(self.folder / LOG, path, self.name)
             except NoMatplotlib as problem:
@@ -263,13 +264,13 @@ class TrainingRun:
     def _save_network(self, path: Path, step: int, **extra) -> None:
         """Write the network as it is, without what a training needs to go on."""
         state, about = self.networks[0].module.state_dict(), {"step": step, **extra}
-        with self._writing(path):
+        with writing(path):
             save(path, state, self.config, settings=self.settings, **about)
 
     def _preview(self, step: int, preview: Callable[[Path], None]) -> None:
         if distributed.rank() == 0:
             path = self.folder / f"preview-{step:08d}.png"
-            with self._ema_in_place(), self._writing(path):
+            with self._ema_in_place(), writing(path):
                 preview(path)
 
     def _validate(self, step: int, validate: Optional[Validate], signals: Signals) -> None:
@@ -304,13 +305,3 @@ class TrainingRun:
         """A context in which the network has its moving average's values, if it has one."""
         ema = self.networks[0].ema
         return contextlib.nullcontext() if ema is None else ema.in_place()
-
-    @contextlib.contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(
-                f"cannot write {path} ({error.strerror or error}); earlier checkpoints stay: make "
-                "room and give the same command again"
-            ) from error

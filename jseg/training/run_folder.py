@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Iterator, Mapping
 
-from jseg.outputs import rules
-from jseg.outputs.records import read_record
-from jseg.outputs.rules import OutputError, held
+from jseg.outputs import places
+from jseg.outputs.locks import held
+from jseg.outputs.places import OutputError
+from jseg.outputs.record import read_record
 from jseg.training.records import BEST, CHECKPOINT, CURVE, LOG, MARK, PREVIEW, is_trained
 
 LATENTS = "latents"  # the cache of `train`, which is there before anything else
@@ -116,7 +117,7 @@ def check_origin(folder: Path, name: str) -> None:
     files = sorted(os.listdir(folder)) if folder.is_dir() else []
     own = [file for file in files if _own_name(file, name)]
     if files and not _is_run(folder):
-        rules.check_origin(folder, "--output", "train")
+        places.check_origin(folder, "--output", "train")
         images = [file for file in files if Path(file).suffix.lower() in IMAGES and file not in own]
         if images:
             raise OutputError(

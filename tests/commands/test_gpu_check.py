@@ -343,7 +343,7 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
     import jseg.ldm.unet, jseg.ldm.autoencoder, jseg.ldm.discriminator, jseg.ldm.samplers, jseg.ldm.loss, jseg.ldm.vqgan_loss
     import jseg.flowseg.pixnerd, jseg.flowseg.potential, jseg.flowseg.field, jseg.flowseg.objective, jseg.flowseg.ode
     import jseg.flowseg.dinov2, jseg.ldm.lpips
-    import jseg.commands.gpu_check, jseg.parity.gpu.child, jseg.outputs.rules
+    import jseg.commands.gpu_check, jseg.parity.gpu.child, jseg.outputs.locks
     args = jseg.commands.gpu_check.parser().parse_args(["--output", "no_such_result"])
     jseg.commands.gpu_check.check_output(args)
     print("fine")

@@ -15,7 +15,8 @@ from jseg.data.label_maps import read_label
 from jseg.evaluation import features, inputs, measures, report
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.evaluation.features import Extractor, computed, digests
-from jseg.evaluation.inputs import check_items, check_output, find_items, find_real, load_prediction
+from jseg.evaluation.inputs import check_items, find_items, find_real, load_prediction
+from jseg.evaluation.results import SUMMARY, TABLE, check_output
 from jseg.evaluation.measures import ImageScores, Terms, challenge_scores, gathered, score_image
 from jseg.evaluation.store import FeatureStore, default_folder
 from jseg.files import DataError
@@ -353,20 +354,20 @@ def test_output_of_others_is_refused(tmp_path):
     results, output = tmp_path / "results", tmp_path / "scores"
     check_output(output, results)
     output.mkdir()
-    (output / inputs.TABLE).write_text("mine")
+    (output / TABLE).write_text("mine")
     with pytest.raises(DataError, match=r"holds images.csv \(1 of .*\) but no summary.json"):
         check_output(output, results)
-    for text, said in (("{", "damaged"), ("{}", "no summary"), ("[]", "no summary")):
-        (output / inputs.SUMMARY).write_text(text)
+    for text, said in (("{", "damaged"), ("{}", "no record of the score"), ("[]", "no record")):
+        (output / SUMMARY).write_text(text)
         with pytest.raises(DataError, match=said):
             check_output(output, results)
     summary = {"command": "score", "format": 1, "settings": {"results": str(results.resolve())}}
-    (output / inputs.SUMMARY).write_text(json.dumps(summary))
+    (output / SUMMARY).write_text(json.dumps(summary))
     check_output(output, results)
     with pytest.raises(DataError, match="holds the scores of .*results; give another"):
         check_output(output, tmp_path / "others")
     with pytest.raises(DataError, match="is a file"):
-        check_output(output / inputs.TABLE, results)
+        check_output(output / TABLE, results)
 
 
 # Features

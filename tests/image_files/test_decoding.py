@@ -229,6 +229,12 @@ def test_the_aspect_error_says_that_the_orientation_turned_the_image(tmp_path):
         validation.check_image(tmp_path / "x.jpg", "reference", 32, 16)
 
 
+def segmented(root, notes):
+    images, remarks = find_images([str(root)])
+    notes += remarks
+    return [example.image for example in images]
+
+
 def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
     for name in ("a.jpg", "c.PNG", "d.tif"):
         Image.fromarray(stored_image()).save(tmp_path / name)
@@ -239,7 +245,7 @@ def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
         lambda notes: [
             example.image for example in find_examples(tmp_path, labels=False, notes=notes)
         ],
-        lambda notes: [example.image for example in find_images([str(tmp_path)], notes)],
+        lambda notes: segmented(tmp_path, notes),
         lambda notes: find_real(tmp_path, notes=notes),
     ]
     for listing in listings:
@@ -255,7 +261,7 @@ LISTINGS = {
     "examples": lambda root, notes: [
         example.image for example in find_examples(root, labels=False, notes=notes)
     ],
-    "segment": lambda root, notes: [example.image for example in find_images([str(root)], notes)],
+    "segment": lambda root, notes: segmented(root, notes),
     "score": lambda root, notes: find_real(root, notes=notes),
 }
 

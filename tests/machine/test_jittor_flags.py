@@ -287,15 +287,14 @@ def test_gradients_are_computed_whatever_no_grad_says():
 
 
 def test_results_and_trainings_record_the_flags_and_refuse_others(monkeypatch, tmp_path):
-    from jseg.ldm import manifest, synthesize
+    from jseg.ldm import results
     from jseg.ldm.presets import PIPELINES
+    from jseg.outputs.settings import compared
 
     pipeline = PIPELINES["release"]
-    plain = synthesize.settings_of(pipeline, 0, 1, "cpu", [])
+    plain = results.settings_of(pipeline, 0, 1, "cpu", [])
     assert "jittor_flags" not in plain, "what was begun before there was a record goes on"
     monkeypatch.setenv("auto_mixed_precision_level", "5")
-    changed = synthesize.settings_of(pipeline, 0, 1, "cpu", [])
+    changed = results.settings_of(pipeline, 0, 1, "cpu", [])
     assert changed == {**plain, "jittor_flags": {"auto_mixed_precision_level": "5"}}
-    assert list(manifest._differences(plain, changed)) == [
-        ("jittor_flags", None, {"auto_mixed_precision_level": "5"})
-    ]
+    assert compared(plain, changed) == {"jittor_flags": (None, {"auto_mixed_precision_level": "5"})}

@@ -15,7 +15,7 @@ from support.least_squares import network
 
 from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
-from jseg.outputs.rules import OutputError, check_origin
+from jseg.outputs.places import OutputError, check_origin
 from jseg.training import run as training_run
 from jseg.training import run_folder
 from jseg.training.loop import TrainingProblem
@@ -209,7 +209,9 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
         steps=9,
         settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items(),
     )[0]
-    with pytest.raises(CheckpointError, match=r"classes was \[1, 2\], is \[0, 1\]"):
+    with pytest.raises(
+        CheckpointError, match=r"classes\[0\] was 1, is 0; classes\[1\] was 2, is 1"
+    ):
         training(tmp_path, settings={"classes": [0, 1], "class_set": "one"}.items())
     assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"}.items())[0]
 
