@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 from jseg.commands import cli, training
 from jseg.commands import training_options as options
@@ -208,7 +208,9 @@ def _train(args, ae_path, config, autoencoder_config, classes, examples, remarks
     from jseg.ldm.dataset import LatentBatches
     from jseg.ldm.preview import Preview
     from jseg.ldm.unet_training import cached_latents, trained_network
+    from jseg.ldm.validation import unet_validation
     from jseg.ldm.weights import encoder_digest
+    from jseg.training.run_folder import HELD_OUT_LATENTS, LATENTS
 
     device = runtime.device(args.device)
     for remark in remarks:
@@ -218,10 +220,21 @@ def _train(args, ae_path, config, autoencoder_config, classes, examples, remarks
     autoencoder.eval()
 
     digest = encoder_digest(ae_path)
-    latents = cached_latents(args, config, autoencoder, digest, examples, classes, say)
+    kept, held_out = training.hold_out(args, examples)
+
+    def latents_of(some: Sequence, folder: Path):
+        return cached_latents(args, config, autoencoder, digest, some, classes, folder, say)
+
+    latents = latents_of(kept, Path(args.cache or Path(args.output) / LATENTS))
     shards = training.batch_shards(args)
     batches = LatentBatches(latents.z, latents.labels, shards, args.seed, args.drop)
     network = trained_network(args, config)
+    about, validate = f"{len(latents)} examples", None
+    if held_out:
+        held_out_latents = latents_of(held_out, Path(args.output) / HELD_OUT_LATENTS)
+        validate = unet_validation(network.module, network.loss, held_out_latents, args.seed)
+        about += f", {len(held_out)} images to validate on"
+
     training.train(
         args,
         say,
@@ -239,10 +252,9 @@ def _train(args, ae_path, config, autoencoder_config, classes, examples, remarks
         },
         batches=batches,
         examples=len(latents),
-        about=f"{len(latents)} examples",
-        preview=Preview(
-            network.module, autoencoder, latents, examples, classes, args.seed, args.fit
-        ),
+        about=about,
+        preview=Preview(network.module, autoencoder, latents, kept, classes, args.seed, args.fit),
+        validate=validate,
     )
 
 

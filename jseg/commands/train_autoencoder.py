@@ -164,14 +164,21 @@ def _train(args: argparse.Namespace, config, paths, remarks: List[str]) -> None:
         write_preview,
     )
     from jseg.ldm.dataset import ImageBatches
+    from jseg.ldm.validation import autoencoder_validation
 
     device = runtime.device(args.device)
     for remark in remarks:
         say(remark)
     size, shards = (args.width, args.height), training.batch_shards(args)
-    batches = ImageBatches(paths, size, _crop(args), shards, args.seed)
-    networks = trained_networks(args, config, batches)
+    kept, held_out = training.hold_out(args, paths)
+    batches = ImageBatches(kept, size, _crop(args), shards, args.seed)
+    networks, plain_loss = trained_networks(args, config, batches)
     autoencoder = networks[0].module
+    about, validate = f"{len(kept)} images", None
+    if held_out:
+        images = ImageBatches(held_out, size, _crop(args), shards, args.seed)
+        validate = autoencoder_validation(autoencoder, plain_loss, images)
+        about += f", {len(held_out)} to validate on"
 
     def first_batch(count: int) -> dict:
         # With the discriminator at work, for that needs the most memory.
@@ -184,13 +191,14 @@ def _train(args: argparse.Namespace, config, paths, remarks: List[str]) -> None:
         result="autoencoder",
         networks=networks,
         config=config,
-        settings=settings(args, paths),
+        settings=settings(args, kept),
         batches=batches,
-        examples=len(paths),
-        about=f"{len(paths)} images",
+        examples=len(kept),
+        about=about,
         first_batch=first_batch,
         preview=lambda path: write_preview(path, autoencoder, batches),
         finish=None if args.decoder_only else lambda: say(standardize(autoencoder, batches)),
+        validate=validate,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Callable, Dict, Mapping, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jseg.commands import cli
 
@@ -31,6 +31,21 @@ def reads_first(args: argparse.Namespace, examples: int, say: Callable[[str], No
     if examples >= SLOW_CHECK:
         say(f"reading all {examples} examples, to check them (--trust_data: not)")
     return True
+
+
+def hold_out(args: argparse.Namespace, examples: Sequence) -> Tuple[List, List]:
+    """(the examples to train on, the --validate_count ones, evenly chosen, to validate on)."""
+    from jseg.training.sampling import evenly
+
+    count = args.validate_count or 0
+    if count >= len(examples):
+        raise ValueError(
+            f"--validate_count is {count}; expected less than {len(examples)}, the number of "
+            "examples"
+        )
+    chosen = set(evenly(len(examples), count).tolist())
+    trained = [example for place, example in enumerate(examples) if place not in chosen]
+    return trained, [examples[place] for place in sorted(chosen)]
 
 
 def total_steps(args: argparse.Namespace, examples: int) -> int:

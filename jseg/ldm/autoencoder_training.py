@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -40,8 +40,11 @@ SETTINGS = (
 )
 
 
-def trained_networks(options, config, batches: ImageBatches) -> List[TrainedNetwork]:
-    """The autoencoder and, unless --critic_start is -1, its discriminator.
+def trained_networks(
+    options, config, batches: ImageBatches
+) -> Tuple[List[TrainedNetwork], Callable]:
+    """(the autoencoder and, unless --critic_start is -1, its discriminator; the autoencoder's loss
+    without the discriminator, for validations).
 
     Raises CheckpointError for weights that do not fit.
     """
@@ -55,12 +58,12 @@ def trained_networks(options, config, batches: ImageBatches) -> List[TrainedNetw
     # LPIPS and the discriminator come in where they are asked for.
     lpips = load_lpips(*options.lpips_path) if options.lpips_path else None
     discriminator = Critic(options.critic_channels) if options.critic_start >= 0 else None
+    weights = {"commitment": options.commitment_weight, "codebook": options.codebook_weight}
     loss = autoencoder_loss(
         autoencoder,
         discriminator,
         lpips,
-        commitment=options.commitment_weight,
-        codebook=options.codebook_weight,
+        **weights,
         adversarial=options.critic_weight,
         critic_start=options.critic_start,
     )
@@ -89,7 +92,7 @@ def trained_networks(options, config, batches: ImageBatches) -> List[TrainedNetw
                 start_step=options.critic_start,
             )
         )
-    return networks
+    return networks, autoencoder_loss(autoencoder, None, lpips, **weights)
 
 
 def _fill_codebook(options, autoencoder, batches: ImageBatches) -> None:

@@ -45,16 +45,19 @@ def cached_latents(
     digest: str,
     examples: Sequence,
     classes: ClassSet,
+    folder: Path,
     say: Callable[[str], None],
 ) -> Latents:
-    """The cache of latents, made by process 0 and read by all; digest: the encoder's."""
+    """The latents in the cache `folder`, made by process 0 and read by all; digest: the
+    encoder's.
+    """
     factor = autoencoder.config.downsampling
 
     def cached() -> Latents:
         return prepare(
             examples,
             autoencoder,
-            options.cache or Path(options.output) / "latents",
+            folder,
             width=config.width * factor,
             height=config.height * factor,
             latent_width=config.width,

@@ -6,10 +6,14 @@ import math
 from pathlib import Path
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
+import numpy as np
+
 from jseg.outputs.settings import plain
 from jseg.training.changes import CHANGEABLE, differences
+from jseg.training.log import Log
 from jseg.training.records import BEST, record, set_aside
 
+VALIDATION = "validation/"  # before the names of a validation's numbers in the log
 # A validation is called with stop() -> bool and gives numbers for the log, of which the first is
 # the score; or None if stop() became true. Its attribute `measured` says what the score depends on
 # beside the network, `smaller_is_better` is true of a loss.
@@ -47,6 +51,14 @@ class Best:
             f"{target} and not compared"
         )
         return None
+
+
+def is_validated(log: Log, step: int) -> bool:
+    """Whether the log has a validation's numbers of that step."""
+    columns = log.read()
+    rows = columns["step"] == step
+    numbers = (values for name, values in columns.items() if name.startswith(VALIDATION))
+    return any(np.isfinite(values[rows]).any() for values in numbers)
 
 
 def measured_by(validate: Validate) -> Dict[str, object]:

@@ -19,32 +19,28 @@ import contextlib
 from pathlib import Path
 from typing import Callable, Collection, Mapping, NoReturn, Optional, Sequence
 
-import numpy as np
-
 from jseg.checkpoint import save
 from jseg.machine import jittor_flags
 from jseg.outputs.record import writing
 from jseg.progress import TrainingBar
 from jseg.training import distributed
-from jseg.training.best import Best, Validate, is_better, measured_by
+from jseg.training.best import (
+    VALIDATION,
+    Best,
+    Validate,
+    is_better,
+    is_validated,
+    measured_by,
+)
 from jseg.training.changes import differences, same_but_changeable
 from jseg.training.curve import NoMatplotlib, draw_curve
 from jseg.training.log import Log, Means
 from jseg.training.loop import Batches, TrainedNetwork, TrainingProblem, Update, train
+from jseg.training.optimizer import trainable, unchanged
 from jseg.training.plan import Plan, Signals
-from jseg.training.records import (
-    CURVE,
-    LOG,
-    checkpoint_path,
-    is_trained,
-    prune,
-    record,
-    set_aside,
-)
+from jseg.training.records import CURVE, LOG, checkpoint_path, is_trained, prune, record, set_aside
 from jseg.training.resume import Past, Resumption
 from jseg.training.state import broadcast_state, state_sets
-
-VALIDATION = "validation/"  # before the names of a validation's numbers in the log
 
 
 class TrainingRun:
@@ -122,7 +118,7 @@ class TrainingRun:
         ) as bar:
             if start_step:
                 # A run that was killed after it saved the step has not validated it.
-                self._validate(start_step, validate, signals)
+                self._validate(start_step, validate, signals, finish)
             if start_step >= plan.steps:
                 self.say(
                     f"{start_step} steps are done, {plan.steps} were asked for: nothing to train; "
@@ -143,7 +139,7 @@ class TrainingRun:
                     if stopping and step < plan.steps:
                         break
                     if not stopping:
-                        self._validate(step, validate, signals)
+                        self._validate(step, validate, signals, finish)
             except TrainingProblem as problem:
                 self._save_before(problem, means)
 
@@ -255,17 +251,22 @@ class TrainingRun:
             target = set_aside(self.folder, int(about.get("step", 0)), [path])
             self.say(f"{path.name} is no result of this training: it is set aside in {target}")
 
-        with self._ema_in_place():
-            if finish is not None:
-                finish()
-            self._save_network(path, step)
+        self._save_network(path, step, finish)
         self.say(f"{step} steps are done: {path}")
 
-    def _save_network(self, path: Path, step: int, **extra) -> None:
-        """Write the network as it is, without what a training needs to go on."""
-        state, about = self.networks[0].module.state_dict(), {"step": step, **extra}
-        with writing(path):
-            save(path, state, self.config, settings=self.settings, **about)
+    def _save_network(
+        self, path: Path, step: int, finish: Optional[Callable[[], None]], **extra
+    ) -> None:
+        """Write the network as it would be if it were the result, and leave it as it is."""
+        module = self.networks[0].module
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._ema_in_place())
+            if finish is not None:
+                stack.enter_context(unchanged(trainable(module)))
+                finish()
+            stack.enter_context(writing(path))
+            about = {"step": step, "settings": self.settings, **extra}
+            save(path, module.state_dict(), self.config, **about)
 
     def _preview(self, step: int, preview: Callable[[Path], None]) -> None:
         if distributed.rank() == 0:
@@ -273,33 +274,36 @@ class TrainingRun:
             with self._ema_in_place(), writing(path):
                 preview(path)
 
-    def _validate(self, step: int, validate: Optional[Validate], signals: Signals) -> None:
+    def _validate(
+        self,
+        step: int,
+        validate: Optional[Validate],
+        signals: Signals,
+        finish: Optional[Callable[[], None]],
+    ) -> None:
         """Validate a step that is due and has not been, after it was saved: a validation may take
         long, and mpirun's Ctrl-C is quick.
         """
         due = validate is not None and self.plan.validates(step)
-        if not due or distributed.rank() or self._is_validated(step):
+        if not due or distributed.rank() or is_validated(self.log, step):
             return
         with self._ema_in_place():
             scores = validate(lambda: signals.caught)
-            if scores is None:
-                return
-            score, measured = float(next(iter(scores.values()))), measured_by(validate)
-            best = self.best.so_far(measured, self.past.step)
-            better = is_better(validate, score, best)
-            if better:
-                self._save_network(self.best.path, step, score=score, measured=measured)
+        if scores is None:
+            return
+        score, measured = float(next(iter(scores.values()))), measured_by(validate)
+        best = self.best.so_far(measured, self.past.step)
+        better = is_better(validate, score, best)
+        if better:
+            self._save_network(self.best.path, step, finish, score=score, measured=measured)
 
         self.log.append(step, {VALIDATION + name: value for name, value in scores.items()})
         self._draw()
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        verdict = "the best so far" if better else f"best {best[0]:.4f} at step {best[1]}"
+        verdict = "the best so far" if better else "not a best"
+        if not better and best is not None:
+            verdict = f"best {best[0]:.4f} at step {best[1]}"
         self.say(f"step {step}: {numbers}; {verdict}")
-
-    def _is_validated(self, step: int) -> bool:
-        log = self.log.read()
-        columns = [values for name, values in log.items() if name.startswith(VALIDATION)]
-        return any(np.isfinite(values[log["step"] == step]).any() for values in columns)
 
     def _ema_in_place(self):
         """A context in which the network has its moving average's values, if it has one."""

@@ -16,7 +16,8 @@ from jseg.outputs.places import OutputError
 from jseg.outputs.record import read_record
 from jseg.training.records import BEST, CHECKPOINT, CURVE, LOG, MARK, PREVIEW, is_trained
 
-LATENTS = "latents"  # the cache of `train`, which is there before anything else
+# The caches of `train`, which are there before anything else.
+LATENTS, HELD_OUT_LATENTS = "latents", "latents_held_out"
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -88,7 +89,8 @@ def _is_of(target: Path, source: Path) -> bool:
     """
     if not target.is_dir() or source not in target.parents or _is_run(target):
         return False
-    return any(not name.startswith(".") and name != LATENTS for name in os.listdir(target))
+    caches = (LATENTS, HELD_OUT_LATENTS)
+    return any(not name.startswith(".") and name not in caches for name in os.listdir(target))
 
 
 def _is_run(folder: Path) -> bool:
