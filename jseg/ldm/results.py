@@ -93,7 +93,7 @@ def check_output(
     places: Iterable[Path] = (),
     needed: int = 0,
 ) -> None:
-    """Raise OutputError unless the files `names` of a run can be written into `output`.
+    """Raise DataError unless the files `names` of a run can be written into `output`.
 
     inputs, places, needed: as for `jseg.outputs.places.claim`.
     """

@@ -102,8 +102,8 @@ def read(folder: Path, command: str, option: str, check: Callable[[dict], object
     """The run of `command` that `folder` holds, None if it holds none.
 
     Its `files` are None if the record is of the first versions, which listed none; the caller
-    knows their names. check: as for `jseg.outputs.record.own_record`. Raises OutputError for a
-    folder that cannot be written, one with another command's results, and a damaged record.
+    knows their names. check: as for `jseg.outputs.record.own_record`. Raises DataError for a folder
+    that cannot be written, one with another command's results, and a damaged record.
     """
     check_folder(folder, option)
     check_origin(folder, option, command)
