@@ -117,15 +117,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     job = _checked_inputs(args)
     from jseg import runtime
-    from jseg.checkpoint import sha256
+    from jseg.files import sha256
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
-    from jseg.ldm.progress import Bars
-    from jseg.ldm.refine import Synthesizer
-    from jseg.ldm.synthesize import synthesize_folder
     from jseg.outputs.locks import held
 
-    device = runtime.device(args.device)
+    device, output = runtime.device(args.device), Path(args.output_path)
     settings = results.settings_of(
         job.pipeline,
         args.seed,
@@ -137,34 +134,43 @@ def main(argv: Optional[List[str]] = None) -> int:
         autoencoder=sha256(job.ae_path),
         **_numbering(job.classes, args.ignore),
     )
-    output, limited = Path(args.output_path), job.limited
     with held(output):
         run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
         run.fields["notes"] = [*job.remarks, *remarks]
-        todo = results.unfinished_batches(limited, settings["batch_size"], output)
-        kept = len(limited) - sum(map(len, todo))
-        synthesizer = None
-        if todo:
-            synthesizer = Synthesizer.from_files(job.model_path, job.ae_path, job.pipeline, device)
-
-        # Only now: a refusal is one line.
-        for remark in run.fields["notes"]:
-            say(remark)
-        if kept:
-            say(f"{kept} of {len(limited)} images are in {output} already and are kept")
-        shown = [pair.stem for pair in job.shown]
-        with Bars(job.pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-            for report in synthesize_folder(
-                synthesizer, job.pairs, run, args.limit, shown, job.classes
-            ):
-                step = report.progress
-                bars.show(step.stage, step.step, step.images is not None, report.seconds)
-        if shown:
+        _synthesize(job, run, args.limit, device)
+        if job.shown:
             stages = len(job.pipeline.stages)
             for remark in write_grid(run, job.shown, stages, job.size, args.ignore, job.classes):
                 say(remark)
-    say(f"{len(limited)} images in {output}, settings and timings in {output / 'run.json'}")
+    say(f"{len(job.limited)} images in {output}, settings and timings in {output / 'run.json'}")
     return 0
+
+
+def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
+    """Make the images that are missing, under progress bars."""
+    from jseg.ldm.progress import Bars
+    from jseg.ldm.refine import Synthesizer
+    from jseg.ldm.results import unfinished_batches
+    from jseg.ldm.synthesize import synthesize_folder
+
+    todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
+    synthesizer = None
+    if todo:
+        synthesizer = Synthesizer.from_files(job.model_path, job.ae_path, job.pipeline, device)
+
+    # Only now: a refusal is one line.
+    for remark in run.fields["notes"]:
+        say(remark)
+    total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
+    if kept:
+        say(f"{kept} of {total} images are in {run.folder} already and are kept")
+
+    shown = [pair.stem for pair in job.shown]
+    reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
+    with Bars(job.pipeline, [len(batch) for batch in todo], total) as bars:
+        for report in reports:
+            step = report.progress
+            bars.show(step.stage, step.step, step.images is not None, report.seconds)
 
 
 def _checked_inputs(args) -> Job:
@@ -220,32 +226,21 @@ def _check_options(args) -> None:
 
 
 def _inputs(args, pairs):
-    """(files that are read, folders that they are looked for in): none of which a result may
-    replace.
-    """
+    """(files that are read, folders that they are looked for in), which no result may replace."""
     from jseg.data.challenge import LABEL_FOLDERS, PAIRING
 
     labels, references = Path(args.input_path), Path(args.img_path)
-    places = [
-        labels,
-        references,
-        pairs[0].label.parent,
-        pairs[0].reference.parent,
-        references / "imgs",
-    ]
+    maps, photographs = pairs[0].label.parent, pairs[0].reference.parent
+    places = [labels, maps, references, photographs, references / "imgs"]
     places += [labels / name for name in LABEL_FOLDERS]
     files = [path for pair in pairs for path in (pair.label, pair.reference)]
-    files += [
-        place / PAIRING for place in (labels, pairs[0].label.parent, pairs[0].label.parent.parent)
-    ]
+    files += [place / PAIRING for place in (labels, maps, maps.parent)]
     files += [path for path in (args.model_path, args.ae_path, args.stages, args.classes) if path]
     return files, places
 
 
 def _classes(args, count: int):
-    """The class set that was asked for, which must be as large as the network's, else that
-    number.
-    """
+    """The class set that was asked for, else the number of the network's classes."""
     from jseg.data.classes import class_set
     from jseg.data.numbering import with_map
 
@@ -268,11 +263,10 @@ def _otherwise(model_path, classes) -> List[str]:
 
     settings = record(Path(model_path)).get("settings") or {}
     trained = settings.get("classes")
-    stored = (
-        list(range(classes))
-        if isinstance(classes, int)
-        else list(classes.file_ids or range(len(classes)))
-    )
+    if isinstance(classes, int):
+        stored = list(range(classes))
+    else:
+        stored = list(classes.file_ids or range(len(classes)))
     if not isinstance(trained, list) or not trained or trained == stored:
         return []
     name = settings.get("class_set", "its class set")
@@ -284,7 +278,7 @@ def _otherwise(model_path, classes) -> List[str]:
 
 
 def _numbering(classes, ignore) -> dict:
-    """For run.json: what the pixels depend on of a class set."""
+    """What the pixels depend on of a class set, for run.json."""
     from hashlib import sha256
 
     from jseg.data.validation import Numbering
