@@ -138,26 +138,26 @@ def main(argv: Optional[List[str]] = None) -> int:
     job = _checked_inputs(args)
     from jseg import runtime
     from jseg.evaluation import features, measures, report, results, store
-    from jseg.evaluation.predictions import Predictions, check_network
+    from jseg.evaluation.segmentation import Segmentation, check_network
     from jseg.outputs.locks import held
 
     device, output, flowseg = runtime.device(args.device), Path(args.output), _network(args.flowseg)
     extractor = features.inception(args.inception) if args.inception else features.autoencoder()
     known = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
-    settings, predictions = _settings(args, flowseg, extractor.kind), None
+    settings, segmentation = _settings(args, flowseg, extractor.kind), None
     with held(output):
         _check_places(args, job.items)  # once more: another process may have written there since
         if flowseg:
             check_network(flowseg, job.classes, args.classes)
-            predictions = Predictions(flowseg, job.items, output, device, args.device)
+            segmentation = Segmentation(flowseg, job.items, output, device, args.device)
         known.folder.mkdir(parents=True, exist_ok=True)
-        for remark in job.remarks + (predictions.remarks if predictions else []):
+        for remark in job.remarks + (segmentation.remarks if segmentation else []):
             say(remark)  # only now: a refusal is one line
 
         # The summary claims the folder before anything else is in it, so that an interrupted call
         # knows its own files.
         results.write_claim(output, settings)
-        items = _segmented(job, predictions) if predictions else job.items
+        items = _segmented(job, segmentation) if segmentation else job.items
         rows, matrix = _scored(job, items, args.ignore)
         measure = measures.inception_distances if args.inception else measures.stand_in_distance
         distances = _distances(job, extractor, known, measure)
@@ -223,11 +223,11 @@ def _check_options(args) -> None:
 def _check_places(args, items) -> None:
     """Refuse an output or a cache that would take an input's place, or mix with files of others."""
     from jseg.evaluation import results
-    from jseg.evaluation.inputs import files_of
     from jseg.outputs.places import check_cache, check_inputs
 
     # All that is read, and the folders that it is looked for in.
-    files, output = files_of(items), Path(args.output)
+    groups = [(item.result, item.label, item.reference, item.prediction) for item in items]
+    files, output = [path for group in groups for path in group if path], Path(args.output)
     folders = (args.results, args.labels, args.references, args.real, args.predictions)
     places = [Path(path) for path in folders if path] + [path.parent for path in files]
     options = (args.flowseg, args.inception, args.aesthetic, args.classes)
@@ -256,16 +256,16 @@ def _network(given: Optional[str]) -> Optional[Path]:
     return Path(given)
 
 
-def _segmented(job: Job, predictions) -> list:
+def _segmented(job: Job, segmentation) -> list:
     """The items with FlowSeg's label maps, made where they are missing."""
     from jseg.progress import ImageBar
 
-    count, done = len(job.items), predictions.done()
-    say(f"segmenting {count - done} of {count} results with {predictions.weights}")
+    count, done = len(job.items), segmentation.done()
+    say(f"segmenting {count - done} of {count} results with {segmentation.weights}")
     with ImageBar(count, done) as bar:
-        for _ in predictions.make(job.classes):
+        for _ in segmentation.make(job.classes):
             bar.show()
-    return predictions.items_with_predictions()
+    return segmentation.items_with_predictions()
 
 
 def _scored(job: Job, items, ignore):

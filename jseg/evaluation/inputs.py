@@ -56,12 +56,6 @@ class Item:
     prediction: Optional[Path] = None
 
 
-def files_of(items: Sequence[Item]) -> List[Path]:
-    """All files that items are read from."""
-    files = [(item.result, item.label, item.reference, item.prediction) for item in items]
-    return [path for group in files for path in group if path]
-
-
 def find_items(
     results,
     labels,

@@ -1,4 +1,4 @@
-"""Label maps of the results, made by FlowSeg, for the mask accuracy."""
+"""The results segmented by FlowSeg: label maps for the mask accuracy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jseg.flowseg.predict import Segmenter, network_config
 from jseg.flowseg.segment import code, options_of, segment_folder
 
 
-class Predictions:
+class Segmentation:
     """The folder of label maps of the results in a folder of scores.
 
     A label map is taken again only if all that it depends on is as it was. The folder is score's
