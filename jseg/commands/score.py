@@ -188,7 +188,7 @@ def _checked_inputs(args):
         )
     notes: List[str] = []
     classes = with_map(class_set(args.classes), args.map, args.ignore)
-    notes.append(classes.said())
+    notes.append(classes.summary())
     items = inputs.find_items(
         args.results, args.labels, args.references, args.predictions, args.partial, notes
     )
@@ -274,7 +274,7 @@ def _segmenter(args, items, classes, device, notes):
     if args.flowseg is None:
         return None, None
     from jseg.checkpoint import sha256
-    from jseg.data.image_folder import Example
+    from jseg.data.examples import Example
     from jseg.evaluation.inputs import PREDICTIONS
     from jseg.flowseg import segment
     from jseg.flowseg.predict import SHIPPED, Segmenter, network_config
@@ -319,7 +319,7 @@ def _segmented(args, items, segmenter, run, classes):
         return items
     import dataclasses
 
-    from jseg.data.image_folder import Example
+    from jseg.data.examples import Example
     from jseg.evaluation.inputs import PREDICTIONS
     from jseg.flowseg import segment
     from jseg.progress import ImageBar
@@ -339,7 +339,7 @@ def _segmented(args, items, segmenter, run, classes):
 
 def _scored(items, values, classes, ignore):
     """(ImageScores of every item, confusion of all)."""
-    from jseg.data.validation import Numbering
+    from jseg.data.numbering import Numbering
     from jseg.evaluation import inputs, measures
     from jseg.images import read_image
     from jseg.progress import ImageBar
@@ -348,7 +348,7 @@ def _scored(items, values, classes, ignore):
     _tell("comparing results with label maps and references")
     with ImageBar(len(items)) as bar:
         for item in items:
-            label, _ = numbering.read(item.label)
+            label = numbering.read(item.label).ids
             prediction = item.prediction and inputs.load_prediction(
                 item.prediction, label.shape, classes
             )

@@ -111,6 +111,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         )
     from jseg import runtime
     from jseg.checkpoint import sha256
+    from jseg.data.examples import check_images
     from jseg.flowseg import segment
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
     from jseg.machine import jittor_flags
@@ -119,10 +120,11 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     config = network_config(args.weights)
     classes = _classes(args, config.labels)
-    notes = [classes.said()] * bool(args.classes)
-    images = segment.find_images(args.input, notes)
-    _claim(args, images, len(classes))
-    notes += segment.check_images(images, config.patch)
+    notes = [classes.summary()] * bool(args.classes)
+    found = segment.find_images(args.input, notes)
+    _claim(args, found, len(classes))
+    images, remarks = check_images(found, config.patch)
+    notes += remarks
     device, output = runtime.device(args.device), Path(args.output)
     options = {
         "method": args.method,

@@ -176,13 +176,12 @@ def _checked_inputs(args):
         else pipelines.pipeline_named(args.preset)
     )
     pipeline = pipelines.check_pipeline(named)
-    notes: List[str] = []
-    pairs = challenge.find_pairs(args.input_path, args.img_path, notes)
+    found, notes = challenge.find_pairs(args.input_path, args.img_path)
     unet, autoencoder = expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
-    notes += [] if isinstance(classes, int) else [classes.said()]
-    notes += challenge.check_pairs(pairs, classes, args.ignore, *size)
+    pairs, remarks = challenge.check_pairs(found, classes, args.ignore, *size)
+    notes += ([] if isinstance(classes, int) else [classes.summary()]) + remarks
     shown = [pair.stem for pair in pairs[: args.limit][:GRID_ROWS]] if args.grid else []
     names = names_of([pair.stem for pair in pairs], len(pipeline.stages), shown)
     check_output(
@@ -265,7 +264,7 @@ def _numbering(classes, ignore) -> dict:
     """For run.json: what the pixels depend on of a class set."""
     from hashlib import sha256
 
-    from jseg.data.validation import Numbering
+    from jseg.data.numbering import Numbering
 
     if isinstance(classes, int):
         return {}

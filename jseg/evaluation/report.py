@@ -13,7 +13,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from jseg import __version__
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.validation import Numbering
+from jseg.data.numbering import Numbering
 from jseg.evaluation.gallery import WIDTH, Column, write_gallery
 from jseg.evaluation.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item, load_prediction
 from jseg.evaluation.measures import REMEDY, ImageScores, Score, Terms
@@ -185,7 +185,7 @@ def write_page(
 
     def cells() -> Iterator[list]:
         for item, row in zip(items, rows):
-            label, _ = numbering.read(item.label)
+            label = numbering.read(item.label).ids
             images = [
                 colorize(_small(label), classes),
                 read_image(item.reference),

@@ -20,13 +20,14 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set
 import numpy as np
 
 from jseg.checkpoint import sha256
+from jseg.data import image_folder
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.image_folder import Example, find_examples
-from jseg.data.validation import check_files, name_key, some
+from jseg.data.examples import Example
+from jseg.data.folders import name_key, some
 from jseg.files import DataError, remove_stale_temporaries, write_atomic
 from jseg.flowseg.predict import Segmenter
 from jseg.image_files.decoding import ImageError, read_header
-from jseg.images import examine_image, read_image, save_image
+from jseg.images import read_image, save_image
 from jseg.outputs.records import is_own, listed
 from jseg.outputs.rules import check_folder, check_names, check_origin
 
@@ -50,12 +51,11 @@ def find_images(inputs: Sequence[str], notes: Optional[List[str]] = None) -> Lis
     for given in map(Path, inputs):
         if not given.exists():
             raise DataError(f"input {given} does not exist; give an image, or a folder of images")
-        examples = (
-            find_examples(given, labels=False, notes=notes)
-            if given.is_dir()
-            else [Example(name_key(given.stem), given)]
-        )
-
+        examples, remarks = [Example(name_key(given.stem), given)], []
+        if given.is_dir():
+            examples, remarks = image_folder.find_images(given)
+        if notes is not None:
+            notes.extend(remarks)
         for example in examples:
             same = found.get(example.stem)
             if same is not None and os.path.samefile(str(same.image), str(example.image)):
@@ -83,24 +83,6 @@ def names_of(stems: Sequence[str], probabilities: bool = False) -> List[str]:
         for name in [f"{PROBABILITIES}/{stem}.npy"] * probabilities
         + [f"{OVERLAYS}/{stem}.jpg", f"{stem}.png"]
     ]
-
-
-def check_images(images: Sequence[Example], least: int) -> List[str]:
-    """Read every image once; what the user should be told. Raises DataError naming the first that
-    is broken or smaller than `least`.
-    """
-
-    def check(path: Path) -> List[str]:
-        image, remarks = examine_image(path)
-        height, width = image.shape[:2]
-        if min(height, width) < least:
-            raise DataError(
-                f"image {path} is {width}x{height}; expected at least {least}x{least}, one "
-                "patch of the network"
-            )
-        return remarks
-
-    return check_files([[(example.image, check)] for example in images])
 
 
 def read_run(output: Path) -> dict:
@@ -244,7 +226,7 @@ def code() -> str:
 
 def digests_of(images: Sequence[Example]) -> Dict[str, str]:
     """Stem -> SHA-256 of the image's file."""
-    return {example.stem: sha256(example.image) for example in images}
+    return {example.stem: example.image_sha256 or sha256(example.image) for example in images}
 
 
 def finished(

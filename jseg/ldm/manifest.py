@@ -20,7 +20,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Set
 from jseg import __version__
 from jseg.checkpoint import sha256
 from jseg.data.challenge import Pair
-from jseg.data.validation import some
+from jseg.data.folders import some
 from jseg.files import DataError, write_atomic
 from jseg.outputs.rules import (
     OutputError,
@@ -37,20 +37,13 @@ FREE = ("batch_size", "device")  # settings that change the last bits at most
 
 
 def inputs_digest(pairs: Sequence[Pair]) -> str:
-    """SHA-256, in hex, of all stems, label files and reference files, in order: the same inputs
-    give the same value.
-    """
+    """SHA-256, in hex, of all stems, label files and reference files, in order."""
     sha = hashlib.sha256()
-    known: Dict[Path, str] = {}
     for pair in pairs:
-        for path in (pair.label, pair.reference):
-            if path not in known:
-                known[path] = sha256(path)
-        sha.update(
-            f"{pair.stem}/{known[pair.label]}/{known[pair.reference]}\n".encode(
-                "utf-8", "surrogateescape"
-            )
-        )
+        label = pair.label_sha256 or sha256(pair.label)
+        reference = pair.reference_sha256 or sha256(pair.reference)
+        line = f"{pair.stem}/{label}/{reference}\n"
+        sha.update(line.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()
 
 

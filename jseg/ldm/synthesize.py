@@ -18,7 +18,7 @@ import numpy as np
 
 from jseg.checkpoint import sha256
 from jseg.data.challenge import Pair, batches, load_pair
-from jseg.data.validation import Classes
+from jseg.data.numbering import Classes
 from jseg.files import remove_stale_temporaries
 from jseg.image_files.decoding import ImageError, read_header
 from jseg.images import save_image
