@@ -163,6 +163,6 @@ def _fitted(key: bytes, fit: str) -> bytes:
 def _check_unchanged(path: Path, digest: str, expected: str) -> None:
     if digest != expected:
         raise DataError(
-            f"{path} was changed while it was being encoded; give the same command again when the "
-            "folder is at rest"
+            f"{path} was changed after it was checked; give the same command again when the folder "
+            "is at rest"
         )
