@@ -184,7 +184,7 @@ def _checked_inputs(args) -> Job:
 
     _check_options(args)
     classes = with_map(class_set(args.classes), args.map, args.ignore)
-    remarks: List[str] = [classes.said()]
+    remarks: List[str] = [classes.summary()]
     items = inputs.find_items(
         args.results, args.labels, args.references, args.predictions, args.partial, remarks
     )

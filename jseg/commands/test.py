@@ -188,13 +188,12 @@ def _checked_inputs(args) -> Job:
     )
 
     # The inputs.
-    remarks: List[str] = []
-    pairs = challenge.find_pairs(args.input_path, args.img_path, remarks)
+    found, remarks = challenge.find_pairs(args.input_path, args.img_path)
     unet, autoencoder = expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
-    remarks += [] if isinstance(classes, int) else [classes.said()]
-    remarks += challenge.check_pairs(pairs, classes, args.ignore, *size)
+    pairs, more = challenge.check_pairs(found, classes, args.ignore, *size)
+    remarks += ([] if isinstance(classes, int) else [classes.summary()]) + more
 
     # The output, and last the weights, which take longest to read.
     limited = pairs[: args.limit]
@@ -281,7 +280,7 @@ def _numbering(classes, ignore) -> dict:
     """What the pixels depend on of a class set, for run.json."""
     from hashlib import sha256
 
-    from jseg.data.validation import Numbering
+    from jseg.data.numbering import Numbering
 
     if isinstance(classes, int):
         return {}

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from jseg.data.validation import name_key, some
+from jseg.data.folders import name_key, some
 from jseg.files import DataError, PathLike
 from jseg.image_files.decoding import IMAGE_SUFFIXES
 from jseg.text_file import other_readings, parse_json, read_text

@@ -13,21 +13,18 @@ import numpy as np
 from jseg.data.census import Census
 from jseg.data.challenge import find_pairs
 from jseg.data.classes import IGNORED, ClassSet
-from jseg.data.image_folder import IMAGE_FOLDERS, LABEL_FOLDERS, image_place
-from jseg.data.label_maps import read_values
-from jseg.data.validation import (
-    LABEL_SUFFIXES,
-    Classes,
-    Numbering,
-    check_files,
+from jseg.data.folders import (
     existing_folder,
     left_out,
     map_suffixes,
     name_key,
-    same_aspect,
     some,
     visible_files,
 )
+from jseg.data.image_folder import IMAGE_FOLDERS, LABEL_FOLDERS, image_place
+from jseg.data.label_maps import LABEL_SUFFIXES, read_values
+from jseg.data.numbering import Classes, Numbering
+from jseg.data.validation import check_files, same_aspect
 from jseg.files import DataError
 from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
 from jseg.images import examine_image, resize_label
@@ -70,7 +67,9 @@ def find_items(
     predictions: a folder with stem.png for each. partial: label maps without a result are left out,
     with a note; else they are an error. Raises DataError in one line.
     """
-    pairs = find_pairs(labels, references, notes)
+    pairs, found = find_pairs(labels, references)
+    if notes is not None:
+        notes.extend(found)
     given = [Path(path).name for path in (predictions, labels, references) if path]
     made = _by_stem(
         existing_folder(results, "results folder"),
@@ -172,15 +171,15 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
         labels: List[np.ndarray] = []
 
         def label(path: Path) -> List[str]:
-            ids, remarks = numbering.read(path, census)
-            labels.append(ids)
-            return remarks + ["label maps hold ignored ids, which are not scored"] * bool(
-                (ids == IGNORED).any()
+            reading = numbering.read(path, census)
+            labels.append(reading.ids)
+            return reading.remarks + ["label maps hold ignored ids, which are not scored"] * bool(
+                (reading.ids == IGNORED).any()
             )
 
         def result(path: Path) -> List[str]:
-            image, remarks = examine_image(path, "result")
-            height, width = image.shape[:2]
+            reading = examine_image(path, "result")
+            height, width = reading.pixels.shape[:2]
             shape = labels[0].shape if labels else (height, width)
             if not same_aspect(width, height, *shape[::-1]):
                 raise DataError(
@@ -189,9 +188,9 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
                 )
             same = shape == (height, width)
             return (
-                remarks
+                reading.remarks
                 if same
-                else remarks
+                else reading.remarks
                 + [
                     "results are of another size than their label maps; label maps of them are "
                     "compared at the latter's"
@@ -205,7 +204,7 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
             return remarks
 
         def reference(path: Path) -> List[str]:
-            return examine_image(path, "reference")[1]
+            return examine_image(path, "reference").remarks
 
         return [(item.label, label), (item.result, result), (item.reference, reference)] + [
             (item.prediction, prediction)
@@ -275,7 +274,8 @@ def read_prediction(
         if isinstance(classes, int)
         else replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
     )
-    values, reading = read_values(path, Numbering.of(plain).classes)[:2]
+    label_map = read_values(path, Numbering.of(plain).classes)
+    values, reading = label_map.values, label_map.reading
     wrong = values[(values < 0) | (values >= count)]
     if wrong.size:
         known = () if isinstance(classes, int) else classes.file_ids + classes.file_ignore
@@ -311,10 +311,10 @@ def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List
     files that are left out are appended to `notes`.
     """
     folder = existing_folder(folder, "folder of real images")
-    place = image_place(folder, notes)
-    found, remarks = images_alone(visible_files(place, IMAGE_SUFFIXES))
+    place, remarks = image_place(folder)
+    found, by_products = images_alone(visible_files(place, IMAGE_SUFFIXES))
     if notes is not None:
-        notes.extend(remarks)
+        notes.extend(remarks + by_products)
         notes.extend(left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS))
     if len(found) < least:
         raise DataError(

@@ -8,7 +8,7 @@ from typing import Iterator, List, Sequence
 
 from jseg.checkpoint import sha256
 from jseg.data.classes import ClassSet
-from jseg.data.image_folder import Example
+from jseg.data.examples import Example
 from jseg.evaluation.inputs import Item
 from jseg.evaluation.results import PREDICTIONS
 from jseg.flowseg import results

@@ -9,7 +9,7 @@ import numpy as np
 from jseg.contact_sheet import contact_sheet
 from jseg.data.challenge import Pair, load_pair
 from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
-from jseg.data.validation import Classes
+from jseg.data.numbering import Classes
 from jseg.images import read_image, save_image
 from jseg.ldm.results import GRID, stage_name
 from jseg.outputs.record import is_own

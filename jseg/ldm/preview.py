@@ -8,7 +8,7 @@ import numpy as np
 
 from jseg.contact_sheet import contact_sheet
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.image_folder import load_image
+from jseg.data.examples import load_image
 from jseg.images import resize_label, save_image
 from jseg.ldm.presets import Pipeline, Stage
 from jseg.ldm.refine import Synthesizer

@@ -15,7 +15,7 @@ import numpy as np
 
 from jseg import runtime
 from jseg.checkpoint import load_into
-from jseg.data.challenge import same_aspect
+from jseg.data.validation import same_aspect
 from jseg.images import from_signed, jpeg_round_trip, resize_image, resize_label, to_signed
 from jseg.ldm import samplers
 from jseg.ldm.autoencoder import Autoencoder

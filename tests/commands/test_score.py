@@ -12,7 +12,7 @@ from support.small_flowseg import TINY, everything, random_network
 from jseg.checkpoint import save
 from jseg.commands import cli, score
 from jseg.data.classes import CLASS_SETS
-from jseg.data.image_folder import Example
+from jseg.data.examples import Example
 from jseg.data.label_maps import read_label
 from jseg.evaluation import features
 from jseg.evaluation import inception as inception_module

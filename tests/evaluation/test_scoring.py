@@ -12,7 +12,7 @@ from PIL import Image
 
 from jseg.data.classes import CLASS_SETS
 from jseg.data.label_maps import read_label
-from jseg.evaluation import features, inputs, measures, report
+from jseg.evaluation import features, measures, report
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.evaluation.features import Extractor, computed, digests
 from jseg.evaluation.inputs import check_items, find_items, find_real, load_prediction
