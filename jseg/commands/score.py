@@ -340,7 +340,7 @@ def _segmented(args, items, segmenter, run, classes):
 def _scored(items, values, classes, ignore):
     """(ImageScores of every item, confusion of all)."""
     from jseg.data.validation import Numbering
-    from jseg.evaluation import inputs, measures
+    from jseg.evaluation import measures, predictions
     from jseg.images import read_image
     from jseg.progress import ImageBar
 
@@ -349,7 +349,7 @@ def _scored(items, values, classes, ignore):
     with ImageBar(len(items)) as bar:
         for item in items:
             label, _ = numbering.read(item.label)
-            prediction = item.prediction and inputs.load_prediction(
+            prediction = item.prediction and predictions.load_prediction(
                 item.prediction, label.shape, classes
             )
             row, matrix = measures.score_image(

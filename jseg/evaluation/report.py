@@ -15,8 +15,9 @@ from jseg import __version__
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.validation import Numbering
 from jseg.evaluation.gallery import WIDTH, Column, write_gallery
-from jseg.evaluation.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item, load_prediction
+from jseg.evaluation.inputs import FORMAT, GALLERY, SUMMARY, TABLE, Item
 from jseg.evaluation.measures import REMEDY, ImageScores, Score, Terms
+from jseg.evaluation.predictions import load_prediction
 from jseg.files import sha256, write_atomic
 from jseg.images import read_image, resize_label
 from jseg.outputs.records import read_record

@@ -15,8 +15,9 @@ from jseg.data.label_maps import read_label
 from jseg.evaluation import features, inputs, measures, report
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.evaluation.features import Extractor, computed, digests
-from jseg.evaluation.inputs import check_items, check_output, find_items, find_real, load_prediction
+from jseg.evaluation.inputs import check_items, check_output, find_items, find_real
 from jseg.evaluation.measures import ImageScores, Terms, challenge_scores, gathered, score_image
+from jseg.evaluation.predictions import load_prediction
 from jseg.evaluation.store import FeatureStore, default_folder
 from jseg.files import DataError
 from jseg.images import read_image, save_image
