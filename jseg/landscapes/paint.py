@@ -9,8 +9,9 @@ import numpy as np
 
 from jseg.landscapes import ids
 from jseg.landscapes.fractal import Grid, carried, fbm, perlin, smoothstep, world_noise
+from jseg.landscapes.palettes import SANDS, STONES, colours, linear
 from jseg.landscapes.plan import Ground, Plan
-from jseg.landscapes.style import SANDS, STONES, Style, colours, linear
+from jseg.landscapes.style import Style
 from jseg.landscapes.terrain import View, sunlit
 
 VEIL = 2.4  # optical depth that mist never exceeds
@@ -118,13 +119,9 @@ def _bare(
     if label == ids.LAND and plan.wintry:
         return np.float32([0.66, 0.68, 0.72]) * (1 + 0.04 * fine + 0.07 * broad)[:, None]
     if label == ids.LAND:
-        return _between(colours(("9c8a5c", "b49c6a", "857a50")), 0.5 + 0.3 * fine + 0.35 * broad)
-    return _between(
-        colours(
-            ("a08a68", "b8a482", "8d7a5c") if label == ids.PATH else ("6b5440", "8d7355", "9c8a66")
-        ),
-        mottled,
-    )
+        return _between(colours("9c8a5c b49c6a 857a50"), 0.5 + 0.3 * fine + 0.35 * broad)
+    soil = "a08a68 b8a482 8d7a5c" if label == ids.PATH else "6b5440 8d7355 9c8a66"
+    return _between(colours(soil), mottled)
 
 
 def _blades(key: int, grid: Grid) -> np.ndarray:

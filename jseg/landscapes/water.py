@@ -16,8 +16,9 @@ import numpy as np
 from jseg.landscapes import ids
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import Grid, fbm, smoothstep, world_noise
+from jseg.landscapes.palettes import FRESH_WATERS, WATERS, colours
 from jseg.landscapes.plan import Ground, Plan
-from jseg.landscapes.style import FRESH_WATERS, WATERS, Style, linear
+from jseg.landscapes.style import Style
 from jseg.landscapes.terrain import FAR, first_reaching
 
 ROUGHNESS = {
@@ -183,9 +184,7 @@ def _body(
     """Light from below the surface, [rows, W, 3]: the water's own colour, and the bed where it is
     shallow.
     """
-    deep, shallow = (
-        linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3)
-    )
+    deep, shallow = colours(style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3))
     lamp = style.ambient * 0.9 + style.sun * (0.25 + 0.45 * max(np.sin(style.elevation), 0))
     body = (deep + (shallow - deep) * np.exp(-depth / 2.2)) * lamp * (1 + 0.25 * along[..., None])
     return (
