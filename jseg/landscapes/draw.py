@@ -21,9 +21,10 @@ from jseg.files import remove_stale_temporaries, write_atomic
 from jseg.image_files.decoding import read_header
 from jseg.images import save_image
 from jseg.landscapes import props, scatter
+from jseg.landscapes.albedo import albedo
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.finish import develop, smooth_edges
-from jseg.landscapes.paint import albedo, foliage, light
+from jseg.landscapes.paint import foliage, light
 from jseg.landscapes.relief import build
 from jseg.landscapes.scenes import KINDS, make_plan
 from jseg.landscapes.sky import paint_sky
@@ -60,19 +61,19 @@ def landscape(
     _check(seed, width, height, kind)
     plan = make_plan(int(seed), kind)
     style = make_style(int(seed if style_seed is None else style_seed), plan.wintry)
+
+    # The terrain, on rows as dense as the image needs them.
     view = View(width, height, plan.tan_half, plan.horizon, plan.eye)
     survey = survey_grid(view)
     grid = depth_grid(view, survey, build(plan, survey).base)
     ground = build(plan, grid)
     sight = look(view, grid, np.maximum(ground.height, ground.level))
     normal = normals(ground.height, grid)
+
+    # Sky and ground, then what stands there, then the water that mirrors it all.
     canvas = Canvas(view, style, sight, grid, ground.surface, *paint_sky(view, style))
-    seen = foliage(
-        plan,
-        view,
-        canvas.label_ground,
-        sight.read(light(style, ground, normal, albedo(plan, style, ground, normal))),
-    )
+    lit = light(style, ground, normal, albedo(plan, style, ground, normal))
+    seen = foliage(plan, view, canvas.label_ground, sight.read(lit))
     canvas.lay_ground(seen)
     standing = scatter.trees(plan, ground) + scatter.small(plan, ground)
     scatter.shadows(canvas, standing)
