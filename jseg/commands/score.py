@@ -184,20 +184,20 @@ def _checked_inputs(args) -> Job:
 
     _check_options(args)
     classes = with_map(class_set(args.classes), args.map, args.ignore)
-    remarks: List[str] = [classes.summary()]
-    items = inputs.find_items(
-        args.results, args.labels, args.references, args.predictions, args.partial, remarks
+    items, remarks = inputs.find_items(
+        args.results, args.labels, args.references, args.predictions, args.partial
     )
+    remarks = [classes.summary(), *remarks]
     _check_places(args, items)
 
     # A single reference is no set: there is then no distance, which is said.
     aesthetic: Dict[str, float] = {}
     if args.aesthetic:
         stems = [item.stem for item in items]
-        aesthetic = read_aesthetic(args.aesthetic, stems, args.aesthetic_max, remarks)
-    least = 2 if args.real else 1
-    real = inputs.find_real(args.real or args.references, least, remarks)
-    remarks += inputs.check_items(items, classes, args.ignore)
+        aesthetic, more = read_aesthetic(args.aesthetic, stems, args.aesthetic_max)
+        remarks += more
+    real, more = inputs.find_real(args.real or args.references, 2 if args.real else 1)
+    remarks += more + inputs.check_items(items, classes, args.ignore)
     remarks += limits(len(items), real, aesthetic, args.aesthetic_max, bool(args.inception))
     if not args.real:
         remarks.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")

@@ -10,8 +10,9 @@ import numpy as np
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.numbering import Numbering
 from jseg.evaluation.gallery import WIDTH, Column, write_gallery
-from jseg.evaluation.inputs import Item, load_prediction
+from jseg.evaluation.inputs import Item
 from jseg.evaluation.measures import REMEDY, ImageScores, Score, Terms
+from jseg.evaluation.predictions import load_prediction
 from jseg.evaluation.results import COLUMNS, GALLERY
 from jseg.images import read_image, resize_label
 from jseg.outputs.record import writing

@@ -9,8 +9,9 @@ import numpy as np
 
 from jseg.data.classes import ClassSet
 from jseg.data.numbering import Numbering
-from jseg.evaluation.inputs import Item, load_prediction
+from jseg.evaluation.inputs import Item
 from jseg.evaluation.measures import ImageScores, score_image
+from jseg.evaluation.predictions import load_prediction
 from jseg.images import read_image
 
 ENOUGH = 2048  # images of a set below which FID is far too large

@@ -9,8 +9,9 @@ import numpy as np
 from jseg.landscapes import ids
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.model import Model
+from jseg.landscapes.palettes import linear
 from jseg.landscapes.plan import Prop
-from jseg.landscapes.style import Style, linear
+from jseg.landscapes.style import Style
 
 WALLS = ("e8e2d4", "d8c8a8", "c4b49a", "b89878", "e4d8c8", "9c7a58", "a8a29a")
 ROOFS = ("8a4a38", "6b4a3c", "5a5a60", "9a5a40", "705c48", "484c54")

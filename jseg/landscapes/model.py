@@ -10,9 +10,10 @@ import numpy as np
 
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import generator
+from jseg.landscapes.palettes import linear
 from jseg.landscapes.plan import Prop
 from jseg.landscapes.scatter import Foothold
-from jseg.landscapes.style import Style, linear
+from jseg.landscapes.style import Style
 
 Paint = np.ndarray  # reflectance [3]
 

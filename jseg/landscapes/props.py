@@ -13,9 +13,10 @@ from jseg.landscapes import buildings, ids
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import generator
 from jseg.landscapes.model import Model
+from jseg.landscapes.palettes import linear
 from jseg.landscapes.plan import Ground, Plan, Prop
 from jseg.landscapes.scatter import Foothold
-from jseg.landscapes.style import Style, linear
+from jseg.landscapes.style import Style
 
 HULLS = ("a83c30", "e8e4dc", "2f5a7c", "3c6a4c", "c8a04c", "70442c")
 

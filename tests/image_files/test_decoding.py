@@ -254,8 +254,7 @@ def segmented_images(root):
 
 
 def real_images(root):
-    notes = []
-    return find_real(root, notes=notes), notes
+    return find_real(root)
 
 
 LISTINGS = {"training": training_images, "segment": segmented_images, "score": real_images}

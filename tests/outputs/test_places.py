@@ -624,7 +624,7 @@ def test_sheets_are_no_images_to_be_segmented(place, stubbed):
     ]
     labels, place.out = place.out, place.root / "again"
     place.refused("segment", "holds no images but 3 files", "label map of segment", input=labels)
-    assert [path.name for path in find_real(results)] == [
+    assert [path.name for path in find_real(results)[0]] == [
         f"scene_{number:04d}.jpg" for number in range(3)
     ]
     assert [example.stem for example in find_images(results)[0]] == [
