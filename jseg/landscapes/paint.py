@@ -49,8 +49,8 @@ def foliage(plan: Plan, view: View, label: np.ndarray, seen: np.ndarray) -> np.n
 
 
 def transmission(style: Style, z, height, mist_top: float, glare=1.0) -> np.ndarray:
-    """Fraction of each colour's light, [..., 3], that comes through `z` metres of air from `height`;
-    low ground lies in the mist.
+    """Fraction of each colour's light, [..., 3], that passes `z` metres of air from `height`; low
+    ground lies in the mist.
 
     `glare` multiplies the haze: towards the sun the air is brighter than its thickness.
     """

@@ -1,4 +1,4 @@
-"""How plants and boulders grow: clouds of leaves or needles, each with a normal, a depth and a shade.
+"""How plants and boulders grow: clouds of leaves or needles, each with a normal and a shade.
 
 They are drawn into a depth buffer at a fixed size and without light.
 """

@@ -40,15 +40,13 @@ class View:
 
     def columns(self) -> np.ndarray:
         """X' of the pixel columns' centres, [width]."""
-        return ((np.arange(self.width) + 0.5) / self.width * 2 - 1).astype(np.float32) * np.float32(
-            self.tan_half
-        )
+        places = (np.arange(self.width) + 0.5) / self.width * 2 - 1
+        return places.astype(np.float32) * np.float32(self.tan_half)
 
     def tangents(self) -> np.ndarray:
         """Elevation tangent of the pixel rows' centres, [height], falling."""
-        return ((self.horizon * self.height - np.arange(self.height) - 0.5) / self.focal).astype(
-            np.float32
-        )
+        below = self.horizon * self.height - np.arange(self.height) - 0.5
+        return (below / self.focal).astype(np.float32)
 
     def row_of(self, tangent: np.ndarray) -> np.ndarray:
         """Row coordinate (pixel centres at .5) of an elevation tangent."""
@@ -82,12 +80,11 @@ def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
     v = survey.v.astype(np.float64)
     angle = height / np.exp(v)[:, None]
     rise = np.clip(np.gradient(angle, v, axis=0), 0, None)
-    rise = np.sort(rise, axis=1)[
-        :, -SURVEY_COLUMNS // 6
-    ]  # steeper than most, not the one worst column
-    rise = np.convolve(
-        np.pad(np.maximum(rise, 0.04), 6, mode="edge"), np.ones(13) / 13, mode="valid"
-    )
+
+    # Steeper than most, not the one worst column; smoothed over 13 rows.
+    steep = np.sort(rise, axis=1)[:, -SURVEY_COLUMNS // 6]
+    steep = np.pad(np.maximum(steep, 0.04), 6, mode="edge")
+    rise = np.convolve(steep, np.ones(13) / 13, mode="valid")
     density = view.focal * np.clip(view.eye * np.exp(-v) + 0.8 * rise, 0.05, 1.1)
     count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(v))])
     places = np.interp(np.arange(0, count[-1], 1.0), count, v)
@@ -140,10 +137,10 @@ def look(view: View, grid: Grid, height: np.ndarray) -> Sight:
     last = len(grid.v)
     sky = index >= last
     after = np.clip(index, 1, last - 1)
-    level_before, level_after = (
-        np.take_along_axis(levels, after - 1, axis=0),
-        np.take_along_axis(levels, after, axis=0),
-    )
+    level_before = np.take_along_axis(levels, after - 1, axis=0)
+    level_after = np.take_along_axis(levels, after, axis=0)
+
+    # Between the last sample that the ray passes and the first that it meets.
     centre = np.arange(view.height, dtype=np.float32)[:, None] + 0.5
     part = np.clip((level_before - centre) / np.maximum(level_before - level_after, 1e-4), 0, 1)
     return Sight(sky, (after - 1 + part).astype(np.float32))
