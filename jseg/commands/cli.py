@@ -285,9 +285,9 @@ def run(
 ) -> int:
     """Call a command's `main(argv)` and return its exit code.
 
-    An error that a user can cause becomes `jseg NAME: ...` on standard error, and 2. Ctrl-C gives 130, a reader of standard output that is gone 141. Standard error that cannot be
-    written changes nothing (`streams`). With JSEG_TRACEBACK=1 in the environment, errors are raised
-    instead.
+    An error that a user can cause becomes `jseg NAME: ...` on standard error, and 2. Ctrl-C gives
+    130, a reader of standard output that is gone 141. Standard error that cannot be written changes
+    nothing (`streams`). With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
     """
     with streams.kept():
         try:
