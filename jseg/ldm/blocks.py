@@ -6,7 +6,7 @@ and Nichol 2021); state-dict names and numbers are theirs.
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 from jseg.configs import UNetConfig
 from jseg.nn.layers import (
@@ -16,8 +16,8 @@ from jseg.nn.layers import (
     SiLU,
     attention,
     from_tokens,
+    group_norm,
     nn,
-    normalized,
     to_tokens,
     upsample,
     upsampled_conv,
@@ -25,6 +25,13 @@ from jseg.nn.layers import (
 from jseg.runtime import jt
 
 Modulation = Tuple[object, object]  # (1 + gamma, beta), each [B, C, h, w], of one SPADE norm
+
+
+class LabelMaps(NamedTuple):
+    """The one-hot maps [B, classes, h, w] at the resolutions of a conditioned block's norms."""
+
+    map_in: object
+    map_out: object  # past the doubling, where the block doubles
 
 
 class SpadeNorm(nn.Module):
@@ -50,7 +57,8 @@ class SpadeNorm(nn.Module):
         """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale
         and shift once more.
         """
-        return normalized(self.norm, x, modulation, film, activate=True)  # [B, C, h, w]
+        groups, eps = self.norm.groups, self.norm.eps
+        return group_norm(x, groups, eps, *modulation, film, activate=True)  # [B, C, h, w]
 
 
 class ResBlock(nn.Module):
@@ -95,13 +103,19 @@ class ResBlock(nn.Module):
 
 class SpadeResBlock(nn.Module):
     """Residual block of the middle and the decoder half, whose norms read the label map; `up`
-    doubles the map.
+    doubles the map, whose sides are the latent's over 2 ** level.
     """
 
     def __init__(
-        self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False
+        self,
+        channels: int,
+        channels_out: int,
+        embedding: int,
+        config: UNetConfig,
+        up: bool = False,
+        level: int = 0,
     ):
-        self.up = up
+        self.up, self.level = up, level
         self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))

@@ -2,8 +2,9 @@
 schedules before any work.
 
     {"base": "fine",
-     "stages": [{"guidance": 3.5, "respacing": "ddim50", "start_index": 30},
-                {"guidance": 3.7, "respacing": "ddim50", "start_index": 20, "color_transfer": true}]}
+     "stages": [
+       {"guidance": 3.5, "respacing": "ddim50", "start_index": 30},
+       {"guidance": 3.7, "respacing": "ddim50", "start_index": 20, "color_transfer": true}]}
 
 Any field of `presets.Stage` may stand in a stage, and of `presets.Pipeline` beside "stages"; what
 is left out is the base preset's.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jseg.ldm.presets import PIPELINES, SAMPLERS, Pipeline, Stage
+from jseg.ldm.presets import PIPELINES, SAMPLER_ETA, Pipeline, Stage
 from jseg.ldm.schedule import SPACINGS, TIMESTEPS, Schedule, check_eta
 from jseg.text_file import parse_json, read_text
 
@@ -45,6 +46,12 @@ def first_index(pipeline: Pipeline, number: int) -> int:
 def stage_steps(pipeline: Pipeline, number: int) -> int:
     """Denoising steps of a stage: its `steps`, or every respaced step from the start index down."""
     return pipeline.stages[number].steps or first_index(pipeline, number)
+
+
+def stage_eta(stage: Stage) -> float:
+    """The eta that a stage's sampler is called with: its name's, or the stage's own."""
+    fixed = SAMPLER_ETA[stage.sampler]
+    return stage.eta if fixed is None else fixed
 
 
 def unet_calls(pipeline: Pipeline) -> int:
@@ -91,7 +98,7 @@ def check_pipeline(pipeline: Pipeline) -> Pipeline:
 
 def _check_sampler(stage: Stage, available: int, where: str) -> None:
     for name, value, choices in (
-        ("sampler", stage.sampler, SAMPLERS),
+        ("sampler", stage.sampler, SAMPLER_ETA),
         ("spacing", stage.spacing, SPACINGS),
     ):
         if value not in choices:
@@ -102,11 +109,12 @@ def _check_sampler(stage: Stage, available: int, where: str) -> None:
             f"{stage.respacing or 'the full schedule'} from the start index down, or 0 for all of "
             "them"
         )
-    fixed = SAMPLERS[stage.sampler]
+    fixed = SAMPLER_ETA[stage.sampler]
     if fixed is not None and stage.eta not in (0, fixed):
+        others = ", ".join(name for name, eta in SAMPLER_ETA.items() if eta is None)
         raise ValueError(
             f"{where}: eta is {stage.eta}, but sampler {stage.sampler} means eta {fixed:g}; leave "
-            f"eta out, or take {', '.join(name for name, eta in SAMPLERS.items() if eta is None)}"
+            f"eta out, or take {others}"
         )
     if not 0 <= stage.guidance_low <= stage.guidance_high < TIMESTEPS:
         raise ValueError(

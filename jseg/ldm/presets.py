@@ -11,9 +11,9 @@ from typing import Tuple
 
 from jseg.configs import AutoencoderConfig, UNetConfig
 
-# What a stage may name: generators of jseg/ldm/samplers.py, each with the eta that its name stands
+# The samplers that a stage may name (jseg/ldm/samplers.py), each with the eta that its name stands
 # for, or None where the stage says it.
-SAMPLERS = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.0}
+SAMPLER_ETA = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.0}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stage:
     start_index: int  # index into the respaced steps at which noise is added
     color_transfer: bool = False  # give the image the reference's colours before encoding
     eta: float = 0.0  # of ddim and dpmpp_2m; 0: deterministic, 1: as noisy as the process itself
-    sampler: str = "ddim"  # one of SAMPLERS
+    sampler: str = "ddim"  # one of SAMPLER_ETA
     steps: int = 0  # denoising steps; 0: every respaced step from the start index down
     spacing: str = "uniform"  # which of the respaced steps those are: Schedule.visited
     guidance_low: int = 0  # guided from this original timestep ...

@@ -104,11 +104,9 @@ class Schedule:
         self.alpha_bar = np.cumprod(
             1.0 - np.linspace(BETA_FIRST, BETA_LAST, TIMESTEPS, dtype=np.float64)
         )[self.timesteps]
-        self.alpha_bar_previous = np.append(1.0, self.alpha_bar[:-1])
-        self.beta = 1.0 - self.alpha_bar / self.alpha_bar_previous
-        self.posterior_variance = (
-            self.beta * (1.0 - self.alpha_bar_previous) / (1.0 - self.alpha_bar)
-        )
+        self.alpha_bar_prev = np.append(1.0, self.alpha_bar[:-1])
+        self.beta = 1.0 - self.alpha_bar / self.alpha_bar_prev
+        self.posterior_variance = self.beta * (1.0 - self.alpha_bar_prev) / (1.0 - self.alpha_bar)
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -125,8 +123,8 @@ class Schedule:
         """(of x_0, of x_t) in the mean of q(x_{t-1} | x_t, x_0), two float64 [N] arrays (Ho et al.
         2020, eq. 7).
         """
-        of_x_0 = self.beta * np.sqrt(self.alpha_bar_previous) / (1.0 - self.alpha_bar)
-        of_x_t = (1.0 - self.alpha_bar_previous) * np.sqrt(1.0 - self.beta) / (1.0 - self.alpha_bar)
+        of_x_0 = self.beta * np.sqrt(self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+        of_x_t = (1.0 - self.alpha_bar_prev) * np.sqrt(1.0 - self.beta) / (1.0 - self.alpha_bar)
         return of_x_0, of_x_t
 
     def check_index(self, index, what: str = "start index") -> None:

@@ -1,10 +1,9 @@
 """Operators compiled from source (jt.code), each beside its twin in plain Jittor, and used only
 where it was measured to be faster.
 
-- `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass,
-  in blocks of `BLOCK` floats whose sums are added in double precision.
-- `moments`: the mean and variance of every row; a row that fits into the cache is read from memory
-  once.
+- `moments`: the mean and variance of every row. Jittor's reductions over the last axis are slow on
+  the CPU; here each is one pass, in blocks of `BLOCK` floats whose sums are added in double
+  precision.
 - `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles
   batches of them as plain loops. A product per head and example would reach it, but as thousands of
   operations; from 100,000 on, Jittor gives up being lazy.
@@ -113,101 +112,9 @@ template <class T> void statistics_of(long n, const T* x, float& first, float& r
 }
 """
 
-FORWARD = """
-long rows = in0_shape0, n = in0_shape1;
-#pragma omp parallel for
-for (long i = 0; i < rows; i++) {
-    const float* x = in0_p + i * n;
-    float *y = out0_p + i * n, first, rest;
-    double variance;
-    statistics_of(n, x, first, rest, variance);
-    float scale = 1 / std::sqrt(variance + data["eps"]);
-    for (long j = 0; j < n; j++) y[j] = (x[j] - first - rest) * scale;
-    out1_p[i] = scale;
-}
-"""
-
-BACKWARD = """
-long rows = in0_shape0, n = in0_shape1;
-#pragma omp parallel for
-for (long i = 0; i < rows; i++) {
-    const float *g = in0_p + i * n, *y = in1_p + i * n;
-    float* d = out0_p + i * n;
-    double sum, product;
-    sums(n, sum, product, [&](long j) { return g[j]; }, [&](long j) { return g[j] * y[j]; });
-    float a = sum / n, b = product / n, scale = in2_p[i];
-    for (long j = 0; j < n; j++) d[j] = scale * (g[j] - a - y[j] * b);
-}
-"""
-
-
-def standardize(x, eps: float):
-    """x [..., n] minus its mean over the last axis, divided by sqrt(variance + eps); two passes,
-    the second corrects the first's mean.
-
-    Gradients of gradients are not supported.
-    """
-    return _Standardize(eps)(x.reshape(-1, x.shape[-1])).reshape(x.shape)
-
-
-class _Standardize(Function):
-    """x [rows, n] -> y [rows, n]; the gradient needs y and the scales only: dx = scale (g - mean(g)
-    - y mean(g y)).
-    """
-
-    def __init__(self, eps: float):
-        self.eps = eps
-
-    def execute(self, x):
-        with jt.no_grad():
-            y, scale = (
-                _compiled_forward(x, self.eps) if _compiles(x) else plain_forward(x, self.eps)
-            )
-        self.keep(y, scale)
-        return y
-
-    def grad(self, gradient):
-        with jt.no_grad():
-            return (_compiled_backward if _compiles(gradient) else plain_backward)(
-                gradient, *self.recall()
-            )
-
 
 def _compiles(x) -> bool:
     return not jt.flags.use_cuda and x.dtype == "float32"
-
-
-def _compiled_forward(x, eps: float):
-    return jt.code(
-        [x.shape, [x.shape[0], 1]],
-        ["float32", "float32"],
-        [x],
-        cpu_header=HEADER,
-        cpu_src=FORWARD,
-        data={"eps": eps},
-    )
-
-
-def _compiled_backward(gradient, y, scale):
-    return jt.code(
-        gradient.shape, "float32", [gradient, y, scale], cpu_header=HEADER, cpu_src=BACKWARD
-    )
-
-
-def plain_forward(x, eps: float):
-    """(standardized x, scale [rows, 1]) of x [rows, n]."""
-    centred = x - x.mean(-1, keepdims=True)
-    rest = centred.mean(-1, keepdims=True)
-    variance = (centred * centred).mean(-1, keepdims=True) - rest * rest
-    scale = 1 / jt.sqrt(variance + eps)
-    return (centred - rest) * scale, scale
-
-
-def plain_backward(gradient, y, scale):
-    """The gradient of x [rows, n] from that of y."""
-    return scale * (
-        gradient - gradient.mean(-1, keepdims=True) - y * (gradient * y).mean(-1, keepdims=True)
-    )
 
 
 MOMENTS = """

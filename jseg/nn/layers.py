@@ -1,9 +1,9 @@
 """Jittor parts used by more than one network, and those that Jittor lacks or computes inexactly.
 
-GroupNorm here is two-pass (Jittor's E[x^2] - E[x]^2 loses four digits when the mean is ten times
-the spread), attention is chunked and reaches the fast matrix products of each device, pointwise
-convolutions are matrix products, `zero` really zeroes. Attention and pointwise convolutions bring
-their own gradients: Jittor's, of slices, fill a whole array with zeros for every slice.
+GroupNorm is two-pass (`jseg.nn.group_norm`), attention is chunked and reaches the fast matrix
+products of each device, pointwise convolutions are matrix products, `zero` really zeroes. Attention
+and pointwise convolutions bring their own gradients: Jittor's, of slices, fill a whole array with
+zeros for every slice.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.nn import attention as tiles
-from jseg.nn import group_norm as fused_norm
 from jseg.nn.dropout import Dropout
-from jseg.nn.kernels import HALVES, Function, compiles, products, standardize
+from jseg.nn.group_norm import group_norm, standardize
+from jseg.nn.kernels import HALVES, Function, products
 from jseg.runtime import jt
 
-__all__ = ["Dropout", "standardize"]
+__all__ = ["Dropout", "group_norm", "standardize"]
 
 nn = jt.nn
 
@@ -44,30 +44,8 @@ class GroupNorm(nn.Module):
         """The norm of x [B, C, ...], then, as in residual blocks, times film[0] plus film[1], each
         [B, C, 1, ...], then SiLU.
         """
-        return normalized(
-            self, x, (self.weight, self.bias) if self.affine else None, film, activate
-        )  # [B, C, ...]
-
-
-def normalized(norm: GroupNorm, x, modulation, film=None, activate: bool = False):
-    """act((x_hat scale + shift) film[0] + film[1]) of x [B, C, ...], modulation being (scale,
-    shift): [C], or maps of x's shape; or None.
-
-    x_hat: standardized by group, float32 inside whatever x is.
-    """
-    if modulation is not None and (compiles(fused_norm.NAME, x) or str(x.dtype) in HALVES):
-        return fused_norm.group_norm(
-            x, norm.groups, norm.eps, *modulation, film=film, activate=activate
-        )  # [B, C, ...]
-    y = standardize(x.reshape(x.shape[0], norm.groups, -1), norm.eps).reshape(x.shape)
-    if modulation is not None:
-        scale, shift = (
-            v if v.ndim > 1 else v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in modulation
-        )
-        y = y * scale + shift
-    if film is not None:
-        y = y * film[0] + film[1]
-    return silu(y) if activate else y  # [B, C, ...]
+        affine = (self.weight, self.bias) if self.affine else (None, None)
+        return group_norm(x, self.groups, self.eps, *affine, film, activate)  # [B, C, ...]
 
 
 def silu(x):
