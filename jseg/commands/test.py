@@ -101,9 +101,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import runtime
     from jseg.checkpoint import sha256
     from jseg.ldm import manifest, synthesize
-    from jseg.ldm.progress import Bars
+    from jseg.ldm.pipelines import stage_steps
     from jseg.ldm.refine import Synthesizer
     from jseg.outputs.rules import held
+    from jseg.progress import SynthesisBar
 
     device = runtime.device(args.device)
     settings = synthesize.settings_of(
@@ -133,11 +134,12 @@ def main(argv: Optional[List[str]] = None) -> int:
             _tell(note)  # only now: an error is one line
 
         shown = [pair.stem for pair in limited[:GRID_ROWS]] if args.grid else []
-        with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
+        steps = [stage_steps(pipeline, number) for number in range(len(pipeline.stages))]
+        with SynthesisBar(steps, [len(batch) for batch in todo], len(limited)) as bar:
             for report in synthesize.synthesize_folder(
                 synthesizer, pairs, output, run, args.limit, shown, classes
             ):
-                bars.show(
+                bar.show(
                     report.progress.stage,
                     report.progress.step,
                     report.progress.images is not None,
