@@ -100,7 +100,8 @@ template <class F, class G> void sums(long n, double& of_f, double& of_g, F f, G
     }
 }
 // A first mean of the n numbers, what it lacks, and their variance.
-template <class T> void statistics_of(long n, const T* x, float& first, float& rest, double& variance) {
+template <class T> void statistics_of(long n, const T* x, float& first, float& rest,
+                                      double& variance) {
     double sum, lacking, squares;
     sums(n, sum, lacking, [&](long j) { return float(x[j]); }, [&](long j) { return 0.f; });
     float mean = sum / n;
@@ -154,8 +155,8 @@ def plain_moments(x):
 PRODUCTS_HEADER = """
 #include <cstdint>
 #include <omp.h>
-extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float, float*,
-                          int64_t);
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t,
+                          const float*, int64_t, float, float*, int64_t);
 """
 
 PRODUCTS = """
@@ -165,8 +166,9 @@ int64_t n = in0_shape0 > in1_shape0 ? in0_shape0 : in1_shape0, failed = 0;
 auto multiply = [&](int64_t i, float* c, float beta) {
     const float* a = in0_p + (in0_shape0 == 1 ? 0 : i * rows * inner);
     const float* b = in1_p + (in1_shape0 == 1 ? 0 : i * inner * columns);
-    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', rows, columns, inner, 1.f, a, ta ? rows : inner, b, tb ? inner : columns, beta, c,
-                      columns);
+    int64_t of_a = ta ? rows : inner, of_b = tb ? inner : columns;
+    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', rows, columns, inner, 1.f, a, of_a, b, of_b,
+                      beta, c, columns);
 };
 if (total)
     for (int64_t i = 0; i < n; i++) failed += multiply(i, out_p, i ? 1.f : 0.f) != 0;

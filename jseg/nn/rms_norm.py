@@ -5,7 +5,8 @@ With s = weight (1 + scale) and a shift b of each image's own it is the modulate
 blocks (Peebles and Xie 2023, adaLN) on Zhang and Sennrich's RMS norm (2019); with s = weight alone,
 the plain norm. Sums are float32, whatever the type of x; q is kept:
 
-    g = dy s,   dx = q (g - x q mean(g x q)),   ds = sum dy x q,   db = sum dy, over the tokens that share them.
+    g = dy s,   dx = q (g - x q mean(g x q)),
+    ds = sum dy x q,   db = sum dy,   over the tokens that share them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ for (long i = 0; i < in0_shape0 * tokens; i++) {
 """
 
 CPU_BACKWARD = """
-long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs = (tokens + RUN - 1) / RUN;
+long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
+    runs = (tokens + RUN - 1) / RUN;
 #pragma omp parallel for
 for (long k = 0; k < in1_shape0 * runs; k++) {
     const float* s = in2_p + k / runs * stride;
@@ -73,8 +75,8 @@ const int RUN = @RUN@, THREADS = 128;
 @BLOCK_SUM@
 // One block per token.
 template <class T>
-__global__ void rms_forward(long tokens, long n, long stride, bool shifts, float eps, const T* x, const float* s, const float* b, T* y,
-                            float* kept) {
+__global__ void rms_forward(long tokens, long n, long stride, bool shifts, float eps, const T* x,
+                            const float* s, const float* b, T* y, float* kept) {
     long i = blockIdx.x, of = i / tokens * stride;
     x += i * n;
     y += i * n;
@@ -82,20 +84,24 @@ __global__ void rms_forward(long tokens, long n, long stride, bool shifts, float
     for (long j = threadIdx.x; j < n; j += THREADS) squares += float(x[j]) * float(x[j]);
     float q = 1 / sqrtf(block_sum(squares) / n + eps);
     if (threadIdx.x == 0) kept[i] = q;
-    for (long j = threadIdx.x; j < n; j += THREADS) y[j] = T(float(x[j]) * q * s[of + j] + (shifts ? b[of + j] : 0.f));
+    for (long j = threadIdx.x; j < n; j += THREADS)
+        y[j] = T(float(x[j]) * q * s[of + j] + (shifts ? b[of + j] : 0.f));
 }
 
 // One block per run of tokens; a thread adds up its own channels.
 template <class T>
-__global__ void rms_backward(long tokens, long n, long stride, long runs, const T* g, const T* x, const float* s, const float* kept,
-                             float* of_x, float* of_s, float* of_b) {
-    long k = blockIdx.x, of = k / runs * stride, start = k % runs * RUN, stop = start + RUN < tokens ? start + RUN : tokens;
+__global__ void rms_backward(long tokens, long n, long stride, long runs, const T* g, const T* x,
+                             const float* s, const float* kept, float* of_x, float* of_s,
+                             float* of_b) {
+    long k = blockIdx.x, of = k / runs * stride;
+    long start = k % runs * RUN, stop = start + RUN < tokens ? start + RUN : tokens;
     of_s += k * n;
     of_b += k * n;
     for (long j = threadIdx.x; j < n; j += THREADS) of_s[j] = of_b[j] = 0;
     for (long i = k / runs * tokens + start; i < k / runs * tokens + stop; i++) {
         float q = kept[i], sum = 0;
-        for (long j = threadIdx.x; j < n; j += THREADS) sum += float(g[i * n + j]) * s[of + j] * float(x[i * n + j]);
+        for (long j = threadIdx.x; j < n; j += THREADS)
+            sum += float(g[i * n + j]) * s[of + j] * float(x[i * n + j]);
         float slope = q * q * block_sum(sum) / n;
         for (long j = threadIdx.x; j < n; j += THREADS) {
             float gradient = g[i * n + j], value = x[i * n + j];
@@ -109,14 +115,18 @@ __global__ void rms_backward(long tokens, long n, long stride, long runs, const 
 """
 
 CUDA_FORWARD = """
-long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n, blocks = in0_shape0 * tokens;
+long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n,
+    blocks = in0_shape0 * tokens;
 bool shifts = in2_shape1 == n;
-rms_forward<<<blocks, THREADS>>>(tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);
+rms_forward<<<blocks, THREADS>>>(tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p,
+                                 out0_p, out1_p);
 """
 
 CUDA_BACKWARD = """
-long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs = (tokens + RUN - 1) / RUN, blocks = in1_shape0 * runs;
-rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, out2_p);
+long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
+    runs = (tokens + RUN - 1) / RUN, blocks = in1_shape0 * runs;
+rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p,
+                                  out1_p, out2_p);
 """
 
 CPU_HEADER, CUDA_HEADER = (
