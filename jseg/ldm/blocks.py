@@ -90,14 +90,15 @@ class ResBlock(nn.Module):
             self.skip_connection = Pointwise(channels, channels_out)
 
     def execute(self, x, embedding):
-        h = self.in_layers[0](x, activate=True)  # [B, C, h, w]
+        norm, _, conv = self.in_layers
+        h = norm(x, activate=True)  # [B, C, h, w]
         if self.down:
             h, x = halve(h), halve(x)  # [B, C, h/2, w/2]
-        h = self.in_layers[2](h)  # [B, C_out, h, w]
-        h = self.out_layers[0](
-            h, scale_and_shift(self.emb_layers, embedding), activate=True
-        )  # [B, C_out, h, w]
-        h = self.out_layers[3](self.out_layers[2](h))  # [B, C_out, h, w]
+        h = conv(h)  # [B, C_out, h, w]
+
+        norm, _, dropout, conv = self.out_layers
+        film = scale_and_shift(self.emb_layers, embedding)
+        h = conv(dropout(norm(h, film, activate=True)))  # [B, C_out, h, w]
         return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
 
 
@@ -140,15 +141,16 @@ class SpadeResBlock(nn.Module):
         return self(joined(parts), self.condition(map_in, map_out), embedding)  # [B, C_out, h, w]
 
     def execute(self, x, modulations, embedding):
-        h, conv = self.in_norm(x, modulations[0]), self.in_layers[1]  # [B, C, h, w]
+        modulation_in, modulation_out = modulations
+        h, conv = self.in_norm(x, modulation_in), self.in_layers[1]  # [B, C, h, w]
         if self.up:
             h, x = upsampled_conv(conv, h), upsample(x)  # [B, C_out, 2h, 2w]
         else:
             h = conv(h)  # [B, C_out, h, w]
-        h = self.out_norm(
-            h, modulations[1], scale_and_shift(self.emb_layers, embedding)
-        )  # [B, C_out, h, w]
-        h = self.out_layers[2](self.out_layers[1](h))  # [B, C_out, h, w]
+
+        _, dropout, conv = self.out_layers
+        film = scale_and_shift(self.emb_layers, embedding)
+        h = conv(dropout(self.out_norm(h, modulation_out, film)))  # [B, C_out, h, w]
         return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
 
 
@@ -172,16 +174,12 @@ class AttentionBlock(nn.Module):
         batch, channels, height, width = x.shape
         head = channels // self.heads
         qkv = self.qkv.tokens(to_tokens(self.norm(x)))  # [B L, 3C]
-        qkv = qkv.reshape(batch, -1, self.heads, 3, head).permute(
-            3, 0, 2, 1, 4
-        )  # [3, B, heads, L, D]
-        q, k, v = (
-            qkv[i].reshape(batch * self.heads, -1, head) for i in range(3)
-        )  # [B heads, L, D]
+        qkv = qkv.reshape(batch, -1, self.heads, 3, head).permute(3, 0, 2, 1, 4)
+        q, k, v = (qkv[i].reshape(batch * self.heads, -1, head) for i in range(3))
+
         h = attention(q, k, v, head**-0.5)  # [B heads, L, D]
-        h = (
-            h.reshape(batch, self.heads, -1, head).transpose(0, 2, 1, 3).reshape(-1, channels)
-        )  # [B L, C]
+        h = h.reshape(batch, self.heads, -1, head).transpose(0, 2, 1, 3)  # [B, L, heads, D]
+        h = h.reshape(-1, channels)  # [B L, C]
         return x + from_tokens(self.proj_out.tokens(h), batch, height, width)  # [B, C, h, w]
 
 
@@ -198,11 +196,10 @@ def halve(x):
 
 def scale_and_shift(layers, embedding):
     """(1 + scale, shift), each [B, C, 1, 1], from the activated time embedding [B, E]."""
-    both = layers[1](embedding)
+    both = layers[1](embedding)  # [B, 2 C]
     channels = both.shape[1] // 2
-    return (both[:, :channels] + 1).reshape(-1, channels, 1, 1), both[:, channels:].reshape(
-        -1, channels, 1, 1
-    )
+    scale, shift = both[:, :channels] + 1, both[:, channels:]
+    return scale.reshape(-1, channels, 1, 1), shift.reshape(-1, channels, 1, 1)
 
 
 def joined(parts):

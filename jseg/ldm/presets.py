@@ -80,46 +80,24 @@ AUTOENCODERS = {
     "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),
 }
 
-_STAGES = (
+_RELEASE_STAGES = (
     Stage(guidance=3.5, respacing="ddim500", start_index=300),
     Stage(guidance=3.7, respacing="ddim500", start_index=320, color_transfer=True),
     Stage(guidance=3.7, respacing="ddim50", start_index=20, color_transfer=True),
 )
 
-_FAST_STAGES = (
-    Stage(
-        guidance=3.5,
-        respacing="",
-        start_index=600,
-        sampler="dpmpp_2m",
-        steps=8,
-        spacing="quadratic",
-    ),
-    Stage(
-        guidance=3.7,
-        respacing="",
-        start_index=640,
-        color_transfer=True,
-        sampler="dpmpp_2m",
-        steps=12,
-        spacing="quadratic",
-    ),
-    Stage(
-        guidance=3.7,
-        respacing="",
-        start_index=400,
-        color_transfer=True,
-        sampler="dpmpp_2m",
-        steps=12,
-        spacing="quadratic",
-    ),
+_FINE = {"respacing": "", "sampler": "dpmpp_2m", "spacing": "quadratic"}
+_FINE_STAGES = (
+    Stage(guidance=3.5, start_index=600, steps=8, **_FINE),
+    Stage(guidance=3.7, start_index=640, steps=12, color_transfer=True, **_FINE),
+    Stage(guidance=3.7, start_index=400, steps=12, color_transfer=True, **_FINE),
 )
 
 PIPELINES = {
-    # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards a
+    # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards an
     # image.
     "release": Pipeline(
-        _STAGES,
+        _RELEASE_STAGES,
         aligned=False,
         float_handoff=False,
         rounding="truncate",
@@ -128,5 +106,5 @@ PIPELINES = {
     ),
     # The same noise levels and guidance, denoised from the level that the noise has, nothing lost
     # between the stages: 64 UNet forwards, chosen from the curve in docs/samplers.md.
-    "fine": Pipeline(_FAST_STAGES, aligned=True, float_handoff=True, rounding="round"),
+    "fine": Pipeline(_FINE_STAGES, aligned=True, float_handoff=True, rounding="round"),
 }

@@ -50,17 +50,22 @@ def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: i
     """activate(strip i) with one more row from each neighbour; rows beyond the map are zero, after
     the activation.
     """
-    x = strips[i]
+    # The neighbours' rows.
+    parts = [strips[i]]
     first, last = i == 0, i == len(strips) - 1
-    parts = [] if first or not above else [strips[i - 1][:, :, -1:]]
-    parts += [x] + ([] if last or not below else [strips[i + 1][:, :, :1]])
-    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else x)  # [B, C, h + halo, W]
-    missing_above, missing_below = int(first and above), int(last and below)
-    if missing_above or missing_below:
+    if above and not first:
+        parts.insert(0, strips[i - 1][:, :, -1:])
+    if below and not last:
+        parts.append(strips[i + 1][:, :, :1])
+    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else strips[i])  # [B, C, h + halo, W]
+
+    # Zeros beyond the map.
+    zeros_above, zeros_below = int(first and above), int(last and below)
+    if zeros_above or zeros_below:
         batch, channels, height, width = y.shape
         y = y.reindex(
-            [batch, channels, height + missing_above + missing_below, width],
-            ["i0", "i1", f"i2-{missing_above}", "i3"],
+            [batch, channels, height + zeros_above + zeros_below, width],
+            ["i0", "i1", f"i2-{zeros_above}", "i3"],
             overflow_value=0,
         )
     return y
@@ -106,6 +111,7 @@ def double(conv, strips: List) -> List:
     for i, strip in enumerate(strips):
         pieces += split(strip, 4 * channels)  # four times the pixels come out
         strips[i] = strip = None
+
     if len(pieces) == 1:
         return [settle(upsampled_conv(conv, pieces[0]))]
     out = []

@@ -201,6 +201,7 @@ class UNet(nn.Module):
         return x
 
     def _build_encoder(self, embedding: int) -> List[int]:
+        """Append the input blocks after the first; the widths of all of them."""
         config = self.config
         channels = config.channels * config.channel_mult[0]
         widths, downsampling = [channels], 1
@@ -221,12 +222,15 @@ class UNet(nn.Module):
         return widths
 
     def _build_decoder(self, channels: int, widths: List[int], embedding: int) -> int:
-        config, widths = self.config, list(widths)
+        """The output blocks, each of which takes the skip connection of an input block; the width
+        of the last.
+        """
+        config, skip_widths = self.config, list(widths)
         self.output_blocks = nn.ModuleList()
         for level in reversed(range(len(config.channel_mult))):
             width = config.channels * config.channel_mult[level]
             for i in range(config.blocks + 1):
-                inputs, channels = channels + widths.pop(), width
+                inputs, channels = channels + skip_widths.pop(), width
                 layers = [SpadeResBlock(inputs, channels, embedding, config, level=level)]
                 if 2**level in config.attention_downsampling:
                     layers.append(AttentionBlock(channels, config))

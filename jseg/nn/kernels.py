@@ -48,33 +48,33 @@ def compiles(name: str, x) -> bool:
     """Whether jseg.nn's compiled operator of that name is the one for x, on the present
     device.
     """
-    chosen = os.environ.get("JSEG_FUSED")
-    names = FASTER["cuda" if jt.flags.use_cuda else "cpu"] if chosen is None else chosen.split(",")
+    wish = os.environ.get("JSEG_FUSED")
+    names = FASTER["cuda" if jt.flags.use_cuda else "cpu"] if wish is None else wish.split(",")
     return name in names and str(x.dtype) in ("float32",) + HALVES
 
 
 class Function(jt.Function):
-    """jt.Function that can forget what it kept for its gradient.
+    """jt.Function that can forget what it saved for its gradient.
 
     Jittor frees such objects, and with them the arrays they hold, only after a whole forward and
     backward pass is done.
     """
 
-    def keep(self, *kept) -> None:
-        self.kept, self.once = kept, _once
+    def keep(self, *arrays) -> None:
+        self.saved, self.once = arrays, _once
 
     def recall(self):
-        """What was kept; inside of `graph_used_once`, the last time."""
-        kept = self.kept
+        """What was saved; inside of `graph_used_once`, the last time."""
+        saved = self.saved
         if self.once:
-            self.kept = None
-        return kept
+            self.saved = None
+        return saved
 
 
 @contextlib.contextmanager
 def graph_used_once() -> Iterator[None]:
     """Functions that run inside of the `with` give their gradient once only, and free what they
-    kept.
+    saved.
     """
     global _once
     before, _once = _once, True
@@ -190,13 +190,10 @@ def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: 
     with jt.no_grad():
         if not (_compiles(a) and b.dtype == "float32" and onednn()):
             return plain_products(a, b, transpose_a, transpose_b, total)
-        n, rows, columns = (
-            max(a.shape[0], b.shape[0]),
-            a.shape[2 if transpose_a else 1],
-            b.shape[1 if transpose_b else 2],
-        )
+        rows, columns = a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
+        n = 1 if total else max(a.shape[0], b.shape[0])
         return jt.code(
-            [1 if total else n, rows, columns],
+            [n, rows, columns],
             "float32",
             [a, b],
             cpu_header=PRODUCTS_HEADER,
@@ -207,14 +204,12 @@ def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: 
 
 def plain_products(a, b, transpose_a: bool, transpose_b: bool, total: bool):
     """The twin of `products`."""
+    # Jittor's batched products take equal batches only.
     n = max(a.shape[0], b.shape[0])
-    a = (
-        a.expand(n, *a.shape[1:]) if a.shape[0] < n else a
-    )  # Jittor's batched products take equal batches only
-    b = b.expand(n, *b.shape[1:]) if b.shape[0] < n else b
+    a, b = (v.expand(n, *v.shape[1:]) if v.shape[0] < n else v for v in (a, b))
     a = a.transpose(0, 2, 1) if transpose_a else a
-    found = jt.nn.bmm_transpose(a, b) if transpose_b else jt.nn.bmm(a, b)
-    return found.sum(0, keepdims=True) if total else found
+    y = jt.nn.bmm_transpose(a, b) if transpose_b else jt.nn.bmm(a, b)
+    return y.sum(0, keepdims=True) if total else y
 
 
 @functools.lru_cache(maxsize=None)

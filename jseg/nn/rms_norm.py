@@ -15,7 +15,7 @@ from jseg.nn.kernels import BLOCK_SUM, Function, compiles
 from jseg.runtime import jt
 
 NAME = "rms_norm"
-RUN = 64  # tokens whose share in ds and db is added up at a time
+RUN = 64  # tokens whose terms of ds and db are added up at a time
 
 CPU_HEADER = """
 #include <cmath>
@@ -145,11 +145,10 @@ def rms_norm(x, eps: float, scale, shift=None):
     scale = scale.float32().reshape(-1, channels)
     shift = jt.zeros((1, 1)).stop_grad() if shift is None else shift.float32().reshape(-1, channels)
     if shift.shape[1] == channels and shift.shape[0] != scale.shape[0]:
-        rows = max(scale.shape[0], shift.shape[0])
-        scale, shift = scale.expand(rows, channels), shift.expand(rows, channels)
-    return RMSNormFunction(eps)(x.reshape(scale.shape[0], -1, channels), scale, shift).reshape(
-        x.shape
-    )
+        images = max(scale.shape[0], shift.shape[0])
+        scale, shift = scale.expand(images, channels), shift.expand(images, channels)
+    rows = x.reshape(scale.shape[0], -1, channels)
+    return RMSNormFunction(eps)(rows, scale, shift).reshape(x.shape)
 
 
 class RMSNormFunction(Function):
@@ -159,19 +158,17 @@ class RMSNormFunction(Function):
         self.eps = eps
 
     def execute(self, x, scale, shift):
+        forward = compiled_forward if compiles(NAME, x) else plain_forward
         with jt.no_grad():
-            y, q = (compiled_forward if compiles(NAME, x) else plain_forward)(
-                x, scale, shift, self.eps
-            )
+            y, q = forward(x, scale, shift, self.eps)
         self.keep(x, scale, shift, q)
         return y
 
     def grad(self, gradient):
         x, scale, shift, q = self.recall()
+        backward = compiled_backward if compiles(NAME, x) else plain_backward
         with jt.no_grad():
-            of_x, of_scale, of_shift = (compiled_backward if compiles(NAME, x) else plain_backward)(
-                gradient, x, scale, q
-            )
+            of_x, of_scale, of_shift = backward(gradient, x, scale, q)
         return of_x.cast(x.dtype), of_scale, of_shift if shift.shape[1] == x.shape[2] else None
 
 
@@ -217,9 +214,8 @@ def plain_forward(x, scale, shift, eps: float):
 
 def plain_backward(gradient, x, scale, q):
     """The twin of `compiled_backward`."""
-    gradient, normal = gradient.float32(), x.float32() * q.reshape(q.shape[0], q.shape[1], 1)
+    gradient, q = gradient.float32(), q.reshape(q.shape[0], q.shape[1], 1)
+    normal = x.float32() * q
     g = gradient * scale.reshape(scale.shape[0], 1, -1)
-    of_x = q.reshape(q.shape[0], q.shape[1], 1) * (
-        g - normal * (g * normal).mean(-1, keepdims=True)
-    )
+    of_x = q * (g - normal * (g * normal).mean(-1, keepdims=True))
     return of_x, (gradient * normal).sum(1), gradient.sum(1)

@@ -232,6 +232,6 @@ def test_what_a_gradient_needed_is_free_before_the_run_ends_where_it_is_asked_fo
     with graph_used_once() if once else contextlib.nullcontext():
         function = fused.GroupNormFunction(1, 1e-5, False)
         y = function(x.reshape(6, 1, 48), *constants)
-    assert len(function.kept) == 6
+    assert len(function.saved) == 6
     jt.grad(y.reshape(6, 48) * factor.stop_grad(), x)
-    assert (function.kept is None) == once
+    assert (function.saved is None) == once
