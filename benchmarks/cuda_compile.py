@@ -581,14 +581,14 @@ def autoencoder():
 
 def critic():
     """the critic with both norms: both losses and all gradients"""
-    from jseg.ldm.discriminator import NORMS, Critic
-    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+    from jseg.ldm.discriminator import NORMS, Discriminator
+    from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
 
     network, batch = tiny_autoencoder(), {"pictures": normal(2, 3, 64, 64), "step": 0}
     for norm in NORMS:
-        judge = Critic(16, norm=norm)
+        judge = Discriminator(16, norm=norm)
         judge.train()
-        back(critic_loss(network, judge)(batch)["loss"], *parameters(judge))
+        back(discriminator_loss(network, judge)(batch)["loss"], *parameters(judge))
         back(autoencoder_loss(network, judge)(batch)["loss"], *parameters(network))
 
 

@@ -58,7 +58,6 @@ def cases():
     in the shapes of the networks.
     """
     return [
-        ("standardize", "rows of 24,576", standardize(64, 24576)),
         ("moments", "4096 rows of 16,384", moments(4096, 16384)),
         ("products", "16 of 768x64x768", products(16, 768, 64, 768)),
         ("group_norm: norm, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), False, False)),
@@ -116,18 +115,6 @@ def under(names, function):
     return call
 
 
-def standardize(rows, n):
-    def make():
-        from jseg.nn import kernels
-
-        def twin(x):
-            return kernels.plain_forward(x, 1e-5)[0]
-
-        return {"ours": lambda x: kernels.standardize(x, 1e-5), "twin": twin}, [random(rows, n)]
-
-    return make
-
-
 def moments(rows, n):
     def make():
         from jseg.nn import kernels
@@ -154,26 +141,17 @@ def products(n, length, inner, others):
 
 def group_norm(shape, maps, film):
     def make():
-        from jseg.nn import group_norm as module
-        from jseg.nn.layers import GroupNorm, normalized
+        from jseg.nn.group_norm import group_norm
 
-        norm, like = GroupNorm(32, shape[1], affine=False), shape if maps else shape[1:2]
+        like = shape if maps else shape[1:2]
         inputs = [random(*shape), random(*like, seed=1), random(*like, seed=2)]
-        inputs += (
-            [random(*shape[:2], 1, 1, seed=3), random(*shape[:2], 1, 1, seed=4)] if film else []
-        )
+        if film:
+            inputs += [random(*shape[:2], 1, 1, seed=seed) for seed in (3, 4)]
 
-        def twin(x, s, t, *film):
-            return module.group_norm(x, 32, 1e-5, s, t, film or None, True)
+        def norm(x, s, t, *film):
+            return group_norm(x, 32, 1e-5, s, t, film or None, True)
 
-        def layer(x, s, t, *film):
-            return normalized(norm, x, (s, t), film or None, activate=True)
-
-        return {
-            "ours": under(("group_norm",), layer),
-            "before": under((), layer),
-            "twin": under((), twin),
-        }, inputs
+        return {"ours": under(("group_norm",), norm), "twin": under((), norm)}, inputs
 
     return make
 

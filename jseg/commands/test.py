@@ -148,10 +148,11 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
     """Make the images that are missing, under progress bars."""
-    from jseg.ldm.progress import Bars
+    from jseg.ldm.pipelines import stage_steps
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.results import unfinished_batches
     from jseg.ldm.synthesize import synthesize_folder
+    from jseg.progress import SynthesisBar
 
     todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
     synthesizer = None
@@ -167,10 +168,11 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
 
     shown = [pair.stem for pair in job.shown]
     reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
-    with Bars(job.pipeline, [len(batch) for batch in todo], total) as bars:
+    steps = [stage_steps(job.pipeline, number) for number in range(len(job.pipeline.stages))]
+    with SynthesisBar(steps, [len(batch) for batch in todo], total) as bar:
         for report in reports:
             step = report.progress
-            bars.show(step.stage, step.step, step.images is not None, report.seconds)
+            bar.show(step.stage, step.step, step.images is not None, report.seconds)
 
 
 def _checked_inputs(args) -> Job:
