@@ -94,7 +94,7 @@ def _check_sheet(args) -> None:
     """Refuse a sheet in the place of any other file: it may replace only the sheet that the same
     call wrote.
     """
-    from jseg.checkpoint import sha256
+    from jseg.files import sha256
     from jseg.landscapes.draw import PLACES, RECORD, TABLE
     from jseg.outputs.records import read_record
     from jseg.outputs.rules import OutputError, check_file
@@ -124,7 +124,7 @@ def _name(folder: Path, sheet: Path) -> str:
 
 def _write_sheet(folder: Path, target: Path, count: int) -> None:
     """The first references beside their label maps in colour; the record then knows the sheet."""
-    from jseg.checkpoint import sha256
+    from jseg.files import sha256
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
     from jseg.data.label_maps import read_label

@@ -121,10 +121,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     items, real, values, classes, notes = _checked_inputs(args)
     from jseg import runtime
+    from jseg.checkpoint import describe
     from jseg.evaluation import features, measures, report, store
     from jseg.outputs.rules import held
 
     device, output = runtime.device(args.device), Path(args.output)
+    args.inception = args.inception and describe(args.inception, sha256=True)
     extractor = features.inception(args.inception) if args.inception else features.autoencoder()
     kept = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
     with held(output):
@@ -273,7 +275,7 @@ def _segmenter(args, items, classes, device, notes):
     """
     if args.flowseg is None:
         return None, None
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import describe
     from jseg.data.image_folder import Example
     from jseg.evaluation.inputs import PREDICTIONS
     from jseg.flowseg import segment
@@ -285,6 +287,7 @@ def _segmenter(args, items, classes, device, notes):
             f"--flowseg {args.flowseg} {cli.no_file(args.flowseg)}; expected a file that "
             "train_flowseg wrote"
         )
+    args.flowseg = describe(args.flowseg, sha256=True)
     count = network_config(args.flowseg).labels
     if count != len(classes):
         raise ValueError(
@@ -296,7 +299,7 @@ def _segmenter(args, items, classes, device, notes):
     # score's own, so others are made again.
     segmenter = Segmenter.from_file(args.flowseg, device=args.device)
     settings = {
-        "weights": sha256(args.flowseg),
+        "weights": args.flowseg.sha256,
         "device": device,
         "code": segment.code(),
         **segment.options_of(segmenter),
@@ -398,17 +401,18 @@ def _settings(args, extractor) -> dict:
     def resolved(path):
         return None if path is None else str(Path(path).resolve())
 
-    from jseg.checkpoint import sha256
+    def weights(path):
+        from jseg.checkpoint import describe
+
+        return path and {"file": Path(path).name, "sha256": describe(path, sha256=True).sha256}
 
     return {
         **{
             name: resolved(getattr(args, name))
             for name in ("results", "labels", "references", "real", "predictions", "aesthetic")
         },
-        "flowseg": args.flowseg
-        and {"file": Path(args.flowseg).name, "sha256": sha256(args.flowseg)},
-        "inception": args.inception
-        and {"file": Path(args.inception).name, "sha256": sha256(args.inception)},
+        "flowseg": weights(args.flowseg),
+        "inception": weights(args.inception),
         "features": extractor.kind,
         "classes": args.classes,
         "ignore": args.ignore,

@@ -110,15 +110,16 @@ def main(argv: Optional[List[str]] = None) -> int:
             "train_flowseg wrote"
         )
     from jseg import runtime
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import describe
     from jseg.flowseg import segment
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
     from jseg.machine import jittor_flags
     from jseg.outputs.rules import held
     from jseg.progress import ImageBar
 
-    config = network_config(args.weights)
-    classes = _classes(args, config.labels)
+    weights = describe(args.weights, sha256=True)
+    config = network_config(weights)
+    classes = _classes(args, weights, config.labels)
     notes = [classes.said()] * bool(args.classes)
     images = segment.find_images(args.input, notes)
     _claim(args, images, len(classes))
@@ -131,10 +132,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         "scale": scale,
         "overlap": args.overlap,
         "batch_size": args.batch_size,
-        "shift": trained_shift(args.weights) if args.shift is None else args.shift,
+        "shift": trained_shift(weights) if args.shift is None else args.shift,
     }
     settings = {
-        "weights": sha256(args.weights),
+        "weights": weights.sha256,
         "steps": args.steps,
         **options,
         "device": device,
@@ -144,7 +145,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     digests = segment.digests_of(images)
     with held(output):
         run = segment.opened(output, settings, images, digests, args.probabilities, notes)
-        segmenter = Segmenter.from_file(args.weights, args.steps, args.device, **options)
+        segmenter = Segmenter.from_file(weights, args.steps, args.device, **options)
         kept = len(segment.finished(images, output, run, digests, args.probabilities))
         for note in notes + [
             f"{kept} of {len(images)} images are in {output} already and are kept"
@@ -208,13 +209,13 @@ def _scale(text: str) -> Optional[float]:
         raise ValueError(f"--scale is {text!r}; expected a number from 1 on, or own") from None
 
 
-def _classes(args, count: int):
+def _classes(args, weights, count: int):
     """The class set that was asked for, else that of the training."""
     from jseg.data.classes import class_set
     from jseg.flowseg.predict import trained_classes
 
     if not args.classes:
-        return trained_classes(args.weights, count)
+        return trained_classes(weights, count)
     classes = class_set(args.classes)
     if len(classes) != count:
         raise ValueError(

@@ -96,10 +96,9 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then make what is missing; 0 when all images are there."""
     args = parser().parse_args(argv)
-    pipeline, pairs, notes, size, classes = _checked_inputs(args)
+    pipeline, pairs, notes, size, classes, weights = _checked_inputs(args)
     output, limited = Path(args.output_path), pairs[: args.limit]
     from jseg import runtime
-    from jseg.checkpoint import sha256
     from jseg.ldm import manifest, synthesize
     from jseg.ldm.progress import Bars
     from jseg.ldm.refine import Synthesizer
@@ -113,8 +112,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         device,
         args.ignore,
         inputs=manifest.inputs_digest(pairs),
-        model=sha256(args.model_path),
-        autoencoder=sha256(args.ae_path),
+        model=weights.model.sha256,
+        autoencoder=weights.autoencoder.sha256,
         **_numbering(classes, args.ignore),
     )
     with held(output):
@@ -123,7 +122,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         todo = synthesize.unfinished_batches(limited, settings["batch_size"], output)
         kept = len(limited) - sum(map(len, todo))
         synthesizer = (
-            Synthesizer.from_files(args.model_path, args.ae_path, pipeline, device)
+            Synthesizer.from_files(weights.model, weights.autoencoder, pipeline, device)
             if todo
             else None
         )
@@ -152,10 +151,11 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _checked_inputs(args):
-    """(pipeline, pairs, notes, image size, classes), all checked that needs no network computed;
-    the weights are found.
+    """(pipeline, pairs, notes, image size, classes, weights), all checked that needs no network
+    computed.
     """
     from jseg import noise
+    from jseg.checkpoint import CheckpointError
     from jseg.data import challenge
     from jseg.ldm import pipelines
     from jseg.ldm.manifest import check_output, names_of
@@ -178,7 +178,12 @@ def _checked_inputs(args):
     pipeline = pipelines.check_pipeline(named)
     notes: List[str] = []
     pairs = challenge.find_pairs(args.input_path, args.img_path, notes)
-    unet, autoencoder = expected_networks(args.model_path, args.ae_path)
+    weights, problem = None, None
+    try:
+        weights = find_weights(args.model_path, args.ae_path, sha256=True)
+        unet, autoencoder = weights.configs()
+    except (OSError, CheckpointError) as error:  # told once the inputs are right
+        problem, (unet, autoencoder) = error, expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
     notes += [] if isinstance(classes, int) else [classes.said()]
@@ -192,9 +197,10 @@ def _checked_inputs(args):
         names,
         *_inputs(args, pairs),
     )
-    args.model_path, args.ae_path = find_weights(args.model_path, args.ae_path, notes)
-    notes += _otherwise(args.model_path, classes)
-    return pipeline, pairs, notes, size, classes
+    if problem:
+        raise problem
+    notes += weights.remarks + _otherwise(weights.model, classes)
+    return pipeline, pairs, notes, size, classes, weights
 
 
 def _inputs(args, pairs):
@@ -240,11 +246,9 @@ def _classes(args, count: int):
     return classes
 
 
-def _otherwise(model_path, classes) -> List[str]:
+def _otherwise(model, classes) -> List[str]:
     """A warning where the network's training read label maps in another numbering."""
-    from jseg.training.records import record
-
-    settings = record(Path(model_path)).get("settings") or {}
+    settings = model.settings
     trained = settings.get("classes")
     stored = (
         list(range(classes))
@@ -281,10 +285,10 @@ def _tell(message: str) -> None:
 
 def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignore) -> None:
     """Write the contact sheet from the files in the folder, unless one that shows more is there."""
-    from jseg.checkpoint import sha256
     from jseg.contact_sheet import contact_sheet
     from jseg.data import challenge
     from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
+    from jseg.files import sha256
     from jseg.images import read_image, save_image
     from jseg.ldm import manifest
     from jseg.ldm.synthesize import written

@@ -273,7 +273,8 @@ def _parts(args, config, batches):
 
 def _settings(args, paths) -> dict:
     """Everything that the numbers of a step depend on."""
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import weights_sha256
+    from jseg.files import sha256
 
     names = (
         "preset",
@@ -293,9 +294,9 @@ def _settings(args, paths) -> dict:
     )
     given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
     if args.model_path:
-        given["model_path"] = sha256(args.model_path)
+        given["model_path"] = weights_sha256(args.model_path)
     if args.lpips_path:
-        given["lpips_path"] = [sha256(path) for path in args.lpips_path]
+        given["lpips_path"] = [weights_sha256(path) for path in args.lpips_path]
     images = hashlib.sha256(
         "".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")
     ).hexdigest()

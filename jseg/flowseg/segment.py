@@ -19,11 +19,10 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 import numpy as np
 
-from jseg.checkpoint import sha256
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.image_folder import Example, find_examples
 from jseg.data.validation import check_files, name_key, some
-from jseg.files import DataError, remove_stale_temporaries, write_atomic
+from jseg.files import DataError, remove_stale_temporaries, sha256, write_atomic
 from jseg.flowseg.predict import Segmenter
 from jseg.image_files.decoding import ImageError, read_header
 from jseg.images import examine_image, read_image, save_image

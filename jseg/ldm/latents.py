@@ -15,11 +15,10 @@ from typing import Callable, Optional, Sequence, Tuple
 
 import numpy as np
 
-from jseg.checkpoint import sha256
 from jseg.data.image_folder import Example, load_image, load_label
 from jseg.data.label_maps import COLOURS, read_values
 from jseg.data.validation import Classes, Numbering
-from jseg.files import DataError
+from jseg.files import DataError, sha256
 from jseg.image_files.decoding import read_header
 from jseg.images import to_signed
 from jseg.ldm import latent_cache

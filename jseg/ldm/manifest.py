@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set
 
 from jseg import __version__
-from jseg.checkpoint import sha256
 from jseg.data.challenge import Pair
 from jseg.data.validation import some
-from jseg.files import DataError, write_atomic
+from jseg.files import DataError, sha256, write_atomic
 from jseg.outputs.rules import (
     OutputError,
     check_folder,

@@ -25,7 +25,7 @@ from jseg.ldm.presets import SAMPLERS, Pipeline
 from jseg.ldm.samplers import add_noise, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
-from jseg.ldm.weights import find_weights, network_config
+from jseg.ldm.weights import find_weights
 from jseg.nn.layers import one_hot
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
@@ -80,17 +80,13 @@ class Synthesizer:
         to another network.
         """
         pipeline = pipeline_named(preset)
-        model_path, ae_path = find_weights(model_path, ae_path)
+        weights = find_weights(model_path, ae_path)
+        unet_config, autoencoder_config = weights.configs()
         runtime.device(device)
-        networks = []
-        for path, kind, network in (
-            (model_path, "UNetConfig", UNet),
-            (ae_path, "AutoencoderConfig", Autoencoder),
-        ):
-            module = network(network_config(path, kind))
-            load_into(module, path)
-            networks.append(module)
-        return cls(networks[0], networks[1], pipeline)
+        unet, autoencoder = UNet(unet_config), Autoencoder(autoencoder_config)
+        load_into(unet, weights.model)
+        load_into(autoencoder, weights.autoencoder)
+        return cls(unet, autoencoder, pipeline)
 
     @property
     def latent_size(self) -> Tuple[int, int]:

@@ -16,10 +16,9 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from jseg.checkpoint import sha256
 from jseg.data.challenge import Pair, batches, load_pair
 from jseg.data.validation import Classes
-from jseg.files import remove_stale_temporaries
+from jseg.files import remove_stale_temporaries, sha256
 from jseg.image_files.decoding import ImageError, read_header
 from jseg.images import save_image
 from jseg.ldm import manifest as run_file
