@@ -154,7 +154,6 @@ def run(args) -> None:
     import label_classifier
     from shipped_weights import held_out
 
-    from jseg.checkpoint import sha256
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.weights import find_weights
 
@@ -165,8 +164,9 @@ def run(args) -> None:
             self.latents.append(z.numpy())
             return super()._decoded(z)
 
-    paths = find_weights(args.model_path, args.ae_path)
-    synthesizer = Recorder.from_files(*paths, "fine", args.device)
+    weights = find_weights(args.model_path, args.ae_path, sha256=True)
+    files = weights.model, weights.autoencoder
+    synthesizer = Recorder.from_files(*files, "fine", args.device)
     pairs = held_out(args.count, *synthesizer.size)
     classifier = label_classifier.trained_or_loaded(args.classifier, 2000, 1000, *synthesizer.size)
     for plan in [plan_named(text) for text in args.plan] or plans():
@@ -175,7 +175,7 @@ def run(args) -> None:
             result = {
                 "plan": plan._asdict(),
                 "name": plan.name,
-                "weights": [sha256(weights)[:16] for weights in paths],
+                "weights": [file.sha256[:16] for file in files],
                 "count": args.count,
                 **measured(synthesizer, plan, pairs, classifier, args, path.with_suffix(".npz")),
             }

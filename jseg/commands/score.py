@@ -137,14 +137,16 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     job = _checked_inputs(args)
     from jseg import runtime
+    from jseg.checkpoint import describe
     from jseg.evaluation import features, measures, report, results, store
     from jseg.evaluation.segmentation import Segmentation, check_network
     from jseg.outputs.locks import held
 
     device, output, flowseg = runtime.device(args.device), Path(args.output), _network(args.flowseg)
-    extractor = features.inception(args.inception) if args.inception else features.autoencoder()
+    inception = describe(args.inception, sha256=True) if args.inception else None
+    extractor = features.inception(inception) if inception else features.autoencoder()
     known = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
-    settings, segmentation = _settings(args, flowseg, extractor.kind), None
+    settings, segmentation = _settings(args, flowseg, inception, extractor.kind), None
     with held(output):
         _check_places(args, job.items)  # once more: another process may have written there since
         if flowseg:
@@ -164,7 +166,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         terms = measures.gathered(rows, matrix, args.aesthetic_max, len(job.real), distances)
         scores = measures.challenge_scores(terms)
 
-        seen = f"FlowSeg, {flowseg.name}" if flowseg else f"predictions of {args.predictions}"
+        seen = f"FlowSeg, {flowseg.path.name}" if flowseg else f"predictions of {args.predictions}"
         lines = report.lines(terms, scores, seen, not args.inception)
         report.write_page(output, items, rows, job.classes, args.ignore, lines, job.remarks)
         results.write(output, rows, terms, scores, settings, job.remarks)
@@ -241,19 +243,18 @@ def _check_places(args, items) -> None:
         check_cache(args.cache, "--cache", output, files, places)
 
 
-def _network(given: Optional[str]) -> Optional[Path]:
-    """The file of FlowSeg's network; None where it is not asked for, the shipped one for ""."""
+def _network(given: Optional[str]):
+    """The weight file of FlowSeg; None where it is not asked for, the shipped one for ""."""
     if given is None:
         return None
-    if not given:
-        from jseg.flowseg.predict import SHIPPED
+    from jseg.checkpoint import describe
+    from jseg.flowseg.predict import SHIPPED
 
-        return Path(SHIPPED)
-    if not Path(given).is_file():
+    if given and not Path(given).is_file():
         raise FileNotFoundError(
             f"--flowseg {given} {cli.no_file(given)}; expected a file that train_flowseg wrote"
         )
-    return Path(given)
+    return describe(given or SHIPPED, sha256=True)
 
 
 def _segmented(job: Job, segmentation) -> list:
@@ -306,19 +307,18 @@ def _distances(job: Job, extractor, known, measure) -> dict:
     return measure(known.get(keys[:count]), known.get(keys[count:]))
 
 
-def _settings(args, flowseg: Optional[Path], features: str) -> dict:
+def _settings(args, flowseg, inception, features: str) -> dict:
     """What the scores depend on beside the files' content."""
-    from jseg.checkpoint import sha256
 
-    def weights(path):
-        return path and {"file": Path(path).name, "sha256": sha256(path)}
+    def named(weights):
+        return weights and {"file": weights.path.name, "sha256": weights.sha256}
 
     folders = ("results", "labels", "references", "real", "predictions", "aesthetic")
     paths = {name: getattr(args, name) for name in folders}
     return {
         **{name: path and str(Path(path).resolve()) for name, path in paths.items()},
-        "flowseg": weights(flowseg),
-        "inception": weights(args.inception),
+        "flowseg": named(flowseg),
+        "inception": named(inception),
         "features": features,
         "classes": args.classes,
         "ignore": args.ignore,

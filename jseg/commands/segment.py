@@ -99,9 +99,9 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
-    scale, weights = _scale(args.scale), _weights(args.weights)
+    scale, path = _scale(args.scale), _weights(args.weights)
     from jseg import runtime
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import describe
     from jseg.data.examples import check_images
     from jseg.flowseg import results
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
@@ -111,10 +111,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.progress import ImageBar
 
     # The inputs and the output, before anything long.
+    weights = describe(path, sha256=True)
     config = network_config(weights)
     classes = _classes(args.classes, weights, config.labels)
     found, remarks = find_images(args.input)
-    _check_output(args, weights, found, len(classes))
+    _check_output(args, path, found, len(classes))
     images, more = check_images(found, config.patch)
     remarks = [classes.summary()] * bool(args.classes) + remarks + more
 
@@ -130,7 +131,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         "shift": trained_shift(weights) if args.shift is None else args.shift,
     }
     settings = {
-        "weights": sha256(weights),
+        "weights": weights.sha256,
         "steps": args.steps,
         **options,
         "device": device,
@@ -210,7 +211,7 @@ def _scale(text: str) -> Optional[float]:
         raise ValueError(f"--scale is {text!r}; expected a number from 1 on, or own") from None
 
 
-def _classes(name: Optional[str], weights: Path, count: int):
+def _classes(name: Optional[str], weights, count: int):
     """The class set that was asked for, else that of the training."""
     from jseg.data.classes import class_set
     from jseg.flowseg.predict import trained_classes

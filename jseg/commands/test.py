@@ -38,8 +38,7 @@ class Job:
     shown: list  # those that are shown in the grid
     size: tuple  # (width, height) of the images
     classes: object  # a ClassSet, or the number of classes
-    model_path: Path
-    ae_path: Path
+    weights: object  # jseg.ldm.weights.Weights
     remarks: List[str]
 
 
@@ -117,7 +116,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     job = _checked_inputs(args)
     from jseg import runtime
-    from jseg.files import sha256
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
     from jseg.outputs.locks import held
@@ -130,8 +128,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         device,
         args.ignore,
         inputs=results.inputs_digest(job.pairs),
-        model=sha256(job.model_path),
-        autoencoder=sha256(job.ae_path),
+        model=job.weights.model.sha256,
+        autoencoder=job.weights.autoencoder.sha256,
         **_numbering(job.classes, args.ignore),
     )
     with held(output):
@@ -157,7 +155,8 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
     todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
     synthesizer = None
     if todo:
-        synthesizer = Synthesizer.from_files(job.model_path, job.ae_path, job.pipeline, device)
+        files = job.weights.model, job.weights.autoencoder
+        synthesizer = Synthesizer.from_files(*files, job.pipeline, device)
 
     # Only now: a refusal is one line.
     for remark in run.fields["notes"]:
@@ -177,6 +176,7 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
 
 def _checked_inputs(args) -> Job:
     """Check all that needs no network computed, and find the weights."""
+    from jseg.checkpoint import CheckpointError
     from jseg.data import challenge
     from jseg.ldm import pipelines, results
     from jseg.ldm.weights import expected_networks, find_weights
@@ -189,15 +189,20 @@ def _checked_inputs(args) -> Job:
         else pipelines.pipeline_named(args.preset)
     )
 
-    # The inputs.
+    # The inputs, in the networks' size. A fault of the weights is told once the inputs are right.
     found, remarks = challenge.find_pairs(args.input_path, args.img_path)
-    unet, autoencoder = expected_networks(args.model_path, args.ae_path)
+    weights, problem = None, None
+    try:
+        weights = find_weights(args.model_path, args.ae_path, sha256=True)
+        unet, autoencoder = weights.configs()
+    except (OSError, CheckpointError) as error:
+        problem, (unet, autoencoder) = error, expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
     pairs, more = challenge.check_pairs(found, classes, args.ignore, *size)
     remarks += ([] if isinstance(classes, int) else [classes.summary()]) + more
 
-    # The output, and last the weights, which take longest to read.
+    # The output.
     limited = pairs[: args.limit]
     shown = limited[:GRID_ROWS] if args.grid else []
     grid = len(pipeline.stages), [pair.stem for pair in shown]
@@ -205,9 +210,10 @@ def _checked_inputs(args) -> Job:
     coming = results.names_of([pair.stem for pair in limited], *grid)
     needed = results.room(output, coming, *size)
     results.check_output(output, files, *_inputs(args, pairs), needed)
-    model_path, ae_path = find_weights(args.model_path, args.ae_path, remarks)
-    remarks += _otherwise(model_path, classes)
-    return Job(pipeline, pairs, limited, shown, size, classes, model_path, ae_path, remarks)
+    if problem:
+        raise problem
+    remarks += weights.remarks + _otherwise(weights.model, classes)
+    return Job(pipeline, pairs, limited, shown, size, classes, weights, remarks)
 
 
 def _check_options(args) -> None:
@@ -258,11 +264,9 @@ def _classes(args, count: int):
     return classes
 
 
-def _otherwise(model_path, classes) -> List[str]:
+def _otherwise(model, classes) -> List[str]:
     """A warning where the network's training read label maps in another numbering."""
-    from jseg.training.records import record
-
-    settings = record(Path(model_path)).get("settings") or {}
+    settings = model.settings
     trained = settings.get("classes")
     if isinstance(classes, int):
         stored = list(range(classes))

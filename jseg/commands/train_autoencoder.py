@@ -270,7 +270,8 @@ def _parts(args, config, batches):
 
 def _settings(args, examples) -> dict:
     """Everything that the numbers of a step depend on."""
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import weights_sha256
+    from jseg.files import sha256
 
     names = (
         "preset",
@@ -290,9 +291,9 @@ def _settings(args, examples) -> dict:
     )
     given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
     if args.model_path:
-        given["model_path"] = sha256(args.model_path)
+        given["model_path"] = weights_sha256(args.model_path)
     if args.lpips_path:
-        given["lpips_path"] = [sha256(path) for path in args.lpips_path]
+        given["lpips_path"] = [weights_sha256(path) for path in args.lpips_path]
     named = [
         example.image.name + (example.image_sha256 or sha256(example.image)) for example in examples
     ]

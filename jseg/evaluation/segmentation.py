@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Iterator, List, Sequence
 
-from jseg.checkpoint import sha256
+from jseg.checkpoint import WeightFile
 from jseg.data.classes import ClassSet
 from jseg.data.examples import Example
 from jseg.evaluation.inputs import Item
@@ -23,14 +23,16 @@ class Segmentation:
     own, so label maps of other settings are made again; `remarks` says so.
     """
 
-    def __init__(self, weights: Path, items: Sequence[Item], output: Path, device: str, asked: str):
-        """weights: FlowSeg's network. output: of the scores. asked: the device that was given."""
+    def __init__(
+        self, weights: WeightFile, items: Sequence[Item], output: Path, device: str, asked: str
+    ):
+        """weights: FlowSeg's network, its SHA-256 known. output: of the scores. asked: the device that was given."""
         self.weights, self.items = weights, items
         self.images = [Example(item.stem, item.result) for item in items]
         self.digests = results.digests_of(self.images)
         self.segmenter = Segmenter.from_file(weights, device=asked)
         settings = {
-            "weights": sha256(weights),
+            "weights": weights.sha256,
             "device": device,
             "code": code(),
             **options_of(self.segmenter),
@@ -54,7 +56,7 @@ class Segmentation:
         return [replace(item, prediction=folder / f"{item.stem}.png") for item in self.items]
 
 
-def check_network(weights: Path, classes: ClassSet, name: str) -> None:
+def check_network(weights: WeightFile, classes: ClassSet, name: str) -> None:
     """Raise ValueError unless the network knows as many classes as the set, given as `name`."""
     count = network_config(weights).labels
     if count != len(classes):

@@ -25,7 +25,7 @@ from jseg.ldm.presets import Pipeline
 from jseg.ldm.samplers import SAMPLERS, add_noise, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
-from jseg.ldm.weights import find_weights, network_config
+from jseg.ldm.weights import find_weights
 from jseg.nn.layers import one_hot
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
@@ -79,13 +79,13 @@ class Synthesizer:
         one line, for weights that are missing or belong to another network.
         """
         pipeline = pipeline_named(preset)
-        model_path, ae_path = find_weights(model_path, ae_path)
+        weights = find_weights(model_path, ae_path)
+        unet_config, autoencoder_config = weights.configs()
         runtime.device(device)
 
-        unet = UNet(network_config(model_path, "UNetConfig"))
-        load_into(unet, model_path)
-        autoencoder = Autoencoder(network_config(ae_path, "AutoencoderConfig"))
-        load_into(autoencoder, ae_path)
+        unet, autoencoder = UNet(unet_config), Autoencoder(autoencoder_config)
+        load_into(unet, weights.model)
+        load_into(autoencoder, weights.autoencoder)
         return cls(unet, autoencoder, pipeline)
 
     @property

@@ -179,8 +179,8 @@ def test_what_is_special_in_the_images_is_told(job):
 
 
 def test_everything_given_gives_the_score(job, judge):
-    weights = job.root / "inception.pth"
-    weights.write_bytes(b"any")
+    weights = job.root / "inception.npz"
+    save(weights, {"w": np.ones(1)})
     code, out, told = job.run(
         predictions=job.predictions(), aesthetic=job.aesthetic(), inception=weights
     )

@@ -13,7 +13,7 @@ from support.golden_networks import SMALL_AUTOENCODER, SMALL_UNET, golden
 from support.places import ROOT
 
 from jseg import checkpoint
-from jseg.formats.record import Held
+from jseg.formats.record import MemoryArray
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.nn.layers import GroupNorm
 from jseg.parity.release import computing, differences, inputs, nudges, official, ours, table
@@ -24,7 +24,8 @@ from jseg.runtime import jt
 
 def held(**arrays):
     return {
-        name.replace("__", "/"): Held(name, np.asarray(array)) for name, array in arrays.items()
+        name.replace("__", "/"): MemoryArray(name, np.asarray(array))
+        for name, array in arrays.items()
     }
 
 

@@ -18,7 +18,7 @@ from typing import Dict, Iterable, Mapping, Tuple
 import numpy as np
 
 from jseg import checkpoint
-from jseg.configs import AutoencoderConfig, UNetConfig, describe
+from jseg.configs import AutoencoderConfig, UNetConfig, looks_like
 from jseg.files import PathLike, write_atomic
 from jseg.formats.mismatch import mismatch
 from jseg.formats.tensor import CheckpointError
@@ -88,7 +88,7 @@ def check_weights(path: PathLike, shapes: Mapping[str, Tuple[int, ...]]) -> None
     """Raise CheckpointError unless the file holds arrays of these names and shapes."""
     with checkpoint.opened_state(path) as selection:
         stored = {name: tensor.shape for name, tensor in selection.tensors.items()}
-        problem = mismatch(shapes, stored, describe=describe)
+        problem = mismatch(shapes, stored, looks_like=looks_like)
     if problem:
         raise CheckpointError.at(path, problem)
 
@@ -202,7 +202,7 @@ def _pieces(part: object) -> Iterable[bytes]:
             yield path.relative_to(part).as_posix().encode()
             yield path.read_bytes()
     elif isinstance(part, Path):
-        yield checkpoint.sha256(part).encode()
+        yield checkpoint.weights_sha256(part).encode()
     elif isinstance(part, Mapping):
         for name, array in part.items():
             yield f"{name} {array.dtype} {array.shape}".encode()
