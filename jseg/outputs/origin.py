@@ -106,9 +106,9 @@ def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
     # A command's contact sheet, and the previews of a training.
     drawn = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
     sheet = drawn if command == "landscapes" else SHEETS.get(command)
-    found = {name: f"sheet of {command}" for name in names if name == sheet}
+    products = {name: f"sheet of {command}" for name in names if name == sheet}
     if command == "train":
-        found.update(
+        products.update(
             (name, "preview of a training") for name in names if name.startswith("preview-")
         )
-    return found
+    return products
