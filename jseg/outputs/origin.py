@@ -63,9 +63,8 @@ def keeper(folder: PathLike) -> Optional[str]:
     for above in list(place.parents)[:2]:
         inside = place.relative_to(above).as_posix() + "/"
         files = (read_record(above / "run.json") or {}).get("files")
-        written = (
-            any(name.startswith(inside) for name in files) if isinstance(files, dict) else False
-        )
+        names = files if isinstance(files, dict) else {}
+        written = any(name.startswith(inside) for name in names)
         if written or inside in DRAWN and origin(above) == "landscapes":
             return origin(above)
     return None
