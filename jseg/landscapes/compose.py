@@ -69,9 +69,7 @@ class Draw:
         front, back = extent
         return Range(kind, distance, height, peaks, floor, front, back, frequency, self.key())
 
-    def alps(
-        self, distance: float, height: float, layers: int = 2, floor: float = 0.3
-    ) -> Tuple[Range, ...]:
+    def alps(self, distance: float, height: float, layers: int = 2) -> Tuple[Range, ...]:
         """A main range with its summit at the focal point and lower ranges before or behind it."""
         peaks = [(self.focus, 1.0, self.between(0.12, 0.26))]
         for direction, away, tall, wide in (
@@ -86,7 +84,7 @@ class Draw:
             peaks += [self.peak((-0.7, 0.7), (0.6, 0.95), (0.06, 0.16)) for _ in range(4)]
             kind, top, valley = "massif", height * 0.9, self.between(0.5, 0.7)
         else:
-            kind, top, valley = "alpine", height, floor
+            kind, top, valley = "alpine", height, 0.3
         extent, steep = (self.between(0.32, 0.5), 0.4), self.between(2.4, 4.2)
         ranges = [self.chain(kind, distance, top, tuple(peaks), valley, extent, steep)]
 

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 
 PERLIN_GAIN = 2.2  # brings the standard deviation of one octave to about 0.5
+LACUNARITY, RIDGED_LACUNARITY = 2.03, 2.07  # each octave's frequency over the one before
+SHARPNESS, DECAY = 2.0, 0.52  # of ridged noise: how crests gather roughness, octave by octave
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,9 @@ def spectrum(
     return total
 
 
-def fbm(
-    key: int,
-    grid: Grid,
-    frequency: float,
-    octaves: int,
-    gain: float = 0.5,
-    lacunarity: float = 2.03,
-) -> np.ndarray:
+def fbm(key: int, grid: Grid, frequency: float, octaves: int, gain: float = 0.5) -> np.ndarray:
     """Fractional Brownian motion, about [-1, 1]."""
-    frequencies = [frequency * lacunarity**k for k in range(octaves)]
+    frequencies = [frequency * LACUNARITY**k for k in range(octaves)]
     return spectrum(key, grid, frequencies, [gain**k for k in range(octaves)])
 
 
@@ -180,21 +175,14 @@ def world_noise(
     return spectrum(keys, grid, frequencies, amplitudes)
 
 
-def ridged(
-    key: int,
-    grid: Grid,
-    frequency: float,
-    octaves: int,
-    sharpness: float = 2.0,
-    decay: float = 0.52,
-) -> np.ndarray:
+def ridged(key: int, grid: Grid, frequency: float, octaves: int) -> np.ndarray:
     """Ridged multifractal noise, about [0, 1]: sharp crests, and roughness only where the octave
     before was high.
     """
     total, weight, scale, norm = np.zeros(grid.shape, np.float32), 1.0, 1.0, 0.0
     pitch = grid.pitch()
     for octave in range(octaves):
-        here = frequency * 2.07**octave
+        here = frequency * RIDGED_LACUNARITY**octave
         carry = carried(pitch, here)
         if not carry.any():
             break
@@ -203,8 +191,8 @@ def ridged(
         signal *= weight
         total += signal * (scale * carry)
         norm += scale * 0.62
-        weight = np.clip(signal * sharpness, 0, 1)
-        scale *= decay
+        weight = np.clip(signal * SHARPNESS, 0, 1)
+        scale *= DECAY
     return total / norm
 
 

@@ -49,11 +49,10 @@ class Model:
         rise: float,
         roof,
         wall,
-        x: float = 0.0,
         over: float = 0.4,
     ) -> None:
         """A ridge roof along x over a box of the given ground plan."""
-        left, right, front, back = x - width / 2, x + width / 2, -depth / 2, depth / 2
+        left, right, front, back = -width / 2, width / 2, -depth / 2, depth / 2
         self.face([(left, y, front), (left, y + rise, 0), (left, y, back)], wall)
         self.face([(right, y, back), (right, y + rise, 0), (right, y, front)], wall)
 

@@ -18,7 +18,6 @@ def _crown(
     radii: np.ndarray,
     leaves: int,
     leaf: float,
-    material: int = LEAF,
     bloom: float = 0.0,
 ) -> None:
     """Leaves on and in a union of ellipsoids; those deep inside or low down are shaded."""
@@ -44,7 +43,7 @@ def _crown(
     shade = np.clip(0.25 + 0.75 * np.clip((inside - 0.45) / 0.5, 0, 1), 0, 1) * (0.55 + 0.45 * low)
     tone = np.clip(rng.normal(0.5, 0.2, leaves), 0, 1)
     flower = rng.random(leaves) < bloom
-    points.add(position[~flower], normal[~flower], shade[~flower], tone[~flower], material, leaf)
+    points.add(position[~flower], normal[~flower], shade[~flower], tone[~flower], LEAF, leaf)
     if flower.any():
         bright = np.maximum(shade[flower], 0.7)
         points.add(position[flower], normal[flower], bright, tone[flower], BLOOM, leaf * 1.2)

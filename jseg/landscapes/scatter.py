@@ -15,6 +15,7 @@ from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import generator
 from jseg.landscapes.paint import transmission
 from jseg.landscapes.plan import Ground, Plan
+from jseg.landscapes.sprites import TALL
 from jseg.landscapes.terrain import FAR
 
 KINDS = {
@@ -234,7 +235,7 @@ def draw(plan: Plan, canvas: Canvas, standing: List[Standing]) -> None:
             continue
 
         # A sprite is lit once, at the size next to the one it is drawn at.
-        halvings = int(np.clip(np.floor(np.log2(plants.TALL / tall)), 0, 5))
+        halvings = int(np.clip(np.floor(np.log2(TALL / tall)), 0, 5))
         name = (item.kind, item.variant, halvings, item.tint)
         if name not in lit:
             lit[name] = plants.lit(*name[:3], canvas.style, item.tint, plan.wintry)

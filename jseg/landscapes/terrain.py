@@ -20,6 +20,7 @@ from jseg.landscapes.fractal import Grid
 
 SURVEY_ROWS, SURVEY_COLUMNS = 360, 40
 FAR = 30000.0  # metres; beyond it there is sky only
+SOFTNESS = 0.06  # of a shadow's edge, as an elevation tangent
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,7 @@ def normals(height: np.ndarray, grid: Grid) -> np.ndarray:
     return np.stack((-slope_x * length, length, -slope_z * length), axis=2)
 
 
-def sunlit(
-    height: np.ndarray, grid: Grid, azimuth: float, elevation: float, softness: float = 0.06
-) -> np.ndarray:
+def sunlit(height: np.ndarray, grid: Grid, azimuth: float, elevation: float) -> np.ndarray:
     """Fraction of the sun that reaches each sample past the terrain, [rows, columns] in [0, 1].
 
     Marches towards the sun in steps proportional to the distance from the camera, which on this
@@ -185,4 +184,4 @@ def sunlit(
         columns = np.rint(np.interp(away_x, grid.x, column_numbers)).astype(np.int32)
         there = np.take(np.take(height, rows, axis=0), columns, axis=1)
         np.maximum(block, (there - height) / (z * step) - rise, out=block)
-    return np.clip(1 - block / softness, 0, 1)
+    return np.clip(1 - block / SOFTNESS, 0, 1)
