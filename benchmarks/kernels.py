@@ -1,13 +1,13 @@
 """Our compiled operators beside plain Jittor: agreement of results and gradients, and the ratio of
 the times, in one run on this device.
 
-"twin" is the operator's twin in plain Jittor; "before" is what the layers do without the operator,
-which on the CPU is made of other operators of ours. Each is timed in turn, the best of the
-repetitions counts. The differences are relative to the largest value. With one thread on the CPU it
-is the processor's time that is counted, which other work on the machine changes little.
+"twin" is the operator's twin in plain Jittor; "before", where there is one, is what the layers do
+without the operator, which on the CPU is made of other operators of ours. They are timed in turn,
+and the best of the repetitions counts. Differences are relative to the largest value. With one
+thread on the CPU the processor's time is counted, which other work on the machine changes little.
 
-  OMP_NUM_THREADS=1 python benchmarks/kernels.py                 # all, on the CPU
-  OMP_NUM_THREADS=1 python benchmarks/kernels.py --networks      # whole steps of networks, with one operator more or less
+  OMP_NUM_THREADS=1 python benchmarks/kernels.py               # all, on the CPU
+  OMP_NUM_THREADS=1 python benchmarks/kernels.py --networks    # whole steps of networks
   python benchmarks/kernels.py --device cuda --only attention rms_norm
 """
 
@@ -168,9 +168,8 @@ def attention(heads, length, channels):
             return layers.attention(q, k, v, channels**-0.5)
 
         forms = {"ours": under(("attention",), layer), "before": under((), layer)}
-        if (
-            heads > 1
-        ):  # one head of that size: Jittor on the CPU may make an array of all its products, 19 GB
+        # Of one head of that size, Jittor on the CPU may make an array of all products, 19 GB.
+        if heads > 1:
             forms["twin"] = twin
         return forms, [random(heads, length, channels, seed=i) for i in range(3)]
 
