@@ -44,7 +44,7 @@ def extract_unet(
     config: Optional[UNetConfig] = None,
     unreadable: Unreadable = Unreadable(),
 ) -> Extraction:
-    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file tells
+    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file has
     it. Raises LayoutError.
     """
     result = inside(shapes, scope)

@@ -97,6 +97,8 @@ class LatentBatches:
         for part, weight in self.division.parts():
             indices = order[part.start : part.stop]
             t, dropped, noise = zip(*(self._draws(step, i) for i in part))
+
+            # A label map that is withheld says nothing anywhere.
             labels = np.stack([self.labels[index] for index in indices])
             labels[np.array(dropped)] = IGNORED
             batch = {

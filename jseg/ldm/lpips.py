@@ -47,6 +47,7 @@ class Lpips(nn.Module):
                 f"LPIPS: got images of shape {list(reference.shape)} and {list(image.shape)}; "
                 f"expected two equal shapes [B, 3, H, W] with H and W at least {LEAST_SIZE}"
             )
+        # The slices' unit features of both images; the heads weigh their squared differences.
         with jt.no_grad():
             expected = [unit(h) for h in self.net(self.scaling_layer(reference))]
         features = [unit(h) for h in self.net(self.scaling_layer(image))]  # [B, C_i, H_i, W_i]

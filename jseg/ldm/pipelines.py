@@ -107,6 +107,8 @@ def _check_sampler(stage: Stage, available: int, where: str) -> None:
             f"{stage.respacing or 'the full schedule'} from the start index down, or 0 for all of "
             "them"
         )
+
+    # The name of some samplers says their eta.
     fixed = SAMPLER_ETA[stage.sampler]
     if fixed is not None and stage.eta not in (0, fixed):
         others = ", ".join(name for name, eta in SAMPLER_ETA.items() if eta is None)

@@ -52,6 +52,8 @@ class Synthesizer:
 
     def __init__(self, unet: UNet, autoencoder: Autoencoder, pipeline: Pipeline):
         self.unet, self.autoencoder, self.pipeline = unet, autoencoder, check_pipeline(pipeline)
+
+        # The networks fit each other, and the latent fits the UNet.
         ours, theirs = unet.config, autoencoder.config
         if theirs.latent_channels != ours.latent_channels or theirs.picture_channels != 3:
             raise ValueError(
@@ -66,6 +68,7 @@ class Synthesizer:
                 f"multiples of {2**halvings}, for its {halvings} halvings; give the size that it "
                 "was trained at"
             )
+
         unet.eval()
         autoencoder.eval()
 
@@ -110,26 +113,11 @@ class Synthesizer:
         aspect ratios and for ids beyond the classes, except 255, where nothing is known.
         """
         check_seed(seed)
-        width, height = self.size
-        label, reference = np.asarray(label), np.asarray(reference)
-        _check_arrays(label, reference)
-        for name, array in (("label", label), ("reference", reference)):
-            if not same_aspect(array.shape[1], array.shape[0], width, height):
-                raise ValueError(
-                    f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the "
-                    f"aspect ratio of {width}x{height}; crop it first"
-                )
-        classes = self.unet.config.classes
-        beyond = [int(i) for i in np.unique(label) if not 0 <= i < classes and i != 255]
-        if beyond:
-            raise ValueError(
-                f"synthesize: the label holds ids {beyond[:8]}; expected 0 to {classes - 1}, or "
-                "255 where nothing is known"
-            )
-
-        label = resize_label(np.ascontiguousarray(label, np.uint8), *self.latent_size)
-        reference = resize_image(np.ascontiguousarray(reference, np.uint8), width, height)
-        *_, last = self.run([label], [reference], seed, [stem])
+        ids, photograph = np.asarray(label), np.asarray(reference)
+        self._check(ids, photograph)
+        ids = resize_label(np.ascontiguousarray(ids, np.uint8), *self.latent_size)
+        photograph = resize_image(np.ascontiguousarray(photograph, np.uint8), *self.size)
+        *_, last = self.run([ids], [photograph], seed, [stem])
         return last.images[0]
 
     def run(
@@ -182,6 +170,36 @@ class Synthesizer:
             if number + 1 < len(self.pipeline.stages):
                 images = self._handed_over(decoded, finished)
 
+    def _check(self, label: np.ndarray, reference: np.ndarray) -> None:
+        # shapes and types
+        rgb = reference.ndim == 3 and reference.shape[2] == 3
+        if label.ndim != 2 or not rgb or not label.size or not reference.size:
+            raise ValueError(
+                f"synthesize: got a label of shape {label.shape} and a reference of shape "
+                f"{reference.shape}; expected [h, w] class ids and [h, w, 3] RGB"
+            )
+        if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
+            raise ValueError(
+                f"synthesize: got a label of type {label.dtype} and a reference of type "
+                f"{reference.dtype}; expected integers, and uint8 from 0 to 255"
+            )
+
+        # sizes and ids
+        width, height = self.size
+        for name, array in (("label", label), ("reference", reference)):
+            if not same_aspect(array.shape[1], array.shape[0], width, height):
+                raise ValueError(
+                    f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the "
+                    f"aspect ratio of {width}x{height}; crop it first"
+                )
+        classes = self.unet.config.classes
+        beyond = [int(i) for i in np.unique(label) if not 0 <= i < classes and i != 255]
+        if beyond:
+            raise ValueError(
+                f"synthesize: the label holds ids {beyond[:8]}; expected 0 to {classes - 1}, or "
+                "255 where nothing is known"
+            )
+
     def _encoded(self, images):
         # One at a time: the autoencoder's memory does not grow with the batch.
         with jt.no_grad():
@@ -210,17 +228,3 @@ class Synthesizer:
 def _noise(seed: int, stems: Sequence[str], shape, stage) -> np.ndarray:
     """Every image's own noise at a stage, or at one of its steps: float32 [B, *shape]."""
     return np.stack([normal(seed, stem, stage, tuple(shape)) for stem in stems])
-
-
-def _check_arrays(label: np.ndarray, reference: np.ndarray) -> None:
-    rgb = reference.ndim == 3 and reference.shape[2] == 3
-    if label.ndim != 2 or not rgb or not label.size or not reference.size:
-        raise ValueError(
-            f"synthesize: got a label of shape {label.shape} and a reference of shape "
-            f"{reference.shape}; expected [h, w] class ids and [h, w, 3] RGB"
-        )
-    if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
-        raise ValueError(
-            f"synthesize: got a label of type {label.dtype} and a reference of type "
-            f"{reference.dtype}; expected integers, and uint8 from 0 to 255"
-        )

@@ -119,8 +119,8 @@ class Unreadable:
 def unet_config(
     shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
 ) -> UNetConfig:
-    """The configuration whose UNet has these shapes, as far as they tell; compare with
-    `unet_shapes` of it. Raises LayoutError.
+    """The configuration whose UNet has these shapes, as far as they say; compare `unet_shapes` of
+    it with them. Raises LayoutError.
     """
     base = _shape(shapes, "time_embed.0.weight")[1]
 
@@ -180,8 +180,8 @@ def _doubles(shapes: Mapping[str, Tuple[int, ...]], number: int) -> bool:
 def autoencoder_config(
     shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
 ) -> AutoencoderConfig:
-    """The configuration whose autoencoder has these shapes, as far as they tell; compare with
-    `autoencoder_shapes` of it.
+    """The configuration whose autoencoder has these shapes, as far as they say; compare
+    `autoencoder_shapes` of it with them. Raises LayoutError.
     """
     base, picture_channels = _shape(shapes, AUTOENCODER_MARK)[:2]
     widths = [
@@ -189,11 +189,13 @@ def autoencoder_config(
         for level in _numbers(shapes, "encoder.down.")
     ]
     codebook_size, latent_channels = _shape(shapes, "quantize.embedding.weight")
+
     if not base or any(width % base for width in widths):
         raise LayoutError(
             f"this autoencoder's widths {widths} are not multiples of its base width {base}"
         )
     _check_groups(base, unreadable.groups)
+
     return AutoencoderConfig(
         channels=base,
         channel_mult=tuple(width // base for width in widths),

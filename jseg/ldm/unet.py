@@ -201,11 +201,12 @@ class UNet(nn.Module):
         return x
 
     def _build_encoder(self, embedding: int) -> List[int]:
-        """Append the input blocks after the first; the widths of all of them."""
+        """Append the input blocks after the first; the widths of all input blocks."""
         config = self.config
         channels = config.channels * config.channel_mult[0]
         widths, downsampling = [channels], 1
         for level, mult in enumerate(config.channel_mult):
+            # blocks of this resolution
             for _ in range(config.blocks):
                 width = config.channels * mult
                 layers = [ResBlock(channels, width, embedding, config)]
@@ -214,6 +215,8 @@ class UNet(nn.Module):
                     layers.append(AttentionBlock(channels, config))
                 self.input_blocks.append(nn.Sequential(*layers))
                 widths.append(channels)
+
+            # the halving to the next
             if level < len(config.channel_mult) - 1:
                 down = ResBlock(channels, channels, embedding, config, down=True)
                 self.input_blocks.append(nn.Sequential(down))
@@ -222,8 +225,8 @@ class UNet(nn.Module):
         return widths
 
     def _build_decoder(self, channels: int, widths: List[int], embedding: int) -> int:
-        """The output blocks, each of which takes the skip connection of an input block; the width
-        of the last.
+        """Make the output blocks, each with an input block's skip connection; the last one's
+        width.
         """
         config, skip_widths = self.config, list(widths)
         self.output_blocks = nn.ModuleList()

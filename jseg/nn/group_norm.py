@@ -47,18 +47,23 @@ def group_norm(
     [B, C] or [B, C, 1, ...]. activate: SiLU. Gradients of gradients are not supported.
     """
     batch, channels = x.shape[:2]
-    rows = x.reshape(batch, channels, -1)
+    rows = x.reshape(batch, channels, -1)  # [B, C, P]
+
+    # s and t: one number per channel, or maps
     if scale is None:
-        scale, shift = jt.ones(channels).stop_grad(), jt.zeros(channels).stop_grad()
-    if scale.ndim > 1:
-        scale, shift = (v.reshape(v.shape[0], channels, -1) for v in (scale, shift))
+        s, t = jt.ones((1, channels, 1)).stop_grad(), jt.zeros((1, channels, 1)).stop_grad()
+    elif scale.ndim > 1:
+        s, t = (v.reshape(v.shape[0], channels, -1) for v in (scale, shift))
     else:
-        scale, shift = (_single(v).reshape(1, channels, 1) for v in (scale, shift))
+        s, t = (_single(v).reshape(1, channels, 1) for v in (scale, shift))
+
+    # a and b: a number per image and channel, or constants
     if film is None:
-        film = jt.ones((1, 1)).stop_grad(), jt.zeros((1, 1)).stop_grad()
+        a, b = jt.ones((1, 1)).stop_grad(), jt.zeros((1, 1)).stop_grad()
     else:
-        film = [_single(v).reshape(batch, channels) for v in film]
-    y = GroupNormFunction(groups, eps, activate)(rows, scale, shift, *film)
+        a, b = (_single(v).reshape(batch, channels) for v in film)
+
+    y = GroupNormFunction(groups, eps, activate)(rows, s, t, a, b)
     return y.reshape(x.shape)  # [B, C, ...]
 
 
@@ -158,15 +163,20 @@ def plain_backward(gradient, x, s, t, a, b, statistics, groups: int, eps: float,
     normal = ((_single(x).reshape(grouped) - first - rest) * scale).reshape(x.shape)
     s, t, a, b, of_z = _single(s), _single(t), _per_row(a), _per_row(b), _single(gradient)
     m = normal * s + t
+
+    # through the activation, FiLM, and scale and shift
     if activate:
         z = m * a + b
         sigma = jt.sigmoid(z)
         of_z = of_z * sigma * (1 + z * (1 - sigma))
     of_m = of_z * a
     of_s, of_t, u = of_m * normal, of_m, (of_m * s).reshape(grouped)
+
+    # through the statistics
     x_hat = normal.reshape(grouped)
     slope = (u * x_hat).mean(-1, keepdims=True)
     of_x = scale * (u - u.mean(-1, keepdims=True) - x_hat * slope)
+
     if s.shape[2] < pixels:
         of_s, of_t = of_s.sum(2, keepdims=True), of_t.sum(2, keepdims=True)
     return of_x.reshape(x.shape), of_s, of_t, (of_z * m).sum(2), of_z.sum(2)
