@@ -137,34 +137,36 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     job = _checked_inputs(args)
     from jseg import runtime
+    from jseg.checkpoint import describe
     from jseg.evaluation import features, measures, report, results, store
-    from jseg.evaluation.predictions import Predictions, check_network
+    from jseg.evaluation.segmentation import Segmentation, check_network
     from jseg.outputs.locks import held
 
     device, output, flowseg = runtime.device(args.device), Path(args.output), _network(args.flowseg)
-    extractor = features.inception(args.inception) if args.inception else features.autoencoder()
+    inception = describe(args.inception, sha256=True) if args.inception else None
+    extractor = features.inception(inception) if inception else features.autoencoder()
     known = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
-    settings, predictions = _settings(args, flowseg, extractor.kind), None
+    settings, segmentation = _settings(args, flowseg, inception, extractor.kind), None
     with held(output):
         _check_places(args, job.items)  # once more: another process may have written there since
         if flowseg:
             check_network(flowseg, job.classes, args.classes)
-            predictions = Predictions(flowseg, job.items, output, device, args.device)
+            segmentation = Segmentation(flowseg, job.items, output, device, args.device)
         known.folder.mkdir(parents=True, exist_ok=True)
-        for remark in job.remarks + (predictions.remarks if predictions else []):
+        for remark in job.remarks + (segmentation.remarks if segmentation else []):
             say(remark)  # only now: a refusal is one line
 
         # The summary claims the folder before anything else is in it, so that an interrupted call
         # knows its own files.
         results.write_claim(output, settings)
-        items = _segmented(job, predictions) if predictions else job.items
+        items = _segmented(job, segmentation) if segmentation else job.items
         rows, matrix = _scored(job, items, args.ignore)
         measure = measures.inception_distances if args.inception else measures.stand_in_distance
         distances = _distances(job, extractor, known, measure)
         terms = measures.gathered(rows, matrix, args.aesthetic_max, len(job.real), distances)
         scores = measures.challenge_scores(terms)
 
-        seen = f"FlowSeg, {flowseg.name}" if flowseg else f"predictions of {args.predictions}"
+        seen = f"FlowSeg, {flowseg.path.name}" if flowseg else f"predictions of {args.predictions}"
         lines = report.lines(terms, scores, seen, not args.inception)
         report.write_page(output, items, rows, job.classes, args.ignore, lines, job.remarks)
         results.write(output, rows, terms, scores, settings, job.remarks)
@@ -184,20 +186,20 @@ def _checked_inputs(args) -> Job:
 
     _check_options(args)
     classes = with_map(class_set(args.classes), args.map, args.ignore)
-    remarks: List[str] = [classes.said()]
-    items = inputs.find_items(
-        args.results, args.labels, args.references, args.predictions, args.partial, remarks
+    items, remarks = inputs.find_items(
+        args.results, args.labels, args.references, args.predictions, args.partial
     )
+    remarks = [classes.summary(), *remarks]
     _check_places(args, items)
 
     # A single reference is no set: there is then no distance, which is said.
     aesthetic: Dict[str, float] = {}
     if args.aesthetic:
         stems = [item.stem for item in items]
-        aesthetic = read_aesthetic(args.aesthetic, stems, args.aesthetic_max, remarks)
-    least = 2 if args.real else 1
-    real = inputs.find_real(args.real or args.references, least, remarks)
-    remarks += inputs.check_items(items, classes, args.ignore)
+        aesthetic, more = read_aesthetic(args.aesthetic, stems, args.aesthetic_max)
+        remarks += more
+    real, more = inputs.find_real(args.real or args.references, 2 if args.real else 1)
+    remarks += more + inputs.check_items(items, classes, args.ignore)
     remarks += limits(len(items), real, aesthetic, args.aesthetic_max, bool(args.inception))
     if not args.real:
         remarks.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")
@@ -223,11 +225,11 @@ def _check_options(args) -> None:
 def _check_places(args, items) -> None:
     """Refuse an output or a cache that would take an input's place, or mix with files of others."""
     from jseg.evaluation import results
-    from jseg.evaluation.inputs import files_of
     from jseg.outputs.places import check_cache, check_inputs
 
     # All that is read, and the folders that it is looked for in.
-    files, output = files_of(items), Path(args.output)
+    groups = [(item.result, item.label, item.reference, item.prediction) for item in items]
+    files, output = [path for group in groups for path in group if path], Path(args.output)
     folders = (args.results, args.labels, args.references, args.real, args.predictions)
     places = [Path(path) for path in folders if path] + [path.parent for path in files]
     options = (args.flowseg, args.inception, args.aesthetic, args.classes)
@@ -241,31 +243,30 @@ def _check_places(args, items) -> None:
         check_cache(args.cache, "--cache", output, files, places)
 
 
-def _network(given: Optional[str]) -> Optional[Path]:
-    """The file of FlowSeg's network; None where it is not asked for, the shipped one for ""."""
+def _network(given: Optional[str]):
+    """The weight file of FlowSeg; None where it is not asked for, the shipped one for ""."""
     if given is None:
         return None
-    if not given:
-        from jseg.flowseg.predict import SHIPPED
+    from jseg.checkpoint import describe
+    from jseg.flowseg.predict import SHIPPED
 
-        return Path(SHIPPED)
-    if not Path(given).is_file():
+    if given and not Path(given).is_file():
         raise FileNotFoundError(
             f"--flowseg {given} {cli.no_file(given)}; expected a file that train_flowseg wrote"
         )
-    return Path(given)
+    return describe(given or SHIPPED, sha256=True)
 
 
-def _segmented(job: Job, predictions) -> list:
+def _segmented(job: Job, segmentation) -> list:
     """The items with FlowSeg's label maps, made where they are missing."""
     from jseg.progress import ImageBar
 
-    count, done = len(job.items), predictions.done()
-    say(f"segmenting {count - done} of {count} results with {predictions.weights}")
+    count, done = len(job.items), segmentation.done()
+    say(f"segmenting {count - done} of {count} results with {segmentation.weights}")
     with ImageBar(count, done) as bar:
-        for _ in predictions.make(job.classes):
+        for _ in segmentation.make(job.classes):
             bar.show()
-    return predictions.items_with_predictions()
+    return segmentation.items_with_predictions()
 
 
 def _scored(job: Job, items, ignore):
@@ -306,19 +307,18 @@ def _distances(job: Job, extractor, known, measure) -> dict:
     return measure(known.get(keys[:count]), known.get(keys[count:]))
 
 
-def _settings(args, flowseg: Optional[Path], features: str) -> dict:
+def _settings(args, flowseg, inception, features: str) -> dict:
     """What the scores depend on beside the files' content."""
-    from jseg.checkpoint import sha256
 
-    def weights(path):
-        return path and {"file": Path(path).name, "sha256": sha256(path)}
+    def named(weights):
+        return weights and {"file": weights.path.name, "sha256": weights.sha256}
 
     folders = ("results", "labels", "references", "real", "predictions", "aesthetic")
     paths = {name: getattr(args, name) for name in folders}
     return {
         **{name: path and str(Path(path).resolve()) for name, path in paths.items()},
-        "flowseg": weights(flowseg),
-        "inception": weights(args.inception),
+        "flowseg": named(flowseg),
+        "inception": named(inception),
         "features": features,
         "classes": args.classes,
         "ignore": args.ignore,

@@ -99,22 +99,25 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
-    scale, weights = _scale(args.scale), _weights(args.weights)
+    scale, path = _scale(args.scale), _weights(args.weights)
     from jseg import runtime
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import describe
+    from jseg.data.examples import check_images
     from jseg.flowseg import results
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
-    from jseg.flowseg.segment import check_images, find_images, segment_folder
+    from jseg.flowseg.segment import find_images, segment_folder
     from jseg.machine import jittor_flags
     from jseg.outputs.locks import held
     from jseg.progress import ImageBar
 
     # The inputs and the output, before anything long.
+    weights = describe(path, sha256=True)
     config = network_config(weights)
     classes = _classes(args.classes, weights, config.labels)
-    images, remarks = find_images(args.input)
-    _check_output(args, weights, images, len(classes))
-    remarks += check_images(images, config.patch)
+    found, remarks = find_images(args.input)
+    _check_output(args, path, found, len(classes))
+    images, more = check_images(found, config.patch)
+    remarks = [classes.summary()] * bool(args.classes) + remarks + more
 
     # All that the label maps depend on.
     device, output = runtime.device(args.device), Path(args.output)
@@ -128,7 +131,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         "shift": trained_shift(weights) if args.shift is None else args.shift,
     }
     settings = {
-        "weights": sha256(weights),
+        "weights": weights.sha256,
         "steps": args.steps,
         **options,
         "device": device,
@@ -137,12 +140,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     }
     digests = results.digests_of(images)
     with held(output):
-        run, more = results.resumed(output, settings, images, digests, args.probabilities)
+        run, of_run = results.resumed(output, settings, images, digests, args.probabilities)
         segmenter = Segmenter.from_file(weights, args.steps, args.device, **options)
         kept = len(results.finished(images, run, digests, args.probabilities))
 
         # Only now: a refusal is one line.
-        for remark in [classes.said()] * bool(args.classes) + remarks + more:
+        for remark in remarks + of_run:
             say(remark)
         if kept:
             say(f"{kept} of {len(images)} images are in {output} already and are kept")
@@ -208,7 +211,7 @@ def _scale(text: str) -> Optional[float]:
         raise ValueError(f"--scale is {text!r}; expected a number from 1 on, or own") from None
 
 
-def _classes(name: Optional[str], weights: Path, count: int):
+def _classes(name: Optional[str], weights, count: int):
     """The class set that was asked for, else that of the training."""
     from jseg.data.classes import class_set
     from jseg.flowseg.predict import trained_classes

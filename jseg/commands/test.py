@@ -38,8 +38,7 @@ class Job:
     shown: list  # those that are shown in the grid
     size: tuple  # (width, height) of the images
     classes: object  # a ClassSet, or the number of classes
-    model_path: Path
-    ae_path: Path
+    weights: object  # jseg.ldm.weights.Weights
     remarks: List[str]
 
 
@@ -117,15 +116,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     job = _checked_inputs(args)
     from jseg import runtime
-    from jseg.checkpoint import sha256
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
-    from jseg.ldm.progress import Bars
-    from jseg.ldm.refine import Synthesizer
-    from jseg.ldm.synthesize import synthesize_folder
     from jseg.outputs.locks import held
 
-    device = runtime.device(args.device)
+    device, output = runtime.device(args.device), Path(args.output_path)
     settings = results.settings_of(
         job.pipeline,
         args.seed,
@@ -133,42 +128,55 @@ def main(argv: Optional[List[str]] = None) -> int:
         device,
         args.ignore,
         inputs=results.inputs_digest(job.pairs),
-        model=sha256(job.model_path),
-        autoencoder=sha256(job.ae_path),
+        model=job.weights.model.sha256,
+        autoencoder=job.weights.autoencoder.sha256,
         **_numbering(job.classes, args.ignore),
     )
-    output, limited = Path(args.output_path), job.limited
     with held(output):
         run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
         run.fields["notes"] = [*job.remarks, *remarks]
-        todo = results.unfinished_batches(limited, settings["batch_size"], output)
-        kept = len(limited) - sum(map(len, todo))
-        synthesizer = None
-        if todo:
-            synthesizer = Synthesizer.from_files(job.model_path, job.ae_path, job.pipeline, device)
-
-        # Only now: a refusal is one line.
-        for remark in run.fields["notes"]:
-            say(remark)
-        if kept:
-            say(f"{kept} of {len(limited)} images are in {output} already and are kept")
-        shown = [pair.stem for pair in job.shown]
-        with Bars(job.pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-            for report in synthesize_folder(
-                synthesizer, job.pairs, run, args.limit, shown, job.classes
-            ):
-                step = report.progress
-                bars.show(step.stage, step.step, step.images is not None, report.seconds)
-        if shown:
+        _synthesize(job, run, args.limit, device)
+        if job.shown:
             stages = len(job.pipeline.stages)
             for remark in write_grid(run, job.shown, stages, job.size, args.ignore, job.classes):
                 say(remark)
-    say(f"{len(limited)} images in {output}, settings and timings in {output / 'run.json'}")
+    say(f"{len(job.limited)} images in {output}, settings and timings in {output / 'run.json'}")
     return 0
+
+
+def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
+    """Make the images that are missing, under progress bars."""
+    from jseg.ldm.pipelines import stage_steps
+    from jseg.ldm.refine import Synthesizer
+    from jseg.ldm.results import unfinished_batches
+    from jseg.ldm.synthesize import synthesize_folder
+    from jseg.progress import SynthesisBar
+
+    todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
+    synthesizer = None
+    if todo:
+        files = job.weights.model, job.weights.autoencoder
+        synthesizer = Synthesizer.from_files(*files, job.pipeline, device)
+
+    # Only now: a refusal is one line.
+    for remark in run.fields["notes"]:
+        say(remark)
+    total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
+    if kept:
+        say(f"{kept} of {total} images are in {run.folder} already and are kept")
+
+    shown = [pair.stem for pair in job.shown]
+    reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
+    steps = [stage_steps(job.pipeline, number) for number in range(len(job.pipeline.stages))]
+    with SynthesisBar(steps, [len(batch) for batch in todo], total) as bar:
+        for report in reports:
+            step = report.progress
+            bar.show(step.stage, step.step, step.images is not None, report.seconds)
 
 
 def _checked_inputs(args) -> Job:
     """Check all that needs no network computed, and find the weights."""
+    from jseg.checkpoint import CheckpointError
     from jseg.data import challenge
     from jseg.ldm import pipelines, results
     from jseg.ldm.weights import expected_networks, find_weights
@@ -181,16 +189,20 @@ def _checked_inputs(args) -> Job:
         else pipelines.pipeline_named(args.preset)
     )
 
-    # The inputs.
-    remarks: List[str] = []
-    pairs = challenge.find_pairs(args.input_path, args.img_path, remarks)
-    unet, autoencoder = expected_networks(args.model_path, args.ae_path)
+    # The inputs, in the networks' size. A fault of the weights is told once the inputs are right.
+    found, remarks = challenge.find_pairs(args.input_path, args.img_path)
+    weights, problem = None, None
+    try:
+        weights = find_weights(args.model_path, args.ae_path, sha256=True)
+        unet, autoencoder = weights.configs()
+    except (OSError, CheckpointError) as error:
+        problem, (unet, autoencoder) = error, expected_networks(args.model_path, args.ae_path)
     size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
     classes = _classes(args, unet.classes)
-    remarks += [] if isinstance(classes, int) else [classes.said()]
-    remarks += challenge.check_pairs(pairs, classes, args.ignore, *size)
+    pairs, more = challenge.check_pairs(found, classes, args.ignore, *size)
+    remarks += ([] if isinstance(classes, int) else [classes.summary()]) + more
 
-    # The output, and last the weights, which take longest to read.
+    # The output.
     limited = pairs[: args.limit]
     shown = limited[:GRID_ROWS] if args.grid else []
     grid = len(pipeline.stages), [pair.stem for pair in shown]
@@ -198,9 +210,10 @@ def _checked_inputs(args) -> Job:
     coming = results.names_of([pair.stem for pair in limited], *grid)
     needed = results.room(output, coming, *size)
     results.check_output(output, files, *_inputs(args, pairs), needed)
-    model_path, ae_path = find_weights(args.model_path, args.ae_path, remarks)
-    remarks += _otherwise(model_path, classes)
-    return Job(pipeline, pairs, limited, shown, size, classes, model_path, ae_path, remarks)
+    if problem:
+        raise problem
+    remarks += weights.remarks + _otherwise(weights.model, classes)
+    return Job(pipeline, pairs, limited, shown, size, classes, weights, remarks)
 
 
 def _check_options(args) -> None:
@@ -220,32 +233,21 @@ def _check_options(args) -> None:
 
 
 def _inputs(args, pairs):
-    """(files that are read, folders that they are looked for in): none of which a result may
-    replace.
-    """
+    """(files that are read, folders that they are looked for in), which no result may replace."""
     from jseg.data.challenge import LABEL_FOLDERS, PAIRING
 
     labels, references = Path(args.input_path), Path(args.img_path)
-    places = [
-        labels,
-        references,
-        pairs[0].label.parent,
-        pairs[0].reference.parent,
-        references / "imgs",
-    ]
+    maps, photographs = pairs[0].label.parent, pairs[0].reference.parent
+    places = [labels, maps, references, photographs, references / "imgs"]
     places += [labels / name for name in LABEL_FOLDERS]
     files = [path for pair in pairs for path in (pair.label, pair.reference)]
-    files += [
-        place / PAIRING for place in (labels, pairs[0].label.parent, pairs[0].label.parent.parent)
-    ]
+    files += [place / PAIRING for place in (labels, maps, maps.parent)]
     files += [path for path in (args.model_path, args.ae_path, args.stages, args.classes) if path]
     return files, places
 
 
 def _classes(args, count: int):
-    """The class set that was asked for, which must be as large as the network's, else that
-    number.
-    """
+    """The class set that was asked for, else the number of the network's classes."""
     from jseg.data.classes import class_set
     from jseg.data.numbering import with_map
 
@@ -262,17 +264,14 @@ def _classes(args, count: int):
     return classes
 
 
-def _otherwise(model_path, classes) -> List[str]:
+def _otherwise(model, classes) -> List[str]:
     """A warning where the network's training read label maps in another numbering."""
-    from jseg.training.records import record
-
-    settings = record(Path(model_path)).get("settings") or {}
+    settings = model.settings
     trained = settings.get("classes")
-    stored = (
-        list(range(classes))
-        if isinstance(classes, int)
-        else list(classes.file_ids or range(len(classes)))
-    )
+    if isinstance(classes, int):
+        stored = list(range(classes))
+    else:
+        stored = list(classes.file_ids or range(len(classes)))
     if not isinstance(trained, list) or not trained or trained == stored:
         return []
     name = settings.get("class_set", "its class set")
@@ -284,10 +283,10 @@ def _otherwise(model_path, classes) -> List[str]:
 
 
 def _numbering(classes, ignore) -> dict:
-    """For run.json: what the pixels depend on of a class set."""
+    """What the pixels depend on of a class set, for run.json."""
     from hashlib import sha256
 
-    from jseg.data.validation import Numbering
+    from jseg.data.numbering import Numbering
 
     if isinstance(classes, int):
         return {}

@@ -133,26 +133,22 @@ def main(argv: Optional[List[str]] = None) -> int:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
 
     from jseg.data.datasets import training_part
-    from jseg.data.image_folder import check_examples
+    from jseg.data.examples import check_examples
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
     from jseg.outputs.places import check_cache
     from jseg.training.run_folder import check_places, run_folder
 
     # The autoencoder, the data and the network that goes with both.
-    placed: List[str] = []
-    ae_path = find_autoencoder(args.ae_path, args.preset, placed)
-    autoencoder = network_config(ae_path, "AutoencoderConfig")
-    notes: List[str] = []
-    examples, classes = training_part(
-        args.input_path, args.layout, args.classes, args.ignore, notes, args.map
-    )
-    config = _network(args, len(classes), autoencoder)
+    ae_weights, remarks = find_autoencoder(args.ae_path, args.preset)
+    autoencoder = network_config(ae_weights, "AutoencoderConfig")
+    part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
+    config = _network(args, len(part.classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
 
     # Nothing is written where it would do harm.
     inputs = {
         "input_path": args.input_path,
-        "ae_path": ae_path,
+        "ae_path": ae_weights,
         "model_path": args.model_path,
         "classes": args.classes,
     }
@@ -161,10 +157,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         check_cache(args.cache, "--cache", args.output)
 
     with run_folder(args.output, "unet", inputs, cli.speaks()):
-        remarks = [autoencoder_line(ae_path), *placed, *notes]
+        examples, lines = part.examples, [autoencoder_line(ae_weights), *remarks, *part.remarks]
         if training.reads_first(args, len(examples), say):
-            remarks += check_examples(examples, classes, args.ignore, *size, fit=args.fit)
-        _train(args, ae_path, config, autoencoder, classes, examples, remarks)
+            examples, more = check_examples(
+                examples, part.classes, args.ignore, *size, fit=args.fit
+            )
+            lines += more
+        _train(args, ae_weights, config, autoencoder, part.classes, examples, lines)
     return 0
 
 
@@ -201,7 +200,7 @@ def _network(args, classes: int, autoencoder):
     )
 
 
-def _train(args, ae_path, config, autoencoder_config, classes, examples, remarks) -> None:
+def _train(args, ae_weights, config, autoencoder_config, classes, examples, remarks) -> None:
     from jseg import runtime
     from jseg.checkpoint import load_into
     from jseg.ldm.autoencoder import Autoencoder
@@ -209,20 +208,19 @@ def _train(args, ae_path, config, autoencoder_config, classes, examples, remarks
     from jseg.ldm.preview import Preview
     from jseg.ldm.unet_training import cached_latents, trained_network
     from jseg.ldm.validation import unet_validation
-    from jseg.ldm.weights import encoder_digest
     from jseg.training.run_folder import HELD_OUT_LATENTS, LATENTS
 
     device = runtime.device(args.device)
     for remark in remarks:
         say(remark)
     autoencoder = Autoencoder(autoencoder_config)
-    load_into(autoencoder, ae_path)
+    load_into(autoencoder, ae_weights)
     autoencoder.eval()
 
-    digest = encoder_digest(ae_path)
     kept, held_out = training.hold_out(args, examples)
 
     def latents_of(some: Sequence, folder: Path):
+        digest = ae_weights.digest
         return cached_latents(args, config, autoencoder, digest, some, classes, folder, say)
 
     latents = latents_of(kept, Path(args.cache or Path(args.output) / LATENTS))
@@ -245,7 +243,7 @@ def _train(args, ae_path, config, autoencoder_config, classes, examples, remarks
         settings={
             "drop": args.drop,
             "zero_init": args.zero_init,
-            "autoencoder": digest,
+            "autoencoder": ae_weights.digest,
             "data": latents.digest,
             "class_set": classes.name,
             "classes": list(classes.file_ids or range(len(classes))),

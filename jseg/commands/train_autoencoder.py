@@ -124,19 +124,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     config = AUTOENCODERS[args.preset]
     _check_size(args, config.downsampling)
 
-    from jseg.data.image_folder import find_examples
-    from jseg.data.validation import check_files
-    from jseg.images import examine_image
+    from jseg.data.examples import check_images
+    from jseg.data.image_folder import find_images
     from jseg.training.run_folder import run_folder
 
     inputs = {name: getattr(args, name) for name in ("input_path", "model_path", "lpips_path")}
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
-        remarks: List[str] = []
-        examples = find_examples(args.input_path, labels=False, notes=remarks)
-        paths = [example.image for example in examples]
-        if training.reads_first(args, len(paths), say):
-            remarks += check_files([[(path, lambda one: examine_image(one)[1])] for path in paths])
-        _train(args, config, paths, remarks)
+        examples, remarks = find_images(args.input_path)
+        if training.reads_first(args, len(examples), say):
+            examples, more = check_images(examples)
+            remarks = remarks + more
+        _train(args, config, examples, remarks)
     return 0
 
 
@@ -155,7 +153,7 @@ def _check_size(args: argparse.Namespace, factor: int) -> None:
         )
 
 
-def _train(args: argparse.Namespace, config, paths, remarks: List[str]) -> None:
+def _train(args: argparse.Namespace, config, examples, remarks: List[str]) -> None:
     from jseg import runtime
     from jseg.ldm.autoencoder_training import (
         settings,
@@ -170,13 +168,16 @@ def _train(args: argparse.Namespace, config, paths, remarks: List[str]) -> None:
     for remark in remarks:
         say(remark)
     size, shards = (args.width, args.height), training.batch_shards(args)
-    kept, held_out = training.hold_out(args, paths)
-    batches = ImageBatches(kept, size, _crop(args), shards, args.seed)
+    kept, held_out = training.hold_out(args, examples)
+    batches = ImageBatches(
+        [example.image for example in kept], size, _crop(args), shards, args.seed
+    )
     networks, plain_loss = trained_networks(args, config, batches)
     autoencoder = networks[0].module
     about, validate = f"{len(kept)} images", None
     if held_out:
-        images = ImageBatches(held_out, size, _crop(args), shards, args.seed)
+        paths = [example.image for example in held_out]
+        images = ImageBatches(paths, size, _crop(args), shards, args.seed)
         validate = autoencoder_validation(autoencoder, plain_loss, images)
         about += f", {len(held_out)} to validate on"
 

@@ -167,17 +167,19 @@ def main(argv: Optional[List[str]] = None) -> int:
         "classes": args.classes,
     }
     with run_folder(args.output, "flowseg", inputs, cli.speaks()):
-        remarks: List[str] = []
         dataset = open_dataset(
-            args.data, args.layout, _classes(args.classes), args.ignore, remarks, args.map
+            args.data, args.layout, _classes(args.classes), args.ignore, args.map
         )
+        remarks = list(dataset.remarks)
         if args.classes and not args.classes.isdigit():
-            remarks.append(dataset.classes.said())
+            remarks.append(dataset.classes.summary())
         config = _network(args, len(dataset.classes))
         if args.model_path:
-            check_pretrained(args.model_path, config)
+            started = check_pretrained(args.model_path, config)
+            args = options.with_values(args, {"model_path": started})
         if training.reads_first(args, len(dataset.train) + len(dataset.val), say):
-            remarks += dataset.check(config.patch)
+            dataset, more = dataset.check(config.patch)
+            remarks += more
         _train(args, config, dataset, remarks)
     return 0
 

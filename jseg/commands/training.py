@@ -57,13 +57,13 @@ def total_steps(args: argparse.Namespace, examples: int) -> int:
 
 def shared_settings(args: argparse.Namespace, steps: int) -> Dict[str, object]:
     """Everything among the shared options that the numbers of a step depend on."""
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import describe
 
     values = {name: getattr(args, name) for name in SETTINGS}
     if args.decay == "linear":
         values["steps"] = steps
     if args.model_path:
-        values["model_path"] = sha256(args.model_path)
+        values["model_path"] = describe(args.model_path, sha256=True).sha256
     return values
 
 

@@ -1,64 +1,105 @@
-"""Label maps of the results, made by FlowSeg, for the mask accuracy."""
+"""Predicted label maps: what a segmentation network saw in a result, and how that agrees with the
+label map it was made from.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator, List, Sequence
+from typing import Dict, List, Optional, Set, Tuple
 
-from jseg.checkpoint import sha256
-from jseg.data.classes import ClassSet
-from jseg.data.image_folder import Example
-from jseg.evaluation.inputs import Item
-from jseg.evaluation.results import PREDICTIONS
-from jseg.flowseg import results
-from jseg.flowseg.predict import Segmenter, network_config
-from jseg.flowseg.segment import code, options_of, segment_folder
+import numpy as np
+
+from jseg.data.classes import IGNORED, ClassSet
+from jseg.data.label_maps import read_values
+from jseg.data.numbering import Classes, Numbering
+from jseg.data.validation import same_aspect
+from jseg.files import DataError
+from jseg.images import resize_label
+
+CLEARLY = 0.2  # of all pixels: by how much another numbering must explain predictions better
 
 
-class Predictions:
-    """The folder of label maps of the results in a folder of scores.
+def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Classes) -> np.ndarray:
+    """A predicted label map, uint8 of class ids, resized to the label map's `shape` (height, width)
+    with nearest; raises DataError.
+    """
+    return read_prediction(path, shape, classes)[0]
 
-    A label map is taken again only if all that it depends on is as it was. The folder is score's
-    own, so label maps of other settings are made again; `remarks` says so.
+
+def read_prediction(
+    path: Path, shape: Optional[Tuple[int, int]], classes: Classes
+) -> Tuple[np.ndarray, List[str]]:
+    """(what `load_prediction` gives, remarks on how the file was read): ids 0 ... N - 1, or the
+    colours of `classes`.
+    """
+    # Predictions are numbered as segment numbers them, whatever the data set's own label files do.
+    if isinstance(classes, int):
+        count, plain, stored = classes, classes, ()
+    else:
+        count, stored = len(classes), classes.file_ids + classes.file_ignore
+        plain = replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
+    label_map = read_values(path, Numbering.of(plain).classes)
+    values, reading = label_map.values, label_map.reading
+    wrong = values[(values < 0) | (values >= count)]
+    if wrong.size:
+        hint = ""
+        if stored and set(np.unique(values).tolist()) <= set(stored):
+            hint = f", not those that label files of {classes.name} store"
+        raise DataError(
+            f"prediction {path} holds the id {wrong.max()}; expected class ids 0 to {count - 1}, "
+            f"as segment writes them{hint}"
+        )
+
+    ids = values.astype(np.uint8)
+    remarks = [reading.replace("label maps", "predictions", 1)] if reading else []
+    if shape is None:
+        return ids, remarks
+    (height, width), (label_height, label_width) = ids.shape, shape
+    if not same_aspect(width, height, label_width, label_height):
+        raise DataError(
+            f"prediction {path} is {width}x{height}, its label map {label_width}x{label_height}; "
+            "expected the same aspect ratio"
+        )
+    return resize_label(ids, label_width, label_height), remarks
+
+
+class Agreement:
+    """How many pixels of predictions are those of their label maps, in the numbering that is
+    expected and in others.
     """
 
-    def __init__(self, weights: Path, items: Sequence[Item], output: Path, device: str, asked: str):
-        """weights: FlowSeg's network. output: of the scores. asked: the device that was given."""
-        self.weights, self.items = weights, items
-        self.images = [Example(item.stem, item.result) for item in items]
-        self.digests = results.digests_of(self.images)
-        self.segmenter = Segmenter.from_file(weights, device=asked)
-        settings = {
-            "weights": sha256(weights),
-            "device": device,
-            "code": code(),
-            **options_of(self.segmenter),
+    def __init__(self, classes: ClassSet) -> None:
+        count, values = len(classes), np.arange(256)
+        stored = np.full(256, -1)
+        stored[list(classes.file_ids or range(count))] = np.arange(count)
+        self.tables = {
+            "": values,
+            f"as label files of {classes.name} store them": stored,
+            "as ids from 1 on": values - 1,
+            "as ids from -1 on": values + 1,
         }
-        self.run, self.remarks = results.resumed(
-            output / PREDICTIONS, settings, self.images, self.digests, remake=True
-        )
+        self.equal, self.total = dict.fromkeys(self.tables, 0), 0
+        self.classes: Dict[str, Set[int]] = {name: set() for name in self.tables}
 
-    def done(self) -> int:
-        """The number of label maps that are there."""
-        return len(results.finished(self.images, self.run, self.digests))
+    def add(self, prediction: np.ndarray, label: np.ndarray) -> None:
+        """Count the pixels of one pair, both uint8 of one shape."""
+        known = label != IGNORED
+        self.total += int(known.sum())
+        for name, table in self.tables.items():
+            equal = label[(table[prediction] == label) & known]
+            self.equal[name] += equal.size
+            self.classes[name].update(np.unique(equal).tolist())
 
-    def make(self, classes: ClassSet) -> Iterator[None]:
-        """Make the label maps that are missing, yielding after each."""
-        for _ in segment_folder(self.segmenter, self.images, self.run, classes, self.digests):
-            yield
-
-    def items_with_predictions(self) -> List[Item]:
-        """The items, each with its label map."""
-        folder = self.run.folder
-        return [replace(item, prediction=folder / f"{item.stem}.png") for item in self.items]
-
-
-def check_network(weights: Path, classes: ClassSet, name: str) -> None:
-    """Raise ValueError unless the network knows as many classes as the set, given as `name`."""
-    count = network_config(weights).labels
-    if count != len(classes):
-        raise ValueError(
-            f"--flowseg {weights} knows {count} classes, --classes {name} has {len(classes)}; "
-            "expected equal classes"
-        )
+    def remarks(self) -> List[str]:
+        """A warning where another numbering explains the predictions far better, else []."""
+        best = max(self.equal, key=lambda name: self.equal[name])  # the first of equals
+        plain, other = (self.equal[name] / max(self.total, 1) for name in ("", best))
+        # A network that mistakes one class for its neighbour is no other numbering.
+        if other < max(2 * plain, plain + CLEARLY) or len(self.classes[best]) < 2:
+            return []
+        return [
+            f"warning: the predictions agree with {100 * plain:.0f} % of the label maps' pixels, "
+            f"read {best} with {100 * other:.0f} %; expected ids 0, 1, 2, ..., as segment writes "
+            "them: renumber them"
+        ]

@@ -8,10 +8,11 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.validation import Numbering
+from jseg.data.numbering import Numbering
 from jseg.evaluation.gallery import WIDTH, Column, write_gallery
-from jseg.evaluation.inputs import Item, load_prediction
+from jseg.evaluation.inputs import Item
 from jseg.evaluation.measures import REMEDY, ImageScores, Score, Terms
+from jseg.evaluation.predictions import load_prediction
 from jseg.evaluation.results import COLUMNS, GALLERY
 from jseg.images import read_image, resize_label
 from jseg.outputs.record import writing
@@ -108,7 +109,7 @@ def write_page(
 
     def cells() -> Iterator[list]:
         for item, row in zip(items, rows):
-            label, _ = numbering.read(item.label)
+            label = numbering.read(item.label).ids
             cell = [row.stem, colorize(_small(label), classes)]
             cell += [read_image(item.reference), read_image(item.result)]
             if seen and item.prediction:

@@ -29,7 +29,7 @@ COLUMNS = ("image", "mask_accuracy", "style_challenge", "style_corrected", "aest
 def check_output(
     output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()
 ) -> None:
-    """Raise OutputError unless the scores of the images in `results` can be written to `output`.
+    """Raise DataError unless the scores of the images in `results` can be written to `output`.
 
     It may be new, or a folder without files of our names, or hold scores of these very results.
     inputs, places: as for `jseg.outputs.places.claim`.
@@ -52,7 +52,7 @@ def check_output(
 
 
 def _read(output: Path) -> Optional[dict]:
-    """The summary in the folder, None if there is none; raises OutputError for a damaged one."""
+    """The summary in the folder, None if there is none; raises DataError for a damaged one."""
     return own_record(
         output / SUMMARY, COMMAND, OPTION, lambda record: record["settings"]["results"]
     )

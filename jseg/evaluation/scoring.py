@@ -8,9 +8,10 @@ from typing import Dict, Iterator, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from jseg.data.classes import ClassSet
-from jseg.data.validation import Numbering
-from jseg.evaluation.inputs import Item, load_prediction
+from jseg.data.numbering import Numbering
+from jseg.evaluation.inputs import Item
 from jseg.evaluation.measures import ImageScores, score_image
+from jseg.evaluation.predictions import load_prediction
 from jseg.images import read_image
 
 ENOUGH = 2048  # images of a set below which FID is far too large
@@ -25,7 +26,7 @@ def score_items(
     """
     numbering = Numbering.of(classes, ignore)
     for item in items:
-        label, _ = numbering.read(item.label)
+        label = numbering.read(item.label).ids
         prediction = item.prediction and load_prediction(item.prediction, label.shape, classes)
         yield score_image(
             item.stem,

@@ -11,8 +11,8 @@ from typing import Dict
 import numpy as np
 
 from jseg import runtime
-from jseg.checkpoint import CheckpointError, sha256
-from jseg.data.image_folder import contents_of
+from jseg.checkpoint import CheckpointError, weights_sha256
+from jseg.data.examples import contents_of
 from jseg.flowseg.dinov2 import load_dinov2
 from jseg.flowseg.objective import training_loss
 from jseg.flowseg.pixnerd import PixNerd, load_pretrained
@@ -98,7 +98,6 @@ def settings(options, dataset, repa_block: int) -> Dict[str, object]:
     if contents:
         values["contents"] = contents
     if options.repa:
-        values.update(
-            repa=sha256(options.repa), repa_block=repa_block, repa_weight=options.repa_weight
-        )
+        values.update(repa_block=repa_block, repa_weight=options.repa_weight)
+        values["repa"] = weights_sha256(options.repa)
     return values

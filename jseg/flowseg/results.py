@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
-from jseg.data.image_folder import Example
+from jseg.data.examples import Example
 from jseg.files import DataError, sha256
 from jseg.outputs import run as run_file
 from jseg.outputs.places import check_names, claim
@@ -36,7 +36,7 @@ def names_of(stems: Iterable[str], probabilities: bool = False) -> List[str]:
 
 def digests_of(images: Sequence[Example]) -> Dict[str, str]:
     """{stem: SHA-256 of the image's file}."""
-    return {example.stem: sha256(example.image) for example in images}
+    return {example.stem: example.image_sha256 or sha256(example.image) for example in images}
 
 
 def source(example: Example) -> str:
@@ -51,7 +51,7 @@ def check_output(
     places: Iterable[Path] = (),
     needed: int = 0,
 ) -> None:
-    """Raise OutputError unless the files `names` of a run can be written into `output`.
+    """Raise DataError unless the files `names` of a run can be written into `output`.
 
     inputs, places: as for `jseg.outputs.places.claim`. needed: bytes of room for a new run.
     """

@@ -11,13 +11,14 @@ from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
+from jseg.data import image_folder
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.image_folder import Example, find_examples
-from jseg.data.validation import check_files, name_key, some
+from jseg.data.examples import Example
+from jseg.data.folders import name_key, some
 from jseg.files import DataError, remove_stale_temporaries, write_atomic
 from jseg.flowseg.predict import Segmenter
 from jseg.flowseg.results import OVERLAYS, PROBABILITIES, finished, names_of, source
-from jseg.images import examine_image, read_image, save_image
+from jseg.images import read_image, save_image
 from jseg.outputs.run import Run
 
 RECORDED = 500  # run.json is long: it is written this often at most
@@ -37,11 +38,10 @@ def find_images(inputs: Sequence[str]) -> Tuple[List[Example], List[str]]:
     for place in map(Path, inputs):
         if not place.exists():
             raise DataError(f"input {place} does not exist; give an image, or a folder of images")
-        examples = (
-            find_examples(place, labels=False, notes=remarks)
-            if place.is_dir()
-            else [Example(name_key(place.stem), place)]
-        )
+        examples = [Example(name_key(place.stem), place)]
+        if place.is_dir():
+            examples, more = image_folder.find_images(place)
+            remarks += more
 
         for example in examples:
             same = found.setdefault(example.stem, example)
@@ -58,25 +58,6 @@ def find_images(inputs: Sequence[str]) -> Tuple[List[Example], List[str]]:
             f"{len(twice)} images are given twice and are taken once ({some(twice, False)})"
         )
     return [found[stem] for stem in sorted(found)], remarks
-
-
-def check_images(images: Sequence[Example], least: int) -> List[str]:
-    """Read every image once; remarks for the user.
-
-    Raises DataError naming the first that is broken or smaller than `least`.
-    """
-
-    def check(path: Path) -> List[str]:
-        image, remarks = examine_image(path)
-        height, width = image.shape[:2]
-        if min(height, width) < least:
-            raise DataError(
-                f"image {path} is {width}x{height}; expected at least {least}x{least}, one patch "
-                "of the network"
-            )
-        return remarks
-
-    return check_files([[(example.image, check)] for example in images])
 
 
 def options_of(segmenter: Segmenter) -> dict:

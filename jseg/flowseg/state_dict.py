@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from jseg.checkpoint import CheckpointError, mismatch, opened_state
-from jseg.configs import PIXNERD_MARK, PixNerdConfig, describe
+from jseg.checkpoint import CheckpointError, WeightFile, describe, mismatch
+from jseg.configs import PIXNERD_MARK, PixNerdConfig, looks_like
 from jseg.flowseg.presets import NETWORKS
 
 Shapes = Dict[str, Tuple[int, ...]]
@@ -149,19 +149,18 @@ def another_size(
     )
 
 
-def check_pretrained(path, config: PixNerdConfig) -> None:
-    """Raise CheckpointError if `pixnerd.load_pretrained` could not fill `PixNerd(config)` from the
-    file; reads no array.
+def check_pretrained(path, config: PixNerdConfig) -> WeightFile:
+    """What the file says of itself; reads no array.
+
+    Raises CheckpointError if `pixnerd.load_pretrained` could not fill `PixNerd(config)` from it.
     """
-    expected = pixnerd_shapes(config)
-    with opened_state(path) as selection:
-        shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
+    weights, expected = describe(path, sha256=True, shapes=True), pixnerd_shapes(config)
     image_layers = {name: expected[name] for name in IMAGE_LAYERS if name in expected}
-    problem = mismatch(
-        expected, {**image_layers, **shapes}, describe=describe, explain=another_size
-    )
+    shapes = {**image_layers, **weights.shapes}
+    problem = mismatch(expected, shapes, looks_like=looks_like, explain=another_size)
     if problem:
         raise CheckpointError.at(path, problem)
+    return weights
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], ending: str) -> List[int]:

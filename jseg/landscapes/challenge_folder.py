@@ -133,7 +133,7 @@ def pair_names(number: int) -> Tuple[str, str, str]:
 
 
 def read(folder: Path, option: str = "--output") -> Optional[dict]:
-    """The record in a folder, None if there is none; raises OutputError for a damaged one."""
+    """The record in a folder, None if there is none; raises DataError for a damaged one."""
     return own_record(folder / RECORD, COMMAND, option, _check_written)
 
 

@@ -15,9 +15,10 @@ from typing import Optional, Tuple
 import numpy as np
 
 from jseg.landscapes import props, scatter
+from jseg.landscapes.albedo import albedo
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.finish import develop, smooth_edges
-from jseg.landscapes.paint import albedo, foliage, light
+from jseg.landscapes.paint import foliage, light
 from jseg.landscapes.relief import build
 from jseg.landscapes.scenes import KINDS, make_plan
 from jseg.landscapes.sky import paint_sky
@@ -42,19 +43,19 @@ def landscape(
     check_scene(seed, width, height, kind)
     plan = make_plan(int(seed), kind)
     style = make_style(int(seed if style_seed is None else style_seed), plan.wintry)
+
+    # The terrain, on rows as dense as the image needs them.
     view = View(width, height, plan.tan_half, plan.horizon, plan.eye)
     survey = survey_grid(view)
     grid = depth_grid(view, survey, build(plan, survey).base)
     ground = build(plan, grid)
     sight = look(view, grid, np.maximum(ground.height, ground.level))
     normal = normals(ground.height, grid)
+
+    # Sky and ground, then what stands there, then the water that mirrors it all.
     canvas = Canvas(view, style, sight, grid, ground.surface, *paint_sky(view, style))
-    seen = foliage(
-        plan,
-        view,
-        canvas.label_ground,
-        sight.read(light(style, ground, normal, albedo(plan, style, ground, normal))),
-    )
+    lit = light(style, ground, normal, albedo(plan, style, ground, normal))
+    seen = foliage(plan, view, canvas.label_ground, sight.read(lit))
     canvas.lay_ground(seen)
     standing = scatter.trees(plan, ground) + scatter.small(plan, ground)
     scatter.shadows(canvas, standing)

@@ -13,14 +13,16 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import numpy as np
 
 from jseg import runtime
-from jseg.checkpoint import load_into, sha256
+from jseg.checkpoint import load_into, weights_sha256
 from jseg.contact_sheet import contact_sheet
+from jseg.data.examples import Example
+from jseg.files import sha256
 from jseg.images import from_signed, save_image, to_signed
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.dataset import ImageBatches
-from jseg.ldm.discriminator import Critic
+from jseg.ldm.discriminator import Discriminator
 from jseg.ldm.lpips import load_lpips
-from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
 from jseg.ldm.whitening import restart_codebook, standardize_latents, start_codebook
 from jseg.noise import generator
 from jseg.runtime import jt
@@ -57,7 +59,7 @@ def trained_networks(
 
     # LPIPS and the discriminator come in where they are asked for.
     lpips = load_lpips(*options.lpips_path) if options.lpips_path else None
-    discriminator = Critic(options.critic_channels) if options.critic_start >= 0 else None
+    discriminator = Discriminator(options.critic_channels) if options.critic_start >= 0 else None
     weights = {"commitment": options.commitment_weight, "codebook": options.codebook_weight}
     loss = autoencoder_loss(
         autoencoder,
@@ -65,7 +67,7 @@ def trained_networks(
         lpips,
         **weights,
         adversarial=options.critic_weight,
-        critic_start=options.critic_start,
+        discriminator_start=options.critic_start,
     )
     moved = {
         name: value
@@ -87,7 +89,7 @@ def trained_networks(
             TrainedNetwork(
                 "critic",
                 discriminator,
-                critic_loss(autoencoder, discriminator),
+                discriminator_loss(autoencoder, discriminator),
                 AdamW(trainable(discriminator), rate, betas=BETAS),
                 start_step=options.critic_start,
             )
@@ -103,15 +105,17 @@ def _fill_codebook(options, autoencoder, batches: ImageBatches) -> None:
     start(autoencoder, images, options.seed)
 
 
-def settings(options, paths: Sequence[Path]) -> Dict[str, object]:
+def settings(options, examples: Sequence[Example]) -> Dict[str, object]:
     """Everything of the autoencoder's own that the numbers of a step depend on."""
     values = {name: getattr(options, name) for name in SETTINGS}
     flags = ("decoder_only", "restart_codebook")
     values.update((name, True) for name in flags if getattr(options, name))
     if options.lpips_path:
-        values["lpips_path"] = [sha256(path) for path in options.lpips_path]
-    names = "".join(path.name + sha256(path) for path in paths)
-    digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        values["lpips_path"] = [weights_sha256(path) for path in options.lpips_path]
+    named = "".join(
+        example.image.name + (example.image_sha256 or sha256(example.image)) for example in examples
+    )
+    digest = hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()
     return {**values, "pictures": digest}
 
 

@@ -6,10 +6,10 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from jseg import contact_sheet
+from jseg.contact_sheet import contact_sheet
 from jseg.data.challenge import Pair, load_pair
 from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
-from jseg.data.validation import Classes
+from jseg.data.numbering import Classes
 from jseg.images import read_image, save_image
 from jseg.ldm.results import GRID, stage_name
 from jseg.outputs.record import is_own
@@ -65,7 +65,7 @@ def write_grid(
         *(f"stage {number}" for number in range(stages - 1)),
         "result",
     ]
-    sheet = contact_sheet.contact_sheet(rows, headings, [pair.stem for pair in pairs])
+    sheet = contact_sheet(rows, headings, [pair.stem for pair in pairs])
     run.fields["grid"] = filled
     run.save([GRID])  # first, so that a process that is killed knows the file as its own
     run.write(GRID, lambda target: save_image(target, sheet))

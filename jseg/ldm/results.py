@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Iterable, List, Optional, Sequence, Tuple
 
 from jseg.data.challenge import Pair, batches
 from jseg.files import sha256
@@ -68,13 +68,11 @@ def settings_of(
 
 def inputs_digest(pairs: Sequence[Pair]) -> str:
     """SHA-256, in hex, of all stems, label files and reference files, in order."""
-    digests: Dict[Path, str] = {}
     sha = hashlib.sha256()
     for pair in pairs:
-        for path in (pair.label, pair.reference):
-            if path not in digests:
-                digests[path] = sha256(path)
-        line = f"{pair.stem}/{digests[pair.label]}/{digests[pair.reference]}\n"
+        label = pair.label_sha256 or sha256(pair.label)
+        reference = pair.reference_sha256 or sha256(pair.reference)
+        line = f"{pair.stem}/{label}/{reference}\n"
         sha.update(line.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()
 
@@ -93,7 +91,7 @@ def check_output(
     places: Iterable[Path] = (),
     needed: int = 0,
 ) -> None:
-    """Raise OutputError unless the files `names` of a run can be written into `output`.
+    """Raise DataError unless the files `names` of a run can be written into `output`.
 
     inputs, places, needed: as for `jseg.outputs.places.claim`.
     """

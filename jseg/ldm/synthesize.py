@@ -15,7 +15,7 @@ from typing import Iterator, List, Optional, Sequence
 import numpy as np
 
 from jseg.data.challenge import Pair, load_pair
-from jseg.data.validation import Classes
+from jseg.data.numbering import Classes
 from jseg.files import remove_stale_temporaries
 from jseg.images import save_image
 from jseg.ldm.presets import Pipeline

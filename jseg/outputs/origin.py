@@ -63,9 +63,8 @@ def keeper(folder: PathLike) -> Optional[str]:
     for above in list(place.parents)[:2]:
         inside = place.relative_to(above).as_posix() + "/"
         files = (read_record(above / "run.json") or {}).get("files")
-        written = (
-            any(name.startswith(inside) for name in files) if isinstance(files, dict) else False
-        )
+        names = files if isinstance(files, dict) else {}
+        written = any(name.startswith(inside) for name in names)
         if written or inside in DRAWN and origin(above) == "landscapes":
             return origin(above)
     return None
@@ -106,9 +105,9 @@ def by_products(folder: PathLike, names: Sequence[str]) -> Dict[str, str]:
     # A command's contact sheet, and the previews of a training.
     drawn = (read_record(Path(folder) / "landscapes.json") or {}).get("sheet")
     sheet = drawn if command == "landscapes" else SHEETS.get(command)
-    found = {name: f"sheet of {command}" for name in names if name == sheet}
+    products = {name: f"sheet of {command}" for name in names if name == sheet}
     if command == "train":
-        found.update(
+        products.update(
             (name, "preview of a training") for name in names if name.startswith("preview-")
         )
-    return found
+    return products

@@ -13,9 +13,8 @@ import os
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, Mapping, Optional
 
-from jseg.files import PathLike, sha256, write_atomic
+from jseg.files import DataError, PathLike, sha256, write_atomic
 from jseg.image_files.decoding import IMAGE_SUFFIXES, ImageError, read_header
-from jseg.outputs.places import OutputError
 
 FORMAT = 1
 
@@ -80,7 +79,7 @@ def own_record(
     """The record that `command` keeps at `path`, None if there is none.
 
     check: raises ValueError, LookupError or TypeError for a record that lacks what the command
-    needs. Raises OutputError for one that is damaged or of another kind.
+    needs. Raises DataError for one that is damaged or of another kind.
     """
     if not os.path.lexists(str(path)):
         return None
@@ -95,7 +94,7 @@ def own_record(
             raise ValueError("files that are no names")
         check(record)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise OutputError(
+        raise DataError(
             f"{path} is no record of the {command} command, or is damaged "
             f"({type(error).__name__}: {error}); move it away, or give another {option}"
         ) from None

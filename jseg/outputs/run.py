@@ -86,24 +86,24 @@ class Run:
 @functools.lru_cache(maxsize=None)
 def versions() -> Dict[str, str]:
     """The versions of everything that the results may depend on."""
-    found = {"jseg": __version__, "python": platform.python_version()}
+    numbers = {"jseg": __version__, "python": platform.python_version()}
     opencv = ("opencv-python-headless", "opencv-python")
     for names in (("jittor",), ("numpy",), opencv, ("pillow",), ("scipy",)):
         for name in names:
             with contextlib.suppress(metadata.PackageNotFoundError):
-                found[name] = metadata.version(name)
+                numbers[name] = metadata.version(name)
                 break
         else:
-            found[names[0]] = "not installed under this name"
-    return found
+            numbers[names[0]] = "not installed under this name"
+    return numbers
 
 
 def read(folder: Path, command: str, option: str, check: Callable[[dict], object]) -> Optional[Run]:
     """The run of `command` that `folder` holds, None if it holds none.
 
     Its `files` are None if the record is of the first versions, which listed none; the caller
-    knows their names. check: as for `jseg.outputs.record.own_record`. Raises OutputError for a
-    folder that cannot be written, one with another command's results, and a damaged record.
+    knows their names. check: as for `jseg.outputs.record.own_record`. Raises DataError for a folder
+    that cannot be written, one with another command's results, and a damaged record.
     """
     check_folder(folder, option)
     check_origin(folder, option, command)
@@ -121,39 +121,42 @@ def resumed(
 
     new: the run as it would begin in an empty folder. old: what the folder holds. results: names of
     the finished results there. FREE settings may always change, the others while nothing is
-    finished; with `remake`, results of other settings are made again. Raises OutputError
-    where results of two settings would mix.
+    finished; with `remake`, results of other settings are made again. Raises OutputError where
+    results of two settings would mix.
     """
     begun = replace(new, settings=plain(new.settings))
     if old is None:
         return begun, []
+
+    # What someone has changed, and what differs from the settings asked for.
     changed = [name for name in results if not is_own(old.folder, name, old.files)]
     remarks = _changed(changed) if changed else []
     differences = compared(old.settings, begun.settings)
     fixed = {name: pair for name, pair in differences.items() if remake or name not in FREE}
-    told, count = said(fixed or differences), len(results)
+    text, count = said(fixed or differences), len(results)
 
     # What is finished must not be mixed with anything else; what is not can be begun again.
     if fixed and results and not remake:
         raise refusal(new.folder, option, fixed)
     if fixed:
         remark = (
-            f"{count} results in {new.folder} were made with other settings ({told}) and are made "
+            f"{count} results in {new.folder} were made with other settings ({text}) and are made "
             "again"
             if results
             else f"nothing was finished in {new.folder}, so the run begins again with other "
-            f"settings ({told})"
+            f"settings ({text})"
         )
         return replace(begun, files=old.files), [*remarks, remark]
     if differences and results:
         remarks.append(
-            f"{told}: {count} results are there already and are kept; those that are made now may "
+            f"{text}: {count} results are there already and are kept; those that are made now may "
             "differ from what the old setting would give in the last bits"
         )
     return replace(old, settings=begun.settings), remarks
 
 
 def _changed(names: Sequence[str]) -> List[str]:
+    """The remark on results that someone has changed."""
     shown = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
     return [
         f"{len(names)} results were changed by others since they were made ({shown}); they are "

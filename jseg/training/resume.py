@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Collection, List, Mapping, Optional, Sequence, Tuple
 
-from jseg.checkpoint import CheckpointError, load_record, sha256
+from jseg.checkpoint import CheckpointError, describe, weights_sha256
 from jseg.files import remove_stale_temporaries
 from jseg.training.changes import check_changes, differences
 from jseg.training.log import Log
@@ -87,7 +87,7 @@ class Resumption:
 
         # The same command again goes on with the branch that it has begun.
         path = Path(mode)
-        branch = {"file": path.name, "sha256": sha256(path)}
+        branch = {"file": path.name, "sha256": weights_sha256(path)}
         about = record(newest) if newest else {}
         if about.get("branch") == branch and not differences(about["settings"], self.settings):
             self.say(f"{newest} began from {path} with these settings: the branch goes on")
@@ -112,7 +112,8 @@ class Resumption:
         self, path: Path, branch: Optional[dict], networks: Sequence[TrainedNetwork]
     ) -> Past:
         # Its record decides whether its arrays are read.
-        config, about = load_record(path)
+        weights = describe(path)
+        config, about = weights.config, weights.extra
         if "optimizer_steps" not in about or "step" not in about:
             raise CheckpointError(
                 f"{path} is not a checkpoint of a training run; to start from its weights, give "
@@ -144,7 +145,7 @@ class Resumption:
         that begins a branch.
         """
         own = checkpoint_path(self.folder, step)
-        elsewhere = begun is not None and not (own.exists() and sha256(own) == sha256(begun))
+        elsewhere = begun is not None and not _same_file(own, begun)
         files = later(self.folder, -1 if elsewhere else step, self.name)
         if begun is None:
             # After a kill previews and the best may be of steps that come again, and come out the
@@ -168,3 +169,7 @@ class Resumption:
         about = record(path)
         settings = about.get("settings", {})
         return bool(about) and (path.name != BEST or bool(differences(settings, self.settings)))
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and weights_sha256(one) == weights_sha256(other)

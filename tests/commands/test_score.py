@@ -12,7 +12,7 @@ from support.small_flowseg import TINY, everything, random_network
 from jseg.checkpoint import save
 from jseg.commands import cli, score
 from jseg.data.classes import CLASS_SETS
-from jseg.data.image_folder import Example
+from jseg.data.examples import Example
 from jseg.data.label_maps import read_label
 from jseg.evaluation import features
 from jseg.evaluation import inception as inception_module
@@ -179,8 +179,8 @@ def test_what_is_special_in_the_images_is_told(job):
 
 
 def test_everything_given_gives_the_score(job, judge):
-    weights = job.root / "inception.pth"
-    weights.write_bytes(b"any")
+    weights = job.root / "inception.npz"
+    save(weights, {"w": np.ones(1)})
     code, out, told = job.run(
         predictions=job.predictions(), aesthetic=job.aesthetic(), inception=weights
     )

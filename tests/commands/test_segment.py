@@ -15,11 +15,12 @@ from jseg import images
 from jseg.checkpoint import save
 from jseg.commands import segment
 from jseg.data.classes import CLASS_SETS
+from jseg.data.examples import check_images
 from jseg.data.label_maps import read_label
 from jseg.files import write_atomic
 from jseg.flowseg import segment as folder_module
 from jseg.flowseg.predict import Segmenter, stored_classes
-from jseg.flowseg.segment import check_images, find_images, overlay
+from jseg.flowseg.segment import find_images, overlay
 from jseg.ldm.presets import UNETS
 
 CONFIG = dataclasses.replace(TINY, labels=11)
@@ -377,7 +378,7 @@ def test_images_are_found_by_name_and_checked_once(job):
         "palette",
         "plain",
     ]
-    converted = [line for line in check_images(found, 8) if "not plain RGB" in line]
+    converted = [line for line in check_images(found, 8)[1] if "not plain RGB" in line]
     assert converted == [
         f"1 images are not plain RGB and are converted: {mode} ({name})"
         for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))

@@ -21,7 +21,7 @@ from jseg.checkpoint import save
 from jseg.commands import cli, compare_official, demo, landscapes, score, segment, train_flowseg
 from jseg.commands import test as test_command
 from jseg.data.classes import CLASS_SETS
-from jseg.data.image_folder import find_examples
+from jseg.data.image_folder import find_images
 from jseg.data.label_maps import read_label
 from jseg.evaluation.inputs import find_real
 from jseg.flowseg.predict import Segmenter, stored_classes
@@ -624,10 +624,10 @@ def test_sheets_are_no_images_to_be_segmented(place, stubbed):
     ]
     labels, place.out = place.out, place.root / "again"
     place.refused("segment", "holds no images but 3 files", "label map of segment", input=labels)
-    assert [path.name for path in find_real(results)] == [
+    assert [path.name for path in find_real(results)[0]] == [
         f"scene_{number:04d}.jpg" for number in range(3)
     ]
-    assert [example.stem for example in find_examples(results, labels=False)] == [
+    assert [example.stem for example in find_images(results)[0]] == [
         f"scene_{number:04d}" for number in range(3)
     ]
 
