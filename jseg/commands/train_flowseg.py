@@ -157,7 +157,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     _check_options(args)
 
     from jseg.data.datasets import open_dataset
-    from jseg.flowseg.state_dict import check_pretrained
+    from jseg.flowseg.pretrained import check_pretrained
     from jseg.training.run_folder import run_folder
 
     inputs = {

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from jseg.checkpoint import CheckpointError, WeightFile, describe, mismatch
-from jseg.configs import PIXNERD_MARK, PixNerdConfig, looks_like
+from jseg.configs import PIXNERD_MARK, PixNerdConfig
 from jseg.flowseg.presets import NETWORKS
 
 Shapes = Dict[str, Tuple[int, ...]]
@@ -147,20 +146,6 @@ def another_size(
         f"this is {preset.replace('pixnerd-', '')}, {network}: give --preset {preset} "
         f"({', '.join(differences)})"
     )
-
-
-def check_pretrained(path, config: PixNerdConfig) -> WeightFile:
-    """What the file says of itself; reads no array.
-
-    Raises CheckpointError if `pixnerd.load_pretrained` could not fill `PixNerd(config)` from it.
-    """
-    weights, expected = describe(path, sha256=True, shapes=True), pixnerd_shapes(config)
-    image_layers = {name: expected[name] for name in IMAGE_LAYERS if name in expected}
-    shapes = {**image_layers, **weights.shapes}
-    problem = mismatch(expected, shapes, looks_like=looks_like, explain=another_size)
-    if problem:
-        raise CheckpointError.at(path, problem)
-    return weights
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], ending: str) -> List[int]:
