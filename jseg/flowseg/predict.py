@@ -16,7 +16,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg import runtime
-from jseg.checkpoint import CheckpointError, load_config, load_into
+from jseg.checkpoint import CheckpointError, describe, load_into
 from jseg.configs import PixNerdConfig
 from jseg.data.classes import ClassSet, spread_palette
 from jseg.flowseg import ode
@@ -25,7 +25,6 @@ from jseg.flowseg.field import source
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.state_dict import not_as_described
 from jseg.flowseg.windows import Band, Size, bands, resized, scaled_size
-from jseg.formats.reader import read_record
 from jseg.images import resize_image, to_signed
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
@@ -99,12 +98,14 @@ class Segmenter:
         file has it. options: of the class. Raises FileNotFoundError, or CheckpointError in one line
         for a file that is broken or of another kind of network.
         """
-        config, settings = _described(path)
+        weights = describe(path)
+        config = network_config(weights)
         runtime.device(device)
         network = PixNerd(config)
         network.explain_mismatch = not_as_described
-        load_into(network, path)
-        return cls(network, steps, shift=_shift(settings) if shift is None else shift, **options)
+        load_into(network, weights)
+        times = trained_shift(weights) if shift is None else shift
+        return cls(network, steps, shift=times, **options)
 
     @property
     def window(self) -> Size:
@@ -220,31 +221,9 @@ def network_config(path) -> PixNerdConfig:
 
     Raises FileNotFoundError, or CheckpointError for a file that holds none of FlowSeg's networks.
     """
-    return _described(path)[0]
-
-
-def trained_classes(path, count: int) -> ClassSet:
-    """Names and colours of the classes that the weights in a file were trained on, or made-up ones
-    where it does not say.
-    """
-    classes = _stored(_settings(_extra(path)).get("classes"))
-    if classes is None or len(classes) != count or classes.palette.shape != (count, 3):
-        names = tuple(f"class {i}" for i in range(count))
-        return ClassSet(f"{count} classes", names, spread_palette(count))
-    return classes
-
-
-def trained_shift(path) -> float:
-    """The shift of the times t that the weights in a file were trained at (train_flowseg's
-    --shift), 1 where it does not say.
-    """
-    return _shift(_settings(_extra(path)))
-
-
-def _described(path) -> Tuple[PixNerdConfig, dict]:
-    """The network in a weight file and the settings of its training."""
-    config, extra = load_config(path), _extra(path)
-    if isinstance(config, PixNerdConfig) and extra.get("pretrained"):
+    weights = describe(path)
+    config = weights.config
+    if isinstance(config, PixNerdConfig) and weights.extra.get("pretrained"):
         raise CheckpointError(
             f"{path} holds PixNerd's own weights as convert_weights wrote them, which make images "
             "of classes and segment nothing; start a training from them (train_flowseg "
@@ -258,21 +237,26 @@ def _described(path) -> Tuple[PixNerdConfig, dict]:
             f"{path} holds {other}; expected a file that train_flowseg wrote (--weights "
             "OUTPUT/best.safetensors)"
         )
-    return config, _settings(extra)
+    return config
 
 
-def _settings(extra: dict) -> dict:
-    settings = extra.get("settings")
-    return settings if isinstance(settings, dict) else {}
+def trained_classes(path, count: int) -> ClassSet:
+    """Names and colours of the classes that the weights in a file were trained on, or made-up ones
+    where it does not say.
+    """
+    classes = _stored(describe(path).settings.get("classes"))
+    if classes is None or len(classes) != count or classes.palette.shape != (count, 3):
+        names = tuple(f"class {i}" for i in range(count))
+        return ClassSet(f"{count} classes", names, spread_palette(count))
+    return classes
 
 
-def _extra(path) -> dict:
-    return (read_record(path) or {}).get("extra") or {}
-
-
-def _shift(settings: dict) -> float:
+def trained_shift(path) -> float:
+    """The shift of the times t that the weights in a file were trained at (train_flowseg's
+    --shift), 1 where it does not say.
+    """
     try:
-        shift = float(settings["shift"])
+        shift = float(describe(path).settings["shift"])
     except (LookupError, TypeError, ValueError, OverflowError):
         return 1.0
     return shift if 0 < shift < float("inf") else 1.0
