@@ -1,9 +1,9 @@
 """Memory and time of FlowSeg's loss with its gradient: plain flow matching, and with the corrected
-velocity, a process each.
+velocity, each in its own process.
 
-150 classes, 16 images of 512x512 unless told otherwise. "above" is what the process's resident
-memory reaches above what it holds before the loss, the velocity, images and labels being there;
-pixels times classes times 3 in float32, which is never made, is printed beside it.
+150 classes and 16 images of 512x512 by default. "above" is the peak of the process's resident
+memory above what it holds before the loss, when velocity, images and labels are there. The size of
+pixels times classes times 3 in float32, an array that is never made, is printed beside it.
 
   OMP_NUM_THREADS=1 python benchmarks/flow_loss.py
 """
@@ -17,9 +17,8 @@ import time
 
 import numpy as np
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def main():
@@ -44,8 +43,8 @@ def main():
         )
         if done.returncode:
             sys.exit(f"{name} ended with code {done.returncode}")
-        found = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {name} | {found['above'] / 1e6:.0f} MB | {found['seconds']:.2f} s |", flush=True)
+        cost = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {name} | {cost['above'] / 1e6:.0f} MB | {cost['seconds']:.2f} s |", flush=True)
     pixels = args.batch * args.size**2
     print(
         f"\nvelocity: {12 * pixels / 1e6:.0f} MB; pixels times classes times 3: "
@@ -64,22 +63,15 @@ def measure(args):
     shape = (args.batch, args.size, args.size)
     labels = rng.integers(0, args.classes, shape)
     x1, mask = encode(labels, codes)
-    x0, t = (
-        rng.standard_normal(x1.shape).astype(np.float32),
-        rng.random(args.batch).astype(np.float32),
-    )
-    velocity, x_t = (
-        jt.array(rng.standard_normal(x1.shape).astype(np.float32)),
-        jt.array(interpolate(x0, x1, t)),
-    )
-    x0, x1, labels, mask, t = (
-        jt.array(array) for array in (x0, x1, labels.astype(np.int32), mask.astype(np.float32), t)
-    )
+    x0 = rng.standard_normal(x1.shape).astype(np.float32)
+    t = rng.random(args.batch).astype(np.float32)
+    velocity = jt.array(rng.standard_normal(x1.shape).astype(np.float32))
+    arrays = (interpolate(x0, x1, t), x0, x1, t, labels.astype(np.int32))
+    arguments = [*map(jt.array, arrays), codes]
+    options = {"weight": args.weight, "mask": jt.array(mask.astype(np.float32))}
 
     def once():
-        loss = flow_loss(velocity, x_t, x0, x1, t, labels, codes, weight=args.weight, mask=mask)[
-            "loss"
-        ]
+        loss = flow_loss(velocity, *arguments, **options)["loss"]
         jt.sync([loss, *jt.grad(loss, [velocity])])
         jt.sync_all(True)
 

@@ -8,7 +8,9 @@ likelihood that is a difference of nearly equal numbers, which costs float32 fou
 hands.
 
   python benchmarks/gradients.py --output ours.npz
-  python benchmarks/gradients.py --theirs torch_float32.npz torch_float64.npz        # a row per pair, the last file taken as exact
+  python benchmarks/gradients.py --theirs torch_float32.npz torch_float64.npz
+
+The second prints a row for every file; the last one is taken as exact.
 """
 
 import argparse
@@ -33,7 +35,7 @@ def main():
     import numpy as np
 
     if args.output:
-        from jseg.outputs.rules import check_file
+        from jseg.outputs.places import check_file
 
         check_file(args.output, "--output", args.theirs)
     files = {"ours": gradients(args.timesteps, args.recompute)}
@@ -67,8 +69,8 @@ def gradients(timesteps, recompute):
     parameters = trainable(unet)
     t, y = np.array(timesteps), one_hot(arrays["label"][:, 0], 29)
     loss = diffusion_loss(unet, Schedule(), arrays["z0"], t, y, arrays["noise"])["loss"].mean()
-    found = jt.grad(loss, list(parameters.values()), retain_graph=False)
-    return {name: gradient.numpy() for name, gradient in zip(parameters, found)}
+    values = jt.grad(loss, list(parameters.values()), retain_graph=False)
+    return {name: gradient.numpy() for name, gradient in zip(parameters, values)}
 
 
 def table(files):
@@ -83,8 +85,11 @@ def table(files):
                 f"{name} and {exact} have other parameters: "
                 f"{sorted(set(arrays) ^ set(reference))[:3]}, ..."
             )
+
+    # Gradients that are zero but for rounding are measured against the largest.
     norms = {key: np.linalg.norm(value) for key, value in reference.items()}
-    counted = [key for key in norms if norms[key] > FLOOR * max(norms.values())]
+    largest = max(norms.values())
+    counted = [key for key in norms if norms[key] > FLOOR * largest]
     print(
         f"{len(norms)} parameters, {len(counted)} with a gradient above {FLOOR:g} of the largest\n"
     )
@@ -93,17 +98,12 @@ def table(files):
         "gradient |\n|---|---|---|---|---|"
     )
     for name, arrays in list(files.items())[:-1]:
-        off = {
-            key: np.linalg.norm(arrays[key].astype(np.float64) - reference[key]) for key in norms
-        }
+        gaps = {key: arrays[key].astype(np.float64) - reference[key] for key in norms}
+        off = {key: np.linalg.norm(gap) for key, gap in gaps.items()}
         relative = {key: off[key] / norms[key] for key in counted}
         worst = max(relative, key=relative.get)
-        whole = np.sqrt(
-            sum(value**2 for value in off.values()) / sum(value**2 for value in norms.values())
-        )
-        others = max((off[key] for key in set(norms) - set(counted)), default=0.0) / max(
-            norms.values()
-        )
+        whole = np.linalg.norm(list(off.values())) / np.linalg.norm(list(norms.values()))
+        others = max((off[key] for key in set(norms) - set(counted)), default=0.0) / largest
         print(
             f"| {name} | {relative[worst]:.1e} ({worst}) | "
             f"{np.median(list(relative.values())):.1e} | {whole:.1e} | {others:.1e} |"

@@ -26,9 +26,8 @@ from jseg.training.sampling import positions
 
 nn = jt.nn
 
-SEEDS = (
-    3 << 28
-)  # drawings SEEDS, SEEDS + 1, ...: neither a scene nor a reference of a benchmark or a training
+# Drawings SEEDS, SEEDS + 1, ...: neither a scene nor a reference of a benchmark or a training.
+SEEDS = 3 << 28
 CLASSES = 29
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 12, 3e-3, 0.01
 
@@ -59,13 +58,12 @@ class Classifier(nn.Module):
 
     def execute(self, x):
         scales = [self.stem(x)]  # [B, 32, H / 2, W / 2]
-        for part in self.down:
-            scales.append(part(scales[-1]))  # [B, 96, H / 16, W / 16] at last
+        for down in self.down:
+            scales.append(down(scales[-1]))  # [B, 96, H / 16, W / 16] at last
         h = self.side[3](scales[3])  # [B, 64, H / 16, W / 16]
         for level in (2, 1, 0):
-            h = self.up[level](
-                upsample(h) + self.side[level](scales[level])
-            )  # [B, 64, H / 2, W / 2] at last
+            beside = self.side[level](scales[level])
+            h = self.up[level](upsample(h) + beside)  # [B, 64, H / 2, W / 2] at last
         return self.head(h)  # [B, 29, H / 2, W / 2]
 
 
@@ -75,7 +73,7 @@ def train(drawings: int, steps: int, width: int, height: int, learning_seed: int
     """
     started = time.monotonic()
     data = [draw.landscape(SEEDS + number, width, height) for number in range(drawings)]
-    _tell(f"classifier: {drawings} landscapes drawn in {time.monotonic() - started:.0f} s")
+    _say(f"classifier: {drawings} landscapes drawn in {time.monotonic() - started:.0f} s")
     seed(learning_seed)
     network = Classifier()
     network.train()
@@ -86,13 +84,12 @@ def train(drawings: int, steps: int, width: int, height: int, learning_seed: int
         loss = cross_entropy(network(jt.array(images)), labels)
         gradients = jt.grad(loss, list(optimizer.parameters.values()), retain_graph=False)
         jt.sync(gradients + [loss])
-        optimizer.learning_rate = (
-            LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / steps)) * min(1, (step + 1) / 20)
-        )
+        falling, rising = 0.5 * (1 + np.cos(np.pi * step / steps)), min(1, (step + 1) / 20)
+        optimizer.learning_rate = LEARNING_RATE * falling * rising
         optimizer.step(dict(zip(optimizer.parameters, gradients)))
         mean += (float(loss.item()) - mean) / min(step + 1, 20)
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            _tell(
+            _say(
                 f"classifier: step {step + 1} of {steps}, loss {mean:.3f}, "
                 f"{time.monotonic() - started:.0f} s"
             )
@@ -121,19 +118,15 @@ def predict(network: Classifier, images: Sequence[np.ndarray], batch: int = 8) -
     """The likeliest class of every pixel: uint8 [H, W, 3] each, of one size -> uint8 [H, W]
     each.
     """
-    found = []
+    maps = []
     for start in range(0, len(images), batch):
         signed = np.stack([_signed(image) for image in images[start : start + batch]])
-        height, width = signed.shape[2:]
         with jt.no_grad():
-            logits = nn.interpolate(
-                network(jt.array(signed)),
-                size=(height, width),
-                mode="bilinear",
-                align_corners=False,
-            ).numpy()
-        found += list(logits.argmax(axis=1).astype(np.uint8))
-    return found
+            logits = network(jt.array(signed))
+            size = signed.shape[2:]
+            logits = nn.interpolate(logits, size=size, mode="bilinear", align_corners=False).numpy()
+        maps += list(logits.argmax(axis=1).astype(np.uint8))
+    return maps
 
 
 def cross_entropy(logits, labels: np.ndarray):
@@ -176,5 +169,5 @@ def _signed(image: np.ndarray) -> np.ndarray:
     return to_signed(np.ascontiguousarray(image))
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

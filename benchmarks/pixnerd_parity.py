@@ -1,15 +1,16 @@
 """Our PixNerd beside the official class (MCG-NJU/PixNerd, src/models/transformer/pixnerd_c2i.py)
 under equal weights and inputs.
 
-The official class runs in a Python that has PyTorch, on its CPU in float32; weights are the recipe
-of jseg.parity.stand_in, so no checkpoint is needed. Compared are names and shapes, outputs, and the
-gradients of sum(out^2) to x and to every parameter: the largest difference over the largest value
-of the array, of gradients the worst. Arrays below 1e-6 of the largest gradient are zero but for
-rounding: left out.
+The official class runs in a Python that has PyTorch, on its CPU in float32. Weights come from the
+recipe of jseg.parity.stand_in, so no checkpoint is needed. Names and shapes, outputs, and the
+gradients of sum(out^2) to x and to every parameter are compared: the largest difference over the
+largest value of the array, and of all gradients the worst. Gradients below 1e-6 of the largest one
+are zero but for rounding and are left out. L/16, with 452 million parameters, takes some 6 GB and a
+minute.
 
   git clone https://github.com/MCG-NJU/PixNerd
   python benchmarks/pixnerd_parity.py --official PixNerd --python /path/to/a/python/with/torch
-  python benchmarks/pixnerd_parity.py --official PixNerd --cases L/16              # 452 million parameters: some 6 GB and a minute
+  python benchmarks/pixnerd_parity.py --official PixNerd --cases L/16
 """
 
 import argparse
@@ -21,45 +22,21 @@ from pathlib import Path
 
 SOURCE = "src/models/transformer/pixnerd_c2i.py"
 TOLERANCE, FLOOR = 1e-4, 1e-6
-SMALL = {
-    "hidden_size": 64,
-    "heads": 4,
-    "depth": 2,
-    "pixel_blocks": 1,
-    "pixel_channels": 16,
-    "patch": 8,
-    "classes": 10,
-}
-WIDE = {
-    "hidden_size": 1024,
-    "heads": 16,
-    "depth": 2,
-    "pixel_blocks": 2,
-    "pixel_channels": 64,
-    "patch": 16,
-    "classes": 1000,
-}
+SMALL = dict(
+    hidden_size=64, heads=4, depth=2, pixel_blocks=1, pixel_channels=16, patch=8, classes=10
+)
+THREE = dict(
+    hidden_size=96, heads=3, depth=3, pixel_blocks=2, pixel_channels=32, patch=16, classes=7
+)
+WIDE = dict(
+    hidden_size=1024, heads=16, depth=2, pixel_blocks=2, pixel_channels=64, patch=16, classes=1000
+)
 CASES = {
     # name: (configuration, height, width, images, gradients too)
     "small": (SMALL, 32, 32, 2, True),
     "small, wide image": (SMALL, 24, 80, 2, True),
     "small, one patch": (SMALL, 8, 8, 2, True),
-    "three heads, patch 16": (
-        {
-            **SMALL,
-            "hidden_size": 96,
-            "heads": 3,
-            "depth": 3,
-            "pixel_blocks": 2,
-            "pixel_channels": 32,
-            "patch": 16,
-            "classes": 7,
-        },
-        64,
-        48,
-        2,
-        True,
-    ),
+    "three heads, patch 16": (THREE, 64, 48, 2, True),
     "XL's heads of 72": ({**SMALL, "hidden_size": 144, "heads": 2, "patch": 16}, 64, 64, 2, True),
     "two blocks of L/16": (WIDE, 256, 256, 1, True),
     "L/16": ({**WIDE, "depth": 22}, 256, 256, 1, False),
@@ -178,8 +155,9 @@ def ours(name):
         with jt.no_grad():
             return {**arrays, "out": network(x, t, labels=labels).numpy()}
     out = network(x, t, labels=labels)
-    found = jt.grad((out * out).sum(), [x] + list(state.values()), retain_graph=False)
-    arrays.update({f"gradient:{key}": v.numpy() for key, v in zip(["x"] + list(state), found)})
+    targets = {"x": x, **state}
+    slopes = jt.grad((out * out).sum(), list(targets.values()), retain_graph=False)
+    arrays.update({f"gradient:{key}": slope.numpy() for key, slope in zip(targets, slopes)})
     return {**arrays, "out": out.numpy()}
 
 
@@ -198,15 +176,10 @@ def row(name, args):
     if layout != json.loads(str(theirs.pop("layout"))):
         sys.exit(f"{name}: names or shapes differ")
     output = difference(mine["out"], theirs.pop("out"))
-    floor = FLOOR * max((np.abs(array).max() for array in theirs.values()), default=0)
-    worst = max(
-        (
-            difference(mine[key], array)
-            for key, array in theirs.items()
-            if np.abs(array).max() > floor
-        ),
-        default=None,
-    )
+    largest = {key: np.abs(array).max() for key, array in theirs.items()}
+    floor = FLOOR * max(largest.values(), default=0)
+    differences = [difference(mine[key], theirs[key]) for key in theirs if largest[key] > floor]
+    worst = max(differences, default=None)
     parameters = sum(int(np.prod(shape)) for shape in layout.values())
     print(
         f"| {name} | {CASES[name][2]}x{CASES[name][1]} | {len(layout)} tensors, {parameters:,} | "

@@ -15,7 +15,7 @@ is there, so that what is measured above the parameters is the activations:
 Times are the best of the repetitions after one that may compile: on the clock, and of the process
 (for machines with other work).
 
-  python benchmarks/recompute.py                                       # one 128x96 latent, the release's size
+  python benchmarks/recompute.py                           # one 128x96 latent, the release's size
   python benchmarks/recompute.py --batch 4 --rounds 2
 """
 
@@ -44,11 +44,11 @@ def main():
     args = parser.parse_args()
     if args.child:
         return measure(args)
-    found = {kind: [] for kind in KINDS}
+    runs = {kind: [] for kind in KINDS}
     for _ in range(args.rounds):
         for kind in KINDS:
-            found[kind].append(run_child(kind, args))
-    report(found)
+            runs[kind].append(run_child(kind, args))
+    report(runs)
 
 
 def run_child(kind, args):
@@ -66,34 +66,26 @@ def run_child(kind, args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(found):
+def report(runs):
+    """Print the table of the best of each kind, and how far their numbers are apart."""
     print(
         "| kind | time | process time | kept for the backward pass | arrays, peak | resident, "
         "peak |\n|---|---|---|---|---|---|"
     )
-    names = ("seconds", "cpu", "kept", "arrays", "resident")
-    best = {
-        kind: {name: min(run[name] for run in runs) for name in names}
-        for kind, runs in found.items()
-    }
-    for kind, one in best.items():
-        print(
-            f"| {kind} | "
-            + " | ".join(f"{one[name]:.2f} {'s' if name in names[:2] else 'GB'}" for name in names)
-            + " |"
-        )
+    units = {"seconds": "s", "cpu": "s", "kept": "GB", "arrays": "GB", "resident": "GB"}
+    best = {kind: {name: min(run[name] for run in runs[kind]) for name in units} for kind in KINDS}
+    for kind, values in best.items():
+        cells = [f"{values[name]:.2f} {unit}" for name, unit in units.items()]
+        print(f"| {' | '.join([kind, *cells])} |")
+    ratios = [f"{best['recompute'][name] / best['plain'][name]:.2f}" for name in units]
+    print(f"| {' | '.join(['ratio', *ratios])} |")
+
+    plain, recompute = (runs[kind][0] for kind in KINDS)
+    pairs = list(zip(plain["norms"], recompute["norms"]))
+    apart = max(abs(a - b) / max(a, 1e-6) for a, b in pairs)
     print(
-        "| ratio | "
-        + " | ".join(
-            f"{again / plain:.2f}" for plain, again in zip(*(one.values() for one in best.values()))
-        )
-        + " |"
-    )
-    pairs = list(zip(found["plain"][0]["norms"], found["recompute"][0]["norms"]))
-    print(
-        f"losses {found['plain'][0]['loss']:.7g} and {found['recompute'][0]['loss']:.7g}; norms "
-        f"of {len(pairs)} gradients differ by "
-        f"{max(abs(a - b) / max(a, 1e-6) for a, b in pairs):.1e} relative at most"
+        f"losses {plain['loss']:.7g} and {recompute['loss']:.7g}; norms of {len(pairs)} gradients "
+        f"differ by {apart:.1e} relative at most"
     )
 
 
@@ -111,6 +103,7 @@ def measure(args):
     from jseg.runtime import jt
     from jseg.training.optimizer import trainable
 
+    # The network, and one batch.
     unet = UNet(dataclasses.replace(UNETS[args.preset], width=args.width, height=args.height))
     for name, v in unet.state_dict().items():
         v.assign(jt.array(value(name, v.shape)))
@@ -120,25 +113,22 @@ def measure(args):
     parameters = list(trainable(unet).values())
     rng = np.random.default_rng(0)
     z, noise = rng.standard_normal((2, args.batch, 3, args.height, args.width)).astype(np.float32)
-    labels, t, schedule = (
-        rng.integers(0, 29, (args.batch, args.height, args.width)),
-        np.arange(args.batch) * 997 % 1000,
-        Schedule(),
-    )
+    labels = rng.integers(0, 29, (args.batch, args.height, args.width))
+    t, schedule = np.arange(args.batch) * 997 % 1000, Schedule()
 
     def loss():
-        return diffusion_loss(unet, schedule, z, t, one_hot(labels, unet.config.classes), noise)[
-            "loss"
-        ].mean()
+        y = one_hot(labels, unet.config.classes)
+        return diffusion_loss(unet, schedule, z, t, y, noise)["loss"].mean()
 
     def norms_of_gradients():
-        found = loss()
-        gradients = jt.grad(found, parameters, retain_graph=False)
+        value = loss()
+        gradients = jt.grad(value, parameters, retain_graph=False)
         with jt.flag_scope(node_order=1):  # as soon as possible
             norms = [(gradient * gradient).sum() for gradient in gradients]
         del gradients
-        return [float(v[0]) for v in jt.fetch_sync([found] + norms)]
+        return [float(v[0]) for v in jt.fetch_sync([value] + norms)]
 
+    # Time, then the peaks, then what the graph of a loss keeps.
     times, values = [], norms_of_gradients()
     for _ in range(args.repetitions):
         start = time.perf_counter(), time.process_time()
@@ -147,10 +137,8 @@ def measure(args):
     before = settled()
     with jt.flag_scope(profile_memory_enable=1):
         norms_of_gradients()
-        arrays = (
-            int(jt.get_max_memory_info().split("[")[0]) / 1e9
-            - sum(v.numel() for v in parameters) * 4e-9
-        )
+        most = int(jt.get_max_memory_info().split("[")[0]) / 1e9
+        arrays = most - sum(v.numel() for v in parameters) * 4e-9
     peak = resident("VmHWM") - before
     before = settled()
     alive = loss().sync()

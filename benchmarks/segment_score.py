@@ -1,8 +1,9 @@
-"""mIoU, accuracy and seconds an image of a FlowSeg network on a validation split, by Euler steps.
+"""mIoU, accuracy and seconds per image of a FlowSeg network on a validation split, by Euler steps.
 
 At the times that the network was trained at, then with the mirrored image, then at even times.
 
-  python benchmarks/segment_score.py --weights runs/flowseg/best.safetensors --data camvid --layout camvid
+  python benchmarks/segment_score.py --weights runs/flowseg/best.safetensors \\
+      --data camvid --layout camvid
 """
 
 import argparse
@@ -10,9 +11,8 @@ import os
 import sys
 import time
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def main():
@@ -45,29 +45,27 @@ def main():
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
 
     dataset = open_dataset(args.data, args.layout)
-    loaded = [(example.stem, *dataset.load(example)) for example in dataset.val]
-    print("| steps | mIoU | accuracy | seconds an image |\n|---|---|---|---|")
-    ways = [
-        ("%d", args.steps, {}),
-        ("%d, mirrored too", args.mirror, {"mirror": True}),
-        ("%d, at even times", args.even, {"shift": 1.0}),
+    examples = [(example.stem, *dataset.load(example)) for example in dataset.val]
+    rows = [
+        *((f"{steps}", steps, {}) for steps in args.steps),
+        *((f"{steps}, mirrored too", steps, {"mirror": True}) for steps in args.mirror),
+        *((f"{steps}, at even times", steps, {"shift": 1.0}) for steps in args.even),
     ]
-    for name, options in [
-        (name % steps, dict(options, steps=steps))
-        for name, counts, options in ways
-        for steps in counts
-    ]:
-        segmenter, total = Segmenter.from_file(args.weights, **options), 0
-        segmenter.segment(loaded[0][1], loaded[0][0])  # compiles
+    print("| steps | mIoU | accuracy | seconds per image |\n|---|---|---|---|")
+    for name, steps, options in rows:
+        segmenter = Segmenter.from_file(args.weights, steps=steps, **options)
+        stem, image, _ = examples[0]
+        segmenter.segment(image, stem)  # compiles
+
         start = time.perf_counter()
-        found = [segmenter.segment(image, stem) for stem, image, _ in loaded]
-        seconds = (time.perf_counter() - start) / len(loaded)
-        for (_, _, label), labels in zip(loaded, found):
-            total = total + confusion(labels, label, len(dataset.classes))
-        print(
-            f"| {name} | {mean_iou(total):.3f} | {pixel_accuracy(total):.3f} | {seconds:.3f} |",
-            flush=True,
-        )
+        predictions = [segmenter.segment(image, stem) for stem, image, _ in examples]
+        seconds = (time.perf_counter() - start) / len(examples)
+
+        matrix = 0
+        for (_, _, label), prediction in zip(examples, predictions):
+            matrix = matrix + confusion(prediction, label, len(dataset.classes))
+        miou, accuracy = mean_iou(matrix), pixel_accuracy(matrix)
+        print(f"| {name} | {miou:.3f} | {accuracy:.3f} | {seconds:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

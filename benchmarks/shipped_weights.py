@@ -3,16 +3,18 @@ reference, agreement with the label map.
 
 Pairs: scenes drawn by jseg.landscapes.draw from seeds far from those of the training, each with an
 image of another scene as its reference. Style: jseg.metrics.style_similarity of each result with
-its own reference and with other results' references; "nearest" is the share of results to which, of
-all the references compared, their own is the most similar. Labels: a small classifier
+its own reference and with other results' references; "nearest" is the fraction of results to which,
+of all the references compared, their own is the most similar. Labels: a small classifier
 (label_classifier.py), trained here on drawings of its own, says what each pixel of a result shows;
 that is compared with the map that was asked for, and with the map of another scene. The same is
 measured for the bounds: the scene drawn in the reference's style, which has both; the same weights
 without a label map and UNets that were never trained; and the reference through the autoencoder,
 which has only the style.
 
-  python benchmarks/shipped_weights.py --stages stages.json --classifier classifier.npz --sheet sheet.png
-  python benchmarks/shipped_weights.py --model_path unet.safetensors --ae_path autoencoder.safetensors --preset fine --count 48
+  python benchmarks/shipped_weights.py --stages stages.json --classifier classifier.npz \\
+      --sheet sheet.png
+  python benchmarks/shipped_weights.py --model_path unet.safetensors \\
+      --ae_path autoencoder.safetensors --preset fine --count 48
 
 The table goes to standard output. The classifier takes some minutes to train; with --classifier it
 is kept in a file for the next run.
@@ -28,13 +30,11 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-SCENES = (
-    1 << 29
-)  # the training data have seeds from 1000 on, and their images 2^30 more (procedural.REFERENCE_SEEDS)
+# The training data have seeds from 1000 on, and their references 2^30 more (draw.REFERENCE_SEEDS).
+SCENES = 1 << 29
 CLASSES, UNKNOWN = 29, 255
 SHOWN = 8  # rows of the sheet
 OURS = "weights"
@@ -129,17 +129,17 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"--count {args.count} --among {args.among}: expected 2 or more pairs, and --among 2 "
             "to --count"
         )
-    from jseg.outputs.rules import check_file
+    from jseg.outputs.places import check_file
 
     if args.sheet:
         check_file(args.sheet, "--sheet")
-    from jseg.checkpoint import sha256
     from jseg.ldm.pipelines import load_pipeline
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.weights import find_weights
 
     pipeline = load_pipeline(args.stages, args.preset) if args.stages else args.preset
-    paths = find_weights(args.model_path, args.ae_path)
+    weights = find_weights(args.model_path, args.ae_path, sha256=True)
+    paths = weights.model, weights.autoencoder
     synthesizer = Synthesizer.from_files(*paths, pipeline, args.device)
     width, height = synthesizer.size
     if synthesizer.unet.config.classes != CLASSES or width % 16 or height % 16:
@@ -163,7 +163,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     for path in paths:
         print(
             f"- `{os.path.basename(path)}`: {os.path.getsize(path) / 1e6:.1f} MB, SHA-256 "
-            f"{sha256(path)[:16]}..."
+            f"{path.sha256[:16]}..."
         )
     print(
         f"- {args.count} pairs of {width}x{height}, scenes {SCENES} to {SCENES + args.count - 1}; "
@@ -228,16 +228,13 @@ def images_of(synthesizer, pairs: Sequence[Pair], args) -> Dict[str, List[np.nda
             round_trip(synthesizer.autoencoder, pair.reference) for pair in pairs
         ],
     }
-    found = {}
+    images = {}
     for name, make in rows.items():
-        before = time.monotonic()
-        found[name] = make()
-        print(
-            f"{name}: {len(pairs)} images in {time.monotonic() - before:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
-    return found
+        begun = time.monotonic()
+        images[name] = make()
+        taken = f"{name}: {len(pairs)} images in {time.monotonic() - begun:.0f} s"
+        print(taken, file=sys.stderr, flush=True)
+    return images
 
 
 def made(synthesizer, pairs: Sequence[Pair], args, conditioned: bool = True) -> List[np.ndarray]:
@@ -263,9 +260,8 @@ def round_trip(autoencoder, image: np.ndarray) -> np.ndarray:
     from jseg.runtime import jt
 
     with jt.no_grad():
-        return from_signed(
-            autoencoder.decode(autoencoder.encode(jt.array(to_signed(image)[None]))).numpy()[0]
-        )
+        z = autoencoder.encode(jt.array(to_signed(image)[None]))
+        return from_signed(autoencoder.decode(z).numpy()[0])
 
 
 def scored(
@@ -291,25 +287,23 @@ def scored(
         own,
         others.mean(axis=1),
         own > others.max(axis=1),
-        np.array([mask_accuracy(found, pair.label) for found, pair in zip(seen, pairs)]),
-        np.array(
-            [mask_accuracy(found, pairs[(i + 1) % count].label) for i, found in enumerate(seen)]
-        ),
-        sum(confusion(found, pair.label, CLASSES) for found, pair in zip(seen, pairs)),
+        np.array([mask_accuracy(ids, pair.label) for ids, pair in zip(seen, pairs)]),
+        np.array([mask_accuracy(ids, pairs[(i + 1) % count].label) for i, ids in enumerate(seen)]),
+        sum(confusion(ids, pair.label, CLASSES) for ids, pair in zip(seen, pairs)),
     )
 
 
 def classifier_row(seen: Callable, pairs: Sequence[Pair]) -> str:
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
 
-    told = []
+    lines = []
     for name, images, labels in (
         ("the scenes in their own style", [p.image for p in pairs], [p.label for p in pairs]),
         ("the references", [p.reference for p in pairs], [p.reference_label for p in pairs]),
     ):
-        matrix = sum(confusion(found, label, CLASSES) for found, label in zip(seen(images), labels))
-        told.append(f"{name}: accuracy {pixel_accuracy(matrix):.3f}, mIoU {mean_iou(matrix):.3f}")
-    return "; ".join(told)
+        matrix = sum(confusion(ids, label, CLASSES) for ids, label in zip(seen(images), labels))
+        lines.append(f"{name}: accuracy {pixel_accuracy(matrix):.3f}, mIoU {mean_iou(matrix):.3f}")
+    return "; ".join(lines)
 
 
 def table(scores: Dict[str, Scores], among: int) -> List[str]:
@@ -374,15 +368,8 @@ def write_sheet(path: str, pairs: Sequence[Pair], results: Dict[str, List[np.nda
         + [images[i] for images in results.values()]
         for i, pair in enumerate(pairs[:SHOWN])
     ]
-    save_image(
-        path,
-        contact_sheet(
-            rows,
-            ["label map", "reference"] + list(results),
-            [pair.stem[-4:] for pair in pairs[:SHOWN]],
-            192,
-        ),
-    )
+    heads, stems = ["label map", "reference", *results], [p.stem[-4:] for p in pairs[:SHOWN]]
+    save_image(path, contact_sheet(rows, heads, stems, 192))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,8 @@ from typing import Dict
 
 import numpy as np
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 DISTANCES = np.geomspace(0.001, 1.0, 31)
 PRINTED = (0.001, 0.01, 0.032, 0.1, 0.2, 0.5)
@@ -39,9 +38,8 @@ FORCES = {
 }
 DIRECTIONS = 64
 ANGLES = np.pi / 2 + 2 * np.pi * np.arange(5) / 5
-SIX = np.array(
-    [[0.0, 0.0, 0.0]] + [[0.85 * np.cos(a), 0.85 * np.sin(a), 0.0] for a in ANGLES]
-)  # one in the middle of five
+# Six codes in a plane, one in the middle of five.
+SIX = np.array([[0.0, 0.0, 0.0]] + [[0.85 * np.cos(a), 0.85 * np.sin(a), 0.0] for a in ANGLES])
 OWN = 1  # the class to which the field belongs
 PAIR, CHANCES = (1, 3), (0.6, 0.4)  # the classes in question, with the middle one between them
 GRID, POINTS, STEPS = 19, 400, (1, 2, 5, 10, 25)
@@ -59,7 +57,7 @@ def main() -> None:
     )
     args = p.parse_args()
     if args.figures:
-        from jseg.outputs.rules import check_file
+        from jseg.outputs.places import check_file
 
         for name in FIGURES:
             check_file(args.figures / name, "--figures")
@@ -80,12 +78,9 @@ def pull(
     from jseg.flowseg.potential import correction
     from jseg.runtime import jt
 
-    x = jt.array(
-        np.ascontiguousarray(points.T[None, :, None, :]).astype(np.float32)
-    )  # [1, 3, 1, n]
-    gradient, _ = correction(
-        x, labels.astype(np.int32).reshape(1, 1, -1), jt.array(codes.astype(np.float32)), 1.0, eps
-    )
+    x = np.ascontiguousarray(points.T[None, :, None, :]).astype(np.float32)  # [1, 3, 1, n]
+    ids = labels.astype(np.int32).reshape(1, 1, -1)  # [1, 1, n]
+    gradient, _ = correction(jt.array(x), ids, jt.array(codes.astype(np.float32)), 1.0, eps)
     return -gradient.numpy()[0, :, 0].T.astype(np.float64)
 
 
@@ -94,19 +89,15 @@ def forces() -> Dict[str, np.ndarray]:
 
     directions = np.random.default_rng(0).standard_normal((DIRECTIONS, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    found = []
+    percentiles = []
     for classes, eps in FORCES.values():
         codes = class_codes(classes)
         labels = np.repeat(np.arange(classes), DIRECTIONS)
-        sizes = [
-            np.linalg.norm(
-                pull(codes[labels] + r * np.tile(directions, (classes, 1)), labels, codes, eps),
-                axis=1,
-            )
-            for r in DISTANCES
-        ]
-        found.append([np.percentile(size, (25, 50, 75)) for size in sizes])
-    return {"forces": np.array(found)}
+        away = np.tile(directions, (classes, 1))
+        pulls = [pull(codes[labels] + r * away, labels, codes, eps) for r in DISTANCES]
+        sizes = [np.linalg.norm(arrows, axis=1) for arrows in pulls]
+        percentiles.append([np.percentile(size, (25, 50, 75)) for size in sizes])
+    return {"forces": np.array(percentiles)}
 
 
 def field() -> Dict[str, np.ndarray]:
@@ -125,15 +116,11 @@ def posterior(x: np.ndarray, t: float) -> np.ndarray:
     """Probabilities [n, 2] of the pair's classes at x [n, 3] on the path from Gaussian noise at
     time t.
     """
-    logits = np.stack(
-        [
-            np.log(chance) - ((x - t * SIX[k]) ** 2).sum(1) / (2 * (1 - t) ** 2)
-            for k, chance in zip(PAIR, CHANCES)
-        ],
-        1,
-    )
-    share = np.exp(logits - logits.max(1, keepdims=True))
-    return share / share.sum(1, keepdims=True)
+    distances = [((x - t * SIX[k]) ** 2).sum(1) for k in PAIR]
+    logits = [np.log(p) - d / (2 * (1 - t) ** 2) for p, d in zip(CHANCES, distances)]
+    logits = np.stack(logits, 1)  # [n, 2]
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True)
 
 
 def velocity(x: np.ndarray, t: float, corrected: bool) -> np.ndarray:
@@ -143,14 +130,13 @@ def velocity(x: np.ndarray, t: float, corrected: bool) -> np.ndarray:
     That gradient is, per unit of velocity, (end - mean) / (1 - t) + sum_k p_k grad Phi_k(end); it
     is followed down from the mean.
     """
-    share = posterior(x, t)
-    mean = share @ SIX[list(PAIR)]
+    p = posterior(x, t)
+    mean = p @ SIX[list(PAIR)]
     end = mean.copy()
     for _ in range(DESCENT if corrected else 0):
-        drawn = sum(
-            share[:, i : i + 1] * pull(end, np.full(len(end), k), SIX) for i, k in enumerate(PAIR)
-        )
-        end += RATE * (drawn - (end - mean) / (1 - t)) * (1 - t)
+        pulls = [pull(end, np.full(len(end), k), SIX) for k in PAIR]
+        mean_pull = sum(p[:, i : i + 1] * arrows for i, arrows in enumerate(pulls))
+        end += RATE * (mean_pull - (end - mean) / (1 - t)) * (1 - t)
     return (end - x) / (1 - t)
 
 
@@ -172,41 +158,40 @@ def trajectories() -> Dict[str, np.ndarray]:
 
 
 def report(numbers: Dict[str, np.ndarray]) -> None:
-    print(
-        "| pull at distance | "
-        + " | ".join(f"{r:g}" for r in PRINTED)
-        + " |\n|---|"
-        + "---|" * len(PRINTED)
-    )
-    print("| plain flow matching (t = 0) | " + " | ".join(f"{r:g}" for r in PRINTED) + " |")
-    at = [int(np.abs(np.log(DISTANCES / r)).argmin()) for r in PRINTED]
+    # Pulls by distance.
+    print(row("pull at distance", [f"{r:g}" for r in PRINTED]))
+    print("|---|" + "---|" * len(PRINTED))
+    print(row("plain flow matching (t = 0)", [f"{r:g}" for r in PRINTED]))
+    places = [int(np.abs(np.log(DISTANCES / r)).argmin()) for r in PRINTED]
     for name, force in zip(FORCES, numbers["forces"]):
-        print(f"| correction, {name} | " + " | ".join(f"{force[i, 1]:.3g}" for i in at) + " |")
-    print(
-        "\n| where points of an uncertain class end, steps | "
-        + " | ".join(map(str, STEPS))
-        + " |\n|---|"
-        + "---|" * len(STEPS)
-    )
+        print(row(f"correction, {name}", [f"{force[place, 1]:.3g}" for place in places]))
+
+    # The classes at which trajectories end.
+    print("\n" + row("where points of an uncertain class end, steps", map(str, STEPS)))
+    print("|---|" + "---|" * len(STEPS))
+    third = [k for k in range(len(SIX)) if k not in PAIR]
+    groups = {
+        "the likelier class": PAIR[:1],
+        "the other of the two": PAIR[1:],
+        "a third class": third,
+    }
     for name, ends in zip(("plain", "corrected"), numbers["ends"]):
-        for told, classes in (
-            ("the likelier class", PAIR[:1]),
-            ("the other of the two", PAIR[1:]),
-            ("a third class", [k for k in range(len(SIX)) if k not in PAIR]),
-        ):
-            print(
-                f"| {name}: {told} | "
-                + " | ".join(f"{np.isin(one, classes).mean():.1%}" for one in ends)
-                + " |"
-            )
-    codes = SIX[[k for k in range(len(SIX)) if k not in PAIR]]
+        for group, classes in groups.items():
+            fractions = [f"{np.isin(end, classes).mean():.1%}" for end in ends]
+            print(row(f"{name}: {group}", fractions))
+
+    # Trajectories that pass near other codes.
     for name, path in zip(("plain", "corrected"), numbers["paths"]):
         late = path[len(path) // 2 :]
-        near = np.linalg.norm(late[:, :, None] - codes, axis=-1).min((0, 2)) < 0.2
+        near = np.linalg.norm(late[:, :, None] - SIX[third], axis=-1).min((0, 2)) < 0.2
         print(
             f"\n{name}: {near.mean():.1%} of the paths of 10 steps come, in the second half, "
             "nearer than 0.2 to a third class's code"
         )
+
+
+def row(head: str, cells) -> str:
+    return f"| {head} | " + " | ".join(cells) + " |"
 
 
 def draw(numbers: Dict[str, np.ndarray], folder: Path) -> None:
@@ -215,6 +200,7 @@ def draw(numbers: Dict[str, np.ndarray], folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    # force
     figure, axis = pyplot.subplots(figsize=(5, 3.4))
     axis.loglog(DISTANCES, DISTANCES, color="#888888", label="plain flow matching")
     for name, force, colour in zip(FORCES, numbers["forces"], ("#c03a2b", "#e6953c", "#3b6fb5")):
@@ -225,28 +211,22 @@ def draw(numbers: Dict[str, np.ndarray], folder: Path) -> None:
     axis.set(xlabel="distance from the class's code", ylabel="pull")
     axis.legend(frameon=False, fontsize=8)
     save(figure, folder / FIGURES[0])
+
+    # field
     names = ("plain flow matching", "FlowSeg")
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), constrained_layout=True)
     for axis, name, arrows in zip(axes, names, (numbers["plain"], numbers["corrected"])):
         size = np.linalg.norm(arrows, axis=1)
-        shown = arrows / np.maximum(size, 1e-9)[:, None]
+        unit = arrows / np.maximum(size, 1e-9)[:, None]
         cells(axis)
-        grid = numbers["grid"]
-        drawn = axis.quiver(
-            grid[:, 0],
-            grid[:, 1],
-            shown[:, 0],
-            shown[:, 1],
-            np.log10(size),
-            cmap="viridis",
-            scale=22,
-            width=0.005,
-            clim=(-0.7, 1.2),
-        )
+        style = {"cmap": "viridis", "scale": 22, "width": 0.005, "clim": (-0.7, 1.2)}
+        quiver = axis.quiver(*numbers["grid"][:, :2].T, *unit[:, :2].T, np.log10(size), **style)
         axis.plot(*SIX[OWN, :2], "*", color="#c03a2b", markersize=14)
         axis.set_title(name)
-    figure.colorbar(drawn, ax=axes, label="log10 of the pull", shrink=0.8)
+    figure.colorbar(quiver, ax=axes, label="log10 of the pull", shrink=0.8)
     save(figure, folder / FIGURES[1], tight=False)
+
+    # trajectories
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 4))
     for axis, name, path in zip(axes, names, numbers["paths"]):
         cells(axis)

@@ -337,17 +337,17 @@ def test_the_presets_of_training_are_named():
 
 
 def test_the_files_of_a_run_have_the_names_on_the_pages():
-    from jseg.ldm import latent_cache
-    from jseg.training import log, run
+    from jseg.ldm import cache_files
+    from jseg.training import curve, records
 
     for page in READMES + (TRAINING, FORMATS):
         named = re.findall(r"checkpoint-[\w.]+", text(page))
-        assert named and [name for name in named if not run.CHECKPOINT.match(name)] == []
-        assert run.JOURNAL in text(page) and run.CURVE in text(page)
-    for name in (latent_cache.ABOUT, latent_cache.LATENTS, latent_cache.LABELS, latent_cache.KEYS):
+        assert named and [name for name in named if not records.CHECKPOINT.match(name)] == []
+        assert records.LOG in text(page) and records.CURVE in text(page)
+    for name in (cache_files.ABOUT, cache_files.LATENTS, cache_files.LABELS, cache_files.KEYS):
         assert [cells for cells in rows(FORMATS) if cells[0] == f"`{name}`"], name
     columns = set(re.findall(r"`(?:critic/|validation/)?(\w+)`", text(TRAINING) + text(FLOWSEG)))
-    assert set(log.UNITS) <= columns, "columns of log.csv"
+    assert set(curve.UNITS) <= columns, "columns of log.csv"
 
 
 # docs/flowseg.md
@@ -445,7 +445,9 @@ def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
 
 
 def test_the_distances_of_codes_are_those_of_the_code():
-    from jseg.flowseg.encoding import KINDS, class_codes, minimum_distance
+    from scipy.spatial.distance import pdist
+
+    from jseg.flowseg.encoding import KINDS, class_codes
 
     (heading,) = [
         line for line in text(FLOWSEG).splitlines() if line.startswith("| `--codes` | where")
@@ -458,7 +460,7 @@ def test_the_distances_of_codes_are_those_of_the_code():
     }
     assert list(table) == list(KINDS)
     for kind, found in table.items():
-        assert found == [f"{minimum_distance(class_codes(n, kind)):.4f}" for n in numbers]
+        assert found == [f"{pdist(class_codes(n, kind)).min():.4f}" for n in numbers]
 
 
 def test_the_layouts_of_flowseg_are_those_of_the_code():

@@ -17,6 +17,9 @@ from support.places import ROOT
 from jseg import __version__
 
 HEAVY = {"jittor", "jittor_utils", "numpy", "cv2", "scipy", "PIL", "tqdm", "matplotlib"}
+SHARED_BY_COMMANDS = {"jseg.commands", "jseg.commands.cli"} | {
+    f"jseg.commands.{name}" for name in ("training", "training_options")
+}
 
 
 def files(*folders, suffix=".py"):
@@ -239,19 +242,12 @@ def test_packages_re_export_nothing():
 
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        name
-        for name in MODULES
-        if room(name) == "commands" and name not in ("jseg.commands", "jseg.commands.cli")
-    ),
+    sorted(name for name in MODULES if room(name) == "commands" and name not in SHARED_BY_COMMANDS),
 )
 def test_commands_import_lazily_and_keep_the_form(name):
     early = imports(MODULES[name], lazily=False)
     assert not roots(early) & HEAVY
-    assert {target for target in early if target.startswith("jseg.")} <= {
-        "jseg.commands",
-        "jseg.commands.cli",
-    }
+    assert {target for target in early if target.startswith("jseg.")} <= SHARED_BY_COMMANDS
     functions = {
         node.name for node in tree(MODULES[name]).body if isinstance(node, ast.FunctionDef)
     }

@@ -8,19 +8,33 @@ same command again and it goes on. Several GPUs or processes: mpirun -np N in fr
 
 Examples:
   python scripts/train.py --input_path data/train
-  python scripts/train.py --input_path data/train --preset landscape --steps 3000 --batch_size 16 --learning_rate 5e-4 --ema 0.998
-  python scripts/train.py --input_path camvid/train --classes camvid-11 --preset landscape --output runs/camvid
+  python scripts/train.py --input_path data/train --preset landscape --steps 3000 \\
+      --batch_size 16 --learning_rate 5e-4 --ema 0.998
+  python scripts/train.py --input_path camvid/train --classes camvid-11 --preset landscape \\
+      --output runs/camvid
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import functools
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
-from jseg.commands import cli
+from jseg.commands import cli, training
+from jseg.commands import training_options as options
 
+DEFAULTS = {
+    "steps": 266_000,
+    "batch_size": 30,
+    "learning_rate": 1e-4,
+    "ema": 0.9999,
+    "save_interval": 10_000,
+    "warmup": 0,
+    "decay": "none",
+}
 RELEASE = {
     "preset": "release",
     "learning_rate": 1e-4,
@@ -31,18 +45,18 @@ RELEASE = {
 }
 RELEASE_MICRO_BATCH = 5
 
+say = functools.partial(cli.say, "train")
+
 
 def parser():
     p = cli.make_parser("train", __doc__)
     p.add_argument("--input_path", required=True, help="folder with imgs/ (or images/) and labels/")
-    cli.add_training_options(
+    options.add_options(
         p,
         "runs/train",
-        steps=266_000,
-        batch_size=30,
-        learning_rate=1e-4,
-        ema=0.9999,
-        interval=10_000,
+        DEFAULTS,
+        validate_count="examples that are held out of the training, evenly chosen, on which the "
+        "loss is measured (default 0: none)",
     )
     p.add_argument(
         "--preset",
@@ -63,9 +77,11 @@ def parser():
     p.add_argument(
         "--cache", metavar="DIR", help="folder of the cached latents (default: OUTPUT/latents)"
     )
+
+    # The data.
     p.add_argument(
         "--layout",
-        choices=("folders", "ade20k", "coco_stuff", "camvid", "landscape"),
+        choices=options.LAYOUTS,
         help="of the data set's folder, of which the training part is taken, and its ids "
         "(docs/flowseg.md; default folders)",
     )
@@ -81,22 +97,9 @@ def parser():
         help="a class set's name or a file of names and colours (default: the layout's, else "
         "landscape-29)",
     )
-    p.add_argument(
-        "--ignore",
-        type=int,
-        nargs="*",
-        default=[],
-        metavar="ID",
-        help="label ids that mean nothing is known, such as 255",
-    )
-    p.add_argument(
-        "--map",
-        nargs="*",
-        default=[],
-        metavar="VALUE:CLASS",
-        help="values in label files that stand for another class, such "
-        "as 255:1; CLASS is an id as stored, or a name",
-    )
+    options.add_data_options(p)
+
+    # The network and its loss.
     p.add_argument(
         "--drop",
         type=float,
@@ -111,61 +114,65 @@ def parser():
         help="zero: last convolutions of blocks start at zero, as in SDM; release: they do not "
         "(its zeroing has no effect)",
     )
-    p.add_argument(
-        "--recompute",
-        action="store_true",
-        help="compute blocks again in the backward pass: less memory, same update",
-    )
+    recipe = ", ".join(f"{name} {value}" for name, value in RELEASE.items())
     p.add_argument(
         "--release",
         action="store_true",
-        help="the release's recipe: "
-        + ", ".join(f"{k} {v}" for k, v in RELEASE.items())
-        + f", {RELEASE_MICRO_BATCH} examples a process",
+        help=f"the release's recipe: {recipe}, {RELEASE_MICRO_BATCH} examples a process",
     )
     return p
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then train; 0 also when stopped by a signal with everything saved."""
-    args = parser().parse_args(argv)
-    args.given = cli.options_given(parser(), argv)
-    if args.release:
-        vars(args).update(RELEASE)
-        args.given |= {"batch_size", *RELEASE}
-    cli.check_training_options(args)
+    asked = options.parse(parser(), argv)
+    args = _with_release(asked) if asked.release else asked
+    options.check_options(args)
     for name in ("drop", "dropout"):
         if not 0 <= getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
-    from jseg.data.datasets import training_part
-    from jseg.data.image_folder import check_examples
-    from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
-    from jseg.outputs.rules import check_cache
-    from jseg.training.records import check_places, run_folder
 
-    placed: List[str] = []
-    args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
-    autoencoder = network_config(args.ae_path, "AutoencoderConfig")
-    notes: List[str] = []
-    examples, classes = training_part(
-        args.input_path, args.layout, args.classes, args.ignore, notes, args.map
-    )
-    config = _network(args, len(classes), autoencoder)
+    from jseg.data.datasets import training_part
+    from jseg.data.examples import check_examples
+    from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
+    from jseg.outputs.places import check_cache
+    from jseg.training.run_folder import check_places, run_folder
+
+    # The autoencoder, the data and the network that goes with both.
+    ae_weights, remarks = find_autoencoder(args.ae_path, args.preset)
+    autoencoder = network_config(ae_weights, "AutoencoderConfig")
+    part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
+    config = _network(args, len(part.classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
+
+    # Nothing is written where it would do harm.
     inputs = {
         "input_path": args.input_path,
-        "ae_path": args.ae_path,
+        "ae_path": ae_weights,
         "model_path": args.model_path,
         "classes": args.classes,
     }
     check_places({"cache": args.cache or Path(args.output) / "latents"}, inputs)
     if args.cache:
         check_cache(args.cache, "--cache", args.output)
+
     with run_folder(args.output, "unet", inputs, cli.speaks()):
-        notes = [autoencoder_line(args.ae_path), *placed, *notes]
-        notes += check_examples(examples, classes, args.ignore, *size, fit=args.fit)
-        _train(args, config, autoencoder, classes, examples, notes)
+        examples, lines = part.examples, [autoencoder_line(ae_weights), *remarks, *part.remarks]
+        if training.reads_first(args, len(examples), say):
+            examples, more = check_examples(
+                examples, part.classes, args.ignore, *size, fit=args.fit
+            )
+            lines += more
+        _train(args, ae_weights, config, autoencoder, part.classes, examples, lines)
     return 0
+
+
+def _with_release(asked: argparse.Namespace) -> argparse.Namespace:
+    """The options with the release's recipe in place of what was given."""
+    batch_size = RELEASE_MICRO_BATCH * training.processes()
+    batch = {"batch_size": batch_size, "micro_batch": RELEASE_MICRO_BATCH}
+    given = asked.given | {"batch_size", *RELEASE}
+    return options.with_values(asked, {**RELEASE, **batch, "given": given})
 
 
 def _network(args, classes: int, autoencoder):
@@ -174,8 +181,7 @@ def _network(args, classes: int, autoencoder):
     """
     from jseg.ldm.presets import UNETS
 
-    if args.preset not in UNETS:
-        raise ValueError(f"--preset {args.preset} is unknown; expected one of {', '.join(UNETS)}")
+    options.check_preset(args, UNETS)
     config, factor = UNETS[args.preset], autoencoder.downsampling
     width, height = args.width or config.width * factor, args.height or config.height * factor
     multiple = factor * 2 ** (len(config.channel_mult) - 1)
@@ -194,133 +200,60 @@ def _network(args, classes: int, autoencoder):
     )
 
 
-def _train(args, config, autoencoder_config, classes, examples, notes) -> None:
+def _train(args, ae_weights, config, autoencoder_config, classes, examples, remarks) -> None:
     from jseg import runtime
-    from jseg.ldm.dataset import BatchShards, LatentBatches
-    from jseg.ldm.preview import Preview
-    from jseg.training import distributed
-    from jseg.training.memory import check_batch
-    from jseg.training.run import Plan, TrainingRun
-
-    device = runtime.device(args.device)
-    if args.release:
-        args.batch_size, args.micro_batch = (
-            RELEASE_MICRO_BATCH * distributed.world_size(),
-            RELEASE_MICRO_BATCH,
-        )
-    for note in notes:
-        _tell(note)
-    autoencoder, latents = _latents(args, config, autoencoder_config, examples, classes)
-    steps = cli.steps_asked(args, len(latents))
-    division = BatchShards.of(args, distributed.rank(), distributed.world_size())
-    batches = LatentBatches(latents.z, latents.labels, division, args.seed, args.drop)
-    part = _part(args, config)
-    run = TrainingRun(
-        args.output,
-        [part],
-        config,
-        _settings(args, classes, latents),
-        Plan.of(args, steps),
-        "unet",
-        _tell,
-        args.given,
-    )
-    start = run.resume(args.resume)
-    if start < steps:
-        check_batch(part, batches.first, division.micro_batch)
-    _tell(
-        f"{len(latents)} examples, {part.size:,} parameters, "
-        f"{cli.steps_told(start, steps, args.batch_size)} on {device}, {division.world} "
-        f"process(es), into {args.output}"
-    )
-    run.follow(
-        batches,
-        start,
-        Preview(part.module, autoencoder, latents, examples, classes, args.seed, args.fit),
-    )
-
-
-def _latents(args, config, autoencoder_config, examples, classes):
-    """The autoencoder and the cache, made by process 0 and read by all."""
     from jseg.checkpoint import load_into
     from jseg.ldm.autoencoder import Autoencoder
-    from jseg.ldm.latents import prepare
-    from jseg.ldm.weights import encoder_digest
-    from jseg.training import distributed
+    from jseg.ldm.dataset import LatentBatches
+    from jseg.ldm.preview import Preview
+    from jseg.ldm.unet_training import cached_latents, trained_network
+    from jseg.ldm.validation import unet_validation
+    from jseg.training.run_folder import HELD_OUT_LATENTS, LATENTS
 
+    device = runtime.device(args.device)
+    for remark in remarks:
+        say(remark)
     autoencoder = Autoencoder(autoencoder_config)
-    load_into(autoencoder, args.ae_path)
+    load_into(autoencoder, ae_weights)
     autoencoder.eval()
-    factor = autoencoder_config.downsampling
 
-    def cached():
-        return prepare(
-            examples,
-            autoencoder,
-            args.cache or Path(args.output) / "latents",
-            width=config.width * factor,
-            height=config.height * factor,
-            latent_width=config.width,
-            latent_height=config.height,
-            ignore=args.ignore,
-            classes=classes,
-            fit=args.fit,
-            autoencoder_sha256=encoder_digest(args.ae_path),
-            tell=_tell,
-        )
+    kept, held_out = training.hold_out(args, examples)
 
-    latents = cached() if distributed.rank() == 0 else None
-    distributed.barrier()
-    return autoencoder, latents or cached()
+    def latents_of(some: Sequence, folder: Path):
+        digest = ae_weights.digest
+        return cached_latents(args, config, autoencoder, digest, some, classes, folder, say)
 
+    latents = latents_of(kept, Path(args.cache or Path(args.output) / LATENTS))
+    shards = training.batch_shards(args)
+    batches = LatentBatches(latents.z, latents.labels, shards, args.seed, args.drop)
+    network = trained_network(args, config)
+    about, validate = f"{len(latents)} examples", None
+    if held_out:
+        held_out_latents = latents_of(held_out, Path(args.output) / HELD_OUT_LATENTS)
+        validate = unet_validation(network.module, network.loss, held_out_latents, args.seed)
+        about += f", {len(held_out)} images to validate on"
 
-def _part(args, config):
-    from jseg import runtime
-    from jseg.checkpoint import load_into
-    from jseg.ldm.loss import training_loss
-    from jseg.ldm.schedule import Schedule
-    from jseg.ldm.unet import UNet
-    from jseg.training.loop import TrainedNetwork
-    from jseg.training.optimizer import EMA, AdamW, trainable
-
-    runtime.seed(args.seed)
-    unet = UNet(config, zero_init=args.zero_init == "zero")
-    unet.train()
-    unet.recompute = args.recompute
-    if args.model_path:
-        load_into(unet, args.model_path)
-    parameters = trainable(unet)
-    return TrainedNetwork(
-        "",
-        unet,
-        training_loss(unet, Schedule()),
-        AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay),
-        EMA(parameters, args.ema) if args.ema else None,
+    training.train(
+        args,
+        say,
+        device,
+        result="unet",
+        networks=[network],
+        config=config,
+        settings={
+            "drop": args.drop,
+            "zero_init": args.zero_init,
+            "autoencoder": ae_weights.digest,
+            "data": latents.digest,
+            "class_set": classes.name,
+            "classes": list(classes.file_ids or range(len(classes))),
+        },
+        batches=batches,
+        examples=len(latents),
+        about=about,
+        preview=Preview(network.module, autoencoder, latents, kept, classes, args.seed, args.fit),
+        validate=validate,
     )
-
-
-def _settings(args, classes, latents) -> dict:
-    """Everything that the numbers of a step depend on, and how the label maps stored the
-    classes.
-    """
-    from jseg.checkpoint import sha256
-    from jseg.ldm.weights import encoder_digest
-
-    names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "drop", "zero_init")
-    started = {"model_path": sha256(args.model_path)} if args.model_path else {}
-    stored = {"class_set": classes.name, "classes": list(classes.file_ids or range(len(classes)))}
-    return {
-        **{name: getattr(args, name) for name in names},
-        **started,
-        "autoencoder": encoder_digest(args.ae_path),
-        "data": latents.digest,
-        **stored,
-    }
-
-
-def _tell(message: str) -> None:
-    if cli.speaks():
-        print(f"jseg train: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

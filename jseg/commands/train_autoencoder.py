@@ -1,27 +1,37 @@
 """Train the VQ autoencoder that turns images into latents and back.
 
-L1 and codebook losses from the start, the PatchGAN critic from --critic_start on (VQ-GAN), LPIPS if
-its weights are given. A folder INPUT/imgs (or INPUT/images, or INPUT itself) of images of any
-size is enough; label maps are not looked at. Stop it with Ctrl-C, give the same command again and
-it goes on.
+L1 and codebook losses from the start, the PatchGAN discriminator from --critic_start on (VQ-GAN),
+LPIPS if its weights are given. A folder INPUT/imgs (or INPUT/images, or INPUT itself) of images of
+any size is enough; label maps are not looked at. Stop it with Ctrl-C, give the same command again
+and it goes on.
 
 Examples:
   python scripts/train_autoencoder.py --input_path data/train --output runs/autoencoder
-  python scripts/train_autoencoder.py --input_path data/train --preset landscape --width 128 --height 96 --steps 3000 --critic_start 2000
+  python scripts/train_autoencoder.py --input_path data/train --preset landscape --width 128 \\
+      --height 96 --steps 3000 --critic_start 2000
 """
 
 from __future__ import annotations
 
-import hashlib
+import argparse
+import functools
 import sys
-from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
-from jseg.commands import cli
+from jseg.commands import cli, training
+from jseg.commands import training_options as options
 
-SHOWN = 8
-FIRST_IMAGES = 16  # that the codebook starts from
-MEASURED_IMAGES = 256  # that the latents' spread is measured on
+DEFAULTS = {
+    "steps": 400_000,
+    "batch_size": 4,
+    "learning_rate": 1.8e-5,
+    "ema": 0.0,
+    "save_interval": 5_000,
+    "warmup": 0,
+    "decay": "none",
+}
+
+say = functools.partial(cli.say, "train_autoencoder")
 
 
 def parser():
@@ -29,14 +39,12 @@ def parser():
     p.add_argument(
         "--input_path", required=True, help="folder with the images, in imgs/ or directly"
     )
-    cli.add_training_options(
+    options.add_options(
         p,
         "runs/autoencoder",
-        steps=400_000,
-        batch_size=4,
-        learning_rate=1.8e-5,
-        ema=0.0,
-        interval=5_000,
+        DEFAULTS,
+        validate_count="images that are held out of the training, evenly chosen, on which the "
+        "loss is measured (default 0: none)",
     )
     p.add_argument(
         "--preset",
@@ -103,9 +111,8 @@ def parser():
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Check the images, then train; 0 also when stopped by a signal with everything saved."""
-    args = parser().parse_args(argv)
-    args.given = cli.options_given(parser(), argv)
-    cli.check_training_options(args)
+    args = options.parse(parser(), argv)
+    options.check_options(args)
     if args.decoder_only and not args.model_path:
         raise ValueError(
             "--decoder_only trains the decoder of a given autoencoder; give its weights as "
@@ -113,247 +120,87 @@ def main(argv: Optional[List[str]] = None) -> int:
         )
     from jseg.ldm.presets import AUTOENCODERS
 
-    if args.preset not in AUTOENCODERS:
-        raise ValueError(
-            f"--preset {args.preset} is unknown; expected one of {', '.join(AUTOENCODERS)}"
-        )
+    options.check_preset(args, AUTOENCODERS)
     config = AUTOENCODERS[args.preset]
-    factor = config.downsampling
-    crop = (args.crop, args.crop) if args.crop else (args.width, args.height)
-    sides = (args.width, args.height) + crop
-    if (
-        min(crop) < 4 * factor
-        or any(side % factor for side in sides)
-        or crop[0] > args.width
-        or crop[1] > args.height
-    ):
+    _check_size(args, config.downsampling)
+
+    from jseg.data.examples import check_images
+    from jseg.data.image_folder import find_images
+    from jseg.training.run_folder import run_folder
+
+    inputs = {name: getattr(args, name) for name in ("input_path", "model_path", "lpips_path")}
+    with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
+        examples, remarks = find_images(args.input_path)
+        if training.reads_first(args, len(examples), say):
+            examples, more = check_images(examples)
+            remarks = remarks + more
+        _train(args, config, examples, remarks)
+    return 0
+
+
+def _crop(args: argparse.Namespace) -> Tuple[int, int]:
+    """Width and height of what is trained on."""
+    return (args.crop, args.crop) if args.crop else (args.width, args.height)
+
+
+def _check_size(args: argparse.Namespace, factor: int) -> None:
+    crop, size = _crop(args), (args.width, args.height)
+    fits = crop[0] <= args.width and crop[1] <= args.height
+    if min(crop) < 4 * factor or not fits or any(side % factor for side in size + crop):
         raise ValueError(
             f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples "
             f"of {factor} of at least {4 * factor}, the crop no larger than the image"
         )
-    from jseg.data.image_folder import find_examples
-    from jseg.data.validation import check_files
-    from jseg.images import examine_image
-    from jseg.training.records import run_folder
-
-    inputs = {
-        "input_path": args.input_path,
-        "model_path": args.model_path,
-        "lpips_path": args.lpips_path,
-    }
-    with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
-        notes: List[str] = []
-        paths = [
-            example.image for example in find_examples(args.input_path, labels=False, notes=notes)
-        ]
-        if cli.speaks():
-            notes += check_files([[(path, lambda one: examine_image(one)[1])] for path in paths])
-        for note in notes:
-            _tell(note)
-        _train(args, config, paths)
-    return 0
 
 
-def _train(args, config, paths) -> None:
+def _train(args: argparse.Namespace, config, examples, remarks: List[str]) -> None:
     from jseg import runtime
-    from jseg.ldm.dataset import BatchShards, ImageBatches
-    from jseg.training import distributed
-    from jseg.training.memory import check_batch
-    from jseg.training.run import Plan, TrainingRun
+    from jseg.ldm.autoencoder_training import (
+        settings,
+        standardize,
+        trained_networks,
+        write_preview,
+    )
+    from jseg.ldm.dataset import ImageBatches
+    from jseg.ldm.validation import autoencoder_validation
 
     device = runtime.device(args.device)
-    steps = cli.steps_asked(args, len(paths))
-    division = BatchShards.of(args, distributed.rank(), distributed.world_size())
+    for remark in remarks:
+        say(remark)
+    size, shards = (args.width, args.height), training.batch_shards(args)
+    kept, held_out = training.hold_out(args, examples)
     batches = ImageBatches(
-        paths,
-        (args.width, args.height),
-        (args.crop, args.crop) if args.crop else (args.width, args.height),
-        division,
-        args.seed,
+        [example.image for example in kept], size, _crop(args), shards, args.seed
     )
-    parts = _parts(args, config, batches)
-    run = TrainingRun(
-        args.output,
-        parts,
-        config,
-        _settings(args, paths),
-        Plan.of(args, steps),
-        "autoencoder",
-        _tell,
-        args.given,
+    networks, plain_loss = trained_networks(args, config, batches)
+    autoencoder = networks[0].module
+    about, validate = f"{len(kept)} images", None
+    if held_out:
+        paths = [example.image for example in held_out]
+        images = ImageBatches(paths, size, _crop(args), shards, args.seed)
+        validate = autoencoder_validation(autoencoder, plain_loss, images)
+        about += f", {len(held_out)} to validate on"
+
+    def first_batch(count: int) -> dict:
+        # With the discriminator at work, for that needs the most memory.
+        return {**batches.first(count), "step": max(args.critic_start, 0)}
+
+    training.train(
+        args,
+        say,
+        device,
+        result="autoencoder",
+        networks=networks,
+        config=config,
+        settings=settings(args, kept),
+        batches=batches,
+        examples=len(kept),
+        about=about,
+        first_batch=first_batch,
+        preview=lambda path: write_preview(path, autoencoder, batches),
+        finish=None if args.decoder_only else lambda: say(standardize(autoencoder, batches)),
+        validate=validate,
     )
-    start = run.resume(args.resume)
-    if start < steps:
-        check_batch(
-            parts[0],
-            lambda count: {**batches.first(count), "step": max(args.critic_start, 0)},
-            division.micro_batch,
-        )
-    _tell(
-        f"{len(paths)} images, {parts[0].size:,} parameters, "
-        f"{cli.steps_told(start, steps, args.batch_size)} on {device}, {division.world} "
-        f"process(es), into {args.output}"
-    )
-    run.follow(
-        batches,
-        start,
-        lambda path: _preview(path, parts[0].module, batches),
-        None if args.decoder_only else lambda: _standardize(parts[0].module, batches),
-    )
-
-
-def _parts(args, config, batches):
-    import numpy as np
-
-    from jseg import runtime
-    from jseg.checkpoint import load_into
-    from jseg.images import to_signed
-    from jseg.ldm.autoencoder import Autoencoder
-    from jseg.ldm.discriminator import Critic
-    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
-    from jseg.ldm.whitening import restart_codebook, start_codebook
-    from jseg.noise import generator
-    from jseg.training.loop import TrainedNetwork
-    from jseg.training.optimizer import EMA, AdamW, trainable
-
-    runtime.seed(args.seed)
-    autoencoder = Autoencoder(config)
-    if args.model_path:
-        load_into(autoencoder, args.model_path)
-    if args.restart_codebook or not args.model_path:
-        rng = generator(args.seed, "codebook")
-        first = rng.integers(len(batches.paths), size=FIRST_IMAGES)
-        start = restart_codebook if args.model_path else start_codebook
-        start(
-            autoencoder,
-            np.stack([to_signed(batches.image(index, rng, batches.size)) for index in first]),
-            args.seed,
-        )
-    lpips = None
-    if args.lpips_path:
-        from jseg.ldm.lpips import load_lpips
-
-        lpips = load_lpips(*args.lpips_path)
-    critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
-    parameters = {
-        name: value
-        for name, value in trainable(autoencoder).items()
-        if not args.decoder_only or name.startswith(("decoder.", "post_quant_conv."))
-    }
-    loss = autoencoder_loss(
-        autoencoder,
-        critic,
-        lpips,
-        commitment=args.commitment_weight,
-        codebook=args.codebook_weight,
-        adversarial=args.critic_weight,
-        critic_start=args.critic_start,
-    )
-    parts = [
-        TrainedNetwork(
-            "",
-            autoencoder,
-            loss,
-            AdamW(parameters, args.learning_rate, weight_decay=args.weight_decay, betas=(0.5, 0.9)),
-            EMA(parameters, args.ema) if args.ema else None,
-        )
-    ]
-    if critic is not None:
-        parts.append(
-            TrainedNetwork(
-                "critic",
-                critic,
-                critic_loss(autoencoder, critic),
-                AdamW(trainable(critic), args.learning_rate, betas=(0.5, 0.9)),
-                start_step=args.critic_start,
-            )
-        )
-    return parts
-
-
-def _settings(args, paths) -> dict:
-    """Everything that the numbers of a step depend on."""
-    from jseg.checkpoint import sha256
-
-    names = (
-        "preset",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "ema",
-        "seed",
-        "width",
-        "height",
-        "crop",
-        "critic_start",
-        "critic_weight",
-        "critic_channels",
-        "commitment_weight",
-        "codebook_weight",
-    )
-    given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
-    if args.model_path:
-        given["model_path"] = sha256(args.model_path)
-    if args.lpips_path:
-        given["lpips_path"] = [sha256(path) for path in args.lpips_path]
-    images = hashlib.sha256(
-        "".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")
-    ).hexdigest()
-    return {**{name: getattr(args, name) for name in names}, **given, "pictures": images}
-
-
-def _standardize(autoencoder, batches) -> None:
-    """Unit variance for the latents of the result, without changing what it reconstructs."""
-    import numpy as np
-
-    from jseg.images import to_signed
-    from jseg.ldm.whitening import standardize_latents
-    from jseg.noise import generator
-
-    chosen = np.linspace(
-        0, len(batches.paths) - 1, min(MEASURED_IMAGES, len(batches.paths))
-    ).astype(int)
-    images = [
-        to_signed(batches.image(index, generator(batches.seed, "scale", index), batches.size))
-        for index in chosen
-    ]
-    _tell(
-        f"the latents' spread was {standardize_latents(autoencoder, np.stack(images)):.3f}; it "
-        "is 1 in the result"
-    )
-
-
-def _preview(path: Path, autoencoder, batches) -> None:
-    import numpy as np
-
-    from jseg.contact_sheet import contact_sheet
-    from jseg.images import from_signed, save_image, to_signed
-    from jseg.noise import generator
-    from jseg.runtime import jt
-
-    chosen = np.linspace(0, len(batches.paths) - 1, min(SHOWN, len(batches.paths))).astype(int)
-    images = [
-        batches.image(index, generator(batches.seed, "preview", index), batches.size)
-        for index in chosen
-    ]
-    rows = []
-    for image in images:
-        with jt.no_grad():
-            made = autoencoder.decode(autoencoder.encode(jt.array(to_signed(image)[None]))).numpy()[
-                0
-            ]
-        rows.append([image, from_signed(made)])
-    save_image(
-        path,
-        contact_sheet(
-            rows, ["image", "reconstruction"], [batches.paths[index].stem for index in chosen]
-        ),
-    )
-
-
-def _tell(message: str) -> None:
-    if cli.speaks():
-        print(f"jseg train_autoencoder: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

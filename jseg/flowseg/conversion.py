@@ -16,15 +16,15 @@ from jseg.formats.extraction import Extraction, Shapes, inside
 def extract_pixnerd(
     shapes: Shapes, scope: str = "", config: Optional[PixNerdConfig] = None
 ) -> Extraction:
-    """The PixNerd whose arrays stand under the prefix `scope` in a file; `config` if the file tells
-    it, which is then its whole.
+    """The PixNerd whose arrays stand under the prefix `scope` in a file.
 
-    Raises ValueError, in one line, for names and shapes of another network.
+    config: where the file says it; nothing else is then in the file. Raises ValueError, in one
+    line, for names and shapes of another network.
     """
     result = inside(shapes, scope)
     if config is not None:
         result.config, result.shapes = config, result.found(shapes)
         return result
-    config = pixnerd_config(result.found(shapes))
-    result.complete(config, pixnerd_shapes(config), shapes)
+    own = pixnerd_config(result.found(shapes))
+    result.complete(own, pixnerd_shapes(own), shapes)
     return result

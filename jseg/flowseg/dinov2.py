@@ -1,5 +1,5 @@
-"""DINOv2 ViT-B/14: features of images that guide a training (Oquab et al. 2023). Weights come
-from the user.
+"""DINOv2 ViT-B/14: features of images that guide a training (Oquab et al. 2023), with the user's
+weights.
 
 Mirrors DinoVisionTransformer of the official code (models/vision_transformer.py, layers/), with its
 state-dict names, so the public file dinov2_vitb14_pretrain.pth fits, and so does timm's
@@ -69,22 +69,21 @@ class Dinov2(nn.Module):
         )
 
     def execute(self, images):
-        images, patch = as_var(images), self.config.patch
-        if (
-            images.ndim != 4
-            or images.shape[1] != 3
-            or any(n % patch or not n for n in images.shape[2:])
-        ):
+        x, patch = as_var(images), self.config.patch
+        planes = x.ndim == 4 and x.shape[1] == 3
+        if not planes or any(n % patch or not n for n in x.shape[2:]):
             raise ValueError(
-                f"DINOv2: images of shape {list(images.shape)}; expected [B, 3, H, W] with H "
-                f"and W multiples of {patch}"
+                f"DINOv2: images of shape {list(x.shape)}; expected [B, 3, H, W] with H and W "
+                f"multiples of {patch}"
             )
+        rows, columns = x.shape[2] // patch, x.shape[3] // patch
         with jt.no_grad():
-            x = self.patch_embed(((images + 1) / 2 - self._mean) / self._std)  # [B, L, D]
-            x = jt.concat(
-                [self.cls_token.expand(x.shape[0], 1, x.shape[2]), x], dim=1
-            )  # [B, 1 + L, D]
-            x = x + self._placed(images.shape[2] // patch, images.shape[3] // patch)
+            # patches and the class token, with their places
+            x = self.patch_embed(((x + 1) / 2 - self._mean) / self._std)  # [B, L, D]
+            cls_token = self.cls_token.expand(x.shape[0], 1, x.shape[2])
+            x = jt.concat([cls_token, x], dim=1) + self._placed(rows, columns)  # [B, 1 + L, D]
+
+            # transformer, without the class token in the end
             for block in self.blocks:
                 x = block(x)
                 x.sync()  # else the lazy graph may hold every block's activations at once
@@ -100,10 +99,9 @@ class Dinov2(nn.Module):
         down, across = (_matrix(grid, n, (n + OFFSET) / grid) for n in (rows, columns))
         places = nn.matmul(down, self.pos_embed[:, 1:].reshape(grid, grid * width))
         places = places.reshape(rows, grid, width).permute(1, 0, 2).reshape(grid, rows * width)
-        places = (
-            nn.matmul(across, places).reshape(columns, rows, width).permute(1, 0, 2)
-        )  # [h, w, D]
-        return jt.concat([self.pos_embed[:, :1], places.reshape(1, rows * columns, width)], dim=1)
+        places = nn.matmul(across, places).reshape(columns, rows, width).permute(1, 0, 2)
+        places = places.reshape(1, rows * columns, width)  # [1, L, D]
+        return jt.concat([self.pos_embed[:, :1], places], dim=1)
 
 
 class PatchEmbed(nn.Module):
@@ -116,11 +114,10 @@ class PatchEmbed(nn.Module):
     def execute(self, x):
         batch, _, height, width = x.shape
         patch, rows, columns = self._patch, height // self._patch, width // self._patch
-        x = x.reshape(batch, 3, rows, patch, columns, patch).permute(
-            0, 2, 4, 1, 3, 5
-        )  # [B, h, w, 3, p, p]
-        weight = self.proj.weight.reshape(self.proj.weight.shape[0], -1)  # [D, 3 p p]
-        x = nn.matmul_transpose(x.reshape(batch * rows * columns, -1), weight) + self.proj.bias
+        x = x.reshape(batch, 3, rows, patch, columns, patch).permute(0, 2, 4, 1, 3, 5)
+        x = x.reshape(batch * rows * columns, -1)  # [B L, 3 p^2]
+        weight = self.proj.weight.reshape(self.proj.weight.shape[0], -1)  # [D, 3 p^2]
+        x = nn.matmul_transpose(x, weight) + self.proj.bias
         return x.reshape(batch, rows * columns, -1)  # [B, L, D]
 
 
@@ -149,9 +146,8 @@ class Attention(nn.Module):
     def execute(self, x):
         batch, length, width = x.shape
         head = width // self._heads
-        qkv = (
-            self.qkv(x).reshape(batch, length, 3, self._heads, head).permute(2, 0, 3, 1, 4)
-        )  # [3, B, heads, L, D/heads]
+        qkv = self.qkv(x).reshape(batch, length, 3, self._heads, head)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, B, heads, L, D/heads]
         q, k, v = (qkv[i].reshape(batch * self._heads, length, head) for i in range(3))
         y = attention(q, k, v, head**-0.5).reshape(batch, self._heads, length, head)
         return self.proj(y.permute(0, 2, 1, 3).reshape(batch, length, width))  # [B, L, D]
@@ -189,44 +185,40 @@ class LayerNorm(nn.Module):
 
 
 def resize(images, height: int, width: int):
-    """images [B, C, H, W] -> [B, C, height, width], as PyTorch's bicubic interpolation to that
-    size does; as matrix products.
+    """images [B, C, H, W] -> [B, C, height, width], as PyTorch's bicubic interpolation to that size
+    does; by matrix products.
     """
     batch, channels, rows, columns = images.shape
     if (rows, columns) == (height, width):
         return images
-    x = nn.matmul_transpose(
-        images.reshape(batch * channels * rows, columns), _matrix(columns, width)
-    )
-    x = (
-        x.reshape(batch * channels, rows, width)
-        .permute(0, 2, 1)
-        .reshape(batch * channels * width, rows)
-    )
-    x = nn.matmul_transpose(x, _matrix(rows, height)).reshape(batch * channels, width, height)
+    planes = batch * channels
+    x = images.reshape(planes * rows, columns)
+    x = nn.matmul_transpose(x, _matrix(columns, width)).reshape(planes, rows, width)
+    x = x.permute(0, 2, 1).reshape(planes * width, rows)
+    x = nn.matmul_transpose(x, _matrix(rows, height)).reshape(planes, width, height)
     return x.permute(0, 2, 1).reshape(batch, channels, height, width)
 
 
-def bicubic(size: int, wanted: int, factor: float = 0.0) -> np.ndarray:
-    """float64 [wanted, size]: the matrix that resizes one axis as PyTorch's bicubic interpolation
+def bicubic(size: int, target: int, factor: float = 0.0) -> np.ndarray:
+    """The matrix float64 [target, size] that resizes one axis as PyTorch's bicubic interpolation
     does (a = -0.75, no antialiasing).
 
-    factor: the scale by which places are computed, wanted / size if 0. Taps beyond an end take that
+    factor: the scale by which places are computed, target / size if 0. Taps beyond an end take that
     end's value.
     """
-    at = (np.arange(wanted) + 0.5) / (factor or wanted / size) - 0.5
-    first = np.floor(at).astype(int)
-    found = np.zeros((wanted, size))
+    centres = (np.arange(target) + 0.5) / (factor or target / size) - 0.5
+    first = np.floor(centres).astype(int)
+    matrix = np.zeros((target, size))
     for tap in (-1, 0, 1, 2):
-        far = np.abs(at - first - tap)
-        near = (1.25 * far - 2.25) * far * far + 1
-        weight = np.where(far <= 1, near, -0.75 * (((far - 5) * far + 8) * far - 4))
-        np.add.at(found, (np.arange(wanted), np.clip(first + tap, 0, size - 1)), weight)
-    return found
+        d = np.abs(centres - first - tap)
+        near, far = (1.25 * d - 2.25) * d * d + 1, -0.75 * (((d - 5) * d + 8) * d - 4)
+        place = np.clip(first + tap, 0, size - 1)
+        np.add.at(matrix, (np.arange(target), place), np.where(d <= 1, near, far))
+    return matrix
 
 
-def _matrix(size: int, wanted: int, factor: float = 0.0):
-    return jt.array(bicubic(size, wanted, factor).astype(np.float32)).stop_grad()
+def _matrix(size: int, target: int, factor: float = 0.0):
+    return jt.array(bicubic(size, target, factor).astype(np.float32)).stop_grad()
 
 
 def load_dinov2(path) -> Dinov2:
@@ -234,8 +226,8 @@ def load_dinov2(path) -> Dinov2:
     `jseg.checkpoint` reads.
 
     The same network as timm writes it (vit_base_patch14_dinov2: no mask_token) is read too, and
-    either behind the prefix "backbone.". Raises CheckpointError in one line for DINOv2 weights of
-    another size or with registers and for other files, FileNotFoundError.
+    either behind the prefix "backbone.". Raises FileNotFoundError, and CheckpointError in one line
+    for other files, for DINOv2 weights of another size and for those with registers.
     """
     arrays = load(path, weights="model")
     if all(name.startswith(WRAPPER) for name in arrays):
@@ -245,10 +237,8 @@ def load_dinov2(path) -> Dinov2:
         raise CheckpointError(
             f"{path} holds no DINOv2 network (no pos_embed, patch_embed.proj.weight); {expected}"
         )
-    width, depth = (
-        arrays["pos_embed"].shape[-1],
-        len({name.split(".")[1] for name in arrays if name.startswith("blocks.")}),
-    )
+    width = arrays["pos_embed"].shape[-1]
+    depth = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
     registers = " with registers" if {"register_tokens", "reg_token"} & set(arrays) else ""
     if (width, depth) != (VIT_B14.width, VIT_B14.depth) or registers:
         raise CheckpointError(

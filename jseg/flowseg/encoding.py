@@ -5,13 +5,20 @@ After FlowSeg (arXiv 2603.19218), whose N codes follow Kronecker sequences: c_k 
 sqrt 5) mod 1, scaled to [-1, 1]. The constants are known second-hand only; counting from k = 1 and
 scaling each axis by its own minimum and maximum are ours.
 
+Where the points come from:
+
+    kronecker  the paper's square roots (default)
+    r3         powers of 1/g in their place, g^4 = g + 1
+    grid       a cubic grid, its first N points in lexicographic order
+    lattice    multiples of three numbers found by random search
+
 Smallest distance between two codes (noise of half that size can change a label):
 
-    kind       where the points come from                         N = 2     11      19      29      40     150     171     182     256
-    kronecker  the paper's square roots (default)                3.4641   .8554   .5902   .5220   .2956   .1541   .1534   .1534   .1529
-    r3         powers of 1/g, g^4 = g + 1                        3.4641   .6925   .6410   .5184   .4613   .2260   .2242   .2241   .2241
-    grid       cubic grid, first N points in lexicographic order 2.0000  1.0000  1.0000   .6667   .6667   .4000   .4000   .4000   .3333
-    lattice    multiples of three numbers found by random search 3.4641  1.1992   .8914   .7640   .6631   .4033   .3799   .3747   .3349
+    N =            2      11      19      29      40     150     171     182     256
+    kronecker  3.4641   .8554   .5902   .5220   .2956   .1541   .1534   .1534   .1529
+    r3         3.4641   .6925   .6410   .5184   .4613   .2260   .2242   .2241   .2241
+    grid       2.0000  1.0000  1.0000   .6667   .6667   .4000   .4000   .4000   .3333
+    lattice    3.4641  1.1992   .8914   .7640   .6631   .4033   .3799   .3747   .3349
 """
 
 from __future__ import annotations
@@ -45,10 +52,10 @@ _LATTICES = {
 
 
 def class_codes(n: int, kind: str = "kronecker") -> np.ndarray:
-    """The codes of n classes, float64 [n, 3] in [-1, 1]; row i belongs to class i and depends on n.
+    """The codes of n classes, float64 [n, 3] in [-1, 1]; row i belongs to class i.
 
-    kind: see the module. A network is trained for one n and kind. Raises ValueError for n < 2, an
-    unknown kind, and for the kind "lattice" beyond 256 classes.
+    All rows depend on n. kind: see the module. A network is trained for one n and kind. Raises
+    ValueError for n < 2, an unknown kind, and for the kind "lattice" beyond 256 classes.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
         raise ValueError(f"class_codes: {n!r} classes; there must be 2 or more")
@@ -62,10 +69,10 @@ def class_codes(n: int, kind: str = "kronecker") -> np.ndarray:
 
 
 def _multiples(n: int, alphas: np.ndarray) -> np.ndarray:
-    """k alphas mod 1 for k = 1 ... n, each axis stretched to [-1, 1]."""
-    fractions = np.arange(1.0, n + 1)[:, None] * alphas % 1.0
-    low, high = fractions.min(0), fractions.max(0)
-    return 2 * (fractions - low) / (high - low) - 1
+    """c_k = k alphas mod 1 for k = 1 ... n, and mu_k, each axis of c_k stretched to [-1, 1]."""
+    c = np.arange(1.0, n + 1)[:, None] * alphas % 1.0
+    low, high = c.min(0), c.max(0)
+    return 2 * (c - low) / (high - low) - 1
 
 
 def _grid(n: int) -> np.ndarray:
@@ -89,49 +96,43 @@ def _lattice(n: int) -> Tuple[float, float, float]:
     return _LATTICES[min(sizes)]
 
 
-def minimum_distance(codes: np.ndarray) -> float:
-    """The smallest Euclidean distance between two of the codes [n, 3]."""
-    codes = _checked_codes(codes)
-    return float(
-        min(np.sqrt(((codes[k + 1 :] - codes[k]) ** 2).sum(1)).min() for k in range(len(codes) - 1))
-    )
-
-
 def encode(
     labels: np.ndarray, codes: np.ndarray, ignore: Union[int, Sequence[int], None] = 255
 ) -> Tuple[np.ndarray, np.ndarray]:
     """Integer labels [..., H, W] -> (code map float32 [..., 3, H, W], mask float32 [..., 1, H, W]:
     1 where a label counts, else 0).
 
-    ignore: the id, or ids, that mean nothing is known (None: there is none); the code there is 0,
-    the centre of the cube. Resize label maps before encoding, with nearest neighbours: codes in
+    ignore: the id, or ids, of pixels without a label (None: there are none); their code is 0, the
+    centre of the cube. Resize label maps before encoding, with nearest neighbours: codes in
     between are those of other classes. Raises ValueError for other labels outside 0 ... n - 1, and
     for labels that are not integers.
     """
-    labels, codes = np.asarray(labels), _checked_codes(codes)
-    if labels.dtype.kind not in "iu" or labels.ndim < 2:
+    ids, rows = np.asarray(labels), _checked_codes(codes)
+    if ids.dtype.kind not in "iu" or ids.ndim < 2:
         raise ValueError(
-            f"encode: labels are {labels.dtype} {list(labels.shape)}; expected integers [..., H, W]"
+            f"encode: labels are {ids.dtype} {list(ids.shape)}; expected integers [..., H, W]"
         )
-    n = len(codes)
-    ignored = np.isin(labels, [] if ignore is None else np.atleast_1d(ignore))
-    check_labels("encode", labels, n, ~ignored)
-    index = np.where(ignored, n, labels).astype(np.intp)
-    table = np.vstack([codes, np.zeros((1, 3))]).astype(np.float32)
-    x1 = np.empty(labels.shape[:-2] + (3,) + labels.shape[-2:], np.float32)
+    n = len(rows)
+    ignored = np.isin(ids, [] if ignore is None else np.atleast_1d(ignore))
+    check_labels("encode", ids, n, ~ignored)
+
+    # One row of codes more, for pixels without a label.
+    index = np.where(ignored, n, ids).astype(np.intp)
+    table = np.vstack([rows, np.zeros((1, 3))]).astype(np.float32)
+    x1 = np.empty(ids.shape[:-2] + (3,) + ids.shape[-2:], np.float32)
     for channel in range(3):
         x1[..., channel, :, :] = table[:, channel][index]
     return x1, (~ignored)[..., None, :, :].astype(np.float32)
 
 
 def check_labels(caller: str, labels: np.ndarray, classes: int, counts: np.ndarray) -> None:
-    """Raise ValueError with the ids found if labels, where the boolean map `counts` is set, lie
-    outside 0 ... classes - 1.
+    """Raise ValueError, naming the ids, if labels lie outside 0 ... classes - 1 where the boolean
+    map `counts` is set.
     """
     wrong = counts & ((labels < 0) | (labels >= classes))
     if wrong.any():
-        found = np.unique(labels[wrong])
-        shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+        ids = np.unique(labels[wrong])
+        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
         raise ValueError(
             f"{caller}: label {shown} outside 0 ... {classes - 1}, the {classes} classes; ignore "
             "such pixels, or use codes of more classes"
@@ -142,49 +143,49 @@ def decode(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Points x [..., 3, H, W] -> int32 [..., H, W], the class of the nearest code, the lowest on
     ties.
 
-    Equal to the class of largest `assignment`, whatever its tau and eps. Raises ValueError where x
-    is not finite.
+    Equal to the class of the largest `assignment`, whatever its tau and eps. Raises ValueError
+    where x is not finite.
     """
-    x, codes = _checked_points("decode", x), _checked_codes(codes)
-    places = x.shape[:-3] + x.shape[-2:]
-    found = np.empty(places, np.int32).reshape(-1, places[-2] * places[-1])
-    for i, part, points in _chunks(x):
-        nearest = np.full(points.shape[1], np.inf)
-        label = np.zeros(points.shape[1], np.int32)
-        for k, code in enumerate(codes):
+    maps, rows = _checked_points("decode", x), _checked_codes(codes)
+    places = maps.shape[:-3] + maps.shape[-2:]
+    labels = np.empty(places, np.int32).reshape(-1, places[-2] * places[-1])
+    for i, part, points in _chunks(maps):
+        smallest = np.full(points.shape[1], np.inf)
+        nearest = np.zeros(points.shape[1], np.int32)
+        for k, code in enumerate(rows):
             distance = _distance(points, code)
-            closer = distance < nearest
-            label[closer] = k
-            np.minimum(nearest, distance, out=nearest)
-        found[i, part] = label
-    return found.reshape(places)
+            nearest[distance < smallest] = k
+            np.minimum(smallest, distance, out=smallest)
+        labels[i, part] = nearest
+    return labels.reshape(places)
 
 
 def assignment(x: np.ndarray, codes: np.ndarray, tau: float = 1.0, eps: float = 1e-2) -> np.ndarray:
-    """Points x [..., 3, H, W] -> float32 [..., N, H, W], the probability of each class,
-    proportional to (distance^2 + eps)^(-1/tau).
+    """Points x [..., 3, H, W] -> float32 [..., N, H, W], the probability of each class.
 
-    To combine several results for one image, average these and take the largest; a mean of the
-    points may lie next to a third class. Raises ValueError where x is not finite, for tau <= 0 and
-    eps < 0.
+    p_k = (d_k + eps)^(-1/tau) / sum_j (d_j + eps)^(-1/tau), with squared distances d_k from the
+    codes. To combine several results for one image, average these and take the largest; a mean of
+    the points may lie next to a third class. Raises ValueError where x is not finite, for tau <= 0
+    and eps < 0.
     """
-    x, codes = _checked_points("assignment", x), _checked_codes(codes)
+    maps, rows = _checked_points("assignment", x), _checked_codes(codes)
     if not (tau > 0 and eps >= 0):
         raise ValueError(
-            f"assignment: tau = {tau}, eps = {eps}; tau must be above 0 and eps not below"
+            f"assignment: tau = {tau}, eps = {eps}; expected tau above 0 and eps 0 or more"
         )
-    shape = x.shape[:-3] + (len(codes),) + x.shape[-2:]
-    found = np.empty(shape, np.float32).reshape(-1, len(codes), shape[-2] * shape[-1])
-    for i, part, points in _chunks(x):
-        logits = np.stack([_distance(points, code) for code in codes])
+    shape = maps.shape[:-3] + (len(rows),) + maps.shape[-2:]
+    probabilities = np.empty(shape, np.float32).reshape(-1, len(rows), shape[-2] * shape[-1])
+    for i, part, points in _chunks(maps):
+        # A softmax over -log(d_k + eps) / tau, in place.
+        logits = np.stack([_distance(points, code) for code in rows])  # [N, pixels]
         logits += max(eps, np.finfo(np.float64).tiny)
         np.log(logits, out=logits)
         logits /= -tau
         logits -= logits.max(0)
         np.exp(logits, out=logits)
         logits /= logits.sum(0)
-        found[i, :, part] = logits
-    return found.reshape(shape)
+        probabilities[i, :, part] = logits
+    return probabilities.reshape(shape)
 
 
 def _chunks(x: np.ndarray) -> Iterator[Tuple[int, slice, np.ndarray]]:
@@ -212,18 +213,20 @@ def _distance(points: np.ndarray, code: np.ndarray) -> np.ndarray:
     return total
 
 
-def _checked_points(name: str, x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x)
-    if x.ndim < 3 or x.shape[-3] != 3:
-        raise ValueError(f"{name}: a code map of shape {list(x.shape)}; expected [..., 3, H, W]")
-    return x
+def _checked_points(caller: str, x: np.ndarray) -> np.ndarray:
+    maps = np.asarray(x)
+    if maps.ndim < 3 or maps.shape[-3] != 3:
+        raise ValueError(
+            f"{caller}: a code map of shape {list(maps.shape)}; expected [..., 3, H, W]"
+        )
+    return maps
 
 
 def _checked_codes(codes: np.ndarray) -> np.ndarray:
-    codes = np.asarray(codes, np.float64)
-    if codes.ndim != 2 or codes.shape[1] != 3 or len(codes) < 2:
+    rows = np.asarray(codes, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) < 2:
         raise ValueError(
-            f"codes of shape {list(codes.shape)}; expected [N, 3] with N of 2 or more, as "
+            f"codes of shape {list(rows.shape)}; expected [N, 3] with N of 2 or more, as "
             "class_codes gives them"
         )
-    return codes
+    return rows

@@ -1,9 +1,10 @@
 """FlowSeg inference: an image of any size becomes a label map, or a map of class probabilities.
 
-The image is scaled to the size of the network's training crops (`jseg.flowseg.windows` for what
-is longer), each window flows from its source to codes, and the probabilities of the codes' classes
-are joined, resized to the image and their largest taken. Averages over mirrored images and over
-noises are of probabilities, never of codes: a mean of two codes may lie next to a third class.
+The image is scaled to the size of the network's training crops, with further windows along what is
+longer (`jseg.flowseg.windows`). Each window flows from its source to codes. The probabilities of
+the codes' classes are joined and resized to the image, and each pixel gets its likeliest class.
+Averages over mirrored images and over noises are of probabilities, never of codes: a mean of two
+codes may lie next to a third class.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg import runtime
-from jseg.checkpoint import CheckpointError, load_config, load_into
+from jseg.checkpoint import CheckpointError, describe, load_into
 from jseg.configs import PixNerdConfig
 from jseg.data.classes import ClassSet, spread_palette
 from jseg.flowseg import ode
 from jseg.flowseg.encoding import assignment, class_codes, decode
 from jseg.flowseg.field import source
 from jseg.flowseg.pixnerd import PixNerd
+from jseg.flowseg.state_dict import not_as_described
 from jseg.flowseg.windows import Band, Size, bands, resized, scaled_size
-from jseg.formats.reader import read_record
 from jseg.images import resize_image, to_signed
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
@@ -39,10 +40,11 @@ class Segmenter:
 
     steps: of the flow, by `method` (euler, heun or adams2), at the times of `ode.times(steps,
     shift)`. mirror: average with the mirrored image. seeds: of the noise, for networks whose
-    source has some; several are averaged. scale: times the smallest size at which the image
-    covers a window; 2 looks twice as close, None keeps the image's own size. overlap: of
-    neighbouring windows. batch_size: windows at a time. The result depends on these, the image
-    and, with noise, on `stem`, the image's name; not on other images.
+    source has some; several are averaged. scale: the image's size, as a multiple of the smallest
+    at which it covers a window; 2 looks twice as close, None keeps the image's own size. overlap:
+    the fraction of a window that neighbours have in common. batch_size: windows at a time. The
+    result depends on these, the image and, with noise, on `stem`, the image's name; not on other
+    images. Raises ValueError for options outside these ranges.
     """
 
     def __init__(
@@ -90,18 +92,20 @@ class Segmenter:
         shift: Optional[float] = None,
         **options,
     ) -> "Segmenter":
-        """Load a network of `train_flowseg`, strictly, its moving average where there is one;
-        options as of the class.
+        """Load a network of `train_flowseg`, strictly, its moving average where there is one.
 
-        shift: None for that of the training's times, if the file tells it: the network knows best
-        where it has been taught most. Raises FileNotFoundError or CheckpointError in one line for a
-        file that is missing, broken or of another kind of network.
+        shift: None for that of the training's times, where the network has learnt most, if the
+        file has it. options: of the class. Raises FileNotFoundError, or CheckpointError in one line
+        for a file that is broken or of another kind of network.
         """
-        config = network_config(path)
+        weights = describe(path)
+        config = network_config(weights)
         runtime.device(device)
         network = PixNerd(config)
-        load_into(network, path)
-        return cls(network, steps, shift=trained_shift(path) if shift is None else shift, **options)
+        network.explain_mismatch = not_as_described
+        load_into(network, weights)
+        times = trained_shift(weights) if shift is None else shift
+        return cls(network, steps, shift=times, **options)
 
     @property
     def window(self) -> Size:
@@ -109,127 +113,126 @@ class Segmenter:
         return self.network.config.width, self.network.config.height
 
     def segment(self, image: np.ndarray, stem: str = "x") -> np.ndarray:
-        """int32 [H, W], each pixel's class 0 ... N - 1, of an image uint8 [H, W, 3] RGB of any
-        size.
+        """The class 0 ... N - 1 of each pixel, int32 [H, W], of an image uint8 [H, W, 3] RGB.
 
-        Raises ValueError for other arrays and for an image smaller than one patch of the network.
+        The image may have any size from one patch of the network on. Raises ValueError for a
+        smaller one and for other arrays.
         """
         height, width = self._checked(image)
-        if (
-            self._size(image) == self.window == (width, height)
-            and not self.mirror
-            and len(self.seeds) == 1
-        ):
-            return decode(
-                self._flowed([to_signed(image)], [(self.seeds[0], "0-0", stem)])[0], self.codes
-            )  # the same, sooner
+
+        # One window and nothing to average: the same without probabilities.
+        one_window = self._size(image) == self.window == (width, height)
+        if one_window and not self.mirror and len(self.seeds) == 1:
+            (x,) = self._flow([to_signed(image)], [(self.seeds[0], "0-0", stem)])
+            return decode(x, self.codes)
+
         labels = np.empty((height, width), np.int32)
         for first, band in self._bands(image, stem):
             labels[first : first + band.shape[1]] = band.argmax(0)
         return labels
 
     def probabilities(self, image: np.ndarray, stem: str = "x") -> np.ndarray:
-        """float32 [N, H, W], the probability of each class for each pixel of an image uint8 [H, W,
-        3] RGB; errors as of `segment`.
+        """The probability of each class for each pixel, float32 [N, H, W]; image and errors as of
+        `segment`.
         """
-        found = np.empty((len(self.codes),) + self._checked(image), np.float32)
+        probabilities = np.empty((len(self.codes),) + self._checked(image), np.float32)
         for first, band in self._bands(image, stem):
-            found[:, first : first + band.shape[1]] = band
-        return found
+            probabilities[:, first : first + band.shape[1]] = band
+        return probabilities
 
     def _size(self, image: np.ndarray) -> Size:
         return scaled_size((image.shape[1], image.shape[0]), self.window, self.scale)
 
     def _checked(self, image: np.ndarray) -> Tuple[int, int]:
-        image, patch = np.asarray(image), self.network.config.patch
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        """The image's (height, width)."""
+        pixels, patch = np.asarray(image), self.network.config.patch
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(
-                f"segment: an image of shape {list(image.shape)} and type {image.dtype}; "
+                f"segment: an image of shape {list(pixels.shape)} and type {pixels.dtype}; "
                 "expected uint8 [H, W, 3] RGB"
             )
-        if min(image.shape[:2]) < patch:
+        height, width = pixels.shape[:2]
+        if min(height, width) < patch:
             raise ValueError(
-                f"segment: the image is {image.shape[1]}x{image.shape[0]}; expected at least "
-                f"{patch}x{patch}, one patch of the network"
+                f"segment: the image is {width}x{height}; expected at least {patch}x{patch}, one "
+                "patch of the network"
             )
-        return image.shape[0], image.shape[1]
+        return height, width
 
     def _bands(self, image: np.ndarray, stem: str) -> Iterator[Band]:
         """Probabilities at the image's size, from top to bottom."""
         size = self._size(image)
-        signed = to_signed(resize_image(image, *size))
-        joined = bands(
-            size, self.window, self.overlap, functools.partial(self._windows, signed, stem)
-        )
+        signed = to_signed(resize_image(image, *size))  # [3, h, w]
+        predict = functools.partial(self._windows, signed, stem)
+        joined = bands(size, self.window, self.overlap, predict)
         return resized(joined, size, (image.shape[1], image.shape[0]))
 
     def _windows(
         self, signed: np.ndarray, stem: str, places: Sequence[Tuple[int, int]]
     ) -> Iterator[np.ndarray]:
-        """The mean probabilities [N, h, w] of the windows at (left, top), in turn."""
+        """The mean probabilities [N, h, w] of the windows at (left, top), one after the other."""
         width, height = self.window
-        ways = [
-            (seed, mirrored) for seed in self.seeds for mirrored in (False, True)[: 1 + self.mirror]
-        ]
-        jobs = [(number,) + way for number in range(len(places)) for way in ways]
+        mirrors = (False, True) if self.mirror else (False,)
+        views = [(seed, mirrored) for seed in self.seeds for mirrored in mirrors]
+        jobs = [(place, *view) for place in places for view in views]
+
         total, count = 0.0, 0
         for start in range(0, len(jobs), self.batch_size):
-            chosen = jobs[start : start + self.batch_size]
+            batch = jobs[start : start + self.batch_size]
+
+            # The ends of the flows of a batch of windows.
             crops, noises = [], []
-            for number, seed, mirrored in chosen:
-                left, top = places[number]
+            for (left, top), seed, mirrored in batch:
                 crop = signed[:, top : top + height, left : left + width]
                 crops.append(crop[:, :, ::-1] if mirrored else crop)
                 noises.append((seed, f"{left}-{top}" + ("-mirrored" if mirrored else ""), stem))
-            for (_, _, mirrored), point in zip(chosen, self._flowed(crops, noises)):
-                found = assignment(point, self.codes)
-                total, count = total + (found[:, :, ::-1] if mirrored else found), count + 1
-                if count == len(ways):
+            ends = self._flow(crops, noises)
+
+            # Views follow each other, so a window is complete after as many as there are.
+            for (_, _, mirrored), x in zip(batch, ends):
+                probabilities = assignment(x, self.codes)
+                total = total + (probabilities[:, :, ::-1] if mirrored else probabilities)
+                count += 1
+                if count == len(views):
                     yield total / np.float32(count)
                     total, count = 0.0, 0
 
-    def _flowed(
-        self, crops: List[np.ndarray], noises: Sequence[Tuple[int, str, str]]
-    ) -> np.ndarray:
-        """Where the flow ends, float32 [b, 3, h, w], for windows [3, h, w]; noises: (seed, stage,
-        stem) of each.
+    def _flow(self, crops: List[np.ndarray], noises: Sequence[Tuple[int, str, str]]) -> np.ndarray:
+        """The ends of the flows, float32 [b, 3, h, w], of windows [3, h, w]; noises: the (seed,
+        stage, stem) of each.
         """
-        config = self.network.config
-        images = np.stack(crops)
-        noise = (
-            np.stack([normal(seed, stem, stage, crops[0].shape) for seed, stage, stem in noises])
-            if "noise" in config.source
-            else None
-        )
-        x = source(config.source, images, noise)
+        kind, images, noise = self.network.config.source, np.stack(crops), None
+        if "noise" in kind:
+            noise = np.stack(
+                [normal(seed, stem, stage, crops[0].shape) for seed, stage, stem in noises]
+            )
         with jt.no_grad():
-            fed = (
-                self.network.condition(images) if config.sees_image else None
-            )  # the image's share, once for all steps
-            for x in ode.METHODS[self.method](lambda x, t: self.network(x, t, fed), x, self.times):
+            # The image is embedded once for all steps.
+            network, solver = self.network, ode.METHODS[self.method]
+            condition = network.condition(images) if network.config.sees_image else None
+            x = source(kind, images, noise)
+            for x in solver(lambda x, t: network(x, t, condition), x, self.times):
                 pass
             return x.numpy()
 
 
 def network_config(path) -> PixNerdConfig:
-    """The network in a weights file; raises FileNotFoundError, or CheckpointError for a file that
-    holds none of FlowSeg's.
+    """The network in a weight file, for checking inputs before the weights.
+
+    Raises FileNotFoundError, or CheckpointError for a file that holds none of FlowSeg's networks.
     """
-    config = load_config(path)
-    if isinstance(config, PixNerdConfig) and ((read_record(path) or {}).get("extra") or {}).get(
-        "pretrained"
-    ):
+    weights = describe(path)
+    config = weights.config
+    if isinstance(config, PixNerdConfig) and weights.extra.get("pretrained"):
         raise CheckpointError(
             f"{path} holds PixNerd's own weights as convert_weights wrote them, which make images "
             "of classes and segment nothing; start a training from them (train_flowseg "
             f"--model_path {path}) and give its best.safetensors"
         )
     if not isinstance(config, PixNerdConfig):
-        other = (
-            f"a network described by {type(config).__name__}"
-            if config
-            else "weights without a network's description"
-        )
+        other = "weights without a network's description"
+        if config:
+            other = f"a network described by {type(config).__name__}"
         raise CheckpointError(
             f"{path} holds {other}; expected a file that train_flowseg wrote (--weights "
             "OUTPUT/best.safetensors)"
@@ -241,20 +244,10 @@ def trained_classes(path, count: int) -> ClassSet:
     """Names and colours of the classes that the weights in a file were trained on, or made-up ones
     where it does not say.
     """
-    try:
-        stored = _settings(path)["classes"]
-        palette = np.array(stored["palette"], np.int64)
-        classes = ClassSet(
-            str(stored["name"]),
-            tuple(map(str, stored["names"])),
-            palette.clip(0, 255).astype(np.uint8),
-        )
-    except (LookupError, TypeError, ValueError, OverflowError):
-        classes = None
+    classes = _stored(describe(path).settings.get("classes"))
     if classes is None or len(classes) != count or classes.palette.shape != (count, 3):
-        return ClassSet(
-            f"{count} classes", tuple(f"class {i}" for i in range(count)), spread_palette(count)
-        )
+        names = tuple(f"class {i}" for i in range(count))
+        return ClassSet(f"{count} classes", names, spread_palette(count))
     return classes
 
 
@@ -263,15 +256,19 @@ def trained_shift(path) -> float:
     --shift), 1 where it does not say.
     """
     try:
-        shift = float(_settings(path)["shift"])
+        shift = float(describe(path).settings["shift"])
     except (LookupError, TypeError, ValueError, OverflowError):
         return 1.0
     return shift if 0 < shift < float("inf") else 1.0
 
 
-def _settings(path) -> dict:
-    """A training's settings, as kept with its weights."""
-    return ((read_record(path) or {}).get("extra") or {}).get("settings") or {}
+def _stored(record) -> Optional[ClassSet]:
+    """The inverse of `stored_classes`; None for anything else."""
+    try:
+        palette = np.array(record["palette"], np.int64).clip(0, 255).astype(np.uint8)
+        return ClassSet(str(record["name"]), tuple(map(str, record["names"])), palette)
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def stored_classes(classes: ClassSet) -> dict:

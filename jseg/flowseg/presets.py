@@ -2,17 +2,17 @@
 2507.23268) with class codes as its images.
 
 Rows are frozen dataclasses; `dataclasses.replace(NETWORKS["small"], labels=11)` makes a variant.
-"pixnerd-L/16" and "pixnerd-XL/16" are configs_c2i/ of the official PixNerd code; which of them
-FlowSeg used is not known, the small sizes are ours.
+"pixnerd-L/16" and "pixnerd-XL/16" are those of configs_c2i/ in the official PixNerd code; which of
+them FlowSeg used is not known. The small sizes are ours.
 """
 
 from jseg.configs import PixNerdConfig
 
 NETWORKS = {
-    "pixnerd-L/16": PixNerdConfig(),  # 452,113,795 parameters
-    "pixnerd-XL/16": PixNerdConfig(
-        hidden_size=1152, depth=26, pixel_blocks=4
-    ),  # 700,589,219 parameters
+    # 452,113,795 parameters.
+    "pixnerd-L/16": PixNerdConfig(),
+    # 700,589,219 parameters.
+    "pixnerd-XL/16": PixNerdConfig(hidden_size=1152, depth=26, pixel_blocks=4),
     # 2,116,003 parameters; a training step of 8 crops: 0.63 s of one core.
     "small": PixNerdConfig(
         hidden_size=128,
@@ -41,20 +41,18 @@ NETWORKS = {
     ),
 }
 
-# What the numbers of the loss may be. Codes lie in [-1, 1], where float32 points are 6e-8 apart;
-# beyond these, float32 overflows or divides by 0.
+# Least and largest values of the loss's numbers. Codes lie in [-1, 1], where float32 points are
+# 6e-8 apart; outside these ranges, float32 overflows or divides by 0.
 RANGES = {"weight": (0, 1e6), "tau": (1e-6, 1e6), "eps": (1e-12, 1e6), "shift": (1e-6, 1e6)}
 
 
 def check_numbers(mark: str, **values) -> None:
-    """Raise ValueError for the first of the values, given by its name in `RANGES`, that is not in
-    its range; NaN is in none.
+    """Raise ValueError for the first of the values that is outside its range in `RANGES`; NaN is
+    outside every range.
 
     mark: what stands before the name in the message, such as "--".
     """
     for name, value in values.items():
-        least, most = RANGES[name]
-        if not least <= value <= most:
-            raise ValueError(
-                f"{mark}{name} is {value}; expected a number from {least:g} to {most:g}"
-            )
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise ValueError(f"{mark}{name} is {value}; expected a number from {low:g} to {high:g}")

@@ -28,8 +28,8 @@ class Alignment(nn.Module):
 
     encoder: image -> tokens [B, L, encoder_width], such as `Dinov2`. patch, encoder_patch: the
     image is resized by encoder_patch / patch, so that both networks see the same L patches. The
-    parameters are the projector's alone, to be trained with the network's (and not kept
-    afterwards); gradients reach them and `tokens`. Raises ValueError where the tokens do not match.
+    parameters are those of the projector alone, to be trained with the network's and dropped
+    afterwards; gradients reach them and `tokens`. Raises ValueError where the tokens do not match.
     """
 
     def __init__(
@@ -60,35 +60,36 @@ class Alignment(nn.Module):
 
 
 def targets(encoder: Callable, image, patch: int, encoder_patch: int = 14):
-    """The encoder's tokens [B, L, D], constants, of an image [B, 3, H, W] in [-1, 1] seen in
-    patches of `patch` pixels.
+    """The encoder's tokens [B, L, D], constants, of an image [B, 3, H, W] in [-1, 1], one for each
+    patch of `patch` pixels.
 
     Raises ValueError for H or W that is no multiple of the patch.
     """
-    image = as_var(image)
-    height, width = image.shape[2:]
+    x = as_var(image)
+    height, width = x.shape[2:]
     if height % patch or width % patch:
         raise ValueError(
             f"REPA: an image of {width}x{height}; expected multiples of the patch, {patch}"
         )
+    rows, columns = height // patch, width // patch
     with jt.no_grad():
-        return encoder(
-            resize(image.detach(), height // patch * encoder_patch, width // patch * encoder_patch)
-        ).detach()
+        x = resize(x.detach(), rows * encoder_patch, columns * encoder_patch)
+        return encoder(x).detach()
 
 
-def distance(tokens, wanted):
-    """The mean over tokens of 1 - cosine, of tokens and wanted [B, L, D]: 0 for equal directions, 2
-    for opposite ones; a Var [1].
+def distance(tokens, target):
+    """The mean over tokens of 1 - cosine, of tokens and target [B, L, D], as a Var [1].
+
+    0 for equal directions, 2 for opposite ones.
     """
-    if list(tokens.shape) != list(wanted.shape):
+    if list(tokens.shape) != list(target.shape):
         raise ValueError(
-            f"REPA: projected tokens {list(tokens.shape)}, encoder's tokens {list(wanted.shape)}; "
+            f"REPA: projected tokens {list(tokens.shape)}, encoder's tokens {list(target.shape)}; "
             "expected equal shapes: the tokens of the network's patches, without others, and the "
             "encoder's width"
         )
-    # Divided by lengths one by one, since a product of small ones underflows.
-    cosine = (_unit(tokens) * _unit(wanted)).sum(-1)  # [B, L]
+    # Each is divided by its own length: a product of two small lengths underflows.
+    cosine = (_unit(tokens) * _unit(target)).sum(-1)  # [B, L]
     return (1 - cosine).mean()
 
 

@@ -12,34 +12,25 @@ from typing import Dict, List, Mapping, Optional, Tuple
 from jseg.configs import PIXNERD_MARK, PixNerdConfig
 from jseg.flowseg.presets import NETWORKS
 
-Shapes = Dict[str, Tuple[int, ...]]
+Shapes = Mapping[str, Tuple[int, ...]]
 IMAGE_LAYERS = ("c_embedder.proj.weight", "xc_embedder.weight")  # which PixNerd's own files lack
 COLOURS, TIMES = 3, 256
 # What makes a size; the rest of a configuration is the task that it was trained for.
-SIZE = (
-    "hidden_size",
-    "heads",
-    "depth",
-    "pixel_blocks",
-    "pixel_channels",
-    "pixel_ratio",
-    "frequencies",
-    "patch",
-)
+SIZE = "hidden_size heads depth pixel_blocks pixel_channels pixel_ratio frequencies patch".split()
 
 
-def pixnerd_shapes(config: PixNerdConfig) -> Shapes:
+def pixnerd_shapes(config: PixNerdConfig) -> Dict[str, Tuple[int, ...]]:
     """The state dict of `PixNerd(config)`."""
     width, channels, values = config.hidden_size, config.pixel_channels, COLOURS * config.patch**2
     hidden, head = 4 * width * 2 // 3, width // config.heads
-    shapes: Shapes = {}
+    shapes: Dict[str, Tuple[int, ...]] = {}
 
     def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
         shapes[f"{name}.weight"] = (outputs, inputs)
         if bias:
             shapes[f"{name}.bias"] = (outputs,)
 
-    # What x_t, the time, the class and the image are turned into.
+    # embeddings of x_t, the time, the class and the image
     linear("x_embedder.embedder.0", COLOURS + config.frequencies**2, channels)
     linear("s_embedder.proj", values, width)
     linear("t_embedder.mlp.0", TIMES, width)
@@ -49,7 +40,7 @@ def pixnerd_shapes(config: PixNerdConfig) -> Shapes:
         linear("c_embedder.proj", values, width, bias=False)
         linear("xc_embedder", COLOURS, channels, bias=False)
 
-    # Blocks of the transformer, then those of the neural field.
+    # transformer
     for number in range(config.depth):
         at = f"blocks.{number}"
         shapes[f"{at}.norm1.weight"] = (width,)
@@ -61,6 +52,8 @@ def pixnerd_shapes(config: PixNerdConfig) -> Shapes:
         linear(f"{at}.mlp.w3", width, hidden, bias=False)
         linear(f"{at}.mlp.w2", hidden, width, bias=False)
         linear(f"{at}.adaLN_modulation.0", width, 6 * width)
+
+    # neural field
     for number in range(config.depth, config.depth + config.pixel_blocks):
         linear(f"blocks.{number}.param_generator1.0", width, 2 * channels**2 * config.pixel_ratio)
         shapes[f"blocks.{number}.norm.weight"] = (channels,)
@@ -69,21 +62,24 @@ def pixnerd_shapes(config: PixNerdConfig) -> Shapes:
     return shapes
 
 
-def pixnerd_config(shapes: Mapping[str, Tuple[int, ...]]) -> PixNerdConfig:
-    """The configuration whose network has these shapes, as far as they tell; its task is
-    PixNerdConfig's default.
+def pixnerd_config(shapes: Shapes) -> PixNerdConfig:
+    """The configuration whose network has these shapes, with the task of PixNerdConfig's default.
 
-    Compare with `pixnerd_shapes` of it. Raises ValueError, in one line, for shapes of another
-    network.
+    Not every shape is looked at: compare with its `pixnerd_shapes`. Raises ValueError, in one line,
+    for shapes of another network.
     """
     try:
+        # the sizes that single arrays tell
         width, values = shapes[PIXNERD_MARK]
         channels, inputs = shapes["x_embedder.embedder.0.weight"]
         rows = shapes["y_embedder.embedding_table.weight"][0]
         (head,) = shapes["blocks.0.attn.q_norm.weight"]
+
+        # the blocks of either kind
         depth = len(_numbers(shapes, "attn.qkv.weight"))
         fields = _numbers(shapes, "param_generator1.0.weight")
         generated = shapes[f"blocks.{fields[0]}.param_generator1.0.weight"][0]
+
         config = PixNerdConfig(
             hidden_size=width,
             heads=width // head,
@@ -99,57 +95,66 @@ def pixnerd_config(shapes: Mapping[str, Tuple[int, ...]]) -> PixNerdConfig:
     except (KeyError, IndexError, TypeError, ZeroDivisionError, ValueError) as error:
         raise ValueError(
             f"these are not the names and shapes of a PixNerd network ({error}); expected "
-            f"PixNerDiT of pixnerd_c2i.py, "
-            f"complete"
+            "PixNerDiT of pixnerd_c2i.py, complete"
         ) from None
 
 
-def preset_of(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
-    """The name in NETWORKS of the size that these shapes have; None for another size or network."""
+def preset_of(shapes: Shapes) -> Optional[str]:
+    """The name in NETWORKS of the size that these shapes have; None if none has it, or for another
+    network.
+    """
     try:
         config = pixnerd_config(shapes)
     except ValueError:
         return None
     size = [getattr(config, name) for name in SIZE]
-    return next(
-        (name for name, row in NETWORKS.items() if [getattr(row, field) for field in SIZE] == size),
-        None,
+    for name, row in NETWORKS.items():
+        if [getattr(row, field) for field in SIZE] == size:
+            return name
+    return None
+
+
+def another_size(network: Shapes, file: Shapes) -> Optional[str]:
+    """What is wrong where a file's PixNerd and the network to be filled differ in size, with the
+    preset to give; None where they do not.
+    """
+    preset = preset_of(file)
+    remedy = f"give --preset {preset}" if preset else "give a file of the network's size"
+    return _sizes(network, file, f": {remedy}")
+
+
+def not_as_described(network: Shapes, file: Shapes) -> Optional[str]:
+    """As `another_size`, of a network that was made from the file's own description."""
+    return _sizes(
+        network, file, " by the file's own description: give the file that train_flowseg wrote"
     )
 
 
-def another_size(
-    expected: Mapping[str, Tuple[int, ...]], given: Mapping[str, Tuple[int, ...]]
-) -> Optional[str]:
-    """What to say where both are PixNerd networks and of different sizes, with the preset to
-    give; None otherwise."""
-    if PIXNERD_MARK not in expected or PIXNERD_MARK not in given:
+def _sizes(network: Shapes, file: Shapes, remedy: str) -> Optional[str]:
+    """Both sizes, by their presets, the remedy, and what differs; None unless both are PixNerd
+    networks and differ.
+    """
+    if PIXNERD_MARK not in network or PIXNERD_MARK not in file:
         return None
     try:
-        wanted, found = pixnerd_config(expected), pixnerd_config(given)
+        wanted, actual = pixnerd_config(network), pixnerd_config(file)
     except ValueError:
         return None
     differences = [
-        f"{name} {getattr(found, name)} for {getattr(wanted, name)}"
+        f"{name} {getattr(actual, name)}, not {getattr(wanted, name)}"
         for name in SIZE
-        if getattr(found, name) != getattr(wanted, name)
+        if getattr(actual, name) != getattr(wanted, name)
     ]
     if not differences:
         return None
-    preset, own = preset_of(given), preset_of(expected)
-    network = f"the network is {own}" if own else "the network is of another size"
-    if preset is None:
-        return (
-            f"this is a PixNerd of a size that no preset has ({', '.join(differences)}), "
-            f"{network}; give a file of the network's size"
-        )
+    sizes = [preset_of(shapes) or "that no preset has" for shapes in (file, network)]
     return (
-        f"this is {preset.replace('pixnerd-', '')}, {network}: give --preset {preset} "
+        f"it holds a PixNerd of the size {sizes[0]}, the network is of the size {sizes[1]}{remedy} "
         f"({', '.join(differences)})"
     )
 
 
-def _numbers(shapes: Mapping[str, Tuple[int, ...]], ending: str) -> List[int]:
-    names = (
-        name.split(".", 2) for name in shapes if name.startswith("blocks.") and name.count(".") >= 2
-    )
-    return sorted(int(number) for _, number, rest in names if rest == ending and number.isdigit())
+def _numbers(shapes: Shapes, ending: str) -> List[int]:
+    """The numbers of the blocks that have an array of this name."""
+    parts = [name.split(".", 2) for name in shapes if name.startswith("blocks.")]
+    return sorted(int(part[1]) for part in parts if part[2:] == [ending] and part[1].isdigit())

@@ -1,5 +1,5 @@
-"""What a training of FlowSeg looks at on the side: mIoU on the validation examples, and previews of
-the same.
+"""What a training of FlowSeg looks at on the side: mIoU on validation examples, and previews of
+them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from jseg.contact_sheet import contact_sheet
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.image_folder import Example, contents_of
+from jseg.data.examples import Example, contents_of
 from jseg.flowseg.dataset import Load
 from jseg.flowseg.predict import Segmenter
 from jseg.images import save_image
@@ -24,34 +24,27 @@ PROTOCOL = 1  # counted up whenever the same network would get another score
 
 
 class Validation:
-    """The network, which may be changing, against the label maps of `examples`; load(example) gives
-    (image, label).
+    """A network in training against the label maps of `examples`; load(example) gives (image,
+    label).
 
-    Called with stop() -> bool it gives {"miou", "accuracy"}, of one confusion matrix over all
-    pixels that are known, each image in its own size; or None as soon as stop() is true.
-    `preview(path)` writes a sheet of a few: image, label map, result.
+    Called with stop() -> bool, it gives {"miou", "accuracy"} of one confusion matrix over all
+    pixels with a label, each image in its own size; or None as soon as stop() is true. After each
+    call the network is in training mode again.
     """
 
     def __init__(
         self, network, examples: List[Example], load: Load, classes: ClassSet, steps: int = 10
     ):
-        self.network, self.examples, self.load, self.classes, self.steps = (
-            network,
-            examples,
-            load,
-            classes,
-            steps,
-        )
+        self.network, self.examples, self.load = network, examples, load
+        self.classes, self.steps = classes, steps
 
     @property
     def measured(self) -> Dict[str, object]:
-        """What a score depends on beside the network: scores of different ones are not compared."""
+        """What a score depends on beside the network; only scores of equal ones are compared."""
         digest = hashlib.sha256()
         for example in self.examples:
-            sizes = [
-                os.stat(path).st_size if os.path.isfile(path) else -1
-                for path in (example.image, example.label)
-            ]
+            pair = (example.image, example.label)
+            sizes = [os.stat(path).st_size if os.path.isfile(path) else -1 for path in pair]
             digest.update(f"{example.stem}/{sizes}\n".encode("utf-8", "surrogateescape"))
         digest.update(contents_of(self.examples).encode("ascii"))
         return {
@@ -75,24 +68,18 @@ class Validation:
         return {"miou": mean_iou(total), "accuracy": pixel_accuracy(total)}
 
     def preview(self, path: Path) -> None:
-        """Write a contact sheet."""
-        chosen = np.unique(
-            np.linspace(0, len(self.examples) - 1, min(SHOWN, len(self.examples))).astype(int)
-        )
+        """Write a contact sheet of a few examples, evenly chosen: image, label map, result."""
+        count = min(SHOWN, len(self.examples))
+        places = np.unique(np.linspace(0, len(self.examples) - 1, count).astype(int))
+        examples = [self.examples[place] for place in places]
         rows = []
         try:
             segmenter = Segmenter(self.network, self.steps)
-            for index in chosen:
-                image, label = self.load(self.examples[index])
-                found = segmenter.segment(image, self.examples[index].stem)
-                rows.append([image, colorize(label, self.classes), colorize(found, self.classes)])
+            for example in examples:
+                image, label = self.load(example)
+                maps = (label, segmenter.segment(image, example.stem))
+                rows.append([image, *(colorize(labels, self.classes) for labels in maps)])
         finally:
             self.network.train()
-        save_image(
-            path,
-            contact_sheet(
-                rows,
-                ["image", "label", "result"],
-                [self.examples[index].stem for index in chosen],
-            ),
-        )
+        stems = [example.stem for example in examples]
+        save_image(path, contact_sheet(rows, ["image", "label", "result"], stems))

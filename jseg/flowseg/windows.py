@@ -1,9 +1,9 @@
-"""Windows over an image that is larger than a network takes: where they lie, and how what they
-give is joined and resized.
+"""Windows over an image that is larger than a network takes: where they lie, and how their
+probabilities are joined and resized.
 
 A network knows images at the size of its training crops: PixNerd stretches its positions over [0,
 16] on any grid. So an image is scaled until it covers one window, and windows slide along what is
-longer. Class probabilities, never codes, are averaged where windows overlap, each window counting
+longer. Class probabilities, never codes, are averaged where windows overlap, each window weighing
 less towards its edges; only as many rows as a window has are in memory at a time. The paper does
 not say how images of other sizes are segmented; this is ours.
 """
@@ -16,13 +16,15 @@ from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 import numpy as np
 
 Size = Tuple[int, int]  # width, height
+Place = Tuple[int, int]  # left, top
 Band = Tuple[int, np.ndarray]  # first row, and probabilities [N, rows, width]
 STRIP_VALUES = 1 << 24  # numbers that are resized at a time
 
 
 def scaled_size(size: Size, window: Size, scale: Optional[float] = 1.0) -> Size:
-    """The size at which an image is segmented: `scale` times the smallest that covers a window;
-    None: its own, if that covers one.
+    """The size at which an image is segmented: `scale` times the smallest that covers a window.
+
+    None: its own, if that covers a window.
     """
     cover = max(window[0] / size[0], window[1] / size[1])
     factor = max(cover, 1.0) if scale is None else cover * scale
@@ -30,8 +32,9 @@ def scaled_size(size: Size, window: Size, scale: Optional[float] = 1.0) -> Size:
 
 
 def starts(length: int, window: int, overlap: float) -> List[int]:
-    """Where windows begin on an axis: evenly, from its beginning to its end, neighbours sharing at
-    least that part of a window.
+    """Where windows begin on an axis: evenly, from its beginning to its end.
+
+    Neighbours have at least the fraction `overlap` of a window in common.
     """
     if length <= window:
         return [0]
@@ -53,65 +56,66 @@ def bands(
     size: Size,
     window: Size,
     overlap: float,
-    predict: Callable[[List[Tuple[int, int]]], Iterable[np.ndarray]],
+    predict: Callable[[List[Place]], Iterable[np.ndarray]],
 ) -> Iterator[Band]:
-    """(first row, probabilities [N, rows, width]) from the top of an image of `size` to its
-    bottom, in runs that together are all rows.
+    """(first row, probabilities [N, rows, width]) of an image of `size`, in runs of rows from its
+    top to its bottom.
 
-    predict(places) gives the probabilities [N, h, w] of the windows whose (left, top) are listed,
-    in turn.
+    predict(places) gives the probabilities [N, h, w] of the windows at the places, one after the
+    other.
     """
-    lefts, tops = (starts(length, one, overlap) for length, one in zip(size, window))
+    width, height = window
+    lefts, tops = (starts(length, side, overlap) for length, side in zip(size, window))
     weights = taper(window)
-    held: Optional[np.ndarray] = None
-    counted = np.zeros((window[1], size[0]), np.float32)
-    for number, top in enumerate(tops):
-        for left, found in zip(lefts, predict([(left, top) for left in lefts])):
-            if held is None:
-                held = np.zeros((found.shape[0], window[1], size[0]), np.float32)
-            held[:, :, left : left + window[0]] += found * weights
-            counted[:, left : left + window[0]] += weights
-        rows = tops[number + 1] - top if number + 1 < len(tops) else window[1]
-        yield top, held[:, :rows] / counted[:rows]
-        held[:, : window[1] - rows], counted[: window[1] - rows] = (
-            held[:, rows:].copy(),
-            counted[rows:].copy(),
-        )
-        held[:, window[1] - rows :], counted[window[1] - rows :] = 0, 0
+    total: Optional[np.ndarray] = None  # of weighted probabilities [N, height, width]
+    divisor = np.zeros((height, size[0]), np.float32)  # of weights
+    for top, next_top in zip(tops, tops[1:] + [tops[-1] + height]):
+        for left, probabilities in zip(lefts, predict([(left, top) for left in lefts])):
+            if total is None:
+                total = np.zeros((probabilities.shape[0], height, size[0]), np.float32)
+            total[:, :, left : left + width] += probabilities * weights
+            divisor[:, left : left + width] += weights
+
+        # Rows above the next windows are complete; the others move up.
+        rows = next_top - top
+        yield top, total[:, :rows] / divisor[:rows]
+        total[:, : height - rows] = total[:, rows:].copy()
+        divisor[: height - rows] = divisor[rows:].copy()
+        total[:, height - rows :], divisor[height - rows :] = 0, 0
 
 
-def resized(given: Iterable[Band], size: Size, target: Size) -> Iterator[Band]:
-    """Bands of an image of `size` as bands of one of `target`, bilinearly, pixel centres on pixel
-    centres; they come in strips.
+def resized(source: Iterable[Band], size: Size, target: Size) -> Iterator[Band]:
+    """The bands of an image of `size` as strips of one of `target`, bilinearly, pixel centres on
+    pixel centres.
     """
     if tuple(size) == tuple(target):
-        yield from given
+        yield from source
         return
     left, right, across = _neighbours(size[0], target[0])
     upper, lower, down = _neighbours(size[1], target[1])
-    held, first, done = None, 0, 0
-    for _, band in given:
-        held = band if held is None else np.concatenate([held, band], axis=1)
-        strip = max(1, STRIP_VALUES // (held.shape[0] * max(size[0], target[0])))
-        ready = int(np.searchsorted(lower, first + held.shape[1], side="left"))
+    rows, first, done = None, 0, 0  # rows of the source from `first` on; rows of the target so far
+    for _, band in source:
+        rows = band if rows is None else np.concatenate([rows, band], axis=1)
+        strip = max(1, STRIP_VALUES // (rows.shape[0] * max(size[0], target[0])))
+
+        # Strips of all rows of the target that lie between rows of the source.
+        ready = int(np.searchsorted(lower, first + rows.shape[1], side="left"))
         while done < ready:
-            rows = slice(done, min(done + strip, ready))
-            share = down[rows, None]
-            found = (
-                held[:, upper[rows] - first] * (1 - share) + held[:, lower[rows] - first] * share
-            )
-            yield done, found[:, :, left] * (1 - across) + found[:, :, right] * across
-            done = rows.stop
+            part = slice(done, min(done + strip, ready))
+            weight, above, below = down[part, None], upper[part] - first, lower[part] - first
+            lines = rows[:, above] * (1 - weight) + rows[:, below] * weight
+            yield done, lines[:, :, left] * (1 - across) + lines[:, :, right] * across
+            done = part.stop
+
+        # Rows of the source that nothing needs any more.
         if done < target[1]:
-            passed = min(
-                int(upper[done]) - first, held.shape[1]
-            )  # rows that nothing needs any more
-            held, first = held[:, passed:].copy(), first + passed
+            passed = min(int(upper[done]) - first, rows.shape[1])
+            rows, first = rows[:, passed:].copy(), first + passed
 
 
 def _neighbours(length: int, target: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every new pixel of an axis, the two old ones around its centre and the second one's
-    share.
+    """For every new pixel of an axis, the two old ones around its centre and the weight of the
+    second.
     """
     centres = np.clip((np.arange(target) + 0.5) * (length / target) - 0.5, 0, length - 1)
     before = np.floor(centres).astype(np.intp)

@@ -1,5 +1,5 @@
 """The one training loop: a generator of updates over any network, with exact accumulation, several
-processes and several parts.
+processes and several networks.
 
 It knows losses and batches, nothing of files, data sets or devices; saving, logging and previews
 stand around it (`jseg.training.run`). Everything random comes inside of a batch, as a function of
@@ -23,8 +23,9 @@ Batches = Callable[[int], Iterable[Tuple[object, float]]]
 
 
 class TrainingProblem(ValueError):
-    """Training that cannot go on; one line. `step`: the last that was finished; whole: no part has
-    gone beyond it.
+    """Training that cannot go on; one line.
+
+    step: the last that was finished; whole: no network has gone beyond it.
     """
 
     def __init__(self, message: str, step: int = 0, whole: bool = True):
@@ -34,20 +35,21 @@ class TrainingProblem(ValueError):
 
 @dataclass
 class TrainedNetwork:
-    """A network and the loss that moves it; an autoencoder's critic is a second part of the same
-    training.
+    """A network and the loss that moves it; a training has several where one judges another, as
+    the discriminator does an autoencoder.
 
     `loss(batch)` gives {"loss": scalar Var, further scalars for the log}, each the mean over a
-    micro-batch, and is a function of the batch alone. The part is left alone before `start_step`. A
-    companion is a module that the loss trains along with the network, such as the projection of an
-    alignment: it is kept in checkpoints and is no part of the result.
+    micro-batch, and is a function of the batch alone. The network is left alone before
+    `start_step`. A companion is a module that the loss trains along with the network, such as the
+    projection of an alignment: it is kept in checkpoints and is not in the result. The first
+    network of a training has the name "".
     """
 
     name: str
     module: object
     loss: Loss
     optimizer: AdamW
-    average: Optional[EMA] = None
+    ema: Optional[EMA] = None
     start_step: int = 0
     companion: object = None
 
@@ -67,7 +69,7 @@ class Update(NamedTuple):
 
 
 def train(
-    parts: Sequence[TrainedNetwork],
+    networks: Sequence[TrainedNetwork],
     batches: Batches,
     steps: int,
     start_step: int = 0,
@@ -76,75 +78,80 @@ def train(
 ) -> Iterator[Update]:
     """Take optimisation steps start_step ... steps - 1, yielding an `Update` after each.
 
-    batches(step) gives this process's micro-batches as (batch, share), share being its part of the
-    global batch: all shares of all processes add up to 1, and so the sum of gradients is that of
-    the whole batch. learning_rate(step): for a rate that is not constant. skip: steps whose loss
-    may be no finite number: they leave the part as it is. Beyond them, raises TrainingProblem; the
-    parameters are then those of the step before, except where an earlier part has taken the step.
+    batches(step) gives this process's micro-batches as (batch, weight), the weight being its
+    fraction of the global batch: all weights of all processes add up to 1, and so the sum of
+    gradients is that of the whole batch. learning_rate(step): for a rate that is not constant.
+    skip: how many steps may have a loss that is no finite number; they leave the network as it is.
+    Beyond them, raises TrainingProblem; the parameters are then those of the step before, except
+    where an earlier network has taken the step.
     """
+    skips_left = skip
     for step in range(start_step, steps):
-        before = time.perf_counter()
+        begun = time.perf_counter()
         losses: Dict[str, float] = {}
-        skipped = taken = False
-        for part in parts:
-            if step < part.start_step:
+        skipped = moved = False
+        for network in networks:
+            if step < network.start_step:
                 continue
             if learning_rate is not None:
-                part.optimizer.learning_rate = learning_rate(step)
+                network.optimizer.learning_rate = learning_rate(step)
             try:
-                losses.update(take_step(part, batches(step), step))
-                taken = True
+                losses.update(take_step(network, batches(step), step))
+                moved = True
             except TrainingProblem as problem:
-                if skip <= 0:
-                    problem.whole = not taken
+                if skips_left <= 0:
+                    problem.whole = not moved
                     raise
                 skipped = True
-                if not taken:
-                    break  # the parts after it look at what it makes
-        skip -= skipped
-        yield Update(step + 1, losses, time.perf_counter() - before, skipped)
+                if not moved:
+                    break  # the networks after it look at what it makes
+        skips_left -= skipped
+        yield Update(step + 1, losses, time.perf_counter() - begun, skipped)
 
 
 def take_step(
-    part: TrainedNetwork, micro_batches: Iterable[Tuple[object, float]], step: int
+    network: TrainedNetwork, micro_batches: Iterable[Tuple[object, float]], step: int
 ) -> Dict[str, float]:
-    """One optimiser step of one part from its micro-batches; its losses as numbers, named
-    part.name/... for all but the first part.
+    """One optimiser step of one network from its micro-batches; its losses as numbers, named
+    NAME/... for all but the first network.
 
     release: adds the mean losses of micro-batches, so their number scales the gradient; here:
-    weighted by their share.
+    weighted by their fraction of the batch.
     """
-    gradients, losses = accumulate(part, micro_batches)
-    losses = distributed.all_reduce_numbers(losses)
+    own_gradients, own_losses = accumulate(network, micro_batches)
+    losses = distributed.all_reduce_numbers(own_losses)
     if not all(math.isfinite(value) for value in losses.values()):
-        told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        raise TrainingProblem(f"step {step + 1}: {told}; the training diverged", step)
-    part.optimizer.step(dict(zip(part.optimizer.parameters, distributed.all_reduce(gradients))))
-    if part.average is not None:
-        part.average.update(part.optimizer.steps)
-    prefix = f"{part.name}/" if part.name else ""
+        values = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        raise TrainingProblem(f"step {step + 1}: {values}; the training diverged", step)
+
+    gradients = distributed.all_reduce(own_gradients)
+    network.optimizer.step(dict(zip(network.optimizer.parameters, gradients)))
+    if network.ema is not None:
+        network.ema.update(network.optimizer.steps)
+    prefix = f"{network.name}/" if network.name else ""
     return {prefix + name: value for name, value in losses.items()}
 
 
 def accumulate(
-    part: TrainedNetwork, micro_batches: Iterable[Tuple[object, float]]
+    network: TrainedNetwork, micro_batches: Iterable[Tuple[object, float]]
 ) -> Tuple[List, Dict[str, float]]:
-    """The gradient of this process's share of the batch, and its share of the losses.
+    """This process's part of the gradient and of the losses.
 
     Each micro-batch is computed and its graph freed before the next begins: memory is that of one,
     and one more set of gradients.
     """
-    parameters = list(part.optimizer.parameters.values())
+    parameters = list(network.optimizer.parameters.values())
     total: List = []
     losses: Dict[str, float] = {}
-    for batch, share in micro_batches:
-        found = part.loss(batch)
+    for batch, weight in micro_batches:
+        terms = network.loss(batch)
         gradients = [
             gradient.stop_grad()
-            for gradient in jt.grad(found["loss"] * share, parameters, retain_graph=False)
+            for gradient in jt.grad(terms["loss"] * weight, parameters, retain_graph=False)
         ]
-        logged = {name: value.stop_grad() for name, value in found.items()}
-        del found
+        logged = {name: value.stop_grad() for name, value in terms.items()}
+        del terms
+
         # Computed here, or the micro-batches' graphs would pile up; and before they are added, or
         # the addition would be fused into the gradient's last product and rounded in another way
         # than the sum over processes is.
@@ -152,5 +159,5 @@ def accumulate(
         total = [old + new for old, new in zip(total, gradients)] if total else gradients
         jt.sync(total)
         for name, value in logged.items():
-            losses[name] = losses.get(name, 0.0) + share * float(value.item())
+            losses[name] = losses.get(name, 0.0) + weight * float(value.item())
     return total, losses

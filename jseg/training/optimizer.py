@@ -42,8 +42,8 @@ class AdamW:
         self.parameters, self.learning_rate = dict(parameters), learning_rate
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.steps = 0
-        self.first = {name: _held(jt.zeros(p.shape)) for name, p in self.parameters.items()}
-        self.second = {name: _held(jt.zeros(p.shape)) for name, p in self.parameters.items()}
+        self.first = {name: _constant(jt.zeros(p.shape)) for name, p in self.parameters.items()}
+        self.second = {name: _constant(jt.zeros(p.shape)) for name, p in self.parameters.items()}
 
     def step(self, gradients: Mapping[str, object]) -> None:
         """One update from the gradient of every parameter."""
@@ -58,22 +58,13 @@ class AdamW:
                 m.update(m * beta_1 + g * (1 - beta_1))
                 v.update(v * beta_2 + g * g * (1 - beta_2))
                 p.update(p * decay - rate * m / (jt.sqrt(v) * root + self.eps))
-        jt.sync(
-            [
-                value
-                for held in (self.parameters, self.first, self.second)
-                for value in held.values()
-            ]
-        )
+        jt.sync([*self.parameters.values(), *self.first.values(), *self.second.values()])
         _reachable(self.parameters)
 
     def state(self) -> Dict[str, object]:
         """Both moments as {"first.NAME", "second.NAME": Var}, for a checkpoint."""
-        return {
-            f"{kind}.{name}": value
-            for kind, held in (("first", self.first), ("second", self.second))
-            for name, value in held.items()
-        }
+        moments = (("first", self.first), ("second", self.second))
+        return {f"{order}.{name}": m for order, values in moments for name, m in values.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], steps: int) -> None:
         """Go on from the `state()` saved after `steps` steps; raises ValueError if it is another
@@ -114,7 +105,7 @@ class EMA:
                 f"the moving average's rate is {rate}; expected 0 to below 1, such as 0.9999"
             )
         self.parameters, self.rate, self.warm_up = dict(parameters), rate, warm_up
-        self.values = {name: _held(p.copy()) for name, p in self.parameters.items()}
+        self.values = {name: _constant(p.copy()) for name, p in self.parameters.items()}
 
     def update(self, step: int = 0) -> None:
         """Take the parameters' values after that step, counted from 1, in; the number matters for
@@ -135,13 +126,20 @@ class EMA:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside of the `with`, the parameters have the average's values."""
-        kept = {name: p.copy().stop_grad() for name, p in self.parameters.items()}
-        jt.sync(list(kept.values()))
-        _copy(self.values, self.parameters)
-        try:
+        with unchanged(self.parameters):
+            _copy(self.values, self.parameters)
             yield
-        finally:
-            _copy(kept, self.parameters)
+
+
+@contextlib.contextmanager
+def unchanged(parameters: Mapping[str, object]) -> Iterator[None]:
+    """After the `with`, the parameters have the values that they had before it."""
+    before = {name: p.copy().stop_grad() for name, p in parameters.items()}
+    jt.sync(list(before.values()))
+    try:
+        yield
+    finally:
+        _copy(before, parameters)
 
 
 def fill(variables: Mapping[str, object], arrays: Mapping[str, np.ndarray], what: str) -> None:
@@ -179,7 +177,7 @@ def _reachable(parameters: Mapping[str, object]) -> None:
         value.start_grad()
 
 
-def _held(value):
+def _constant(value):
     value = value.stop_grad()
     value.sync()
     return value

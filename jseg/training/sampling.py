@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -41,6 +41,12 @@ def positions(count: int, batch_size: int, step: int, seed: int) -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(count)
+
+
+def evenly(count: int, number: Optional[int] = None) -> np.ndarray:
+    """At most `number` indices int64 [n] into `count` examples, evenly chosen; None: all."""
+    size = count if number is None else min(number, count)
+    return np.unique(np.linspace(0, count - 1, size).astype(np.int64))
 
 
 def micro_batches(

@@ -8,63 +8,73 @@ import shutil
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence
 
-from jseg.checkpoint import load_into
+import numpy as np
+
+from jseg.checkpoint import CheckpointError, load_into, load_sets
 from jseg.training import distributed
 from jseg.training.loop import TrainedNetwork
 
 
-def stored(parts: Sequence[TrainedNetwork]) -> Dict[str, Mapping]:
-    """Sets of arrays by name beside the first part's parameters."""
-    first = parts[0]
-    groups: Dict[str, Mapping] = {"optimizer": first.optimizer.state()}
-    if first.average is not None:
-        groups["ema"] = first.average.values
+def state_sets(networks: Sequence[TrainedNetwork]) -> Dict[str, Mapping]:
+    """The sets of arrays by name that a checkpoint has beside the first network's parameters."""
+    first = networks[0]
+    sets: Dict[str, Mapping] = {"optimizer": first.optimizer.state()}
+    if first.ema is not None:
+        sets["ema"] = first.ema.values
     if first.companion is not None:
-        groups["companion"] = first.companion.state_dict()
-    for part in parts[1:]:
-        groups.update(
-            {part.name: part.module.state_dict(), f"{part.name}_optimizer": part.optimizer.state()}
-        )
-    return groups
+        sets["companion"] = first.companion.state_dict()
+    for network in networks[1:]:
+        sets[network.name] = network.module.state_dict()
+        sets[f"{network.name}_optimizer"] = network.optimizer.state()
+    return sets
 
 
-def restore(parts: Sequence[TrainedNetwork], path: Path, extra: Mapping) -> None:
-    """Put everything back as the checkpoint `path` has it; extra: as `load_extra` gives it."""
-    load_into(parts[0].module, path, weights="model")
-    for part, steps in zip(parts, extra["optimizer_steps"]):
-        prefix = f"{part.name}_" if part.name else ""
-        if part.name:
-            load_into(part.module, extra[part.name])
-        if part.companion is not None:
-            load_into(part.companion, extra["companion"])
-        part.optimizer.restore(extra[prefix + "optimizer"], steps)
-        if part.average is not None:
-            # Without one so far (--ema was 0), it begins at the parameters as they are.
-            part.average.restore(
-                extra[prefix + "ema"]
-                if prefix + "ema" in extra
-                else {name: value.numpy() for name, value in part.average.parameters.items()}
-            )
+def restore(networks: Sequence[TrainedNetwork], path: Path, optimizer_steps: Sequence[int]) -> None:
+    """Put everything back as the checkpoint `path` has it, whose record says how many steps each
+    optimiser took.
+
+    Raises CheckpointError, or ValueError for the state of another network.
+    """
+    sets = load_sets(path)
+    try:
+        for network, steps in zip(networks, optimizer_steps):
+            _restore_one(network, sets, steps)
+    except CheckpointError as error:
+        raise CheckpointError.at(path, error) from None
 
 
-def share_out(parts: Sequence[TrainedNetwork]) -> None:
+def _restore_one(
+    network: TrainedNetwork, sets: Mapping[str, Mapping[str, np.ndarray]], steps: int
+) -> None:
+    prefix = f"{network.name}_" if network.name else ""
+    load_into(network.module, sets[network.name])
+    if network.companion is not None:
+        load_into(network.companion, sets["companion"])
+    network.optimizer.restore(sets[prefix + "optimizer"], steps)
+    if network.ema is not None:
+        # Without one so far (--ema was 0), it begins at the parameters as they are.
+        parameters = {name: value.numpy() for name, value in network.ema.parameters.items()}
+        network.ema.restore(sets.get(prefix + "ema", parameters))
+
+
+def broadcast_state(networks: Sequence[TrainedNetwork]) -> None:
     """Give every process the state of process 0."""
-    for part in parts:
-        steps = distributed.all_reduce_numbers(
-            {"steps": float(part.optimizer.steps if distributed.rank() == 0 else 0)}
-        )["steps"]
-        part.optimizer.steps = int(steps)
-        distributed.broadcast(part.optimizer.state().values())
-        if part.average is not None:
-            distributed.broadcast(part.average.values.values())
-    for module in _modules(parts):
+    for network in networks:
+        own_steps = network.optimizer.steps if distributed.rank() == 0 else 0
+        steps = distributed.all_reduce_numbers({"steps": float(own_steps)})["steps"]
+        network.optimizer.steps = int(steps)
+        distributed.broadcast(network.optimizer.state().values())
+        if network.ema is not None:
+            distributed.broadcast(network.ema.values.values())
+    for module in _modules(networks):
         distributed.broadcast(module.state_dict().values())
 
 
-def check_space(folder: Path, parts: Sequence[TrainedNetwork]) -> None:
+def check_space(folder: Path, networks: Sequence[TrainedNetwork]) -> None:
     """Raise OSError if the disk of `folder` has no room for one checkpoint."""
-    sizes = [sum(4 * v.numel() for v in module.state_dict().values()) for module in _modules(parts)]
-    needed = sum(3 * size for size in sizes) + (sizes[0] if parts[0].average is not None else 0)
+    modules = _modules(networks)
+    sizes = [sum(4 * v.numel() for v in module.state_dict().values()) for module in modules]
+    needed = 3 * sum(sizes) + (sizes[0] if networks[0].ema is not None else 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
@@ -73,7 +83,6 @@ def check_space(folder: Path, parts: Sequence[TrainedNetwork]) -> None:
         )
 
 
-def _modules(parts: Sequence[TrainedNetwork]) -> List:
-    return [
-        module for part in parts for module in (part.module, part.companion) if module is not None
-    ]
+def _modules(networks: Sequence[TrainedNetwork]) -> List:
+    both = (module for network in networks for module in (network.module, network.companion))
+    return [module for module in both if module is not None]

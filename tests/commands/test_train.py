@@ -15,8 +15,8 @@ from jseg.commands import test as test_command
 from jseg.images import read_image, save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.training import memory
-from jseg.training.records import SAID, WHEN_MISSING
-from jseg.training.run import checkpoints
+from jseg.training.changes import LABEL, WHEN_MISSING
+from jseg.training.records import checkpoints
 
 
 class Folder:
@@ -119,7 +119,7 @@ def test_training_from_a_folder_to_images(folder):
         "zero_init",
     }
     settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
-    assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
+    assert settings <= known | {LABEL} | set(WHEN_MISSING), "older trainings would not go on"
     labels = folder.root / "data" / "labels"
     (labels / "label_to_img.json").write_text(
         json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)})
@@ -280,7 +280,7 @@ def test_the_autoencoder_trains_too(folder):
         "width",
     }
     settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
-    assert settings <= known | {SAID} | set(WHEN_MISSING), "older trainings would not go on"
+    assert settings <= known | {LABEL} | set(WHEN_MISSING), "older trainings would not go on"
     rows = folder.rows()
     assert rows[0]["l1"] and not rows[0].get("critic/loss") and float(rows[3]["critic/loss"]) > 0
     assert 0 < float(rows[0]["codes_used"]) <= 1 and float(rows[0]["perplexity"]) >= 1
@@ -297,6 +297,76 @@ def test_the_autoencoder_trains_too(folder):
         assert np.array_equal(value, tuned[name]) == (
             not name.startswith(("decoder.", "post_quant_conv."))
         ), name
+
+
+SMALL = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1)
+COMMANDS = pytest.mark.parametrize(
+    "command, own", [(train, {}), (train_autoencoder, SMALL)], ids=["train", "train_autoencoder"]
+)
+
+
+@COMMANDS
+def test_held_out_images_are_validated_on_and_not_trained_on(folder, command, own):
+    options = dict(command=command, steps=3, **own)
+    code, lines = folder.run(validate_count=2, validate_interval=1, **options)
+    assert code == 0 and any("2 " in line and "to validate on" in line for line in lines), lines
+    losses = {
+        int(row["step"]): float(row["validation/loss"])
+        for row in folder.rows()
+        if row["validation/loss"]
+    }
+    best = load_extra(folder.output / "best.safetensors")
+    assert set(losses) == {1, 2, 3} and best["score"] == pytest.approx(min(losses.values()))
+    assert losses[best["step"]] == min(losses.values())
+
+    # The same without these images, and without a validation.
+    held_out = folder.output / "checkpoint-00000003.safetensors"
+    folder.output = folder.root / "without"
+    for stem in ("p0", "p4"):
+        for path in (folder.root / "data").rglob(stem + ".*"):
+            path.unlink()
+    assert folder.run(**options)[0] == 0
+    result = load(folder.output / "checkpoint-00000003.safetensors", weights="model")
+    for name, value in load(held_out, weights="model").items():
+        np.testing.assert_array_equal(value, result[name], name)
+
+
+def test_the_best_autoencoder_is_one_that_could_be_the_result(folder):
+    """Its latents have unit variance, which is seen to at the end alone."""
+    options = dict(SMALL, command=train_autoencoder, steps=2, learning_rate=1e-2, save_interval=1)
+    code, lines = folder.run(validate_count=1, **options)
+    assert code == 0, lines
+    best = load_extra(folder.output / "best.safetensors")["step"]
+    folder.output = folder.root / "whole"
+    assert folder.run(validate_count=1, **{**options, "steps": best})[0] == 0
+    result = load(folder.output / "autoencoder.safetensors")
+    for name, value in load(folder.root / "run" / "best.safetensors").items():
+        np.testing.assert_array_equal(value, result[name], name)
+
+
+@COMMANDS
+def test_the_rate_may_rise_and_fall(folder, command, own):
+    results = []
+    for name, options in (("plain", {}), ("warmup", {"warmup": 9}), ("decay", {"decay": "linear"})):
+        folder.output = folder.root / name
+        assert folder.run(command=command, steps=2, **options, **own)[0] == 0
+        results.append(load(folder.output / "checkpoint-00000002.safetensors", weights="model"))
+    for other in results[1:]:
+        assert any(not np.array_equal(other[name], value) for name, value in results[0].items())
+    code, lines = folder.run(command=command, steps=3, decay="linear", **own)
+    assert code == 0 and any("changed from step 2 on: steps 2 -> 3" in line for line in lines)
+
+
+@COMMANDS
+def test_trusted_data_are_not_read_first(folder, command, own):
+    (folder.root / "data" / "imgs" / "p3.jpg").unlink()
+    deep = Image.new("I;16", (WIDTH, HEIGHT), 40000)
+    deep.save(folder.root / "data" / "imgs" / "p3.png")
+    for trusted in (False, True):
+        folder.output = folder.root / str(trusted)
+        code, lines = folder.run(command=command, steps=1, trust_data=trusted, **own)
+        remarks = [line for line in lines if "images are reduced from 16 bits" in line]
+        assert code == 0 and bool(remarks) != trusted, lines
 
 
 def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(folder):
@@ -395,6 +465,9 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
         (dict(resume="nowhere"), "--resume nowhere does not exist"),
         (dict(classes="nothing-7"), "no class set or file nothing-7"),
         (dict(batch_size=4, micro_batch=0), "--micro_batch is 0"),
+        (dict(warmup=-1), "--warmup is -1; expected 0 or more"),
+        (dict(validate_count=5), "--validate_count is 5; expected less than 5"),
+        (dict(precision="float32"), "--precision is no longer an option"),
     ],
 )
 def test_wrong_options_are_one_line(folder, changed, said):

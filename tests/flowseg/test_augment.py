@@ -56,11 +56,11 @@ def test_scale_one_shows_the_whole_of_the_shorter_side():
 
 
 def test_scales_reach_both_ends_and_below_one_the_rest_is_grey_and_ignored():
-    shares = [(label != 255).mean() for _, label in draws(200, scales=(0.5, 2.0))]
+    fractions = [(label != 255).mean() for _, label in draws(200, scales=(0.5, 2.0))]
     assert (
-        0.25 <= min(shares) < 0.3
-        and max(shares) == 1
-        and 0.55 < np.mean([share == 1 for share in shares]) < 0.8
+        0.25 <= min(fractions) < 0.3
+        and max(fractions) == 1
+        and 0.55 < np.mean([fraction == 1 for fraction in fractions]) < 0.8
     )
     for image, label in draws(20, scales=(0.5, 0.5)):
         assert (label != 255).mean() == 0.25
@@ -79,8 +79,8 @@ def test_scales_reach_both_ends_and_below_one_the_rest_is_grey_and_ignored():
 def test_mirroring_turns_image_and_label():
     for (plain, ids), (turned, turned_ids) in zip(draws(5, mirror=0.0), draws(5, mirror=1.0)):
         assert (plain[:, ::-1] == turned).all() and (ids[:, ::-1] == turned_ids).all()
-    share = np.mean([(a[0] != b[0]).any() for a, b in zip(draws(200), draws(200, mirror=0.0))])
-    assert 0.4 < share < 0.6
+    fraction = np.mean([(a[0] != b[0]).any() for a, b in zip(draws(200), draws(200, mirror=0.0))])
+    assert 0.4 < fraction < 0.6
 
 
 def test_the_generator_decides_and_four_numbers_are_drawn():

@@ -27,7 +27,7 @@ def batches(division, seed=4, **options):
 
 def joined(parts):
     parts = list(parts)
-    assert sum(share for _, share in parts) == pytest.approx(1)
+    assert sum(weight for _, weight in parts) == pytest.approx(1)
     return {name: np.concatenate([batch[name] for batch, _ in parts]) for name in parts[0][0]}
 
 
@@ -38,8 +38,8 @@ def assert_equal(one, other):
 
 
 def test_shapes_types_and_ranges():
-    batch, share = next(batches(BatchShards(5, 5))(0))
-    assert share == 1
+    batch, weight = next(batches(BatchShards(5, 5))(0))
+    assert weight == 1
     assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
         "images": ("float32", (5, 3, 12, 16)),
         "labels": ("uint8", (5, 12, 16)),
@@ -61,7 +61,7 @@ def test_codes_are_those_of_the_labels_and_nothing_where_nothing_is_known():
 
 
 def test_images_and_labels_stay_together():
-    batch = next(batches(BatchShards(6, 6), scales=(1.0, 1.0), mirror=0.5)(2))[0]
+    batch = next(batches(BatchShards(6, 6), scales=(1.0, 1.0))(2))[0]
     for image, label in zip(batch["images"], batch["labels"]):
         green, known = (image[1] + 1) * 127.5, label != 255
         assert (

@@ -1,3 +1,5 @@
+"""PixNerd against the official class, against itself in runs and with recompute, and its files."""
+
 import dataclasses
 import json
 import pickle
@@ -8,9 +10,10 @@ from support.golden_networks import GOLDEN, difference, filled, golden, layout_o
 
 from jseg import checkpoint
 from jseg.checkpoint import CheckpointError, load_config, load_into, save
-from jseg.flowseg import blocks, pixnerd
+from jseg.flowseg import neural_field
 from jseg.flowseg.pixnerd import PixNerd, load_pretrained
 from jseg.flowseg.presets import NETWORKS
+from jseg.flowseg.state_dict import IMAGE_LAYERS
 from jseg.parity.stand_in import fill
 from jseg.runtime import jt
 
@@ -39,22 +42,28 @@ def inputs(batch=2):
     return arrays, jt.array(arrays["x"][:batch]), jt.array(arrays["t"][:batch])
 
 
-def output(network, *given, **options):
+def output(network, *inputs, **options):
     with jt.no_grad():
-        return network(*given, **options).numpy()
+        return network(*inputs, **options).numpy()
 
 
-def gradients(network, *given):
-    parameters = network.state_dict()
-    out = network(*given)
-    found = jt.grad((out * out).sum(), [given[0]] + list(parameters.values()), retain_graph=False)
-    return [out.numpy()] + [gradient.numpy() for gradient in found]
+def gradients(network, *inputs):
+    """The output, and the gradients of its squares to the first input and to all parameters."""
+    out = network(*inputs)
+    targets = [inputs[0], *network.state_dict().values()]
+    arrays = jt.grad((out * out).sum(), targets, retain_graph=False)
+    return [array.numpy() for array in [out, *arrays]]
 
 
-def worst(found, expected):
+def worst(arrays, expected):
     """The largest difference, of each array in units of its largest value."""
-    assert len(found) == len(expected)
-    return max(difference(a, b) for a, b in zip(found, expected) if np.abs(b).max() > 1e-6)
+    assert len(arrays) == len(expected)
+    return max(difference(a, b) for a, b in zip(arrays, expected) if np.abs(b).max() > 1e-6)
+
+
+def in_runs_of(patches, network, monkeypatch):
+    values = network._field[0].values_per_patch
+    monkeypatch.setattr(neural_field, "CHUNK_BYTES", 4 * patches * values)
 
 
 # Against the official class
@@ -66,10 +75,8 @@ def worst(found, expected):
     [("pixnerd-L/16", "L/16", 282, 452113795), ("pixnerd-XL/16", "XL/16", 336, 700589219)],
 )
 def test_published_sizes_have_the_official_layout(name, official, tensors, parameters):
-    ours, theirs = (
-        layout_of(PixNerd(NETWORKS[name])),
-        json.loads((GOLDEN / "pixnerd_layout.json").read_text())[official],
-    )
+    ours = layout_of(PixNerd(NETWORKS[name]))
+    theirs = json.loads((GOLDEN / "pixnerd_layout.json").read_text())[official]
     assert ours == theirs and len(ours) == tensors
     assert sum(int(np.prod(shape)) for shape in ours.values()) == parameters
 
@@ -92,88 +99,6 @@ def test_no_labels_are_the_null_class():
     assert difference(null, arrays["out"]) > 1e-3
 
 
-def test_time_is_embedded_with_periods_up_to_ten():
-    table = blocks.TimeEmbedding(8).table(jt.array(np.array([0, 0.5, 1], np.float32))).numpy()
-    np.testing.assert_allclose(
-        table[1, [0, 1, 127, 128, 129, 255]],
-        [0.8775825500, 0.8818212748, 0.9987044930, 0.4794255495, 0.4715837836, 0.0508855954],
-        atol=1e-6,
-    )
-    np.testing.assert_allclose(table.sum(1), [128.0, 149.3833328, 161.9873232], atol=1e-3)
-
-
-def test_turns_stretch_each_axis_over_sixteen():
-    cosines, sines = (table.astype(np.float64) for table in blocks.turn_tables(16, 16, 64))
-    angles = np.arctan2(sines[:, 1::2], cosines[:, 1::2])  # of a pair: minus, plus
-    np.testing.assert_allclose(angles[1, :6], [1.0666667, 0, 0.5998308, 0, 0.3373096, 0], atol=1e-6)
-    np.testing.assert_allclose(
-        angles[16, :6], [0, 1.0666667, 0, 0.5998308, 0, 0.3373096], atol=1e-6
-    )
-    np.testing.assert_allclose([cosines[17, 0], -sines[17, 0]], [0.4830455, 0.8755953], atol=1e-6)
-    wide, _ = blocks.turn_tables(2, 16, 64)
-    np.testing.assert_allclose(wide[:16], cosines[:16], atol=1e-7)
-    np.testing.assert_allclose(wide[16], cosines[240], atol=1e-6)  # both lie at x = 0, y = 16
-    assert np.array_equal(blocks.turn_tables(1, 1, 16)[0], np.ones((1, 16)))
-
-
-def test_places_in_a_patch_are_the_official_table():
-    table = blocks.place_table(16, 8).astype(np.float64)
-    assert table.shape == (256, 64)
-    np.testing.assert_allclose(
-        [table.sum(), (table**2).sum()], [339.4103072, 2195.388755], rtol=1e-6
-    )
-    np.testing.assert_allclose(table[0, :10], [1] * 9 + [0.4336283], atol=1e-6)
-    np.testing.assert_allclose(table[1, [8, 9, 63]], [0.9714900, 0.4212656, -0.0016081], atol=1e-6)
-    np.testing.assert_allclose(table[16, 1], 0.9714900, atol=1e-6)
-    np.testing.assert_allclose(
-        table[255, [1, 8, 9, 63]], [-0.9009687, -0.9009687, 0.3519954, 0.0153846], atol=1e-6
-    )
-
-
-# The parts against formulas
-# -------------------------------------------------------------------------------------------
-
-
-def test_turning_keeps_lengths_and_its_gradient_turns_back():
-    rng = np.random.default_rng(0)
-    x, g = (rng.standard_normal((2, 6, 16)).astype(np.float32) for _ in range(2))
-    cosines, sines = blocks.turn_tables(2, 3, 16)
-    a, b, cos, sin = x[..., ::2], x[..., 1::2], cosines[:, ::2], sines[:, 1::2]
-    expected = np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
-    x = jt.array(x)
-    turned = blocks.Turn()(x, jt.array(cosines).stop_grad(), jt.array(sines).stop_grad())
-    np.testing.assert_allclose(turned.numpy(), expected, atol=1e-6)
-    back = jt.grad((turned * jt.array(g)).sum(), x).numpy()
-    np.testing.assert_allclose((back * x.numpy()).sum(), (g * expected).sum(), rtol=1e-4)
-    np.testing.assert_allclose((back**2).sum(-1), (g**2).sum(-1), rtol=1e-4)
-
-
-def test_splitting_puts_gradients_together_where_some_are_missing():
-    x = jt.array(np.arange(12, dtype=np.float32).reshape(3, 4))
-    pair, last = blocks.split(x, (2, 1))
-    assert list(pair.shape) == [2, 4] and list(last.shape) == [4]
-    assert jt.grad((last * 3).sum(), x).numpy().tolist() == [[0] * 4] * 2 + [[3] * 4]
-
-
-def test_generated_columns_have_unit_length_and_zero_ones_no_nan():
-    weights = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
-    weights[0, :, 1] = 0
-    weights = jt.array(weights)
-    unit = blocks.unit_columns(weights)
-    np.testing.assert_allclose((unit.numpy() ** 2).sum(1), [[1, 0, 1], [1, 1, 1]], atol=1e-6)
-    assert np.isfinite(jt.grad((unit * unit * unit).sum(), weights).numpy()).all()
-
-
-def test_patches_are_taken_apart_and_put_together():
-    x = np.arange(2 * 3 * 16 * 24, dtype=np.float32).reshape(2, 3, 16, 24)
-    rows, pixels = pixnerd.patch_rows(jt.array(x), 8).numpy(), pixnerd.pixel_rows(jt.array(x), 8)
-    assert np.array_equal(
-        rows[1, 4], x[1, :, 8:, 8:16].reshape(-1)
-    )  # channel by channel, then row by row
-    assert np.array_equal(pixels.numpy()[6 + 4], x[1, :, 8:, 8:16].reshape(3, 64).T)
-    assert np.array_equal(pixnerd.from_pixel_rows(pixels, 16, 24, 8).numpy(), x)
-
-
 # A network of ours
 # --------------------------------------------------------------------------------------------------
 
@@ -182,15 +107,14 @@ def test_a_fresh_network_does_nothing_and_is_initialised_as_the_official_one():
     _, x, t = inputs()
     network = PixNerd(SMALL)
     assert SMALL.source == "image" and np.abs(output(network, x, t)).max() == 0
-    spread = {name: float(np.abs(v.numpy()).max()) for name, v in network.state_dict().items()}
-    assert (
-        spread["s_embedder.proj.bias"] == 0
-        and 0.9 < spread["s_embedder.proj.weight"] / np.sqrt(6 / (192 + 64)) <= 1
-    )
-    assert (
-        0.9 < spread["blocks.0.attn.qkv.weight"] * 8 <= 1
-        and 0.9 < spread["blocks.2.param_generator1.0.weight"] * 8 <= 1
-    )
+    largest = {name: float(np.abs(v.numpy()).max()) for name, v in network.state_dict().items()}
+    assert largest["s_embedder.proj.bias"] == 0
+    for name, bound in (
+        ("s_embedder.proj.weight", np.sqrt(6 / (192 + 64))),
+        ("blocks.0.attn.qkv.weight", 1 / 8),
+        ("blocks.2.param_generator1.0.weight", 1 / 8),
+    ):
+        assert 0.9 < largest[name] / bound <= 1, name
     assert abs(network.y_embedder.embedding_table.weight.numpy().std() - 0.02) < 0.003
 
 
@@ -198,13 +122,13 @@ def test_a_patch_sees_others_through_tokens_only():
     _, x, t = inputs(1)
     network, changed = small(), x.numpy().copy()
     changed[:, :, 24:, 40:] += 1
-    assert (
-        np.abs(output(network, x, t) - output(network, jt.array(changed), t))[:, :, :8, :8].max()
-        > 1e-4
-    )
+
+    def change():
+        return np.abs(output(network, x, t) - output(network, jt.array(changed), t))
+
+    assert change()[:, :, :8, :8].max() > 1e-4
     network.s_embedder.proj.weight.assign(jt.zeros([64, 192]))  # tokens no longer see the image
-    difference_ = np.abs(output(network, x, t) - output(network, jt.array(changed), t))
-    assert difference_[:, :, :24].max() == 0 and difference_[:, :, 24:, 40:].max() > 1e-4
+    assert change()[:, :, :24].max() == 0 and change()[:, :, 24:, 40:].max() > 1e-4
 
 
 def test_any_multiple_of_the_patch_will_do_and_images_do_not_meet():
@@ -217,27 +141,28 @@ def test_any_multiple_of_the_patch_will_do_and_images_do_not_meet():
     assert turned.shape == (2, 3, 48, 32) and np.isfinite(turned).all()
 
 
-def test_recompute_gives_the_same_gradients_also_in_chunks(monkeypatch):
+def test_recompute_gives_the_same_gradients_also_in_runs(monkeypatch):
     _, x, t = inputs()
     network = small()
     plain = gradients(network, x, t)
     network.recompute = True
     assert worst(gradients(network, x, t), plain) < 1e-5
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())  # of 48 patches
+    in_runs_of(20, network, monkeypatch)
     assert worst(gradients(network, x, t), plain) < 1e-5
 
 
-def test_chunks_change_no_output(monkeypatch):
+def test_runs_of_patches_change_no_output(monkeypatch):
     _, x, t = inputs()
     network, runs = small(), []
     whole = output(network, x, t)
-    execute = pixnerd.Field.execute
-    monkeypatch.setattr(
-        pixnerd.Field,
-        "execute",
-        lambda self, s, *rest: (runs.append(s.shape[0]), execute(self, s, *rest))[1],
-    )
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())
+    execute = neural_field.NeuralField.execute
+
+    def recorded(self, tokens, *rest):
+        runs.append(tokens.shape[0])
+        return execute(self, tokens, *rest)
+
+    monkeypatch.setattr(neural_field.NeuralField, "execute", recorded)
+    in_runs_of(20, network, monkeypatch)
     assert difference(output(network, x, t), whole) < 1e-6 and runs == [20, 20, 8]
 
 
@@ -246,10 +171,9 @@ def test_tokens_can_be_tapped_for_alignment():
     network = small()
     velocity, tokens = network(x, t, tap=1)
     assert list(tokens.shape) == [2, 24, 64] and difference(velocity, output(network, x, t)) < 1e-6
-    reached = jt.grad(
-        (tokens * tokens).sum(), [network.blocks[0].mlp.w2.weight, network.s_embedder.proj.weight]
-    )
-    assert all(np.abs(gradient.numpy()).max() > 0 for gradient in reached)
+    weights = [network.blocks[0].mlp.w2.weight, network.s_embedder.proj.weight]
+    slopes = jt.grad((tokens * tokens).sum(), weights)
+    assert all(np.abs(slope.numpy()).max() > 0 for slope in slopes)
     with pytest.raises(ValueError, match="blocks 1 to 2"):
         network(x, t, tap=3)
 
@@ -261,14 +185,10 @@ def test_tokens_can_be_tapped_for_alignment():
 def test_layers_for_the_image_exist_where_it_is_fed_in_and_start_at_zero():
     _, x, t = inputs()
     network, plain = PixNerd(FED), small()
-    assert set(network.state_dict()) - set(plain.state_dict()) == set(pixnerd.IMAGE_LAYERS)
-    assert all(
-        np.abs(network.state_dict()[name].numpy()).max() == 0 for name in pixnerd.IMAGE_LAYERS
-    )
-    load_into(
-        network,
-        {**{name: v.numpy() for name, v in network.state_dict().items()}, **fill(layout_of(plain))},
-    )
+    state = {name: value.numpy() for name, value in network.state_dict().items()}
+    assert set(state) - set(plain.state_dict()) == set(IMAGE_LAYERS)
+    assert not any(state[name].any() for name in IMAGE_LAYERS)
+    load_into(network, {**state, **fill(layout_of(plain))})
     assert difference(output(network, x, t, x * 2), output(plain, x, t)) < 1e-6
 
 
@@ -292,51 +212,44 @@ def test_gradients_with_an_image_are_those_without_recompute(monkeypatch):
     network = small(dataclasses.replace(FED, source="image+noise"))
     plain = gradients(network, x, t, x * 0.5)
     network.recompute = True
-    monkeypatch.setattr(pixnerd, "FIELD_CHUNK_BYTES", 4 * 20 * network._floats())
+    in_runs_of(20, network, monkeypatch)
     assert worst(gradients(network, x, t, x * 0.5), plain) < 1e-5
-    assert all(
-        np.abs(gradient).max() > 0
-        for name, gradient in zip(network.state_dict(), plain[2:])
-        if "c_embedder" in name
-    )
+    slopes = dict(zip(network.state_dict(), plain[2:]))
+    assert all(np.abs(slopes[name]).max() > 0 for name in IMAGE_LAYERS)
 
 
 def test_an_image_that_is_the_source_is_refused_as_an_input():
     _, x, t = inputs()
-    with pytest.raises(ValueError, match="image_input.*nothing is learnt"):
-        dataclasses.replace(SMALL, image_input=True)
-    with pytest.raises(ValueError, match="image_input"):
-        dataclasses.replace(FED, source="image", image_input=True)
-    with pytest.raises(ValueError, match="starts from the image"):
-        PixNerd(SMALL)(x, t, x)
-    with pytest.raises(ValueError, match="starts from the image"):
-        PixNerd(SMALL).condition(x)
-    blind = dataclasses.replace(
-        SMALL, source="image+noise", image_input=False
-    )  # possible, but poor
+    blind = dataclasses.replace(SMALL, source="image+noise", image_input=False)  # poor, but allowed
     assert layout_of(PixNerd(blind)) == layout_of(PixNerd(SMALL))
-    with pytest.raises(ValueError, match="without image_input"):
-        PixNerd(blind)(x, t, x)
-    with pytest.raises(ValueError, match="never sees"):
-        dataclasses.replace(SMALL, source="noise", image_input=False)
+    for refused, words in (
+        (lambda: dataclasses.replace(SMALL, image_input=True), "image_input.*nothing is learnt"),
+        (lambda: dataclasses.replace(FED, source="image", image_input=True), "image_input"),
+        (lambda: dataclasses.replace(SMALL, source="noise", image_input=False), "never sees"),
+        (lambda: PixNerd(SMALL)(x, t, x), "starts from the image"),
+        (lambda: PixNerd(SMALL).condition(x), "starts from the image"),
+        (lambda: PixNerd(blind)(x, t, x), "without image_input"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            refused()
 
 
-def test_what_does_not_fit_is_told_in_one_line():
+def test_what_does_not_fit_is_refused_in_one_line():
     _, x, t = inputs()
     network, fed = PixNerd(SMALL), PixNerd(FED)
-    for call, said in (
+    for refused, words in (
         (lambda: network(x[:, :, :30], t), r"x_t of shape \[2, 3, 30, 48\].*multiples of 8"),
         (lambda: network(x[:, :2], t), "x_t of shape"),
         (lambda: network(x, t[:1]), r"times of shape \[1\]; expected \[2\]"),
         (lambda: network(x, t, labels=[0, 11]), "labels .*0 to 10"),
         (lambda: network(x, t, labels=[0.5, 1]), "labels"),
         (lambda: fed(x, t), "no image given.*'noise'"),
-        (lambda: fed(x, t, x[:1]), "1 images"),
-        (lambda: fed(x, t, x[:, :, :, :32]), "16 patches"),
+        (lambda: fed(x, t, x[:1]), "a batch of 1 images of 24 patches; x_t is one of 2 of 24"),
+        (lambda: fed(x, t, x[:, :, :, :32]), "2 images of 16 patches"),
         (lambda: fed(x, t, x[:, :, :, :30]), "image of shape"),
     ):
-        with pytest.raises(ValueError, match=said) as caught:
-            call()
+        with pytest.raises(ValueError, match=words) as caught:
+            refused()
         assert "\n" not in str(caught.value)
 
 
@@ -349,10 +262,8 @@ def test_presets_are_complete(name):
     config = NETWORKS[name]
     assert config.source == "image" and not config.sees_image and config.codes == "kronecker"
     assert config.width % config.patch == 0 and config.height % config.patch == 0
-    assert sum(v.numel() for v in PixNerd(config).state_dict().values()) < {
-        "small": 3e6,
-        "tiny": 2e5,
-    }.get(name, 1e9)
+    parameters = sum(v.numel() for v in PixNerd(config).state_dict().values())
+    assert parameters < {"small": 3e6, "tiny": 2e5}.get(name, 1e9)
 
 
 @pytest.mark.parametrize(
@@ -387,10 +298,8 @@ def test_files_carry_the_configuration(tmp_path):
 @pytest.fixture(scope="module")
 def lightning(tmp_path_factory):
     """A file as PixNerd's trainer writes it."""
-    path, state = (
-        tmp_path_factory.mktemp("files") / "epoch=1-step=2.ckpt",
-        fill(layout_of(PixNerd(SMALL))),
-    )
+    path = tmp_path_factory.mktemp("files") / "epoch=1-step=2.ckpt"
+    state = fill(layout_of(PixNerd(SMALL)))
     tree = {
         "state_dict": {
             **{f"denoiser.{name}": value + 1 for name, value in state.items()},

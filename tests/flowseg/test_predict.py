@@ -32,10 +32,8 @@ def test_a_window_is_segmented_at_once(method, steps):
     network, (image, label) = Knowing(), scene(0)
     found = Segmenter(network, steps, method).segment(image)
     assert found.dtype == np.int32 and np.array_equal(found, label)
-    assert (
-        network.shapes == [(1, 3, 32, 48)] * (2 * steps - 1 if method == "heun" else steps)
-        and not network.training
-    )
+    calls = 2 * steps - 1 if method == "heun" else steps
+    assert network.shapes == [(1, 3, 32, 48)] * calls and not network.training
 
 
 @pytest.mark.parametrize(
@@ -56,9 +54,8 @@ def test_larger_images_are_covered_by_windows(options):
 def test_any_size_comes_back_in_its_own(width, height):
     image, label = scene(2, width, height)
     found = Segmenter(Knowing(), 1).segment(image)
-    assert (
-        found.shape == (height, width) and (found == label).mean() > 0.7
-    )  # borders are blurred by the resizing
+    assert found.shape == (height, width)
+    assert (found == label).mean() > 0.7  # borders are blurred by the resizing
 
 
 def test_a_closer_look_takes_more_windows():
@@ -88,15 +85,11 @@ def test_mirror_images_are_averaged_where_they_belong():
     """By a network that finds class 1 in the left half of whatever it sees, and class 2 on the
     right.
     """
-    halves = Knowing(
-        classify=lambda image, start: np.broadcast_to(
-            np.where(np.arange(48) < 24, 1, 2), (len(image), 32, 48)
-        )
-    )
+    halves = np.where(np.arange(48) < 24, 1, 2)
+    network = Knowing(classify=lambda image, start: np.broadcast_to(halves, (len(image), 32, 48)))
     image, _ = scene(5)
-    plain, mirrored = (
-        Segmenter(halves, 1, mirror=mirror).probabilities(image) for mirror in (False, True)
-    )
+    plain = Segmenter(network, 1).probabilities(image)
+    mirrored = Segmenter(network, 1, mirror=True).probabilities(image)
     np.testing.assert_allclose(mirrored, (plain + plain[:, :, ::-1]) / 2, atol=1e-6)
     assert not np.allclose(mirrored, plain, atol=0.1)
 
@@ -109,18 +102,13 @@ def test_probabilities_are_averaged_and_never_codes():
     codes = class_codes(27, "grid")
     first, second, between = 0, 26, 13
     np.testing.assert_allclose((codes[first] + codes[second]) / 2, codes[between], atol=1e-12)
-    network = Knowing(
-        config,
-        lambda image, start: (
-            np.where(start[:, 0, :1, :1] > 0, first, second).repeat(32, 1).repeat(48, 2)
-        ),
-    )
-    seeds = [
-        next(
-            seed for seed in range(99) if (normal(seed, "x", "0-0", (3, 32, 48))[0, 0, 0] > 0) == up
-        )
-        for up in (True, False)
-    ]
+
+    def by_the_first_number(image, start):
+        return np.where(start[:, 0, :1, :1] > 0, first, second).repeat(32, 1).repeat(48, 2)
+
+    network = Knowing(config, by_the_first_number)
+    above = [normal(seed, "x", "0-0", (3, 32, 48))[0, 0, 0] > 0 for seed in range(99)]
+    seeds = [above.index(True), above.index(False)]
     image, _ = scene(6)
     alone = [Segmenter(network, 1, seeds=[seed]).probabilities(image) for seed in seeds]
     assert [one.argmax(0).flat[0] for one in alone] == [first, second]
@@ -148,8 +136,9 @@ def test_a_network_s_flow_is_euler_s_from_its_source(noisy, grid, shift):
     signed = to_signed(image)[None]
     x = jt.array(source("noise", signed, normal(5, "name", "0-0", (3, 32, 48))[None]))
     with jt.no_grad():
-        for now, then in zip(grid, grid[1:]):
-            x = x + noisy(x, jt.array(np.array([now], np.float32)), jt.array(signed)) * (then - now)
+        for t, t_next in zip(grid, grid[1:]):
+            velocity = noisy(x, jt.array(np.array([t], np.float32)), jt.array(signed))
+            x = x + velocity * (t_next - t)
             x.sync()
     found = Segmenter(noisy, 3, seeds=[5], shift=shift).segment(image, "name")
     agreement = (found == decode(x.numpy()[0], class_codes(CLASSES))).mean()
@@ -182,7 +171,7 @@ def test_from_a_file_and_deterministic_without_noise(tmp_path):
     )
 
 
-def test_a_file_s_flow_takes_the_times_that_it_was_trained_at_unless_told_otherwise(tmp_path):
+def test_a_file_s_flow_takes_the_times_of_its_training_unless_others_are_given(tmp_path):
     path, state = tmp_path / "flowseg.safetensors", random_network().state_dict()
     for settings, shift in (
         ({"shift": 4}, 4.0),
@@ -193,11 +182,8 @@ def test_a_file_s_flow_takes_the_times_that_it_was_trained_at_unless_told_otherw
     ):
         save(path, state, TINY, settings=settings)
         assert trained_shift(path) == shift
-        found = [
-            Segmenter.from_file(path, 3, "cpu", **options).times
-            for options in ({}, {"shift": 1.0}, {"shift": 2.0})
-        ]
-        for times, expected in zip(found, (shift, 1.0, 2.0)):
+        for option, expected in ((None, shift), (1.0, 1.0), (2.0, 2.0)):
+            times = Segmenter.from_file(path, 3, "cpu", shift=option).times
             np.testing.assert_allclose(times, [0, 1 / (1 + 2 * expected), 2 / (2 + expected), 1])
 
 

@@ -124,7 +124,7 @@ def test_a_few_steps_bring_the_tokens_closer(encoder):
     "height, tokens, words",
     [(20, 6, "24x20; expected multiples of the patch, 8"), (16, 5, "expected equal shapes")],
 )
-def test_what_does_not_match_is_told(encoder, height, tokens, words):
+def test_what_does_not_match_is_refused(encoder, height, tokens, words):
     with pytest.raises(ValueError, match="REPA: .*" + words):
         alignment = Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7)
         alignment(

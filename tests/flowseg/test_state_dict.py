@@ -7,12 +7,20 @@ import json
 import numpy as np
 import pytest
 from support.places import GOLDEN
-from support.small_flowseg import write_scenes
+from support.small_flowseg import called, write_scenes
 
 from jseg.checkpoint import mismatch, save
-from jseg.commands import cli, train_flowseg
+from jseg.commands import score, segment, train_flowseg
 from jseg.flowseg.presets import NETWORKS
-from jseg.flowseg.state_dict import another_size, pixnerd_config, pixnerd_shapes, preset_of
+from jseg.flowseg.state_dict import (
+    another_size,
+    not_as_described,
+    pixnerd_config,
+    pixnerd_shapes,
+    preset_of,
+)
+
+TINY = dataclasses.replace(NETWORKS["tiny"], labels=29)
 
 GOLDEN = {
     name: {key: tuple(shape) for key, shape in shapes.items()}
@@ -51,21 +59,23 @@ def test_the_layout_is_that_of_the_network_and_tells_its_size(changed):
     )
 
 
-def test_another_size_is_answered_with_its_preset():
+def test_another_size_is_answered_with_both_presets():
     text = mismatch(GOLDEN["L/16"], GOLDEN["XL/16"], explain=another_size)
     assert (
-        "this is XL/16, the network is pixnerd-L/16: give --preset pixnerd-XL/16" in text
-        and "give the complete file" not in text
-    )
-    odd = pixnerd_shapes(dataclasses.replace(NETWORKS["tiny"], depth=5))
-    assert "a size that no preset has (depth 5 for 2), the network is tiny" in mismatch(
-        pixnerd_shapes(NETWORKS["tiny"]), odd, explain=another_size
-    )
-    assert (
-        another_size(GOLDEN["L/16"], GOLDEN["L/16"]) is None
-        and another_size(GOLDEN["L/16"], {"w": (3,)}) is None
-    )
+        "it holds a PixNerd of the size pixnerd-XL/16, the network is of the size pixnerd-L/16: "
+        "give --preset pixnerd-XL/16 (hidden_size 1152, not 1024, depth 26, not 22, pixel_blocks"
+    ) in text
+    assert "give the complete file" not in text
+
+    odd, tiny = pixnerd_shapes(dataclasses.replace(NETWORKS["tiny"], depth=5)), pixnerd_shapes(TINY)
     assert preset_of(odd) is None and preset_of({"w": (3,)}) is None
+    assert another_size(tiny, odd) == (
+        "it holds a PixNerd of the size that no preset has, the network is of the size tiny: give "
+        "a file of the network's size (depth 5, not 2)"
+    )
+    for shapes in (GOLDEN["L/16"], {"w": (3,)}):
+        assert another_size(GOLDEN["L/16"], shapes) is None
+        assert not_as_described(GOLDEN["L/16"], shapes) is None
 
 
 def test_shapes_of_another_network():
@@ -78,35 +88,39 @@ def test_shapes_of_another_network():
             pixnerd_config(shapes)
 
 
-def test_a_training_refuses_another_size_before_it_reads_the_data(tmp_path, capsys):
-    write_scenes(tmp_path / "data", range(4))
-    data = tmp_path / "data"
-    for name in ("small", "tiny"):
-        save(
-            tmp_path / f"{name}.npz",
-            {
-                key: np.zeros(shape, np.float32)
-                for key, shape in pixnerd_shapes(NETWORKS[name]).items()
-            },
-        )
-    code = cli.run(
-        train_flowseg.main,
-        [
-            "--data",
-            str(data),
-            "--preset",
-            "tiny",
-            "--output",
-            str(tmp_path / "run"),
-            "--device",
-            "cpu",
-            "--model_path",
-            str(tmp_path / "small.npz"),
-        ],
-    )
-    message = capsys.readouterr().err
-    assert code == 2 and message.count("\n") == 1 and not (tmp_path / "run").exists()
-    assert (
-        f"{tmp_path / 'small.npz'}: does not fit the network: this is small, the network is tiny: "
-        f"give --preset small" in message
-    )
+HOLDS = (
+    "does not fit the network: it holds a PixNerd of the size small, the network is of the size "
+)
+TRAIN = "tiny: give --preset small (hidden_size 128, not 48, "
+DESCRIBED = (
+    "tiny by the file's own description: give the file that train_flowseg wrote (hidden_size"
+)
+
+
+@pytest.mark.parametrize(
+    "command, option, described, words",
+    [
+        (train_flowseg, "model_path", None, TRAIN),
+        (train_flowseg, "model_path", NETWORKS["small"], TRAIN),
+        (segment, "weights", TINY, DESCRIBED),
+        (score, "flowseg", TINY, DESCRIBED),
+    ],
+    ids=["train, plain file", "train, our file", "segment", "score"],
+)
+def test_every_command_answers_weights_of_another_size(
+    command, option, described, words, tmp_path, capsys
+):
+    data, path = write_scenes(tmp_path / "data", range(2)), tmp_path / "small.safetensors"
+    shapes = pixnerd_shapes(NETWORKS["small"])
+    save(path, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, described)
+    images, pairs = data / "images", {f"s{seed}.png": f"s{seed}.jpg" for seed in range(2)}
+    (data / "label_to_img.json").write_text(json.dumps(pairs))
+    options = {
+        train_flowseg: {"data": data, "preset": "tiny"},
+        segment: {"input": images},
+        score: {"results": images, "labels": data / "labels", "references": images},
+    }[command]
+    output = tmp_path / "output"
+    code, lines = called(command, capsys, **options, **{option: path}, output=output, device="cpu")
+    assert code == 2 and not output.exists(), lines
+    assert f"{path}: {HOLDS}{words}" in lines[-1], lines

@@ -89,9 +89,9 @@ def test_where_windows_overlap_their_mean_is_weighed_as_a_whole_sum_would_be():
     total, counted = np.zeros((2, 11, 13)), np.zeros((11, 13))
     for (left, top), values in made.items():
         for y, x in itertools.product(range(6), range(8)):
-            share = min(x + 1, 8 - x) * min(y + 1, 6 - y)
-            total[:, top + y, left + x] += share * values[:, y, x]
-            counted[top + y, left + x] += share
+            weight = min(x + 1, 8 - x) * min(y + 1, 6 - y)
+            total[:, top + y, left + x] += weight * values[:, y, x]
+            counted[top + y, left + x] += weight
     np.testing.assert_allclose(found, total / counted, rtol=1e-5)
 
 

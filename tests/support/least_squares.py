@@ -10,7 +10,7 @@ INPUTS = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
 TARGETS = np.random.default_rng(1).standard_normal((12, 2)).astype(np.float32)
 
 
-def part(rate=0.01, average=False, scale=1.0, start_step=0):
+def network(rate=0.01, ema=False, scale=1.0, start_step=0):
     jt.set_global_seed(0)
     module = jt.nn.Linear(5, 2, bias=False)
     parameters = trainable(module)
@@ -27,6 +27,6 @@ def part(rate=0.01, average=False, scale=1.0, start_step=0):
         module,
         loss,
         AdamW(parameters, rate),
-        EMA(parameters, 0.9) if average else None,
+        EMA(parameters, 0.9) if ema else None,
         start_step,
     )

@@ -21,9 +21,8 @@ def scene(seed, width=48, height=32, classes=CLASSES):
     the other colours being noise.
     """
     rng = np.random.default_rng(seed)
-    label = rng.integers(0, classes, (4, 6), dtype=np.uint8)[
-        np.arange(height)[:, None] * 4 // height, np.arange(width) * 6 // width
-    ]
+    rows, columns = np.arange(height)[:, None] * 4 // height, np.arange(width) * 6 // width
+    label = rng.integers(0, classes, (4, 6), dtype=np.uint8)[rows, columns]
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     image[..., 0] = ((label.astype(int) * 2 + 1) * 255 / (2 * classes)).astype(np.uint8)
     return image, label
@@ -33,23 +32,18 @@ class Knowing:
     """A network that flows straight to the codes of `classify(image [b, 3, h, w] in [-1, 1],
     start [b, 3, h, w]) -> labels [b, h, w]`.
 
-    The default takes the class that the red value of `scene` tells. The image is what the flow
-    starts from for the source "image", else what is given beside it. shapes: those of its calls.
+    The default takes the class that the red value of `scene` tells. The image is the start of the
+    flow for the source "image", else the image that the network sees. shapes: those of its calls.
     """
 
     def __init__(self, config=TINY, classify=None):
-        self.config, self.classify, self.shapes, self.training = (
-            config,
-            classify or self.red,
-            [],
-            True,
-        )
+        self.config, self.classify = config, classify or self.red
+        self.shapes, self.training = [], True
         self.codes = class_codes(config.labels, config.codes).astype(np.float32)
 
     def red(self, images, start):
-        return np.clip(
-            (images[:, 0] + 1) / 2 * self.config.labels, 0, self.config.labels - 1
-        ).astype(int)
+        classes = (images[:, 0] + 1) / 2 * self.config.labels
+        return np.clip(classes, 0, self.config.labels - 1).astype(int)
 
     def eval(self):
         self.training = False
@@ -65,10 +59,8 @@ class Knowing:
         self.shapes.append(x.shape)
         if float(t.numpy()[0]) == 0:
             assert (image is not None) == self.config.sees_image
-            self.velocity = (
-                self.codes[self.classify(x if image is None else image, x)].transpose(0, 3, 1, 2)
-                - x
-            )
+            labels = self.classify(x if image is None else image, x)
+            self.velocity = self.codes[labels].transpose(0, 3, 1, 2) - x
         return jt.array(self.velocity)
 
 
@@ -77,16 +69,13 @@ def random_network(config=TINY, seed=0):
     from jseg.flowseg.pixnerd import PixNerd
 
     network, rng = PixNerd(config), np.random.default_rng(seed)
-    for name, value in network.state_dict().items():
-        scale = 0.5 if name.startswith("final_layer") else 1 / np.sqrt(value.shape[-1])
-        ones = name.endswith("norm.weight") or ".norm" in name and name.endswith("weight")
-        value.assign(
-            jt.array(
-                (np.ones(value.shape) if ones else scale * rng.standard_normal(value.shape)).astype(
-                    np.float32
-                )
-            )
-        )
+    for name, parameter in network.state_dict().items():
+        scale = 0.5 if name.startswith("final_layer") else 1 / np.sqrt(parameter.shape[-1])
+        if name.endswith("norm.weight") or ".norm" in name and name.endswith("weight"):
+            values = np.ones(parameter.shape)
+        else:
+            values = scale * rng.standard_normal(parameter.shape)
+        parameter.assign(jt.array(values.astype(np.float32)))
     return network
 
 
@@ -98,11 +87,9 @@ def write_scenes(folder, seeds, width=48, height=32, ids=None, names=("images", 
         (folder / name).mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         image, label = scene(seed, width, height)
+        stored = label if ids is None else np.array(ids, np.uint8)[label]
         save_image(folder / names[0] / f"s{seed}.jpg", image)
-        save_image(
-            folder / names[1] / f"s{seed}.png",
-            label if ids is None else np.array(ids, np.uint8)[label],
-        )
+        save_image(folder / names[1] / f"s{seed}.png", stored)
     return folder
 
 
@@ -112,14 +99,11 @@ def called(command, capsys, **options):
     """
     words = []
     for name, value in options.items():
-        if value is not None and value is not False:
-            words += [f"--{name}"] + (
-                []
-                if value is True
-                else list(map(str, value))
-                if isinstance(value, (list, tuple))
-                else [str(value)]
-            )
+        if value is None or value is False:
+            continue
+        words.append(f"--{name}")
+        if value is not True:
+            words += map(str, value if isinstance(value, (list, tuple)) else [value])
     capsys.readouterr()
     try:
         code = cli.run(command.main, words)

@@ -14,7 +14,7 @@ def data():
     ).astype(np.uint8)
 
 
-def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
+def run_in(folder, steps, first_seed=0, dropout=0.0, say=print, **plan):
     """The TrainingRun of a tiny UNet on drawn latents, and its batches: global batches of 4 in
     micro-batches of 2.
     """
@@ -36,7 +36,7 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
     unet = UNet(dataclasses.replace(UNETS["tiny"], dropout=dropout))
     unet.train()
     parameters = trainable(unet)
-    part = TrainedNetwork(
+    network = TrainedNetwork(
         "", unet, training_loss(unet, Schedule()), AdamW(parameters, 1e-3), EMA(parameters, 0.9)
     )
     batches = LatentBatches(
@@ -44,7 +44,7 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, tell=print, **plan):
     )
     settings = {"learning_rate": 1e-3, "dropout": dropout}
     plan = Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan})
-    return TrainingRun(folder, [part], unet.config, settings, plan, "unet", tell), batches
+    return TrainingRun(folder, [network], unet.config, settings, plan, "unet", say), batches
 
 
 def main(folder, steps):
@@ -54,7 +54,7 @@ def main(folder, steps):
 
     def train(argv=None):
         training, batches = run_in(
-            folder, steps, first_seed=distributed.rank(), tell=lambda line: print(line, flush=True)
+            folder, steps, first_seed=distributed.rank(), say=lambda line: print(line, flush=True)
         )
         training.follow(
             batches, training.resume("auto")

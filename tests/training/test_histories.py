@@ -11,13 +11,13 @@ import signal
 
 import numpy as np
 import pytest
-from support.least_squares import part
+from support.least_squares import network
 
 from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
-from jseg.outputs.rules import OutputError, check_origin
-from jseg.training import records
+from jseg.outputs.places import OutputError, check_origin
 from jseg.training import run as training_run
+from jseg.training import run_folder
 from jseg.training.loop import TrainingProblem
 from jseg.training.records import checkpoints, record
 from jseg.training.run import Plan, TrainingRun
@@ -51,10 +51,10 @@ def training(
     """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM
     comes.
     """
-    network = part(rate, average=True)
+    trained = network(rate, ema=True)
     run = TrainingRun(
         folder,
-        [network],
+        [trained],
         None,
         {"learning_rate": rate, "seed": 0, **dict(settings)},
         Plan(steps, **{"save_interval": 3, "log_interval": 1, **plan}),
@@ -209,7 +209,9 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
         steps=9,
         settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items(),
     )[0]
-    with pytest.raises(CheckpointError, match=r"classes was \[1, 2\], is \[0, 1\]"):
+    with pytest.raises(
+        CheckpointError, match=r"classes\[0\] was 1, is 0; classes\[1\] was 2, is 1"
+    ):
         training(tmp_path, settings={"classes": [0, 1], "class_set": "one"}.items())
     assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"}.items())[0]
 
@@ -267,12 +269,12 @@ def test_a_folder_of_images_or_inside_of_an_input_becomes_no_run(tmp_path):
     ):
         training(photos)
     with pytest.raises(OutputError, match="would take the place of the input --data"):
-        records.check_places({"output": data / "val"}, {"data": data})
+        run_folder.check_places({"output": data / "val"}, {"data": data})
     training(data / "runs" / "x", steps=3)
     (data / "runs" / "encoding" / "latents").mkdir(parents=True)
     (data / "runs" / "encoding" / ".jseg-lock").write_bytes(b"")
     for output in ("x", "encoding", "new"):
-        records.check_places(
+        run_folder.check_places(
             {"output": data / "runs" / output, "cache": data / "runs" / output / "latents"},
             {"data": data},
         )
@@ -384,16 +386,16 @@ def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
         with pytest.raises(
             OutputError, match="--output .* would take the place of the input --input_path"
         ):
-            records.check_places({"output": output}, {"input_path": tmp_path / "data"})
-    records.check_places(
+            run_folder.check_places({"output": output}, {"input_path": tmp_path / "data"})
+    run_folder.check_places(
         {"output": tmp_path / "data" / "runs" / "x"}, {"input_path": tmp_path / "data"}
     )
 
 
 def test_a_folder_in_use_is_refused_and_one_that_stays_empty_goes(tmp_path):
-    with records.run_folder(tmp_path / "a" / "run", "model", {}):
+    with run_folder.run_folder(tmp_path / "a" / "run", "model", {}):
         with pytest.raises(OutputError, match=f"process {os.getpid()}"):
-            with records.run_folder(tmp_path / "a" / "run", "model", {}):
+            with run_folder.run_folder(tmp_path / "a" / "run", "model", {}):
                 pass
     assert list(tmp_path.iterdir()) == []
 

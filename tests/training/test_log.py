@@ -16,15 +16,16 @@ import pytest
 from PIL import Image
 from support.places import ROOT
 
-from jseg.training import log as journal
-from jseg.training.log import DRAWN_POINTS, Journal, draw_curve, grouped, running_mean
+from jseg.training import curve as drawing
+from jseg.training.curve import DRAWN_POINTS, draw_curve, grouped, running_mean
+from jseg.training.log import Log
 
 CRITIC = {"loss": 0.5, "critic/loss": 0.25}
 
 
 @pytest.fixture
 def log(tmp_path):
-    return Journal(tmp_path / "log.csv")
+    return Log(tmp_path / "log.csv")
 
 
 def fill(log, rows, first=1):
@@ -36,7 +37,7 @@ def test_what_is_appended_is_read(log):
     values = [0.1, 1 / 3, 1e-30, -2.5e7, 16777217.0, 0.0]
     for place, value in enumerate(values):
         log.append(10 * place + 10, {"loss": value, "mse": -value})
-        assert len(Journal(log.path).read()["step"]) == place + 1, "at once"
+        assert len(Log(log.path).read()["step"]) == place + 1, "at once"
     read = log.read()
     assert list(read) == ["step", "loss", "mse"] and read["step"].dtype == np.int64
     assert read["step"].tolist() == [10, 20, 30, 40, 50, 60]
@@ -78,11 +79,11 @@ def test_numbers_that_are_none_come_back(log):
 
 def test_a_resumed_log_has_each_step_once(log):
     fill(log, 9)
-    resumed = Journal(log.path)
+    resumed = Log(log.path)
     resumed.rewind(6)
     assert resumed.read()["step"].tolist() == [1, 2, 3, 4, 5, 6]
     fill(resumed, 3, first=7)
-    whole = Journal(log.path.with_name("whole.csv"))
+    whole = Log(log.path.with_name("whole.csv"))
     fill(whole, 9)
     assert log.path.read_bytes() == whole.path.read_bytes()
 
@@ -90,7 +91,7 @@ def test_a_resumed_log_has_each_step_once(log):
 def test_rewinding_leaves_a_log_alone_that_needs_none(log):
     fill(log, 4)
     before = os.stat(log.path)
-    Journal(log.path).rewind(4)
+    Log(log.path).rewind(4)
     after = os.stat(log.path)
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
@@ -109,8 +110,8 @@ def test_wherever_the_file_is_torn_the_whole_lines_stay_and_writing_goes_on(log)
     for cut in range(len(content)):
         whole = max(0, content[:cut].count(b"\n") - 1)
         log.path.write_bytes(content[:cut])
-        assert Journal(log.path).read()["step"].tolist() == list(range(1, whole + 1)), cut
-        fill(Journal(log.path), 5 - whole, first=whole + 1)
+        assert Log(log.path).read()["step"].tolist() == list(range(1, whole + 1)), cut
+        fill(Log(log.path), 5 - whole, first=whole + 1)
         assert log.path.read_bytes() == content, cut
 
 
@@ -173,8 +174,8 @@ def test_a_log_deleted_during_the_run_begins_again_with_its_columns(log):
 
 WRITER = """
 import sys
-from jseg.training.log import Journal
-log = Journal(sys.argv[1])
+from jseg.training.log import Log
+log = Log(sys.argv[1])
 step = 0
 while True:
     step += 1
@@ -217,7 +218,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_log_as_it_was(log):
         with files_up_to(len(before) + room):
             with pytest.raises(
                 OSError,
-                match=r"^cannot write \S+log\.csv \((No space left on device|File too large)\)$",
+                match=r"^cannot write \S+log\.csv \((No space left on device|File too large)\); what",
             ):
                 log.append(4, values)
         assert log.path.read_bytes() == before and len(list(log.path.parent.iterdir())) == 1
@@ -226,8 +227,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_log_as_it_was(log):
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
-    with pytest.raises(OSError, match=r"^cannot write \S+log\.csv \(No such file or directory\)$"):
-        Journal(tmp_path / "none" / "log.csv").append(1, CRITIC)
+    with pytest.raises(OSError, match=r"^cannot write \S+log\.csv \(No such file or directory\)"):
+        Log(tmp_path / "none" / "log.csv").append(1, CRITIC)
 
 
 def test_the_running_mean_is_the_mean_of_what_is_there():
@@ -253,7 +254,7 @@ def test_a_long_log_is_drawn_with_few_points_and_its_level_kept():
     steps = np.arange(1, 100_001)
     values = np.where(steps % 2, 1.0, 3.0)
     values[::10] = math.nan
-    curve = journal._curve("loss", steps, values)
+    curve = drawing._curve("loss", steps, values)
     assert (
         0.5 * DRAWN_POINTS
         < len(curve.steps)
@@ -271,7 +272,7 @@ def test_a_missing_matplotlib_is_told_from_an_empty_log_and_leaves_no_image(log,
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert draw_curve(log.path, log.path.with_suffix(".png"), "unet") is False
     fill(log, 3)
-    with pytest.raises(journal.NoMatplotlib, match="pip install matplotlib"):
+    with pytest.raises(drawing.NoMatplotlib, match="pip install matplotlib"):
         draw_curve(log.path, log.path.with_suffix(".png"), "unet")
     assert [entry.name for entry in log.path.parent.iterdir()] == ["log.csv"]
 
@@ -301,11 +302,11 @@ def test_the_curve_falls_in_the_image_as_in_the_log(log):
         log.append(step, {"loss": 10.0 - step / 50 + 0.05 * noise[step - 1]})
     pixels = image(log)
     rows, columns = np.nonzero(
-        ink(pixels, journal.FIRM)[pixels.shape[0] // 3 :]
+        ink(pixels, drawing.FIRM)[pixels.shape[0] // 3 :]
     )  # below the legend
     left, right = columns < np.quantile(columns, 0.2), columns > np.quantile(columns, 0.8)
     assert rows[left].max() < rows[right].min() and np.ptp(columns) > pixels.shape[1] / 3
-    assert ink(pixels, journal.FAINT).sum() > 100
+    assert ink(pixels, drawing.FAINT).sum() > 100
 
 
 def test_what_falls_by_much_and_stays_positive_has_a_logarithmic_axis(log):
@@ -321,9 +322,9 @@ def test_what_falls_by_much_and_stays_positive_has_a_logarithmic_axis(log):
             },
         )
     curves = [
-        journal._curve(name, log.read()["step"], log.read()[name]) for name in list(log.read())[1:]
+        drawing._curve(name, log.read()["step"], log.read()[name]) for name in list(log.read())[1:]
     ]
-    panels = journal._figure(figure.Figure, curves, "x").axes
+    panels = drawing._figure(figure.Figure, curves, "x").axes
     assert [panel.get_yscale() for panel in panels] == ["log", "linear", "linear", "linear"]
 
 
@@ -335,7 +336,7 @@ def test_odd_logs_are_drawn_without_warnings(log):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             pixels = image(log, "50 $ and \u56fe_$")
-        assert ink(pixels, journal.FIRM).any(), step
+        assert ink(pixels, drawing.FIRM).any(), step
     assert pixels.shape[1] > 2 * pixels.shape[0], (
         "three panels side by side: the column without a number has none"
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.least_squares import INPUTS, TARGETS, part
+from support.least_squares import INPUTS, TARGETS, network
 
 from jseg.runtime import jt
 from jseg.training.loop import TrainingProblem, accumulate, take_step, train
@@ -25,7 +25,7 @@ def test_the_gradient_is_the_whole_batch_s_for_any_micro_batch():
     chosen = positions(len(INPUTS), 10, 0, seed=2)
     x, y = INPUTS[chosen].astype(np.float64), TARGETS[chosen].astype(np.float64)
     for micro_batch in (10, 5, 3, 1):
-        trained = part()
+        trained = network()
         error = x @ trained.module.weight.numpy().T.astype(np.float64) - y
         gradients, losses = accumulate(trained, batches(10, micro_batch)(0))
         np.testing.assert_allclose(
@@ -36,7 +36,7 @@ def test_the_gradient_is_the_whole_batch_s_for_any_micro_batch():
 
 @pytest.mark.parametrize("micro_batch", [4, 3, 1])
 def test_accumulated_updates_are_those_of_the_whole_batch_bias_correction_included(micro_batch):
-    whole, cut = part(), part()
+    whole, cut = network(), network()
     list(train([whole], batches(6, 6), 8))
     list(train([cut], batches(6, micro_batch), 8))
     assert cut.optimizer.steps == 8
@@ -59,7 +59,7 @@ def test_jittor_s_own_optimizer_counts_micro_batches_which_is_why_ours_is():
 
 
 def test_updates_come_one_by_one_and_learn():
-    trained = part(rate=0.1)
+    trained = network(rate=0.1)
     updates = list(train([trained], batches(12, 12), 60))
     assert [update.step for update in updates] == list(range(1, 61))
     assert updates[-1].losses["loss"] < 0.7 * updates[0].losses["loss"]
@@ -70,7 +70,7 @@ def test_updates_come_one_by_one_and_learn():
 def test_memory_does_not_grow_with_the_number_of_micro_batches():
     lived = []
     for micro_batch in (12, 1):
-        trained = part()
+        trained = network()
         list(train([trained], batches(12, micro_batch), 2))
         jt.sync_all()
         lived.append(jt.number_of_lived_vars())
@@ -78,15 +78,15 @@ def test_memory_does_not_grow_with_the_number_of_micro_batches():
 
 
 def test_the_average_follows_every_step():
-    trained = part(average=True)
+    trained = network(ema=True)
     expected = trained.module.weight.numpy()
     for _ in train([trained], batches(6, 6), 4):
         expected = 0.9 * expected + 0.1 * trained.module.weight.numpy()
-    np.testing.assert_allclose(trained.average.values["weight"].numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(trained.ema.values["weight"].numpy(), expected, rtol=1e-5)
 
 
-def test_a_second_part_starts_when_it_should_and_has_its_own_names():
-    first, second = part(), part(start_step=2)
+def test_a_second_network_starts_when_it_should_and_has_its_own_names():
+    first, second = network(), network(start_step=2)
     second.name = "critic"
     before = second.module.weight.numpy()
     updates = []
@@ -102,7 +102,7 @@ def test_a_second_part_starts_when_it_should_and_has_its_own_names():
 
 
 def test_a_rate_may_follow_the_step():
-    warm, constant = part(), part()
+    warm, constant = network(), network()
     list(train([warm], batches(6, 6), 3, learning_rate=lambda step: 0.0 if step < 2 else 0.01))
     assert warm.optimizer.learning_rate == 0.01
     take_step(constant, batches(6, 6)(0), 0)
@@ -110,7 +110,7 @@ def test_a_rate_may_follow_the_step():
 
 
 def test_a_loss_that_is_no_number_stops_with_the_parameters_of_the_step_before():
-    trained = part(scale=float("inf"))
+    trained = network(scale=float("inf"))
     before = trained.module.weight.numpy()
     with pytest.raises(TrainingProblem, match="step 1: loss .* diverged"):
         list(train([trained], batches(6, 6), 1))

@@ -10,10 +10,10 @@ import pytest
 from support.places import ROOT
 from support.small_training import run_in
 
-from jseg.checkpoint import CheckpointError, load, load_config, load_extra
+from jseg.checkpoint import CheckpointError, load, load_config, load_extra, load_sets
 from jseg.training import run as training_run
 from jseg.training import state
-from jseg.training.run import checkpoints
+from jseg.training.records import checkpoints
 
 PROGRAM = (
     "import sys; sys.path[:0] = [{!r}, {!r}]; from support.small_training import main; "
@@ -23,18 +23,14 @@ PROGRAM = (
 
 def train(folder, steps, resume="auto", told=None, **changed):
     lines = [] if told is None else told
-    run, batches = run_in(folder, steps, tell=lines.append, **changed)
+    run, batches = run_in(folder, steps, say=lines.append, **changed)
     return run.follow(batches, run.resume(resume)), run
 
 
 def everything(path):
     """All arrays of a checkpoint: parameters, average, both moments."""
-    extra = load_extra(path)
-    return {
-        **load(path, weights="model"),
-        **{f"ema/{k}": v for k, v in extra["ema"].items()},
-        **{f"optimizer/{k}": v for k, v in extra["optimizer"].items()},
-    }
+    sets = load_sets(path)
+    return {f"{group}/{name}": value for group in sets for name, value in sets[group].items()}
 
 
 def assert_equal_files(one, two):
@@ -131,7 +127,7 @@ def test_dropout_too_is_resumed_bit_by_bit(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_step_in_hand_and_the_same_command_goes_on(number, whole, tmp_path):
     told = []
-    run, batches = run_in(tmp_path, 8, tell=told.append)
+    run, batches = run_in(tmp_path, 8, say=told.append)
 
     def interrupted(step):
         if step == 4:
@@ -171,7 +167,7 @@ def test_never_refuses_a_folder_with_checkpoints(whole):
 
 def test_other_settings_are_refused_by_name_and_nothing_changes(whole):
     before = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file()}
-    run, _ = run_in(whole, 9, tell=print)
+    run, _ = run_in(whole, 9, say=print)
     run.settings["learning_rate"] = 0.5
     with pytest.raises(CheckpointError, match="learning_rate was 0.001, is 0.5; .*--model_path"):
         run.resume()
@@ -198,7 +194,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(training_run, "save", full)
-    with pytest.raises(OSError, match="No space left on device.*earlier checkpoints stay"):
+    with pytest.raises(OSError, match="No space left on device.*what is finished stays"):
         train(tmp_path, 6)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-00000003.safetensors"]
     assert (tmp_path / "checkpoint-00000003.safetensors").read_bytes() == before
@@ -218,7 +214,7 @@ def test_previews_see_the_average_and_leave_the_parameters(whole, tmp_path):
     run, batches = run_in(tmp_path, 8, preview_interval=4)
 
     def preview(path):
-        seen.append((path.name, run.parts[0].module.state_dict()["out.2.bias"].numpy()))
+        seen.append((path.name, run.networks[0].module.state_dict()["out.2.bias"].numpy()))
 
     run.follow(batches, run.resume(), preview)
     assert [name for name, _ in seen] == ["preview-00000004.png", "preview-00000008.png"]
@@ -235,13 +231,13 @@ class Scores:
         self.run, self.scores, self.seen = run, list(scores), []
 
     def __call__(self, stop):
-        self.seen.append(self.run.parts[0].module.state_dict()["out.2.bias"].numpy())
+        self.seen.append(self.run.networks[0].module.state_dict()["out.2.bias"].numpy())
         return None if stop() else {"miou": self.scores[len(self.seen) - 1], "accuracy": 0.5}
 
 
 def validated(folder, steps, scores, told=None, batches=None, **plan):
     run, own = run_in(
-        folder, steps, tell=[].append if told is None else told.append, validate_interval=2, **plan
+        folder, steps, say=[].append if told is None else told.append, validate_interval=2, **plan
     )
     validate = Scores(run, scores)
     done = run.follow(
@@ -320,7 +316,7 @@ def test_a_best_of_other_settings_counts_for_nothing(tmp_path):
     validated(tmp_path, 2, [0.9])
     for path in checkpoints(tmp_path):
         path.unlink()
-    run, batches = run_in(tmp_path, 2, tell=lambda line: None)
+    run, batches = run_in(tmp_path, 2, say=lambda line: None)
     run.settings["learning_rate"] = 0.5
     run.follow(batches, run.resume(), validate=Scores(run, [0.1]))
     assert load_extra(tmp_path / "best.safetensors")["score"] == 0.1

@@ -15,7 +15,7 @@ from typing import Callable, Dict, Iterator
 import numpy as np
 
 from jseg.flowseg.encoding import class_codes, encode
-from jseg.flowseg.objective import training_loss as flow_training_loss
+from jseg.flowseg.field import training_loss as flow_training_loss
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.presets import NETWORKS
 from jseg.ldm.autoencoder import Autoencoder

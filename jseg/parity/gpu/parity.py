@@ -15,8 +15,9 @@ from typing import Callable, Iterator, List, Sequence
 import numpy as np
 
 from jseg.flowseg import blocks as field_blocks
+from jseg.flowseg import neural_field
 from jseg.flowseg.encoding import class_codes, encode
-from jseg.flowseg.objective import training_loss
+from jseg.flowseg.field import training_loss
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.potential import correction
 from jseg.flowseg.presets import NETWORKS
@@ -147,13 +148,13 @@ def layer_cases(target: str) -> Iterator[Case]:
             lambda: field_blocks.TransformerBlock(48, 3),
             [random(2, 12, 48), random(2, 48, seed=1), *table],
         ),
-        ("PixelEmbedding", lambda: field_blocks.PixelEmbedding(16, 4, 8), [random(6, 64, 3)]),
+        ("PixelEmbedding", lambda: neural_field.PixelEmbedding(16, 4, 8), [random(6, 64, 3)]),
         (
             "FieldBlock",
-            lambda: field_blocks.FieldBlock(48, 16, 2),
+            lambda: neural_field.FieldBlock(48, 16, 2),
             [random(6, 64, 16), random(6, 48, seed=1)],
         ),
-        ("FinalLayer", lambda: field_blocks.FinalLayer(16), [random(6, 64, 16)]),
+        ("FinalLayer", lambda: neural_field.FinalLayer(16), [random(6, 64, 16)]),
     ):
         yield compared(name, target, of_module(make, *arrays))
     yield compared(
@@ -202,10 +203,10 @@ def kernel_functions():
     x, maps = random(2, 64, 24, 32), [random(2, 64, 24, 32, seed=i) for i in (1, 2)]
     film, rows = [random(2, 64, 1, 1, seed=i) for i in (3, 4)], [random(64, seed=i) for i in (5, 6)]
 
-    bare = layers.GroupNorm(32, 64, affine=False)
-
     def norm(activate):
-        return lambda x, s, t, *film: layers.normalized(bare, x, (s, t), film or None, activate)
+        return lambda x, s, t, *film: group_norm.group_norm(
+            x, 32, 1e-5, s, t, film or None, activate
+        )
 
     yield group_norm.NAME, "group norm", norm(False), [x, *rows], (0, 1, 2)
     yield group_norm.NAME, "group norm, SiLU", norm(True), [x, *rows], (0, 1, 2)

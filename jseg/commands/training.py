@@ -1,0 +1,122 @@
+"""What the training commands share beside their options: who checks the data, the settings that a
+checkpoint remembers, and the run itself; no command itself.
+
+A training command opens its data and builds its networks; everything else is here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from jseg.commands import cli
+
+SETTINGS = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "warmup", "decay")
+SLOW_CHECK = 2000  # examples whose check takes a while, which is then said
+
+
+def processes() -> int:
+    """The number of processes that mpirun started, also before Jittor is there."""
+    return int(os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
+
+
+def reads_first(args: argparse.Namespace, examples: int, say: Callable[[str], None]) -> bool:
+    """Whether this process reads every file before the training: process 0 does, for all.
+
+    Where that takes a while, it says so.
+    """
+    if args.trust_data or not cli.speaks():
+        return False
+    if examples >= SLOW_CHECK:
+        say(f"reading all {examples} examples, to check them (--trust_data: not)")
+    return True
+
+
+def hold_out(args: argparse.Namespace, examples: Sequence) -> Tuple[List, List]:
+    """(the examples to train on, the --validate_count ones, evenly chosen, to validate on)."""
+    from jseg.training.sampling import evenly
+
+    count = args.validate_count or 0
+    if count >= len(examples):
+        raise ValueError(
+            f"--validate_count is {count}; expected less than {len(examples)}, the number of "
+            "examples"
+        )
+    chosen = set(evenly(len(examples), count).tolist())
+    trained = [example for place, example in enumerate(examples) if place not in chosen]
+    return trained, [examples[place] for place in sorted(chosen)]
+
+
+def total_steps(args: argparse.Namespace, examples: int) -> int:
+    """--steps, or --epochs in steps, or the default."""
+    if args.epochs is not None:
+        return max(1, round(args.epochs * examples / args.batch_size))
+    return args.default_steps if args.steps is None else args.steps
+
+
+def shared_settings(args: argparse.Namespace, steps: int) -> Dict[str, object]:
+    """Everything among the shared options that the numbers of a step depend on."""
+    from jseg.checkpoint import describe
+
+    values = {name: getattr(args, name) for name in SETTINGS}
+    if args.decay == "linear":
+        values["steps"] = steps
+    if args.model_path:
+        values["model_path"] = describe(args.model_path, sha256=True).sha256
+    return values
+
+
+def train(
+    args: argparse.Namespace,
+    say: Callable[[str], None],
+    device: str,
+    *,
+    result: str,
+    networks: Sequence,
+    config,
+    settings: Mapping[str, object],
+    batches,
+    examples: int,
+    about: str,
+    first_batch: Optional[Callable] = None,
+    **hooks,
+) -> None:
+    """Resume the run in --output or begin it, and follow it to its end.
+
+    result: name of the file of weights that comes out. settings: what the command adds to
+    `shared_settings`. batches, examples: what a step takes, out of how many. about: the first words
+    of the line that says what begins. first_batch(count): a micro-batch, to see whether it fits
+    into memory. hooks: `preview`, `finish` and `validate` of `TrainingRun.follow`.
+    """
+    from jseg.training.memory import check_batch
+    from jseg.training.optimizer import rates
+    from jseg.training.run import Plan, TrainingRun
+
+    steps, shards = total_steps(args, examples), batch_shards(args)
+    all_settings = {**shared_settings(args, steps), **settings}
+    plan = Plan.of(args, steps)
+    run = TrainingRun(args.output, networks, config, all_settings, plan, result, say, args.given)
+
+    # Memory is asked about where a step is ahead, and what is ahead is said in one line.
+    start = run.resume(args.resume)
+    ahead = f"{start} steps done, {steps} asked for"
+    if start < steps:
+        check_batch(networks[0], first_batch or batches.first, shards.micro_batch)
+        ahead = f"steps {start} to {steps} of {args.batch_size}"
+    say(
+        f"{about}, {networks[0].size:,} parameters, {ahead} on {device}, {shards.world} "
+        f"process(es), into {args.output}"
+    )
+
+    decay = steps if args.decay == "linear" else 0
+    rate = rates(args.learning_rate, args.warmup, decay)
+    run.follow(batches, start, learning_rate=rate, **hooks)
+
+
+def batch_shards(args: argparse.Namespace):
+    """How the batch is cut, for this process."""
+    from jseg.training import distributed
+    from jseg.training.sampling import BatchShards
+
+    return BatchShards.of(args, distributed.rank(), distributed.world_size())
