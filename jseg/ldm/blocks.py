@@ -16,7 +16,6 @@ from jseg.nn.layers import (
     SiLU,
     attention,
     from_tokens,
-    group_norm,
     nn,
     to_tokens,
     upsample,
@@ -57,8 +56,7 @@ class SpadeNorm(nn.Module):
         """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale
         and shift once more.
         """
-        groups, eps = self.norm.groups, self.norm.eps
-        return group_norm(x, groups, eps, *modulation, film, activate=True)  # [B, C, h, w]
+        return self.norm(x, film, activate=True, modulation=modulation)  # [B, C, h, w]
 
 
 class ResBlock(nn.Module):

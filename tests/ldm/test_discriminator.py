@@ -97,10 +97,8 @@ def test_only_weights_are_trained_and_they_start_as_in_taming():
     )
     state = {name: v.numpy() for name, v in discriminator.state_dict().items()}
     for name, centre in (("main.8.weight", 0.0), ("main.9.weight", 1.0)):
-        assert (
-            abs(state[name].mean() - centre) < 4 * 0.02 / np.sqrt(state[name].size)
-            and 0.015 < state[name].std() < 0.025
-        )
+        assert abs(state[name].mean() - centre) < 4 * 0.02 / np.sqrt(state[name].size)
+        assert 0.015 < state[name].std() < 0.025
     assert (state["main.9.bias"] == 0).all()
 
 

@@ -106,10 +106,8 @@ def test_a_block_runs_twice_and_only_what_needs_a_gradient_gets_one(monkeypatch)
         2 + 5,
         2 + 6,
     ]  # x, embedding and six parameters, one of them frozen; not the constant map
-    assert (
-        network.blocks[1].conv.bias.is_stop_grad()
-        and not network.blocks[1].conv.weight.is_stop_grad()
-    )
+    assert network.blocks[1].conv.bias.is_stop_grad()
+    assert not network.blocks[1].conv.weight.is_stop_grad()
 
 
 def test_intermediate_results_are_not_kept():
