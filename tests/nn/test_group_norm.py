@@ -91,9 +91,8 @@ def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, mon
 @pytest.mark.parametrize("form", FORMS)
 def test_a_large_mean_costs_no_digits_but_those_of_the_input(form, monkeypatch):
     choose(form, monkeypatch, fused)
-    values, _ = arrays(
-        False, False, (1, 4, 80, 120), mean=1e3
-    )  # 19,200 a group: more than one piece on a GPU
+    # 19,200 a group: more than one piece on a GPU.
+    values, _ = arrays(False, False, (1, 4, 80, 120), mean=1e3)
     values["x"] = values["x"].astype(np.float32).astype(np.float64)
     assert values["x"].size // GROUPS > fused.PIECE
     np.testing.assert_allclose(ours(values, False)[1].numpy(), exact(values, False), atol=5e-5)
@@ -120,9 +119,8 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, monkeypatch):
     )
     assert str(gradient.dtype) == kind and str(of_scale.dtype) == "float32"
     places = [(0, 1, 2, 3), (1, 5, 6, 8), (1, 0, 0, 0)]
-    rounded = (
-        jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
-    )  # y's type is its gradient's
+    # The gradient has y's type.
+    rounded = jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
     expected = np.array([slope(values, rounded, True, "x", place) for place in places])
     found = gradient.float32().numpy()[tuple(zip(*places))]
     assert np.abs(found - expected).max() < 2 * unit * np.abs(gradient.float32().numpy()).max()

@@ -23,9 +23,8 @@ def test_group_norm_keeps_its_digits_where_jittors_loses_them(mean, tolerance):
     norm.bias.assign(jt.full((64,), 0.5))
     np.testing.assert_allclose(norm(jt.array(x)).numpy(), 2 * exact + 0.5, atol=tolerance)
     if mean:
-        assert (
-            np.abs(nn.GroupNorm(32, 64)(jt.array(x)).numpy() - exact).max() > 0.1
-        )  # why this class exists
+        # Why this class exists.
+        assert np.abs(nn.GroupNorm(32, 64)(jt.array(x)).numpy() - exact).max() > 0.1
 
 
 def test_group_norm_refuses_channels_that_do_not_divide():

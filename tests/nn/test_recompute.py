@@ -75,9 +75,8 @@ def test_gradients_of_inputs_and_parameters_are_those_of_the_plain_run(p):
 def test_the_release_draws_other_masks_in_the_backward_pass_ours_the_same(monkeypatch):
     network = Network(0.3)
     plain = gradients(network, again=False)
-    monkeypatch.setattr(
-        module, "replayed_dropout", lambda place: contextlib.nullcontext()
-    )  # as the release: draws go on
+    # As the release: draws go on.
+    monkeypatch.setattr(module, "replayed_dropout", lambda place: contextlib.nullcontext())
     assert worst(gradients(network, again=True), plain) > 0.01
 
 
