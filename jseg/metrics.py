@@ -29,12 +29,11 @@ KERNEL_ROWS = 1024  # of the kernel matrix at a time: 10,000 images need 80 MB i
 def confusion(
     prediction: np.ndarray, target: np.ndarray, classes: int, ignore: Ignore = IGNORED
 ) -> np.ndarray:
-    """Pixels counted by (target, prediction): int64 [classes, classes], rows = target. Matrices of
-    a data set's images add up.
+    """Pixels counted by (target, prediction): int64 [classes, classes], rows = target.
 
-    prediction, target: integers of one shape; pixels whose target is `ignore` (an id, several, or
-    None) are not counted. Raises ValueError for other shapes and types, and for ids outside of 0
-    ... classes - 1 in a counted pixel.
+    The matrices of a data set's images add up. prediction, target: integers of one shape; pixels
+    whose target is `ignore` (an id, several, or None) are not counted. Raises ValueError for other
+    shapes and types, and for ids outside of 0 ... classes - 1 in a counted pixel.
     """
     prediction, target = _maps(prediction, target)
     ignored = [] if ignore is None else np.atleast_1d(ignore).tolist()
@@ -89,7 +88,7 @@ def mean_iou(matrix: np.ndarray) -> float:
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
-    """Fraction of the counted pixels that were given their own class; NaN without any pixel."""
+    """Fraction of the counted pixels that were predicted as their class; NaN without any pixel."""
     matrix = _square(matrix)
     return float(_fraction(np.trace(matrix), matrix.sum()))
 

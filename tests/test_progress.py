@@ -122,9 +122,8 @@ def test_a_log_gets_nothing_where_nothing_is_to_be_made(monkeypatch):
 
 def test_a_terminal_gets_two_bars_that_end_full(monkeypatch):
     text = shown(monkeypatch, Terminal(), [2, 2, 1], 6)
-    assert re.search(r"17% \|.*1/6 images", text) and re.search(
-        r"100% \|.*6/6 images \[\d\d:\d\d, about 00:00 left\]", text
-    )
+    assert re.search(r"17% \|.*1/6 images", text)
+    assert re.search(r"100% \|.*6/6 images \[\d\d:\d\d, about 00:00 left\]", text)
     assert "stage 0  " in text and "stage 1, decoding" in text and "12/12 steps" in text
 
 
@@ -151,10 +150,8 @@ def test_a_training_s_time_left_is_measured_over_this_run_without_its_first_step
 ):
     _, left = trained(monkeypatch, io.StringIO(), first + 40, first)
     assert left.pop(first + 1) is None, "the first step compiles and says nothing"
-    assert (
-        left == pytest.approx({step: 2.0 * (first + 40 - step) for step in left})
-        and len(left) == 39
-    )
+    assert left == pytest.approx({step: 2.0 * (first + 40 - step) for step in left})
+    assert len(left) == 39
 
 
 def test_a_training_s_time_left_follows_a_machine_that_becomes_slower(monkeypatch):
@@ -166,9 +163,8 @@ def test_a_training_s_time_left_follows_a_machine_that_becomes_slower(monkeypatc
         seconds=lambda step: 1.0 if step <= change else 3.0,
         stop=change + SPEED_STEPS,
     )
-    assert left[change] == pytest.approx(2900) and left[change + SPEED_STEPS] == pytest.approx(
-        3 * (2900 - SPEED_STEPS)
-    )
+    assert left[change] == pytest.approx(2900)
+    assert left[change + SPEED_STEPS] == pytest.approx(3 * (2900 - SPEED_STEPS))
     assert 2800 < left[change + 100] < 3 * 2800
 
 

@@ -16,7 +16,6 @@ from jseg.nn.layers import (
     SiLU,
     attention,
     from_tokens,
-    group_norm,
     nn,
     to_tokens,
     upsample,
@@ -57,8 +56,7 @@ class SpadeNorm(nn.Module):
         """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale
         and shift once more.
         """
-        groups, eps = self.norm.groups, self.norm.eps
-        return group_norm(x, groups, eps, *modulation, film, activate=True)  # [B, C, h, w]
+        return self.norm(x, film, activate=True, modulation=modulation)  # [B, C, h, w]
 
 
 class ResBlock(nn.Module):
@@ -104,19 +102,13 @@ class ResBlock(nn.Module):
 
 class SpadeResBlock(nn.Module):
     """Residual block of the middle and the decoder half, whose norms read the label map; `up`
-    doubles the map, whose sides are the latent's over 2 ** level.
+    doubles the map.
     """
 
     def __init__(
-        self,
-        channels: int,
-        channels_out: int,
-        embedding: int,
-        config: UNetConfig,
-        up: bool = False,
-        level: int = 0,
+        self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False
     ):
-        self.up, self.level = up, level
+        self.up = up
         self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))

@@ -44,8 +44,9 @@ def extract_unet(
     config: Optional[UNetConfig] = None,
     unreadable: Unreadable = Unreadable(),
 ) -> Extraction:
-    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file has
-    it. Raises LayoutError.
+    """The UNet whose arrays stand under the prefix `scope` in a file.
+
+    config: the network's, if the file has it. Raises LayoutError.
     """
     result = inside(shapes, scope)
     config = config or unet_config(result.found(shapes), unreadable)
@@ -83,8 +84,7 @@ def extract_autoencoder(
 
 
 def pixel_network(config: UNetConfig) -> Optional[str]:
-    """Why a UNet looks like one of SDM's own, which make pixels and no latents; None for one that
-    may be a latent network.
+    """Why a UNet looks like one of SDM's own, which make pixels and no latents, or None.
 
     SDM's networks for images of 256 pixels have six levels (1, 1, 2, 2, 4, 4); both kinds have 3
     input channels with VQ-f4.

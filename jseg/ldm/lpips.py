@@ -1,9 +1,8 @@
-"""LPIPS: the distance between images that VGG16's features see (Zhang et al. 2018). Weights come
-from the user.
+"""LPIPS: the distance between images that VGG16's features see (Zhang et al. 2018).
 
-Mirrors LPIPS of taming-transformers (a part of richzhang/PerceptualSimilarity, version 0.1, net
-"vgg"), with its state-dict names; all weights are constants. Its dropout is left out: the distance
-is always taken without.
+Weights come from the user. Mirrors LPIPS of taming-transformers (a part of
+richzhang/PerceptualSimilarity, version 0.1, net "vgg"), with its state-dict names; all weights are
+constants. Its dropout is left out: the distance is always taken without.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ SPACINGS = ("uniform", "quadratic", "lambda", "rho")
 
 def check_eta(eta, what: str) -> None:
     """Raise ValueError, naming `what`, unless eta is a number from 0 (deterministic) to 1
-    (ancestral); NaN is none.
+    (ancestral).
     """
     if not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= 1:
         raise ValueError(f"{what}: eta is {eta}; expected 0 (deterministic) to 1 (ancestral)")
@@ -143,14 +143,14 @@ class Schedule:
     def visited(
         self, start_index: int, steps: Optional[int] = None, spacing: str = "uniform"
     ) -> np.ndarray:
-        """The indices at which a sampler of `steps` steps calls its predictor: descending ints, the
-        first start_index - 1; None visits every index down to 0.
+        """The indices at which a sampler calls its predictor: descending ints from start_index - 1.
 
-        spacing: "uniform" takes equal strides of the index, the clean image being index -1;
-        "quadratic" of its root (Song et al. 2021, D.2); "lambda" of log(alpha / sigma); "rho" of
-        (sigma / alpha) ** (1 / RHO), both down to index 0, where alpha = sqrt(alpha_bar) and
-        sigma = sqrt(1 - alpha_bar). Each is rounded to the nearest index that is free. Raises
-        ValueError for more steps than indices, less than one, or another spacing.
+        steps: how many; None takes every index down to 0. spacing: "uniform" takes equal strides of
+        the index, the clean image being index -1; "quadratic" of its root (Song et al. 2021, D.2);
+        "lambda" of log(alpha / sigma); "rho" of (sigma / alpha) ** (1 / RHO), both down to index 0,
+        where alpha = sqrt(alpha_bar) and sigma = sqrt(1 - alpha_bar). Each is rounded to the
+        nearest index that is free. Raises ValueError for more steps than indices, less than one, or
+        another spacing.
         """
         self.check_index(start_index - 1, what="last index to denoise from (start_index - 1)")
         if spacing not in SPACINGS:

@@ -119,8 +119,9 @@ class Unreadable:
 def unet_config(
     shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
 ) -> UNetConfig:
-    """The configuration whose UNet has these shapes, as far as they say; compare `unet_shapes` of
-    it with them. Raises LayoutError.
+    """The configuration whose UNet has these shapes, as far as they say.
+
+    Compare `unet_shapes` of it with them: other layers may be there too. Raises LayoutError.
     """
     base = _shape(shapes, "time_embed.0.weight")[1]
 
@@ -180,8 +181,9 @@ def _doubles(shapes: Mapping[str, Tuple[int, ...]], number: int) -> bool:
 def autoencoder_config(
     shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
 ) -> AutoencoderConfig:
-    """The configuration whose autoencoder has these shapes, as far as they say; compare
-    `autoencoder_shapes` of it with them. Raises LayoutError.
+    """The configuration whose autoencoder has these shapes, as far as they say.
+
+    Compare `autoencoder_shapes` of it with them. Raises LayoutError.
     """
     base, picture_channels = _shape(shapes, AUTOENCODER_MARK)[:2]
     widths = [

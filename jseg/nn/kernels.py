@@ -61,6 +61,7 @@ class Function(jt.Function):
     """
 
     def keep(self, *arrays) -> None:
+        """Save what the gradient will need."""
         self.saved, self.once = arrays, _once
 
     def recall(self):
@@ -132,8 +133,9 @@ for (long i = 0; i < rows; i++) {
 
 
 def moments(x):
-    """(mean, variance), [rows] each, of the rows of x [rows, n]; float32, or float64 if x is. No
-    gradient.
+    """(mean, variance), [rows] each, of the rows of x [rows, n].
+
+    float32, or float64 if x is; without gradient.
     """
     with jt.no_grad():
         if not _compiles(x):

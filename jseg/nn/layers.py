@@ -24,8 +24,9 @@ ATTENTION_CHUNK_BYTES = 32 << 20  # of one block of scores: 32 MB holds 682 quer
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation with corrected two-pass statistics, float32. Parameters `weight`, `bias`
-    [channels] if `affine`.
+    """Group normalisation with corrected two-pass statistics, float32.
+
+    Parameters: `weight` and `bias` [channels], if `affine`.
     """
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
@@ -40,12 +41,15 @@ class GroupNorm(nn.Module):
             self.bias = jt.zeros(channels)
         self.affine = affine
 
-    def execute(self, x, film=None, activate: bool = False):
+    def execute(self, x, film=None, activate: bool = False, modulation=None):
         """The norm of x [B, C, ...], then, as in residual blocks, times film[0] plus film[1], each
         [B, C, 1, ...], then SiLU.
+
+        modulation: (scale, shift) maps of x's shape in place of the parameters, as in SPADE.
         """
-        affine = (self.weight, self.bias) if self.affine else (None, None)
-        return group_norm(x, self.groups, self.eps, *affine, film, activate)  # [B, C, ...]
+        own = (self.weight, self.bias) if self.affine else (None, None)
+        scale, shift = modulation or own
+        return group_norm(x, self.groups, self.eps, scale, shift, film, activate)  # [B, C, ...]
 
 
 def silu(x):

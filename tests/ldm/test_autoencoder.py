@@ -109,17 +109,12 @@ def test_reconstruct_passes_the_gradient_straight_through_the_quantiser():
     ae.train()
     made = ae.reconstruct(x)
     z = made.z.numpy()
-    assert (
-        difference(ae.encode(x), z) < 1e-5
-        and (ae.codes(jt.array(z)).numpy() == made.codes.numpy()).all()
-    )
-    assert (
-        difference(made.quantized, ae.quantized(jt.array(z)).numpy()) < 1e-6
-        and difference(made.quantized, z) > 1e-3
-    )
-    assert (
-        difference(ae.decode(jt.array(z)), made.image.numpy()) < 1e-4
-    )  # the decoder sees the entries
+    assert difference(ae.encode(x), z) < 1e-5
+    assert (ae.codes(jt.array(z)).numpy() == made.codes.numpy()).all()
+    assert difference(made.quantized, ae.quantized(jt.array(z)).numpy()) < 1e-6
+    assert difference(made.quantized, z) > 1e-3
+    # The decoder sees the entries.
+    assert difference(ae.decode(jt.array(z)), made.image.numpy()) < 1e-4
     latents = jt.array(made.quantized.numpy())
     at_entries = jt.grad((ae.decode(latents, quantize=False) ** 2).sum(), latents).numpy()
     through, entries = jt.grad((made.image**2).sum(), [made.z, ae.quantize.embedding.weight])

@@ -95,9 +95,8 @@ def test_both_versions_agree_on_ordinary_images(seed):
     image, reference = scene(seed), scene(seed + 10, 50, 64)
     fine = from_signed(transfer_signed(to_signed(image), reference))
     difference = levels(fine, transfer(image, reference))
-    assert (
-        np.percentile(difference, 99) <= 5 and difference.mean() < 1.5
-    )  # the rest is 8-bit LAB's rounding, stretched
+    # The rest is 8-bit LAB's rounding, stretched.
+    assert np.percentile(difference, 99) <= 5 and difference.mean() < 1.5
 
 
 def test_statistics_become_those_of_the_reference():
@@ -131,9 +130,8 @@ def test_flat_image_is_shifted_where_the_release_divides_by_zero():
     fine = from_signed(transfer_signed(to_signed(flat), reference))
     for result in (ours, fine):
         assert (result == result[0, 0]).all() and np.abs(result[0, 0] - expected).max() <= 3
-    assert (
-        levels(transfer(reference, flat), flat[0, 0]).max() <= 2
-    )  # the other way round everything becomes the flat colour
+    # The other way round everything becomes the flat colour.
+    assert levels(transfer(reference, flat), flat[0, 0]).max() <= 2
 
 
 def test_gray_images_have_no_spread_in_colour():

@@ -39,9 +39,8 @@ def test_processes_together_see_the_batch():
 def test_latents_go_with_their_labels():
     batch, _ = joined(LatentBatches(LATENTS, LABELS, BatchShards(40, 40), seed=0, drop=0.0), 0)
     number = batch["z"][:, 0, 0, 0] / 12
-    assert np.array_equal(batch["labels"][:, 0, 0], 4 * number) and sorted(set(number)) == list(
-        range(6)
-    )
+    assert np.array_equal(batch["labels"][:, 0, 0], 4 * number)
+    assert sorted(set(number)) == list(range(6))
 
 
 def test_timesteps_noise_and_drops_have_their_distributions():
@@ -81,10 +80,8 @@ def test_crops_lie_within_the_scaled_image_and_half_are_mirrored(images):
     slope = crops[:, 1, 0, -1] - crops[:, 1, 0, 0]  # green grows to the right unless mirrored
     assert 16 < (slope < 0).sum() < 48 and np.allclose(np.abs(slope), 19 * 3 / 127.5, atol=1e-5)
     assert np.all(crops[:, 0, -1] > crops[:, 0, 0])  # never upside down
-    assert (
-        len(set(crops[:, 0, 0, 0])) > 10
-        and len(set(np.minimum(crops[:, 1, 0, 0], crops[:, 1, 0, -1]))) > 10
-    )
+    assert len(set(crops[:, 0, 0, 0])) > 10
+    assert len(set(np.minimum(crops[:, 1, 0, 0], crops[:, 1, 0, -1]))) > 10
 
 
 def test_an_image_of_another_size_is_scaled_to_cover(images):

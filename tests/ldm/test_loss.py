@@ -41,9 +41,8 @@ def test_likelihood_is_the_gaussian_mass_of_a_bin():
     mass = norm.cdf(x + 1 / 255, mean, scale) - norm.cdf(x - 1 / 255, mean, scale)
     mass[0], mass[3] = norm.cdf(-1 + 1 / 255, -0.9, scale), 1 - norm.cdf(1 - 1 / 255, 0.9, scale)
     ours = discretized_log_likelihood(*as_vars(x, mean, np.full(4, np.log(scale)))).numpy()
-    np.testing.assert_allclose(
-        ours, np.log(mass), atol=0.03
-    )  # the tanh approximation is good to a few per cent there
+    # The tanh approximation is good to a few per cent there.
+    np.testing.assert_allclose(ours, np.log(mass), atol=0.03)
     far = discretized_log_likelihood(*as_vars([0.0], [5.0], [np.log(scale)])).item()
     assert far == pytest.approx(np.log(1e-12), rel=1e-5)
 

@@ -122,9 +122,8 @@ def test_pooling_gives_the_gradient_to_one_of_equal_values():
     y = pool(x)
     gradient = jt.grad(y.sum(), x).numpy()[0, 0]
     assert list(y.shape) == [1, 1, 2, 2] and gradient.sum() == 4
-    assert (
-        gradient[0].tolist() == [1, 0, 1, 0] and (gradient[1] == 0).all()
-    )  # PyTorch's choice: the first
+    # PyTorch's choice: the first.
+    assert gradient[0].tolist() == [1, 0, 1, 0] and (gradient[1] == 0).all()
     whole = jt.grad(x[:, :, :2, :2].reshape(1, 4).max(1).sum(), x).numpy()
     assert whole.sum() == 4  # why not Jittor's max over an axis
 

@@ -248,9 +248,8 @@ def test_without_colour_transfer_the_image_is_handed_over_as_it_is(monkeypatch, 
         2 + int(pipeline.aligned)
     ].images[0]
     expected = signed(jpeg(finished)) if trips else synthesizer.autoencoder.decoded[0].clip(-1, 1)
-    assert (
-        len(count) == trips and np.abs(synthesizer.autoencoder.encoded[1] - expected).max() < 1e-6
-    )
+    assert len(count) == trips
+    assert np.abs(synthesizer.autoencoder.encoded[1] - expected).max() < 1e-6
 
 
 # -- the Synthesizer -------------------------------------------------------------------------------
@@ -266,11 +265,9 @@ def test_from_files_rebuilds_the_networks_and_the_sizes(synthesizer):
         UNETS["tiny"],
         AUTOENCODERS["tiny"],
     )
-    assert (
-        synthesizer.latent_size == (16, 12)
-        and synthesizer.size == (WIDTH, HEIGHT)
-        and synthesizer.pipeline == RELEASE
-    )
+    assert synthesizer.latent_size == (16, 12)
+    assert synthesizer.size == (WIDTH, HEIGHT)
+    assert synthesizer.pipeline == RELEASE
 
 
 def test_from_files_takes_a_preset_by_name(weights):

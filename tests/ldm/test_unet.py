@@ -133,9 +133,8 @@ def test_recomputing_changes_no_gradient_and_keeps_no_modulations(dropout, monke
         found[unet.recompute] = [
             gradient.numpy() for gradient in jt.grad(loss, [x] + parameters, retain_graph=False)
         ]
-    assert (
-        conditions == [0] * 14 + [1] * 14 + [0] * 14
-    )  # the plain run; recomputed: forward without gradients, then backward
+    # The plain run; recomputed: forward without gradients, then backward.
+    assert conditions == [0] * 14 + [1] * 14 + [0] * 14
     largest = max(np.abs(gradient).max() for gradient in found[False])
     for plain, again in zip(found[False], found[True]):
         assert np.abs(plain - again).max() < 1e-5 * np.abs(plain).max() + 1e-7 * largest

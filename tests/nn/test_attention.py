@@ -54,21 +54,23 @@ def vars_of(arrays, kind="float32"):
 @pytest.mark.parametrize("size", SIZES)
 def test_both_sources_are_the_textbook_formula_and_its_gradient(form, size, monkeypatch):
     choose(form, monkeypatch, fused)
-    given = arrays(size)
-    q, k, v, g = vars_of(given)
+    inputs = arrays(size)
+    q, k, v, g = vars_of(inputs)
     out, sums = fused.forward(q, k, v, SCALE)
-    expected, expected_sums, _ = exact(*given[:3])
+    expected, expected_sums, _ = exact(*inputs[:3])
     np.testing.assert_allclose(out.numpy(), expected, atol=3e-6)
     np.testing.assert_allclose(sums.numpy(), expected_sums, rtol=2e-6)
-    for found, wanted in zip(fused.backward(g, q, k, v, out, sums, SCALE), exact_gradients(*given)):
-        np.testing.assert_allclose(found.numpy(), wanted, atol=2e-5)
+    for found, theirs in zip(
+        fused.backward(g, q, k, v, out, sums, SCALE), exact_gradients(*inputs)
+    ):
+        np.testing.assert_allclose(found.numpy(), theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_gradient_is_the_slope(form, monkeypatch):
     choose(form, monkeypatch, fused)
-    given = arrays("small")
-    q, k, v, g = vars_of(given)
+    inputs = arrays("small")
+    q, k, v, g = vars_of(inputs)
     gradients = [
         x.numpy() for x in fused.backward(g, q, k, v, *fused.forward(q, k, v, SCALE), SCALE)
     ]
@@ -77,9 +79,9 @@ def test_the_gradient_is_the_slope(form, monkeypatch):
         for place in [tuple(rng.integers(0, gradient.shape)) for _ in range(4)]:
             sides = []
             for sign in (1, -1):
-                moved = [array.copy() for array in given]
+                moved = [array.copy() for array in inputs]
                 moved[number][place] += sign * 1e-5
-                sides.append((exact(*moved[:3])[0] * given[3]).sum())
+                sides.append((exact(*moved[:3])[0] * inputs[3]).sum())
             assert gradient[place] == pytest.approx(
                 (sides[0] - sides[1]) / 2e-5, rel=1e-4, abs=1e-5
             )
@@ -88,35 +90,35 @@ def test_the_gradient_is_the_slope(form, monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_scores_of_hundreds_overflow_nothing(form, monkeypatch):
     choose(form, monkeypatch, fused)
-    given = arrays("tiles and a rest", spread=12.0)
-    assert np.abs(exact(*given[:3])[1]).max() > 400
-    out, _ = fused.forward(*vars_of(given[:3]), SCALE)
-    np.testing.assert_allclose(out.numpy(), exact(*given[:3])[0], atol=2e-3)
+    inputs = arrays("tiles and a rest", spread=12.0)
+    assert np.abs(exact(*inputs[:3])[1]).max() > 400
+    out, _ = fused.forward(*vars_of(inputs[:3]), SCALE)
+    np.testing.assert_allclose(out.numpy(), exact(*inputs[:3])[0], atol=2e-3)
 
 
 @pytest.mark.parametrize("kind, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-7)])
 def test_the_cuda_source_adds_half_precision_up_in_float32(kind, unit, monkeypatch):
     choose("CUDA source", monkeypatch, fused)
-    given = [
+    inputs = [
         x.float32().numpy().astype(np.float64) for x in vars_of(arrays("tiles and a rest"), kind)
     ]
-    q, k, v, g = vars_of(given, kind)
+    q, k, v, g = vars_of(inputs, kind)
     out, sums = fused.forward(q, k, v, SCALE)
     assert str(out.dtype) == kind and str(sums.dtype) == "float32"
-    expected = exact(*given[:3])[0]
+    expected = exact(*inputs[:3])[0]
     assert np.abs(out.float32().numpy() - expected).max() < 1.1 * unit * np.abs(expected).max()
-    for found, wanted in zip(fused.backward(g, q, k, v, out, sums, SCALE), exact_gradients(*given)):
-        assert np.abs(found.numpy() - wanted).max() < 2 * unit * np.abs(wanted).max()
+    for found, theirs in zip(
+        fused.backward(g, q, k, v, out, sums, SCALE), exact_gradients(*inputs)
+    ):
+        assert np.abs(found.numpy() - theirs).max() < 2 * unit * np.abs(theirs).max()
 
 
 def test_who_is_taken(monkeypatch):
     choose("compiled", monkeypatch, fused)
     q = vars_of(arrays("small"))[0]
-    assert (
-        fused.tiled(q) == kernels.onednn()
-        and not fused.tiled(q.float16())
-        and not fused.tiled(q.float64())
-    )
+    assert fused.tiled(q) == kernels.onednn()
+    assert not fused.tiled(q.float16())
+    assert not fused.tiled(q.float64())
     monkeypatch.setattr(kernels, "FASTER", {"cpu": ()})
     assert not fused.tiled(q)
     monkeypatch.setenv("JSEG_FUSED", "rms_norm,attention")
@@ -128,9 +130,9 @@ def test_who_is_taken(monkeypatch):
 @pytest.mark.parametrize("chosen", [True, False])
 def test_layers_attention_is_the_same_either_way(chosen, monkeypatch):
     monkeypatch.setattr(kernels, "FASTER", {"cpu": (fused.NAME,) if chosen else ()})
-    given = arrays("tiles and a rest")
-    q, k, v, g = vars_of(given)
+    inputs = arrays("tiles and a rest")
+    q, k, v, g = vars_of(inputs)
     out = layers.attention(q, k, v, SCALE)
-    np.testing.assert_allclose(out.numpy(), exact(*given[:3])[0], atol=3e-6)
-    for found, wanted in zip(jt.grad(out * g.stop_grad(), [q, k, v]), exact_gradients(*given)):
-        np.testing.assert_allclose(found.numpy(), wanted, atol=2e-5)
+    np.testing.assert_allclose(out.numpy(), exact(*inputs[:3])[0], atol=3e-6)
+    for found, theirs in zip(jt.grad(out * g.stop_grad(), [q, k, v]), exact_gradients(*inputs)):
+        np.testing.assert_allclose(found.numpy(), theirs, atol=2e-5)

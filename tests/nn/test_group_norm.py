@@ -22,35 +22,31 @@ CASES = {
 
 def arrays(maps, film, shape=(2, 6, 7, 9), mean=0.0, seed=0):
     rng = np.random.default_rng(seed)
-    x, like = (
-        rng.standard_normal(shape) + mean,
-        (1,) + shape[1:] if maps == "one" else shape if maps else shape[1:2],
-    )
-    found = {
-        "x": x,
+    like = (1,) + shape[1:] if maps == "one" else shape if maps else shape[1:2]
+    values = {
+        "x": rng.standard_normal(shape) + mean,
         "scale": 1 + 0.5 * rng.standard_normal(like),
         "shift": rng.standard_normal(like),
     }
     if film:
-        found.update(a=1 + 0.5 * rng.standard_normal(shape[:2]), b=rng.standard_normal(shape[:2]))
-    return found, rng.standard_normal(shape)
+        values["a"] = 1 + 0.5 * rng.standard_normal(shape[:2])
+        values["b"] = rng.standard_normal(shape[:2])
+    return values, rng.standard_normal(shape)
 
 
 def exact(values, activate):
     """The formula in float64 NumPy."""
     x, spread = values["x"], [1] * (values["x"].ndim - 2)
     grouped = x.reshape(x.shape[0], GROUPS, -1)
-    normal = (
-        (grouped - grouped.mean(-1, keepdims=True)) / np.sqrt(grouped.var(-1, keepdims=True) + EPS)
-    ).reshape(x.shape)
+    centred = grouped - grouped.mean(-1, keepdims=True)
+    normal = (centred / np.sqrt(grouped.var(-1, keepdims=True) + EPS)).reshape(x.shape)
     scale, shift = (
         v if v.ndim > 1 else v.reshape([1, -1] + spread) for v in (values["scale"], values["shift"])
     )
     z = normal * scale + shift
     if "a" in values:
-        z = z * values["a"].reshape(x.shape[:2] + tuple(spread)) + values["b"].reshape(
-            x.shape[:2] + tuple(spread)
-        )
+        a, b = (values[name].reshape(list(x.shape[:2]) + spread) for name in "ab")
+        z = z * a + b
     return z * expit(z) if activate else z
 
 
@@ -65,14 +61,12 @@ def slope(values, factor, activate, name, place, h=1e-5):
 
 
 def ours(values, activate, kind="float32"):
-    given = {
+    inputs = {
         name: jt.array(v.astype(np.float32)).cast(kind if name == "x" else "float32")
         for name, v in values.items()
     }
-    film = (given["a"], given["b"]) if "a" in given else None
-    return given, fused.group_norm(
-        given["x"], GROUPS, EPS, given["scale"], given["shift"], film, activate
-    )
+    x, scale, shift, *film = inputs.values()
+    return inputs, fused.group_norm(x, GROUPS, EPS, scale, shift, film or None, activate)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -81,11 +75,11 @@ def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, mon
     choose(form, monkeypatch, fused)
     maps, film, activate = CASES[case]
     values, factor = arrays(maps, film)
-    given, y = ours(values, activate)
+    inputs, y = ours(values, activate)
     np.testing.assert_allclose(y.numpy(), exact(values, activate), atol=5e-6)
-    gradients = jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(given.values()))
+    gradients = jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(inputs.values()))
     rng = np.random.default_rng(1)
-    for name, gradient in zip(given, gradients):
+    for name, gradient in zip(inputs, gradients):
         found = gradient.numpy()
         assert found.shape == values[name].shape
         for place in [tuple(rng.integers(0, found.shape)) for _ in range(5)]:
@@ -97,9 +91,8 @@ def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, mon
 @pytest.mark.parametrize("form", FORMS)
 def test_a_large_mean_costs_no_digits_but_those_of_the_input(form, monkeypatch):
     choose(form, monkeypatch, fused)
-    values, _ = arrays(
-        False, False, (1, 4, 80, 120), mean=1e3
-    )  # 19,200 a group: more than one piece on a GPU
+    # 19,200 a group: more than one piece on a GPU.
+    values, _ = arrays(False, False, (1, 4, 80, 120), mean=1e3)
     values["x"] = values["x"].astype(np.float32).astype(np.float64)
     assert values["x"].size // GROUPS > fused.PIECE
     np.testing.assert_allclose(ours(values, False)[1].numpy(), exact(values, False), atol=5e-5)
@@ -116,18 +109,18 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, monkeypatch):
     values["x"] = (
         jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
     )
-    given, y = ours(values, True, kind)
+    inputs, y = ours(values, True, kind)
     expected = exact(values, True)
     assert str(y.dtype) == kind
     assert np.abs(y.float32().numpy() - expected).max() < 1.1 * unit * np.abs(expected).max() + 1e-4
     gradient, of_scale = jt.grad(
-        y.float32() * jt.array(factor.astype(np.float32)).stop_grad(), [given["x"], given["scale"]]
+        y.float32() * jt.array(factor.astype(np.float32)).stop_grad(),
+        [inputs["x"], inputs["scale"]],
     )
     assert str(gradient.dtype) == kind and str(of_scale.dtype) == "float32"
     places = [(0, 1, 2, 3), (1, 5, 6, 8), (1, 0, 0, 0)]
-    rounded = (
-        jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
-    )  # y's type is its gradient's
+    # The gradient has y's type.
+    rounded = jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
     expected = np.array([slope(values, rounded, True, "x", place) for place in places])
     found = gradient.float32().numpy()[tuple(zip(*places))]
     assert np.abs(found - expected).max() < 2 * unit * np.abs(gradient.float32().numpy()).max()
@@ -136,7 +129,7 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, monkeypatch):
 def test_a_number_per_channel_is_found_among_all_images_too(monkeypatch):
     choose("compiled", monkeypatch, fused)
     values, factor = arrays(True, True, (3, 4, 1, 1))
-    given, y = ours(values, True)
+    inputs, y = ours(values, True)
     np.testing.assert_allclose(y.numpy(), exact(values, True), atol=5e-6)
 
 
@@ -150,9 +143,10 @@ def test_sizes_are_not_compiled(monkeypatch):
 
     def run(shape):
         values, factor = arrays(True, True, shape)
-        given, y = ours(values, True)
+        inputs, y = ours(values, True)
         jt.sync(
-            jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(given.values())) + [y]
+            jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(inputs.values()))
+            + [y]
         )
 
     run((2, 6, 7, 9))
@@ -165,10 +159,10 @@ def test_sizes_are_not_compiled(monkeypatch):
 def test_what_the_gradient_keeps_is_the_inputs_and_three_numbers_a_group(monkeypatch):
     choose("compiled", monkeypatch, fused)
     values, _ = arrays(False, False)
-    kept = []
-    monkeypatch.setattr(fused.GroupNormFunction, "keep", lambda self, *held: kept.append(held))
-    given, y = ours(values, True)
-    assert [list(v.shape) for v in kept[0]] == [
+    saved = []
+    monkeypatch.setattr(fused.GroupNormFunction, "keep", lambda self, *v: saved.append(v))
+    inputs, y = ours(values, True)
+    assert [list(v.shape) for v in saved[0]] == [
         [2, 6, 63],
         [1, 6, 1],
         [1, 6, 1],

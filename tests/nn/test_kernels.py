@@ -35,11 +35,9 @@ def test_moments_are_means_and_variances(compiled, n, mean, tolerance, monkeypat
 def test_moments_of_half_precision_are_not_summed_in_it():
     x = np.full((2, 40000), 3.0, np.float16)
     means, variances = (found.numpy() for found in kernels.moments(jt.array(x)))
-    assert (
-        means.dtype == np.float32
-        and np.abs(means - 3).max() < 1e-5
-        and np.abs(variances).max() < 1e-5
-    )
+    assert means.dtype == np.float32
+    assert np.abs(means - 3).max() < 1e-5
+    assert np.abs(variances).max() < 1e-5
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -58,11 +56,11 @@ def test_products_are_matrix_products(
         rng.standard_normal((n_b, 7, 6)).astype(np.float32),
     )
     expected = np.matmul(a.astype(np.float64), b)
-    given = [
+    inputs = [
         jt.array(array.transpose(0, 2, 1).copy() if turned else array)
         for array, turned in ((a, transpose_a), (b, transpose_b))
     ]
-    found = kernels.products(*given, transpose_a, transpose_b, total).numpy()
+    found = kernels.products(*inputs, transpose_a, transpose_b, total).numpy()
     np.testing.assert_allclose(
         found, expected.sum(0, keepdims=True) if total else expected, atol=1e-5
     )

@@ -15,17 +15,15 @@ def rng():
 def test_group_norm_keeps_its_digits_where_jittors_loses_them(mean, tolerance):
     x = (rng().standard_normal((2, 64, 12, 16)) + mean).astype(np.float32)
     exact = x.astype(np.float64).reshape(2, 32, -1)
-    exact = (
-        (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
-    ).reshape(x.shape)
+    centred = exact - exact.mean(-1, keepdims=True)
+    exact = (centred / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)).reshape(x.shape)
     norm = layers.GroupNorm(32, 64)
     norm.weight.assign(jt.full((64,), 2.0))
     norm.bias.assign(jt.full((64,), 0.5))
     np.testing.assert_allclose(norm(jt.array(x)).numpy(), 2 * exact + 0.5, atol=tolerance)
     if mean:
-        assert (
-            np.abs(nn.GroupNorm(32, 64)(jt.array(x)).numpy() - exact).max() > 0.1
-        )  # why this class exists
+        # Why this class exists.
+        assert np.abs(nn.GroupNorm(32, 64)(jt.array(x)).numpy() - exact).max() > 0.1
 
 
 def test_group_norm_refuses_channels_that_do_not_divide():
@@ -113,32 +111,17 @@ def test_half_precision_costs_attention_its_rounding(kind, bound):
     )
 
 
-@pytest.mark.parametrize("kind, bound", [("float16", 1e-3), ("bfloat16", 8e-3)])
-def test_half_precision_costs_group_norm_its_rounding(kind, bound):
-    x = jt.array((rng().standard_normal((2, 8, 4, 5)) + 20).astype(np.float32)).cast(kind)
-    norm = layers.GroupNorm(4, 8)
-    for film in (None, (jt.full((2, 8, 1, 1), 1.5), jt.full((2, 8, 1, 1), 0.25))):
-        found, expected = (
-            norm(x, film, activate=True),
-            norm(x.float32(), film, activate=True).numpy(),
-        )
-        assert str(found.dtype) == kind
-        assert np.abs(found.float32().numpy() - expected).max() < bound * np.abs(expected).max()
-
-
 @pytest.mark.parametrize("affine", [True, False])
 def test_group_norm_with_what_follows_it_is_the_same_compiled_or_not(affine, monkeypatch):
     monkeypatch.delenv("JSEG_FUSED", raising=False)
-    x, film = (
-        jt.array(rng().standard_normal((2, 8, 4, 5)).astype(np.float32)),
-        [jt.full((2, 8, 1, 1), 1.5), jt.full((2, 8, 1, 1), 0.25)],
-    )
-    norm, found = layers.GroupNorm(4, 8, affine=affine), []
+    x = jt.array(rng().standard_normal((2, 8, 4, 5)).astype(np.float32))
+    film = [jt.full((2, 8, 1, 1), 1.5), jt.full((2, 8, 1, 1), 0.25)]
+    norm, results = layers.GroupNorm(4, 8, affine=affine), []
     for names in ((), ("group_norm",)):
         monkeypatch.setattr(kernels, "FASTER", {"cpu": names})
         y = norm(x, film, activate=True)
-        found.append([v.numpy() for v in [y] + jt.grad(y * x.detach(), [x] + film)])
-    for plain, compiled in zip(*found):
+        results.append([v.numpy() for v in [y] + jt.grad(y * x.detach(), [x] + film)])
+    for plain, compiled in zip(*results):
         np.testing.assert_allclose(compiled, plain, atol=1e-5)
 
 
@@ -146,22 +129,17 @@ def test_group_norm_with_what_follows_it_is_the_same_compiled_or_not(affine, mon
 def test_pointwise_is_a_1x1_convolution(batch):
     layer = layers.Pointwise(8, 12)
     x = rng().standard_normal((batch, 8, 6, 10)).astype(np.float32)
-    expected = np.einsum(
-        "oc,bchw->bohw", layer.weight.numpy()[:, :, 0, 0], x
-    ) + layer.bias.numpy().reshape(1, -1, 1, 1)
+    expected = np.einsum("oc,bchw->bohw", layer.weight.numpy()[:, :, 0, 0], x)
+    expected += layer.bias.numpy().reshape(1, -1, 1, 1)
     np.testing.assert_allclose(layer(jt.array(x)).numpy(), expected, atol=1e-5)
     assert list(layers.Pointwise(8, 12, ndim=3).weight.shape) == [12, 8, 1]
 
 
 def test_pointwise_s_gradients_are_a_convolution_s():
-    layer, x = (
-        layers.Pointwise(8, 12),
-        jt.array(rng().standard_normal((3, 8, 6, 10)).astype(np.float32)),
-    )
-    factor, targets = (
-        jt.array(rng().standard_normal((3, 12, 6, 10)).astype(np.float32)).stop_grad(),
-        [x, layer.weight, layer.bias],
-    )
+    layer = layers.Pointwise(8, 12)
+    x = jt.array(rng().standard_normal((3, 8, 6, 10)).astype(np.float32))
+    factor = jt.array(rng().standard_normal((3, 12, 6, 10)).astype(np.float32)).stop_grad()
+    targets = [x, layer.weight, layer.bias]
     expected = jt.grad(nn.conv2d(x, layer.weight, layer.bias) * factor, targets)
     for ours, theirs in zip(jt.grad(layer(x) * factor, targets), expected):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5)
@@ -171,10 +149,9 @@ def test_timestep_table_is_cosines_then_sines_of_geometric_frequencies():
     table = layers.timestep_table(1000, 8)
     for t in (0, 1, 999):
         for i in range(4):
-            frequency = 10000.0 ** (-i / 4)
-            np.testing.assert_allclose(
-                table[t, [i, 4 + i]], [np.cos(t * frequency), np.sin(t * frequency)], atol=1e-7
-            )
+            phase = t * 10000.0 ** (-i / 4)
+            expected = [np.cos(phase), np.sin(phase)]
+            np.testing.assert_allclose(table[t, [i, 4 + i]], expected, atol=1e-7)
 
 
 def test_one_hot_gives_unknown_ids_an_empty_column():
@@ -201,9 +178,8 @@ def test_upsample_repeats_rows_and_columns():
 
 def test_upsampled_conv_is_the_convolution_of_the_doubled_map():
     x, conv = rng().standard_normal((2, 5, 4, 6)).astype(np.float32), nn.Conv2d(5, 7, 3, padding=1)
-    doubled = np.pad(
-        x.repeat(2, 2).repeat(2, 3).astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1))
-    )
+    doubled = x.repeat(2, 2).repeat(2, 3).astype(np.float64)
+    doubled = np.pad(doubled, ((0, 0), (0, 0), (1, 1), (1, 1)))
     weight = conv.weight.numpy().astype(np.float64)
     expected = sum(
         np.einsum("oc,bchw->bohw", weight[:, :, i, j], doubled[:, :, i : i + 8, j : j + 12])
@@ -211,10 +187,8 @@ def test_upsampled_conv_is_the_convolution_of_the_doubled_map():
         for j in range(3)
     )
     expected += conv.bias.numpy().reshape(1, -1, 1, 1)
-    np.testing.assert_allclose(
-        layers.upsampled_conv(conv, jt.array(x)).numpy(), expected, atol=1e-5
-    )
-    middle = layers.upsampled_conv(
-        conv, jt.array(x), padding=0
-    ).numpy()  # rows 1 and 2 doubled, their neighbours as halo
+    whole = layers.upsampled_conv(conv, jt.array(x)).numpy()
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    # Rows 1 and 2 doubled, their neighbours as halo.
+    middle = layers.upsampled_conv(conv, jt.array(x), padding=0).numpy()
     np.testing.assert_allclose(middle, expected[:, :, 2:6], atol=1e-5)

@@ -75,9 +75,8 @@ def test_gradients_of_inputs_and_parameters_are_those_of_the_plain_run(p):
 def test_the_release_draws_other_masks_in_the_backward_pass_ours_the_same(monkeypatch):
     network = Network(0.3)
     plain = gradients(network, again=False)
-    monkeypatch.setattr(
-        module, "replayed_dropout", lambda place: contextlib.nullcontext()
-    )  # as the release: draws go on
+    # As the release: draws go on.
+    monkeypatch.setattr(module, "replayed_dropout", lambda place: contextlib.nullcontext())
     assert worst(gradients(network, again=True), plain) > 0.01
 
 
@@ -106,10 +105,8 @@ def test_a_block_runs_twice_and_only_what_needs_a_gradient_gets_one(monkeypatch)
         2 + 5,
         2 + 6,
     ]  # x, embedding and six parameters, one of them frozen; not the constant map
-    assert (
-        network.blocks[1].conv.bias.is_stop_grad()
-        and not network.blocks[1].conv.weight.is_stop_grad()
-    )
+    assert network.blocks[1].conv.bias.is_stop_grad()
+    assert not network.blocks[1].conv.weight.is_stop_grad()
 
 
 def test_intermediate_results_are_not_kept():

@@ -41,11 +41,11 @@ def slope(values, factor, name, place, h=1e-5):
 
 
 def ours(values, kind="float32"):
-    given = {
+    inputs = {
         name: jt.array(v.astype(np.float32)).cast(kind if name == "x" else "float32")
         for name, v in values.items()
     }
-    return given, fused.rms_norm(given["x"], EPS, given["scale"], given.get("shift"))
+    return inputs, fused.rms_norm(inputs["x"], EPS, inputs["scale"], inputs.get("shift"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -53,11 +53,11 @@ def ours(values, kind="float32"):
 def test_all_forms_are_the_formula_and_their_gradients_its_slope(form, case, monkeypatch):
     choose(form, monkeypatch, fused)
     values, factor = arrays(*CASES[case])
-    given, y = ours(values)
+    inputs, y = ours(values)
     np.testing.assert_allclose(y.numpy(), exact(values), atol=5e-6)
-    gradients = jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(given.values()))
+    gradients = jt.grad(y * jt.array(factor.astype(np.float32)).stop_grad(), list(inputs.values()))
     rng = np.random.default_rng(1)
-    for name, gradient in zip(given, gradients):
+    for name, gradient in zip(inputs, gradients):
         found = gradient.numpy()
         assert found.shape == values[name].shape
         for place in [tuple(rng.integers(0, found.shape)) for _ in range(5)]:
@@ -78,12 +78,13 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, largest, monk
     values["x"] = (
         jt.array(values["x"].astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
     )
-    given, y = ours(values, kind)
+    inputs, y = ours(values, kind)
     expected = exact(values)
     assert str(y.dtype) == kind
     assert np.abs(y.float32().numpy() - expected).max() < 1.1 * unit * np.abs(expected).max()
     gradient, of_scale = jt.grad(
-        y.float32() * jt.array(factor.astype(np.float32)).stop_grad(), [given["x"], given["scale"]]
+        y.float32() * jt.array(factor.astype(np.float32)).stop_grad(),
+        [inputs["x"], inputs["scale"]],
     )
     assert str(gradient.dtype) == kind and str(of_scale.dtype) == "float32"
     rounded = jt.array(factor.astype(np.float32)).cast(kind).float32().numpy().astype(np.float64)
@@ -95,7 +96,7 @@ def test_half_precision_costs_its_rounding_alone(form, kind, unit, largest, monk
 def test_a_sequence_without_images_will_do(monkeypatch):
     choose("compiled", monkeypatch, fused)
     values, _ = arrays(1, True, (1, 5, 24))
-    given = [jt.array(values[name][0].astype(np.float32)) for name in ("x", "scale", "shift")]
+    inputs = [jt.array(values[name][0].astype(np.float32)) for name in ("x", "scale", "shift")]
     np.testing.assert_allclose(
-        fused.rms_norm(given[0], EPS, *given[1:]).numpy(), exact(values)[0], atol=5e-6
+        fused.rms_norm(inputs[0], EPS, *inputs[1:]).numpy(), exact(values)[0], atol=5e-6
     )
