@@ -129,17 +129,17 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"--count {args.count} --among {args.among}: expected 2 or more pairs, and --among 2 "
             "to --count"
         )
-    from jseg.outputs.rules import check_file
+    from jseg.outputs.places import check_file
 
     if args.sheet:
         check_file(args.sheet, "--sheet")
-    from jseg.checkpoint import sha256
     from jseg.ldm.pipelines import load_pipeline
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.weights import find_weights
 
     pipeline = load_pipeline(args.stages, args.preset) if args.stages else args.preset
-    paths = find_weights(args.model_path, args.ae_path)
+    weights = find_weights(args.model_path, args.ae_path, sha256=True)
+    paths = weights.model, weights.autoencoder
     synthesizer = Synthesizer.from_files(*paths, pipeline, args.device)
     width, height = synthesizer.size
     if synthesizer.unet.config.classes != CLASSES or width % 16 or height % 16:
@@ -163,7 +163,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     for path in paths:
         print(
             f"- `{os.path.basename(path)}`: {os.path.getsize(path) / 1e6:.1f} MB, SHA-256 "
-            f"{sha256(path)[:16]}..."
+            f"{path.sha256[:16]}..."
         )
     print(
         f"- {args.count} pairs of {width}x{height}, scenes {SCENES} to {SCENES + args.count - 1}; "

@@ -8,32 +8,86 @@ Module.load_state_dict and the release's merge_model.py.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import math
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from jseg import __version__, files
-from jseg.configs import AutoencoderConfig, PixNerdConfig, UNetConfig, describe
+from jseg import __version__, configs
 from jseg.files import PathLike, write_atomic
 from jseg.formats import record as own
-from jseg.formats import shards
 from jseg.formats.mismatch import mismatch, shape_of, some
-from jseg.formats.reader import opened, read_record
+from jseg.formats.reader import OpenFile, opened
 from jseg.formats.state_dicts import CHOICES, Selection, select
 from jseg.formats.targets import check_target
 from jseg.formats.tensor import CheckpointError
+from jseg.formats.values import cast, finite, read
 
 Source = Union[PathLike, Mapping[str, object]]
+Member = Tuple[str, float, Mapping[str, object]]  # label, weight and tensors of a part
 
-# The networks whose configuration a file can carry, under the names that are stored in it.
-NETWORKS = {network.__name__: network for network in (UNetConfig, AutoencoderConfig, PixNerdConfig)}
-# A file may name one stored array many times, but not so often that the copies outgrow it like
-# this.
+# A file may name one stored array many times, but the copies may not outgrow it by more than this.
 MAX_GROWTH, GROWTH_ALLOWANCE = 16, 1 << 28
+
+
+@dataclass(frozen=True)
+class WeightFile(os.PathLike):
+    """What a weight file says of itself; made by `describe`, and usable as the file's path."""
+
+    path: Path
+    config: Optional[object] = None  # the network's dataclass; None for files of other programs
+    record: Mapping[str, object] = field(default_factory=dict, compare=False)  # {} for these
+    sha256: str = ""  # of the file, where it was asked for
+    digest: str = ""  # of the arrays that were asked for
+    shapes: Mapping[str, Tuple[int, ...]] = field(default_factory=dict, compare=False)  # likewise
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def extra(self) -> Mapping[str, object]:
+        """What `save` was given beyond arrays and the configuration; {} in other files."""
+        return self.record.get("extra") or {}
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The settings of the training that the weights are from; {} where the file has none."""
+        settings = self.extra.get("settings")
+        return settings if isinstance(settings, dict) else {}
+
+
+def describe(
+    path: PathLike, sha256: bool = False, prefixes: Sequence[str] = (), shapes: bool = False
+) -> WeightFile:
+    """What a weight file says of itself, read in one opening.
+
+    sha256: also the file's SHA-256, of a model in parts that of its files' names and contents.
+    prefixes: also the digest of the arrays whose names begin with one of these, which is the same
+    for the same values in any kind of file. shapes: also the arrays' shapes, by name. A WeightFile
+    that has all this already is returned. Raises CheckpointError, or FileNotFoundError.
+    """
+    if isinstance(path, WeightFile):
+        needed = ((sha256, path.sha256), (prefixes, path.digest), (shapes, path.shapes))
+        if all(known for wanted, known in needed if wanted):
+            return path
+    with opened(path) as file:
+        config = _config(file.record)
+        tensors = _selected(file, "ema").tensors if prefixes or shapes else {}
+        return WeightFile(
+            Path(path),
+            config,
+            file.record or {},
+            file.sha256() if sha256 else "",
+            _digest(tensors, prefixes) if prefixes else "",
+            {name: tensor.shape for name, tensor in tensors.items()} if shapes else {},
+        )
 
 
 def load(path: PathLike, weights: str = "ema") -> Dict[str, np.ndarray]:
@@ -43,47 +97,40 @@ def load(path: PathLike, weights: str = "ema") -> Dict[str, np.ndarray]:
     stored type, bfloat16 widened to float32. Raises CheckpointError, or FileNotFoundError.
     """
     with opened_state(path, weights) as selection:
-        return {name: _read(name, tensor) for name, tensor in selection.tensors.items()}
+        return {name: read(name, tensor) for name, tensor in selection.tensors.items()}
 
 
 def load_config(path: PathLike):
-    """The configuration (a dataclass such as UNetConfig) that `save` put into the file; None for
-    files of other programs.
+    """The configuration (a dataclass such as UNetConfig) that `save` put into the file.
+
+    None for files of other programs. Reads no array. Raises CheckpointError.
     """
-    record = read_record(path)
-    try:
-        return (
-            None
-            if record is None or own.checked(record).get("config") is None
-            else _decoded(record["config"])
-        )
-    except CheckpointError as error:
-        raise CheckpointError.at(path, error) from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: its configuration cannot be used: {error}; this is jseg-diffusion "
-            f"{__version__}, update it or give another file"
-        ) from None
+    return describe(path).config
 
 
 def load_extra(path: PathLike) -> Dict[str, object]:
-    """What `save` was given beyond state and config: {name: value}, sets of arrays as {name:
-    array}; {} for other files.
+    """What `save` was given beyond arrays and the configuration; {} for other files.
+
+    Reads no array; `load_sets` does. Raises CheckpointError.
     """
-    with opened(path) as contents:
-        if contents.record is None:
-            return {}
-        sets = {
-            group: {name: _read(name, tensor) for name, tensor in tensors.items()}
-            for group, tensors in own.sets(contents).items()
+    return dict(describe(path).extra)
+
+
+def load_sets(path: PathLike) -> Dict[str, Dict[str, np.ndarray]]:
+    """All arrays that `save` was given, {set: {name: array}}; the model's are under "".
+
+    A file of another program has the model alone. Raises CheckpointError.
+    """
+    with opened(path) as file:
+        sets = {"": _selected(file, "model").tensors} if file.record is None else own.sets(file)
+        return {
+            group: {name: read(name, tensor) for name, tensor in tensors.items()}
+            for group, tensors in sets.items()
         }
-        del sets[""]
-        return {**contents.record["extra"], **sets}
 
 
 def load_into(module, source: Source, weights: str = "ema") -> None:
-    """Fill a Jittor module (anything with state_dict()) from a file or {name: array}, which must
-    fit it exactly.
+    """Fill a Jittor module (anything with state_dict()) from a file or {name: array}, strictly.
 
     Values are cast to the parameters' types. Raises CheckpointError that lists every missing,
     unexpected and mis-shaped name, or the arrays with NaN or infinite values; nothing has then been
@@ -96,24 +143,26 @@ def load_into(module, source: Source, weights: str = "ema") -> None:
         problem = mismatch(
             {name: shape_of(value) for name, value in parameters.items()},
             {name: tensor.shape for name, tensor in arrays.items()},
-            describe=describe,
+            looks_like=configs.looks_like,
             explain=getattr(module, "explain_mismatch", None),
         )
         if problem:
             raise CheckpointError(problem)
+
+        # All values are looked at before the first is assigned; one array at a time is in memory.
         bad = [
             name
             for name, value in parameters.items()
-            if _cast(_read(name, arrays[name]), value) is None
+            if cast(read(name, arrays[name]), value) is None
         ]
         if bad:
             raise CheckpointError(
                 f"{len(bad)} arrays hold NaN, infinite or other values that the network's types "
-                f"cannot ({some(bad)}); the file is damaged or its training diverged, take an "
-                "earlier one"
+                f"cannot hold ({some(bad)}); the file is damaged or its training diverged, take "
+                "an earlier one"
             )
         for name, value in parameters.items():
-            _assign(value, _cast(_read(name, arrays[name]), value))
+            _assign(value, cast(read(name, arrays[name]), value))
 
 
 def save(path: PathLike, state: Mapping[str, object], config=None, **extra) -> None:
@@ -123,51 +172,45 @@ def save(path: PathLike, state: Mapping[str, object], config=None, **extra) -> N
     Each of `extra` is a set of arrays by name (ema=..., optimizer=...) or anything that JSON can
     hold. Raises CheckpointError; OSError passes through.
     """
-    suffix = Path(path).suffix.lower()
     check_target(path)
+    suffix = Path(path).suffix.lower()
     groups = {name: value for name, value in extra.items() if own.is_state(value)}
+    values = {name: value for name, value in extra.items() if name not in groups}
     try:
         arrays = own.flattened(state, groups)
-        record = own.record_text(
-            _encoded(config),
-            {"": state, **groups},
-            {key: value for key, value in extra.items() if key not in groups},
-        )
+        stored = None if config is None else configs.to_json(config)
+        record = own.record_text(stored, {"": state, **groups}, values)
         write_atomic(path, lambda file: own.write(file, suffix, arrays, record))
-    except CheckpointError as error:
-        raise (
-            error if error.located else CheckpointError(f"cannot save {path}: {error}")
-        ) from None
+    except ValueError as error:
+        if getattr(error, "located", False):
+            raise
+        raise CheckpointError(f"cannot save {path}: {error}") from None
 
 
 def average(parts: Iterable[Tuple[Source, float]], weights: str = "ema") -> Dict[str, np.ndarray]:
-    """The weighted mean of any number of [(file or {name: array}, weight), ...], summed in float64,
-    as float32.
+    """The weighted mean of any number of [(file or {name: array}, weight), ...], as float32.
 
-    Weights are divided by their sum; they may be negative but not sum to 0. Integer arrays must be
-    equal and are kept. Beside the result, one array is in memory at a time. Raises CheckpointError.
-    release (merge_model.py): equal weights, float64 file; here: any weights, float32.
+    The sum is taken in float64. Weights are divided by their sum; they may be negative but not sum
+    to 0. Integer arrays must be equal and are kept. Beside the result, one array is in memory at a
+    time. Raises CheckpointError. release (merge_model.py): equal weights, float64 file; here: any
+    weights, float32.
     """
-    parts = list(parts)
-    shares = [float(weight) for _, weight in parts]
-    total = math.fsum(shares)
-    if not math.isfinite(total) or abs(total) <= 1e-12 * math.fsum(map(abs, shares)):
+    parts = [(source, float(weight)) for source, weight in parts]
+    given = [weight for _, weight in parts]
+    total = math.fsum(given)
+    if not math.isfinite(total) or abs(total) <= 1e-12 * math.fsum(map(abs, given)):
         raise CheckpointError(
-            f"cannot average with weights {shares}; expected at least one file, and weights whose "
+            f"cannot average with weights {given}; expected at least one file, and weights whose "
             "sum is not 0"
         )
     with contextlib.ExitStack() as stack:
-        members: List[Tuple[str, float, Dict]] = []
-        for number, ((source, _), share) in enumerate(zip(parts, shares), 1):
+        members: List[Member] = []
+        for number, (source, weight) in enumerate(parts, 1):
             label = f"part {number}" if isinstance(source, Mapping) else str(source)
-            members.append(
-                (label, share / total, stack.enter_context(opened_state(source, weights)).tensors)
-            )
-            shapes = [
-                {name: tensor.shape for name, tensor in tensors.items()}
-                for _, _, tensors in (members[0], members[-1])
-            ]
-            problem = mismatch(*shapes, "expected files of one network")
+            tensors = stack.enter_context(opened_state(source, weights)).tensors
+            members.append((label, weight / total, tensors))
+            first, last = ({n: t.shape for n, t in members[i][2].items()} for i in (0, -1))
+            problem = mismatch(first, last, "expected files of one network")
             if problem:
                 raise CheckpointError.at(
                     label, f"cannot be averaged with {members[0][0]}: it {problem}"
@@ -175,96 +218,58 @@ def average(parts: Iterable[Tuple[Source, float]], weights: str = "ema") -> Dict
         return {name: _mean(name, members) for name in members[0][2]}
 
 
-def sha256(path: PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal; of weights in parts that of the names and contents of
-    all parts and their index.
-    """
-    digest = hashlib.sha256()
-    if shards.together(path):
-        for part in shards.files(path):
-            digest.update(f"{part.name} {files.sha256(part)}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
-    return files.sha256(path)
-
-
-class Streamed:
-    """An array of `opened_state` in another shape, as float32 or float16, made when it is written;
-    what does not survive is refused.
-    """
-
-    def __init__(self, name: str, tensor, shape: Tuple[int, ...], dtype=np.float32):
-        self.name, self.tensor, self.shape, self.dtype = name, tensor, shape, np.dtype(dtype)
-        self.vanished = 0  # values that became 0, once they have been made
-
-    def numpy(self) -> np.ndarray:
-        """The values; raises CheckpointError, by name."""
-        stored = _read(self.name, self.tensor)
-        if not _finite(stored):
-            raise CheckpointError(
-                f"array {self.name} holds NaN or infinite values "
-                f"({np.count_nonzero(~np.isfinite(stored))} of {stored.size}); its training "
-                "diverged, take an earlier file"
-            )
-        array = _cast(stored, self)
-        if array is None:
-            largest = stored.flat[np.abs(stored.astype(np.float64)).argmax()]
-            raise CheckpointError(
-                f"array {self.name} holds {largest:.6g}, too large for {self.dtype}, which ends "
-                f"at {np.finfo(self.dtype).max:.6g}; "
-                f"{'leave out --half' if self.dtype == np.float16 else 'such weights are of no use, take an earlier file'}"
-            )
-        self.vanished = int(np.count_nonzero(stored) - np.count_nonzero(array))
-        return array
+def weights_sha256(path: PathLike) -> str:
+    """The SHA-256 of a weight file; of a model in parts that of its files' names and contents."""
+    with opened(path) as file:
+        return file.sha256()
 
 
 @contextlib.contextmanager
 def opened_state(source: Source, weights: str = "ema") -> Iterator[Selection]:
-    """One model's arrays, each with `shape` and `read()`, for work on one at a time; readable
-    inside of the `with`.
-    """
+    """One model's arrays, each with `shape` and `read()`, to be read inside of the `with`."""
     if weights not in CHOICES:
         raise ValueError(f"weights is {weights!r}; expected 'ema' or 'model'")
     if isinstance(source, Mapping):
-        yield Selection({name: own.Held(name, value) for name, value in source.items()})
+        yield Selection({name: own.MemoryArray(name, value) for name, value in source.items()})
         return
-    with opened(source) as contents:
-        selection = (
-            select(contents.tree, weights)
-            if contents.record is None
-            else own.select(contents, weights)
+    with opened(source) as file:
+        yield _selected(file, weights)
+
+
+def _selected(file: OpenFile, weights: str) -> Selection:
+    if file.record is None:
+        selection = select(file.tree, weights)
+    else:
+        selection = own.select(file, weights)
+    claimed = sum(tensor.count * tensor.itemsize for tensor in selection.tensors.values())
+    if claimed > MAX_GROWTH * file.size + GROWTH_ALLOWANCE:
+        raise CheckpointError(
+            f"its arrays claim {claimed} bytes, the file holds {file.size}; it is corrupt or "
+            "hostile"
         )
-        claimed = sum(tensor.count * tensor.itemsize for tensor in selection.tensors.values())
-        if claimed > MAX_GROWTH * contents.size + GROWTH_ALLOWANCE:
-            raise CheckpointError(
-                f"its arrays claim {claimed} bytes, the file holds {contents.size}; it is corrupt "
-                "or hostile"
-            )
-        yield selection
+    return selection
 
 
-def _read(name: str, tensor) -> np.ndarray:
+def _config(record: Optional[dict]):
+    if record is None or own.checked(record).get("config") is None:
+        return None
     try:
-        return tensor.read()
-    except CheckpointError as error:
-        raise CheckpointError(f"array {name!s:.120}: {error}") from None
+        return configs.from_json(record["config"])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"its configuration cannot be used: {error}; this is jseg-diffusion {__version__}, "
+            "update it or give another file"
+        ) from None
 
 
-def _finite(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
-
-
-def _cast(array: np.ndarray, parameter) -> Optional[np.ndarray]:
-    """The array in the parameter's shape and type (bfloat16: float32), None if its values do not
-    survive that.
-    """
-    name = str(parameter.dtype)
-    target = np.dtype(np.float32 if name == "bfloat16" else name)
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = array.astype(target, copy=False)
-    survives = _finite(array) and (
-        _finite(result) if target.kind == "f" else bool((result == array).all())
-    )
-    return result.reshape(shape_of(parameter)) if survives else None
+def _digest(tensors: Mapping[str, object], prefixes: Sequence[str]) -> str:
+    """SHA-256 of the values as float32, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith(tuple(prefixes)):
+            values = np.asarray(read(name, tensors[name]), "<f4")
+            digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def _assign(parameter, array: np.ndarray) -> None:
@@ -275,12 +280,12 @@ def _assign(parameter, array: np.ndarray) -> None:
         parameter.assign(parameter.cast(kind))
 
 
-def _mean(name: str, members: List[Tuple[str, float, Dict]]) -> np.ndarray:
+def _mean(name: str, members: List[Member]) -> np.ndarray:
     mean, first = None, None
-    for label, share, tensors in members:
+    for label, weight, tensors in members:
         try:
-            array = _read(name, tensors[name])
-            if not _finite(array):
+            array = read(name, tensors[name])
+            if not finite(array):
                 raise CheckpointError(
                     f"{name} holds NaN or infinite values; its training diverged, take an earlier "
                     "file"
@@ -288,7 +293,7 @@ def _mean(name: str, members: List[Tuple[str, float, Dict]]) -> np.ndarray:
             if first is None:
                 first, mean = array, np.zeros(array.shape, np.float64)
             if array.dtype.kind == "f":
-                mean += share * array.astype(np.float64)
+                mean += weight * array.astype(np.float64)
             elif not np.array_equal(array, first):
                 raise CheckpointError(
                     f"{name} holds integers that differ from those of {members[0][0]}; expected "
@@ -297,41 +302,3 @@ def _mean(name: str, members: List[Tuple[str, float, Dict]]) -> np.ndarray:
         except CheckpointError as error:
             raise CheckpointError.at(label, error) from None
     return mean.astype(np.float32) if first.dtype.kind == "f" else first
-
-
-def _encoded(config) -> Optional[dict]:
-    if config is None:
-        return None
-    if type(config).__name__ not in NETWORKS:
-        raise CheckpointError(
-            f"its configuration is a {type(config).__name__}; expected one of {', '.join(NETWORKS)}"
-        )
-    return {"network": type(config).__name__, **dataclasses.asdict(config)}
-
-
-def _decoded(stored: dict):
-    values = dict(stored)
-    network = NETWORKS.get(values.pop("network", None))
-    if network is None:
-        raise ValueError(f"network {stored.get('network')!r:.40} is unknown")
-    fields = {field.name: field.default for field in dataclasses.fields(network)}
-    unknown = [name for name in values if name not in fields]
-    if unknown:
-        raise ValueError(f"{network.__name__} has no field {some(unknown)}")
-    return network(**{name: _typed(name, value, fields[name]) for name, value in values.items()})
-
-
-def _typed(name: str, value, default):
-    """The JSON value as the type of the field's default, where it has one; raises ValueError for
-    another type.
-    """
-    free = default is None or default is dataclasses.MISSING
-    if isinstance(value, list) and (free or isinstance(default, tuple)):
-        return tuple(
-            _typed(name, item, default[0] if default and not free else None) for item in value
-        )
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if not free and type(value) is not type(default):
-        raise ValueError(f"field {name} is {value!r:.40}, expected a {type(default).__name__}")
-    return value

@@ -1,12 +1,12 @@
-"""The configurations of the networks: frozen dataclasses that are stored with the weights and alone
-rebuild a network.
+"""The configurations of the networks: frozen dataclasses, stored with the weights.
 
-The rows that were published or ship are in jseg/ldm/presets.py and jseg/flowseg/presets.py.
-`describe` says in words which network the names and shapes of a file look like.
+A configuration alone rebuilds its network. Those that were published or ship are in
+jseg/ldm/presets.py and jseg/flowseg/presets.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Mapping, Optional, Tuple
 
@@ -137,10 +137,49 @@ class PixNerdConfig:
         return self.source != "image" if self.image_input is None else self.image_input
 
 
-def describe(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
-    """In a few words, the network that these names and shapes look like; None when they look like
-    none that is known.
+# Under their names, by which files refer to them.
+CONFIGS = {config.__name__: config for config in (UNetConfig, AutoencoderConfig, PixNerdConfig)}
+
+
+def to_json(config: object) -> dict:
+    """A configuration as files store it; raises ValueError for an object that is none."""
+    name = type(config).__name__
+    if name not in CONFIGS:
+        raise ValueError(f"its configuration is a {name}; expected one of {', '.join(CONFIGS)}")
+    return {"network": name, **dataclasses.asdict(config)}
+
+
+def from_json(stored: dict):
+    """The configuration that `to_json` stored; fields that the file lacks have their defaults.
+
+    Raises ValueError, TypeError or AttributeError for anything else.
     """
+    values = dict(stored)
+    config = CONFIGS.get(values.pop("network", None))
+    if config is None:
+        raise ValueError(f"network {stored.get('network')!r:.40} is unknown")
+    fields = {field.name: field.default for field in dataclasses.fields(config)}
+    unknown = [name for name in values if name not in fields]
+    if unknown:
+        raise ValueError(f"{config.__name__} has no field {', '.join(unknown)[:120]}")
+    return config(**{name: _typed(name, value, fields[name]) for name, value in values.items()})
+
+
+def _typed(name: str, value, default):
+    """The JSON value as the type of the field's default, where it has one; or ValueError."""
+    free = default is None or default is dataclasses.MISSING
+    if isinstance(value, list) and (free or isinstance(default, tuple)):
+        item_default = default[0] if default and not free else None
+        return tuple(_typed(name, item, item_default) for item in value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if not free and type(value) is not type(default):
+        raise ValueError(f"field {name} is {value!r:.40}, expected a {type(default).__name__}")
+    return value
+
+
+def looks_like(shapes: Mapping[str, Tuple[int, ...]]) -> Optional[str]:
+    """In a few words, the network that these names and shapes look like; None if unknown."""
     if UNET_MARK in shapes and SPADE_MARK in shapes:
         base, classes = (*shapes[UNET_MARK], 0)[0], (*shapes[SPADE_MARK], 0, 0)[1]
         return f"a UNet with {base} base channels and {classes} classes"

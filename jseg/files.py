@@ -69,10 +69,15 @@ def remove_stale_temporaries(folder: PathLike) -> List[str]:
 
 def sha256(path: PathLike) -> str:
     """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The SHA-256 of the rest of an open file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(str(path), "rb") as file:
-        for block in iter(lambda: file.read(CHUNK), b""):
-            digest.update(block)
+    for block in iter(lambda: file.read(CHUNK), b""):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -12,18 +12,20 @@ import pickle
 import numpy as np
 import pytest
 
-from jseg import checkpoint
 from jseg.checkpoint import (
     CheckpointError,
+    WeightFile,
     average,
+    describe,
     load,
     load_config,
     load_extra,
     load_into,
+    load_sets,
     save,
-    sha256,
+    weights_sha256,
 )
-from jseg.configs import AutoencoderConfig, UNetConfig
+from jseg.configs import CONFIGS, AutoencoderConfig, UNetConfig
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 
@@ -98,10 +100,11 @@ def test_what_is_saved_is_loaded(suffix, tmp_path):
     assert_same(load(path, "ema"), {**state(), **ema})
     assert_same(load(path), {**state(), **ema})
     assert load_config(path) == UNETS["small"] and type(load_config(path)) is UNetConfig
-    extra = load_extra(path)
-    assert_same(extra.pop("ema"), ema)
-    assert_same(extra.pop("optimizer"), optimizer)
-    assert extra == {"step": 120, "note": '"é"', "betas": [0.9, 0.999], "nothing": {}}
+    assert load_extra(path) == {"step": 120, "note": '"é"', "betas": [0.9, 0.999], "nothing": {}}
+    sets = load_sets(path)
+    assert set(sets) == {"", "ema", "optimizer"}
+    for name, arrays in (("", state()), ("ema", ema), ("optimizer", optimizer)):
+        assert_same(sets[name], arrays)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
@@ -111,14 +114,55 @@ def test_equal_weights_give_equal_bytes(suffix, tmp_path):
     save(one, state(), AUTOENCODERS["tiny"])
     save(two, state(), AUTOENCODERS["tiny"])
     assert one.read_bytes() == two.read_bytes()
-    assert sha256(one) == hashlib.sha256(one.read_bytes()).hexdigest()
+    assert weights_sha256(one) == hashlib.sha256(one.read_bytes()).hexdigest()
 
 
-def test_files_without_configuration(tmp_path):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_without_configuration(suffix, tmp_path):
+    path = tmp_path / ("weights" + suffix)
+    save(path, state())
+    assert load_config(path) is None and load_extra(path) == {}
+    assert list(load_sets(path)) == [""]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_description_has_what_was_asked_for_and_stands_for_its_file(suffix, tmp_path):
+    path = tmp_path / ("weights" + suffix)
+    save(path, state(), UNETS["tiny"], settings={"drop": 0.2})
+    plain = describe(path)
+    assert (plain.path, plain.config, plain.settings) == (path, UNETS["tiny"], {"drop": 0.2})
+    assert (plain.sha256, plain.digest, plain.shapes) == ("", "", {})
+    assert str(plain) == str(path) == os.fspath(plain)
+
+    # A description without what is wanted now is made again; one that has it is handed on.
+    whole = describe(plain, sha256=True, prefixes=("net.",), shapes=True)
+    assert whole.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert whole.shapes == {name: np.shape(array) for name, array in state().items()}
+    assert describe(whole, sha256=True, prefixes=("net.",)) is whole is describe(whole)
+    assert_same(load(whole), state())
+    network = Network(whole.shapes, np.float64)
+    load_into(network, whole)
+    assert np.array_equal(network.variables["mask"].array, state()["mask"])
+
+
+def test_the_digest_is_of_the_values_in_any_kind_of_file(tmp_path):
     for suffix in SUFFIXES:
         save(tmp_path / ("weights" + suffix), state())
-        assert load_config(tmp_path / ("weights" + suffix)) is None
-        assert load_extra(tmp_path / ("weights" + suffix)) == {}
+    changed = {**state(), "mask": np.array([False, False])}
+    save(tmp_path / "other.npz", changed)
+    wide = {**state(), "net.0.bias": state()["net.0.bias"].astype(np.float64)}
+    save(tmp_path / "wide.npz", wide)
+    digests = {describe(path, prefixes=("net.",)).digest for path in tmp_path.iterdir()}
+    assert len(digests) == 1
+    assert describe(tmp_path / "other.npz", prefixes=("mask",)).digest not in digests
+
+
+def test_the_description_of_another_program_s_file(tmp_path):
+    np.savez(tmp_path / "w.npz", w=np.ones(2))
+    weights = describe(tmp_path / "w.npz", shapes=True)
+    assert weights == WeightFile(tmp_path / "w.npz") and weights.shapes == {"w": (2,)}
+    assert weights.extra == weights.settings == {} == load_extra(tmp_path / "w.npz")
+    assert_same(load_sets(tmp_path / "w.npz")[""], {"w": np.ones(2)})
 
 
 def test_other_programs_read_our_files(tmp_path):
@@ -534,9 +578,6 @@ def test_the_file_that_does_not_fit_is_named(tmp_path):
         average([(tmp_path / "a.npz", 1), (tmp_path / "b.npz", 1), (tmp_path / "a.npz", 1)])
 
 
-def test_the_table_of_networks_is_complete():
-    assert set(checkpoint.NETWORKS) >= {"UNetConfig", "AutoencoderConfig"}
-    assert all(
-        dataclasses.is_dataclass(network) and network.__name__ == name
-        for name, network in checkpoint.NETWORKS.items()
-    )
+def test_the_table_of_configurations_is_complete():
+    assert set(CONFIGS) == {"UNetConfig", "AutoencoderConfig", "PixNerdConfig"}
+    assert all(dataclasses.is_dataclass(CONFIGS[name]) for name in CONFIGS)

@@ -85,17 +85,19 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
+    from jseg.formats.values import Converted
     from jseg.ldm.state_dict import Unreadable
-    from jseg.outputs.rules import held_files
+    from jseg.outputs.locks import held_files
 
     targets.check_target(args.output, [args.input], create=True)
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
-    stored = checkpoint.load_config(args.input)
+    source = checkpoint.describe(args.input, sha256=True)
+    stored = source.config
     if stored is not None:
         stored = dataclasses.replace(
             stored, **{name: value for name, value in given.items() if hasattr(stored, name)}
         )
-    with checkpoint.opened_state(args.input, args.weights) as selection:
+    with checkpoint.opened_state(source, args.weights) as selection:
         # The network in the file, and whether it is complete.
         shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
         found = extract(shapes, args.to, stored, Unreadable(**given))
@@ -111,12 +113,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         # What is there already may only be this command's result for the same file.
         kind = "float16" if args.half else "float32"
         state = {
-            name: checkpoint.Streamed(name, selection.tensors[found.sources[name]], shape, kind)
+            name: Converted(name, selection.tensors[found.sources[name]], shape, kind)
             for name, shape in found.shapes.items()
         }
         origin = {
             "converted_from": os.path.basename(os.path.abspath(args.input)),
-            "sources": [checkpoint.sha256(args.input)],
+            "sources": [source.sha256],
         }
         network = type(found.config).__name__
         targets.check_replaceable(args.output, origin, network)
@@ -130,7 +132,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         else:
             extra = {
                 **origin,
-                **_trained_by(args.input, stored is None and _is_pixnerd(found.config)),
+                **_trained_by(source, stored is None and _is_pixnerd(found.config)),
             }
             with targets.folder_of(args.output) as made, held_files([args.output]):
                 replaced = targets.check_replaceable(args.output, origin, network)
@@ -152,7 +154,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"{'replaced' if replaced else 'wrote':<11} {args.output} "
             f"({os.path.getsize(args.output)} bytes)"
         )
-        print(f"sha256      {checkpoint.sha256(args.output)}")
+        print(f"sha256      {checkpoint.weights_sha256(args.output)}")
     return 0
 
 
@@ -195,7 +197,7 @@ def _chosen(there: List[str], network: Optional[str], shapes) -> str:
     """The kind of network to take out of a file that holds those `there`; raises ValueError where
     that is not clear.
     """
-    from jseg.configs import UNET_MARK, describe
+    from jseg.configs import UNET_MARK, looks_like
 
     if network is None and len(there) == 1:
         return there[0]
@@ -207,7 +209,7 @@ def _chosen(there: List[str], network: Optional[str], shapes) -> str:
         )
     if network not in there:
         without_spade = any(name.endswith(UNET_MARK) for name in shapes)
-        looks = describe(shapes) or (
+        looks = looks_like(shapes) or (
             "a UNet without SPADE norms" if without_spade else "nothing that is known here"
         )
         raise ValueError(
@@ -234,13 +236,11 @@ def _unused(given: dict, found) -> List[str]:
     return [f"--{name}" for name in given if name not in fields]
 
 
-def _trained_by(path: str, pretrained: bool) -> dict:
+def _trained_by(source, pretrained: bool) -> dict:
     """Steps and settings of the training run that wrote the file, if one did; PixNerd's own weights
     are marked as such.
     """
-    from jseg.formats.reader import read_record
-
-    extra = (read_record(path) or {}).get("extra", {})
+    extra = source.extra
     kept = {name: extra[name] for name in ("step", "settings", "pretrained") if name in extra}
     return {**kept, "pretrained": PRETRAINED} if pretrained else kept
 

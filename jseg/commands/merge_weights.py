@@ -59,7 +59,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
-    from jseg.outputs.rules import held_files
+    from jseg.outputs.locks import held_files
 
     parts = [split_part(part) for part in args.ckpts]
     paths = [path for path, _ in parts]
@@ -77,7 +77,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             }
             for path, weight in parts
         ],
-        "sources": [checkpoint.sha256(path) for path in paths],
+        "sources": [checkpoint.weights_sha256(path) for path in paths],
     }
     targets.check_replaceable(args.save_path, origin)
     with targets.folder_of(args.save_path) as made, held_files([args.save_path]):
@@ -103,7 +103,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         f"{'replaced' if replaced else 'wrote'} {args.save_path}: {len(mean)} arrays, "
         f"configuration {config or 'not stored (not in every input)'}"
     )
-    print(f"sha256 {checkpoint.sha256(args.save_path)}")
+    print(f"sha256 {checkpoint.weights_sha256(args.save_path)}")
     return 0
 
 

@@ -140,12 +140,12 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.data.datasets import training_part
     from jseg.data.examples import check_examples
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
-    from jseg.outputs.rules import check_cache
+    from jseg.outputs.places import check_cache
     from jseg.training.records import check_places, run_folder
 
-    placed: List[str] = []
-    args.ae_path = find_autoencoder(args.ae_path, args.preset, placed)
-    autoencoder = network_config(args.ae_path, "AutoencoderConfig")
+    weights, placed = find_autoencoder(args.ae_path, args.preset)
+    args.ae_path = weights
+    autoencoder = network_config(weights, "AutoencoderConfig")
     part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
     classes = part.classes
     config = _network(args, len(classes), autoencoder)
@@ -243,7 +243,6 @@ def _latents(args, config, autoencoder_config, examples, classes):
     from jseg.checkpoint import load_into
     from jseg.ldm.autoencoder import Autoencoder
     from jseg.ldm.latents import prepare
-    from jseg.ldm.weights import encoder_digest
     from jseg.training import distributed
 
     autoencoder = Autoencoder(autoencoder_config)
@@ -263,7 +262,7 @@ def _latents(args, config, autoencoder_config, examples, classes):
             ignore=args.ignore,
             classes=classes,
             fit=args.fit,
-            autoencoder_sha256=encoder_digest(args.ae_path),
+            autoencoder_sha256=args.ae_path.digest,
             tell=_tell,
         )
 
@@ -301,16 +300,15 @@ def _settings(args, classes, latents) -> dict:
     """Everything that the numbers of a step depend on, and how the label maps stored the
     classes.
     """
-    from jseg.checkpoint import sha256
-    from jseg.ldm.weights import encoder_digest
+    from jseg.checkpoint import weights_sha256
 
     names = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "drop", "zero_init")
-    started = {"model_path": sha256(args.model_path)} if args.model_path else {}
+    started = {"model_path": weights_sha256(args.model_path)} if args.model_path else {}
     stored = {"class_set": classes.name, "classes": list(classes.file_ids or range(len(classes)))}
     return {
         **{name: getattr(args, name) for name in names},
         **started,
-        "autoencoder": encoder_digest(args.ae_path),
+        "autoencoder": args.ae_path.digest,
         "data": latents.digest,
         **stored,
     }

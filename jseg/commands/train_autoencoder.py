@@ -206,8 +206,8 @@ def _parts(args, config, batches):
     from jseg.checkpoint import load_into
     from jseg.images import to_signed
     from jseg.ldm.autoencoder import Autoencoder
-    from jseg.ldm.discriminator import Critic
-    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+    from jseg.ldm.discriminator import Discriminator
+    from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
     from jseg.ldm.whitening import restart_codebook, start_codebook
     from jseg.noise import generator
     from jseg.training.loop import TrainedNetwork
@@ -231,7 +231,7 @@ def _parts(args, config, batches):
         from jseg.ldm.lpips import load_lpips
 
         lpips = load_lpips(*args.lpips_path)
-    critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
+    critic = Discriminator(args.critic_channels) if args.critic_start >= 0 else None
     parameters = {
         name: value
         for name, value in trainable(autoencoder).items()
@@ -244,7 +244,7 @@ def _parts(args, config, batches):
         commitment=args.commitment_weight,
         codebook=args.codebook_weight,
         adversarial=args.critic_weight,
-        critic_start=args.critic_start,
+        discriminator_start=args.critic_start,
     )
     parts = [
         TrainedNetwork(
@@ -260,7 +260,7 @@ def _parts(args, config, batches):
             TrainedNetwork(
                 "critic",
                 critic,
-                critic_loss(autoencoder, critic),
+                discriminator_loss(autoencoder, critic),
                 AdamW(trainable(critic), args.learning_rate, betas=(0.5, 0.9)),
                 start_step=args.critic_start,
             )
@@ -270,7 +270,8 @@ def _parts(args, config, batches):
 
 def _settings(args, examples) -> dict:
     """Everything that the numbers of a step depend on."""
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import weights_sha256
+    from jseg.files import sha256
 
     names = (
         "preset",
@@ -290,9 +291,9 @@ def _settings(args, examples) -> dict:
     )
     given = {name: True for name in ("decoder_only", "restart_codebook") if getattr(args, name)}
     if args.model_path:
-        given["model_path"] = sha256(args.model_path)
+        given["model_path"] = weights_sha256(args.model_path)
     if args.lpips_path:
-        given["lpips_path"] = [sha256(path) for path in args.lpips_path]
+        given["lpips_path"] = [weights_sha256(path) for path in args.lpips_path]
     named = [
         example.image.name + (example.image_sha256 or sha256(example.image)) for example in examples
     ]

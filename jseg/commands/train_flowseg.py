@@ -318,15 +318,15 @@ def _check_start(args, config) -> None:
     """Refuse weights to start from that are of another network, before all files are read."""
     if not args.model_path:
         return
-    from jseg.checkpoint import CheckpointError, mismatch, opened_state
-    from jseg.configs import describe
+    from jseg.checkpoint import CheckpointError, describe, mismatch
+    from jseg.configs import looks_like
     from jseg.flowseg.state_dict import IMAGE_LAYERS, another_size, pixnerd_shapes
 
     expected = pixnerd_shapes(config)
-    with opened_state(args.model_path) as selection:
-        shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
-    given = {**{name: expected[name] for name in IMAGE_LAYERS if name in expected}, **shapes}
-    problem = mismatch(expected, given, describe=describe, explain=another_size)
+    args.model_path = describe(args.model_path, sha256=True, shapes=True)
+    given = {name: expected[name] for name in IMAGE_LAYERS if name in expected}
+    given.update(args.model_path.shapes)
+    problem = mismatch(expected, given, looks_like=looks_like, explain=another_size)
     if problem:
         raise CheckpointError.at(args.model_path, problem)
 
@@ -473,7 +473,7 @@ def _settings(args, dataset, steps: int) -> dict:
 
     Those whose size does not change with their pixels are known by content.
     """
-    from jseg.checkpoint import sha256
+    from jseg.checkpoint import describe, weights_sha256
     from jseg.data.examples import contents_of
     from jseg.flowseg.predict import stored_classes
 
@@ -493,12 +493,13 @@ def _settings(args, dataset, steps: int) -> dict:
         "tau",
         "eps",
     )
-    started = {"model_path": sha256(args.model_path)} if args.model_path else {}
+    model = args.model_path and describe(args.model_path, sha256=True)
+    started = {"model_path": model.sha256} if model else {}
     if args.decay == "linear":
         started["steps"] = steps
     if args.repa:
         started.update(
-            repa=sha256(args.repa), repa_block=args.repa_block, repa_weight=args.repa_weight
+            repa=weights_sha256(args.repa), repa_block=args.repa_block, repa_weight=args.repa_weight
         )
     digest, contents = hashlib.sha256(dataset.numbering.key), contents_of(dataset.train)
     for example in dataset.train:

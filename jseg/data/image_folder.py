@@ -17,7 +17,7 @@ from jseg.data.label_maps import LABEL_SUFFIXES
 from jseg.data.pairing import but_folders, holds_no, paired
 from jseg.files import DataError
 from jseg.image_files.decoding import IMAGE_SUFFIXES
-from jseg.outputs.records import images_alone
+from jseg.outputs.origin import images_alone
 
 IMAGE_FOLDERS = ("imgs", "images")
 LABEL_FOLDERS = ("labels", "annotations")
@@ -65,8 +65,7 @@ def find_images(folder: Union[str, Path]) -> Tuple[List[Example], List[str]]:
             f"{holds_no(place, IMAGE_SUFFIXES)}; expected images in it, in imgs/ or in "
             f"images/{_hint(root)}"
         )
-    by_products: List[str] = []
-    results = set(images_alone(list(images.values()), by_products))
+    results, by_products = images_alone(list(images.values()))
     examples = [Example(stem, images[stem]) for stem in sorted(images) if images[stem] in results]
     return examples, remarks + left + by_products
 

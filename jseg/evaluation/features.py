@@ -14,9 +14,10 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 import numpy as np
 
-from jseg.checkpoint import load_into, sha256
+from jseg.checkpoint import describe, load_into
 from jseg.evaluation.inception import load_inception, prepared
 from jseg.evaluation.store import FeatureStore
+from jseg.files import sha256
 from jseg.images import read_image, resize_image, to_signed
 from jseg.ldm import strips
 from jseg.ldm.autoencoder import Autoencoder
@@ -38,16 +39,18 @@ class Extractor(NamedTuple):
 
 def inception(path) -> Extractor:
     """Inception with the user's weights; errors as of `load_inception`."""
-    network = load_inception(path)
+    weights = describe(path, sha256=True)
+    network = load_inception(weights)
     return Extractor(
-        "inception-" + sha256(path)[:16], lambda images: network(prepared(images)).numpy()
+        "inception-" + weights.sha256[:16], lambda images: network(prepared(images)).numpy()
     )
 
 
 def autoencoder() -> Extractor:
     """The stand-in: features of the autoencoder that ships."""
-    network = Autoencoder(network_config(SHIPPED_AUTOENCODER, "AutoencoderConfig"))
-    load_into(network, SHIPPED_AUTOENCODER)
+    weights = describe(SHIPPED_AUTOENCODER, sha256=True)
+    network = Autoencoder(network_config(weights, "AutoencoderConfig"))
+    load_into(network, weights)
     network.eval()
 
     def features(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -58,7 +61,7 @@ def autoencoder() -> Extractor:
             [statistic((2, 3)) for h in maps for statistic in (h.mean, h.std)], axis=1
         )
 
-    return Extractor("autoencoder-" + sha256(SHIPPED_AUTOENCODER)[:16], features)
+    return Extractor("autoencoder-" + weights.sha256[:16], features)
 
 
 def _levels(encoder, x) -> Iterator:

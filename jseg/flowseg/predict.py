@@ -15,7 +15,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg import runtime
-from jseg.checkpoint import CheckpointError, load_config, load_into
+from jseg.checkpoint import CheckpointError, describe, load_into
 from jseg.configs import PixNerdConfig
 from jseg.data.classes import ClassSet, spread_palette
 from jseg.flowseg import ode
@@ -23,7 +23,6 @@ from jseg.flowseg.encoding import assignment, class_codes, decode
 from jseg.flowseg.field import source
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.windows import Band, Size, bands, resized, scaled_size
-from jseg.formats.reader import read_record
 from jseg.images import resize_image, to_signed
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
@@ -97,11 +96,13 @@ class Segmenter:
         where it has been taught most. Raises FileNotFoundError or CheckpointError in one line for a
         file that is missing, broken or of another kind of network.
         """
-        config = network_config(path)
+        weights = describe(path)
+        config = network_config(weights)
         runtime.device(device)
         network = PixNerd(config)
-        load_into(network, path)
-        return cls(network, steps, shift=trained_shift(path) if shift is None else shift, **options)
+        load_into(network, weights)
+        times = trained_shift(weights) if shift is None else shift
+        return cls(network, steps, shift=times, **options)
 
     @property
     def window(self) -> Size:
@@ -215,10 +216,9 @@ def network_config(path) -> PixNerdConfig:
     """The network in a weights file; raises FileNotFoundError, or CheckpointError for a file that
     holds none of FlowSeg's.
     """
-    config = load_config(path)
-    if isinstance(config, PixNerdConfig) and ((read_record(path) or {}).get("extra") or {}).get(
-        "pretrained"
-    ):
+    weights = describe(path)
+    config = weights.config
+    if isinstance(config, PixNerdConfig) and weights.extra.get("pretrained"):
         raise CheckpointError(
             f"{path} holds PixNerd's own weights as convert_weights wrote them, which make images "
             "of classes and segment nothing; start a training from them (train_flowseg "
@@ -242,7 +242,7 @@ def trained_classes(path, count: int) -> ClassSet:
     where it does not say.
     """
     try:
-        stored = _settings(path)["classes"]
+        stored = describe(path).settings["classes"]
         palette = np.array(stored["palette"], np.int64)
         classes = ClassSet(
             str(stored["name"]),
@@ -263,15 +263,10 @@ def trained_shift(path) -> float:
     --shift), 1 where it does not say.
     """
     try:
-        shift = float(_settings(path)["shift"])
+        shift = float(describe(path).settings["shift"])
     except (LookupError, TypeError, ValueError, OverflowError):
         return 1.0
     return shift if 0 < shift < float("inf") else 1.0
-
-
-def _settings(path) -> dict:
-    """A training's settings, as kept with its weights."""
-    return ((read_record(path) or {}).get("extra") or {}).get("settings") or {}
 
 
 def stored_classes(classes: ClassSet) -> dict:

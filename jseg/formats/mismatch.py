@@ -1,10 +1,8 @@
-"""A network's names and shapes against a file's: every difference in one line, with what to do
-about it.
-"""
+"""A network's names and shapes against a file's: every difference in one line, with a remedy."""
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Mapping, Optional, Tuple
+from typing import Callable, Iterable, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -12,7 +10,7 @@ LISTED = 6
 PREFIX_DEPTH = 3
 
 Shapes = Mapping[str, Tuple[int, ...]]
-Describe = Callable[[Shapes], Optional[str]]
+LooksLike = Callable[[Shapes], Optional[str]]
 Explain = Callable[[Shapes, Shapes], Optional[str]]
 
 
@@ -20,46 +18,37 @@ def mismatch(
     expected: Shapes,
     given: Shapes,
     remedy: str = "",
-    describe: Optional[Describe] = None,
+    looks_like: Optional[LooksLike] = None,
     explain: Optional[Explain] = None,
 ) -> Optional[str]:
-    """How the names and shapes given differ from those expected, in one line with the remedy; None
-    if they are equal.
+    """How the given names and shapes differ from the expected ones, in one line with the remedy.
 
-    A single value may have shape () or (1,): Jittor knows only the second. Without a remedy it is
-    guessed, also with what whoever knows the networks hands in: describe(shapes), which network
-    these look like; explain(expected, given), what is wrong in the network's own words. Both may
-    return None.
+    None if they are equal. A single value may have shape () or (1,): Jittor knows only the second.
+    Without a remedy one is guessed, with the help of callers who know the networks:
+    looks_like(shapes) says which network these are, explain(expected, given) what is wrong in the
+    network's own words. Both may return None.
     """
-    missing = [name for name in expected if name not in given]
-    unexpected = [name for name in given if name not in expected]
-    misshaped = [
-        f"{name} is {list(given[name])}, expected {list(shape)}"
-        for name, shape in expected.items()
-        if name in given and (tuple(given[name]) or (1,)) != (tuple(shape) or (1,))
-    ]
-    found = [(missing, "missing"), (unexpected, "unexpected"), (misshaped, "of another shape")]
-    if not any(names for names, _ in found):
+    differences = _differences(expected, given)
+    if not differences:
         return None
-    differences = "; ".join(
-        f"{len(names)} {what} ({some(names)})" for names, what in found if names
-    )
     if remedy:
         return f"differs: {differences}; {remedy}"
 
-    # What the network says itself, then which network the file seems to be, then names around the
-    # right ones.
+    # The network's own words come first.
     explained = explain(expected, given) if explain else None
     if explained:
         return f"does not fit the network: {explained}; {differences}"
+
+    # Then the network that the file seems to hold, then the right names with others around them.
     text = f"does not fit the network: {differences}"
-    wanted, looks = (describe(shapes) if describe else None for shapes in (expected, given))
-    if looks and wanted and looks != wanted:
-        return (
-            f"{text}; this looks like {looks}, the network is {wanted}; give the file of that "
-            "network"
-        )
-    if unexpected and not misshaped and set(missing) <= _behind_prefixes(unexpected):
+    if looks_like:
+        wanted, found = looks_like(expected), looks_like(given)
+        if wanted and found and found != wanted:
+            return (
+                f"{text}; this looks like {found}, the network is {wanted}; give the file of that "
+                "network"
+            )
+    if _only_prefixed(expected, given):
         return (
             f"{text}; scripts/convert_weights.py takes a network out of a file with other names "
             "and arrays around it"
@@ -79,10 +68,34 @@ def shape_of(value) -> Tuple[int, ...]:
     return tuple(int(n) for n in (value.shape if hasattr(value, "shape") else np.shape(value)))
 
 
-def _behind_prefixes(names: Iterable[str]) -> set:
-    tails = set()
-    for name in names:
+def _differences(expected: Shapes, given: Shapes) -> str:
+    missing, unexpected = _missing(expected, given), _missing(given, expected)
+    misshaped = [
+        f"{name} is {list(given[name])}, expected {list(expected[name])}"
+        for name in _misshaped(expected, given)
+    ]
+    kinds = ((missing, "missing"), (unexpected, "unexpected"), (misshaped, "of another shape"))
+    return "; ".join(f"{len(names)} {what} ({some(names)})" for names, what in kinds if names)
+
+
+def _missing(expected: Shapes, given: Shapes) -> List[str]:
+    return [name for name in expected if name not in given]
+
+
+def _misshaped(expected: Shapes, given: Shapes) -> List[str]:
+    return [
+        name
+        for name, shape in expected.items()
+        if name in given and (tuple(given[name]) or (1,)) != (tuple(shape) or (1,))
+    ]
+
+
+def _only_prefixed(expected: Shapes, given: Shapes) -> bool:
+    """Whether every array is there in its shape, though perhaps under a prefix or an old name."""
+    unexpected, tails = _missing(given, expected), set()
+    for name in unexpected:
         parts = name.split(".", PREFIX_DEPTH)
         tails.update(".".join(parts[depth:]) for depth in range(1, len(parts)))
         tails.add(name.replace("quantize.embed.", "quantize.embedding."))
-    return tails
+    complete = tails.issuperset(_missing(expected, given))
+    return bool(unexpected) and complete and not _misshaped(expected, given)

@@ -1,31 +1,32 @@
-"""Open a weight file of any kind: recognised by its content, never by its name, with a plain word
-for what is no weight file.
+"""Open a weight file of any kind, recognised by its content and never by its name.
 
 Kinds: Jittor's .pkl (a pickle, its SHA-1 and a mark) and any other pickle, PyTorch's zip and older
-formats, .safetensors, .npz. Files that this package wrote also carry a JSON record (see
-docs/formats.md), whichever kind they are.
+formats, .safetensors, .npz, and a model in several files. Files that this package wrote also carry
+a JSON record, whichever kind they are (docs/formats.md).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import mmap
 import os
 import zlib
-from dataclasses import dataclass
-from typing import BinaryIO, Iterator, Optional, Tuple
+from pathlib import Path
+from typing import BinaryIO, Dict, Iterator, Optional, Tuple, Union
 
+from jseg import files
 from jseg.files import PathLike
 from jseg.formats import jittor_pickle, npz, pytorch, safetensors, shards
-from jseg.formats.tensor import CheckpointError, Tensor
+from jseg.formats.tensor import EXPECTED, CheckpointError, Tensor
 from jseg.formats.zip_archive import Archive
 
 RECORD = "jseg"
 RECORD_ENTRY = "__jseg__"
 MAX_RECORD = 1 << 26
 CHECK_LENGTH = len(', "check": "00000000"}')
-EXPECTED = "expected weights as .pkl, .pth, .pt, .ckpt, .safetensors or .npz"
 
 # What people save by mistake under the name of a weight file: first bytes -> what it is and what to
 # do.
@@ -47,98 +48,168 @@ STRANGERS = (
 )
 
 
-@dataclass
-class Contents:
-    """What a weight file holds: nested containers with Tensors as leaves, and the JSON record of a
-    file that we wrote.
-    """
+class OpenFile:
+    """An open weight file; nothing is read before it is asked for."""
 
-    tree: object
-    record: Optional[dict]
-    size: int  # bytes that the file declares to hold, for limits
+    def __init__(self, file: BinaryIO):
+        self.file, self.file_size = file, os.fstat(file.fileno()).st_size
+
+    @functools.cached_property
+    def record(self) -> Optional[dict]:
+        """The JSON record of a file that this package wrote, None of any other; reads no array."""
+        if self._kind == "safetensors":
+            return _parsed(self._safetensors[1].get(RECORD))
+        if self._kind == "zip" and RECORD_ENTRY + ".npy" in self._archive.names():
+            entry = self._npz[RECORD_ENTRY]
+            return _parsed(entry.read().tobytes() if entry.count <= MAX_RECORD else b"")
+        return _parsed(self._pickled_record) if self._kind == "pickle" else None
+
+    @functools.cached_property
+    def tree(self) -> object:
+        """What the file holds: nested containers with Tensors as leaves."""
+        if self._kind == "safetensors":
+            return self._with_checksums(self._safetensors[0])
+        if self._kind == "zip":
+            return self._unzipped()
+        with _mapped(self.file) as data:
+            if self._kind == "legacy":
+                return pytorch.read_legacy(self.file, data, self.file_size)
+            sealed = self._pickled_record is not None
+            return jittor_pickle.read(self.file, data, self.file_size, sealed)
+
+    @property
+    def size(self) -> int:
+        """The bytes that the file declares to hold, for limits."""
+        return self._archive.size if self._kind == "zip" else self.file_size
+
+    def sha256(self) -> str:
+        """The SHA-256 of the file, in hexadecimal."""
+        self.file.seek(0)
+        return files.sha256_of(self.file)
+
+    @functools.cached_property
+    def _kind(self) -> str:
+        return _kind(self.file, self.file_size)
+
+    @functools.cached_property
+    def _safetensors(self) -> Tuple[Dict[str, Tensor], Dict[str, str]]:
+        return safetensors.read(self.file, self.file_size)
+
+    @functools.cached_property
+    def _archive(self) -> Archive:
+        return Archive(self.file, self.file_size)
+
+    @functools.cached_property
+    def _npz(self) -> Dict[str, Tensor]:
+        return npz.read(self._archive)
+
+    @functools.cached_property
+    def _pickled_record(self) -> Optional[bytes]:
+        return jittor_pickle.read_record(self.file, self.file_size)
+
+    def _with_checksums(self, tensors: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        for name, crc in (self.record or {}).get("crc32", {}).items():
+            if name not in tensors:
+                raise CheckpointError(
+                    f"lacks the array {name!r:.80}, which its record lists; the file is damaged, "
+                    "copy it again"
+                )
+            tensors[name].crc = crc
+        return tensors
+
+    def _unzipped(self) -> object:
+        names = self._archive.names()
+        pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        if pickles:
+            return pytorch.read_zip(self._archive, min(pickles, key=len)[: -len("data.pkl")])
+        if any(name.endswith(".npy") for name in names):
+            return {name: tensor for name, tensor in self._npz.items() if name != RECORD_ENTRY}
+        listed = ", ".join(ascii(name[:40]) for name in names[:3]) or "empty"
+        raise CheckpointError(
+            f"is a zip archive without weights in it ({listed}); unpack it if the weights are "
+            f"inside, {EXPECTED}"
+        )
+
+
+class OpenParts:
+    """A model in several open files, read as one `OpenFile`."""
+
+    record = None
+
+    def __init__(self, model: shards.Parts, members: Dict[Path, OpenFile]):
+        self.model, self.members = model, members
+
+    @functools.cached_property
+    def tree(self) -> Dict[str, object]:
+        """The arrays of all parts, by name."""
+        arrays = {}
+        for part, member in self.members.items():
+            with _named(part):
+                tree = member.tree if isinstance(member.tree, dict) else {}
+                arrays[part] = {
+                    name: item for name, item in tree.items() if isinstance(item, Tensor)
+                }
+                if not arrays[part]:
+                    raise CheckpointError(
+                        "is a part of a model and holds no arrays by name; download it again"
+                    )
+        return shards.join(arrays, self.model.table)
+
+    @property
+    def size(self) -> int:
+        return sum(member.size for member in self.members.values())
+
+    def sha256(self) -> str:
+        """The SHA-256 of the names and contents of the index and all parts."""
+        digests = {part: member.sha256() for part, member in self.members.items()}
+        if self.model.index is not None:
+            digests[self.model.index] = hashlib.sha256(self.model.text).hexdigest()
+        lines = "".join(f"{path.name} {digests[path]}\n" for path in self.model.all)
+        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @contextlib.contextmanager
-def opened(path: PathLike) -> Iterator[Contents]:
-    """The contents of the weight file `path`, readable inside of the `with`; CheckpointErrors
-    raised there name the file.
+def opened(path: PathLike) -> Iterator[Union[OpenFile, OpenParts]]:
+    """The weight file `path`, open inside of the `with`; CheckpointErrors raised there name it.
 
     The index of a model in several files, or their folder, is read as one file
-    (jseg/formats/shards.py). Raises FileNotFoundError when there is no such file, CheckpointError
-    when it is no weight file, is damaged or asks for code.
+    (jseg/formats/shards.py). Raises FileNotFoundError if there is no such file. What is no weight
+    file, is damaged or asks for code raises CheckpointError, here or when it is read.
     """
-    together = shards.parts(path)
-    if together is not None:
-        with _joined(path, *together) as contents:
-            yield contents
-        return
-    with _opened_one(path) as contents:
-        yield contents
-
-
-@contextlib.contextmanager
-def _opened_one(path: PathLike) -> Iterator[Contents]:
-    with _file(path) as (file, size):
-        with _mapped(file) as data:
-            yield _contents(file, data, size)
-
-
-@contextlib.contextmanager
-def _joined(path: PathLike, parts, table) -> Iterator[Contents]:
-    """The arrays of all parts as one flat tree; all files stay open."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} does not exist; {EXPECTED}")
     with contextlib.ExitStack() as stack:
-        found, size = {}, 0
-        for part in parts:
-            contents = stack.enter_context(_opened_one(part))
-            tree = contents.tree if isinstance(contents.tree, dict) else {}
-            found[part] = {name: value for name, value in tree.items() if isinstance(value, Tensor)}
-            if not found[part]:
-                raise CheckpointError.at(
-                    part, "is a part of a model and holds no arrays by name; download it again"
-                )
-            size += contents.size
-        try:
-            yield Contents(shards.join(found, table), None, size)
-        except CheckpointError as error:
-            raise CheckpointError.at(path, error) from None
+        stack.enter_context(_named(path))
+        if os.path.isdir(path):
+            model = shards.parts(path)
+        else:
+            file = stack.enter_context(open(path, "rb"))
+            model = shards.parts(path, file)
+        if model is None:
+            yield OpenFile(file)
+        else:
+            parts = {part: OpenFile(stack.enter_context(open(part, "rb"))) for part in model.files}
+            yield OpenParts(model, parts)
 
 
 def read_record(path: PathLike) -> Optional[dict]:
     """The JSON record of a file that this package wrote, None of any other; reads no array."""
-    if shards.parts(path) is not None:
-        return None
-    with _file(path) as (file, size):
-        kind = _kind(file, size)
-        if kind == "safetensors":
-            return _parse(safetensors.read(file, size)[1].get(RECORD))
-        if kind == "zip":
-            archive = Archive(file, size)
-            return (
-                _npz_record(npz.read(archive)) if RECORD_ENTRY + ".npy" in archive.names() else None
-            )
-        return _parse(jittor_pickle.read_record(file, size)) if kind == "pickle" else None
+    with opened(path) as file:
+        return file.record
 
 
 @contextlib.contextmanager
-def _file(path: PathLike) -> Iterator[Tuple[BinaryIO, int]]:
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path} does not exist; {EXPECTED}")
-    if os.path.isdir(path):
-        raise CheckpointError(f"{path} is a folder; {EXPECTED}")
+def _named(path: PathLike) -> Iterator[None]:
+    """CheckpointErrors raised inside of the `with` have the path in front."""
     try:
-        with open(path, "rb") as file:
-            yield file, os.fstat(file.fileno()).st_size
+        yield
     except CheckpointError as error:
         raise CheckpointError.at(path, error) from None
 
 
 @contextlib.contextmanager
 def _mapped(file: BinaryIO) -> Iterator[bytes]:
-    try:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise CheckpointError("is empty (0 bytes); copy or download it again") from None
-    with data:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         yield data
 
 
@@ -174,63 +245,14 @@ def _kind(file: BinaryIO, size: int) -> str:
     )
 
 
-def _contents(file: BinaryIO, data, size: int) -> Contents:
-    kind = _kind(file, size)
-    if kind == "safetensors":
-        tensors, metadata = safetensors.read(file, size)
-        record = _parse(metadata.get(RECORD))
-        for name, crc in (record or {}).get("crc32", {}).items():
-            if name not in tensors:
-                raise CheckpointError(
-                    f"lacks the array {name!r:.80} that its record tells of; the file is damaged, "
-                    "copy it again"
-                )
-            tensors[name].crc = crc
-        return Contents(tensors, record, size)
-    if kind == "zip":
-        return _zip_contents(Archive(file, size))
-    if kind == "legacy":
-        return Contents(pytorch.read_legacy(file, data, size), None, size)
-    text = jittor_pickle.read_record(file, size)
-    return Contents(
-        jittor_pickle.read(file, data, size, sealed=text is not None), _parse(text), size
-    )
-
-
-def _zip_contents(archive: Archive) -> Contents:
-    names = archive.names()
-    pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
-    if pickles:
-        return Contents(
-            pytorch.read_zip(archive, min(pickles, key=len)[: -len("data.pkl")]), None, archive.size
-        )
-    if not any(name.endswith(".npy") for name in names):
-        raise CheckpointError(
-            "is a zip archive without weights in it "
-            f"({', '.join(ascii(name[:40]) for name in names[:3]) or 'empty'}); unpack it if the "
-            f"weights are inside, {EXPECTED}"
-        )
-    tensors = npz.read(archive)
-    return Contents(tensors, _npz_record(tensors), archive.size)
-
-
-def _npz_record(tensors) -> Optional[dict]:
-    entry = tensors.pop(RECORD_ENTRY, None)
-    if entry is None:
-        return None
-    return _parse(
-        entry.read().tobytes() if isinstance(entry, Tensor) and entry.count <= MAX_RECORD else b""
-    )
-
-
 def sealed(record: str) -> str:
-    """The JSON record with its own CRC-32 as the last member, which `_parse` checks where it is
+    """The JSON record with its own CRC-32 as the last member, which `_parsed` checks where it is
     there.
     """
     return f'{record[:-1]}, "check": "{zlib.crc32(record.encode("utf-8")):08x}"}}'
 
 
-def _parse(text) -> Optional[dict]:
+def _parsed(text) -> Optional[dict]:
     if text is None:
         return None
     try:

@@ -16,7 +16,7 @@ import numpy as np
 from jseg import __version__
 from jseg.formats import jittor_pickle, npz, safetensors
 from jseg.formats.mismatch import shape_of, some
-from jseg.formats.reader import RECORD, RECORD_ENTRY, Contents, sealed
+from jseg.formats.reader import RECORD, RECORD_ENTRY, OpenFile, sealed
 from jseg.formats.state_dicts import Selection
 from jseg.formats.tensor import DTYPES, CheckpointError, Tensor
 
@@ -25,7 +25,7 @@ SEPARATOR = "/"
 RESERVED = ("__metadata__", RECORD_ENTRY)
 
 
-class Held:
+class MemoryArray:
     """An array, number or Jittor Var in memory, read like an array in a file."""
 
     def __init__(self, name: str, value: object):
@@ -56,15 +56,15 @@ def is_state(value: object) -> bool:
 
 def flattened(
     state: Mapping[str, object], groups: Mapping[str, Mapping[str, object]]
-) -> Dict[str, Held]:
+) -> Dict[str, MemoryArray]:
     """All arrays under their names in the file; raises CheckpointError for names that cannot be
     kept apart or stored.
     """
-    arrays = {name: Held(name, value) for name, value in state.items()}
+    arrays = {name: MemoryArray(name, value) for name, value in state.items()}
     for group, members in groups.items():
         arrays.update(
             {
-                group + SEPARATOR + str(name): Held(str(name), value)
+                group + SEPARATOR + str(name): MemoryArray(str(name), value)
                 for name, value in members.items()
             }
         )
@@ -102,11 +102,11 @@ def record_text(config: object, groups: Mapping[str, Mapping], extra: Mapping[st
         ) from None
 
 
-def write(file: BinaryIO, suffix: str, arrays: Mapping[str, Held], record: str) -> None:
+def write(file: BinaryIO, suffix: str, arrays: Mapping[str, MemoryArray], record: str) -> None:
     """Write arrays and record to an open file in the container that goes with the suffix; one array
     is in memory at a time.
     """
-    makers = {name: held.read for name, held in arrays.items()}
+    makers = {name: array.read for name, array in arrays.items()}
     if suffix == ".pkl":
         jittor_pickle.write(file, makers, sealed(record))
     elif suffix == ".npz":
@@ -143,36 +143,34 @@ def checked(record: dict) -> dict:
     return record
 
 
-def sets(contents: Contents) -> Dict[str, Dict[str, Tensor]]:
+def sets(file: OpenFile) -> Dict[str, Dict[str, Tensor]]:
     """The arrays of every set under their own names; the model's under ""."""
-    groups = checked(contents.record)["groups"]
+    groups = checked(file.record)["groups"]
     result: Dict[str, Dict[str, Tensor]] = {name: {} for name in ["", *groups]}
-    for key, tensor in contents.tree.items() if isinstance(contents.tree, dict) else ():
-        group, separator, name = str(key).partition(SEPARATOR)
+    for key, tensor in file.tree.items() if isinstance(file.tree, dict) else ():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(
                 "holds something else than arrays; the file is corrupt, copy or download it again"
             )
+        group, separator, name = str(key).partition(SEPARATOR)
         if separator and group in groups:
             result[group][name] = tensor
         else:
             result[""][key] = tensor
     if any(len(result[group]) != count for group, count in groups.items()):
         raise CheckpointError(
-            "holds other arrays than its record tells; the file is damaged or was edited, copy it "
+            "holds other arrays than its record lists; the file is damaged or was edited, copy it "
             "again"
         )
     return result
 
 
-def select(contents: Contents, weights: str) -> Selection:
-    """The model's arrays, with those of the moving average in place of theirs for `weights` "ema"
-    where there are any.
+def select(file: OpenFile, weights: str) -> Selection:
+    """The model's arrays; for `weights` "ema" those of the moving average in place of theirs, where
+    there are any.
     """
-    found = sets(contents)
-    ema = found.get("ema", {})
-    return (
-        Selection({**found[""], **ema}, averaged=True)
-        if ema and weights == "ema"
-        else Selection(found[""])
-    )
+    arrays = sets(file)
+    ema = arrays.get("ema", {})
+    if ema and weights == "ema":
+        return Selection({**arrays[""], **ema}, averaged=True)
+    return Selection(arrays[""])

@@ -54,7 +54,7 @@ def check_target(path: PathLike, inputs: Iterable[PathLike] = (), create: bool =
     # No input's place, also through symbolic and hard links.
     for source in inputs:
         if path.exists() and os.path.exists(source):
-            if any(path.samefile(file) for file in shards.files(source)):
+            if any(path.samefile(file) for file in shards.all_files(source)):
                 raise CheckpointError(
                     f"cannot save {path}: it is one of the inputs; give another name"
                 )

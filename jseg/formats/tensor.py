@@ -18,6 +18,7 @@ from jseg.files import CHUNK
 
 BFLOAT16 = "bfloat16"
 DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+EXPECTED = "expected weights as .pkl, .pth, .pt, .ckpt, .safetensors or .npz"
 READABLE = "float16, bfloat16, float32, float64, integers and bool"
 MAX_DIMENSIONS = 32
 # Views may share elements (an expanded mask); beyond this many the file would be claiming an array

@@ -1,180 +1,166 @@
-"""Where the weights of the latent-diffusion branch are, and which network a weights file belongs
-to.
-"""
+"""Where the weights of IIDM are, and which network a weight file belongs to."""
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
-import numpy as np
-
-from jseg.checkpoint import CheckpointError, load_config, opened_state
+from jseg.checkpoint import CheckpointError, WeightFile, describe
 from jseg.formats import shards
-from jseg.formats.reader import read_record
 from jseg.ldm import presets
 
 # release: fixed paths relative to the working directory, named nowhere in its documentation; here:
 # the same places, before those that ship.
 OFFICIAL_MODEL = Path("checkpoints/average-176k-266k.pkl")
 OFFICIAL_AUTOENCODER = Path("checkpoints/autoencoder.pkl")
-# Where converted and averaged weights are put, by the README's commands: the same names with any
+# The README's commands put converted and averaged weights there, too: the same names with any
 # suffix that is read, or in parts.
-SUFFIXES = (
-    ".pkl",
-    ".safetensors",
-    ".npz",
-    ".pth",
-    ".pt",
-    ".ckpt",
-    ".safetensors.index.json",
-    ".bin.index.json",
-    "",
-)
-MODEL_STEMS, AUTOENCODER_STEMS = ("average-176k-266k", "unet"), ("autoencoder",)
+SUFFIXES = (".pkl", ".safetensors", ".npz", ".pth", ".pt", ".ckpt")
+SUFFIXES += (".safetensors.index.json", ".bin.index.json", "")
+MODEL_STEMS = ("average-176k-266k", "unet")
+AUTOENCODER_STEMS = ("autoencoder",)
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
-SHIPPED_MODEL, SHIPPED_AUTOENCODER = (
-    SHIPPED / "unet.safetensors",
-    SHIPPED / "autoencoder.safetensors",
+SHIPPED_MODEL = SHIPPED / "unet.safetensors"
+SHIPPED_AUTOENCODER = SHIPPED / "autoencoder.safetensors"
+ENCODER = ("encoder.", "quant_conv.")  # the arrays of an autoencoder that make its latents
+PLACES = (
+    f'put the official weights (README, "Weights") at ./{OFFICIAL_MODEL} and '
+    f"./{OFFICIAL_AUTOENCODER}, or name both files with --model_path and --ae_path"
 )
 _TABLES = {"UNetConfig": presets.UNETS, "AutoencoderConfig": presets.AUTOENCODERS}
 
 
-def find_weights(
-    model_path=None, ae_path=None, notes: Optional[List[str]] = None
-) -> Tuple[Path, Path]:
-    """(UNet file, autoencoder file): those given, else the official ones under ./checkpoints, else
-    the small ones that ship.
+@dataclass(frozen=True)
+class Weights:
+    """The weight files of IIDM's two networks, and what a person should know about the choice."""
 
-    An autoencoder that is not given is the one that the UNet was trained with, where its file says
-    which. What the user should be told is appended to `notes`. Raises FileNotFoundError or
-    CheckpointError in one line.
+    model: WeightFile
+    autoencoder: WeightFile
+    remarks: List[str] = field(default_factory=list)
+
+    def configs(self):
+        """(UNetConfig, AutoencoderConfig); raises CheckpointError if a file holds another one."""
+        return (
+            network_config(self.model, "UNetConfig"),
+            network_config(self.autoencoder, "AutoencoderConfig"),
+        )
+
+
+def find_weights(model_path=None, ae_path=None, sha256: bool = False) -> Weights:
+    """The UNet and the autoencoder: those given, else the official ones, else those that ship.
+
+    The official ones lie under ./checkpoints. An autoencoder that is not given is the one that the
+    UNet was trained with, where its file says which. The digest of the autoencoder is known; with
+    `sha256` that of both files, too. Raises FileNotFoundError or CheckpointError in one line.
     """
-    model = _existing(model_path, "--model_path") if model_path else _placed(MODEL_STEMS, notes)
     candidates = _candidates(AUTOENCODER_STEMS)
+    model, remarks = _given_or_placed(model_path, "--model_path", MODEL_STEMS, sha256)
     if model is None and (ae_path or candidates):
         raise FileNotFoundError(
-            f"an autoencoder ({ae_path or candidates[0]}), but no UNet: {_PLACES}"
+            f"an autoencoder ({ae_path or candidates[0]}), but no UNet: {PLACES}"
         )
     if model is None:
-        _tell(
-            notes,
+        remark = (
             f"no weights given and none under ./{OFFICIAL_MODEL.parent}: using the small ones "
-            "that ship with jseg, trained on procedural landscapes of 128x96",
+            "that ship with jseg, trained on procedural landscapes of 128x96"
         )
-        return SHIPPED_MODEL, SHIPPED_AUTOENCODER
+        model = describe(SHIPPED_MODEL, sha256)
+        return Weights(model, describe(SHIPPED_AUTOENCODER, sha256, ENCODER), [remark])
+
+    # The autoencoder of the UNet's training, by the digest in the UNet's record.
     trained_with = autoencoder_of(model)
     if ae_path:
-        autoencoder = _existing(ae_path, "--ae_path")
-        if trained_with and encoder_digest(autoencoder) != trained_with:
-            _tell(
-                notes,
+        autoencoder = _existing(ae_path, "--ae_path", sha256, ENCODER)
+        if trained_with and autoencoder.digest != trained_with:
+            remarks.append(
                 f"warning: {model} was trained on latents of another autoencoder (digest "
-                f"{trained_with[:12]}...) than {autoencoder}; expect wrong images",
+                f"{trained_with[:12]}...) than {autoencoder}; expect wrong images"
             )
-        return model, autoencoder
+        return Weights(model, autoencoder, remarks)
     if trained_with:
-        for path in [*candidates, SHIPPED_AUTOENCODER]:
-            if encoder_digest(path) == trained_with:
-                if candidates and path != OFFICIAL_AUTOENCODER:
-                    _tell(notes, f"{path} is taken: the autoencoder that {model} was trained with")
-                return model, path
-        raise FileNotFoundError(
-            f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is "
-            "neither the official nor the shipped one; give it as --ae_path"
-        )
+        autoencoder = _with_digest(trained_with, [*candidates, SHIPPED_AUTOENCODER], sha256)
+        if autoencoder is None:
+            raise FileNotFoundError(
+                f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is "
+                "neither the official nor the shipped one; give it as --ae_path"
+            )
+        if candidates and autoencoder.path != OFFICIAL_AUTOENCODER:
+            remarks.append(f"{autoencoder} is taken: {model} was trained with this autoencoder")
+        return Weights(model, autoencoder, remarks)
+
+    # A UNet that does not say: the official autoencoder.
     if not candidates:
-        raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {_PLACES}")
-    return model, _placed(AUTOENCODER_STEMS, notes)
+        raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {PLACES}")
+    return Weights(
+        model, describe(candidates[0], sha256, ENCODER), remarks + _choice_remarks(candidates)
+    )
 
 
-def find_autoencoder(ae_path=None, preset: str = "", notes: Optional[List[str]] = None) -> Path:
-    """The autoencoder to train with: the one given, else the official one under ./checkpoints, else
-    the small one that ships.
+def find_autoencoder(ae_path=None, preset: str = "") -> Tuple[WeightFile, List[str]]:
+    """(the autoencoder to train with, remarks): the one given, else the official one, else ours.
 
-    The last is refused for the preset "release": days of training on latents of drawings. Raises
-    FileNotFoundError or CheckpointError in one line.
+    Ours is the small one that ships, which is refused for the preset "release": days of training on
+    latents of drawings. Its digest is known. Raises FileNotFoundError or CheckpointError in one
+    line.
     """
-    if ae_path:
-        return _existing(ae_path, "--ae_path")
-    official = _placed(AUTOENCODER_STEMS, notes)
-    if official is None and preset == "release":
+    autoencoder, remarks = _given_or_placed(
+        ae_path, "--ae_path", AUTOENCODER_STEMS, prefixes=ENCODER
+    )
+    if autoencoder is not None:
+        return autoencoder, remarks
+    if preset == "release":
         raise FileNotFoundError(
-            f"--preset release is trained on the latents of the official autoencoder, and there is none under "
-            f'./{OFFICIAL_AUTOENCODER.parent}: put it at ./{OFFICIAL_AUTOENCODER} (README, "Weights") or name one '
-            f"with --ae_path; the small one that ships with jseg knows drawings of 128x96 only, it is "
-            f"{SHIPPED_AUTOENCODER}"
+            "--preset release is trained on the latents of the official autoencoder, and there is "
+            f"none under ./{OFFICIAL_AUTOENCODER.parent}: put it at ./{OFFICIAL_AUTOENCODER} "
+            '(README, "Weights") or name one with --ae_path; the small one that ships with jseg '
+            f"knows drawings of 128x96 only, it is {SHIPPED_AUTOENCODER}"
         )
-    return official or SHIPPED_AUTOENCODER
+    return describe(SHIPPED_AUTOENCODER, prefixes=ENCODER), []
 
 
 def autoencoder_line(path) -> str:
-    """What a training says first: the file of its autoencoder, whose latents these are, and whether
-    it is the small one that ships.
-    """
-    shipped = (
-        Path(path).exists()
-        and SHIPPED_AUTOENCODER.exists()
-        and Path(path).samefile(SHIPPED_AUTOENCODER)
-    )
-    return (
-        f"autoencoder {path}{' (the small one that ships with jseg)' if shipped else ''}, digest "
-        f"{encoder_digest(path)[:12]}..."
-    )
+    """What a training says first: which autoencoder's latents these are, and whether it is ours."""
+    autoencoder = describe(path, prefixes=ENCODER)
+    shipped = SHIPPED_AUTOENCODER.exists() and autoencoder.path.samefile(SHIPPED_AUTOENCODER)
+    ours = " (the small one that ships with jseg)" if shipped else ""
+    return f"autoencoder {autoencoder}{ours}, digest {autoencoder.digest[:12]}..."
 
 
 def encoder_digest(ae_path) -> str:
-    """SHA-256 of what makes an autoencoder's latents: its encoder's and quant_conv's values as
-    float32, by name, in any kind of file.
+    """SHA-256 of what makes an autoencoder's latents: the values of its encoder and quant_conv.
 
-    Two autoencoders with the same digest give the same latents; only their decoders and codebooks
-    may differ.
+    Taken as float32, by name, in any kind of file. Two autoencoders with the same digest give the
+    same latents; only their decoders and codebooks may differ.
     """
-    digest = hashlib.sha256()
-    with opened_state(ae_path) as selection:
-        for name in sorted(selection.tensors):
-            if name.startswith(("encoder.", "quant_conv.")):
-                digest.update(
-                    name.encode() + np.asarray(selection.tensors[name].read(), "<f4").tobytes()
-                )
-    return digest.hexdigest()
+    return describe(ae_path, prefixes=ENCODER).digest
 
 
 def autoencoder_of(model_path) -> str:
-    """`encoder_digest` of the autoencoder that a UNet of ours was trained with; "" where the file
-    does not say.
-    """
-    settings = (read_record(model_path) or {}).get("extra", {}).get("settings", {})
-    return str(settings.get("autoencoder", "")) if isinstance(settings, dict) else ""
+    """`encoder_digest` of the autoencoder that a UNet was trained with; "" if its file has none."""
+    return str(describe(model_path).settings.get("autoencoder", ""))
 
 
 def expected_networks(model_path=None, ae_path=None):
-    """(UNetConfig, AutoencoderConfig) that the files seem to hold, the release's where a file is
-    missing or unreadable.
+    """(UNetConfig, AutoencoderConfig) that the files seem to hold, for checking inputs.
 
-    For checking inputs before the weights; `network_config` is the strict one.
+    The release's where a file is missing or unreadable: that is an error once the inputs are right
+    (`Weights.configs`).
     """
-    try:
-        model_path, ae_path = find_weights(model_path, ae_path)
-    except (OSError, CheckpointError):
-        pass
-    configs = []
-    for path, kind in ((model_path, "UNetConfig"), (ae_path, "AutoencoderConfig")):
-        try:
-            configs.append(network_config(path or "", kind))
-        except (OSError, CheckpointError):
-            configs.append(_TABLES[kind]["release"])
-    return tuple(configs)
+    models, autoencoders = _candidates(MODEL_STEMS), _candidates(AUTOENCODER_STEMS)
+    return (
+        _expected(model_path or "".join(map(str, models[:1])), "UNetConfig"),
+        _expected(ae_path or "".join(map(str, autoencoders[:1])), "AutoencoderConfig"),
+    )
 
 
 def network_config(path, kind: str):
-    """The configuration in a weights file, a dataclass of that name in `presets`; for files without
-    one the release's.
+    """The configuration in a weight file, a dataclass of that name in `jseg.configs`.
 
-    Raises CheckpointError if the file holds another kind of network.
+    The release's for files without one. Raises CheckpointError if the file holds another kind of
+    network.
     """
-    config = load_config(path)
+    config = describe(path).config
     if config is None:
         return _TABLES[kind]["release"]
     if type(config).__name__ != kind:
@@ -185,29 +171,47 @@ def network_config(path, kind: str):
     return config
 
 
-_PLACES = (
-    f'put the official weights (README, "Weights") at ./{OFFICIAL_MODEL} and ./{OFFICIAL_AUTOENCODER}, '
-    f"or name both files with --model_path and --ae_path"
-)
-
-
-def _existing(path, option: str) -> Path:
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{option} {path} does not exist; {_PLACES}")
+def _expected(path, kind: str):
     try:
-        if shards.parts(path) is None and not Path(path).is_file():
-            raise FileNotFoundError(f"{option} {path} is not a file; {_PLACES}")
+        return network_config(path, kind)
+    except (OSError, CheckpointError):
+        return _TABLES[kind]["release"]
+
+
+def _given_or_placed(
+    path, option: str, stems: Tuple[str, ...], sha256: bool = False, prefixes: Sequence[str] = ()
+) -> Tuple[Optional[WeightFile], List[str]]:
+    """(the file given, else the first under ./checkpoints, or None; remarks on the choice)."""
+    if path:
+        return _existing(path, option, sha256, prefixes), []
+    candidates = _candidates(stems)
+    if not candidates:
+        return None, []
+    return describe(candidates[0], sha256, prefixes), _choice_remarks(candidates)
+
+
+def _existing(path, option: str, sha256: bool, prefixes: Sequence[str] = ()) -> WeightFile:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{option} {path} does not exist; {PLACES}")
+    try:
+        return describe(path, sha256, prefixes)
     except CheckpointError as error:
-        raise FileNotFoundError(
-            f"{option} {str(error).replace(f'{path}: ', f'{path} ', 1)}; {_PLACES}"
-        ) from None
-    return Path(path)
+        problem = str(error).replace(f"{path}: ", "", 1)
+        hint = f"; {PLACES}" if Path(path).is_dir() else ""
+        raise CheckpointError.at(f"{option} {path}", problem + hint) from None
+
+
+def _with_digest(digest: str, paths: Sequence[Path], sha256: bool) -> Optional[WeightFile]:
+    """The first of the autoencoders whose latents have that digest."""
+    for path in paths:
+        autoencoder = describe(path, sha256, ENCODER)
+        if autoencoder.digest == digest:
+            return autoencoder
+    return None
 
 
 def _candidates(stems: Tuple[str, ...]) -> List[Path]:
-    """The files under ./checkpoints that have one of the names, with any suffix that is read; the
-    documented one first.
-    """
+    """The files under ./checkpoints with one of these names and any suffix, by preference."""
     places = [OFFICIAL_MODEL.parent / (stem + suffix) for stem in stems for suffix in SUFFIXES]
     return [
         path
@@ -223,22 +227,10 @@ def _in_parts(folder: Path) -> bool:
         return False
 
 
-def _placed(stems: Tuple[str, ...], notes: Optional[List[str]]) -> Optional[Path]:
-    """The first of the candidates; where there are others, or it has not the documented name, that
-    is told.
-    """
-    found = _candidates(stems)
-    if len(found) > 1:
-        _tell(
-            notes,
-            f"{len(found)} files for one network: {found[0]} is taken, "
-            f"{', '.join(map(str, found[1:]))} not",
-        )
-    elif found and found[0] not in (OFFICIAL_MODEL, OFFICIAL_AUTOENCODER):
-        _tell(notes, f"{found[0]} is taken")
-    return found[0] if found else None
-
-
-def _tell(notes: Optional[List[str]], line: str) -> None:
-    if notes is not None:
-        notes.append(line)
+def _choice_remarks(candidates: Sequence[Path]) -> List[str]:
+    """What to say where there are other candidates, or the first has not the official name."""
+    first, *others = candidates
+    if others:
+        names = ", ".join(map(str, others))
+        return [f"{len(candidates)} files for one network: {first} is taken, {names} not"]
+    return [] if first in (OFFICIAL_MODEL, OFFICIAL_AUTOENCODER) else [f"{first} is taken"]

@@ -20,7 +20,7 @@ from typing import Callable, Collection, Dict, Iterator, List, Mapping, NoReturn
 
 import numpy as np
 
-from jseg.checkpoint import CheckpointError, load_config, load_extra, save, sha256
+from jseg.checkpoint import CheckpointError, describe, load_sets, save, weights_sha256
 from jseg.files import remove_stale_temporaries
 from jseg.machine import jittor_flags
 from jseg.progress import TrainingBar
@@ -117,7 +117,7 @@ class TrainingRun:
             path, begun = found[-1] if mode == "auto" and found else None, None
             if mode not in ("auto", "never"):
                 path = Path(mode)
-                begun = {"file": path.name, "sha256": sha256(path)}
+                begun = {"file": path.name, "sha256": weights_sha256(path)}
                 if (
                     found
                     and record(found[-1]).get("branch") == begun
@@ -148,7 +148,9 @@ class TrainingRun:
         that begins a branch.
         """
         mine = self.folder / f"checkpoint-{step:08d}.safetensors"
-        elsewhere = begun is not None and not (mine.exists() and sha256(mine) == sha256(begun))
+        elsewhere = begun is not None and not (
+            mine.exists() and weights_sha256(mine) == weights_sha256(begun)
+        )
         files = later(self.folder, -1 if elsewhere else step, self.name)
         if begun is None:
             # After a kill previews and the best may be of steps that come again, and come out the
@@ -429,8 +431,9 @@ class TrainingRun:
             ) from error
 
     def _restore(self, path: Path) -> int:
-        extra, config = load_extra(path), load_config(path)
-        if "optimizer" not in extra or "step" not in extra:
+        weights = describe(path)
+        extra, config = weights.extra, weights.config
+        if "optimizer" not in weights.record.get("groups", {}) or "step" not in extra:
             raise CheckpointError(
                 f"{path} is not a checkpoint of a training run; to start from its weights, give "
                 "it as --model_path"
@@ -452,5 +455,5 @@ class TrainingRun:
                 f"changed from step {step} on: "
                 f"{', '.join('%s %s -> %s' % (name, *pair) for name, pair in differ.items())}"
             )
-        restore(self.parts, path, extra)
+        restore(self.parts, load_sets(path), extra["optimizer_steps"])
         return step

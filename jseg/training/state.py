@@ -28,21 +28,21 @@ def stored(parts: Sequence[TrainedNetwork]) -> Dict[str, Mapping]:
     return groups
 
 
-def restore(parts: Sequence[TrainedNetwork], path: Path, extra: Mapping) -> None:
-    """Put everything back as the checkpoint `path` has it; extra: as `load_extra` gives it."""
-    load_into(parts[0].module, path, weights="model")
-    for part, steps in zip(parts, extra["optimizer_steps"]):
+def restore(parts: Sequence[TrainedNetwork], sets: Mapping, optimizer_steps: Sequence) -> None:
+    """Put everything back; sets: the arrays of a checkpoint, as `load_sets` gives them."""
+    load_into(parts[0].module, sets[""])
+    for part, steps in zip(parts, optimizer_steps):
         prefix = f"{part.name}_" if part.name else ""
         if part.name:
-            load_into(part.module, extra[part.name])
+            load_into(part.module, sets[part.name])
         if part.companion is not None:
-            load_into(part.companion, extra["companion"])
-        part.optimizer.restore(extra[prefix + "optimizer"], steps)
+            load_into(part.companion, sets["companion"])
+        part.optimizer.restore(sets[prefix + "optimizer"], steps)
         if part.average is not None:
             # Without one so far (--ema was 0), it begins at the parameters as they are.
             part.average.restore(
-                extra[prefix + "ema"]
-                if prefix + "ema" in extra
+                sets[prefix + "ema"]
+                if prefix + "ema" in sets
                 else {name: value.numpy() for name, value in part.average.parameters.items()}
             )
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from support.places import GOLDEN, ROOT
 
-from jseg.checkpoint import load, load_config, load_extra, save, sha256
+from jseg.checkpoint import load, load_config, load_extra, save, weights_sha256
 from jseg.commands import cli, convert_weights
-from jseg.configs import describe
+from jseg.configs import looks_like
 from jseg.formats.tensor import CheckpointError
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.state_dict import (
@@ -131,7 +131,7 @@ def test_shapes_of_nothing_known():
     for read in (unet_config, autoencoder_config):
         with pytest.raises(LayoutError):
             read({"w": (3,)})
-    assert describe({"w": (3,)}) is None
+    assert looks_like({"w": (3,)}) is None
     with pytest.raises(
         CheckpointError, match="holds no network to convert; it looks like nothing that is known"
     ):
@@ -156,7 +156,7 @@ def test_an_sdm_unet(folder, capsys):
     assert all(np.array_equal(given[name], arrays[name]) for name in arrays)
     assert (
         "head_channels 16, latent 16x12" in out
-        and sha256("unet.safetensors") in out
+        and weights_sha256("unet.safetensors") in out
         and str(len(arrays)) in out
     )
     assert load_extra("unet.safetensors")["converted_from"] == "ema.npz"
@@ -428,11 +428,11 @@ def test_what_something_else_wrote_is_never_replaced(folder, capsys):
         assert "one of the inputs" in failure(capsys, "in.pkl", name)
     pickled("foreign.pkl", VQ)
     save("trained.npz", VQ, TINY_VQ, step=3)
-    before = {name: sha256(name) for name in ("foreign.pkl", "trained.npz")}
+    before = {name: weights_sha256(name) for name in ("foreign.pkl", "trained.npz")}
     for name in before:
         for options in ((), ("--dry_run",)):
             assert "it exists and" in failure(capsys, "in.pkl", name, *options)
-    assert {name: sha256(name) for name in before} == before
+    assert {name: weights_sha256(name) for name in before} == before
 
 
 def test_a_missing_folder_is_made_and_told_and_goes_again_if_nothing_was_written(folder, capsys):

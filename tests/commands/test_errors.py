@@ -276,7 +276,7 @@ INPUTS = [
     (
         "weights a folder",
         lambda c: {"model_path": c.labels},
-        ["--model_path", "val_B_labels_resized is a folder", "put the official weights"],
+        ["--model_path", "val_B_labels_resized: is a folder", "put the official weights"],
     ),
     (
         "autoencoder missing",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jseg.checkpoint import load, load_config, load_extra, save, sha256
+from jseg.checkpoint import load, load_config, load_extra, save, weights_sha256
 from jseg.commands import cli, merge_weights
 from jseg.ldm.presets import UNETS
 
@@ -42,10 +42,12 @@ def merge(capsys, save_path, *parts, options=()):
 
 
 def failure(capsys, save_path, *parts):
-    before = {name: sha256(name) for name in os.listdir(".") if os.path.isfile(name)}
+    before = {name: weights_sha256(name) for name in os.listdir(".") if os.path.isfile(name)}
     code, _, err = merge(capsys, save_path, *parts)
     assert code == 2 and err.count("\n") == 1 and err.startswith("jseg merge_weights: ")
-    assert {name: sha256(name) for name in os.listdir(".") if os.path.isfile(name)} == before
+    assert {
+        name: weights_sha256(name) for name in os.listdir(".") if os.path.isfile(name)
+    } == before
     return err
 
 
@@ -66,7 +68,7 @@ def mean(*shares):
 def test_three_files_with_weights(folder, capsys, save_path):
     code, out, _ = merge(capsys, save_path, "a.pkl:0.5", "b.npz:2", "c.safetensors")
     given = load(save_path)
-    assert code == 0 and load_config(save_path) == TINY and sha256(save_path) in out
+    assert code == 0 and load_config(save_path) == TINY and weights_sha256(save_path) in out
     for name, array in mean(0.5, 2, 1).items():
         assert given[name].dtype == np.float32 and np.allclose(
             given[name], array, rtol=1e-6, atol=1e-9
@@ -138,10 +140,10 @@ def test_inputs_are_never_overwritten(folder, capsys):
 
 def test_only_an_older_result_of_the_same_parts_is_replaced(folder, capsys):
     assert "wrote out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1]
-    first = sha256("out.npz")
+    first = weights_sha256("out.npz")
     assert (
         "replaced out.npz" in merge(capsys, "out.npz", "a.pkl", "b.npz")[1]
-        and sha256("out.npz") == first
+        and weights_sha256("out.npz") == first
     )
     assert "it exists and was made from others" in failure(
         capsys, "out.npz", "a.pkl", "c.safetensors"
@@ -246,7 +248,7 @@ def test_the_merged_file_finds_its_autoencoder(folder, capsys, monkeypatch):
     for seed, name in enumerate(("one.npz", "two.npz")):
         trained(name, seed, autoencoder=weights.encoder_digest(shipped))
     assert merge(capsys, "mean.npz", "one.npz", "two.npz")[0] == 0
-    assert weights.find_weights("mean.npz") == (Path("mean.npz"), shipped)
+    assert weights.find_weights("mean.npz").autoencoder.path == shipped
 
 
 def test_files_that_do_not_go_together(folder, capsys):

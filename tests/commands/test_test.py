@@ -29,7 +29,7 @@ from jseg.checkpoint import save
 from jseg.commands import test as command
 from jseg.data.classes import CLASS_SETS, ClassSet, spread_palette
 from jseg.data.label_maps import read_label
-from jseg.ldm import refine
+from jseg.ldm import grid, refine
 from jseg.ldm.refine import Synthesizer
 
 STEMS = ["03", "1", "10", "2", "b.1", "b.2"]  # sorted as the command sorts: by name, digit by digit
@@ -239,7 +239,7 @@ def sheets(monkeypatch):
         made.append(given)
         return contact_sheet.contact_sheet(*given)
 
-    monkeypatch.setattr("jseg.contact_sheet.contact_sheet", recorded)
+    monkeypatch.setattr(grid, "contact_sheet", recorded)
     return made
 
 

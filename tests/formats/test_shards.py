@@ -90,10 +90,10 @@ def test_a_module_is_filled_from_parts_and_their_digest_is_that_of_all(tmp_path)
     index, module = split(tmp_path), Module()
     checkpoint.load_into(module, index)
     assert all(np.array_equal(module.state[name], STATE[name]) for name in STATE)
-    before = checkpoint.sha256(index)
+    before = checkpoint.weights_sha256(index)
     save(tmp_path / NAMES[2], {"d": np.ones(2, np.float16)})
     assert (
-        checkpoint.sha256(index) != before
+        checkpoint.weights_sha256(index) != before
         and checkpoint.load_config(index) is None
         and checkpoint.load_extra(index) == {}
     )

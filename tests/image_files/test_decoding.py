@@ -251,13 +251,12 @@ def training_images(root):
 
 
 def segmented_images(root):
-    notes = []
-    return [example.image for example in find_images([str(root)], notes)], notes
+    examples, remarks = find_images([str(root)])
+    return [example.image for example in examples], remarks
 
 
 def real_images(root):
-    notes = []
-    return find_real(root, notes=notes), notes
+    return find_real(root)
 
 
 LISTINGS = {"training": training_images, "segment": segmented_images, "score": real_images}

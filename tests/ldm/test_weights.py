@@ -12,7 +12,6 @@ from jseg.ldm.weights import (
     autoencoder_line,
     autoencoder_of,
     encoder_digest,
-    expected_networks,
     find_autoencoder,
     find_weights,
 )
@@ -47,6 +46,10 @@ def trained_with(path, autoencoder):
     return path
 
 
+def found_autoencoder(*arguments):
+    return find_autoencoder(*arguments)[0].path
+
+
 def test_an_autoencoder_is_known_by_its_latents_in_any_kind_of_file(shelf, tmp_path):
     shipped, other = shelf
     state = checkpoint.load(shipped)
@@ -64,16 +67,34 @@ def test_an_autoencoder_is_known_by_its_latents_in_any_kind_of_file(shelf, tmp_p
     )
 
 
+def assert_found(weights, model, autoencoder, *remarks):
+    assert (weights.model.path, weights.autoencoder.path) == (Path(model), Path(autoencoder))
+    assert weights.autoencoder.digest == encoder_digest(autoencoder)
+    assert weights.remarks == list(remarks)
+
+
 def test_the_autoencoder_of_a_unet_is_found_by_its_record(shelf, tmp_path):
     shipped, other = shelf
     model = trained_with(tmp_path / "unet.safetensors", shipped)
-    assert autoencoder_of(model) == encoder_digest(shipped)
-    assert find_weights(model) == (model, shipped)
-    notes = []
-    assert find_weights(model, other, notes) == (model, other)
-    assert (
-        notes[0].startswith("warning: ") and "another autoencoder" in notes[0] and len(notes) == 1
+    digest = encoder_digest(shipped)
+    assert autoencoder_of(model) == digest
+    assert_found(find_weights(model), model, shipped)
+    warning = (
+        f"warning: {model} was trained on latents of another autoencoder (digest "
+        f"{digest[:12]}...) than {other}; expect wrong images"
     )
+    assert_found(find_weights(model, other), model, other, warning)
+
+
+def test_both_files_are_described_once_and_the_description_is_handed_on(shelf, tmp_path):
+    model = trained_with(tmp_path / "unet.safetensors", shelf[0])
+    weights = find_weights(model, shelf[0], sha256=True)
+    assert weights.configs() == (UNETS["tiny"], AUTOENCODERS["tiny"])
+    assert weights.model.sha256 == checkpoint.weights_sha256(model)
+    again = find_weights(weights.model, weights.autoencoder)
+    assert again.model is weights.model and again.autoencoder is weights.autoencoder
+    with pytest.raises(checkpoint.CheckpointError, match="UNetConfig; expected AutoencoderConfig"):
+        find_weights(model, model).configs()
 
 
 def test_a_unet_of_an_autoencoder_that_is_not_here_is_refused(shelf, tmp_path):
@@ -91,11 +112,9 @@ def test_a_unet_that_does_not_say_wants_the_official_autoencoder(shelf, tmp_path
         find_weights(model)
     Path("checkpoints").mkdir()
     saved(Path("checkpoints/autoencoder.pkl"), AUTOENCODERS["tiny"])
-    assert find_weights(model) == (model, Path("checkpoints/autoencoder.pkl"))
-    assert (
-        find_autoencoder() == Path("checkpoints/autoencoder.pkl")
-        and find_autoencoder(shelf[1]) == shelf[1]
-    )
+    assert_found(find_weights(model), model, "checkpoints/autoencoder.pkl")
+    assert found_autoencoder() == Path("checkpoints/autoencoder.pkl")
+    assert found_autoencoder(shelf[1]) == shelf[1]
 
 
 @pytest.mark.parametrize("suffix", (".pkl", ".safetensors", ".npz", ".pth", ".pt", ".ckpt"))
@@ -104,13 +123,11 @@ def test_official_weights_are_found_with_any_suffix_that_is_read(suffix, shelf):
     for config, name in ((UNETS["tiny"], "unet"), (AUTOENCODERS["tiny"], "autoencoder")):
         saved(Path("saved.pkl"), config)
         Path("saved.pkl").rename(f"checkpoints/{name}{suffix}")
-    notes = []
-    assert find_weights(notes=notes) == (
-        Path(f"checkpoints/unet{suffix}"),
-        Path(f"checkpoints/autoencoder{suffix}"),
-    )
-    assert notes[0] == f"checkpoints/unet{suffix} is taken"
-    assert find_autoencoder(None, "release") == Path(f"checkpoints/autoencoder{suffix}")
+    unet, autoencoder = (f"checkpoints/{name}{suffix}" for name in ("unet", "autoencoder"))
+    usual = suffix == ".pkl"  # the official name of an autoencoder
+    remarks = [f"{unet} is taken"] + ([] if usual else [f"{autoencoder} is taken"])
+    assert_found(find_weights(), unet, autoencoder, *remarks)
+    assert found_autoencoder(None, "release") == Path(autoencoder)
 
 
 def test_official_weights_are_found_in_parts(shelf):
@@ -123,12 +140,12 @@ def test_official_weights_are_found_in_parts(shelf):
             folder / f"model-0000{number}-of-00002.safetensors",
             {name: state[name] for name in part},
         )
-    assert find_autoencoder() == folder and encoder_digest(folder) == encoder_digest(shelf[0])
+    assert found_autoencoder() == folder and encoder_digest(folder) == encoder_digest(shelf[0])
     (folder / "model-00002-of-00002.safetensors").unlink()
-    assert find_autoencoder() == shelf[0]
+    assert found_autoencoder() == shelf[0]
     with pytest.raises(
-        FileNotFoundError,
-        match="--ae_path checkpoints/autoencoder holds 1 of the 2 parts .* missing: 2",
+        checkpoint.CheckpointError,
+        match="--ae_path checkpoints/autoencoder: holds 1 of the 2 parts .* missing: 2",
     ):
         find_autoencoder(folder)
 
@@ -138,15 +155,13 @@ def test_of_two_official_files_it_is_said_which_is_taken(shelf):
     for name in ("average-176k-266k.pkl", "average-176k-266k.safetensors", "unet.npz"):
         saved(Path("checkpoints") / name, UNETS["tiny"])
     saved(Path("checkpoints/autoencoder.pkl"), AUTOENCODERS["tiny"])
-    notes = []
-    assert find_weights(notes=notes) == (
-        Path("checkpoints/average-176k-266k.pkl"),
-        Path("checkpoints/autoencoder.pkl"),
-    )
-    assert notes == [
+    assert_found(
+        find_weights(),
+        "checkpoints/average-176k-266k.pkl",
+        "checkpoints/autoencoder.pkl",
         "3 files for one network: checkpoints/average-176k-266k.pkl is taken, "
-        "checkpoints/average-176k-266k.safetensors, checkpoints/unet.npz not"
-    ]
+        "checkpoints/average-176k-266k.safetensors, checkpoints/unet.npz not",
+    )
 
 
 def test_the_autoencoder_of_the_record_is_taken_before_the_official_one_and_named(shelf, tmp_path):
@@ -154,9 +169,8 @@ def test_the_autoencoder_of_the_record_is_taken_before_the_official_one_and_name
     model = trained_with(tmp_path / "unet.safetensors", shipped)
     Path("checkpoints").mkdir()
     Path("checkpoints/autoencoder.npz").write_bytes(other.read_bytes())
-    notes = []
-    assert find_weights(model, notes=notes) == (model, shipped)
-    assert notes == [f"{shipped} is taken: the autoencoder that {model} was trained with"]
+    remark = f"{shipped} is taken: {model} was trained with this autoencoder"
+    assert_found(find_weights(model), model, shipped, remark)
 
 
 def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_unless_it_is_given(
@@ -168,10 +182,8 @@ def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_un
         match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96",
     ):
         find_autoencoder(None, "release")
-    assert (
-        find_autoencoder(shipped, "release") == shipped
-        and find_autoencoder(None, "landscape") == shipped
-    )
+    assert found_autoencoder(shipped, "release") == shipped
+    assert found_autoencoder(None, "landscape") == shipped
     digest = encoder_digest(shipped)[:12]
     assert (
         autoencoder_line(shipped)
@@ -199,17 +211,18 @@ def test_the_training_command_refuses_the_shipped_autoencoder_for_release(
 
 
 def test_what_ships_belongs_together():
-    model, autoencoder = find_weights()
-    assert (model, autoencoder) == (module.SHIPPED_MODEL, module.SHIPPED_AUTOENCODER)
-    assert autoencoder_of(model) == encoder_digest(autoencoder)
-    unet, codec = expected_networks()
+    weights = find_weights(sha256=True)
+    model, autoencoder = module.SHIPPED_MODEL, module.SHIPPED_AUTOENCODER
+    assert (weights.model.path, weights.autoencoder.path) == (model, autoencoder)
+    assert autoencoder_of(model) == weights.autoencoder.digest
+    unet, codec = weights.configs()
     assert unet == UNETS["landscape"] and codec == AUTOENCODERS["landscape"]
     assert model.stat().st_size + autoencoder.stat().st_size < 25_000_000
     for path in (model, autoencoder):
         assert {value.dtype for value in checkpoint.load(path).values()} == {np.dtype(np.float16)}
     card = (module.SHIPPED / "CARD.md").read_text(encoding="utf-8")
-    for path in (model, autoencoder):
-        assert checkpoint.sha256(path) in card, "the card's hash is of another file"
+    for file in (weights.model, weights.autoencoder):
+        assert file.sha256 in card, "the card's hash is of another file"
     assert dataclasses.asdict(unet)["width"] == 32
 
 
@@ -223,6 +236,6 @@ def test_what_ships_for_flowseg():
     assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {
         np.dtype(np.float16)
     } and SHIPPED.stat().st_size < 15_000_000
-    assert checkpoint.sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(encoding="utf-8"), (
-        "the card's hash is of another file"
-    )
+    assert checkpoint.weights_sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(
+        encoding="utf-8"
+    ), "the card's hash is of another file"
