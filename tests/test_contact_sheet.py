@@ -17,21 +17,13 @@ def test_contact_sheet_places_every_image():
     colours = [(200, 30, 30), (30, 160, 30), (30, 30, 200)]
     red, green, blue = [np.full((96, 128, 3), colour, np.uint8) for colour in colours]
     tall = np.full((100, 50, 3), 90, np.uint8)
-    sheet = contact_sheet(
-        [[red, green], [None, blue], [tall, None]],
-        ["label", "a result"],
-        ["one", "two", "three"],
-        cell_width=64,
-    )
+    rows, names = [[red, green], [None, blue], [tall, None]], ["one", "two", "three"]
+    sheet = contact_sheet(rows, ["label", "a result"], names, cell_width=64)
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
-    assert (
-        (sheet[0] == 255).all()
-        and (sheet[-1] == 255).all()
-        and (sheet[:, 0] == 255).all()
-        and (sheet[:, -1] == 255).all()
-    )
-    for colour, count in zip(colours, (64 * 48,) * 3):
-        assert (sheet == colour).all(axis=-1).sum() == count
+    for border in (sheet[0], sheet[-1], sheet[:, 0], sheet[:, -1]):
+        assert (border == 255).all()
+    for colour in colours:
+        assert (sheet == colour).all(axis=-1).sum() == 64 * 48
     rows = {colour: np.argwhere((sheet == colour).all(axis=-1)).mean(axis=0) for colour in colours}
     assert rows[colours[0]][0] == rows[colours[1]][0] < rows[colours[2]][0]
     assert rows[colours[0]][1] < rows[colours[1]][1] == rows[colours[2]][1]
@@ -53,19 +45,14 @@ def test_contact_sheet_keeps_map_colours_and_survives_names():
 def test_names_that_no_font_writes_become_numbers_beside_a_list(monkeypatch, capsys):
     """A character that shows as an empty box is not written, whatever the font says of itself."""
     monkeypatch.setattr(sheet, "_wide_fonts", list)
-    names, cell = (
-        ["plain", "\u98ce\u666f \u4e00", "\u98ce\u666f \u4e8c"],
-        np.zeros((12, 16, 3), np.uint8),
-    )
+    names = ["plain", "\u98ce\u666f \u4e00", "\u98ce\u666f \u4e8c"]
+    cell = np.zeros((12, 16, 3), np.uint8)
     ours = contact_sheet([[cell]] * 3, ["label"], names)
     assert np.array_equal(ours, contact_sheet([[cell]] * 3, ["label"], ["plain", "row 2", "row 3"]))
     contact_sheet([[cell]] * 3, ["label"], names)
-    told = capsys.readouterr().err
-    assert (
-        told.count("\n") == 1
-        and "the names of 2 of 3 rows" in told
-        and f"(row 2: {names[1]}; row 3: {names[2]})" in told
-    )
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "the names of 2 of 3 rows" in text
+    assert f"(row 2: {names[1]}; row 3: {names[2]})" in text
 
 
 @pytest.mark.skipif(
@@ -77,13 +64,11 @@ def test_a_font_of_the_system_that_has_the_characters_is_taken(monkeypatch, caps
     assert sheet._lacks(sheet._font(12, rare), rare) > 0
     monkeypatch.setattr(sheet, "_wide_fonts", lambda: ["/nowhere.ttf", *DEJAVU])
     assert sheet._lacks(sheet._font(12, rare), rare) == 0
-    written = contact_sheet([[cell]], ["label"], [rare])
-    assert capsys.readouterr().err == "" and not np.array_equal(
-        written, contact_sheet([[cell]], ["label"], ["row 1"])
-    )
-    assert sheet._font(12, "plain").getname() == ImageFont.load_default(size=12).getname(), (
-        "Latin text keeps its face"
-    )
+    ours = contact_sheet([[cell]], ["label"], [rare])
+    assert capsys.readouterr().err == ""
+    assert not np.array_equal(ours, contact_sheet([[cell]], ["label"], ["row 1"]))
+    latin = sheet._font(12, "plain")
+    assert latin.getname() == ImageFont.load_default(size=12).getname(), "Latin keeps its face"
 
 
 def test_fonts_with_chinese_characters_are_found_by_their_names(tmp_path, monkeypatch):

@@ -27,9 +27,8 @@ def random_image(seed, height=24, width=32):
     """Twelve noisy fields of random colours: all hues, levels on every edge."""
     rng = RNG(seed)
     fields = rng.integers(0, 256, (3, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
-    return np.clip(
-        fields[:height, :width] + rng.integers(-40, 41, (height, width, 3)), 0, 255
-    ).astype(np.uint8)
+    noisy = fields[:height, :width] + rng.integers(-40, 41, (height, width, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def plain(red, green, blue, size=(4, 4)):
@@ -46,12 +45,11 @@ def test_confusion_counts_pixels_with_targets_in_rows():
     for p, t in zip(prediction.ravel(), target.ravel()):
         if t != 255:
             expected[t, p] += 1
-    found = confusion(prediction, target, 5, 255)
-    assert found.dtype == np.int64 and found.shape == (5, 5)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(
-        sum(confusion(p, t, 5, 255) for p, t in zip(prediction, target)), expected
-    )
+    whole = confusion(prediction, target, 5, 255)
+    assert whole.dtype == np.int64 and whole.shape == (5, 5)
+    np.testing.assert_array_equal(whole, expected)
+    summed = sum(confusion(p, t, 5, 255) for p, t in zip(prediction, target))
+    np.testing.assert_array_equal(summed, expected)
 
 
 @pytest.mark.parametrize("ignore", [4, (4, 255), [255, 4], np.array([4])])
@@ -96,20 +94,15 @@ def test_scores_of_a_matrix_by_hand():
 
 
 def test_scores_without_any_pixel_are_undefined_and_perfect_ones_are_one():
-    assert np.isnan(mean_iou(np.zeros((3, 3), int))) and np.isnan(
-        metrics.pixel_accuracy(np.zeros((3, 3), int))
-    )
     label = RNG(1).integers(0, 4, (6, 8))
-    assert (
-        mean_iou(confusion(label, label, 29, 255))
-        == metrics.pixel_accuracy(confusion(label, label, 29, 255))
-        == 1.0
-    )
+    for score in (mean_iou, metrics.pixel_accuracy):
+        assert np.isnan(score(np.zeros((3, 3), int)))
+        assert score(confusion(label, label, 29, 255)) == 1.0
     with pytest.raises(ValueError, match=r"\[classes, classes\]"):
         mean_iou(np.zeros((3, 4)))
 
 
-def test_mask_accuracy_is_the_share_of_all_pixels():
+def test_mask_accuracy_is_the_fraction_of_all_pixels():
     target = np.array([[0, 1, 2], [255, 4, 5]], np.uint8)
     assert mask_accuracy(target, target) == 1.0
     assert mask_accuracy(np.array([[0, 1, 0], [255, 0, 0]], np.uint8), target) == 0.5
@@ -129,46 +122,35 @@ def eight_bit_counts(image):
 
     colours, classes = np.zeros(4096), np.zeros(72)
     hsv = cv2.cvtColor(image[..., ::-1].copy(), cv2.COLOR_BGR2HSV)
-    edges = {
-        1: (20, 40),
-        2: (40, 75),
-        3: (75, 155),
-        4: (155, 190),
-        5: (190, 270),
-        6: (270, 295),
-        7: (295, 315),
-    }
+    edges = (20, 40, 75, 155, 190, 270, 295, 315)
+    hues = list(enumerate(zip(edges, edges[1:]), 1))
     with np.errstate(over="ignore"):
         for (r, g, b), (h, s, v) in zip(image.reshape(-1, 3), hsv.reshape(-1, 3)):
             sixteen = np.uint8(16)
             colours[b // sixteen * sixteen * sixteen + g // sixteen * sixteen + r // sixteen] += 1
             doubled = int(h + h)
-            hue = next(
-                (number for number, (low, high) in edges.items() if low < doubled <= high), 0
-            )
+            hue = next((number for number, (low, high) in hues if low < doubled <= high), 0)
             classes[9 * hue + 3 * ((s > 51) + int(s > 178)) + (v > 51) + int(v > 178)] += 1
     return colours, classes
+
+
+def mean_correlation(ours, theirs):
+    return np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(ours, theirs)])
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_challenge_style_is_the_script_s_arithmetic(seed):
     image, reference = random_image(seed), random_image(seed + 1)
-    found = [
-        np.corrcoef(one, other)[0, 1]
-        for one, other in zip(eight_bit_counts(image), eight_bit_counts(reference))
-    ]
-    assert style_similarity(image, reference, "challenge") == pytest.approx(
-        np.mean(found), abs=1e-12
-    )
+    expected = mean_correlation(eight_bit_counts(image), eight_bit_counts(reference))
+    assert style_similarity(image, reference, "challenge") == pytest.approx(expected, abs=1e-12)
 
 
 def test_challenge_style_equals_the_script_to_the_bit():
     """Numbers from running that script itself (OpenCV 4.11, NumPy 1.26) on these images."""
     expected = [0.5451145252290222, 0.5760450437394753, 0.506683159380167]
-    assert [
-        style_similarity(random_image(seed), random_image(seed + 1), "challenge")
-        for seed in range(3)
-    ] == expected
+    images = [random_image(seed) for seed in range(4)]
+    pairs = zip(images, images[1:])
+    assert [style_similarity(*pair, "challenge") for pair in pairs] == expected
     noise = RNG(0)
     one, other = (noise.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(2))
     assert style_similarity(one, other, "challenge") == 0.8569854631844234
@@ -192,14 +174,11 @@ def exact_counts(image):
 @pytest.mark.parametrize("seed", range(3))
 def test_corrected_style_is_what_the_script_meant(seed):
     image, reference = random_image(seed), random_image(seed + 1)
-    found = [
-        np.corrcoef(one, other)[0, 1]
-        for one, other in zip(exact_counts(image), exact_counts(reference))
-    ]
     # OpenCV rounds hue to two degrees and saturation to 1 / 255, which moves the few pixels that
     # lie on an edge.
-    assert style_similarity(image, reference) == pytest.approx(np.mean(found), abs=0.01)
-    assert abs(style_similarity(image, reference, "challenge") - np.mean(found)) > 0.1
+    exact = mean_correlation(exact_counts(image), exact_counts(reference))
+    assert style_similarity(image, reference) == pytest.approx(exact, abs=0.01)
+    assert abs(style_similarity(image, reference, "challenge") - exact) > 0.1
 
 
 def test_the_two_kinds_differ_where_the_script_overflows():
@@ -211,10 +190,8 @@ def test_the_two_kinds_differ_where_the_script_overflows():
         assert found["challenge"] - found["corrected"] > 0.49, quirk
     brightest = plain(255, 0, 204)  # 312 degrees, saturated and bright: the last of the 72 classes
     assert style_similarity(brightest, brightest) == 1.0
-    assert (
-        metrics._histograms(brightest, False)[1][71] == 16
-        and metrics._histograms(brightest, True)[1][54:].sum() == 0
-    )
+    assert metrics._histograms(brightest, False)[1][71] == 16
+    assert metrics._histograms(brightest, True)[1][54:].sum() == 0
 
 
 @pytest.mark.parametrize("kind", ["corrected", "challenge"])
@@ -223,9 +200,8 @@ def test_style_does_not_see_size_or_place(kind):
     known = style_similarity(image, reference, kind)
     assert style_similarity(image, image, kind) == 1.0
     assert style_similarity(reference, image, kind) == known
-    assert style_similarity(
-        image[::-1].repeat(2, axis=0), reference[:, ::-1], kind
-    ) == pytest.approx(known, abs=1e-9)
+    larger, mirrored = image[::-1].repeat(2, axis=0), reference[:, ::-1]
+    assert style_similarity(larger, mirrored, kind) == pytest.approx(known, abs=1e-9)
     assert -1 <= style_similarity(plain(255, 0, 0), plain(0, 255, 0), kind) < 0
 
 
@@ -247,22 +223,17 @@ def test_style_refuses_other_arrays(image, kind, said):
 
 
 def by_sqrtm(a, b):
-    covariances = [np.cov(x, rowvar=False) for x in (a, b)]
+    of_a, of_b = (np.cov(x, rowvar=False) for x in (a, b))
     gap = a.mean(axis=0) - b.mean(axis=0)
-    return (
-        gap @ gap
-        + np.trace(covariances[0] + covariances[1])
-        - 2 * np.trace(scipy.linalg.sqrtm(covariances[0] @ covariances[1])).real
-    )
+    root = scipy.linalg.sqrtm(of_a @ of_b)
+    return gap @ gap + np.trace(of_a + of_b) - 2 * np.trace(root).real
 
 
 @pytest.mark.parametrize("n, m, d", [(40, 60, 6), (300, 9, 8)])
 def test_frechet_distance_is_the_matrix_formula(n, m, d):
     rng = RNG(n)
-    a, b = (
-        rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d),
-        rng.normal(size=(m, d)) @ rng.normal(size=(d, d)),
-    )
+    a = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+    b = rng.normal(size=(m, d)) @ rng.normal(size=(d, d))
     assert frechet_distance(a, b) == pytest.approx(by_sqrtm(a, b), rel=1e-9)
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
@@ -270,18 +241,12 @@ def test_frechet_distance_is_the_matrix_formula(n, m, d):
 def test_frechet_distance_with_fewer_images_than_features():
     rng = RNG(0)
     a, b = rng.normal(size=(5, 40)), 2 * rng.normal(size=(12, 40)) + 1
-    values, vectors = np.linalg.eigh(np.cov(a, rowvar=False))
+    of_a, of_b = (np.cov(x, rowvar=False) for x in (a, b))
+    values, vectors = np.linalg.eigh(of_a)
     root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    shared = np.sqrt(
-        np.clip(np.linalg.eigvalsh(root @ np.cov(b, rowvar=False) @ root), 0, None)
-    ).sum()
+    trace = np.sqrt(np.clip(np.linalg.eigvalsh(root @ of_b @ root), 0, None)).sum()
     gap = a.mean(axis=0) - b.mean(axis=0)
-    expected = (
-        gap @ gap
-        + np.trace(np.cov(a, rowvar=False))
-        + np.trace(np.cov(b, rowvar=False))
-        - 2 * shared
-    )
+    expected = gap @ gap + np.trace(of_a + of_b) - 2 * trace
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
@@ -294,9 +259,8 @@ def test_frechet_distance_in_closed_forms():
     # Under a scale s the covariance is s^2 C: tr(C)(1 + s^2 - 2 s), which biased covariances miss
     # by 50 / 49.
     centred = a - a.mean(axis=0, dtype=np.float64)
-    assert frechet_distance(centred, 3 * centred) == pytest.approx(
-        4 * np.trace(np.cov(centred, rowvar=False)), rel=1e-9
-    )
+    exact = 4 * np.trace(np.cov(centred, rowvar=False))
+    assert frechet_distance(centred, 3 * centred) == pytest.approx(exact, rel=1e-9)
     assert frechet_distance(centred + 1e6, centred + 1e6 + 1) == pytest.approx(7, rel=1e-6)
 
 
@@ -306,11 +270,8 @@ def test_kernel_distance_is_the_mean_over_pairs():
     def mean(pairs):
         return np.mean([(sum(p * q for p, q in zip(x, y)) / 3 + 1) ** 3 for x, y in pairs])
 
-    expected = (
-        mean(itertools.permutations(a, 2))
-        + mean(itertools.permutations(b, 2))
-        - 2 * mean(itertools.product(a, b))
-    )
+    within = mean(itertools.permutations(a, 2)) + mean(itertools.permutations(b, 2))
+    expected = within - 2 * mean(itertools.product(a, b))
     assert kernel_distance(a, b) == pytest.approx(expected, rel=1e-12)
 
 
@@ -357,15 +318,16 @@ def test_four_published_scores_of_2022(mask, aesthetic, fid, score, digits):
 
 
 def test_score_of_2023():
-    assert challenge_score(0.9, 0.5, 0.9, 35) == pytest.approx(0.639)
-    assert challenge_score(1, 1, 1, 0) == pytest.approx(1) and challenge_score(
-        1, 0, -1, 100
-    ) == 0 == challenge_score(0, 1, 1, 0)
-    assert (
-        challenge_score(0.9, 0.5, 0.9, 250)
-        == challenge_score(0.9, 0.5, 0.9, 100)
-        == pytest.approx(0.9 * 0.385)
-    )
+    for arguments, score in (
+        ((0.9, 0.5, 0.9, 35), 0.639),
+        ((1, 1, 1, 0), 1),
+        ((1, 0, -1, 100), 0),
+        ((0, 1, 1, 0), 0),
+        ((0.9, 0.5, 0.9, 100), 0.9 * 0.385),
+        ((0.9, 0.5, 0.9, 250), 0.9 * 0.385),  # as 100
+    ):
+        assert challenge_score(*arguments) == pytest.approx(score)
+    good = dict(mask=0.9, aesthetic=0.5, style=0.9, fid=35)
     for year, changed in (
         (2023, dict(mask=1.1)),
         (2023, dict(aesthetic=5.0)),
@@ -375,9 +337,7 @@ def test_score_of_2023():
         (2021, {}),
     ):
         with pytest.raises(ValueError):
-            challenge_score(
-                **dict(dict(mask=0.9, aesthetic=0.5, style=0.9, fid=35, year=year), **changed)
-            )
+            challenge_score(**{**good, "year": year, **changed})
 
 
 def test_importing_the_metrics_loads_no_heavy_package():

@@ -104,19 +104,13 @@ class ResBlock(nn.Module):
 
 class SpadeResBlock(nn.Module):
     """Residual block of the middle and the decoder half, whose norms read the label map; `up`
-    doubles the map, whose sides are the latent's over 2 ** level.
+    doubles the map.
     """
 
     def __init__(
-        self,
-        channels: int,
-        channels_out: int,
-        embedding: int,
-        config: UNetConfig,
-        up: bool = False,
-        level: int = 0,
+        self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False
     ):
-        self.up, self.level = up, level
+        self.up = up
         self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))

@@ -7,7 +7,7 @@ one signature,
 
     sampler(predictor, x, schedule, start_index, eta=..., noise=None, steps=None, spacing="uniform")
 
-and yields the latent after each step; the last one is clean. A step goes from alpha_bar to
+and yield the latent after each step; the last one is clean. A step goes from alpha_bar to
 alpha_bar_prev, the next cleaner level; alpha = sqrt(alpha_bar) and sigma = sqrt(1 - alpha_bar)
 throughout, so x = alpha x0 + sigma eps. Mirrors q_sample, p_mean_variance and ddim_sample_loop of
 guided_diffusion/gaussian_diffusion.py; DPM-Solver++ is that of Lu et al. 2022 (arXiv 2211.01095).
@@ -34,9 +34,9 @@ def add_noise(schedule: Schedule, z, index, noise):
     z, noise: [B, C, h, w]; index: one int or an int array [B]. Raises ValueError for an index
     outside the schedule.
     """
-    index = index.numpy() if isinstance(index, jt.Var) else np.asarray(index)
-    schedule.check_index(index)
-    alpha_bar = np.broadcast_to(schedule.alpha_bar[index], (z.shape[0],)).reshape(-1, 1, 1, 1)
+    indices = index.numpy() if isinstance(index, jt.Var) else np.asarray(index)
+    schedule.check_index(indices)
+    alpha_bar = np.broadcast_to(schedule.alpha_bar[indices], (z.shape[0],)).reshape(-1, 1, 1, 1)
     return _var(np.sqrt(alpha_bar)) * as_var(z) + _var(np.sqrt(1 - alpha_bar)) * as_var(noise)
 
 
@@ -75,10 +75,10 @@ def guided(unet, y, scale: float, interval: Tuple[int, int] = (0, TIMESTEPS - 1)
 
             batch = x.shape[0]
             eps = unet.decode(features, both, variance=False)  # [2 B, 3, h, w]
-            by = (
-                scale if np.all(inside) else _var(np.where(inside, scale, 1.0)[:, None, None, None])
-            )
-            return eps[batch:] + by * (eps[:batch] - eps[batch:])
+            scales = scale  # of each image, 1 outside of the interval
+            if not np.all(inside):
+                scales = _var(np.where(inside, scale, 1.0).reshape(-1, 1, 1, 1))
+            return eps[batch:] + scales * (eps[:batch] - eps[batch:])
 
     return predictor
 
@@ -118,17 +118,15 @@ def ddim(
 
 def _ddim(predictor, x, path: List[Step], eta: float, noise: Optional[Noise]):
     for index, t, alpha_bar, alpha_bar_prev in path:
-        # eq. 16: the spread of the noise that this step draws; 0 in the step to the clean latent
+        # the spread of the noise that this step draws; 0 in the step to the clean latent
         std = eta * np.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar))
-        std *= np.sqrt(1 - alpha_bar / alpha_bar_prev)
+        std *= np.sqrt(1 - alpha_bar / alpha_bar_prev)  # eq. 16
 
         with jt.no_grad():
             eps = predictor(x, _times(x, t))
-
-            # eq. 9, eq. 12
-            x0 = (x - _var(np.sqrt(1 - alpha_bar)) * eps) / _var(np.sqrt(alpha_bar))
+            x0 = (x - _var(np.sqrt(1 - alpha_bar)) * eps) / _var(np.sqrt(alpha_bar))  # eq. 9
             direction = _var(np.sqrt(1 - alpha_bar_prev - std**2)) * eps
-            x = _var(np.sqrt(alpha_bar_prev)) * x0 + direction
+            x = _var(np.sqrt(alpha_bar_prev)) * x0 + direction  # eq. 12
             if std:
                 x = x + _var(std) * jt.array(noise(index))
             x.sync()
@@ -148,7 +146,7 @@ def dpmpp_2m(
     """As `ddim`, of second order at the same cost (Lu et al. 2022, DPM-Solver++(2M), algorithm 2).
 
     x0 is extrapolated from the step before. The first step, which has none before it, and the one
-    to the clean latent, whose h is infinite, are of order 1; those are DDIM's. eta > 0 adds noise
+    to the clean latent, whose h is infinite, are of order 1, which is DDIM's. eta > 0 adds noise
     as the diffusion's stochastic equation does; 1 is `dpmpp_2m_sde`, their SDE-DPM-Solver++(2M).
     """
     path = _path("dpmpp_2m", schedule, start_index, eta, noise, steps, spacing)
@@ -168,7 +166,7 @@ def _dpmpp_2m(predictor, x, path: List[Step], eta: float, noise: Optional[Noise]
             eps = predictor(x, _times(x, t))
             x0 = (x - _var(sigma) * eps) / _var(alpha)
 
-            # algorithm 2: the line through the last two x0, in the middle of the step
+            # the line through the last two x0, in the middle of the step (algorithm 2)
             d = x0
             if x0_last is not None and decay:
                 r = h_last / h

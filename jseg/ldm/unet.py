@@ -62,11 +62,11 @@ class UNet(nn.Module):
         widths = self._build_encoder(embedding)
 
         # middle
-        channels, coarsest = widths[-1], len(config.channel_mult) - 1
+        channels = widths[-1]
         self.middle_block = nn.Sequential(
-            SpadeResBlock(channels, channels, embedding, config, level=coarsest),
+            SpadeResBlock(channels, channels, embedding, config),
             AttentionBlock(channels, config),
-            SpadeResBlock(channels, channels, embedding, config, level=coarsest),
+            SpadeResBlock(channels, channels, embedding, config),
         )
 
         # decoder
@@ -76,6 +76,13 @@ class UNet(nn.Module):
             SiLU(),
             nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1),
         )
+
+        # Where a conditioned block stands: its place in the order of use, and the halvings of the
+        # map that it gets.
+        level = len(config.channel_mult) - 1
+        for place, block in enumerate(self._conditioned_blocks()):
+            block.place, block.level = place, level
+            level -= block.up
 
         # release: its zero_module changes nothing in Jittor, as zero_init=False here; here: zero,
         # as it was meant.
@@ -124,27 +131,24 @@ class UNet(nn.Module):
         embedding = _repeat(features.embedding, repeats)
 
         # middle
-        first, attention, second = self.middle_block
-        h = self._conditioned(first, conditions[0], embedding, skips[-1])  # [R B, C, h_i, w_i]
-        h = self._run(attention, h)
-        h = self._conditioned(second, conditions[1], embedding, h)
+        h = skips[-1]  # [R B, C, h_i, w_i]
+        for layer in self.middle_block:
+            h = self._run_conditioned(layer, conditions, embedding, h)
 
         # decoder
-        used = 2
         for block, skip in zip(self.output_blocks, reversed(skips)):
-            parts = (h, skip)
-            for layer in block:
-                if isinstance(layer, SpadeResBlock):
-                    h = self._conditioned(layer, conditions[used], embedding, *parts)
-                    used += 1
-                else:
-                    h = self._run(layer, *parts)
-                parts = (h,)  # [R B, C_i, h_i, w_i]
+            first, *others = block
+            h = self._run_conditioned(first, conditions, embedding, h, skip)  # [R B, C_i, h_i, w_i]
+            for layer in others:
+                h = self._run_conditioned(layer, conditions, embedding, h)
 
+        # noise, and the interpolation of its variance where that is wanted
         if variance:
             return self._run(self.out, h)  # [R B, 6, h, w]
-        norm, last, noise = self.out[0], self.out[2], slice(self.config.latent_channels)
-        return nn.conv2d(silu(norm(h)), last.weight[noise], last.bias[noise], padding=1)
+        norm, _, conv = self.out
+        noise = slice(self.config.latent_channels)
+        weight, bias = conv.weight[noise], conv.bias[noise]
+        return nn.conv2d(silu(norm(h)), weight, bias, padding=1)  # [R B, 3, h, w]
 
     def condition(self, y) -> List[Tuple[Modulation, Modulation]]:
         """Every SPADE modulation for one-hot label maps y [B, classes, h, w]: a pair per
@@ -176,11 +180,14 @@ class UNet(nn.Module):
     def _run(self, layer, *inputs):
         return recompute(layer, *inputs) if self.recompute else layer(*inputs)
 
-    def _conditioned(self, block: SpadeResBlock, condition, embedding, *parts):
-        """A block that sees the label map, for the groups of channels of its input."""
+    def _run_conditioned(self, layer, conditions, embedding, *parts):
+        """A layer that may see the label map, for the groups of channels `parts` of its input."""
+        if not isinstance(layer, SpadeResBlock):
+            return self._run(layer, *parts)
+        condition = conditions[layer.place]
         if isinstance(condition, LabelMaps):
-            return recompute(block.from_maps, *condition, embedding, *parts)
-        return block(joined(parts), condition, embedding)
+            return recompute(layer.from_maps, *condition, embedding, *parts)
+        return layer(joined(parts), condition, embedding)
 
     def _blocks(self) -> List:
         """Every residual and attention block, in order of use."""
@@ -234,11 +241,11 @@ class UNet(nn.Module):
             width = config.channels * config.channel_mult[level]
             for i in range(config.blocks + 1):
                 inputs, channels = channels + skip_widths.pop(), width
-                layers = [SpadeResBlock(inputs, channels, embedding, config, level=level)]
+                layers = [SpadeResBlock(inputs, channels, embedding, config)]
                 if 2**level in config.attention_downsampling:
                     layers.append(AttentionBlock(channels, config))
                 if level and i == config.blocks:
-                    up = SpadeResBlock(channels, channels, embedding, config, True, level)
+                    up = SpadeResBlock(channels, channels, embedding, config, up=True)
                     layers.append(up)
                 self.output_blocks.append(nn.Sequential(*layers))
         return channels

@@ -47,9 +47,8 @@ def roots_of_alpha_bar():
 
 @pytest.mark.parametrize("name, number", [(name, number) for name in TABLE for number in range(3)])
 def test_stage_table(name, number):
-    guidance, respacing, start, noised, denoised, root_noised, root_denoised, steps = TABLE[name][
-        number
-    ]
+    row = TABLE[name][number]
+    guidance, respacing, start, noised, denoised, root_noised, root_denoised, steps = row
     stage, schedule = PIPELINES[name].stages[number], Schedule(respacing)
     fast = FAST[name] and {**FAST[name], "steps": steps}
     assert stage == Stage(guidance, respacing, start, color_transfer=number > 0, eta=0.0, **fast)
@@ -58,9 +57,8 @@ def test_stage_table(name, number):
     assert (schedule.timesteps[stage.start_index], schedule.timesteps[first]) == (noised, denoised)
     roots = np.sqrt(schedule.alpha_bar[[stage.start_index, first]])
     assert np.abs(roots - [root_noised, root_denoised]).max() < 5e-7
-    assert (
-        np.abs(roots - [roots_of_alpha_bar()[noised], roots_of_alpha_bar()[denoised]]).max() < 1e-12
-    )
+    exact = np.array(roots_of_alpha_bar())[[noised, denoised]]
+    assert np.abs(roots - exact).max() < 1e-12
 
 
 def test_the_two_presets_differ_in_what_the_release_loses_and_in_how_many_steps_they_take():
@@ -68,10 +66,8 @@ def test_the_two_presets_differ_in_what_the_release_loses_and_in_how_many_steps_
     release, fine = PIPELINES["release"], PIPELINES["fine"]
     for ours, theirs in zip(fine.stages, release.stages):
         assert (ours.guidance, ours.color_transfer) == (theirs.guidance, theirs.color_transfer)
-        noised = [
-            Schedule(stage.respacing).timesteps[stage.start_index] for stage in (ours, theirs)
-        ]
-        assert noised[0] == noised[1]
+        one, other = (Schedule(s.respacing).timesteps[s.start_index] for s in (ours, theirs))
+        assert one == other
     # release: noises one index above the first that it denoises, JPEG between the stages,
     # truncation; here (fine): none of these.
     assert (release.aligned, release.float_handoff, release.rounding) == (False, False, "truncate")
@@ -82,21 +78,15 @@ def test_the_two_presets_differ_in_what_the_release_loses_and_in_how_many_steps_
 
 
 def test_a_preset_by_name_or_itself():
-    assert (
-        pipeline_named("fine") is PIPELINES["fine"]
-        and pipeline_named(PIPELINES["fine"]) is PIPELINES["fine"]
-    )
+    for preset in ("fine", PIPELINES["fine"]):
+        assert pipeline_named(preset) is PIPELINES["fine"]
     with pytest.raises(ValueError, match="preset 'best': expected one of release, fine"):
         pipeline_named("best")
 
 
 def one(**fields):
-    return Pipeline(
-        (Stage(**{"guidance": 3.5, "respacing": "ddim10", "start_index": 2, **fields}),),
-        False,
-        False,
-        "truncate",
-    )
+    stage = Stage(**{"guidance": 3.5, "respacing": "ddim10", "start_index": 2, **fields})
+    return Pipeline((stage,), False, False, "truncate")
 
 
 @pytest.mark.parametrize(
@@ -162,26 +152,24 @@ def test_every_sampler_a_stage_may_name_is_there():
 
 
 def test_calls_are_counted_as_the_release_runs_them():
-    assert (
-        unet_calls(PIPELINES["release"]) == 1280
-        and unet_calls(one(guidance=1.0)) == 2
-        and unet_calls(one()) == 4
-    )
-    assert unet_calls(one(guidance_low=50)) == 3  # of t = 100 and 0
+    for pipeline, calls in (
+        (PIPELINES["release"], 1280),
+        (one(guidance=1.0), 2),
+        (one(), 4),
+        (one(guidance_low=50), 3),  # of t = 100 and 0
+    ):
+        assert unet_calls(pipeline) == calls
 
 
 def test_the_last_index_and_index_0_where_aligned_are_allowed():
     assert check_pipeline(one(start_index=9)).stages[0].start_index == 9
-    aligned = dataclasses.replace(one(start_index=0), aligned=True)
-    assert stage_steps(check_pipeline(aligned), 0) == 1
-    assert (
-        stage_steps(check_pipeline(dataclasses.replace(one(start_index=9), aligned=True)), 0)
-        == 10
-        == len(Schedule("ddim10"))
-    )
+    assert len(Schedule("ddim10")) == 10
+    for start_index, steps in ((0, 1), (9, 10)):
+        aligned = dataclasses.replace(one(start_index=start_index), aligned=True)
+        assert stage_steps(check_pipeline(aligned), 0) == steps
 
 
-def written(folder, content):
+def stages_file(folder, content):
     path = folder / "stages.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
@@ -201,38 +189,28 @@ def test_a_stages_file_takes_what_it_leaves_out_from_its_base(tmp_path):
         jpeg_quality=90,
         stages=(Stage(3.5, "ddim50", 30), Stage(4, "ddim50", 30, True, 0.5)),
     )
-    assert load_pipeline(written(tmp_path, content)) == expected
-    assert load_pipeline(written(tmp_path, "\ufeff" + json.dumps(content))) == expected
-    assert load_pipeline(written(tmp_path, [STAGE])) == dataclasses.replace(
-        PIPELINES["release"], stages=(Stage(3.5, "ddim50", 30),)
-    )
-    assert load_pipeline(written(tmp_path, [STAGE]), "fine").float_handoff
+    assert load_pipeline(stages_file(tmp_path, content)) == expected
+    assert load_pipeline(stages_file(tmp_path, "\ufeff" + json.dumps(content))) == expected
+    release = dataclasses.replace(PIPELINES["release"], stages=(Stage(3.5, "ddim50", 30),))
+    assert load_pipeline(stages_file(tmp_path, [STAGE])) == release
+    assert load_pipeline(stages_file(tmp_path, [STAGE]), "fine").float_handoff
 
 
 def test_a_stages_file_names_sampler_steps_spacing_and_interval(tmp_path):
-    told = {
+    fields = {
         "sampler": "dpmpp_2m_sde",
         "steps": 12,
         "spacing": "rho",
         "guidance_low": 100,
         "guidance_high": 500,
     }
-    stage = load_pipeline(written(tmp_path, [{**STAGE, **told}])).stages[0]
-    assert stage == Stage(
-        3.5,
-        "ddim50",
-        30,
-        sampler="dpmpp_2m_sde",
-        steps=12,
-        spacing="rho",
-        guidance_low=100,
-        guidance_high=500,
-    )
+    stage = load_pipeline(stages_file(tmp_path, [{**STAGE, **fields}])).stages[0]
+    assert stage == Stage(3.5, "ddim50", 30, **fields)
 
 
 def test_the_presets_can_be_written_as_stages_files(tmp_path):
     for preset in PIPELINES.values():
-        assert load_pipeline(written(tmp_path, dataclasses.asdict(preset))) == preset
+        assert load_pipeline(stages_file(tmp_path, dataclasses.asdict(preset))) == preset
 
 
 @pytest.mark.parametrize(
@@ -293,15 +271,12 @@ def test_the_presets_can_be_written_as_stages_files(tmp_path):
         ({"jpeg_quality": 0, "stages": [STAGE]}, "jpeg_quality is 0; expected 1 to 100"),
     ],
 )
-def test_a_wrong_stages_file_is_told_in_one_line_with_its_name(tmp_path, content, message):
-    path = written(tmp_path, content)
+def test_a_wrong_stages_file_is_refused_in_one_line_with_its_name(tmp_path, content, message):
+    path = stages_file(tmp_path, content)
     with pytest.raises(ValueError) as error:
         load_pipeline(path)
-    assert (
-        str(error.value).startswith(f"stages file {path}")
-        and message in str(error.value)
-        and "\n" not in str(error.value)
-    )
+    text = str(error.value)
+    assert text.startswith(f"stages file {path}") and message in text and "\n" not in text
 
 
 def test_a_missing_stages_file_is_named(tmp_path):

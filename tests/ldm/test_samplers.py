@@ -37,18 +37,15 @@ def test_ddim_trajectory_is_the_releases(scale):
 
 
 def test_ddim_converges_to_the_exact_solution_with_the_first_order():
-    errors = []
+    errors, x = [], noise((1, 3, 4, 6))
     for count in (50, 100, 200):
         schedule = Schedule(f"ddim{count}")
         start = int(0.6 * count)
-        x = noise((1, 3, 4, 6))
         *_, last = ddim(gaussian_predictor(schedule), jt.array(x), schedule, start + 1)
-        errors.append(
-            np.abs(last.numpy() - exact_solution(x, schedule.alpha_bar[start], 1.0)).max()
-        )
-    assert (
-        errors[0] < 0.15 and 1.7 < errors[0] / errors[1] < 2.4 and 1.7 < errors[1] / errors[2] < 2.4
-    )
+        end = exact_solution(x, schedule.alpha_bar[start], 1.0)
+        errors.append(np.abs(last.numpy() - end).max())
+    assert errors[0] < 0.15
+    assert all(1.7 < errors[i] / errors[i + 1] < 2.4 for i in range(2))
 
 
 def test_ddim_visits_start_index_minus_one_down_to_zero_with_original_timesteps():
@@ -61,9 +58,9 @@ def test_ddim_visits_start_index_minus_one_down_to_zero_with_original_timesteps(
     x = noise((2, 3, 4, 6))
     latents = list(ddim(predictor, jt.array(x), schedule, 4))
     assert visited == [[60, 60], [40, 40], [20, 20], [0, 0]] and len(latents) == 4
-    np.testing.assert_allclose(
-        latents[-1].numpy(), x / np.sqrt(schedule.alpha_bar[3]), rtol=1e-5
-    )  # no noise predicted: only rescaled
+    # No noise predicted: only rescaled.
+    expected = x / np.sqrt(schedule.alpha_bar[3])
+    np.testing.assert_allclose(latents[-1].numpy(), expected, rtol=1e-5)
 
 
 def test_ancestral_steps_have_the_mean_and_spread_of_their_recursion():
@@ -71,40 +68,33 @@ def test_ancestral_steps_have_the_mean_and_spread_of_their_recursion():
     sigma eps) / alpha, then re-noised.
     """
     schedule, start = Schedule("ddim50"), 30
-    now = schedule.alpha_bar[start]
-    mean, variance = np.sqrt(now) * MEAN, now * SPREAD**2 + 1 - now
+    alpha_bar = schedule.alpha_bar[start]
+    mean, variance = np.sqrt(alpha_bar) * MEAN, alpha_bar * SPREAD**2 + 1 - alpha_bar
     generator = np.random.default_rng(3)
     x = (mean + np.sqrt(variance) * generator.standard_normal((16, 3, 32, 32))).astype(np.float32)
     for index in range(start, -1, -1):
-        now, then = schedule.alpha_bar[index], (schedule.alpha_bar[index - 1] if index else 1.0)
-        std = np.sqrt((1 - then) / (1 - now)) * np.sqrt(1 - now / then)
-        slope = np.sqrt(1 - now) / (now * SPREAD**2 + 1 - now)  # eps = slope (x - sqrt(now) MEAN)
-        gain = (
-            np.sqrt(then / now) * (1 - np.sqrt(1 - now) * slope)
-            + np.sqrt(1 - then - std**2) * slope
+        alpha_bar, alpha_bar_prev = schedule.alpha_bar[index], schedule.alpha_bar_prev[index]
+        alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+        std = np.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) * np.sqrt(
+            1 - alpha_bar / alpha_bar_prev
         )
-        shift = (
-            (np.sqrt(then / now) * np.sqrt(1 - now) - np.sqrt(1 - then - std**2))
-            * slope
-            * np.sqrt(now)
-            * MEAN
-        )
+        direction, ratio = np.sqrt(1 - alpha_bar_prev - std**2), np.sqrt(alpha_bar_prev) / alpha
+        slope = sigma / (alpha_bar * SPREAD**2 + 1 - alpha_bar)  # eps = slope (x - alpha MEAN)
+        gain = ratio * (1 - sigma * slope) + direction * slope
+        shift = (ratio * sigma - direction) * slope * alpha * MEAN
         mean, variance = gain * mean + shift, gain**2 * variance + std**2
-    drawn = []
+    draws = []
 
     def draw(index):
-        drawn.append(index)
+        draws.append(index)
         return generator.standard_normal(x.shape).astype(np.float32)
 
-    *_, last = ddim(
-        gaussian_predictor(schedule), jt.array(x), schedule, start + 1, eta=1.0, noise=draw
-    )
-    assert drawn == list(range(start, 0, -1))  # none at index 0
-    assert (
-        abs(last.numpy().mean() - mean) < 0.01
-        and abs(last.numpy().std() / np.sqrt(variance) - 1) < 0.01
-    )
-    *_, plain = ddim(gaussian_predictor(schedule), jt.array(x), schedule, start + 1)
+    predictor = gaussian_predictor(schedule)
+    *_, last = ddim(predictor, jt.array(x), schedule, start + 1, eta=1.0, noise=draw)
+    assert draws == list(range(start, 0, -1))  # none at index 0
+    assert abs(last.numpy().mean() - mean) < 0.01
+    assert abs(last.numpy().std() / np.sqrt(variance) - 1) < 0.01
+    *_, plain = ddim(predictor, jt.array(x), schedule, start + 1)
     assert np.abs(plain.numpy() - last.numpy()).mean() > 0.1
 
 
@@ -155,10 +145,8 @@ def test_outside_the_interval_only_the_conditional_pass_runs():
     assert unet.encoded == 10
     whole, unguided = guided(unet, y, 3.0), guided(unet, y, 1.0, (200, 400))
     unet.decoded.clear()
-    assert (
-        whole(x, np.array([0, 999])).numpy()[:, 0, 0, 0].tolist() == [1, 2998]
-        and unguided(x, np.array([300, 300])).numpy().max() == 301
-    )
+    assert whole(x, np.array([0, 999])).numpy()[:, 0, 0, 0].tolist() == [1, 2998]
+    assert unguided(x, np.array([300, 300])).numpy().max() == 301
     assert unet.decoded == [4, 2]
 
 
@@ -185,11 +173,7 @@ def test_arrays_serve_where_vars_do():
     by_vars = guided(small_unet(), y, 3.5)(jt.array(arrays["x"]), jt.array(arrays["t"])).numpy()
     by_arrays = guided(small_unet(), y.numpy(), 3.5)(arrays["x"], arrays["t"]).numpy()
     assert np.abs(by_vars - by_arrays).max() == 0
-    one = add_noise(schedule, arrays["x"], jt.array(np.array([3, 40])), jt.array(noise()))
-    assert (
-        np.abs(
-            one.numpy()
-            - add_noise(schedule, jt.array(arrays["x"]), np.array([3, 40]), noise()).numpy()
-        ).max()
-        == 0
-    )
+    index = np.array([3, 40])
+    one = add_noise(schedule, arrays["x"], jt.array(index), jt.array(noise())).numpy()
+    other = add_noise(schedule, jt.array(arrays["x"]), index, noise()).numpy()
+    assert np.array_equal(one, other)

@@ -34,8 +34,8 @@ def exact_noise(x, a):
 def mixture_noise(x, a):
     """Of data that are N(-1, .3^2) or N(1, .3^2), each half of the time."""
     variance = a * 0.09 + 1 - a
-    share = 1 / (1 + np.exp(-2 * np.sqrt(a) * x / variance))  # of the component at 1
-    return np.sqrt(1 - a) * (x - np.sqrt(a) * (2 * share - 1)) / variance
+    weight = 1 / (1 + np.exp(-2 * np.sqrt(a) * x / variance))  # of the component at 1
+    return np.sqrt(1 - a) * (x - np.sqrt(a) * (2 * weight - 1)) / variance
 
 
 def last_of(sampler, noise_of, x, schedule, *args, **options):
@@ -43,9 +43,8 @@ def last_of(sampler, noise_of, x, schedule, *args, **options):
     levels = dict(zip(schedule.timesteps.tolist(), schedule.alpha_bar))
 
     def predictor(x, t):
-        return jt.array(
-            noise_of(x.numpy().astype(np.float64), levels[int(t.numpy()[0])]).astype(np.float32)
-        )
+        eps = noise_of(x.numpy().astype(np.float64), levels[int(t.numpy()[0])])
+        return jt.array(eps.astype(np.float32))
 
     *_, last = sampler(predictor, jt.array(x), schedule, len(schedule.timesteps), *args, **options)
     return last.numpy()
@@ -62,35 +61,29 @@ def test_the_order_on_gaussian_data(sampler, errors):
     """The error falls with the first power of the step for DDIM, the second for 2M; measured for
     another implementation at 2.23.
     """
-    x, found = np.full((1, 1, 2, 2), 2.23, np.float32), []
+    x, ours = np.full((1, 1, 2, 2), 2.23, np.float32), []
     for count in COUNTS:
         schedule = Ladder(count)
         end = exact_solution(x, schedule.alpha_bar[-1], schedule.alpha_bar_prev[0])
-        found.append(np.abs(last_of(sampler, exact_noise, x, schedule) - end).max())
-    np.testing.assert_allclose(found, errors, rtol=0.08)
+        ours.append(np.abs(last_of(sampler, exact_noise, x, schedule) - end).max())
+    np.testing.assert_allclose(ours, errors, rtol=0.08)
 
 
 def test_on_a_mixture_2m_is_nearer_to_many_ddim_steps_than_ddim_of_as_many_steps():
     x, many = np.linspace(-2, 2, 64).reshape(1, 1, 8, 8), Ladder(10_000)
     converged = x.copy()
-    for now, then in zip(many.alpha_bar[::-1], many.alpha_bar_prev[::-1]):
-        eps = mixture_noise(converged, now)
-        converged = (
-            np.sqrt(then / now) * (converged - np.sqrt(1 - now) * eps) + np.sqrt(1 - then) * eps
-        )
-    error = {
-        sampler: [
-            np.abs(
-                last_of(sampler, mixture_noise, x.astype(np.float32), Ladder(count)) - converged
-            ).max()
-            for count in COUNTS
-        ]
-        for sampler in (ddim, dpmpp_2m)
-    }
-    assert all(ours < 0.5 * theirs for ours, theirs in zip(error[dpmpp_2m], error[ddim]))
-    assert (
-        error[dpmpp_2m][2] / error[dpmpp_2m][3] > 3 and 1.7 < error[ddim][2] / error[ddim][3] < 2.4
-    )
+    for alpha_bar, alpha_bar_prev in zip(many.alpha_bar[::-1], many.alpha_bar_prev[::-1]):
+        eps = mixture_noise(converged, alpha_bar)
+        x0 = (converged - np.sqrt(1 - alpha_bar) * eps) / np.sqrt(alpha_bar)
+        converged = np.sqrt(alpha_bar_prev) * x0 + np.sqrt(1 - alpha_bar_prev) * eps
+
+    def error(sampler, count):
+        last = last_of(sampler, mixture_noise, x.astype(np.float32), Ladder(count))
+        return np.abs(last - converged).max()
+
+    of_ddim, of_2m = ([error(sampler, n) for n in COUNTS] for sampler in (ddim, dpmpp_2m))
+    assert all(ours < 0.5 * theirs for ours, theirs in zip(of_2m, of_ddim))
+    assert of_2m[2] / of_2m[3] > 3 and 1.7 < of_ddim[2] / of_ddim[3] < 2.4
 
 
 def recorded(sampler, schedule, start, **options):
@@ -100,16 +93,13 @@ def recorded(sampler, schedule, start, **options):
     calls, generator, levels = [], np.random.default_rng(5), Schedule().alpha_bar
 
     def predictor(x, t):
-        eps = generator.standard_normal(x.shape).astype(np.float32)
-        calls.append(
-            (x.numpy().astype(np.float64), levels[int(t.numpy()[0])], eps.astype(np.float64))
-        )
-        return jt.array(eps)
+        eps = generator.standard_normal(x.shape)
+        eps = eps.astype(np.float32).astype(np.float64)
+        calls.append((x.numpy().astype(np.float64), levels[int(t.numpy()[0])], eps))
+        return jt.array(eps.astype(np.float32))
 
-    return calls, [
-        latent.numpy()
-        for latent in sampler(predictor, jt.array(noise((2, 3, 4, 6))), schedule, start, **options)
-    ]
+    latents = sampler(predictor, jt.array(noise((2, 3, 4, 6))), schedule, start, **options)
+    return calls, [latent.numpy() for latent in latents]
 
 
 def data_of(x, a, eps):
@@ -136,25 +126,19 @@ def test_every_step_is_the_formula(sampler):
                 data = (1 + 1 / (2 * r)) * data - data_of(*calls[i - 1]) / (2 * r)
             ratio = np.sqrt((1 - end) / (1 - a))
             if eta:
-                expected = (
-                    ratio * np.exp(-h) * x
-                    + np.sqrt(end) * (1 - np.exp(-2 * h)) * data
-                    + np.sqrt(1 - end) * np.sqrt(1 - np.exp(-2 * h)) * z
-                )
+                drift = ratio * np.exp(-h) * x + np.sqrt(end) * (1 - np.exp(-2 * h)) * data
+                expected = drift + np.sqrt(1 - end) * np.sqrt(1 - np.exp(-2 * h)) * z
             else:
                 expected = ratio * x - np.sqrt(end) * (np.exp(-h) - 1) * data
         np.testing.assert_allclose(latents[i], expected, rtol=1e-4, atol=2e-5)
 
 
-def test_steps_of_order_1_are_ddims():
-    first, whole = (
-        recorded(sampler, Schedule("ddim50"), 31, steps=4)[1][0] for sampler in (ddim, dpmpp_2m)
-    )
-    np.testing.assert_allclose(first, whole, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("steps", [4, 1])
+def test_the_first_step_and_a_single_one_are_ddims(steps):
     one, other = (
-        recorded(sampler, Schedule("ddim50"), 31, steps=1)[1] for sampler in (ddim, dpmpp_2m)
+        recorded(sampler, Schedule("ddim50"), 31, steps=steps)[1] for sampler in (ddim, dpmpp_2m)
     )
-    assert len(one) == len(other) == 1
+    assert len(one) == len(other) == steps
     np.testing.assert_allclose(one[0], other[0], rtol=1e-4, atol=1e-5)
 
 
@@ -162,9 +146,9 @@ def test_ancestral_steps_are_the_posterior_of_the_diffusion():
     """Between neighbours, mean and variance of q(x_t | x_s, D), Ho et al. eqs. 6 and 7; nothing is
     drawn for the clean latent.
     """
-    schedule, drawn = Schedule("ddim50"), []
+    schedule, draws = Schedule("ddim50"), []
     z = noise((2, 3, 4, 6), seed=9)
-    calls, latents = recorded(ancestral, schedule, 4, noise=lambda index: drawn.append(index) or z)
+    calls, latents = recorded(ancestral, schedule, 4, noise=lambda index: draws.append(index) or z)
     of_data, of_x = schedule.posterior_mean_coefficients
     for index, (x, a, eps), latent in zip((3, 2, 1, 0), calls, latents):
         expected = (
@@ -173,7 +157,7 @@ def test_ancestral_steps_are_the_posterior_of_the_diffusion():
             + np.sqrt(schedule.posterior_variance[index]) * z
         )
         np.testing.assert_allclose(latent, expected, rtol=1e-4, atol=1e-5)
-    assert drawn == [3, 2, 1]
+    assert draws == [3, 2, 1]
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -186,10 +170,8 @@ def test_from_the_noised_start_to_the_clean_end_2m_beats_ddim(spacing):
             gaussian_predictor(schedule), jt.array(x), schedule, 601, steps=steps, spacing=spacing
         )
         error[sampler, steps] = np.abs(last.numpy() - end).max()
-    assert (
-        error[dpmpp_2m, 40] < 0.1 * error[ddim, 40]
-        and error[dpmpp_2m, 40] < error[ddim, 600] < 0.1 * error[ddim, 40] * 1.5
-    )
+    assert error[dpmpp_2m, 40] < 0.1 * error[ddim, 40]
+    assert error[dpmpp_2m, 40] < error[ddim, 600] < 0.1 * error[ddim, 40] * 1.5
 
 
 @pytest.mark.parametrize(
@@ -197,34 +179,23 @@ def test_from_the_noised_start_to_the_clean_end_2m_beats_ddim(spacing):
 )
 def test_many_samples_have_the_mean_and_spread_of_the_data(sampler, options):
     schedule, generator = Schedule("ddim500"), np.random.default_rng(3)
-    now = schedule.alpha_bar[300]
-    x = np.sqrt(now) * MEAN + np.sqrt(now * SPREAD**2 + 1 - now) * generator.standard_normal(
-        (8, 3, 32, 32)
-    )
-    steps = 301 if sampler is ancestral else 30
-    drawn = []
+    alpha_bar = schedule.alpha_bar[300]
+    spread = np.sqrt(alpha_bar * SPREAD**2 + 1 - alpha_bar)
+    x = np.sqrt(alpha_bar) * MEAN + spread * generator.standard_normal((8, 3, 32, 32))
+    x = x.astype(np.float32)
+    draws = []
 
     def draw(index):
-        drawn.append(index)
+        draws.append(index)
         return generator.standard_normal(x.shape).astype(np.float32)
 
-    *_, last = sampler(
-        gaussian_predictor(schedule),
-        jt.array(x.astype(np.float32)),
-        schedule,
-        301,
-        noise=draw,
-        steps=steps,
-        spacing="lambda",
-        **options,
-    )
-    assert (
-        drawn == schedule.visited(301, steps, "lambda")[:-1].tolist()
-    )  # a draw in every step but the last
-    spread = last.numpy().std() / SPREAD  # of order 1: ancestral steps lose a little
-    assert abs(last.numpy().mean() - MEAN) < 0.01 and abs(spread - 1) < (
-        0.03 if sampler is ancestral else 0.02
-    )
+    # Ancestral steps are of order 1 and lose a little.
+    steps, tolerance = (301, 0.03) if sampler is ancestral else (30, 0.02)
+    options = {"noise": draw, "steps": steps, "spacing": "lambda", **options}
+    *_, last = sampler(gaussian_predictor(schedule), jt.array(x), schedule, 301, **options)
+    assert draws == schedule.visited(301, steps, "lambda")[:-1].tolist()  # none in the last step
+    assert abs(last.numpy().mean() - MEAN) < 0.01
+    assert abs(last.numpy().std() / SPREAD - 1) < tolerance
     assert np.corrcoef(x.ravel(), last.numpy().ravel())[0, 1] < 0.9  # 1 where nothing is drawn
 
 
@@ -250,12 +221,8 @@ def test_exactly_so_many_indices_descending_from_the_start(respacing, start, spa
     schedule = Schedule(respacing)
     for steps in {1, 2, start // 3 + 1, start - 1, start}:
         indices = schedule.visited(start, steps, spacing)
-        assert (
-            len(indices) == steps
-            and indices[0] == start - 1
-            and (np.diff(indices) < 0).all()
-            and indices[-1] >= 0
-        )
+        assert len(indices) == steps and indices[0] == start - 1 and indices[-1] >= 0
+        assert (np.diff(indices) < 0).all()
         assert spacing in ("uniform", "quadratic") or steps == 1 or indices[-1] == 0
 
 

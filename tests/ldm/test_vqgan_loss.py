@@ -52,11 +52,8 @@ def discriminator():
     """Narrow, with weights large enough for its opinion to matter."""
     network, rng = Discriminator(16), np.random.default_rng(3)
     for v in network.state_dict().values():
-        v.assign(
-            jt.array(
-                (rng.standard_normal(v.shape) * (0.15 if v.ndim == 4 else 0.5)).astype(np.float32)
-            )
-        )
+        values = rng.standard_normal(v.shape) * (0.15 if v.ndim == 4 else 0.5)
+        v.assign(jt.array(values.astype(np.float32)))
     return network
 
 
@@ -68,8 +65,8 @@ def batch(count=2, seed=0, step=0):
     return {"images": images(count, seed), "step": step}
 
 
-def numbers(found):
-    return {name: float(v.item()) for name, v in found.items()}
+def numbers(terms):
+    return {name: float(v.item()) for name, v in terms.items()}
 
 
 def parts_of(made):
@@ -88,16 +85,12 @@ def test_the_loss_is_l1_and_both_sides_of_the_codebook(weights):
     with jt.no_grad():
         made = network().reconstruct(jt.array(images()))
     z, entries, _ = parts_of(made)
-    l1, error = (
-        np.abs(made.image.numpy().astype(np.float64) - images()).mean(),
-        ((z - entries) ** 2).mean(),
-    )
-    found = numbers(autoencoder_loss(network(), **weights)(batch()))
-    assert found["l1"] == pytest.approx(l1, rel=1e-5) and found["codebook"] == pytest.approx(
-        1.25 * error, rel=1e-5
-    )
-    assert found["loss"] == pytest.approx(l1 + 1.25 * error, rel=1e-5)
-    assert sorted(found) == ["codebook", "codes_used", "l1", "loss", "perplexity"]
+    l1 = np.abs(made.image.numpy().astype(np.float64) - images()).mean()
+    error = ((z - entries) ** 2).mean()
+    terms = numbers(autoencoder_loss(network(), **weights)(batch()))
+    expected = {"l1": l1, "codebook": 1.25 * error, "loss": l1 + 1.25 * error}
+    assert {name: terms[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert sorted(terms) == ["codebook", "codes_used", "l1", "loss", "perplexity"]
 
 
 @pytest.mark.parametrize("codebook", [0.25, 1.0])
@@ -106,9 +99,8 @@ def test_entries_move_towards_the_latents_they_stand_for_and_by_nothing_else(cod
     entry's positions; nothing by the decoder.
     """
     weight = network().quantize.embedding.weight
-    gradient = jt.grad(
-        autoencoder_loss(network(), codebook=codebook)(batch())["loss"], weight
-    ).numpy()
+    loss = autoencoder_loss(network(), codebook=codebook)(batch())["loss"]
+    gradient = jt.grad(loss, weight).numpy()
     z, entries, codes = parts_of(network().reconstruct(jt.array(images())))
     expected = np.zeros((16, 3))
     np.add.at(expected, codes, codebook * 2 / z.size * (entries - z))
@@ -124,51 +116,37 @@ def test_gradients_are_finite_differences_with_quantiser_and_stop_gradients_held
     autoencoder, x = network(fresh=True), jt.array(images())
     state = trainable(autoencoder)
     names = list(state)
-    gradients = [
-        g.numpy().astype(np.float64)
-        for g in jt.grad(autoencoder_loss(autoencoder)(batch())["loss"], list(state.values()))
-    ]
+    loss = autoencoder_loss(autoencoder)(batch())["loss"]
+    gradients = [g.numpy().astype(np.float64) for g in jt.grad(loss, list(state.values()))]
     z, entries, codes = parts_of(autoencoder.reconstruct(x))
     values = {name: v.numpy() for name, v in state.items()}
+    offset = (entries - z).astype(np.float32).reshape(2, SIZE // SCALE, SIZE // SCALE, 3)
+    offset = jt.array(offset.transpose(0, 3, 1, 2))
 
-    def held():
+    def smooth_loss():
         with jt.no_grad():
             latents = autoencoder.encode(x)
-            offset = jt.array(
-                (entries - z)
-                .astype(np.float32)
-                .reshape(2, SIZE // SCALE, SIZE // SCALE, 3)
-                .transpose(0, 3, 1, 2)
-            )
-            image = (
-                autoencoder.decoder(autoencoder.post_quant_conv(latents + offset))
-                .numpy()
-                .astype(np.float64)
-            )
+            image = autoencoder.decoder(autoencoder.post_quant_conv(latents + offset))
         moved = latents.numpy().astype(np.float64).transpose(0, 2, 3, 1).reshape(-1, 3)
         book = autoencoder.quantize.embedding.weight.numpy().astype(np.float64)
-        return (
-            np.abs(image - images()).mean()
-            + ((moved - entries) ** 2).mean()
-            + 0.25 * ((z - book[codes]) ** 2).mean()
-        )
+        l1 = np.abs(image.numpy().astype(np.float64) - images()).mean()
+        return l1 + ((moved - entries) ** 2).mean() + 0.25 * ((z - book[codes]) ** 2).mean()
 
     for prefix in ("encoder.", "quant_conv.", "quantize.", "post_quant_conv.", "decoder."):
-        chosen = [(name, g) for name, g in zip(names, gradients) if name.startswith(prefix)]
-        size = np.sqrt(sum((g**2).sum() for _, g in chosen))
+        part = [(name, g) for name, g in zip(names, gradients) if name.startswith(prefix)]
+        size = np.sqrt(sum((g**2).sum() for _, g in part))
         step, ends = 2e-3 / max(size, 1), []
         for sign in (1, -1):
-            for name, g in chosen:
-                state[name].update(
-                    jt.array((values[name] + sign * step * g / size).astype(np.float32))
-                )
-            ends.append(held())
-        for name, _ in chosen:
+            for name, g in part:
+                moved = values[name] + sign * step * g / size
+                state[name].update(jt.array(moved.astype(np.float32)))
+            ends.append(smooth_loss())
+        for name, _ in part:
             state[name].update(jt.array(values[name]))
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(size, rel=0.02), prefix
 
 
-def test_the_critic_s_term_has_vq_gan_s_weight_and_gradient():
+def test_the_discriminator_s_term_has_vq_gan_s_weight_and_gradient():
     """Against the formula as it is written: weight from the two terms' own gradients at the last
     layer, then plain back-propagation.
     """
@@ -177,51 +155,45 @@ def test_the_critic_s_term_has_vq_gan_s_weight_and_gradient():
     x = jt.array(images())
     made = autoencoder.reconstruct(x)
     l1, deception = (x - made.image).abs().mean(), -discriminator()(made.image).mean()
-    norms = [
-        np.linalg.norm(jt.grad(term, last).numpy().astype(np.float64)) for term in (l1, deception)
-    ]
-    weight = 0.75 * norms[0] / (norms[1] + 1e-4)
+    gradients = (jt.grad(term, last).numpy().astype(np.float64) for term in (l1, deception))
+    of_l1, of_deception = map(np.linalg.norm, gradients)
+    weight = 0.75 * of_l1 / (of_deception + 1e-4)
     z, entries = made.z, made.quantized
     quantisation = squared_error(z, entries.detach()) + 0.25 * squared_error(entries, z.detach())
     expected = jt.grad(l1 + float(weight) * deception + quantisation, parameters)
 
-    found = autoencoder_loss(autoencoder, discriminator())(batch())
-    logged = numbers(found)
-    assert logged["weight"] == pytest.approx(weight, rel=1e-4) and logged[
-        "deception"
-    ] == pytest.approx(deception.item(), rel=1e-4)
-    assert logged["loss"] == pytest.approx(
-        l1.item() + weight * deception.item() + quantisation.item(), rel=1e-4
-    )
+    terms = autoencoder_loss(autoencoder, discriminator())(batch())
+    total = l1.item() + weight * deception.item() + quantisation.item()
+    logged = {"weight": weight, "deception": deception.item(), "loss": total}
+    for name, expected_number in logged.items():
+        assert numbers(terms)[name] == pytest.approx(expected_number, rel=1e-4), name
     plain = [g.numpy() for g in jt.grad(l1 + quantisation, parameters)]
-    for ours, theirs, without in zip(jt.grad(found["loss"], parameters), expected, plain):
+    for ours, theirs, without in zip(jt.grad(terms["loss"], parameters), expected, plain):
         theirs = theirs.numpy()
-        np.testing.assert_allclose(
-            ours.numpy(), theirs, rtol=1e-3, atol=1e-5 * max(1e-2, np.abs(theirs).max())
-        )
+        largest = max(1e-2, np.abs(theirs).max())
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-3, atol=1e-5 * largest)
     assert np.abs(theirs - without).max() > 1e-3  # the term matters
 
 
 def test_the_weight_is_clamped():
     layer = jt.array(np.array([[2.0, 1.0]], np.float32))
     image = layer * 3.0
-    pulls = [
-        jt.array(np.array([[3.0, 4.0]], np.float32)),
-        jt.array(np.array([[0.0, 1.0]], np.float32)),
-    ]
-    weight = adaptive_weight(image, *pulls, layer)
+    of_reconstruction, of_deception = (
+        jt.array(np.array([row], np.float32)) for row in ([3.0, 4.0], [0.0, 1.0])
+    )
+    weight = adaptive_weight(image, of_reconstruction, of_deception, layer)
     assert weight.item() == pytest.approx(15 / 3.0001, rel=1e-6)
-    assert adaptive_weight(image, pulls[0], pulls[1] * 0.0, layer).item() == 1e4
+    assert adaptive_weight(image, of_reconstruction, of_deception * 0.0, layer).item() == 1e4
 
 
 def test_with_gradient_keeps_the_value_and_has_the_gradient():
     x = jt.array(np.array([1.5, -2.0], np.float32))
-    given = jt.array(np.array([7.0, 0.25], np.float32))
-    y = with_gradient((x * x).sum(), x, given)
+    gradient = jt.array(np.array([7.0, 0.25], np.float32))
+    y = with_gradient((x * x).sum(), x, gradient)
     assert y.item() == 6.25 and jt.grad(y, x).numpy().tolist() == [7.0, 0.25]
 
 
-def test_the_critic_comes_in_at_its_step():
+def test_the_discriminator_comes_in_at_its_step():
     loss = autoencoder_loss(network(), discriminator(), discriminator_start=5)
     assert "weight" not in loss(batch(step=4)) and "weight" in loss(batch(step=5))
 
@@ -232,45 +204,39 @@ def test_hinge_loss():
     assert hinge(jt.array(real), jt.array(fake)).item() == pytest.approx(expected)
 
 
-def test_the_critic_s_loss_moves_the_critic_alone():
-    found = discriminator_loss(network(), discriminator())(batch())
+def test_the_discriminator_s_loss_moves_the_discriminator_alone():
+    terms = discriminator_loss(network(), discriminator())(batch())
     x = jt.array(images())
     with jt.no_grad():
         real, fake = (discriminator()(v).numpy() for v in (x, network().reconstruct(x).image))
-    logged = numbers(found)
-    assert logged["real"] == pytest.approx(real.mean(), rel=1e-4) and logged[
-        "fake"
-    ] == pytest.approx(fake.mean(), rel=1e-4)
-    assert logged["loss"] == pytest.approx(
-        (np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()) / 2, rel=1e-4
-    )
-    gradients = jt.grad(
-        found["loss"], [discriminator().main[0].weight, network().decoder.conv_out.weight]
-    )
-    assert np.abs(gradients[0].numpy()).max() > 0 and np.abs(gradients[1].numpy()).max() == 0
+    hinges = np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()
+    expected = {"loss": hinges / 2, "real": real.mean(), "fake": fake.mean()}
+    assert numbers(terms) == pytest.approx(expected, rel=1e-4)
+    weights = [discriminator().main[0].weight, network().decoder.conv_out.weight]
+    own, others = (np.abs(g.numpy()).max() for g in jt.grad(terms["loss"], weights))
+    assert own > 0 and others == 0
 
 
 def test_the_perceptual_distance_is_part_of_the_reconstruction():
     def distance(reference, image):
         return ((reference - image) * (reference - image)).mean((1, 2, 3))
 
-    plain, found = (
+    plain, with_lpips = (
         numbers(autoencoder_loss(network(), lpips=lpips, perceptual=2.0)(batch()))
         for lpips in (None, distance)
     )
-    assert found["lpips"] > 0.01 and found["loss"] == pytest.approx(
-        plain["loss"] + 2 * found["lpips"], rel=1e-5
-    )
+    total = plain["loss"] + 2 * with_lpips["lpips"]
+    assert with_lpips["lpips"] > 0.01 and with_lpips["loss"] == pytest.approx(total, rel=1e-5)
 
 
 def test_codebook_use():
-    found = numbers(
-        codebook_use(jt.array(np.array([[[0, 0], [3, 3]], [[3, 3], [0, 0]]], np.int32)), 8)
-    )
-    assert found == {"codes_used": 0.25, "perplexity": pytest.approx(2.0, rel=1e-5)}
-    share = np.array([6, 1, 1]) / 8
-    found = numbers(codebook_use(jt.array(np.array([0, 0, 0, 0, 0, 0, 5, 2], np.int32)), 8))
-    assert found["perplexity"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
+    frequency = np.array([6, 1, 1]) / 8
+    for codes, used, perplexity in (
+        ([[[0, 0], [3, 3]], [[3, 3], [0, 0]]], 2 / 8, 2.0),
+        ([0, 0, 0, 0, 0, 0, 5, 2], 3 / 8, np.exp(-(frequency * np.log(frequency)).sum())),
+    ):
+        use = numbers(codebook_use(jt.array(np.array(codes, np.int32)), 8))
+        assert use == pytest.approx({"codes_used": used, "perplexity": perplexity}, rel=1e-5)
 
 
 def test_micro_batches_add_up_to_the_whole_batch():
