@@ -114,13 +114,17 @@ def test_a_weight_file_is_opened_for_its_description_and_for_its_arrays(call, na
         ("train", "train", {2}),  # checked and encoded
         ("train again", "train", {1}),  # checked: what it gives is in the cache
         ("train coloured", "coloured", {2}),
-        ("train_flowseg", "scenes", {1, 2}),  # checked; in a step or a validation
-        ("train_autoencoder", "train/imgs", {2, 3}),  # checked; in a step; for the latents' scale
+        ("train_flowseg", "scenes/train/images", {1, 2}),  # checked; in a step
+        ("train_flowseg", "scenes/train/labels", {2, 3}),  # also to count the classes
+        ("train_autoencoder", "train/imgs", {2, 3}),  # checked; in a step; for the latents
     ),
 )
 def test_an_image_or_label_map_is_opened_for_its_check_and_for_its_use(
     call, folder, times, counts, root
 ):
+    """A batch of more than two is also tried for the memory that it takes, before the first
+    step.
+    """
     files = {str(path) for path in (root / folder).rglob("*") if path.suffix in (".jpg", ".png")}
     found = {path: counts[call].get(path, 0) for path in files}
     assert files and set(found.values()) <= times, found
