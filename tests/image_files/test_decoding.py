@@ -4,12 +4,12 @@ folders of mixed files.
 
 import hashlib
 import os
-import struct
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.deep_images import chunk
 
 from jseg.data import folders, image_folder, validation
 from jseg.data.label_maps import read_label, read_values
@@ -49,15 +49,6 @@ def stored_image():
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :8], stored[:8, 24:] = 255, 128
     return stored
-
-
-def chunk(kind, data, crc=None):
-    return (
-        struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(kind + data) if crc is None else crc)
-    )
 
 
 def png_with(path, extra, last=False):
