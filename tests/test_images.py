@@ -5,11 +5,11 @@ or absent.
 import io
 import os
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.deep_images import png_of
 
 from jseg.data.label_maps import read_label
 from jseg.image_files.decoding import Header, ImageError, read_header
@@ -35,23 +35,6 @@ def gradient(height=12, width=16):
 def one_line(error):
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def png(width, height, depth, colour_type, raw):
-    """A PNG file written by hand, for bit depths that Pillow does not write."""
-
-    def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(raw))
-        + chunk(b"IEND", b"")
-    )
 
 
 # -- reading images ------------------------------------------------------------------------------
@@ -123,7 +106,7 @@ def test_damaged_exif_does_not_spoil_a_good_image(tmp_path):
 
 def test_sixteen_bit_gray_is_scaled(tmp_path):
     values = np.array([[0, 1, 128, 129, 257, 32768, 65535]], np.uint16)
-    (tmp_path / "x.png").write_bytes(png(7, 1, 16, 0, b"\0" + values.astype(">u2").tobytes()))
+    (tmp_path / "x.png").write_bytes(png_of(7, 1, 16, 0, b"\0" + values.astype(">u2").tobytes()))
     image = read_image(tmp_path / "x.png")
     assert (image == image[..., :1]).all()
     assert image[0, :, 0].tolist() == np.rint(values[0] / 257.0).astype(int).tolist()
@@ -215,7 +198,7 @@ def test_gray_and_palette_labels_give_stored_values(tmp_path):
     "depth, raw, ids", [(2, b"\0\x1b", [0, 1, 2, 3]), (4, b"\0\x0f\x5c", [0, 15, 5, 12])]
 )
 def test_low_bit_depth_labels_are_not_stretched(tmp_path, depth, raw, ids):
-    (tmp_path / "x.png").write_bytes(png(4, 1, depth, 0, raw))
+    (tmp_path / "x.png").write_bytes(png_of(4, 1, depth, 0, raw))
     assert np.asarray(Image.open(tmp_path / "x.png")).tolist() != [
         ids
     ]  # what Pillow alone makes of it
@@ -237,7 +220,7 @@ def test_low_bit_depth_labels_are_not_stretched(tmp_path, depth, raw, ids):
 def test_labels_of_other_kinds_are_refused_with_remedy(tmp_path, mode, words):
     path = tmp_path / ("x.tif" if mode == "F" else "x.png")
     if mode == "16":
-        path.write_bytes(png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 0, 300)))
+        path.write_bytes(png_of(2, 1, 16, 0, b"\0" + struct.pack(">HH", 0, 300)))
     elif mode == "jpeg":
         Image.fromarray(gradient()[..., 0]).save(path, "JPEG")
     else:

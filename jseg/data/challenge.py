@@ -116,8 +116,8 @@ def find_pairs(
     table = read_table(table_path, fits)
     labelled = {stem: name for stem, name in maps.items() if stem in table or not _is_rare(name)}
     names = sorted((labelled or maps).values())
-    references = _named_references(names, table, table_path, folder)
-    found = find_references(Path(img_path), places, table_path, references)
+    wanted = _named_references(names, table, table_path, folder)
+    references = find_references(Path(img_path), places, table_path, wanted)
 
     spare = sorted({path.name for path in visible_files(folder)} - set(names))
     beside = f"{len(spare)} files beside the label maps in {folder} are left out ({listing(spare)})"
@@ -125,7 +125,8 @@ def find_pairs(
     without = f"{unused} of {len(table)} entries of {table_path} have no label map and are not used"
     remarks = in_other_folders + left_out(folder, LABEL_SUFFIXES, USUAL) + other_table
     remarks += [beside] * bool(spare) + [without] * bool(unused)
-    return [Pair(Path(name).stem, folder / name, path) for name, path in zip(names, found)], remarks
+    pairs = [Pair(Path(name).stem, folder / name, path) for name, path in zip(names, references)]
+    return pairs, remarks
 
 
 def _maps_by_stem(folder: Path) -> Dict[str, str]:

@@ -137,6 +137,8 @@ def _check_rows(path: Path, rows: Sequence[Row]) -> None:
     if not 1 <= len(rows) <= 255:
         raise ValueError(f"{path} names {len(rows)} classes; expected 1 to 255")
     _check_distinct(path, [(row.place, row.name) for row in rows], "name")
+
+    # A column is complete or empty; its entries are distinct.
     for what, column in (("colour", "colour"), ("id", "id"), ("train id", "train_id")):
         values = [(row.place, getattr(row, column)) for row in rows]
         missing = [row for row in rows if getattr(row, column) is None]

@@ -119,14 +119,25 @@ def check_images(examples: Sequence[Example], least: int = 1) -> Tuple[List[Exam
 
 
 def with_digests(example: Example, numbering: Numbering) -> Example:
-    """The example as a check would return it; its files are read unless one has done so."""
+    """The example with the digests that a check would give it; unless it has some, files are read.
+
+    A label map is only decoded where its colours are not those of a set that ships: nobody else
+    needs to know whether it is read by them.
+    """
     if example.image_sha256:
         return example
+    digest = sha256(example.image)
     if example.label is None:
-        return replace(example, image_sha256=sha256(example.image))
-    reading = numbering.read(example.label).label_map
-    label = CheckedFile.of(reading.file, reading.values, reading.kind == COLOURS)
-    return replace(example.checked(None, label), image_sha256=sha256(example.image))
+        return replace(example, image_sha256=digest)
+    if not numbering.own_colours:
+        return replace(example, image_sha256=digest, label_sha256=sha256(example.label))
+    label_map = numbering.read(example.label).label_map
+    return replace(
+        example,
+        image_sha256=digest,
+        label_sha256=label_map.file.sha256,
+        by_colour=label_map.kind == COLOURS,
+    )
 
 
 def load_image(example: Example, width: int, height: int, fit: str = "") -> np.ndarray:

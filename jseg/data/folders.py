@@ -153,10 +153,9 @@ def name_key(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def some(names: Sequence[str], count: bool = True) -> str:
-    """'7 files (a, b, c, d, e, ...)', or the one name; without `count` the names alone."""
-    many = count and len(names) > 1
-    return f"{len(names)} files ({listing(names)})" if many else listing(names)
+def some(names: Sequence[str]) -> str:
+    """'7 files (a, b, c, d, e, ...)', or the one name."""
+    return f"{len(names)} files ({listing(names)})" if len(names) > 1 else listing(names)
 
 
 def listing(names: Sequence[str]) -> str:

@@ -142,6 +142,8 @@ def in_subfolders(
         ]
         if not fitting:
             raise
+
+        # The first places that fit, under the name of every layout that has them.
         _, images, maps = fitting[0]
         names = [f"--layout {name}" for name, *places in fitting if places == [images, maps]]
         raise DataError(

@@ -65,6 +65,8 @@ def _check_partners(
             f"map of its name in {maps_place} ({lonely_maps[0]}); expected equal names apart from "
             "the suffix, rename them"
         )
+
+    # Some have a partner, so both lists may have gaps.
     faults = []
     if lonely_images:
         faults.append(f"{maps_place} lacks the label map of {some(lonely_images)}")

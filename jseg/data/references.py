@@ -78,6 +78,8 @@ def _garbled(missing: Sequence[str], present: Dict[str, Path]) -> str:
         for codec in ("utf-8", "cp437")
         for encoding in ("gb18030", "big5", "shift_jis")
     ]
+
+    # A file is the one that is missing if its name becomes that in one of these encodings.
     for entry in present.values():
         for codec, encoding in readings:
             try:

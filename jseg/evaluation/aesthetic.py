@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from jseg.data.folders import name_key, some
+from jseg.data.folders import listing, name_key, some
 from jseg.files import DataError, PathLike
 from jseg.image_files.decoding import IMAGE_SUFFIXES
 from jseg.text_file import other_readings, parse_json, read_text
@@ -48,7 +48,7 @@ def read_aesthetic(
     if unused:
         remarks.append(
             f"{len(unused)} of {len(found)} values in {path} are of no result and are not used "
-            f"({some(unused, False)})"
+            f"({listing(unused)})"
         )
     return {stem: found[key] for key, stem in wanted.items()}, remarks
 

@@ -16,9 +16,9 @@ from jseg.data.classes import IGNORED, ClassSet
 from jseg.data.folders import (
     existing_folder,
     left_out,
+    listing,
     map_suffixes,
     name_key,
-    some,
     visible_files,
 )
 from jseg.data.image_folder import IMAGE_FOLDERS, LABEL_FOLDERS, image_place
@@ -82,12 +82,12 @@ def find_items(
     if missing and not partial:
         raise DataError(
             f"{results} lacks the results of {len(missing)} of {len(pairs)} label maps "
-            f"({some(missing, False)}); make them, or give --partial to score what is there"
+            f"({listing(missing)}); make them, or give --partial to score what is there"
         )
     if missing:
         remarks.append(
             f"{len(missing)} of {len(pairs)} label maps have no result and are left out "
-            f"({some(missing, False)})"
+            f"({listing(missing)})"
         )
     pairs = [pair for pair in pairs if name_key(pair.stem) in images]
 
@@ -129,8 +129,7 @@ def _by_stem(
         files[key] = path
     others = [path.name for key, path in files.items() if key not in keys and path.name != GRID]
     remark = (
-        f"{len(others)} files in {folder} are of no label map and are left out "
-        f"({some(others, False)})"
+        f"{len(others)} files in {folder} are of no label map and are left out ({listing(others)})"
     )
     return files, [remark] * bool(others) + left_out(folder, endings, OWN + tuple(usual))
 

@@ -14,7 +14,7 @@ import numpy as np
 from jseg.data import image_folder
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.examples import Example
-from jseg.data.folders import name_key, some
+from jseg.data.folders import listing, name_key
 from jseg.files import DataError, remove_stale_temporaries, write_atomic
 from jseg.flowseg.predict import Segmenter
 from jseg.flowseg.results import OVERLAYS, PROBABILITIES, finished, names_of, source
@@ -54,9 +54,7 @@ def find_images(inputs: Sequence[str]) -> Tuple[List[Example], List[str]]:
                 )
             twice.append(example.image.name)
     if twice:
-        remarks.append(
-            f"{len(twice)} images are given twice and are taken once ({some(twice, False)})"
-        )
+        remarks.append(f"{len(twice)} images are given twice and are taken once ({listing(twice)})")
     return [found[stem] for stem in sorted(found)], remarks
 
 

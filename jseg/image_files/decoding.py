@@ -131,6 +131,8 @@ def _open(path: Path) -> BinaryIO:
         raise ImageError(f"{path} does not exist; expected an image file")
     if not path.is_file():
         raise ImageError(f"{path} is a pipe, a socket or a device; expected an image file")
+
+    # It is a file, so opening it does not wait.
     try:
         return open(path, "rb")
     except PermissionError:
@@ -216,6 +218,8 @@ def decode(image: Image.Image, path: PathLike) -> None:
             f"{path} is the raw file of a camera, whose first image is a small preview; expected a "
             "JPEG or PNG file, develop it to one"
         )
+
+    # What is left is as Pillow says.
     if image.format == "PNG":
         with Image.open(BytesIO(image.fp.getvalue())) as twin:
             twin.verify()

@@ -86,6 +86,8 @@ def _tells_orientation(kind: bytes, data: bytes) -> bool:
         packed = rest[1:]
     elif kind == b"iTXt" and rest[:1] == b"\1":
         packed = rest[2:].split(b"\0", 2)[-1]
+
+    # A text that Pillow would not unpack is left out.
     unpack = zlib.decompressobj()
     try:
         unpack.decompress(packed, LARGEST_TEXT)

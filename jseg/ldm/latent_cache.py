@@ -73,6 +73,8 @@ def fill(cache: Path, common: dict, rows: Rows, tell: Tell = lambda line: None) 
     _check_origin(cache, common)
     if not _missing(target, common, rows).size and not _others(cache, target):
         return target
+
+    # Errors of the disk name the cache and say how to go on.
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache, tell):
@@ -217,6 +219,8 @@ def _check_origin(cache: Path, common: dict) -> None:
                 f"{common['autoencoder']!s:.12}...); give that one as --ae_path, give another "
                 f"folder as --cache, or delete {folder}"
             )
+
+        # The same autoencoder at another size, or a file of another format.
         mine, theirs = (_sizes(made) for made in (common, other))
         if mine != theirs:
             raise DataError(

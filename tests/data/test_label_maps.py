@@ -3,12 +3,11 @@ that is not plain.
 """
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.deep_images import chunk, png_of
 
 from jseg.data.census import Census
 from jseg.data.classes import CLASS_SETS, colorize
@@ -22,35 +21,16 @@ IDS = (np.arange(24 * 32).reshape(24, 32) // 5 % 4).astype(np.uint8)  # 0 ... 3,
 
 
 def png(array, depth, colour_type=0, extra=b""):
-    """A PNG file by hand: `array` [H, W] of samples, packed to `depth` bits."""
-
-    def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
+    """A PNG of `array` [H, W] of samples, packed to `depth` bits."""
     height, width = array.shape
     bits = (array[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
     rows = np.packbits(bits.reshape(height, -1).astype(np.uint8), axis=1)
-    data = zlib.compress(np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes())
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + extra
-        + chunk(b"IDAT", data)
-        + chunk(b"IEND", b"")
-    )
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
+    return png_of(width, height, depth, colour_type, raw, extra)
 
 
 def plte(colours):
-    data = np.asarray(colours, np.uint8).tobytes()
-    return (
-        struct.pack(">I", len(data))
-        + b"PLTE"
-        + data
-        + struct.pack(">I", zlib.crc32(b"PLTE" + data))
-    )
+    return chunk(b"PLTE", np.asarray(colours, np.uint8).tobytes())
 
 
 def saved(array, kind, **options):
@@ -294,7 +274,8 @@ def test_palettes_in_different_orders_are_no_ids(tmp_path):
         numbering.read(tmp_path / f"{name}.png", census)
     with pytest.raises(
         DataError,
-        match=r"c.png has the colour .* at index 0 of its palette, a.png at 2: .*save the maps as 8-bit gray",
+        match="c.png has the colour .* at index 0 of its palette, a.png at 2: "
+        ".*save the maps as 8-bit gray",
     ):
         numbering.read(tmp_path / "c.png", census)
 

@@ -2,19 +2,21 @@
 folders of mixed files.
 """
 
+import hashlib
 import os
-import struct
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.deep_images import chunk
 
 from jseg.data import folders, image_folder, validation
-from jseg.data.label_maps import read_label
+from jseg.data.label_maps import read_label, read_values
 from jseg.evaluation.inputs import find_real
 from jseg.files import DataError
 from jseg.flowseg.segment import find_images
+from jseg.image_files import decoding
 from jseg.image_files.decoding import IMAGE_SUFFIXES, Header, ImageError, read_header
 from jseg.images import examine_image, read_image, save_image
 
@@ -47,15 +49,6 @@ def stored_image():
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :8], stored[:8, 24:] = 255, 128
     return stored
-
-
-def chunk(kind, data, crc=None):
-    return (
-        struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(kind + data) if crc is None else crc)
-    )
 
 
 def png_with(path, extra, last=False):
@@ -373,10 +366,39 @@ def test_suffixes_are_those_of_still_images():
     assert len(set(IMAGE_SUFFIXES)) == len(IMAGE_SUFFIXES)
 
 
-@pytest.mark.parametrize("what", ["picture", "label map"])
-def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path, what):
+@pytest.mark.parametrize("read", [read_image, read_label])
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "x.png")
     with pytest.raises(ImageError, match="is a pipe, a socket or a device; expected an image file"):
-        read_image(tmp_path / "x.png") if what == "picture" else read_label(tmp_path / "x.png")
+        read(tmp_path / "x.png")
     with pytest.raises(ImageError, match="is a pipe"):
         read_header(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif", "a.bmp", "no.png", "no.tif"])
+@pytest.mark.parametrize("read", [examine_image, read_values, read_header])
+def test_a_file_is_opened_once_for_its_digest_and_pixels_or_for_its_fault(
+    tmp_path, monkeypatch, name, read
+):
+    Image.fromarray(stored_image()).convert("L").save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    if name.startswith("no"):
+        (tmp_path / name).write_bytes(content[:4] + bytes(50))
+    paths = []
+    monkeypatch.setattr(
+        decoding, "open", lambda path, mode: paths.append(path) or open(path, mode), raising=False
+    )
+    try:
+        reading = read(tmp_path / name)
+        if read is not read_header:
+            assert reading.file.sha256 == hashlib.sha256(content).hexdigest()
+    except ImageError:
+        assert name.startswith("no") or name == "a.jpg"  # a label map is no JPEG
+    assert paths == [tmp_path / name]
+
+
+def test_a_file_that_no_image_is_as_large_as_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "LARGEST_FILE", 9)
+    (tmp_path / "x.png").write_bytes(bytes(10))
+    with pytest.raises(ImageError, match="has 10 bytes; expected an image file of at most 9 bytes"):
+        read_image(tmp_path / "x.png")

@@ -92,7 +92,7 @@ def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
         numbering.table.astype("<i2").tobytes() + hashlib.sha256(path.read_bytes()).digest()
     ).digest()
     example = with_digests(Example("a", folder / "imgs" / "a.png", path), numbering)
-    assert example.by_colour and module._label_key(example, numbering, "") == expected
+    assert module._label_key(example, numbering, "") == expected
 
 
 def prepared(folder, autoencoder=None, cache="cache", sha=SHA, ignore=(), examples=None, **named):
@@ -129,8 +129,7 @@ def test_each_image_is_followed_by_its_mirror_image_as_in_the_release(folder):
         and latents.labels.shape == (8, 12, 16)
     )
     for i, example in enumerate(find_examples(folder)[0]):
-        # release: image.transpose(FLIP_LEFT_RIGHT) before encoding; label.resize(NEAREST) before
-        # label.transpose(FLIP_LEFT_RIGHT)
+        # release: images are mirrored before they are encoded, label maps after they are resized
         image = Image.open(example.image)
         for row, seen in ((2 * i, image), (2 * i + 1, image.transpose(Image.FLIP_LEFT_RIGHT))):
             signed = (np.array(seen) / 127.5 - 1.0).astype(np.float32).transpose(2, 0, 1)

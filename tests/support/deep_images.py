@@ -1,4 +1,4 @@
-"""Files that Pillow does not write: PNGs of 16 bits a channel, and TIFFs of any type of number."""
+"""Files that Pillow does not write: PNGs of any depth and chunks, TIFFs of any type of number."""
 
 import struct
 import zlib
@@ -11,23 +11,25 @@ def colours():
     return np.stack([columns * 17, rows * 23, (columns + rows) * 9], -1).astype(np.uint8)
 
 
+def chunk(kind, data, crc=None):
+    """A chunk of a PNG, with a checksum that may be wrong."""
+    checksum = zlib.crc32(kind + data) if crc is None else crc
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def png_of(width, height, depth, kind, rows, extra=b""):
+    """The bytes of a PNG of any depth and type of colour; rows: of samples, each behind a 0."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(rows))
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + extra + pixels + chunk(b"IEND", b"")
+
+
 def png(path, array):
     """A 16-bit PNG of gray, gray with alpha, RGB or RGBA, which Pillow does not write."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[1 if array.ndim == 2 else array.shape[2]]
-    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
-    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(raw))
-        + chunk(b"IEND", b"")
-    )
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    path.write_bytes(png_of(array.shape[1], array.shape[0], 16, kind, rows))
 
 
 def tiff(path, array, photometric=None, planar=1, kind=1, **more):

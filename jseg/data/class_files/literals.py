@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 LISTS = ("classes", "categories", "labels", "names", "items", "id2label", "label2id")
-KEY = re.compile(r"(?:\w+_)?(?P<key>%s)\s*:\s*(?P<value>[\[({].*)?" % "|".join(LISTS), re.I)
-KEPT = (ast.Assign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.If, ast.Expr)
+KEY = re.compile(rf"(?:\w+_)?(?:{'|'.join(LISTS)})\s*:\s*(?:[\[({{].*)?", re.I)
+STATEMENTS = (
+    ast.Assign,
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.If,
+    ast.Expr,
+)
 
 
 def parsed(path: Path, text: str) -> object:
@@ -48,6 +56,8 @@ def literal(path: Path, text: str) -> Optional[object]:
                 return [parsed(path, line) for line in lines]
             except ValueError:
                 pass
+
+    # Python assigns its lists; what is left may be YAML.
     if start in ("[", "{", "(") or re.search(r"^\s*[A-Za-z_]\w*\s*=\s*([\[({]|dict\()", text, re.M):
         return _python(text)
     return _yaml(path, text)
@@ -60,8 +70,8 @@ def _python(text: str) -> Optional[object]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     if len(body) == 1 and isinstance(body[0], ast.Expr):
-        found = _whole(_value(body[0].value, {}))
-        return found if isinstance(found, (list, dict)) else None
+        value = _whole(_value(body[0].value, {}))
+        return value if isinstance(value, (list, dict)) else None
 
     # What may change a list after its assignment is not followed.
     names = [
@@ -69,7 +79,11 @@ def _python(text: str) -> Optional[object]:
     ]
     texts = [node for node in body if isinstance(node, ast.Expr)]
     changed = any(not isinstance(node.value, ast.Constant) for node in texts)
-    if changed or len(set(names)) < len(names) or not all(isinstance(node, KEPT) for node in body):
+    if (
+        changed
+        or len(set(names)) < len(names)
+        or not all(isinstance(node, STATEMENTS) for node in body)
+    ):
         return None
 
     # `Label = namedtuple("Label", ["name", "id"])` says what Label("road", 7) is.
@@ -84,12 +98,12 @@ def _python(text: str) -> Optional[object]:
             given = _value(node.args[1], {})
             words = given.replace(",", " ").split() if isinstance(given, str) else given
             records[name] = words if isinstance(words, list) else []
-    found = {
+    values = {
         name: _whole(_value(node, records))
         for name, node in assigned.items()
         if name not in records
     }
-    return found if any(isinstance(value, (list, dict)) for value in found.values()) else None
+    return values if any(isinstance(value, (list, dict)) for value in values.values()) else None
 
 
 def _whole(value: object) -> object:
@@ -111,6 +125,8 @@ def _value(node: ast.AST, records: Dict[str, List[str]]) -> object:
             return {str(word.arg): _value(word.value, records) for word in node.keywords}
         known = name in ("list", "tuple", "array", "asarray") and node.args
         return _value(node.args[0], records) if known else "..."
+
+    # Lists and objects of other values, then plain ones.
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(item, records) for item in node.elts]
     if isinstance(node, ast.Dict):
@@ -132,7 +148,7 @@ def _yaml(path: Path, text: str) -> Optional[dict]:
         return None
 
     # Blocks: a key at the margin, and what is indented below it or begins with a dash.
-    found: Dict[str, object] = {}
+    blocks: Dict[str, object] = {}
     for number, line in enumerate(lines):
         if line[0].isspace() or line.startswith("-"):
             continue
@@ -142,8 +158,8 @@ def _yaml(path: Path, text: str) -> Optional[dict]:
             if not (other[0].isspace() or other.startswith("-") or other[0] in "]})"):
                 break
             below.append(other.strip())
-        found[key.strip()] = _yaml_value(path, line, value.strip(), below)
-    return found
+        blocks[key.strip()] = _yaml_value(path, line, value.strip(), below)
+    return blocks
 
 
 def _yaml_value(path: Path, line: str, value: str, below: List[str]) -> object:
@@ -158,6 +174,8 @@ def _yaml_value(path: Path, line: str, value: str, below: List[str]) -> object:
         return quoted
     if value or not below:
         return value
+
+    # Lines with a dash are a list, of objects where others are between them; the rest is a mapping.
     if all(item.startswith("-") for item in below):
         items = [item[1:].strip() for item in below]
         return [_scalar(item) for item in items]
@@ -174,16 +192,16 @@ def _yaml_value(path: Path, line: str, value: str, below: List[str]) -> object:
 
 def _yaml_objects(path: Path, line: str, below: List[str]) -> List[dict]:
     """The objects of `- name: sky` with other keys in the lines below it."""
-    found: List[dict] = []
+    objects: List[dict] = []
     for item in below:
         pair = re.fullmatch(r"(-\s+)?[\"']?([^\"':]+)[\"']?\s*:\s+(.+)", item)
         if not pair:
             raise ValueError(
                 f"{path}: {item[:60]!r} below {line!r} is not understood; expected '- name'"
             )
-        found += [{}] if pair[1] else []
-        found[-1][pair[2].strip()] = _scalar(pair[3].strip())
-    return found
+        objects += [{}] if pair[1] else []
+        objects[-1][pair[2].strip()] = _scalar(pair[3].strip())
+    return objects
 
 
 def _scalar(text: str) -> object:

@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 from jseg.data.class_files.literals import LISTS
-from jseg.data.class_files.rows import Found, class_id, colour_of, kind_of
+from jseg.data.class_files.rows import ClassRows, class_id, colour_of, kind_of
 from jseg.data.class_files.tables import rows_of
 
 FORMS = (
     '{"classes": [["name", [R, G, B]], ...], "ignore": [255]}, a list of names, or {"0": "name"}'
 )
-SPELLING = {
-    "name": "name",
-    "id": "id",
-    "train": "trainid",
-    "colour": "color",
-    "r": "r",
-    "g": "g",
-    "b": "b",
-}
+SPELLING = dict(name="name", id="id", train="trainid", colour="color", r="r", g="g", b="b")
 PALETTES = (
     "palette colors colours color_map colour_map colormap colourmap id2color id2colour label2color "
     "class_colors class_colours label_colors label_colours rgb"
@@ -35,16 +27,16 @@ IGNORES = (
 ).split()
 
 
-def data_rows(path: Path, data: object) -> Found:
+def data_rows(path: Path, data: object) -> ClassRows:
     """The classes that parsed data hold; ValueError in one line."""
-    data = _inner(data)
+    inner = _inner(data)
     beside: Dict[str, object] = {}
     remarks: List[str] = []
-    inner = data
-    if isinstance(data, dict):
-        inner, beside, unused = _split(path, data)
+    if isinstance(inner, dict):
+        inner, beside, unused = _split(path, inner)
         remarks += [f"not used: {', '.join(unused)}"] * bool(unused)
-    ignore = _ignored(path, beside.pop("ignore", []), remarks)
+    ignore, negative = _ignored(path, beside.pop("ignore", []))
+    remarks += negative
 
     # Objects of what is known of each class, as rows of a table.
     if isinstance(inner, dict):
@@ -63,7 +55,7 @@ def data_rows(path: Path, data: object) -> Found:
         path, places, headings, [[item.get(key) for key in headings] for item in items]
     )
     remarks += [f"not used of the classes: {', '.join(left)}"] * bool(left)
-    return Found(rows, ignore, remarks)
+    return ClassRows(rows, ignore, remarks)
 
 
 def _inner(data: object) -> object:
@@ -84,13 +76,11 @@ def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]
     data = {key: value for key, value in data.items() if value is not None}
     word = {key: _word(str(key)) for key in data}
     beside: Dict[str, object] = {}
-    lists = [key for key in data if word[key] in LISTS and data[key] and _holds_names(data[key])]
-    lists = (
-        lists
-        or [
-            key for key in data if word[key] in LISTS and isinstance(data[key], list) and data[key]
-        ][:1]
-    )
+    listed = [key for key in data if word[key] in LISTS and data[key]]
+    lists = [key for key in listed if _holds_names(data[key])]
+    lists = lists or [key for key in listed if isinstance(data[key], list)][:1]
+
+    # What is beside the classes, by its key and its form.
     for key, value in data.items():
         numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
         kind = ""
@@ -160,16 +150,18 @@ def _name_in(item: object) -> str:
     return str(item[0] if isinstance(item, list) and item else item)
 
 
-def _ignored(path: Path, value: object, remarks: List[str]) -> List[int]:
-    """The ignored ids of a number or a list; negative ones, as of programs, are in no label map."""
+def _ignored(path: Path, value: object) -> Tuple[List[int], List[str]]:
+    """(the ignored ids of a number or a list, a remark on negative ones, which are in no label
+    map).
+    """
     values = value if isinstance(value, list) else [value]
     if not all(type(item) is int and item <= 255 for item in values):
         raise ValueError(
             f'{path}, "ignore": {json.dumps(value)[:60]}; expected an id 0..255 or a list of ids'
         )
     below = [str(item) for item in values if item < 0]
-    remarks += [f"ignored id {', '.join(below)}, which no label map holds"] * bool(below)
-    return list(dict.fromkeys(item for item in values if item >= 0))
+    remarks = [f"ignored id {', '.join(below)}, which no label map holds"] * bool(below)
+    return list(dict.fromkeys(item for item in values if item >= 0)), remarks
 
 
 def _spread(path: Path, what: str, values: object, items: List[dict], listed: bool) -> None:
@@ -185,22 +177,22 @@ def _spread(path: Path, what: str, values: object, items: List[dict], listed: bo
     ids = [item.get("id") for item in items]
     numbered = all(type(value) is int for value in ids)
     if isinstance(values, dict):
-        found = [
+        entries = [
             values.get(str(item.get("id", place)), values.get(item.get("name")))
             for place, item in enumerate(items)
         ]
     elif len(values) == count and (listed or not numbered or ids == sorted(ids)):
-        found = list(values)
+        entries = list(values)
     elif what == "color" and numbered and 0 <= min(ids) and max(ids) < len(values):
-        found = [values[number] for number in ids]
+        entries = [values[number] for number in ids]
     elif what == "color" and not numbered and len(values) == 256:
-        found = list(values[:count])
+        entries = list(values[:count])
     else:
         raise ValueError(
             f"{path}: {len(values)} entries of {what} beside {count} classes; expected one a class"
         )
 
-    for item, value in zip(items, found):
+    for item, value in zip(items, entries):
         if any(kind_of(key) == kind_of(what) for key in item):
             raise ValueError(
                 f"{path}: {what} is given with the classes and beside them; expected one of both"
@@ -217,6 +209,8 @@ def _of_pair(path: Path, key: str, value: object) -> dict:
         return {**({"name": value} if isinstance(value, str) else value), "id": int(key)}
     if isinstance(value, int) and not isinstance(value, bool):
         return {"name": key, "id": class_id(path, json.dumps(key), value)}
+
+    # The key is the name, unless an object has one; what is left is a colour.
     if isinstance(value, dict):
         named = any(kind_of(str(inner)) == "name" for inner in value)
         return dict(value) if named else {"name": key, **value}
@@ -241,6 +235,7 @@ def _same_keys(item: dict) -> dict:
 def _of_item(path: Path, place: str, item: object) -> dict:
     if isinstance(item, dict):
         return _same_keys({str(key): value for key, value in item.items() if value is not None})
+
     # ["name", [R, G, B]], with an id before or behind the name.
     parts = list(item) if isinstance(item, list) and 2 <= len(item) <= 3 else [item]
     numbers = [part for part in parts if type(part) is int] if len(parts) > 1 else []
@@ -248,6 +243,8 @@ def _of_item(path: Path, place: str, item: object) -> dict:
     name, colour = (parts + [None])[:2] if len(parts) <= 2 else (item, None)
     if len(numbers) > 1:
         name = item
+
+    # A name is text, and no id is hidden in it.
     if not isinstance(name, str) or not name.strip():
         raise ValueError(
             f"{path}, {place}: got {json.dumps(item, ensure_ascii=False)[:60]}; "
@@ -257,5 +254,6 @@ def _of_item(path: Path, place: str, item: object) -> dict:
         raise ValueError(
             f'{path}, {place}: {name!r} begins with a number; expected {{"0": "name"}}'
         )
+
     known = {"id": numbers[0] if numbers else None, "name": name, "color": colour}
     return {key: value for key, value in known.items() if value is not None}

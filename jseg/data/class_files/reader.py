@@ -18,8 +18,8 @@ from jseg.data.class_files.nested import data_rows
 from jseg.data.class_files.rows import (
     HEX,
     IGNORED,
+    ClassRows,
     Colour,
-    Found,
     Row,
     class_id,
     colour_of,
@@ -37,9 +37,8 @@ NUMBERED = re.compile(
 )
 NAMED_ID = re.compile(r"(?:([^:]*[^:\d\s][^:]*):|([^:=]*[^:=\d\s][^:=]*)=)\s*(-?\d+)\s*,?")
 NAMED_COLOUR = re.compile(r"([^:=]*[^:=\d\s][^:=]*)[:=]\s*([^:=]+?)\s*,?")
-NUMBER_IN_NAME = re.compile(
-    r"\d+[-/.&+'%]"
-)  # 24/7 and 3-wheeler are names, 0/sky and 1/tree hardly
+# 24/7 and 3-wheeler are names, 0/sky and 1/tree hardly.
+NUMBER_IN_NAME = re.compile(r"\d+[-/.&+'%]")
 LEADING = re.compile(r"\s*#(?=[a-f]*\d)([0-9a-f]{6}|[0-9a-f]{3})\s+\S", re.I)
 IGNORE = re.compile(r"ignore\s*[\s,:=]\s*([+-]?[\d.]+)", re.I)
 NOT_A_NAME = re.compile(
@@ -53,7 +52,7 @@ UNKNOWN = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "__ignore__")
 LABELME = "__ignore__"  # labelme's first line, of id -1
 
 
-def read_rows(path: Path) -> Found:
+def read_rows(path: Path) -> ClassRows:
     """Rows in the order of the file, ids at which nothing is known, and what of it is not used.
 
     Raises ValueError in one line for what is not understood.
@@ -67,9 +66,9 @@ def read_rows(path: Path) -> Found:
     return _settled(path, _text_rows(path, text) if data is None else data_rows(path, data))
 
 
-def _settled(path: Path, found: Found) -> Found:
+def _settled(path: Path, content: ClassRows) -> ClassRows:
     """The rows without those that are no classes: nothing is known there, or no map has them."""
-    rows, ignore, remarks = list(found.rows), list(found.ignore), list(found.remarks)
+    rows, ignore, remarks = list(content.rows), list(content.ignore), list(content.remarks)
     numbered = any(row.id is not None for row in rows)
     if rows and rows[0].name == LABELME and rows[0].id in (None, -1, IGNORED):
         ignore.append(IGNORED)
@@ -99,15 +98,14 @@ def _settled(path: Path, found: Found) -> Found:
     ]
     if any(unknown):
         ignore += [number for number, no in zip(ids, unknown) if no]
-        kept = [place for place, no in enumerate(unknown) if not no]
-        counted = kept == list(
-            range(len(kept))
-        )  # only the last ones go: their order is still the ids
-        rows = [rows[place] if counted else rows[place]._replace(id=ids[place]) for place in kept]
-    return Found(rows, list(dict.fromkeys(ignore)), remarks, numbered)
+        places = [place for place, no in enumerate(unknown) if not no]
+        # Where only the last ones go, the order of the others is still their ids.
+        counted = places == list(range(len(places)))
+        rows = [rows[place] if counted else rows[place]._replace(id=ids[place]) for place in places]
+    return ClassRows(rows, list(dict.fromkeys(ignore)), remarks, numbered)
 
 
-def _text_rows(path: Path, text: str) -> Found:
+def _text_rows(path: Path, text: str) -> ClassRows:
     lines = [(f"line {n}", line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if lines and lines[0][1].strip() == "GIMP Palette":
         lines = [item for item in lines[1:] if not re.match(r"\s*(Name|Columns):", item[1])]
@@ -124,12 +122,12 @@ def _text_rows(path: Path, text: str) -> Found:
     lines = lines[1:] if heading else lines
     ignored = {place: IGNORE.fullmatch(line) for place, line in lines}
     ignore = [
-        level(path, place, found[1], "ignored id") for place, found in ignored.items() if found
+        level(path, place, match[1], "ignored id") for place, match in ignored.items() if match
     ]
     lines = [(place, line) for place, line in lines if not ignored[place]]
     if heading:
         rows, left = table_rows(path, heading, lines)
-        return Found(rows, ignore, [f"columns not used: {', '.join(left)}"] * bool(left))
+        return ClassRows(rows, ignore, [f"columns not used: {', '.join(left)}"] * bool(left))
 
     fourth = _fourth([_split(line, shared) for _, line in lines])
     rows = [_row(path, place, line, shared, fourth) for place, line in lines]
@@ -138,7 +136,7 @@ def _text_rows(path: Path, text: str) -> Found:
             f"{path}, {rows[0].place}: {rows[0].name!r} begins with a number, as all names do; if "
             f"these are ids, write them as in `0: sky`; {FORMS}"
         )
-    return Found(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))
+    return ClassRows(rows, ignore, ["the fourth level (alpha) is not used"] * (fourth == "alpha"))
 
 
 def _without_comment(path: Path, place: str, line: str, lead: bool) -> str:
@@ -153,6 +151,8 @@ def _without_comment(path: Path, place: str, line: str, lead: bool) -> str:
         coloured = any(is_number(word) for word in re.split(r"[\s,;|]+", before)[1:])
         if colour and not (short and (coloured or not (before.strip() or lead))):
             continue
+
+        # A # in a word is a part of it, as in C#, or a comment without its space.
         if before[-1:].isalpha():
             if re.match(r"\s*($|[,;|\t]|[:=]|[\d(#\[])", after):
                 continue
@@ -175,6 +175,8 @@ def _unframed(lines: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
         lines = [(place, line) for place, line in lines if re.search(r"[^|\s:-]", line)]
     elif texts and all(re.match(r"[-*•]\s+\S", line) for line in texts):
         lines = [(place, line[1:].strip()) for place, line in lines]
+
+    # Marks behind every line, but for the last one.
     for mark in ",;":
         if lines and all(line.endswith(mark) for _, line in lines[:-1] or lines):
             lines = [
@@ -211,6 +213,8 @@ def _row(path: Path, place: str, line: str, shared: Sequence[str], fourth: str) 
         levels = labelled.groups()[1:]
         colour = colour_of(path, place, levels) if labelled[2] else None
         return Row(place, _named(path, place, line, labelled[1]), colour, None)
+
+    # name: id, name: colour, id: the rest, else a field for each.
     named = NAMED_ID.fullmatch(line)
     if named:
         number = class_id(path, place, named[3])
@@ -233,12 +237,12 @@ def _row(path: Path, place: str, line: str, shared: Sequence[str], fourth: str) 
 
 def _split(line: str, shared: Sequence[str]) -> List[str]:
     marks = list(shared) or [mark for mark in DELIMITERS if mark in line]
-    found: List[str] = []
+    words: List[str] = []
     for field in fields(line, marks[0] if marks else None):
         # "1 2 3" between two marks is a colour.
-        words = field.replace(",", " ").split()
-        found += words if len(words) in (3, 4) and all(map(is_number, words)) else [field]
-    return found if marks else [field.strip("\"'") for field in found]
+        parts = field.replace(",", " ").split()
+        words += parts if len(parts) in (3, 4) and all(map(is_number, parts)) else [field]
+    return words if marks else [word.strip("\"'") for word in words]
 
 
 def _around(words: Sequence[str]) -> Tuple[List[str], List[str], List[str]]:
@@ -299,8 +303,9 @@ def _named(path: Path, place: str, line: str, name: str) -> str:
 def _hexed(text: str) -> str:
     """`(170, 214, 245)` and the like as `#aad6f5`, one word."""
 
-    def written(found) -> str:
-        levels = [int(number) for number in found.groups()]
-        return " #%02x%02x%02x" % tuple(levels) if max(levels) < 256 else found.group()
+    def hexadecimal(match: re.Match) -> str:
+        levels = [int(number) for number in match.groups()]
+        digits = "".join(f"{number:02x}" for number in levels)
+        return f" #{digits}" if max(levels) < 256 else match.group()
 
-    return TRIPLE.sub(written, text)
+    return TRIPLE.sub(hexadecimal, text)

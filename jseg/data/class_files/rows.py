@@ -52,8 +52,8 @@ class Row(NamedTuple):
     train_id: Optional[int] = None
 
 
-class Found(NamedTuple):
-    """What a file holds: classes in its order, ids at which nothing is known, what is to be told.
+class ClassRows(NamedTuple):
+    """What a file holds: classes in its order, ids at which nothing is known, remarks.
 
     numbered: whether the file gives ids, not train ids alone.
     """
@@ -121,14 +121,14 @@ def colour_of(path: Path, place: str, value: object) -> Colour:
         digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
         levels = [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
     elif isinstance(value, str):
-        inner = BRACKETS.fullmatch(value.strip())
-        levels = re.split(r"[\s,;/]+", inner[1].strip()) if inner else []
+        match = BRACKETS.fullmatch(value.strip())
+        levels = re.split(r"[\s,;/]+", match[1].strip()) if match else []
     levels = list(levels) if isinstance(levels, (list, tuple)) else []
 
     opaque = len(levels) == 4 and str(levels[3]) in ("255", "1.0")
     if len(levels) != 3 and not opaque:
         raise ValueError(
             f"{path}, {place}: {json.dumps(value, ensure_ascii=False)[:60]} is no colour; "
-            f"expected R G B of 0..255 or #rrggbb"
+            "expected R G B of 0..255 or #rrggbb"
         )
     return tuple(level(path, place, number, "colour") for number in levels[:3])

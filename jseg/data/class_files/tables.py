@@ -39,11 +39,11 @@ def fields(line: str, mark: Optional[str]) -> List[str]:
 
 def heading_of(line: str, shared: Sequence[str]) -> Optional[Heading]:
     """The heading that a line is, None if it is none; shared: delimiters that all lines have."""
-    line = TRIPLE_HEADING.sub(" RGB", line)
+    plain_line = TRIPLE_HEADING.sub(" RGB", line)
     mark = shared[0] if shared else None
-    if "," in shared and ";" not in line.split(",")[0]:
+    if "," in shared and ";" not in plain_line.split(",")[0]:
         mark = "," if "\t" not in shared else mark
-    words = fields(line, mark)
+    words = fields(plain_line, mark)
     kinds = [kind_of(word) for word in words]
     if len(words) < 2 or "name" not in kinds or any(map(is_number, words)):
         return None
@@ -58,18 +58,20 @@ def table_rows(
     count, cells = len(heading.words), []
     kinds = [kind_of(word) for word in heading.words]
     for place, line in lines:
-        found = fields(line, heading.mark)
-        if heading.mark is None and len(found) > count:
+        words = fields(line, heading.mark)
+        if heading.mark is None and len(words) > count:
             # A name of several words between columns of one word each.
             first = kinds.index("name")
-            stop = len(found) - (count - 1 - first)
-            found = found[:first] + [" ".join(found[first:stop])] + found[stop:]
-        if len(found) != count:
+            stop = len(words) - (count - 1 - first)
+            words = words[:first] + [" ".join(words[first:stop])] + words[stop:]
+
+        # As many cells as headings, then.
+        if len(words) != count:
             raise ValueError(
-                f"{path}, {place}: {line!r} has {len(found)} fields; expected {count}, as the "
-                f"heading"
+                f"{path}, {place}: {line!r} has {len(words)} fields; expected {count}, as the "
+                "heading"
             )
-        cells.append([cell or None for cell in found])
+        cells.append([word or None for word in words])
     return rows_of(path, [place for place, _ in lines], heading.words, cells)
 
 
@@ -129,6 +131,7 @@ def _ids(
         ]
         for number in there
     }
+
     # A column that counts the rows says nothing beside another one.
     real = [number for number in there if read[number] != list(range(len(places)))]
     there = real or there
@@ -138,8 +141,8 @@ def _ids(
                 f"{path}: {shown[there[0]]} and {shown[other]} both look like the ids of classes, "
                 f"and differ; expected one column of ids, leave the other out"
             )
-    found = read[there[0]] if there else [None] * len(places)
-    return [255 if value == -1 and kind == "train" else value for value in found]
+    numbers = read[there[0]] if there else [None] * len(places)
+    return [255 if value == -1 and kind == "train" else value for value in numbers]
 
 
 def _colours(
