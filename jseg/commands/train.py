@@ -142,6 +142,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     ae_weights, remarks = find_autoencoder(args.ae_path, args.preset)
     autoencoder = network_config(ae_weights, "AutoencoderConfig")
     part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
+    training.check_hold_out(args, len(part.examples))
     config = _network(args, len(part.classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
 
@@ -200,7 +201,7 @@ def _network(args, classes: int, autoencoder):
     )
 
 
-def _train(args, ae_weights, config, autoencoder_config, classes, examples, remarks) -> None:
+def _train(args, ae_weights, config, autoencoder_config, classes, all_examples, remarks) -> None:
     from jseg import runtime
     from jseg.checkpoint import load_into
     from jseg.ldm.autoencoder import Autoencoder
@@ -217,20 +218,20 @@ def _train(args, ae_weights, config, autoencoder_config, classes, examples, rema
     load_into(autoencoder, ae_weights)
     autoencoder.eval()
 
-    kept, held_out = training.hold_out(args, examples)
-
     def latents_of(some: Sequence, folder: Path):
         digest = ae_weights.digest
         return cached_latents(args, config, autoencoder, digest, some, classes, folder, say)
 
-    latents = latents_of(kept, Path(args.cache or Path(args.output) / LATENTS))
-    shards = training.batch_shards(args)
+    # What is trained on, the network, and what is validated on.
+    examples, held_out = training.hold_out(args, all_examples)
+    output, shards = Path(args.output), training.batch_shards(args)
+    latents = latents_of(examples, Path(args.cache or output / LATENTS))
     batches = LatentBatches(latents.z, latents.labels, shards, args.seed, args.drop)
     network = trained_network(args, config)
     about, validate = f"{len(latents)} examples", None
     if held_out:
-        held_out_latents = latents_of(held_out, Path(args.output) / HELD_OUT_LATENTS)
-        validate = unet_validation(network.module, network.loss, held_out_latents, args.seed)
+        others = latents_of(held_out, output / HELD_OUT_LATENTS)
+        validate = unet_validation(network.module, network.loss, others, args.seed)
         about += f", {len(held_out)} images to validate on"
 
     training.train(
@@ -251,7 +252,9 @@ def _train(args, ae_weights, config, autoencoder_config, classes, examples, rema
         batches=batches,
         examples=len(latents),
         about=about,
-        preview=Preview(network.module, autoencoder, latents, kept, classes, args.seed, args.fit),
+        preview=Preview(
+            network.module, autoencoder, latents, examples, classes, args.seed, args.fit
+        ),
         validate=validate,
     )
 

@@ -131,6 +131,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     inputs = {name: getattr(args, name) for name in ("input_path", "model_path", "lpips_path")}
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
         examples, remarks = find_images(args.input_path)
+        training.check_hold_out(args, len(examples))
         if training.reads_first(args, len(examples), say):
             examples, more = check_images(examples)
             remarks = remarks + more
@@ -153,7 +154,7 @@ def _check_size(args: argparse.Namespace, factor: int) -> None:
         )
 
 
-def _train(args: argparse.Namespace, config, examples, remarks: List[str]) -> None:
+def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -> None:
     from jseg import runtime
     from jseg.ldm.autoencoder_training import (
         settings,
@@ -168,13 +169,13 @@ def _train(args: argparse.Namespace, config, examples, remarks: List[str]) -> No
     for remark in remarks:
         say(remark)
     size, shards = (args.width, args.height), training.batch_shards(args)
-    kept, held_out = training.hold_out(args, examples)
+    examples, held_out = training.hold_out(args, all_examples)
     batches = ImageBatches(
-        [example.image for example in kept], size, _crop(args), shards, args.seed
+        [example.image for example in examples], size, _crop(args), shards, args.seed
     )
     networks, plain_loss = trained_networks(args, config, batches)
     autoencoder = networks[0].module
-    about, validate = f"{len(kept)} images", None
+    about, validate = f"{len(examples)} images", None
     if held_out:
         paths = [example.image for example in held_out]
         images = ImageBatches(paths, size, _crop(args), shards, args.seed)
@@ -192,9 +193,9 @@ def _train(args: argparse.Namespace, config, examples, remarks: List[str]) -> No
         result="autoencoder",
         networks=networks,
         config=config,
-        settings=settings(args, kept),
+        settings=settings(args, examples),
         batches=batches,
-        examples=len(kept),
+        examples=len(examples),
         about=about,
         first_batch=first_batch,
         preview=lambda path: write_preview(path, autoencoder, batches),

@@ -33,17 +33,20 @@ def reads_first(args: argparse.Namespace, examples: int, say: Callable[[str], No
     return True
 
 
+def check_hold_out(args: argparse.Namespace, examples: int) -> None:
+    """Raise ValueError if `hold_out` would leave nothing to train on."""
+    if (args.validate_count or 0) >= examples:
+        raise ValueError(
+            f"--validate_count is {args.validate_count}; expected less than {examples}, the number "
+            "of examples"
+        )
+
+
 def hold_out(args: argparse.Namespace, examples: Sequence) -> Tuple[List, List]:
     """(the examples to train on, the --validate_count ones, evenly chosen, to validate on)."""
     from jseg.training.sampling import evenly
 
-    count = args.validate_count or 0
-    if count >= len(examples):
-        raise ValueError(
-            f"--validate_count is {count}; expected less than {len(examples)}, the number of "
-            "examples"
-        )
-    chosen = set(evenly(len(examples), count).tolist())
+    chosen = set(evenly(len(examples), args.validate_count or 0).tolist())
     trained = [example for place, example in enumerate(examples) if place not in chosen]
     return trained, [examples[place] for place in sorted(chosen)]
 

@@ -84,6 +84,18 @@ def folder(tmp_path, autoencoder, capsys):
     return Folder(tmp_path, autoencoder, capsys)
 
 
+SMALL = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1)
+COMMANDS = pytest.mark.parametrize(
+    "command, own", [(train, {}), (train_autoencoder, SMALL)], ids=["train", "train_autoencoder"]
+)
+
+
+def assert_older_trainings_go_on(folder, known):
+    """known: the settings of the first version; others have a meaning where they are missing."""
+    settings = load_extra(checkpoints(folder.output)[-1])["settings"]
+    assert set(settings) <= {*known.split(), LABEL, *WHEN_MISSING}
+
+
 def test_the_first_line_names_the_autoencoder(folder):
     from jseg.ldm.weights import autoencoder_line
 
@@ -93,33 +105,20 @@ def test_the_first_line_names_the_autoencoder(folder):
 
 def test_training_from_a_folder_to_images(folder):
     code, lines = folder.run(preview_interval=3)
-    assert (
-        code == 0
-        and any("10 examples" in line for line in lines)
-        and "3 steps are done" in lines[-1]
-    )
-    assert [row["step"] for row in folder.rows()] == ["1", "2", "3"] and float(
-        folder.rows()[0]["mse"]
-    ) > 0
+    assert code == 0 and any("10 examples" in line for line in lines), lines
+    assert "3 steps are done" in lines[-1]
+    assert [row["step"] for row in folder.rows()] == ["1", "2", "3"]
+    assert float(folder.rows()[0]["mse"]) > 0
     assert [path.name for path in checkpoints(folder.output)] == [
         "checkpoint-00000002.safetensors",
         "checkpoint-00000003.safetensors",
     ]
     assert read_image(folder.output / "preview-00000003.png").ndim == 3
     assert load_config(folder.output / "unet.safetensors") == UNETS["tiny"]
-    known = {
-        "autoencoder",
-        "batch_size",
-        "data",
-        "drop",
-        "ema",
-        "learning_rate",
-        "seed",
-        "weight_decay",
-        "zero_init",
-    }
-    settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
-    assert settings <= known | {LABEL} | set(WHEN_MISSING), "older trainings would not go on"
+    assert_older_trainings_go_on(
+        folder,
+        "autoencoder batch_size data drop ema learning_rate seed weight_decay zero_init",
+    )
     labels = folder.root / "data" / "labels"
     (labels / "label_to_img.json").write_text(
         json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)})
@@ -128,29 +127,19 @@ def test_training_from_a_folder_to_images(folder):
         '{"base": "fine", "stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2}]}'
     )
     for weights in ("unet.safetensors", "checkpoint-00000002.safetensors"):
-        assert (
-            cli.run(
-                test_command.main,
-                [
-                    "--input_path",
-                    str(labels),
-                    "--img_path",
-                    str(folder.root / "data"),
-                    "--output_path",
-                    str(folder.root / weights[:4]),
-                    "--model_path",
-                    str(folder.output / weights),
-                    "--ae_path",
-                    str(folder.autoencoder),
-                    "--stages",
-                    str(folder.root / "stages.json"),
-                    "--limit",
-                    "1",
-                ],
-            )
-            == 0
+        output = folder.root / weights[:4]
+        options = dict(
+            input_path=labels,
+            img_path=folder.root / "data",
+            output_path=output,
+            model_path=folder.output / weights,
+            ae_path=folder.autoencoder,
+            stages=folder.root / "stages.json",
+            limit=1,
         )
-        assert read_image(folder.root / weights[:4] / "p0.jpg").shape == (HEIGHT, WIDTH, 3)
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        assert cli.run(test_command.main, words) == 0
+        assert read_image(output / "p0.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
 def test_the_same_command_again_goes_on_and_encodes_nothing(folder):
@@ -249,38 +238,14 @@ def test_classes_of_one_s_own(folder):
 
 
 def test_the_autoencoder_trains_too(folder):
-    options = dict(
-        command=train_autoencoder,
-        ae_path=None,
-        width=WIDTH,
-        height=HEIGHT,
-        crop=32,
-        steps=4,
-        critic_start=2,
-        critic_channels=8,
-        preview_interval=4,
-    )
-    code, lines = folder.run(**options)
+    options = dict(SMALL, steps=4, critic_start=2, critic_channels=8, preview_interval=4)
+    code, lines = folder.run(command=train_autoencoder, **options)
     assert code == 0 and "4 steps are done" in lines[-1], lines
-    known = {
-        "batch_size",
-        "codebook_weight",
-        "commitment_weight",
-        "critic_channels",
-        "critic_start",
-        "critic_weight",
-        "crop",
-        "ema",
-        "height",
-        "learning_rate",
-        "pictures",
-        "preset",
-        "seed",
-        "weight_decay",
-        "width",
-    }
-    settings = set(load_extra(checkpoints(folder.output)[-1])["settings"])
-    assert settings <= known | {LABEL} | set(WHEN_MISSING), "older trainings would not go on"
+    assert_older_trainings_go_on(
+        folder,
+        "batch_size codebook_weight commitment_weight critic_channels critic_start critic_weight "
+        "crop ema height learning_rate pictures preset seed weight_decay width",
+    )
     rows = folder.rows()
     assert rows[0]["l1"] and not rows[0].get("critic/loss") and float(rows[3]["critic/loss"]) > 0
     assert 0 < float(rows[0]["codes_used"]) <= 1 and float(rows[0]["perplexity"]) >= 1
@@ -288,21 +253,13 @@ def test_the_autoencoder_trains_too(folder):
     assert load_config(folder.output / "autoencoder.safetensors") == AUTOENCODERS["tiny"]
     first = folder.output
     folder.output = folder.root / "decoder"
-    options.update(
-        steps=2, critic_start=-1, decoder_only=True, model_path=first / "autoencoder.safetensors"
-    )
-    assert folder.run(**options)[0] == 0
+    options = dict(SMALL, decoder_only=True, model_path=first / "autoencoder.safetensors")
+    assert folder.run(command=train_autoencoder, steps=2, **options)[0] == 0
     tuned = load(folder.output / "autoencoder.safetensors")
     for name, value in result.items():
         assert np.array_equal(value, tuned[name]) == (
             not name.startswith(("decoder.", "post_quant_conv."))
         ), name
-
-
-SMALL = dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1)
-COMMANDS = pytest.mark.parametrize(
-    "command, own", [(train, {}), (train_autoencoder, SMALL)], ids=["train", "train_autoencoder"]
-)
 
 
 @COMMANDS
@@ -373,15 +330,7 @@ def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(
     images = folder.root / "data" / "imgs"
     Image.new("I;16", (WIDTH, HEIGHT), 40000).save(images / "deep.png")
     (images / "notes.docx").write_text("x")
-    code, lines = folder.run(
-        command=train_autoencoder,
-        ae_path=None,
-        width=WIDTH,
-        height=HEIGHT,
-        crop=32,
-        steps=1,
-        critic_start=-1,
-    )
+    code, lines = folder.run(command=train_autoencoder, steps=1, **SMALL)
     assert code == 0
     for said in (
         "images are reduced from 16 bits (deep.png)",
@@ -391,28 +340,15 @@ def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(
         assert any(said in line for line in lines), (said, lines)
     (images / "torn.png").write_bytes((images / "deep.png").read_bytes()[:60])
     folder.output = folder.root / "other"
-    code, lines = folder.run(
-        command=train_autoencoder,
-        ae_path=None,
-        width=WIDTH,
-        height=HEIGHT,
-        crop=32,
-        steps=1,
-        critic_start=-1,
-    )
+    code, lines = folder.run(command=train_autoencoder, steps=1, **SMALL)
     assert code == 2 and len(lines) == 1 and "torn.png" in lines[0] and not folder.output.exists()
 
 
-@pytest.mark.parametrize("command", [train, train_autoencoder], ids=["train", "train_autoencoder"])
-def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command):
+@COMMANDS
+def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command, own):
     name = b"\xc4\xe3".decode("utf-8", "surrogateescape")
     for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
         path.rename(path.with_name(name + path.suffix))
-    own = (
-        dict(ae_path=None, width=WIDTH, height=HEIGHT, crop=32, critic_start=-1)
-        if command is train_autoencoder
-        else {}
-    )
     sys.stderr.reconfigure(errors="backslashreplace")  # as Python opens it; pytest's own is strict
     code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
     assert code == 0 and "1 steps are done" in lines[-1], lines
