@@ -61,8 +61,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"--count {args.count} --seed {args.seed}: expected a count of 1 or more and a seed "
             "of 0 or more"
         )
-    from jseg.files import sha256
     from jseg.commands import test
+    from jseg.files import sha256
     from jseg.landscapes import draw
     from jseg.ldm.weights import SHIPPED_AUTOENCODER, SHIPPED_MODEL, expected_networks
     from jseg.outputs.rules import held

@@ -124,10 +124,10 @@ def _name(folder: Path, sheet: Path) -> str:
 
 def _write_sheet(folder: Path, target: Path, count: int) -> None:
     """The first references beside their label maps in colour; the record then knows the sheet."""
-    from jseg.files import sha256
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
     from jseg.data.label_maps import read_label
+    from jseg.files import sha256
     from jseg.images import read_image, save_image
     from jseg.landscapes.draw import RECORD, write_record
     from jseg.outputs.records import read_record

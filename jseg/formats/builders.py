@@ -1,9 +1,8 @@
-"""What a pickle may ask for: a table of names, each with the array or plain container that we build
-in its place.
+"""What a pickle may ask for: a table of names, and the array or container that stands for each.
 
-No name is ever imported: the interpreter in pickles.py looks it up here and refuses, by name, what
-is not here. The entries cover what Jittor, NumPy 1 and 2 and the standard library's containers
-write; pytorch.py adds PyTorch's.
+No name is ever imported: unpickler.py looks it up here and refuses, by name, what is not here. The
+entries cover what Jittor, NumPy 1 and 2 and the standard library's containers write; pytorch.py
+adds PyTorch's.
 """
 
 from __future__ import annotations
@@ -32,6 +31,12 @@ class Global:
 class Record(dict):
     """The attributes of a plain record such as argparse.Namespace, as a dict."""
 
+    def build(self, state) -> None:
+        """Take over the attributes; a pickle's BUILD."""
+        if not all(isinstance(key, str) for key in state):
+            raise ValueError("attributes")
+        self.update(state)
+
 
 class Dtype:
     """A NumPy dtype under construction: the code, then (BUILD) the byte order."""
@@ -42,17 +47,37 @@ class Dtype:
         self.code, self.order = code, "|"
         dtype_of(code)
 
+    def build(self, state) -> None:
+        """Take over the byte order; a pickle's BUILD."""
+        self.order = state[1]
+        if state[2] is not None:
+            raise CheckpointError(
+                "the file holds an array of a structured NumPy type; expected numbers; export the "
+                "weights alone"
+            )
+        self.numpy()
+
     def numpy(self) -> np.dtype:
         return dtype_of(self.code, self.order)
 
 
 class Unbuilt(Tensor):
-    """An ndarray between `_reconstruct` and BUILD, which fills it in place because the pickle may
-    refer to it already.
+    """An ndarray between `_reconstruct` and BUILD.
+
+    It is filled in place because the pickle may refer to it already.
     """
 
     def __init__(self):
         self.blob = None
+
+    def build(self, state) -> None:
+        """Become the array; a pickle's BUILD, which comes once."""
+        if self.blob is not None:
+            raise CheckpointError(
+                "the pickle sets attributes of an array twice; the file is corrupt or hostile"
+            )
+        shape, dtype, fortran, data = state[-4:]
+        super().__init__(blob_of(data), dtype.numpy(), shape, strides_of(shape, bool(fortran)))
 
 
 class LongText:

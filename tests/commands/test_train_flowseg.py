@@ -13,7 +13,7 @@ import pytest
 from support.places import ROOT
 from support.small_flowseg import CLASSES, called, everything, scene, write_scenes
 
-from jseg.checkpoint import load, load_config, load_extra, save
+from jseg.checkpoint import load, load_config, load_extra, load_sets, save
 from jseg.commands import segment, train_flowseg
 from jseg.data.label_maps import read_label
 from jseg.flowseg import dinov2
@@ -73,11 +73,8 @@ def folder(tmp_path, capsys):
 
 def arrays(path):
     """All arrays of a checkpoint: parameters, average, moments, the companion's."""
-    found = dict(load(path, weights="model"))
-    for name, values in load_extra(path).items():
-        if isinstance(values, dict) and name not in ("settings", "optimizer_steps"):
-            found.update({f"{name}/{key}": value for key, value in values.items()})
-    return found
+    sets = load_sets(path)
+    return {f"{name}/{key}": array for name in sets for key, array in sets[name].items()}
 
 
 def assert_equal(one, other):
@@ -296,7 +293,7 @@ def test_a_run_for_epochs_without_an_average_or_a_validation_folder(folder):
     )
     assert code == 0 and any("1 of its 6 examples are held out" in line for line in lines), lines
     assert [row["step"] for row in folder.rows() if row["loss"]] == ["1"]
-    assert "ema" not in load_extra(folder.output / "checkpoint-00000001.safetensors")
+    assert "ema" not in load_sets(folder.output / "checkpoint-00000001.safetensors")
 
 
 def test_other_options_reach_the_network_and_the_loss(folder):
@@ -407,7 +404,7 @@ def test_tokens_are_aligned_and_the_projection_is_resumed_but_not_shipped(folder
     last = folder.output / "checkpoint-00000003.safetensors"
     assert (
         load_extra(last)["settings"]["repa_block"] == 2
-        and "proj.0.4.weight" in load_extra(last)["companion"]
+        and "proj.0.4.weight" in load_sets(last)["companion"]
     )
     assert not [name for name in load(folder.output / "flowseg.safetensors") if "proj.0." in name]
     folder.into("cut").run(steps=1, repa=encoder)

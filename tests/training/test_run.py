@@ -10,7 +10,7 @@ import pytest
 from support.places import ROOT
 from support.small_training import run_in
 
-from jseg.checkpoint import CheckpointError, load, load_config, load_extra
+from jseg.checkpoint import CheckpointError, load, load_config, load_extra, load_sets
 from jseg.training import run as training_run
 from jseg.training import state
 from jseg.training.run import checkpoints
@@ -29,12 +29,8 @@ def train(folder, steps, resume="auto", told=None, **changed):
 
 def everything(path):
     """All arrays of a checkpoint: parameters, average, both moments."""
-    extra = load_extra(path)
-    return {
-        **load(path, weights="model"),
-        **{f"ema/{k}": v for k, v in extra["ema"].items()},
-        **{f"optimizer/{k}": v for k, v in extra["optimizer"].items()},
-    }
+    sets = load_sets(path)
+    return {f"{name}/{key}": array for name in sets for key, array in sets[name].items()}
 
 
 def assert_equal_files(one, two):
