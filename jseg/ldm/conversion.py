@@ -48,7 +48,7 @@ def extract_unet(
     it. Raises LayoutError.
     """
     result = inside(shapes, scope)
-    config = config or unet_config(result.found(shapes), unreadable)
+    config = config or unet_config(result.own_shapes(shapes), unreadable)
     result.complete(config, unet_shapes(config), shapes)
     return result
 
@@ -74,7 +74,7 @@ def extract_autoencoder(
             result.sources[RENAMED[own]] = name
             result.renamed.append((name, RENAMED[own]))
 
-    found = result.found(shapes)
+    found = result.own_shapes(shapes)
     _refuse_other_autoencoders(found)
     config = config or autoencoder_config(found, unreadable)
     result.complete(config, autoencoder_shapes(config), shapes)

@@ -514,13 +514,13 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_pickle_bombs_cost_little(name, tmp_path):
-    start = time.perf_counter()
+    start = time.process_time()
     refusal(
         written(
             tmp_path, BOMBS[name] if BOMBS[name][:1] in b"\x80(]}" else b"\x80\x02" + BOMBS[name]
         )
     )
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_arrays_that_claim_more_than_the_file_holds(tmp_path):
