@@ -74,7 +74,7 @@ def main():
         sys.exit(
             f"cuda_compile: {kit.nvcc} compiles for none of {args.capabilities}; it knows {known}"
         )
-    home = pretend(cuda_toolkit, kit, capabilities[0], args.folder)
+    home = pretend(kit, capabilities[0], args.folder)
     environment = child_environment(args.folder, capabilities[0])
     print(
         f"nvcc {dotted(kit.version)} at {kit.nvcc}, cuDNN {dotted(kit.cudnn)}, Python "
@@ -153,12 +153,14 @@ def child_environment(folder, capability):
     )
 
 
-def pretend(cuda_toolkit, kit, capability, folder):
+def pretend(kit, capability, folder):
     """Build the home that jseg.runtime will find, with pretended libraries in it, and the
     driver.
     """
-    home = cuda_toolkit.plan(kit, [capability])
-    cuda_toolkit.build(home)
+    from jseg.machine import cuda_home
+
+    home = cuda_home.plan(kit, [capability])
+    cuda_home.build(home)
     driver = os.path.join(folder, "driver")
     os.makedirs(driver, exist_ok=True)
     version = f"-DPRETENDED_VERSION={kit.version[0]}"
@@ -326,10 +328,10 @@ def run_group(name):
     """In the child: bring Jittor up, as any program does, and run the group on the pretended
     device.
     """
-    from jseg.machine import compilation, facts
+    from jseg.machine import compilation, cuda
     from jseg.runtime import device, jt
 
-    assert facts.cuda().case == "home", facts.cuda().reason
+    assert cuda.choose().case == "home", cuda.choose().reason
     device("cuda")
     missing = [
         library
@@ -579,14 +581,14 @@ def autoencoder():
 
 def critic():
     """the critic with both norms: both losses and all gradients"""
-    from jseg.ldm.discriminator import NORMS, Critic
-    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+    from jseg.ldm.discriminator import NORMS, Discriminator
+    from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
 
     network, batch = tiny_autoencoder(), {"pictures": normal(2, 3, 64, 64), "step": 0}
     for norm in NORMS:
-        judge = Critic(16, norm=norm)
+        judge = Discriminator(16, norm=norm)
         judge.train()
-        back(critic_loss(network, judge)(batch)["loss"], *parameters(judge))
+        back(discriminator_loss(network, judge)(batch)["loss"], *parameters(judge))
         back(autoencoder_loss(network, judge)(batch)["loss"], *parameters(network))
 
 

@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.figure:
-        from jseg.outputs.rules import check_file
+        from jseg.outputs.places import check_file
 
         check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ def main():
     import numpy as np
 
     if args.output:
-        from jseg.outputs.rules import check_file
+        from jseg.outputs.places import check_file
 
         check_file(args.output, "--output", args.theirs)
     files = {"ours": gradients(args.timesteps, args.recompute)}

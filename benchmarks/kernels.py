@@ -1,13 +1,13 @@
 """Our compiled operators beside plain Jittor: agreement of results and gradients, and the ratio of
 the times, in one run on this device.
 
-"twin" is the operator's twin in plain Jittor; "before" is what the layers do without the operator,
-which on the CPU is made of other operators of ours. Each is timed in turn, the best of the
-repetitions counts. The differences are relative to the largest value. With one thread on the CPU it
-is the processor's time that is counted, which other work on the machine changes little.
+"twin" is the operator's twin in plain Jittor; "before", where there is one, is what the layers do
+without the operator, which on the CPU is made of other operators of ours. They are timed in turn,
+and the best of the repetitions counts. Differences are relative to the largest value. With one
+thread on the CPU the processor's time is counted, which other work on the machine changes little.
 
-  OMP_NUM_THREADS=1 python benchmarks/kernels.py                 # all, on the CPU
-  OMP_NUM_THREADS=1 python benchmarks/kernels.py --networks      # whole steps of networks, with one operator more or less
+  OMP_NUM_THREADS=1 python benchmarks/kernels.py               # all, on the CPU
+  OMP_NUM_THREADS=1 python benchmarks/kernels.py --networks    # whole steps of networks
   python benchmarks/kernels.py --device cuda --only attention rms_norm
 """
 
@@ -58,7 +58,6 @@ def cases():
     in the shapes of the networks.
     """
     return [
-        ("standardize", "rows of 24,576", standardize(64, 24576)),
         ("moments", "4096 rows of 16,384", moments(4096, 16384)),
         ("products", "16 of 768x64x768", products(16, 768, 64, 768)),
         ("group_norm: norm, SiLU", "2x256x48x64", group_norm((2, 256, 48, 64), False, False)),
@@ -116,18 +115,6 @@ def under(names, function):
     return call
 
 
-def standardize(rows, n):
-    def make():
-        from jseg.nn import kernels
-
-        def twin(x):
-            return kernels.plain_forward(x, 1e-5)[0]
-
-        return {"ours": lambda x: kernels.standardize(x, 1e-5), "twin": twin}, [random(rows, n)]
-
-    return make
-
-
 def moments(rows, n):
     def make():
         from jseg.nn import kernels
@@ -154,26 +141,17 @@ def products(n, length, inner, others):
 
 def group_norm(shape, maps, film):
     def make():
-        from jseg.nn import group_norm as module
-        from jseg.nn.layers import GroupNorm, normalized
+        from jseg.nn.group_norm import group_norm
 
-        norm, like = GroupNorm(32, shape[1], affine=False), shape if maps else shape[1:2]
+        like = shape if maps else shape[1:2]
         inputs = [random(*shape), random(*like, seed=1), random(*like, seed=2)]
-        inputs += (
-            [random(*shape[:2], 1, 1, seed=3), random(*shape[:2], 1, 1, seed=4)] if film else []
-        )
+        if film:
+            inputs += [random(*shape[:2], 1, 1, seed=seed) for seed in (3, 4)]
 
-        def twin(x, s, t, *film):
-            return module.group_norm(x, 32, 1e-5, s, t, film or None, True)
+        def norm(x, s, t, *film):
+            return group_norm(x, 32, 1e-5, s, t, film or None, True)
 
-        def layer(x, s, t, *film):
-            return normalized(norm, x, (s, t), film or None, activate=True)
-
-        return {
-            "ours": under(("group_norm",), layer),
-            "before": under((), layer),
-            "twin": under((), twin),
-        }, inputs
+        return {"ours": under(("group_norm",), norm), "twin": under((), norm)}, inputs
 
     return make
 
@@ -190,9 +168,8 @@ def attention(heads, length, channels):
             return layers.attention(q, k, v, channels**-0.5)
 
         forms = {"ours": under(("attention",), layer), "before": under((), layer)}
-        if (
-            heads > 1
-        ):  # one head of that size: Jittor on the CPU may make an array of all its products, 19 GB
+        # Of one head of that size, Jittor on the CPU may make an array of all products, 19 GB.
+        if heads > 1:
             forms["twin"] = twin
         return forms, [random(heads, length, channels, seed=i) for i in range(3)]
 
@@ -239,29 +216,19 @@ def correction(batch, size, classes):
 
 def row(name, sizes, make, repetitions):
     forms, inputs = make()
-    gradients = name not in ("moments", "products", "correction")
-    forward = {form: found(function, inputs, False) for form, function in forms.items()}
-    both = (
-        {form: found(function, inputs, True) for form, function in forms.items()}
-        if gradients
-        else {}
-    )
+    kinds = (False, True) if name not in ("moments", "products", "correction") else (False,)
     other = "twin" if "twin" in forms else "before"
-    differences = [largest(forward["ours"], forward[other])] + (
-        [largest(both["ours"], both[other])] if gradients else []
-    )
-    cells = [name, sizes, " / ".join(f"{value:.0e}" for value in differences)]
-    for used in [False, True]:
-        if used and not gradients:
-            cells += ["", "", ""]
-            continue
-        seconds = timed(forms, inputs, used, repetitions)
-        cells += [f"{1e3 * seconds['ours']:.2f} ms"]
-        cells += [
-            f"{seconds[form] / seconds['ours']:.2f}" if form in seconds else ""
-            for form in ("before", "twin")
-        ]
-    return "| " + " | ".join(cells) + " |"
+    differences, times = [], []
+    for gradients in kinds:
+        ours, theirs = (found(forms[form], inputs, gradients) for form in ("ours", other))
+        differences.append(f"{largest(ours, theirs):.0e}")
+
+        seconds = timed(forms, inputs, gradients, repetitions)
+        times.append(f"{1e3 * seconds['ours']:.2f} ms")
+        for form in ("before", "twin"):
+            times.append(f"{seconds[form] / seconds['ours']:.2f}" if form in seconds else "")
+    times += [""] * (6 - len(times))
+    return "| " + " | ".join([name, sizes, " / ".join(differences)] + times) + " |"
 
 
 def compute(function, inputs, gradients):
@@ -329,98 +296,112 @@ def steps():
     """(name, function that makes a function that takes a step and waits for it) of networks under
     stand-in weights.
     """
-    import numpy as np
-
-    from jseg.flowseg.encoding import class_codes, encode
-    from jseg.flowseg.objective import training_loss as flow_training_loss
-    from jseg.flowseg.pixnerd import PixNerd
     from jseg.flowseg.presets import NETWORKS
-    from jseg.ldm.loss import training_loss
     from jseg.ldm.presets import UNETS
-    from jseg.ldm.samplers import guided
-    from jseg.ldm.schedule import Schedule
-    from jseg.ldm.unet import UNet
-    from jseg.nn.layers import one_hot
+
+    return [
+        ("guided step, UNet landscape, 32x24 latent", lambda: guided_step(UNETS["landscape"])),
+        ("guided step, UNet small, 128x96 latent", lambda: guided_step(UNETS["small"])),
+        ("training step, UNet landscape, 4 examples", lambda: unet_step(UNETS["landscape"], 4)),
+        ("velocity, PixNerd small, 160x120", lambda: velocity(NETWORKS["small"])),
+        ("training step, PixNerd small, 2 crops", lambda: pixnerd_step(NETWORKS["small"], 2)),
+    ]
+
+
+def filled(network):
     from jseg.parity.stand_in import value
     from jseg.runtime import jt
+
+    for name, v in network.state_dict().items():
+        v.assign(jt.array(value(name, v.shape)))
+    return network
+
+
+def training_step(network, loss, batch):
     from jseg.training.loop import TrainedNetwork, take_step
     from jseg.training.optimizer import AdamW, trainable
 
+    network.train()
+    part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
+    return lambda: take_step(part, [(batch, 1.0)], 0)
+
+
+def unet_step(config, count):
+    import numpy as np
+
+    from jseg.ldm.loss import training_loss
+    from jseg.ldm.schedule import Schedule
+    from jseg.ldm.unet import UNet
+
     rng = np.random.default_rng(0)
+    shape = (count, 3, config.height, config.width)
+    batch = {
+        "z": rng.standard_normal(shape).astype(np.float32),
+        "t": np.full(count, 500),
+        "labels": rng.integers(0, 29, shape[:1] + shape[2:]),
+        "noise": rng.standard_normal(shape).astype(np.float32),
+        "seed": 0,
+        "step": 0,
+        "start": 0,
+    }
+    unet = filled(UNet(config))
+    return training_step(unet, training_loss(unet, Schedule()), batch)
 
-    def filled(network):
-        for name, v in network.state_dict().items():
-            v.assign(jt.array(value(name, v.shape)))
-        return network
 
-    def training(network, loss, batch):
-        network.train()
-        part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
-        return lambda: take_step(part, [(batch, 1.0)], 0)
+def guided_step(config):
+    import numpy as np
 
-    def train_unet(config, count):
-        unet, shape = filled(UNet(config)), (count, 3, config.height, config.width)
-        return training(
-            unet,
-            training_loss(unet, Schedule()),
-            {
-                "z": rng.standard_normal(shape).astype(np.float32),
-                "t": np.full(count, 500),
-                "labels": rng.integers(0, 29, shape[:1] + shape[2:]),
-                "noise": rng.standard_normal(shape).astype(np.float32),
-                "seed": 0,
-                "step": 0,
-                "start": 0,
-            },
-        )
+    from jseg.ldm.samplers import guided
+    from jseg.ldm.unet import UNet
+    from jseg.nn.layers import one_hot
+    from jseg.runtime import jt
 
-    def step_unet(config):
-        unet = filled(UNet(config))
-        unet.eval()
-        predictor = guided(
-            unet, one_hot(rng.integers(0, 29, (1, config.height, config.width)), 29), 3.5
-        )
-        x, t = random(1, 3, config.height, config.width), jt.array(np.array([600], np.int32))
-        return lambda: predictor(x, t).sync()
+    unet = filled(UNet(config))
+    unet.eval()
+    labels = np.random.default_rng(0).integers(0, 29, (1, config.height, config.width))
+    predictor = guided(unet, one_hot(labels, 29), 3.5)
+    x, t = random(1, 3, config.height, config.width), jt.array(np.array([600], np.int32))
+    return lambda: predictor(x, t).sync()
 
-    def train_flow(config, count):
-        network, codes = filled(PixNerd(config)), class_codes(config.labels)
-        labels = rng.integers(0, config.labels, (count, config.height, config.width)).astype(
-            np.uint8
-        )
-        x1, mask = encode(labels, codes)
-        shape = (count, 3, config.height, config.width)
-        return training(
-            network,
-            flow_training_loss(network, codes),
-            {
-                "pictures": rng.uniform(-1, 1, shape).astype(np.float32),
-                "labels": labels,
-                "x1": x1,
-                "mask": mask,
-                "t": rng.random(count).astype(np.float32),
-                "noise": rng.standard_normal(shape).astype(np.float32),
-            },
-        )
 
-    def step_flow(config):
-        network = filled(PixNerd(config))
-        network.eval()
-        x, t = random(1, 3, config.height, config.width), jt.array(np.array([0.3], np.float32))
+def pixnerd_step(config, count):
+    import numpy as np
 
-        def step():
-            with jt.no_grad():
-                network(x, t).sync()
+    from jseg.flowseg.encoding import class_codes, encode
+    from jseg.flowseg.objective import training_loss
+    from jseg.flowseg.pixnerd import PixNerd
 
-        return step
+    rng = np.random.default_rng(0)
+    network, codes = filled(PixNerd(config)), class_codes(config.labels)
+    shape = (count, 3, config.height, config.width)
+    labels = rng.integers(0, config.labels, shape[:1] + shape[2:]).astype(np.uint8)
+    x1, mask = encode(labels, codes)
+    batch = {
+        "images": rng.uniform(-1, 1, shape).astype(np.float32),
+        "labels": labels,
+        "x1": x1,
+        "mask": mask,
+        "t": rng.random(count).astype(np.float32),
+        "noise": rng.standard_normal(shape).astype(np.float32),
+    }
+    return training_step(network, training_loss(network, codes), batch)
 
-    return [
-        ("guided step, UNet landscape, 32x24 latent", lambda: step_unet(UNETS["landscape"])),
-        ("guided step, UNet small, 128x96 latent", lambda: step_unet(UNETS["small"])),
-        ("training step, UNet landscape, 4 examples", lambda: train_unet(UNETS["landscape"], 4)),
-        ("velocity, PixNerd small, 160x120", lambda: step_flow(NETWORKS["small"])),
-        ("training step, PixNerd small, 2 crops", lambda: train_flow(NETWORKS["small"], 2)),
-    ]
+
+def velocity(config):
+    import numpy as np
+
+    from jseg.flowseg.pixnerd import PixNerd
+    from jseg.runtime import jt
+
+    network = filled(PixNerd(config))
+    network.eval()
+    x, t = random(1, 3, config.height, config.width), jt.array(np.array([0.3], np.float32))
+
+    def step():
+        with jt.no_grad():
+            network(x, t).sync()
+
+    return step
 
 
 if __name__ == "__main__":

@@ -29,9 +29,8 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 STARTS, GUIDANCE, ALL = (600, 640, 400), (3.5, 3.7, 3.7), (0, 999)
 COUNTS = (10, 15, 20, 25, 50)
@@ -52,33 +51,36 @@ class Plan(NamedTuple):
 
     @property
     def name(self) -> str:
-        told = [
-            self.sampler,
-            "+".join(map(str, self.steps)) if len(set(self.steps)) > 1 else str(self.steps[0]),
-        ]
-        told += [self.spacing] * (self.spacing != "uniform") + ["unguided"] * (not self.guided)
-        told += ["guided %d-%d" % self.interval] * (self.interval != ALL) + [
-            f"seed {self.seed}"
-        ] * (self.seed != 0)
-        return " ".join(told)
+        steps = self.steps if len(set(self.steps)) > 1 else self.steps[:1]
+        parts = [self.sampler, "+".join(map(str, steps))]
+        if self.spacing != "uniform":
+            parts.append(self.spacing)
+        if not self.guided:
+            parts.append("unguided")
+        if self.interval != ALL:
+            parts.append(f"guided {self.interval[0]}-{self.interval[1]}")
+        if self.seed:
+            parts.append(f"seed {self.seed}")
+        return " ".join(parts)
 
 
 def plans() -> List[Plan]:
-    found = [Plan("ddim", (500,)), Plan("dpmpp_2m", (50,), seed=1)]
+    # steps and spacing
+    plans = [Plan("ddim", (500,)), Plan("dpmpp_2m", (50,), seed=1)]
     for count in COUNTS:
-        found += [Plan("dpmpp_2m", (count,)), Plan("ddim", (count,))]
-        found += [Plan("dpmpp_2m", (count,), "quadratic")]
-    found += [
-        Plan("dpmpp_2m", (count,), spacing) for count in (10, 20) for spacing in ("lambda", "rho")
-    ]
-    found += [Plan("dpmpp_2m", steps, "quadratic") for steps in SPLITS] + [
-        Plan("dpmpp_2m", SPLITS[0], "rho")
-    ]
-    found += [Plan("dpmpp_2m", (AT,), "quadratic", interval) for interval in INTERVALS]
-    found += [Plan("dpmpp_2m", (AT,), "quadratic", guided=False)]
-    return found + [
-        Plan(sampler, (count,)) for count in (10, 25) for sampler in ("dpmpp_2m_sde", "ancestral")
-    ]
+        plans += [Plan("dpmpp_2m", (count,)), Plan("ddim", (count,))]
+        plans += [Plan("dpmpp_2m", (count,), "quadratic")]
+    for count in (10, 20):
+        plans += [Plan("dpmpp_2m", (count,), spacing) for spacing in ("lambda", "rho")]
+
+    # steps of the stages, guidance, noise
+    plans += [Plan("dpmpp_2m", steps, "quadratic") for steps in SPLITS]
+    plans += [Plan("dpmpp_2m", SPLITS[0], "rho")]
+    plans += [Plan("dpmpp_2m", (AT,), "quadratic", interval) for interval in INTERVALS]
+    plans += [Plan("dpmpp_2m", (AT,), "quadratic", guided=False)]
+    for count in (10, 25):
+        plans += [Plan(sampler, (count,)) for sampler in ("dpmpp_2m_sde", "ancestral")]
+    return plans
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.figure:
-        from jseg.outputs.rules import check_file
+        from jseg.outputs.places import check_file
 
         check_file(args.figure, "--figure")
     args.runs.mkdir(parents=True, exist_ok=True)
@@ -196,25 +198,23 @@ def measured(synthesizer, plan: Plan, pairs, classifier, args, arrays: Path) -> 
     from jseg.metrics import mask_accuracy, style_similarity
 
     synthesizer.pipeline, synthesizer.latents = pipeline_of(plan), []
-    started = time.perf_counter()
-    images = made(
-        synthesizer, pairs, argparse.Namespace(batch_size=args.batch_size, seed=plan.seed)
-    )
-    seconds = time.perf_counter() - started
+    start = time.perf_counter()
+    options = argparse.Namespace(batch_size=args.batch_size, seed=plan.seed)
+    images = made(synthesizer, pairs, options)
+    seconds = time.perf_counter() - start
+
+    # The recorder has the latents batch by batch, stage by stage in each.
     stages = len(STARTS)
-    latents = np.stack(
-        [np.concatenate(synthesizer.latents[stage::stages]) for stage in range(stages)]
-    )  # [stages, N, 3, h, w]
-    np.savez(arrays, latents=latents, images=np.stack(images))
-    seen = label_classifier.predict(classifier, images)
+    by_stage = [np.concatenate(synthesizer.latents[stage::stages]) for stage in range(stages)]
+    np.savez(arrays, latents=np.stack(by_stage), images=np.stack(images))  # [stages, N, 3, h, w]
+
+    maps = label_classifier.predict(classifier, images)
+    styles = [style_similarity(x, pair.reference, "corrected") for x, pair in zip(images, pairs)]
     return {
         "calls": unet_calls(synthesizer.pipeline),
         "seconds": seconds,
-        "style": [
-            style_similarity(image, pair.reference, "corrected")
-            for image, pair in zip(images, pairs)
-        ],
-        "agreement": [float(mask_accuracy(found, pair.label)) for found, pair in zip(seen, pairs)],
+        "style": styles,
+        "agreement": [float(mask_accuracy(x, pair.label)) for x, pair in zip(maps, pairs)],
     }
 
 
@@ -232,17 +232,11 @@ class Run:
 
     def __init__(self, path: Path, reference: Optional["Run"] = None):
         self.__dict__.update(json.loads(path.read_text()))
-        self.plan = Plan(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in self.plan.items()
-            }
-        )
+        lists = {name: value for name, value in self.plan.items() if isinstance(value, list)}
+        self.plan = Plan(**{**self.plan, **{name: tuple(v) for name, v in lists.items()}})
         arrays = np.load(path.with_suffix(".npz"))
-        self.latents, self.images = (
-            arrays["latents"].astype(np.float64),
-            arrays["pictures"].astype(np.float64),
-        )
+        self.latents = arrays["latents"].astype(np.float64)
+        self.images = arrays["images" if "images" in arrays else "pictures"].astype(np.float64)
         if reference:
             difference = ((self.latents - reference.latents) ** 2).mean((2, 3, 4))  # [stages, N]
             distance = np.sqrt(difference / (reference.latents**2).mean((2, 3, 4)))
@@ -254,18 +248,11 @@ class Run:
             ]
 
     def row(self) -> str:
-        cells = [
-            self.name,
-            str(self.calls),
-            f"{self.first:.4f}",
-            f"{self.last:.4f}",
-            f"{self.levels:.2f}",
-        ]
+        distances = f"{self.first:.4f} | {self.last:.4f} | {self.levels:.2f}"
+        cells = [self.name, str(self.calls), distances]
         for term, gain in zip((self.style, self.agreement), self.gains):
-            cells.append(
-                f"{np.mean(term):.3f} ({gain.mean():+.3f} ± "
-                f"{gain.std(ddof=1) / np.sqrt(len(gain)):.3f})"
-            )
+            error = gain.std(ddof=1) / np.sqrt(len(gain))
+            cells.append(f"{np.mean(term):.3f} ({gain.mean():+.3f} ± {error:.3f})")
         return "| " + " | ".join(cells) + " |"
 
 
@@ -286,40 +273,33 @@ def report(args) -> None:
     )
     plain = [r for r in runs if r.plan.interval == ALL and r.plan.guided]
     equal = [r for r in plain if len(r.plan.steps) == 1]
-    groups = {
-        "Steps": [
-            r for r in equal if (r.plan.sampler, r.plan.spacing) in LINES and r.plan.seed == 0
-        ],
-        "Spacing of the steps": [
-            r for r in equal if r.plan.sampler == "dpmpp_2m" and r.plan.steps[0] in (10, AT)
-        ],
-        "Steps of the three stages, 64 calls": [
-            r for r in plain if len(r.plan.steps) > 1 or r.name == "dpmpp_2m 10 quadratic"
-        ],
-        "Other noise": [
-            r for r in plain if r.plan.sampler in ("ancestral", "dpmpp_2m_sde") or r.plan.seed
-        ],
-        "Interval of guidance": [
-            r for r in runs if r not in plain or r.name == f"dpmpp_2m {AT} quadratic"
-        ],
-    }
-    for title, group in groups.items():
-        print(
-            f"\n### {title}\n\n| sampler, steps a stage | calls | latent, first stage | latent, "
-            "last | image, levels | style similarity | label agreement "
-            "|\n|---|---|---|---|---|---|---|"
-        )
-        print(
-            "\n".join(
-                r.row()
-                for r in sorted(
-                    group,
-                    key=lambda r: (r.plan.sampler, r.plan.spacing != "uniform", r.calls, r.name),
-                )
-            )
-        )
+    curves = [r for r in equal if (r.plan.sampler, r.plan.spacing) in LINES and not r.plan.seed]
+    spacings = [r for r in equal if r.plan.sampler == "dpmpp_2m" and r.plan.steps[0] in (10, AT)]
+    splits = [r for r in plain if len(r.plan.steps) > 1 or r.name == "dpmpp_2m 10 quadratic"]
+    noises = [r for r in plain if r.plan.sampler in ("ancestral", "dpmpp_2m_sde") or r.plan.seed]
+    intervals = [r for r in runs if r not in plain or r.name == f"dpmpp_2m {AT} quadratic"]
+
+    show("Steps", curves)
+    show("Spacing of the steps", spacings)
+    show("Steps of the three stages, 64 calls", splits)
+    show("Other noise", noises)
+    show("Interval of guidance", intervals)
     if args.figure:
         draw(runs, reference, args.figure)
+
+
+def show(title: str, runs: List[Run]) -> None:
+    print(
+        f"\n### {title}\n\n| sampler, steps a stage | calls | latent, first stage | latent, "
+        "last | image, levels | style similarity | label agreement "
+        "|\n|---|---|---|---|---|---|---|"
+    )
+
+    def order(r):
+        return r.plan.sampler, r.plan.spacing != "uniform", r.calls, r.name
+
+    for r in sorted(runs, key=order):
+        print(r.row())
 
 
 def draw(runs: List[Run], reference: Run, path: Path) -> None:
@@ -328,103 +308,66 @@ def draw(runs: List[Run], reference: Run, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6))
+    figure, (distances, scores, intervals) = pyplot.subplots(1, 3, figsize=(12, 3.6))
+    draw_curves(distances, scores, runs, reference)
+    draw_intervals(intervals, runs)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def draw_curves(distances, scores, runs: List[Run], reference: Run) -> None:
+    """Distances and score terms against calls: a line for each row of LINES, a star for `fine`."""
     for (sampler, spacing), (label, colour) in LINES.items():
-        line = sorted(
-            (
-                r
-                for r in runs
-                if r.plan._replace(steps=(0,)) == Plan(sampler, (0,), spacing)
-                and len(r.plan.steps) == 1
-                and r.name != REFERENCE
-            ),
-            key=lambda r: r.calls,
-        )
-        calls = [r.calls for r in line]
-        axes[0].plot(
-            calls, [r.first for r in line], "o-", color=colour, label=f"{label}, first stage"
-        )
-        axes[0].plot(calls, [r.last for r in line], "o--", color=colour, label=f"{label}, last")
-        axes[1].plot(
-            calls,
-            [np.mean(r.agreement) for r in line],
-            "o-",
-            color=colour,
-            label=f"{label}, label agreement",
-        )
-        axes[1].plot(
-            calls,
-            [np.mean(r.style) for r in line],
-            "o--",
-            color=colour,
-            label=f"{label}, style similarity",
-        )
+        line = [r for r in runs if r.plan == Plan(sampler, r.plan.steps[:1], spacing)]
+        line = sorted((r for r in line if r.name != REFERENCE), key=lambda r: r.calls)
+        calls, style = [r.calls for r in line], {"color": colour}
+        first, last = [r.first for r in line], [r.last for r in line]
+        distances.plot(calls, first, "o-", label=f"{label}, first stage", **style)
+        distances.plot(calls, last, "o--", label=f"{label}, last", **style)
+        agreement = [np.mean(r.agreement) for r in line]
+        similarity = [np.mean(r.style) for r in line]
+        scores.plot(calls, agreement, "o-", label=f"{label}, label agreement", **style)
+        scores.plot(calls, similarity, "o--", label=f"{label}, style similarity", **style)
+
+    star = {"color": "black", "markersize": 10, "zorder": 3}
     for r in runs:
         if r.plan == Plan("dpmpp_2m", SPLITS[0], "quadratic"):
-            axes[0].plot(
-                r.calls,
-                r.last,
-                "*",
-                color="black",
-                markersize=10,
-                zorder=3,
-                label="preset fine, last",
-            )
-            axes[1].plot(
-                [r.calls] * 2,
-                [np.mean(r.agreement), np.mean(r.style)],
-                "*",
-                color="black",
-                markersize=10,
-                zorder=3,
-            )
+            distances.plot(r.calls, r.last, "*", label="preset fine, last", **star)
+            scores.plot([r.calls] * 2, [np.mean(r.agreement), np.mean(r.style)], "*", **star)
     for values in (reference.agreement, reference.style):
-        axes[1].axhline(np.mean(values), color="#bbbbbb", linewidth=0.8, zorder=0)
-    intervals = sorted(
-        (
-            r
-            for r in runs
-            if r.plan.steps == (AT,)
-            and r.plan.sampler == "dpmpp_2m"
-            and r.plan.spacing == "quadratic"
-        ),
-        key=lambda r: r.calls,
-    )
-    for r in intervals:
-        name = (
-            "unguided"
-            if not r.plan.guided
-            else "all"
-            if r.plan.interval == ALL
-            else "%d to %d" % r.plan.interval
-        )
-        axes[2].plot(np.mean(r.style), np.mean(r.agreement), "o", color="#c03a2b")
-        axes[2].annotate(
-            f"{name} ({r.calls})",
-            (np.mean(r.style), np.mean(r.agreement)),
-            textcoords="offset points",
-            xytext=(5, 3),
-            fontsize=7,
-        )
-    axes[0].set(
-        xscale="log", yscale="log", xlabel="UNet calls", ylabel=f"distance from {REFERENCE}"
-    )
-    axes[1].set(xscale="log", xlabel="UNet calls", ylabel="score terms")
-    axes[2].set(
-        xlabel=f"style similarity, {AT} steps a stage",
-        ylabel="label agreement",
-        title="guided from t to t (UNet calls)",
-    )
-    axes[2].margins(x=0.22, y=0.1)
-    axes[2].locator_params(axis="x", nbins=5)
-    for axis in axes[:2]:
+        scores.axhline(np.mean(values), color="#bbbbbb", linewidth=0.8, zorder=0)
+
+    ylabel = f"distance from {REFERENCE}"
+    distances.set(xscale="log", yscale="log", xlabel="UNet calls", ylabel=ylabel)
+    scores.set(xscale="log", xlabel="UNet calls", ylabel="score terms")
+    for axis in (distances, scores):
         axis.legend(frameon=False, fontsize=7)
         axis.set_xticks([6 * count for count in COUNTS], [str(6 * count) for count in COUNTS])
         axis.minorticks_off()
     heights = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05)
-    axes[0].set_yticks(heights, [str(height) for height in heights])
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    distances.set_yticks(heights, [str(height) for height in heights])
+
+
+def draw_intervals(axis, runs: List[Run]) -> None:
+    """Style similarity against label agreement for the intervals of guidance."""
+    like = Plan("dpmpp_2m", (AT,), "quadratic")
+    for r in runs:
+        plan = r.plan
+        if (plan.sampler, plan.steps, plan.spacing) != (like.sampler, like.steps, like.spacing):
+            continue
+        interval = "all" if plan.interval == ALL else f"{plan.interval[0]} to {plan.interval[1]}"
+        name = interval if plan.guided else "unguided"
+        point = np.mean(r.style), np.mean(r.agreement)
+        axis.plot(*point, "o", color="#c03a2b")
+        place = {"textcoords": "offset points", "xytext": (5, 3), "fontsize": 7}
+        axis.annotate(f"{name} ({r.calls})", point, **place)
+    axis.set(
+        xlabel=f"style similarity, {AT} steps a stage",
+        ylabel="label agreement",
+        title="guided from t to t (UNet calls)",
+    )
+    axis.margins(x=0.22, y=0.1)
+    axis.locator_params(axis="x", nbins=5)
 
 
 if __name__ == "__main__":

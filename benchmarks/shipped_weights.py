@@ -129,7 +129,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"--count {args.count} --among {args.among}: expected 2 or more pairs, and --among 2 "
             "to --count"
         )
-    from jseg.outputs.rules import check_file
+    from jseg.outputs.places import check_file
 
     if args.sheet:
         check_file(args.sheet, "--sheet")

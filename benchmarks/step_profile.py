@@ -7,7 +7,7 @@ kind. The multiply-adds a second that the convolutions reach in their own time a
 makes of these shapes; the last lines hold the step against that.
 
   OMP_NUM_THREADS=1 python benchmarks/step_profile.py --size release
-  JSEG_FUSED= python benchmarks/step_profile.py                         # without jseg.nn's operators
+  JSEG_FUSED= python benchmarks/step_profile.py      # without the operators of jseg.nn
 """
 
 import argparse
@@ -16,9 +16,8 @@ import sys
 
 import numpy as np
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 PRODUCTS = ("mkl_matmul", "cublas_matmul", "cublas_batched_matmul", "dnnl_sgemm")
 COPIES = ("reindex", "transpose", "getitem", "setitem", "concat")
@@ -73,10 +72,8 @@ def guided_step(config):
     unet = filled(UNet(config))
     unet.eval()
     labels = np.random.default_rng(0).integers(0, config.classes, (1, config.height, config.width))
-    x, t = (
-        jt.array(random(1, config.latent_channels, config.height, config.width)),
-        jt.array(np.array([600], np.int32)),
-    )
+    x = jt.array(random(1, config.latent_channels, config.height, config.width))
+    t = jt.array(np.array([600], np.int32))
     with jt.no_grad():
         predictor = guided(unet, one_hot(labels, config.classes), 3.5)
 
@@ -104,47 +101,41 @@ def kind(name):
 def show(rows, alone, args):
     # What Jittor hands to a library appears a second time as the operation it replaced, with no
     # time.
-    rows = [
-        (
-            kind(row["Name"]),
-            float(row["TotalTime"]) / 1e9 / args.repetitions,
-            int(row["Count"]) / args.repetitions,
-            row,
-        )
-        for row in rows
-        if float(row["TotalTime"])
-    ]
-    total = sum(time for _, time, _, _ in rows)
-    spent = {which: sum(time for name, time, _, _ in rows if name == which) for which in KINDS}
+    rows = [row for row in rows if float(row["TotalTime"])]
+    for row in rows:
+        row["kind"] = kind(row["Name"])
+        row["seconds"] = float(row["TotalTime"]) / 1e9 / args.repetitions
+        row["runs"] = int(row["Count"]) / args.repetitions
+    total = sum(row["seconds"] for row in rows)
     print(
         f"guided step, UNet {args.size}, {args.device}: {alone * 1e3:.1f} ms; with the profiler "
         f"{total * 1e3:.1f} ms\n"
     )
-    print("| kind | kernels run | time | share |\n|---|---|---|---|")
+
+    print("| kind | kernels run | time | fraction |\n|---|---|---|---|")
+    spent = {}
     for which in KINDS:
-        mine = sorted(
-            (-time, count, row["Name"]) for name, time, count, row in rows if name == which
-        )
-        print(
-            f"| {which} | {sum(count for _, count, _ in mine):.0f} | {spent[which] * 1e3:.1f} ms "
-            f"| {spent[which] / total:.1%} |"
-        )
-        for time, count, name in mine if args.every else ():
-            told = name[:90].replace("\n", " ").replace("|", "/")
-            print(f"| ... {told} | {count:.0f} | {-time * 1e3:.2f} ms | {-time / total:.1%} |")
-    operations = sum(
-        float(row["Compute"]) * time for which, time, _, row in rows if which == CONVOLUTIONS
-    )
+        kernels = [row for row in rows if row["kind"] == which]
+        runs, spent[which] = (sum(row[name] for row in kernels) for name in ("runs", "seconds"))
+        line(which, runs, spent[which], total, 1)
+        for row in sorted(kernels, key=lambda row: -row["seconds"]) if args.every else ():
+            name = row["Name"][:90].replace("\n", " ").replace("|", "/")
+            line(f"... {name}", row["runs"], row["seconds"], total, 2)
+
+    convolutions = [row for row in rows if row["kind"] == CONVOLUTIONS]
+    operations = sum(float(row["Compute"]) * row["seconds"] for row in convolutions)
     print(
         f"\nconvolutions: {operations / 1e9:.1f} GMAC a step, at "
         f"{operations / spent[CONVOLUTIONS] / 1e9:.1f} GMAC/s in their own time; the step without "
         f"the profiler does them at {operations / alone / 1e9:.1f} GMAC/s, "
         f"{spent[CONVOLUTIONS] / alone:.0%} of that"
     )
-    print(
-        "convolutions, products and attention together: "
-        f"{sum(spent[which] for which in HEAVY) / total:.0%} of the time"
-    )
+    heavy = sum(spent[which] for which in HEAVY)
+    print(f"convolutions, products and attention together: {heavy / total:.0%} of the time")
+
+
+def line(name, runs, seconds, total, digits):
+    print(f"| {name} | {runs:.0f} | {seconds * 1e3:.{digits}f} ms | {seconds / total:.1%} |")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main() -> None:
     )
     args = p.parse_args()
     if args.figures:
-        from jseg.outputs.rules import check_file
+        from jseg.outputs.places import check_file
 
         for name in FIGURES:
             check_file(args.figures / name, "--figures")

@@ -8,19 +8,19 @@ import sys  # and nothing more up here: Ctrl-C would be answered by a traceback
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command named first in `argv` with the rest; without one, list them. Ctrl-C gives one
-    line and 130, however early.
+    """Run the command named first in `argv` with the rest; without one, list them.
+
+    Ctrl-C gives one line and 130, however early.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return _run(argv)
-    except (
-        KeyboardInterrupt
-    ):  # before the command itself could answer: the imports take half a second
+        return _run(words)
+    except KeyboardInterrupt:  # the imports, before the command can answer, take half a second
+        from jseg.commands import cli
         from jseg.machine import streams
 
         with streams.kept():
-            print(f"jseg{' ' + argv[0] if argv else ''}: interrupted", file=sys.stderr)
+            cli.say(words[0] if words else "", "interrupted", every_process=True)
         return 130
 
 
@@ -46,7 +46,7 @@ def _chosen(argv: list[str]) -> int:
     if name not in names:
         near = difflib.get_close_matches(name, names, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-        print(f"jseg: no command {argv[0]!r}: {hint}", file=sys.stderr)
+        cli.say("", f"no command {argv[0]!r}: {hint}")
         return 2
     return cli.run(importlib.import_module(f"jseg.commands.{name}").main, argv[1:])
 

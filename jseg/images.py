@@ -9,6 +9,7 @@ network side float32 [3, H, W] in [-1, 1].
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Tuple
 
@@ -17,18 +18,45 @@ from PIL import Image
 
 from jseg.files import PathLike, write_atomic
 from jseg.image_files.decoding import (
+    Header,
     ImageError,
+    ImageFile,
     decode,
     header_of,
-    opened,
+    open_image,
+    read_file,
     several_frames,
     stored_bits,
-    upright,
     white_is_zero,
 )
+from jseg.image_files.orientation import upright
 
 BLACK_LEVEL, BLACK_PART = 8, 0.999  # of 255; of the pixels
 EMPTY_LEVEL = 16  # of 255: deep colours that stay below it use 12 of 16 bits at most
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReading:
+    """An image of a file, and what a person should know of how it was read.
+
+    pixels: uint8 [H, W, 3] RGB.
+    """
+
+    pixels: np.ndarray
+    remarks: List[str]
+    header: Header
+    file: ImageFile
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """An image in 8 bits a channel; what it was reduced from, or ""; whether the upper bits of its
+    colours were empty.
+    """
+
+    image: Image.Image
+    reduced_from: str = ""
+    empty: bool = False
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -40,49 +68,50 @@ def read_image(path: PathLike) -> np.ndarray:
     no image, is truncated, or holds other values. release: `Image.open` without conversion, so
     gray, RGBA and rotated files crash; here: converted.
     """
-    return examine_image(path)[0]
+    return _decoded(read_file(path), "image")[0]
 
 
-def examine_image(path: PathLike, what: str = "image") -> Tuple[np.ndarray, List[str]]:
-    """(the image as `read_image` reads it, remarks on how, calling it `what`); raises
-    ImageError.
-    """
-    with opened(path) as pil:
-        header, bits, inverted, several = (
-            header_of(pil),
-            stored_bits(pil),
-            white_is_zero(pil),
-            several_frames(pil),
-        )
-        decode(pil, path)
-        pil, reduced, empty = _eight_bits(upright(pil), path, bits, inverted)
-        image = np.array(_to_rgb(pil), dtype=np.uint8)
+def examine_image(path: PathLike, what: str = "image") -> ImageReading:
+    """Read an image as `read_image` does, with remarks that call it `what`; raises ImageError."""
+    file = read_file(path)
+    pixels, header, remarks = _decoded(file, what)
+    if pixels.size and (pixels == pixels[:1, :1]).all():
+        remarks.append(f"{what}s are of one colour")
+    elif (pixels.max(axis=2) <= BLACK_LEVEL).mean() >= BLACK_PART:
+        remarks.append(f"{what}s are nearly black")
+    return ImageReading(pixels, remarks, header, file)
 
-    # What was done to it, then what it looks like.
+
+def _decoded(file: ImageFile, what: str) -> Tuple[np.ndarray, Header, List[str]]:
+    """(pixels uint8 [H, W, 3], header, remarks on what was done to them)."""
+    with open_image(file) as pillow:
+        header, bits = header_of(pillow), stored_bits(pillow)
+        inverted, several = white_is_zero(pillow), several_frames(pillow)
+        decode(pillow, file.path)
+        reduced = _eight_bits(upright(pillow), file.path, bits, inverted)
+        pixels = np.array(_to_rgb(reduced.image), dtype=np.uint8)
+
     remarks = []
     if header.mode != "RGB":
         remarks.append(f"{what}s are not plain RGB and are converted: {header.mode}")
-    if reduced:
-        remarks.append(f"{what}s are reduced from {reduced}")
-    if empty:
+    if reduced.reduced_from:
+        remarks.append(f"{what}s are reduced from {reduced.reduced_from}")
+    if reduced.empty:
         remarks.append(
             f"{what}s have {bits} bits a channel of which the upper ones are empty, so they "
-            f"come out dark; scale their values to the whole range, or save 8 bits"
+            "come out dark; scale their values to the whole range, or save 8 bits"
         )
     if several:
         remarks.append(f"{what}s hold several frames or pages, of which the first is taken")
     if header.turned:
         remarks.append(f"{what}s are turned as their EXIF orientation says")
-    if image.size and (image == image[:1, :1]).all():
-        remarks.append(f"{what}s are of one colour")
-    elif (image.max(axis=2) <= BLACK_LEVEL).mean() >= BLACK_PART:
-        remarks.append(f"{what}s are nearly black")
-    return image, remarks
+    return pixels, header, remarks
 
 
 def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize uint8 [H, W, 3] to [height, width, 3] with Pillow's antialiased Lanczos; the same
-    array if already that size.
+    """Resize uint8 [H, W, 3] to [height, width, 3] with Pillow's antialiased Lanczos.
+
+    The same array comes back if it has that size already.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -90,8 +119,9 @@ def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def resize_label(label: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize uint8 [H, W] class ids to [height, width] as Pillow's NEAREST does (the release's
-    label resize).
+    """Resize uint8 [H, W] class ids to [height, width] with Pillow's NEAREST, as the release does.
+
+    The same array comes back if it has that size already.
     """
     if label.shape == (height, width):
         return label
@@ -118,19 +148,17 @@ def from_signed(array: np.ndarray, rounding: str = "round") -> np.ndarray:
             "the image to be saved holds NaN or infinite values; check the weights (wrong "
             "network or a broken file)"
         )
-    levels = (
-        (np.clip(array, -1.0, 1.0).astype(np.float32) + np.float32(1.0))
-        / np.float32(2.0)
-        * np.float32(255.0)
-    )
+    clipped = np.clip(array, -1.0, 1.0).astype(np.float32)
+    levels = (clipped + np.float32(1.0)) / np.float32(2.0) * np.float32(255.0)
     if rounding == "round":
         levels = np.rint(levels)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
 
 
 def jpeg_round_trip(image: np.ndarray, quality: int = 75, subsampling: str = "4:2:0") -> np.ndarray:
-    """Encode uint8 [H, W, 3] as JPEG and decode it again, in memory; the defaults are Pillow's,
-    hence the release's hand-off.
+    """Encode uint8 [H, W, 3] as JPEG and decode it again, in memory.
+
+    The defaults are Pillow's, so this is what the release does between two stages.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
@@ -142,11 +170,10 @@ def jpeg_round_trip(image: np.ndarray, quality: int = 75, subsampling: str = "4:
 def save_image(
     path: PathLike, image: np.ndarray, quality: int = 95, subsampling: str = "4:4:4"
 ) -> None:
-    """Write uint8 [H, W, 3] (or a label [H, W] as PNG) whole or not at all; .jpg, .jpeg or .png by
-    suffix.
+    """Write uint8 [H, W, 3], or a label map [H, W] as PNG, whole or not at all.
 
-    Equal images give equal bytes. Raises ImageError for another suffix; OSError (disk full)
-    passes through.
+    The suffix says the format: .jpg, .jpeg or .png. Equal images give equal bytes. Raises
+    ImageError for another suffix; OSError (disk full) passes through.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".jpg", ".jpeg", ".png"):
@@ -169,49 +196,54 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(
-    image: Image.Image, path: PathLike, bits: int, inverted: bool
-) -> Tuple[Image.Image, str, bool]:
-    """(the image in 8 bits a channel, what it was reduced from or "", whether the upper bits of its
-    colours were empty).
+def _eight_bits(image: Image.Image, path: PathLike, bits: int, inverted: bool) -> _Reduced:
+    """The image in 8 bits a channel; inverted: whether its file says that 0 is white.
 
-    inverted: whether its file says that 0 is white. Raises ImageError for values of no known range.
+    Raises ImageError for values whose range is not known.
     """
-    if inverted and (image.mode == "F" or image.mode == "I"):
+    if inverted and image.mode in ("F", "I"):
         raise ImageError(
             f"{path} is a {bits}-bit image in which 0 is white; expected that of 8 or 16 bits "
             "alone, convert it first"
         )
     if image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
-            raise ImageError(
-                f"{path} is a floating-point image with values "
-                f"{values.min():g}..{values.max():g}; expected 0..1 or 0..255, convert it to "
-                "8-bit RGB first"
-            )
-        top = 1 if values.max() <= 1 else 255
-        return (
-            Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)),
-            f"floating-point values, taken as 0..{top}",
-            False,
-        )
-    if not image.mode.startswith("I"):
-        # Pillow itself keeps the upper 8 bits of deeper colours.
-        if bits <= 8:
-            return image, "", False
-        colours = image.convert("RGB") if image.mode != "CMYK" else image
-        return image, f"{bits} bits", max(top for _, top in colours.getextrema()) < EMPTY_LEVEL
+        return _from_floats(image, path)
+    if image.mode.startswith("I"):
+        return _from_integers(image, path, bits, inverted)
+    if bits <= 8:
+        return _Reduced(image)
 
+    # Pillow itself keeps the upper 8 bits of deeper colours.
+    colours = image if image.mode == "CMYK" else image.convert("RGB")
+    brightest = max(top for _, top in colours.getextrema())
+    return _Reduced(colours, f"{bits} bits", brightest < EMPTY_LEVEL)
+
+
+def _from_floats(image: Image.Image, path: PathLike) -> _Reduced:
+    values = np.asarray(image, dtype=np.float64)
+    low, high = values.min(), values.max()
+    if not np.isfinite(values).all() or low < 0 or high > 255:
+        raise ImageError(
+            f"{path} is a floating-point image with values {low:g}..{high:g}; expected 0..1 or "
+            "0..255, convert it to 8-bit RGB first"
+        )
+    top = 1 if high <= 1 else 255
+    levels = np.rint(values * (255 / top)).astype(np.uint8)
+    return _Reduced(Image.fromarray(levels), f"floating-point values, taken as 0..{top}")
+
+
+def _from_integers(image: Image.Image, path: PathLike, bits: int, inverted: bool) -> _Reduced:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(
             f"{path} is a 32-bit image with values {values.min()}..{values.max()}; expected "
             "values of 8 or 16 bits, 0..255 or 0..65535, convert it first"
         )
-    values = 2**bits - 1 - values if inverted else values
+    if inverted:
+        values = 2**bits - 1 - values
+
+    # The smallest of 8, 12 and 16 bits that holds all values is their range.
     top = next(top for top in (255, 4095, 65535) if values.max() <= top)
-    levels = (values * 255 + top // 2) // top
-    stored = max(bits, 16)
-    reduced = f"{stored} bits" if top == 65535 else f"{stored} bits, their values taken as 0..{top}"
-    return Image.fromarray(levels.astype(np.uint8)), reduced, False
+    levels = ((values * 255 + top // 2) // top).astype(np.uint8)
+    taken = "" if top == 65535 else f", their values taken as 0..{top}"
+    return _Reduced(Image.fromarray(levels), f"{max(bits, 16)} bits{taken}")

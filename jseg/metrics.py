@@ -19,16 +19,8 @@ from jseg.data.classes import IGNORED
 
 Ignore = Union[int, Sequence[int], None]
 
-HUE_EDGES = (
-    20,
-    40,
-    75,
-    155,
-    190,
-    270,
-    295,
-    315,
-)  # degrees; a class ends at its edge, above the last one begins the first again
+# Degrees; a class ends at its edge, and above the last one begins the first again.
+HUE_EDGES = (20, 40, 75, 155, 190, 270, 295, 315)
 CUTS = (51, 178)  # of saturation and value, 0.2 and 0.7 of 255
 COLOUR_BINS, HUE_BINS = 16**3, 8 * 3 * 3
 KERNEL_ROWS = 1024  # of the kernel matrix at a time: 10,000 images need 80 MB instead of 800
@@ -48,6 +40,7 @@ def confusion(
     ignored = [] if ignore is None else np.atleast_1d(ignore).tolist()
     counted = ~np.isin(target, ignored)
     prediction, target = prediction[counted].astype(np.int64), target[counted].astype(np.int64)
+
     for name, ids in (("prediction", prediction), ("target", target)):
         beyond = np.unique(ids[(ids < 0) | (ids >= classes)])
         if beyond.size:
@@ -56,9 +49,8 @@ def confusion(
                 f"{classes - 1}, or ids to ignore ({', '.join(map(str, ignored)) or 'none'}) in "
                 "the target"
             )
-    return np.bincount(target * classes + prediction, minlength=classes * classes).reshape(
-        classes, classes
-    )
+    counts = np.bincount(target * classes + prediction, minlength=classes * classes)
+    return counts.reshape(classes, classes)
 
 
 @dataclass(frozen=True)
@@ -67,15 +59,9 @@ class ClassScores:
     count pixels, int64.
     """
 
-    iou: (
-        np.ndarray
-    )  # intersection over union; NaN if the class is neither in the targets nor predicted
-    accuracy: (
-        np.ndarray
-    )  # recall: share of the class's pixels that were found; NaN if it is not in the targets
-    precision: (
-        np.ndarray
-    )  # share of the pixels given the class that are it; NaN if it was not predicted
+    iou: np.ndarray  # intersection over union
+    accuracy: np.ndarray  # recall: the fraction of the class's pixels that were predicted as it
+    precision: np.ndarray  # the fraction of the pixels predicted as the class that are it
     pixels: np.ndarray
     predicted: np.ndarray
 
@@ -85,9 +71,9 @@ def class_scores(matrix: np.ndarray) -> ClassScores:
     matrix = _square(matrix)
     hits, pixels, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     return ClassScores(
-        _share(hits, pixels + predicted - hits),
-        _share(hits, pixels),
-        _share(hits, predicted),
+        _fraction(hits, pixels + predicted - hits),
+        _fraction(hits, pixels),
+        _fraction(hits, predicted),
         pixels,
         predicted,
     )
@@ -103,14 +89,14 @@ def mean_iou(matrix: np.ndarray) -> float:
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
-    """Share of the counted pixels that were given their own class; NaN without any pixel."""
+    """Fraction of the counted pixels that were given their own class; NaN without any pixel."""
     matrix = _square(matrix)
-    return float(_share(np.trace(matrix), matrix.sum()))
+    return float(_fraction(np.trace(matrix), matrix.sum()))
 
 
 def mask_accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
-    """The challenge's mask accuracy of one image: share of all pixels with equal ids, nothing
-    ignored; the mean over images counts.
+    """The challenge's mask accuracy of one image: the fraction of all pixels with equal ids,
+    nothing ignored; the mean over images counts.
     """
     prediction, target = _maps(prediction, target)
     if not target.size:
@@ -134,22 +120,17 @@ def style_similarity(image: np.ndarray, reference: np.ndarray, kind: str = "corr
     import cv2
 
     for name, array in (("image", image), ("reference", reference)):
-        if (
-            np.ndim(array) != 3
-            or np.shape(array)[2] != 3
-            or np.asarray(array).dtype != np.uint8
-            or not np.size(array)
-        ):
+        shape, dtype = np.shape(array), np.asarray(array).dtype
+        if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or not np.size(array):
             raise ValueError(
-                f"style similarity: the {name} has shape {np.shape(array)} and type "
-                f"{np.asarray(array).dtype}; expected uint8 [H, W, 3] RGB"
+                f"style similarity: the {name} has shape {shape} and type {dtype}; expected uint8 "
+                "[H, W, 3] RGB"
             )
-    found = []
-    for one, other in zip(
-        _histograms(image, kind == "challenge"), _histograms(reference, kind == "challenge")
-    ):
-        found.append(cv2.compareHist(one, other, cv2.HISTCMP_CORREL))
-    return float(np.clip((found[0] + found[1]) / 2, -1.0, 1.0))
+
+    eight_bits = kind == "challenge"
+    pairs = zip(_histograms(image, eight_bits), _histograms(reference, eight_bits))
+    of_rgb, of_hsv = (cv2.compareHist(*pair, cv2.HISTCMP_CORREL) for pair in pairs)
+    return float(np.clip((of_rgb + of_hsv) / 2, -1.0, 1.0))
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
@@ -176,12 +157,8 @@ def kernel_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     so it may be negative.
     """
     a, b = _features(features_a, features_b, "kernel distance")
-    within = [
-        (_kernel_sum(x, x) - np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1) ** 3))
-        / (len(x) * (len(x) - 1))
-        for x in (a, b)
-    ]
-    return float(within[0] + within[1] - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
+    within = _mean_kernel(a) + _mean_kernel(b)
+    return float(within - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
 
 
 def challenge_score(
@@ -197,17 +174,19 @@ def challenge_score(
     if year not in (2022, 2023):
         raise ValueError(f"challenge score: year is {year!r}; expected 2023 or 2022")
     top = 1 if year == 2023 else 10
-    style = 0.0 if year == 2022 else style
-    for name, value, low, high in (
+    ranges = [
         ("mask accuracy", mask, 0, 1),
         ("aesthetic score", aesthetic, 0, top),
-        ("style", style, -1, 1),
         ("FID", fid, 0, float("inf")),
-    ):
+    ]
+    if year == 2023:
+        ranges.insert(2, ("style", style, -1, 1))
+    for name, value, low, high in ranges:
         if value is None or not low <= value <= high:
             raise ValueError(
                 f"challenge score {year}: the {name} is {value}; expected {low} to {high}"
             )
+
     distance = 0.5 * (100 - min(fid, 100.0)) / 100
     if year == 2022:
         return float(mask * (0.5 * aesthetic / 10 + distance))
@@ -239,7 +218,7 @@ def _square(matrix) -> np.ndarray:
     return matrix
 
 
-def _share(part, whole) -> np.ndarray:
+def _fraction(part, whole) -> np.ndarray:
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
@@ -252,21 +231,20 @@ def _histograms(image: np.ndarray, eight_bits: bool) -> Tuple[np.ndarray, np.nda
 
     image = np.ascontiguousarray(image)
     red, green, blue = np.moveaxis(image.astype(np.int64) // 16, -1, 0)
-    hue, saturation, value = np.moveaxis(
-        cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int64), -1, 0
-    )
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int64)
+    hue, saturation, value = np.moveaxis(hsv, -1, 0)
+
     colour, degrees = 256 * blue + 16 * green + red, 2 * hue
     if eight_bits:
         colour, degrees = colour % 256, degrees % 256
     hues = np.searchsorted(HUE_EDGES, degrees) % 8
     classes = 9 * hues + 3 * np.searchsorted(CUTS, saturation) + np.searchsorted(CUTS, value)
+
     # The script's HSV histogram ends below 71, the last class; in 8 bits no pixel gets there, and
     # "corrected" counts it.
-    counted = [
-        np.bincount(bins.ravel(), minlength=size)
-        for bins, size in ((colour, COLOUR_BINS), (classes, HUE_BINS))
-    ]
-    return counted[0].astype(np.float32), counted[1].astype(np.float32)
+    of_rgb = np.bincount(colour.ravel(), minlength=COLOUR_BINS)
+    of_hsv = np.bincount(classes.ravel(), minlength=HUE_BINS)
+    return of_rgb.astype(np.float32), of_hsv.astype(np.float32)
 
 
 def _features(features_a, features_b, what: str) -> Tuple[np.ndarray, np.ndarray]:
@@ -287,6 +265,12 @@ def _covariance_root(features: np.ndarray) -> np.ndarray:
     """R [min(n, d), d] with R^T R = the unbiased covariance."""
     root = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
     return np.linalg.qr(root, mode="r") if root.shape[0] > root.shape[1] else root
+
+
+def _mean_kernel(x: np.ndarray) -> float:
+    """The kernel's mean over all pairs of different rows."""
+    diagonal = np.sum((np.sum(x * x, axis=1) / x.shape[1] + 1) ** 3)
+    return (_kernel_sum(x, x) - diagonal) / (len(x) * (len(x) - 1))
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:

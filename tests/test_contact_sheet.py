@@ -74,9 +74,9 @@ def test_names_that_no_font_writes_become_numbers_beside_a_list(monkeypatch, cap
 def test_a_font_of_the_system_that_has_the_characters_is_taken(monkeypatch, capsys):
     rare, cell = "\u2200\u2203\u2297", np.zeros((12, 16, 3), np.uint8)  # mathematics
     monkeypatch.setattr(sheet, "_wide_fonts", list)
-    assert sheet._lacking(sheet._font(12, rare), rare) > 0
+    assert sheet._lacks(sheet._font(12, rare), rare) > 0
     monkeypatch.setattr(sheet, "_wide_fonts", lambda: ["/nowhere.ttf", *DEJAVU])
-    assert sheet._lacking(sheet._font(12, rare), rare) == 0
+    assert sheet._lacks(sheet._font(12, rare), rare) == 0
     written = contact_sheet([[cell]], ["label"], [rare])
     assert capsys.readouterr().err == "" and not np.array_equal(
         written, contact_sheet([[cell]], ["label"], ["row 1"])

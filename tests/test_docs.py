@@ -337,14 +337,14 @@ def test_the_presets_of_training_are_named():
 
 
 def test_the_files_of_a_run_have_the_names_on_the_pages():
-    from jseg.ldm import latent_cache
+    from jseg.ldm import cache_files
     from jseg.training import log, run
 
     for page in READMES + (TRAINING, FORMATS):
         named = re.findall(r"checkpoint-[\w.]+", text(page))
         assert named and [name for name in named if not run.CHECKPOINT.match(name)] == []
         assert run.JOURNAL in text(page) and run.CURVE in text(page)
-    for name in (latent_cache.ABOUT, latent_cache.LATENTS, latent_cache.LABELS, latent_cache.KEYS):
+    for name in (cache_files.ABOUT, cache_files.LATENTS, cache_files.LABELS, cache_files.KEYS):
         assert [cells for cells in rows(FORMATS) if cells[0] == f"`{name}`"], name
     columns = set(re.findall(r"`(?:critic/|validation/)?(\w+)`", text(TRAINING) + text(FLOWSEG)))
     assert set(log.UNITS) <= columns, "columns of log.csv"

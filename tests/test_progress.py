@@ -12,17 +12,16 @@ import termios
 import pytest
 
 from jseg import progress
-from jseg.ldm.presets import Pipeline, Stage
-from jseg.ldm.progress import Bars, Estimate
-from jseg.progress import LOSS_STEPS, SPEED_STEPS, ImageBar, TrainingBar
-
-PIPELINE = Pipeline(
-    (Stage(3.5, "ddim10", 6), Stage(3.7, "ddim10", 4)),
-    aligned=True,
-    float_handoff=True,
-    rounding="round",
+from jseg.progress import (
+    LOSS_STEPS,
+    SPEED_STEPS,
+    ImageBar,
+    SynthesisBar,
+    SynthesisTime,
+    TrainingBar,
 )
-STEPS = [7, 5]  # one more than the start indices where denoising is aligned
+
+STEPS = [7, 5]  # of each stage
 FIRST, STEP, DECODE = 3.0, 0.5, 2.0  # seconds per image
 
 
@@ -49,7 +48,7 @@ def reports(steps, batch_sizes, compiling=100.0):
 )
 def test_the_estimate_is_the_time_that_is_left(steps, batch_sizes):
     everything = list(reports(steps, batch_sizes))
-    estimate, exact = Estimate(steps, batch_sizes), 0
+    estimate, exact = SynthesisTime(steps, batch_sizes), 0
     for done, report in enumerate(everything, start=1):
         estimate.add(*report)
         left = estimate.left()
@@ -68,17 +67,17 @@ def test_the_estimate_is_the_time_that_is_left(steps, batch_sizes):
 
 
 def test_before_anything_is_known_there_is_no_estimate():
-    estimate = Estimate(STEPS, [2, 2])
+    estimate = SynthesisTime(STEPS, [2, 2])
     assert estimate.left() is None
     estimate.add(0, 1, False, 100.0)
     assert estimate.left() is None, "the first step compiles and says nothing"
     estimate.add(0, 2, False, 1.0)
     assert estimate.left() == pytest.approx(2 * 5 * 0.5 + 2 * 5 * 0.5 + 2 * 12 * 0.5)
-    assert Estimate(STEPS, []).left() == 0
+    assert SynthesisTime(STEPS, []).left() == 0
 
 
 def test_a_slower_machine_is_noticed_at_once():
-    estimate, twice = Estimate(STEPS, [1] * 10), Estimate(STEPS, [1] * 10)
+    estimate, twice = SynthesisTime(STEPS, [1] * 10), SynthesisTime(STEPS, [1] * 10)
     for stage, step, decoded, seconds in list(reports(STEPS, [1] * 10))[:40]:
         estimate.add(stage, step, decoded, seconds)
         twice.add(stage, step, decoded, 2 * seconds)
@@ -95,10 +94,10 @@ def shown(monkeypatch, stream, batch_sizes, total, clock=0.0):
     now = [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Bars(PIPELINE, batch_sizes, total) as bars:
+    with SynthesisBar(STEPS, batch_sizes, total) as bar:
         for report in reports(STEPS, batch_sizes):
             now[0] += clock
-            bars.show(*report)
+            bar.show(*report)
     return stream.getvalue()
 
 
@@ -257,7 +256,7 @@ def test_a_terminal_that_tells_no_size_has_80_columns_and_24_rows(monkeypatch, w
         for make in (
             lambda: TrainingBar(140),
             lambda: progress.ImageBar(4),
-            lambda: Bars(PIPELINE, [2], 2),
+            lambda: SynthesisBar(STEPS, [2], 2),
         ):
             with make():
                 pass

@@ -1,5 +1,5 @@
-"""jseg/runtime.py, machine.py, onednn.py, compilation.py: what they refuse, set, undo and repair,
-under faked conditions.
+"""jseg/runtime.py with jseg/machine behind it: what is refused, set, undone and repaired, under
+faked conditions.
 
 Most tests run a child process with fake packages first on its path or fake programs on PATH. The
 refusals come before Jittor is imported, so those children are quick; the few that import Jittor use
@@ -15,17 +15,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.fake_cuda import bare, cudnn, toolkit  # noqa: F401
 from support.places import ROOT
 
 from jseg import runtime
 from jseg.machine import compilation, facts, onednn
+from jseg.machine import environment as jittor_environment
 from jseg.machine.facts import RuntimeProblem
 
 JITTOR_VARIABLES = (
@@ -48,7 +47,7 @@ JITTOR_VARIABLES = (
 )
 REFUSED = """
 import sys
-from jseg.machine import RuntimeProblem
+from jseg.machine.facts import RuntimeProblem
 try:
     import jseg.runtime
 except RuntimeProblem as problem:
@@ -297,7 +296,7 @@ def fake_jittor(tmp_path):
 
 def test_the_environment_is_prepared(fake_jittor):
     seen = fake_jittor(CUDA_VISIBLE_DEVICES="")
-    expected = dict(runtime.SWITCHES, nvcc_path="", use_mpi="0", log_silent="1")
+    expected = dict(jittor_environment.SWITCHES, nvcc_path="", use_mpi="0", log_silent="1")
     assert {name: seen[name] for name in expected} == expected
 
 
@@ -357,157 +356,12 @@ def test_mpi_is_left_on_inside_mpirun(fake_jittor, tmp_path):
     assert "use_mpi" not in fake_jittor(OMPI_COMM_WORLD_SIZE=2, mpicc_path=mpicc)
 
 
-def test_the_python_config_answers_for_the_running_python(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = runtime._python_config()
-    includes = subprocess.check_output([path, "--includes"], universal_newlines=True).split()
-    assert os.path.isfile(os.path.join(includes[0][2:], "Python.h"))
-    assert subprocess.check_output(
-        [path, "--extension-suffix"], universal_newlines=True
-    ).strip() == sysconfig.get_config_var("EXT_SUFFIX")
-    assert runtime._python_config() == path and len(os.listdir(os.path.dirname(path))) == 1
-
-
-# --- CUDA -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cuda(bare, monkeypatch):
-    """What the runtime sets for Jittor where the driver answers so."""
-
-    def chosen(newest=13, devices=(90,)):
-        monkeypatch.setattr(facts, "driver", lambda: (newest, list(devices)))
-        return runtime._cuda()
-
-    for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "use_nccl"):
-        monkeypatch.delenv(name, raising=False)
-    return chosen
-
-
-def test_a_home_is_built_and_jittor_led_to_it(bare, cuda, capfd):
-    toolkit(bare / "cuda")
-    cudnn(bare / "cuda", lib="lib64")
-    nvcc = cuda()["nvcc_path"]
-    assert (
-        nvcc.startswith(str(bare / "home/.cache/jseg/cuda-home"))
-        and os.access(nvcc, os.X_OK)
-        and capfd.readouterr().err == ""
-    )
-    assert set(cuda()) == {"nvcc_path"}
-
-
-def test_a_gpu_that_is_not_used_is_said_once(bare, cuda, capfd, monkeypatch):
-    toolkit(bare / "cuda")
-    assert cuda() == {"nvcc_path": ""}
-    said = capfd.readouterr().err
-    assert (
-        said.startswith("jseg: the CPU computes, not the GPU: nvcc 13.0.88 at ")
-        and len(said.splitlines()) == 1
-    )
-    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "1")
-    cuda()
-    assert capfd.readouterr().err == "", "the first process of a machine has said it"
-
-
-def test_a_machine_without_a_gpu_says_nothing(bare, monkeypatch, capfd):
-    toolkit(bare / "cuda")
-    monkeypatch.setattr(facts, "driver", lambda: None)
-    assert runtime._cuda() == {"nvcc_path": ""} and capfd.readouterr().err == ""
-
-
-def test_the_user_s_nvcc_without_a_driver_is_warned_of(bare, monkeypatch, capfd):
-    monkeypatch.setattr(facts, "driver", lambda: None)
-    monkeypatch.setenv("nvcc_path", "/my/nvcc")
-    assert runtime._cuda() == {"nvcc_path": "/my/nvcc"}
-    assert (
-        "nvcc_path=/my/nvcc is set, but no NVIDIA driver answers: Jittor may abort"
-        in capfd.readouterr().err
-    )
-
-
-def test_a_cache_that_cannot_hold_the_home_is_refused(bare, cuda):
-    toolkit(bare / "cuda")
-    cudnn(bare / "cuda", lib="lib64")
-    write(bare / "home", "a file")
-    with pytest.raises(
-        RuntimeProblem,
-        match="cuda-home, where compiled code is kept, cannot be written .*: set HOME",
-    ):
-        cuda()
-
-
-def test_a_number_that_no_gpu_has_is_refused(bare, cuda, monkeypatch):
-    toolkit(bare / "cuda")
-    cudnn(bare / "cuda", lib="lib64")
-    monkeypatch.setenv("device_id", "1")
-    assert cuda(devices=(90, 90))["nvcc_path"]
-    with pytest.raises(
-        RuntimeProblem,
-        match="device_id=1 in the environment names no GPU, there are 1, numbered from 0",
-    ):
-        cuda()
-
-
-def test_several_processes_use_nccl_where_it_is(bare, cuda, capfd, monkeypatch):
-    toolkit(bare / "cuda")
-    cudnn(bare / "cuda", lib="lib64")
-    write(bare / "usr/include/nccl.h")
-    write(bare / "usr/lib64/libnccl.so.2")
-    assert set(cuda()) == {"nvcc_path"}, "one process needs none"
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    found = cuda()
-    assert (
-        set(found) == {"nvcc_path", "nccl_include_path", "nccl_lib_path"}
-        and capfd.readouterr().err == ""
-    )
-    assert os.path.isfile(found["nccl_include_path"] + "/nccl.h") and os.path.isfile(
-        found["nccl_lib_path"] + "/libnccl.so"
-    )
-
-
-def test_without_nccl_each_process_has_its_gpu_and_nothing_is_downloaded(
-    bare, cuda, capfd, monkeypatch
-):
-    toolkit(bare / "cuda")
-    cudnn(bare / "cuda", lib="lib64")
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    for rank, gpu in enumerate("0101"):
-        monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
-        found = cuda(devices=(90, 90))
-        assert (found["use_nccl"], found["CUDA_VISIBLE_DEVICES"]) == ("0", gpu)
-    said = capfd.readouterr().err
-    assert said.count("NCCL is not found") == 1 and "install nvidia-nccl-cu13" in said
-
-
-@pytest.mark.parametrize(
-    "given, seen, expected",
-    [
-        ("4,5", 2, "4545"),
-        (" 6 , 2,7", 3, ["6", "2", "7", "6"]),
-        ("3", 1, "3333"),
-        ("0,1,9,2", 2, "0101"),
-        ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2),
-        ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4),
-    ],
-)
-def test_without_nccl_the_user_s_own_list_of_gpus_is_dealt(
-    bare, cuda, monkeypatch, given, seen, expected
-):
-    """CUDA sees the entries up to the first that names no GPU; a scheduler's list is not to be
-    left.
-    """
-    toolkit(bare / "cuda")
-    cudnn(bare / "cuda", lib="lib64")
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    for rank, gpu in enumerate(expected):
-        monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", str(rank))
-        assert cuda(devices=(90,) * seen)["CUDA_VISIBLE_DEVICES"] == gpu
-    with runtime._environment():  # the last process's GPU takes the place of the list
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected[-1], (
-        "CUDA may be asked after the import only"
-    )
+def test_remarks_are_printed_by_the_first_process_of_a_machine(monkeypatch, capfd):
+    monkeypatch.setattr(jittor_environment, "variables", lambda: ({}, ["the CPU computes"]))
+    for rank, printed in (("0", "jseg: the CPU computes\n"), ("1", "")):
+        monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", rank)
+        with runtime._environment():
+            assert capfd.readouterr().err == printed
 
 
 # --- a true import, on the warm cache -------------------------------------------------------------
@@ -573,11 +427,11 @@ def test_a_program_that_imported_jittor_first_is_checked_all_the_same():
         "jittor\nimportlib.reload(jseg.runtime)"
     )
     settings = dict(
-        runtime.SWITCHES,
+        jittor_environment.SWITCHES,
         nvcc_path="",
         use_mpi="0",
         log_silent="1",
-        python_config_path=runtime._python_config(),
+        python_config_path=jittor_environment.python_config(),
     )
     done = child(code, **settings)
     assert done.returncode == 0, done.stderr

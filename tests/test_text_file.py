@@ -2,8 +2,8 @@
 
 import pytest
 
-from jseg.data.challenge import _read_table
 from jseg.data.classes import load_classes
+from jseg.data.pairing_table import read_table
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.ldm.pipelines import load_pipeline
 from jseg.text_file import read_text
@@ -11,7 +11,7 @@ from jseg.text_file import read_text
 TEXTS = {
     "classes.txt": ("天空 1 2 3\n大海 4 5 6\n", load_classes),
     "classes.json": ('{"0": "天空", "1": "大海"}', load_classes),
-    "label_to_img.json": ('{"图.png": "风格.jpg"}', _read_table),
+    "label_to_img.json": ('{"图.png": "风格.jpg"}', lambda path: read_table(path, lambda _: True)),
     "stages.json": (
         '{"stages": [{"guidance": 2.0, "respacing": "ddim10", "start_index": 2, "名字": 1}]}',
         load_pipeline,
@@ -51,7 +51,7 @@ def test_utf_8_is_read_with_its_mark_and_without(tmp_path):
 
 def test_a_mark_that_was_written_twice_is_no_part_of_the_text(tmp_path):
     (tmp_path / "label_to_img.json").write_text('\ufeff\ufeff{"a.png": "b.jpg"}', encoding="utf-8")
-    assert _read_table(tmp_path / "label_to_img.json") == {"a": "b.jpg"}
+    assert read_table(tmp_path / "label_to_img.json", lambda _: True) == {"a": "b.jpg"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""What the commands share: the list of them, a parser built from a docstring, and errors as one
-line and exit code 2.
+"""What the commands share: the list of them, a parser built from a docstring, one voice on standard
+error, and errors as one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -20,34 +20,26 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class _Once(argparse._StoreAction):
-    """An option's value; another one for the same option is an error, since one of both would be
-    forgotten without a word.
+    """The value of an option, which may be given once.
 
-    So is an empty one, which a shell makes of a variable that is not set.
+    Of two values one would be forgotten without a word. An empty one, which a shell makes of a
+    variable that is not set, is an error as well.
     """
 
     def __call__(self, parser, namespace, values, option_string=None):
+        name = option_string or self.dest
         if values != self.const and "" in (values if isinstance(values, list) else [values]):
-            parser.error(
-                f"{option_string or self.dest} is given an empty value; give one, or leave the "
-                "option out"
-            )
-        known = parser.given.setdefault(self.dest, values)
-        one, other = (
-            " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            for value in (known, values)
-        )
+            parser.error(f"{name} is given an empty value; give one, or leave the option out")
+        first = parser.given.setdefault(self.dest, values)
+        one, other = (value if isinstance(value, list) else [value] for value in (first, values))
         if one != other:
-            parser.error(
-                f"{option_string or self.dest} is given twice ({one} and {other}); give one"
-            )
+            both = f"{' '.join(map(str, one))} and {' '.join(map(str, other))}"
+            parser.error(f"{name} is given twice ({both}); give one")
         super().__call__(parser, namespace, values, option_string)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong argument gets one line instead of the whole usage, and so does an
-    option with two values.
-    """
+    """argparse, but a wrong argument, and an option with two values, get one line each."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -75,9 +67,7 @@ def commands() -> Dict[str, str]:
 
 
 def make_parser(name: str, docstring: str) -> argparse.ArgumentParser:
-    """A parser whose description is the docstring's first paragraph and whose epilogue is the rest
-    (the examples).
-    """
+    """A parser described by the docstring's first paragraph, with the rest below the options."""
     summary, _, rest = (docstring or "").strip().partition("\n\n")
     return Parser(
         prog=f"jseg {name}",
@@ -277,15 +267,27 @@ def speaks() -> bool:
     return os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
 
 
+def say(name: str, line: str, every_process: bool = False) -> None:
+    """Write `jseg NAME: line` on standard error, where all lines of a command go.
+
+    Without a name it is `jseg: line`. A progress bar stays below the line. Under mpirun only the
+    process that `speaks` writes it, unless `every_process` does.
+    """
+    if not (every_process or speaks()):
+        return
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with bars.external_write_mode(sys.stderr) if bars else contextlib.nullcontext():
+        print(f"{f'jseg {name}'.strip()}: {line}", file=sys.stderr, flush=True)
+
+
 def run(
     main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]] = None
 ) -> int:
-    """Call a command's `main(argv)` and return its exit code; an error a user can cause becomes
-    `jseg NAME: ...` on stderr and 2.
+    """Call a command's `main(argv)` and return its exit code.
 
-    Ctrl-C gives 130, a reader of standard output that is gone 141. Standard error that cannot be
-    written changes nothing (`streams`). With JSEG_TRACEBACK=1 in the environment, errors are raised
-    instead.
+    An error that a user can cause becomes `jseg NAME: ...` on standard error, and 2. Ctrl-C gives
+    130, a reader of standard output that is gone 141. Standard error that cannot be written changes
+    nothing (`streams`). With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
     """
     with streams.kept():
         try:
@@ -324,7 +326,7 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        _say(name, "interrupted")
+        say(name, "interrupted", every_process=True)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for instance, has had enough
         return 141
@@ -339,7 +341,7 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
             error, (RuntimeProblem, ValueError, OSError, ModuleNotFoundError)
         ):
             raise
-        _say(name, _one_line(error))
+        say(name, _one_line(error), every_process=True)
         return 2
 
 
@@ -352,7 +354,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _say(name: str, message: str) -> None:
-    print(f"jseg {name}: {message}", file=sys.stderr)

@@ -155,7 +155,7 @@ def _written(output: str, arrays: dict, config, origin: dict, extra: dict) -> Li
     """Write the file; the lines that say so."""
     from jseg import checkpoint
     from jseg.formats import targets
-    from jseg.outputs.rules import held_files
+    from jseg.outputs.locks import held_files
 
     with targets.folder_of(output) as folders, held_files([output]):
         replaced = targets.check_replaceable(output, origin, type(config).__name__)

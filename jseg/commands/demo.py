@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import List, Optional, Tuple
 
 from jseg.commands import cli
 
-RECORD, SHEET = "demo.json", "segmented.png"
+RECORD, STAGES_FILE, SHEET = "demo.json", "stages.json", "segmented.png"
+say = partial(cli.say, "demo")
 
 # Less noise than the release's (t = 600, 640, 400) and ten steps a stage: what keeps most of the
 # reference's mood while the label map is still followed. More guidance than this oversaturates the
@@ -54,185 +56,154 @@ def parser():
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Prepare the data, then call the test command as a user would."""
+    """Prepare the data, then call the other commands as a user would."""
     args = parser().parse_args(argv)
     if args.count < 1 or args.seed < 0:
         raise ValueError(
             f"--count {args.count} --seed {args.seed}: expected a count of 1 or more and a seed "
             "of 0 or more"
         )
-    from jseg.commands import test
     from jseg.files import sha256
-    from jseg.landscapes import draw
+    from jseg.landscapes.challenge_folder import write_challenge
     from jseg.ldm.weights import SHIPPED_AUTOENCODER, SHIPPED_MODEL, expected_networks
-    from jseg.outputs.rules import held
+    from jseg.outputs.locks import held
+    from jseg.outputs.record import FORMAT, write_json, write_text
 
     unet, autoencoder = expected_networks(SHIPPED_MODEL, SHIPPED_AUTOENCODER)
-    width, height = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
-    folder, record = (
-        Path(args.output),
-        {"format": 1, "command": "demo", "count": args.count, "seed": args.seed},
-    )
-    _check(folder, record, width, height)
+    size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
+    folder, settings = Path(args.output), {"count": args.count, "seed": args.seed}
+    _check(folder, settings, *size)
     with held(folder):
-        _check(folder, record, width, height)  # once more: another run may have written there since
-        _write(folder / RECORD, json.dumps(record, indent=1).encode())
-        _tell(f"drawing {args.count} landscapes of {width}x{height} into {folder / 'data'}")
-        draw.write_challenge(folder / "data", args.count, args.seed, width, height)
-        stages = folder / "stages.json"
-        _write(stages, _stages())
-        call = [
-            "--input_path",
-            str(folder / "data" / "test"),
-            "--img_path",
-            str(folder / "data" / "train"),
-            "--output_path",
-            str(folder / "results"),
-            "--model_path",
-            str(SHIPPED_MODEL),
-            "--ae_path",
-            str(SHIPPED_AUTOENCODER),
-            "--stages",
-            str(stages),
-            "--seed",
-            str(args.seed),
-            "--grid",
-        ]
-        _tell("python scripts/test.py " + " ".join(call))
-        test.main(call)
+        _check(folder, settings, *size)  # once more: another process may have written there since
+        record = {"format": FORMAT, "command": "demo", "settings": settings}
+        write_json(folder / RECORD, record)
+        say(f"drawing {args.count} landscapes of {size[0]}x{size[1]} into {folder / 'data'}")
+        write_challenge(folder / "data", args.count, args.seed, *size)
+        write_text(folder / STAGES_FILE, _stages())
+        _synthesize(folder, args.seed)
         _segment(folder)
-        _write(
-            folder / RECORD,
-            json.dumps({**record, "files": {SHEET: sha256(folder / SHEET)}}, indent=1).encode(),
-        )
-    _tell(
-        f"look at {folder / 'results' / 'grid.png'}: label map, reference, stages, result, made "
-        "by the small weights that ship with jseg (jseg/weights/CARD.md)"
+        write_json(folder / RECORD, {**record, "files": {SHEET: sha256(folder / SHEET)}})
+    say(
+        f"look at {folder / 'results' / 'grid.png'}: label map, reference, stages, result, made by "
+        "the small weights that ship with jseg (jseg/weights/CARD.md)"
     )
-    _tell(f"look at {folder / SHEET}: label map, result, what FlowSeg sees in it")
+    say(f"look at {folder / SHEET}: label map, result, what FlowSeg sees in it")
     return 0
 
 
-def _check(folder: Path, record: dict, width: int, height: int) -> None:
-    """Refuse, before anything is drawn, a folder that holds anything but what the same call has
-    begun.
-    """
-    from jseg.files import DataError
-    from jseg.landscapes import draw
-    from jseg.outputs.records import is_own, read_record
-    from jseg.outputs.rules import check_empty, check_folder, check_origin
+def _check(folder: Path, settings: dict, width: int, height: int) -> None:
+    """Refuse, before anything is drawn, a folder of anything but what the same call has begun."""
+    from jseg.landscapes.challenge_folder import check_challenge
+    from jseg.landscapes.draw import REFERENCE_SEEDS
+    from jseg.outputs.places import OutputError, check_empty, check_folder, check_origin
+    from jseg.outputs.record import is_own, own_record
+    from jseg.outputs.settings import check_same
 
-    count, seed, most = record["count"], record["seed"], draw.REFERENCE_SEEDS
-    if not 0 <= seed <= most - count:
+    count, seed = settings["count"], settings["seed"]
+    most = REFERENCE_SEEDS - count
+    if seed > most:
         raise ValueError(
-            f"--seed {seed} with --count {count}: expected a seed from 0 to {max(0, most - count)}"
+            f"--seed {seed} with --count {count}: expected a seed from 0 to {max(0, most)}"
         )
-    check_folder(
-        folder, "--output", 0 if (folder / RECORD).exists() else 16 * count * width * height
-    )
+    begun = (folder / RECORD).exists()
+    check_folder(folder, "--output", 0 if begun else 16 * count * width * height)
     check_origin(folder, "--output", "demo")
-    if not (folder / RECORD).exists():
+    record = own_record(folder / RECORD, "demo", "--output")
+    if record is None:
         check_empty(folder, "--output", RECORD)
         return
-    old = read_record(folder / RECORD) or {}
-    if old.get("command") != "demo":
-        raise DataError(
-            f"{folder / RECORD} is no record of the demo, or is damaged; move it away, or give "
-            "another --output"
-        )
-    if (old.get("count"), old.get("seed")) != (count, seed):
-        raise DataError(
-            f"--output {folder} holds the demo of --count {old.get('count')} --seed "
-            f"{old.get('seed')}, not of --count {count} --seed {seed}; give another --output, or "
-            "the same numbers to go on"
-        )
-    stages = folder / "stages.json"
-    if stages.exists() and stages.read_bytes() != _stages():
-        raise DataError(
-            f"{stages} is not as the demo wrote it; move it away, or give another --output"
-        )
-    if not is_own(folder, SHEET, old.get("files") or {}):
-        raise DataError(
-            f"{folder / SHEET} was changed since the demo wrote it; move it away, or give another "
-            "--output"
-        )
-    draw.check_challenge(folder / "data", count, seed, width, height)
+
+    # What the same call has begun, unchanged by others.
+    check_same(folder, "--output", record["settings"], settings)
+    stages = folder / STAGES_FILE
+    as_written = not stages.exists() or stages.read_bytes() == _stages().encode()
+    for path, own in (
+        (stages, as_written),
+        (folder / SHEET, is_own(folder, SHEET, record.get("files", {}))),
+    ):
+        if not own:
+            raise OutputError(
+                f"{path} was changed since the demo wrote it; move it away, or give another "
+                "--output"
+            )
+    check_challenge(folder / "data", count, seed, width, height)
 
 
-def _stages() -> bytes:
-    return json.dumps(STAGES, indent=1).encode()
+def _stages() -> str:
+    return json.dumps(STAGES, indent=1)
 
 
-def _write(path: Path, content: bytes) -> None:
-    from jseg.files import write_atomic
+def _synthesize(folder: Path, seed: int) -> None:
+    """The way there: the test command on the landscapes, as a user would call it."""
+    from jseg.commands import test
+    from jseg.ldm.weights import SHIPPED_AUTOENCODER, SHIPPED_MODEL
 
-    write_atomic(path, lambda file: file.write(content))
+    options = {
+        "input_path": folder / "data" / "test",
+        "img_path": folder / "data" / "train",
+        "output_path": folder / "results",
+        "model_path": SHIPPED_MODEL,
+        "ae_path": SHIPPED_AUTOENCODER,
+        "stages": folder / STAGES_FILE,
+        "seed": seed,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    call = [*words, "--grid"]
+    say("python scripts/test.py " + " ".join(call))
+    test.main(call)
 
 
 def _segment(folder: Path) -> None:
-    """The way back: segment what was made, as a user would, and hold it against the label maps; the
-    references show what can be had.
+    """The way back: segment what was made, and hold it against the label maps.
+
+    The references, segmented as well, show what can be had.
     """
-    from jseg.commands import segment
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
     from jseg.data.label_maps import read_label
     from jseg.images import read_image, save_image
+    from jseg.outputs.record import writing
 
+    # Results and references, each segmented and compared with the label maps.
+    train = folder / "data" / "train"
     maps = sorted((folder / "data" / "test" / "val_B_labels_resized").glob("*.png"))
     results = [folder / "results" / f"{path.stem}.jpg" for path in maps]
-    references = folder / "data" / "train"
-    agreement = []
-    for images, labels, output in (
-        (results, maps, folder / "labels"),
-        (
-            sorted((references / "imgs").glob("*.jpg")),
-            sorted((references / "labels").glob("*.png")),
-            folder / "reference_labels",
-        ),
-    ):
-        call = ["--input"] + [str(path) for path in images] + ["--output", str(output)]
-        _tell("python scripts/segment.py " + " ".join(call[:2] + ["..."] + call[-2:]))
-        segment.main(call)
-        pairs = [
-            (read_label(output / f"{image.stem}.png"), read_label(label))
-            for image, label in zip(images, labels)
-        ]
-        agreement.append(_agreement(pairs))
-    shown = CLASS_SETS["landscape-29"]
-    rows = [
-        [
-            colorize(read_label(label), shown),
-            read_image(result),
-            colorize(read_label(folder / "labels" / label.name), shown),
-        ]
-        for label, result in zip(maps, results)
-    ]
-    save_image(
-        folder / SHEET,
-        contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps]),
+    references = sorted((train / "imgs").glob("*.jpg"))
+    accuracy, mean = _agreement(results, maps, folder / "labels")
+    best = _agreement(
+        references, sorted((train / "labels").glob("*.png")), folder / "reference_labels"
     )
-    _tell(
-        "in the results FlowSeg sees the label maps that they were made from at {:.0%} of the "
-        "pixels (mIoU {:.2f}), in the references theirs at {:.0%} (mIoU {:.2f})".format(
-            *(value for pair in agreement for value in pair)
-        )
+
+    shown, rows = CLASS_SETS["landscape-29"], []
+    for label, result in zip(maps, results):
+        seen = read_label(folder / "labels" / label.name)
+        rows.append([colorize(read_label(label), shown), read_image(result), colorize(seen, shown)])
+    sheet = contact_sheet(rows, ["label", "result", "FlowSeg"], [path.stem for path in maps])
+    with writing(folder / SHEET):
+        save_image(folder / SHEET, sheet)
+    say(
+        f"in the results FlowSeg sees the label maps that they were made from at {accuracy:.0%} of "
+        f"the pixels (mIoU {mean:.2f}), in the references theirs at {best[0]:.0%} (mIoU "
+        f"{best[1]:.2f})"
     )
 
 
-def _agreement(pairs) -> Tuple[float, float]:
-    """(share of equal pixels, mIoU) of (found, expected) label maps of the challenge's classes."""
+def _agreement(images, labels, output: Path) -> Tuple[float, float]:
+    """Segment the images into `output`: (fraction of the labels' pixels that are met, mIoU)."""
+    from jseg.commands import segment
     from jseg.data.classes import CLASS_SETS
+    from jseg.data.label_maps import read_label
     from jseg.metrics import confusion, mean_iou, pixel_accuracy
 
+    call = ["--input", *map(str, images), "--output", str(output)]
+    say("python scripts/segment.py " + " ".join([*call[:2], "...", *call[-2:]]))
+    segment.main(call)
+    count = len(CLASS_SETS["landscape-29"])
     total = sum(
-        confusion(found, expected, len(CLASS_SETS["landscape-29"])) for found, expected in pairs
+        confusion(read_label(output / f"{image.stem}.png"), read_label(label), count)
+        for image, label in zip(images, labels)
     )
     return pixel_accuracy(total), mean_iou(total)
-
-
-def _tell(message: str) -> None:
-    print(f"jseg demo: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -87,12 +87,12 @@ def unused_cuda() -> str:
     """Why CUDA does not compute; where it is the driver alone, also what would become of the
     toolkit with one.
     """
-    from jseg.machine import facts as machine
+    from jseg.machine import cuda
 
-    cuda = machine.cuda()
-    text = cuda.reason if cuda.nvcc else f"not used: {cuda.reason}"
-    if cuda.toolkit is not None and not cuda.devices:
-        later = machine.choose(cuda.toolkit.version[0], ())
+    choice = cuda.choose()
+    text = choice.reason if choice.nvcc else f"not used: {choice.reason}"
+    if choice.toolkit is not None and not choice.devices:
+        later = cuda.choose_for(choice.toolkit.version[0], ())
         text += f"; with a driver: {later.reason}"
     return text
 
@@ -127,7 +127,8 @@ def measure() -> Dict:
 
 def _measure() -> None:
     """Import Jittor, time it, and print what was found as one line of JSON."""
-    from jseg.machine.facts import RuntimeProblem, cuda
+    from jseg.machine import cuda
+    from jseg.machine.facts import RuntimeProblem
 
     try:
         from jseg.runtime import device, jt
@@ -143,7 +144,7 @@ def _measure() -> None:
     }
     if jt.has_cuda:
         device("cuda")
-        found["cuda"] = f"used: {cuda().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"
+        found["cuda"] = f"used: {cuda.choose().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"
     cache = found["cache"] = jt.flags.cache_path
     found["home"] = cache.partition("/.cache/jittor/")[0]
     size = sum(

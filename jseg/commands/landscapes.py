@@ -9,7 +9,8 @@ is refused.
 examples:
   python scripts/landscapes.py --output landscapes --count 12 --sheet landscapes/sheet.png
   python -m jseg landscapes --output landscapes --count 1000 --seed 7 --width 256 --height 192
-  python scripts/test.py --input_path landscapes/test --img_path landscapes/train --output_path results
+  python scripts/test.py --input_path landscapes/test --img_path landscapes/train \\
+      --output_path results
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import List, Optional
 
@@ -24,132 +26,122 @@ from jseg.commands import cli
 
 SHOWN = 24  # pairs on a sheet at most
 ACROSS = 3  # pairs in a row of the sheet
+TOLD = 100  # pairs between two lines
+say = partial(cli.say, "landscapes")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = cli.make_parser("landscapes", __doc__)
-    result.add_argument(
+    p = cli.make_parser("landscapes", __doc__)
+    p.add_argument(
         "--output", required=True, metavar="DIR", help="the folder to write, created if missing"
     )
-    result.add_argument("--count", type=int, default=12, help="number of pairs (default 12)")
-    result.add_argument(
+    p.add_argument("--count", type=int, default=12, help="number of pairs (default 12)")
+    p.add_argument(
         "--seed",
         type=int,
         default=0,
         help="the first scene's seed; the others follow it (default 0)",
     )
-    result.add_argument("--width", type=int, default=512, help="pixels (default 512)")
-    result.add_argument("--height", type=int, default=384, help="pixels (default 384)")
-    result.add_argument(
+    p.add_argument("--width", type=int, default=512, help="pixels (default 512)")
+    p.add_argument("--height", type=int, default=384, help="pixels (default 384)")
+    p.add_argument(
         "--sheet",
         metavar="FILE",
         help="also write the references and their label maps as one .png or .jpg",
     )
-    return result
+    return p
 
 
 def main(argv: Optional[List[str]] = None) -> int:
+    """Draw what is not there yet, and the sheet; 0 when all is there."""
     args = parser().parse_args(argv)
     if args.sheet and Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--sheet {args.sheet}: expected a name that ends in .png, .jpg or .jpeg")
-    from jseg.landscapes import draw
+    from jseg.landscapes.challenge_folder import check_challenge
+    from jseg.outputs.locks import held_files
 
     # Everything is checked before the first folder is made.
-    draw.check_challenge(args.output, args.count, args.seed, args.width, args.height)
+    check_challenge(args.output, args.count, args.seed, args.width, args.height)
     if not args.sheet:
         _draw(args)
         return 0
-    from jseg.outputs.rules import held_files
-
-    _check_sheet(args)
-    with held_files([args.sheet]):
-        _check_sheet(args)
+    folder, sheet = Path(args.output), Path(args.sheet)
+    _check_sheet(folder, sheet)
+    with held_files([sheet]):
+        _check_sheet(folder, sheet)  # once more: another process may have written there since
         _draw(args)
-        _write_sheet(Path(args.output), Path(args.sheet), args.count)
-    print(f"wrote {args.sheet}")
+        _write_sheet(folder, sheet, args.count)
+    print(f"wrote {sheet}")
     return 0
 
 
 def _draw(args) -> None:
     """The pairs that are not there yet."""
-    from jseg.landscapes import draw
+    from jseg.landscapes.challenge_folder import written_pairs
 
-    def tell(number: int) -> None:
-        if number % 100 == 0:
-            print(f"jseg landscapes: {number} of {args.count}", file=sys.stderr)
-
-    kept = draw.write_challenge(args.output, args.count, args.seed, args.width, args.height, tell)
+    kept = 0
+    pairs = written_pairs(args.output, args.count, args.seed, args.width, args.height)
+    for number, drawn in enumerate(pairs, 1):
+        kept += not drawn
+        if number % TOLD == 0:
+            say(f"{number} of {args.count}")
     if kept:
-        print(
-            f"jseg landscapes: {kept} of {args.count} pairs were there already and are kept",
-            file=sys.stderr,
-        )
+        say(f"{kept} of {args.count} pairs were there already and are kept")
+    folder = Path(args.output)
     print(
-        f"wrote {args.count} pairs of {args.width}x{args.height}: --input_path "
-        f"{Path(args.output) / 'test'} --img_path {Path(args.output) / 'train'}"
+        f"wrote {args.count} pairs of {args.width}x{args.height}: --input_path {folder / 'test'} "
+        f"--img_path {folder / 'train'}"
     )
 
 
-def _check_sheet(args) -> None:
-    """Refuse a sheet in the place of any other file: it may replace only the sheet that the same
-    call wrote.
-    """
+def _check_sheet(folder: Path, sheet: Path) -> None:
+    """Refuse a sheet in the place of any other file: it may replace only one of the same call."""
     from jseg.files import sha256
-    from jseg.landscapes.draw import PLACES, RECORD, TABLE
-    from jseg.outputs.records import read_record
-    from jseg.outputs.rules import OutputError, check_file
+    from jseg.landscapes.challenge_folder import PLACES, RECORD, TABLE
+    from jseg.outputs.places import OutputError, check_file
+    from jseg.outputs.record import read_record
 
-    folder, sheet = Path(args.output), Path(args.sheet)
-    place = os.path.realpath(str(sheet.parent))
-    data = [os.path.realpath(str(folder / name)) for name in PLACES + (os.path.dirname(TABLE),)]
-    if place in data:
+    drawings = [os.path.realpath(str(folder / n)) for n in (*PLACES, os.path.dirname(TABLE))]
+    if os.path.realpath(str(sheet.parent)) in drawings:
         raise OutputError(
-            "--sheet %s lies among the landscapes; give a place outside of %s and %s"
-            % (sheet, *sorted(str(folder / name) for name in ("test", "train")))
+            f"--sheet {sheet} lies among the landscapes; give a place outside of "
+            f"{folder / 'test'} and {folder / 'train'}"
         )
-    about = read_record(folder / RECORD) or {}
-    own = (
-        about.get("sheet") == _name(folder, sheet)
-        and sheet.is_file()
-        and about.get("sheet_sha256") == sha256(sheet)
-    )
+    record = read_record(folder / RECORD) or {}
+    named = record.get("sheet") == _name(folder, sheet)
+    own = named and sheet.is_file() and record.get("sheet_sha256") == sha256(sheet)
     check_file(sheet, "--sheet", known=own)
 
 
 def _name(folder: Path, sheet: Path) -> str:
     """How the record names a sheet: relative to the folder where it lies in it, else whole."""
-    found, root = os.path.realpath(str(sheet)), os.path.realpath(str(folder))
-    return os.path.relpath(found, root) if found.startswith(root + os.sep) else found
+    path, root = os.path.realpath(str(sheet)), os.path.realpath(str(folder))
+    return os.path.relpath(path, root) if path.startswith(root + os.sep) else path
 
 
-def _write_sheet(folder: Path, target: Path, count: int) -> None:
+def _write_sheet(folder: Path, sheet: Path, count: int) -> None:
     """The first references beside their label maps in colour; the record then knows the sheet."""
     from jseg.contact_sheet import contact_sheet
     from jseg.data.classes import CLASS_SETS, colorize
     from jseg.data.label_maps import read_label
     from jseg.files import sha256
     from jseg.images import read_image, save_image
-    from jseg.landscapes.draw import RECORD, write_record
-    from jseg.outputs.records import read_record
-    from jseg.outputs.rules import held
+    from jseg.landscapes.challenge_folder import RECORD, pair_names, read
+    from jseg.outputs.locks import held
+    from jseg.outputs.record import write_json, writing
 
-    train, cells = folder / "train", []
+    cells = []
     for number in range(min(count, SHOWN)):
-        stem = f"style_{number:04d}"
-        cells += [
-            read_image(train / "imgs" / (stem + ".jpg")),
-            colorize(read_label(train / "labels" / (stem + ".png")), CLASS_SETS["landscape-29"]),
-        ]
-    rows = [cells[start : start + 2 * ACROSS] for start in range(0, len(cells), 2 * ACROSS)]
+        reference, label, _ = (folder / name for name in pair_names(number))
+        cells += [read_image(reference), colorize(read_label(label), CLASS_SETS["landscape-29"])]
     across = min(ACROSS, len(cells) // 2)
-    save_image(target, contact_sheet(rows, ["image", "label map"] * across, [""] * len(rows)))
+    rows = [cells[start : start + 2 * across] for start in range(0, len(cells), 2 * across)]
+    image = contact_sheet(rows, ["image", "label map"] * across, [""] * len(rows))
+    with writing(sheet):
+        save_image(sheet, image)
     with held(folder):
-        about = {
-            **(read_record(folder / RECORD) or {}),
-            "sheet": _name(folder, target),
-            "sheet_sha256": sha256(target),
-        }
-        write_record(folder, about)
+        known = {"sheet": _name(folder, sheet), "sheet_sha256": sha256(sheet)}
+        write_json(folder / RECORD, {**(read(folder) or {}), **known})
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
-    from jseg.outputs.rules import held_files
+    from jseg.outputs.locks import held_files
 
     weighted = [split_part(part) for part in args.ckpts]
     targets.check_target(args.save_path, [path for path, _ in weighted], create=True)

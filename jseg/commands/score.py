@@ -8,18 +8,34 @@ and predictions/ where --flowseg is given. Label maps and features that are ther
 made again.
 
 Examples:
-  python scripts/score.py --results results --labels data/test --references data/train --flowseg runs/flowseg/best.safetensors
-  python scripts/score.py --results results --labels data/test --references data/train --predictions seen --aesthetic values.csv \\
-      --inception pt_inception-2015-12-05-6726825d.pth
+  python scripts/score.py --results results --labels data/test --references data/train \\
+      --flowseg runs/flowseg/best.safetensors
+  python scripts/score.py --results results --labels data/test --references data/train \\
+      --predictions seen --aesthetic values.csv --inception pt_inception-2015-12-05-6726825d.pth
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 from jseg.commands import cli
+
+say = partial(cli.say, "score")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the options ask for, checked: everything that needs no network computed."""
+
+    items: list  # of jseg.evaluation.inputs.Item
+    real: List[Path]
+    aesthetic: Dict[str, float]  # by stem
+    classes: object  # a ClassSet
+    remarks: List[str]
 
 
 def parser():
@@ -119,63 +135,79 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then compute, write and print; 0 when all is written."""
     args = parser().parse_args(argv)
-    items, real, values, classes, notes = _checked_inputs(args)
+    job = _checked_inputs(args)
     from jseg import runtime
     from jseg.checkpoint import describe
-    from jseg.evaluation import features, measures, report, store
-    from jseg.outputs.rules import held
+    from jseg.evaluation import features, measures, report, results, store
+    from jseg.evaluation.segmentation import Segmentation, check_network
+    from jseg.outputs.locks import held
 
-    device, output = runtime.device(args.device), Path(args.output)
-    args.inception = args.inception and describe(args.inception, sha256=True)
-    extractor = features.inception(args.inception) if args.inception else features.autoencoder()
-    kept = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
+    device, output, flowseg = runtime.device(args.device), Path(args.output), _network(args.flowseg)
+    inception = describe(args.inception, sha256=True) if args.inception else None
+    extractor = features.inception(inception) if inception else features.autoencoder()
+    known = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
+    settings, segmentation = _settings(args, flowseg, inception, extractor.kind), None
     with held(output):
-        _check_places(args, items)  # once more: another run may have written there since
-        stale: List[str] = []
-        segmenter, run = _segmenter(args, items, classes, device, stale)
-        kept.folder.mkdir(parents=True, exist_ok=True)
-        for note in notes + stale:
-            _tell(note)  # only now: an error is one line
+        _check_places(args, job.items)  # once more: another process may have written there since
+        if flowseg:
+            check_network(flowseg, job.classes, args.classes)
+            segmentation = Segmentation(flowseg, job.items, output, device, args.device)
+        known.folder.mkdir(parents=True, exist_ok=True)
+        for remark in job.remarks + (segmentation.remarks if segmentation else []):
+            say(remark)  # only now: a refusal is one line
 
         # The summary claims the folder before anything else is in it, so that an interrupted call
         # knows its own files.
-        report.write_claim(output, _settings(args, extractor))
-        items = _segmented(args, items, segmenter, run, classes)
-        rows, matrix = _scored(items, values, classes, args.ignore)
-        distances = _distances(
-            items,
-            real,
-            extractor,
-            kept,
-            measures.inception_distances if args.inception else measures.stand_in_distance,
-        )
-        terms = measures.gathered(rows, matrix, args.aesthetic_max, len(real), distances)
+        results.write_claim(output, settings)
+        items = _segmented(job, segmentation) if segmentation else job.items
+        rows, matrix = _scored(job, items, args.ignore)
+        measure = measures.inception_distances if args.inception else measures.stand_in_distance
+        distances = _distances(job, extractor, known, measure)
+        terms = measures.gathered(rows, matrix, args.aesthetic_max, len(job.real), distances)
         scores = measures.challenge_scores(terms)
-        seen = (
-            f"FlowSeg, {Path(args.flowseg).name}"
-            if segmenter
-            else f"predictions of {args.predictions}"
-        )
+
+        seen = f"FlowSeg, {flowseg.path.name}" if flowseg else f"predictions of {args.predictions}"
         lines = report.lines(terms, scores, seen, not args.inception)
-        report.write_page(output, items, rows, classes, args.ignore, lines, notes)
-        report.write(output, rows, terms, scores, _settings(args, extractor), notes)
+        report.write_page(output, items, rows, job.classes, args.ignore, lines, job.remarks)
+        results.write(output, rows, terms, scores, settings, job.remarks)
     print(report.table(lines))
-    _tell(
-        f"{len(rows)} images scored: {output / report.TABLE}, {output / report.SUMMARY}, "
-        f"{output / report.GALLERY}"
-    )
+    files = [output / name for name in (results.TABLE, results.SUMMARY, results.GALLERY)]
+    say(f"{len(rows)} images scored: {', '.join(map(str, files))}")
     return 0
 
 
-def _checked_inputs(args):
-    """(items, real images, {stem: aesthetic value} or {}, classes, notes), all checked that needs
-    no network.
-    """
+def _checked_inputs(args) -> Job:
+    """Check all that needs no network computed."""
     from jseg.data.classes import class_set
     from jseg.data.numbering import with_map
     from jseg.evaluation import inputs
     from jseg.evaluation.aesthetic import read_aesthetic
+    from jseg.evaluation.scoring import limits
 
+    _check_options(args)
+    classes = with_map(class_set(args.classes), args.map, args.ignore)
+    items, remarks = inputs.find_items(
+        args.results, args.labels, args.references, args.predictions, args.partial
+    )
+    remarks = [classes.summary(), *remarks]
+    _check_places(args, items)
+
+    # A single reference is no set: there is then no distance, which is said.
+    aesthetic: Dict[str, float] = {}
+    if args.aesthetic:
+        stems = [item.stem for item in items]
+        aesthetic, more = read_aesthetic(args.aesthetic, stems, args.aesthetic_max)
+        remarks += more
+    real, more = inputs.find_real(args.real or args.references, 2 if args.real else 1)
+    remarks += more + inputs.check_items(items, classes, args.ignore)
+    remarks += limits(len(items), real, aesthetic, args.aesthetic_max, bool(args.inception))
+    if not args.real:
+        remarks.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")
+    return Job(items, real, aesthetic, classes, remarks)
+
+
+def _check_options(args) -> None:
+    """Raise ValueError for options that cannot be meant."""
     if args.predictions and args.flowseg is not None:
         raise ValueError(
             "--predictions and --flowseg are both given; give one: label maps that are there, or "
@@ -185,243 +217,113 @@ def _checked_inputs(args):
         raise ValueError(f"--aesthetic_max is {args.aesthetic_max}; expected more than 0")
     if args.inception and not Path(args.inception).is_file():
         raise FileNotFoundError(
-            f"--inception {args.inception} {cli.no_file(args.inception)}; "
-            f"expected pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
+            f"--inception {args.inception} {cli.no_file(args.inception)}; expected "
+            "pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
         )
-    notes: List[str] = []
-    classes = with_map(class_set(args.classes), args.map, args.ignore)
-    notes.append(classes.said())
-    items = inputs.find_items(
-        args.results, args.labels, args.references, args.predictions, args.partial, notes
-    )
-    _check_places(args, items)
-    values = (
-        read_aesthetic(args.aesthetic, [item.stem for item in items], args.aesthetic_max, notes)
-        if args.aesthetic
-        else {}
-    )
-    # A single reference is no set: there is then no distance, which is said.
-    real = (
-        inputs.find_real(args.real, notes=notes)
-        if args.real
-        else inputs.find_real(args.references, 1, notes)
-    )
-    notes += inputs.check_items(items, classes, args.ignore)
-    if values and max(values.values()) <= 1 < args.aesthetic_max:
-        notes.append(
-            "no aesthetic value is above 1, the best possible is taken to be "
-            f"{args.aesthetic_max:g}: if it is 1, give --aesthetic_max 1"
-        )
-    if not args.inception:
-        notes.append(
-            "no --inception: FID is not computed; bring pytorch-fid's "
-            "pt_inception-2015-12-05-6726825d.pth. KID of our autoencoder's features stands in "
-            "for it, which is no FID"
-        )
-    elif min(len(items), len(real)) < 2048:
-        notes.append(
-            f"FID of {len(items)} results and {len(real)} real images is too large by what few "
-            "images bring; compare it only with FIDs of as many"
-        )
-    if not args.real:
-        notes.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")
-    return items, real, values, classes, notes
 
 
 def _check_places(args, items) -> None:
     """Refuse an output or a cache that would take an input's place, or mix with files of others."""
-    from jseg.evaluation import inputs
-    from jseg.outputs.rules import check_cache, check_inputs
+    from jseg.evaluation import results
+    from jseg.outputs.places import check_cache, check_inputs
 
-    files, places = _inputs(args, items)
-    output = Path(args.output)
-    inputs.check_output(output, Path(args.results), files, places)
+    # All that is read, and the folders that it is looked for in.
+    groups = [(item.result, item.label, item.reference, item.prediction) for item in items]
+    files, output = [path for group in groups for path in group if path], Path(args.output)
+    folders = (args.results, args.labels, args.references, args.real, args.predictions)
+    places = [Path(path) for path in folders if path] + [path.parent for path in files]
+    options = (args.flowseg, args.inception, args.aesthetic, args.classes)
+    files += [Path(path) for path in options if path]
+
+    results.check_output(output, Path(args.results), files, places)
     if args.flowseg is not None:
-        check_inputs(
-            output,
-            "--output",
-            [f"{inputs.PREDICTIONS}/{item.stem}.png" for item in items],
-            files,
-            places,
-        )
+        names = [f"{results.PREDICTIONS}/{item.stem}.png" for item in items]
+        check_inputs(output, "--output", names, files, places)
     if args.cache:
         check_cache(args.cache, "--cache", output, files, places)
 
 
-def _inputs(args, items):
-    """(files that are read, folders that they are looked for in): none of which a result may
-    replace.
-    """
-    given = [
-        Path(path)
-        for path in (args.results, args.labels, args.references, args.real, args.predictions)
-        if path
-    ]
-    files = [
-        path
-        for item in items
-        for path in (item.result, item.label, item.reference, item.prediction)
-        if path
-    ]
-    places = given + [path.parent for path in files]
-    return files + [
-        path for path in (args.flowseg, args.inception, args.aesthetic, args.classes) if path
-    ], places
-
-
-def _segmenter(args, items, classes, device, notes):
-    """(FlowSeg's network, the record of its folder of label maps), or (None, None) if it is not
-    asked for.
-    """
-    if args.flowseg is None:
-        return None, None
+def _network(given: Optional[str]):
+    """The weight file of FlowSeg; None where it is not asked for, the shipped one for ""."""
+    if given is None:
+        return None
     from jseg.checkpoint import describe
-    from jseg.data.image_folder import Example
-    from jseg.evaluation.inputs import PREDICTIONS
-    from jseg.flowseg import segment
-    from jseg.flowseg.predict import SHIPPED, Segmenter, network_config
+    from jseg.flowseg.predict import SHIPPED
 
-    args.flowseg = args.flowseg or str(SHIPPED)
-    if not Path(args.flowseg).is_file():
+    if given and not Path(given).is_file():
         raise FileNotFoundError(
-            f"--flowseg {args.flowseg} {cli.no_file(args.flowseg)}; expected a file that "
-            "train_flowseg wrote"
+            f"--flowseg {given} {cli.no_file(given)}; expected a file that train_flowseg wrote"
         )
-    args.flowseg = describe(args.flowseg, sha256=True)
-    count = network_config(args.flowseg).labels
-    if count != len(classes):
-        raise ValueError(
-            f"--flowseg {args.flowseg} knows {count} classes, --classes {args.classes} has "
-            f"{len(classes)}; expected equal classes"
-        )
-
-    # Label maps are taken again only if all that they depend on is as it was; this folder is
-    # score's own, so others are made again.
-    segmenter = Segmenter.from_file(args.flowseg, device=args.device)
-    settings = {
-        "weights": args.flowseg.sha256,
-        "device": device,
-        "code": segment.code(),
-        **segment.options_of(segmenter),
-    }
-    images = [Example(item.stem, item.result) for item in items]
-    run = segment.opened(
-        Path(args.output) / PREDICTIONS,
-        settings,
-        images,
-        segment.digests_of(images),
-        notes=notes,
-        remake=True,
-    )
-    return segmenter, run
+    return describe(given or SHIPPED, sha256=True)
 
 
-def _segmented(args, items, segmenter, run, classes):
+def _segmented(job: Job, segmentation) -> list:
     """The items with FlowSeg's label maps, made where they are missing."""
-    if segmenter is None:
-        return items
-    import dataclasses
-
-    from jseg.data.image_folder import Example
-    from jseg.evaluation.inputs import PREDICTIONS
-    from jseg.flowseg import segment
     from jseg.progress import ImageBar
 
-    output, images = (
-        Path(args.output) / PREDICTIONS,
-        [Example(item.stem, item.result) for item in items],
-    )
-    digests = segment.digests_of(images)
-    done = len(segment.finished(images, output, run, digests, False))
-    _tell(f"segmenting {len(images) - done} of {len(images)} results with {args.flowseg}")
-    with ImageBar(len(images), done) as bar:
-        for _ in segment.segment_folder(segmenter, images, output, run, classes, digests):
+    count, done = len(job.items), segmentation.done()
+    say(f"segmenting {count - done} of {count} results with {segmentation.weights}")
+    with ImageBar(count, done) as bar:
+        for _ in segmentation.make(job.classes):
             bar.show()
-    return [dataclasses.replace(item, prediction=output / f"{item.stem}.png") for item in items]
+    return segmentation.items_with_predictions()
 
 
-def _scored(items, values, classes, ignore):
+def _scored(job: Job, items, ignore):
     """(ImageScores of every item, confusion of all)."""
-    from jseg.data.validation import Numbering
-    from jseg.evaluation import inputs, measures
-    from jseg.images import read_image
+    from jseg.evaluation.scoring import score_items
     from jseg.progress import ImageBar
 
-    numbering, rows, total = Numbering.of(classes, ignore), [], 0
-    _tell("comparing results with label maps and references")
+    say("comparing results with label maps and references")
+    rows, total = [], 0
     with ImageBar(len(items)) as bar:
-        for item in items:
-            label, _ = numbering.read(item.label)
-            prediction = item.prediction and inputs.load_prediction(
-                item.prediction, label.shape, classes
-            )
-            row, matrix = measures.score_image(
-                item.stem,
-                read_image(item.result),
-                read_image(item.reference),
-                label,
-                prediction,
-                len(classes),
-                values.get(item.stem),
-            )
+        for row, matrix in score_items(items, job.classes, ignore, job.aesthetic):
             rows.append(row)
             total = total + matrix
             bar.show()
     return rows, total
 
 
-def _distances(items, real, extractor, kept, measure):
+def _distances(job: Job, extractor, known, measure) -> dict:
     """The set's distances by name; {} where a set is too small."""
     from jseg.evaluation import features
     from jseg.progress import ImageBar
 
-    if min(len(items), len(real)) < 2:
-        _tell(
-            f"no distance of sets: {len(items)} results and {len(real)} real images; it needs "
-            "two of each"
-        )
+    count, real = len(job.items), len(job.real)
+    if min(count, real) < 2:
+        say(f"no distance of sets: {count} results and {real} real images; it needs two of each")
         return {}
-    paths = [item.result for item in items] + list(real)
+    paths = [item.result for item in job.items] + job.real
     keys = features.digests(paths)
-    todo = len(kept.missing(keys))
-    _tell(
+    todo = len(known.missing(keys))
+    say(
         f"features of {todo} of {len(set(keys))} images ({extractor.kind}), the others are in "
-        f"{kept.folder}"
+        f"{known.folder}"
     )
     with ImageBar(todo) as bar:
-        for count in features.computed(paths, keys, extractor, kept):
-            for _ in range(count):
+        for number in features.computed(paths, keys, extractor, known):
+            for _ in range(number):
                 bar.show()
-    return measure(kept.get(keys[: len(items)]), kept.get(keys[len(items) :]))
+    return measure(known.get(keys[:count]), known.get(keys[count:]))
 
 
-def _settings(args, extractor) -> dict:
+def _settings(args, flowseg, inception, features: str) -> dict:
     """What the scores depend on beside the files' content."""
 
-    def resolved(path):
-        return None if path is None else str(Path(path).resolve())
+    def named(weights):
+        return weights and {"file": weights.path.name, "sha256": weights.sha256}
 
-    def weights(path):
-        from jseg.checkpoint import describe
-
-        return path and {"file": Path(path).name, "sha256": describe(path, sha256=True).sha256}
-
+    folders = ("results", "labels", "references", "real", "predictions", "aesthetic")
+    paths = {name: getattr(args, name) for name in folders}
     return {
-        **{
-            name: resolved(getattr(args, name))
-            for name in ("results", "labels", "references", "real", "predictions", "aesthetic")
-        },
-        "flowseg": weights(args.flowseg),
-        "inception": weights(args.inception),
-        "features": extractor.kind,
+        **{name: path and str(Path(path).resolve()) for name, path in paths.items()},
+        "flowseg": named(flowseg),
+        "inception": named(inception),
+        "features": features,
         "classes": args.classes,
         "ignore": args.ignore,
         **({"map": args.map} if args.map else {}),
     }
-
-
-def _tell(message: str) -> None:
-    print(f"jseg score: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

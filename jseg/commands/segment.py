@@ -1,5 +1,4 @@
-"""Segment images with FlowSeg: images, or folders of them, of any size and mode, become label
-maps.
+"""Segment images with FlowSeg: images, or folders of them, of any size and mode, become label maps.
 
 OUTPUT/NAME.png is the label map (8-bit gray, one class id a pixel, in the image's size),
 OUTPUT/overlays/NAME.jpg shows it over the image. Larger images are segmented in windows. A
@@ -7,16 +6,21 @@ second call goes on where the first one stopped.
 
 Examples:
   python scripts/segment.py --weights runs/flowseg/best.safetensors --input photos --output labels
-  python scripts/segment.py --weights runs/flowseg/best.safetensors --input a.jpg b.png --output labels --mirror --probabilities
+  python scripts/segment.py --weights runs/flowseg/best.safetensors --input a.jpg b.png \\
+      --output labels --mirror --probabilities
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import List, Optional
 
 from jseg.commands import cli
+
+say = partial(cli.say, "segment")
 
 
 def parser():
@@ -95,35 +99,27 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
-    scale = _scale(args.scale)
-    if args.weights is None:
-        from jseg.flowseg.predict import SHIPPED
-
-        args.weights = SHIPPED
-        _tell(
-            "no weights given: using the small ones that ship with jseg, trained on procedural "
-            "landscapes of 128x96"
-        )
-    if not Path(args.weights).is_file():
-        raise FileNotFoundError(
-            f"--weights {args.weights} {cli.no_file(args.weights)}; expected a file that "
-            "train_flowseg wrote"
-        )
+    scale, path = _scale(args.scale), _weights(args.weights)
     from jseg import runtime
     from jseg.checkpoint import describe
-    from jseg.flowseg import segment
+    from jseg.data.examples import check_images
+    from jseg.flowseg import results
     from jseg.flowseg.predict import Segmenter, network_config, trained_shift
+    from jseg.flowseg.segment import find_images, segment_folder
     from jseg.machine import jittor_flags
-    from jseg.outputs.rules import held
+    from jseg.outputs.locks import held
     from jseg.progress import ImageBar
 
-    weights = describe(args.weights, sha256=True)
+    # The inputs and the output, before anything long.
+    weights = describe(path, sha256=True)
     config = network_config(weights)
-    classes = _classes(args, weights, config.labels)
-    notes = [classes.said()] * bool(args.classes)
-    images = segment.find_images(args.input, notes)
-    _claim(args, images, len(classes))
-    notes += segment.check_images(images, config.patch)
+    classes = _classes(args.classes, weights, config.labels)
+    found, remarks = find_images(args.input)
+    _check_output(args, path, found, len(classes))
+    images, more = check_images(found, config.patch)
+    remarks = [classes.summary()] * bool(args.classes) + remarks + more
+
+    # All that the label maps depend on.
     device, output = runtime.device(args.device), Path(args.output)
     options = {
         "method": args.method,
@@ -142,64 +138,70 @@ def main(argv: Optional[List[str]] = None) -> int:
         "classes": classes.name,
         **jittor_flags.record(),
     }
-    digests = segment.digests_of(images)
+    digests = results.digests_of(images)
     with held(output):
-        run = segment.opened(output, settings, images, digests, args.probabilities, notes)
+        run, of_run = results.resumed(output, settings, images, digests, args.probabilities)
         segmenter = Segmenter.from_file(weights, args.steps, args.device, **options)
-        kept = len(segment.finished(images, output, run, digests, args.probabilities))
-        for note in notes + [
-            f"{kept} of {len(images)} images are in {output} already and are kept"
-        ] * bool(kept):
-            _tell(note)
+        kept = len(results.finished(images, run, digests, args.probabilities))
+
+        # Only now: a refusal is one line.
+        for remark in remarks + of_run:
+            say(remark)
+        if kept:
+            say(f"{kept} of {len(images)} images are in {output} already and are kept")
         with ImageBar(len(images), kept) as bar:
-            for _ in segment.segment_folder(
-                segmenter, images, output, run, classes, digests, args.probabilities
-            ):
+            for _ in segment_folder(segmenter, images, run, classes, digests, args.probabilities):
                 bar.show()
-    _tell(f"{len(images)} label maps in {output}, overlays in {output / segment.OVERLAYS}")
+    say(f"{len(images)} label maps in {output}, overlays in {output / results.OVERLAYS}")
     return 0
 
 
-def _claim(args, images, count: int) -> None:
-    """Refuse, before anything long, an output that would replace an input or another's file, or
-    that cannot be written.
-    """
-    from jseg.data.image_folder import IMAGE_FOLDERS
-    from jseg.flowseg import segment
-    from jseg.image_files.decoding import ImageError, read_header
-    from jseg.outputs.rules import claim
+def _weights(path: Optional[str]) -> Path:
+    """The file of the network: the one that is given, else the one that ships."""
+    if path is None:
+        from jseg.flowseg.predict import SHIPPED
 
-    output, given = Path(args.output), [Path(path) for path in args.input]
-    places = [
-        place
-        for path in given
-        if path.is_dir()
-        for place in [path] + [path / name for name in IMAGE_FOLDERS]
-    ]
+        say(
+            "no weights given: using the small ones that ship with jseg, trained on procedural "
+            "landscapes of 128x96"
+        )
+        return Path(SHIPPED)
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"--weights {path} {cli.no_file(path)}; expected a file that train_flowseg wrote"
+        )
+    return Path(path)
+
+
+def _check_output(args, weights: Path, images, count: int) -> None:
+    """Refuse an output that would replace an input or another's file, or that cannot be written."""
+    from jseg.data.image_folder import IMAGE_FOLDERS
+    from jseg.flowseg import results
+
+    # What is read, and where it is looked for.
+    given = [Path(path) for path in args.input]
+    folders = [path for path in given if path.is_dir()]
+    places = [place for path in folders for place in [path] + [path / n for n in IMAGE_FOLDERS]]
     places += [example.image.parent for example in images if example.image not in given]
-    files = [example.image for example in images] + [
-        path for path in (args.weights, args.classes) if path
-    ]
-    pixels = 0
-    for example in images:
-        try:
-            header = read_header(example.image)
-            pixels += header.width * header.height
-        except ImageError:
-            continue  # told with the other faults of images
+    files = [example.image for example in images] + [weights]
+    files += [Path(args.classes)] if args.classes else []
 
     # An overlay takes 2.5 bytes a pixel at most, a label map one, probabilities two a class.
-    names = segment.names_of([example.stem for example in images], args.probabilities)
-    known = segment.read_run(output)["files"] if output.is_dir() and _ours(output) else {}
-    bytes_each = 3.5 + 2 * count * args.probabilities
-    needed = 0 if known else int(pixels * bytes_each)
-    claim(output, "--output", "segment", names, files, places, known, segment.RUN, needed)
+    needed = int(_pixels(images) * (3.5 + 2 * count * args.probabilities))
+    names = results.names_of([example.stem for example in images], args.probabilities)
+    results.check_output(Path(args.output), names, files, places, needed)
 
 
-def _ours(output: Path) -> bool:
-    from jseg.outputs.records import origin
+def _pixels(images) -> int:
+    """The pixels of all images; those of a broken file, which is told later, do not count."""
+    from jseg.image_files.decoding import ImageError, read_header
 
-    return origin(output) in (None, "segment")
+    pixels = 0
+    for example in images:
+        with contextlib.suppress(ImageError):
+            header = read_header(example.image)
+            pixels += header.width * header.height
+    return pixels
 
 
 def _scale(text: str) -> Optional[float]:
@@ -209,24 +211,20 @@ def _scale(text: str) -> Optional[float]:
         raise ValueError(f"--scale is {text!r}; expected a number from 1 on, or own") from None
 
 
-def _classes(args, weights, count: int):
+def _classes(name: Optional[str], weights, count: int):
     """The class set that was asked for, else that of the training."""
     from jseg.data.classes import class_set
     from jseg.flowseg.predict import trained_classes
 
-    if not args.classes:
+    if not name:
         return trained_classes(weights, count)
-    classes = class_set(args.classes)
+    classes = class_set(name)
     if len(classes) != count:
         raise ValueError(
-            f"--classes {args.classes} has {len(classes)} classes, the network in {args.weights} "
-            f"{count}; give its own class set"
+            f"--classes {name} has {len(classes)} classes, the network in {weights} {count}; give "
+            "its own class set"
         )
     return classes
-
-
-def _tell(message: str) -> None:
-    print(f"jseg segment: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

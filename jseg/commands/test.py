@@ -6,7 +6,8 @@ second call goes on where the first one stopped.
 
 Examples:
   python scripts/test.py --input_path data/test --img_path data/train --output_path results
-  python scripts/test.py --input_path data/test --img_path data/train --output_path preview --preset fine --limit 6 --grid
+  python scripts/test.py --input_path data/test --img_path data/train --output_path preview \\
+      --preset fine --limit 6 --grid
 
 A file for --stages (docs/formats.md): {"base": "fine", "stages": [{"guidance": 3.5, "respacing":
 "ddim50", "start_index": 30}]}
@@ -16,12 +17,29 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import List, Optional
 
 from jseg.commands import cli
 
 GRID_ROWS = 12
+say = partial(cli.say, "test")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the options ask for, checked: everything that needs no network computed."""
+
+    pipeline: object  # jseg.ldm.presets.Pipeline
+    pairs: list  # all pairs, by which batches are fixed
+    limited: list  # those whose images are to be there
+    shown: list  # those that are shown in the grid
+    size: tuple  # (width, height) of the images
+    classes: object  # a ClassSet, or the number of classes
+    weights: object  # jseg.ldm.weights.Weights
+    remarks: List[str]
 
 
 def parser():
@@ -88,7 +106,7 @@ def parser():
         "--grid",
         action="store_true",
         help=f"also write grid.png: label, reference, stages, result of the first {GRID_ROWS} "
-        "pictures",
+        "images",
     )
     return p
 
@@ -96,70 +114,111 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then make what is missing; 0 when all images are there."""
     args = parser().parse_args(argv)
-    pipeline, pairs, notes, size, classes, weights = _checked_inputs(args)
-    output, limited = Path(args.output_path), pairs[: args.limit]
+    job = _checked_inputs(args)
     from jseg import runtime
-    from jseg.ldm import manifest, synthesize
-    from jseg.ldm.progress import Bars
-    from jseg.ldm.refine import Synthesizer
-    from jseg.outputs.rules import held
+    from jseg.ldm import results
+    from jseg.ldm.grid import write_grid
+    from jseg.outputs.locks import held
 
-    device = runtime.device(args.device)
-    settings = synthesize.settings_of(
-        pipeline,
+    device, output = runtime.device(args.device), Path(args.output_path)
+    settings = results.settings_of(
+        job.pipeline,
         args.seed,
         args.batch_size or (5 if device == "cuda" else 1),
         device,
         args.ignore,
-        inputs=manifest.inputs_digest(pairs),
-        model=weights.model.sha256,
-        autoencoder=weights.autoencoder.sha256,
-        **_numbering(classes, args.ignore),
+        inputs=results.inputs_digest(job.pairs),
+        model=job.weights.model.sha256,
+        autoencoder=job.weights.autoencoder.sha256,
+        **_numbering(job.classes, args.ignore),
     )
     with held(output):
-        run = manifest.opened(output, settings, [pair.stem for pair in pairs], notes)
-        run["notes"] = notes
-        todo = synthesize.unfinished_batches(limited, settings["batch_size"], output)
-        kept = len(limited) - sum(map(len, todo))
-        synthesizer = (
-            Synthesizer.from_files(weights.model, weights.autoencoder, pipeline, device)
-            if todo
-            else None
-        )
-        for note in notes + [
-            f"{kept} of {len(limited)} images are in {output} already and are kept"
-        ] * bool(kept):
-            _tell(note)  # only now: an error is one line
-
-        shown = [pair.stem for pair in limited[:GRID_ROWS]] if args.grid else []
-        with Bars(pipeline, [len(batch) for batch in todo], len(limited)) as bars:
-            for report in synthesize.synthesize_folder(
-                synthesizer, pairs, output, run, args.limit, shown, classes
-            ):
-                bars.show(
-                    report.progress.stage,
-                    report.progress.step,
-                    report.progress.images is not None,
-                    report.seconds,
-                )
-        if args.grid:
-            _write_grid(
-                output, run, limited[:GRID_ROWS], len(pipeline.stages), size, classes, args.ignore
-            )
-    _tell(f"{len(limited)} images in {output}, settings and timings in {output / manifest.NAME}")
+        run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
+        run.fields["notes"] = [*job.remarks, *remarks]
+        _synthesize(job, run, args.limit, device)
+        if job.shown:
+            stages = len(job.pipeline.stages)
+            for remark in write_grid(run, job.shown, stages, job.size, args.ignore, job.classes):
+                say(remark)
+    say(f"{len(job.limited)} images in {output}, settings and timings in {output / 'run.json'}")
     return 0
 
 
-def _checked_inputs(args):
-    """(pipeline, pairs, notes, image size, classes, weights), all checked that needs no network
-    computed.
-    """
-    from jseg import noise
+def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
+    """Make the images that are missing, under progress bars."""
+    from jseg.ldm.pipelines import stage_steps
+    from jseg.ldm.refine import Synthesizer
+    from jseg.ldm.results import unfinished_batches
+    from jseg.ldm.synthesize import synthesize_folder
+    from jseg.progress import SynthesisBar
+
+    todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
+    synthesizer = None
+    if todo:
+        files = job.weights.model, job.weights.autoencoder
+        synthesizer = Synthesizer.from_files(*files, job.pipeline, device)
+
+    # Only now: a refusal is one line.
+    for remark in run.fields["notes"]:
+        say(remark)
+    total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
+    if kept:
+        say(f"{kept} of {total} images are in {run.folder} already and are kept")
+
+    shown = [pair.stem for pair in job.shown]
+    reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
+    steps = [stage_steps(job.pipeline, number) for number in range(len(job.pipeline.stages))]
+    with SynthesisBar(steps, [len(batch) for batch in todo], total) as bar:
+        for report in reports:
+            step = report.progress
+            bar.show(step.stage, step.step, step.images is not None, report.seconds)
+
+
+def _checked_inputs(args) -> Job:
+    """Check all that needs no network computed, and find the weights."""
     from jseg.checkpoint import CheckpointError
     from jseg.data import challenge
-    from jseg.ldm import pipelines
-    from jseg.ldm.manifest import check_output, names_of
+    from jseg.ldm import pipelines, results
     from jseg.ldm.weights import expected_networks, find_weights
+
+    # The options by themselves.
+    _check_options(args)
+    pipeline = pipelines.check_pipeline(
+        pipelines.load_pipeline(args.stages, args.preset)
+        if args.stages
+        else pipelines.pipeline_named(args.preset)
+    )
+
+    # The inputs, in the networks' size. A fault of the weights is told once the inputs are right.
+    found, remarks = challenge.find_pairs(args.input_path, args.img_path)
+    weights, problem = None, None
+    try:
+        weights = find_weights(args.model_path, args.ae_path, sha256=True)
+        unet, autoencoder = weights.configs()
+    except (OSError, CheckpointError) as error:
+        problem, (unet, autoencoder) = error, expected_networks(args.model_path, args.ae_path)
+    size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
+    classes = _classes(args, unet.classes)
+    pairs, more = challenge.check_pairs(found, classes, args.ignore, *size)
+    remarks += ([] if isinstance(classes, int) else [classes.summary()]) + more
+
+    # The output.
+    limited = pairs[: args.limit]
+    shown = limited[:GRID_ROWS] if args.grid else []
+    grid = len(pipeline.stages), [pair.stem for pair in shown]
+    output, files = Path(args.output_path), results.names_of([pair.stem for pair in pairs], *grid)
+    coming = results.names_of([pair.stem for pair in limited], *grid)
+    needed = results.room(output, coming, *size)
+    results.check_output(output, files, *_inputs(args, pairs), needed)
+    if problem:
+        raise problem
+    remarks += weights.remarks + _otherwise(weights.model, classes)
+    return Job(pipeline, pairs, limited, shown, size, classes, weights, remarks)
+
+
+def _check_options(args) -> None:
+    """Raise ValueError for options that cannot be meant."""
+    from jseg import noise
 
     noise.check_seed(args.seed)
     if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
@@ -168,68 +227,27 @@ def _checked_inputs(args):
             "mpirun: it runs as one process"
         )
     for name in ("batch_size", "limit"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}; expected 1 or more")
-    named = (
-        pipelines.load_pipeline(args.stages, args.preset)
-        if args.stages
-        else pipelines.pipeline_named(args.preset)
-    )
-    pipeline = pipelines.check_pipeline(named)
-    notes: List[str] = []
-    pairs = challenge.find_pairs(args.input_path, args.img_path, notes)
-    weights, problem = None, None
-    try:
-        weights = find_weights(args.model_path, args.ae_path, sha256=True)
-        unet, autoencoder = weights.configs()
-    except (OSError, CheckpointError) as error:  # told once the inputs are right
-        problem, (unet, autoencoder) = error, expected_networks(args.model_path, args.ae_path)
-    size = unet.width * autoencoder.downsampling, unet.height * autoencoder.downsampling
-    classes = _classes(args, unet.classes)
-    notes += [] if isinstance(classes, int) else [classes.said()]
-    notes += challenge.check_pairs(pairs, classes, args.ignore, *size)
-    shown = [pair.stem for pair in pairs[: args.limit][:GRID_ROWS]] if args.grid else []
-    names = names_of([pair.stem for pair in pairs], len(pipeline.stages), shown)
-    check_output(
-        Path(args.output_path),
-        [pair.stem for pair in pairs[: args.limit]],
-        *size,
-        names,
-        *_inputs(args, pairs),
-    )
-    if problem:
-        raise problem
-    notes += weights.remarks + _otherwise(weights.model, classes)
-    return pipeline, pairs, notes, size, classes, weights
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; expected 1 or more")
 
 
 def _inputs(args, pairs):
-    """(files that are read, folders that they are looked for in): none of which a result may
-    replace.
-    """
+    """(files that are read, folders that they are looked for in), which no result may replace."""
     from jseg.data.challenge import LABEL_FOLDERS, PAIRING
 
     labels, references = Path(args.input_path), Path(args.img_path)
-    places = [
-        labels,
-        references,
-        pairs[0].label.parent,
-        pairs[0].reference.parent,
-        references / "imgs",
-    ]
+    maps, photographs = pairs[0].label.parent, pairs[0].reference.parent
+    places = [labels, maps, references, photographs, references / "imgs"]
     places += [labels / name for name in LABEL_FOLDERS]
     files = [path for pair in pairs for path in (pair.label, pair.reference)]
-    files += [
-        place / PAIRING for place in (labels, pairs[0].label.parent, pairs[0].label.parent.parent)
-    ]
+    files += [place / PAIRING for place in (labels, maps, maps.parent)]
     files += [path for path in (args.model_path, args.ae_path, args.stages, args.classes) if path]
     return files, places
 
 
 def _classes(args, count: int):
-    """The class set that was asked for, which must be as large as the network's, else that
-    number.
-    """
+    """The class set that was asked for, else the number of the network's classes."""
     from jseg.data.classes import class_set
     from jseg.data.numbering import with_map
 
@@ -252,11 +270,10 @@ def _otherwise(model, classes) -> List[str]:
 
     settings = describe(model).settings
     trained = settings.get("classes")
-    stored = (
-        list(range(classes))
-        if isinstance(classes, int)
-        else list(classes.file_ids or range(len(classes)))
-    )
+    if isinstance(classes, int):
+        stored = list(range(classes))
+    else:
+        stored = list(classes.file_ids or range(len(classes)))
     if not isinstance(trained, list) or not trained or trained == stored:
         return []
     name = settings.get("class_set", "its class set")
@@ -268,10 +285,10 @@ def _otherwise(model, classes) -> List[str]:
 
 
 def _numbering(classes, ignore) -> dict:
-    """For run.json: what the pixels depend on of a class set."""
+    """What the pixels depend on of a class set, for run.json."""
     from hashlib import sha256
 
-    from jseg.data.validation import Numbering
+    from jseg.data.numbering import Numbering
 
     if isinstance(classes, int):
         return {}
@@ -279,68 +296,6 @@ def _numbering(classes, ignore) -> dict:
         "classes": classes.name,
         "numbering": sha256(Numbering.of(classes, ignore).key).hexdigest(),
     }
-
-
-def _tell(message: str) -> None:
-    print(f"jseg test: {message}", file=sys.stderr)
-
-
-def _write_grid(output: Path, run: dict, pairs, count: int, size, classes, ignore) -> None:
-    """Write the contact sheet from the files in the folder, unless one that shows more is there."""
-    from jseg.contact_sheet import contact_sheet
-    from jseg.data import challenge
-    from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
-    from jseg.files import sha256
-    from jseg.images import read_image, save_image
-    from jseg.ldm import manifest
-    from jseg.ldm.synthesize import written
-    from jseg.outputs.records import is_own
-
-    shown = CLASS_SETS["landscape-29"] if classes == len(CLASS_SETS["landscape-29"]) else classes
-    if isinstance(shown, int):
-        shown = ClassSet(
-            "the network's classes", tuple(map(str, range(classes))), spread_palette(classes)
-        )
-
-    # An image that was made without --grid has only its result.
-    rows, path = [], output / manifest.GRID
-    for pair in pairs:
-        label, reference = challenge.load_pair(pair, *size, *size, ignore, classes)
-        stages = [output / manifest.stage_name(pair.stem, stage) for stage in range(count - 1)]
-        known = pair.stem in run["stages"]
-        made = [read_image(stage) if known and stage.is_file() else None for stage in stages]
-        rows.append(
-            [colorize(label, shown), reference] + made + [read_image(output / f"{pair.stem}.jpg")]
-        )
-    blank = sum(cell is None for row in rows for cell in row)
-    filled = sum(map(len, rows)) - blank
-    if blank:
-        _tell(
-            f"{blank} cells of the grid are blank: stages of images that were made without "
-            "--grid are not kept"
-        )
-    if path.exists() and filled < run.get("grid", filled + 1 if blank else 0):
-        said = "shows more" if "grid" in run else "was made by an older version, may show more"
-        _tell(f"{path} {said} and is kept; move it away to have another one")
-        return
-
-    if path.exists() and not is_own(output, manifest.GRID, run["files"]):
-        _tell(
-            f"{path} was changed by others since it was made and is kept; move it away to have "
-            "another one"
-        )
-        return
-
-    # The record names the file before it is there, so that a killed run knows it as its own.
-    headings = ["label", "reference"] + [f"stage {i}" for i in range(count - 1)] + ["result"]
-    run["files"], run["grid"] = {**run["files"], manifest.GRID: ""}, filled
-    with written(output / manifest.NAME):
-        manifest.write(output, run)
-    with written(path):
-        save_image(path, contact_sheet(rows, headings, [pair.stem for pair in pairs]))
-        run["files"][manifest.GRID] = sha256(path)
-    with written(output / manifest.NAME):
-        manifest.write(output, run)
 
 
 if __name__ == "__main__":

@@ -138,18 +138,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         if not 0 <= getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
     from jseg.data.datasets import training_part
-    from jseg.data.image_folder import check_examples
+    from jseg.data.examples import check_examples
     from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
-    from jseg.outputs.rules import check_cache
+    from jseg.outputs.places import check_cache
     from jseg.training.records import check_places, run_folder
 
     weights, placed = find_autoencoder(args.ae_path, args.preset)
     args.ae_path = weights
     autoencoder = network_config(weights, "AutoencoderConfig")
-    notes: List[str] = []
-    examples, classes = training_part(
-        args.input_path, args.layout, args.classes, args.ignore, notes, args.map
-    )
+    part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
+    classes = part.classes
     config = _network(args, len(classes), autoencoder)
     size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
     inputs = {
@@ -162,8 +160,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.cache:
         check_cache(args.cache, "--cache", args.output)
     with run_folder(args.output, "unet", inputs, cli.speaks()):
-        notes = [autoencoder_line(args.ae_path), *placed, *notes]
-        notes += check_examples(examples, classes, args.ignore, *size, fit=args.fit)
+        examples, remarks = check_examples(part.examples, classes, args.ignore, *size, fit=args.fit)
+        notes = [autoencoder_line(args.ae_path), *placed, *part.remarks, *remarks]
         _train(args, config, autoencoder, classes, examples, notes)
     return 0
 

@@ -131,9 +131,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples "
             f"of {factor} of at least {4 * factor}, the crop no larger than the image"
         )
-    from jseg.data.image_folder import find_examples
-    from jseg.data.validation import check_files
-    from jseg.images import examine_image
+    from jseg.data.examples import check_images
+    from jseg.data.image_folder import find_images
     from jseg.training.records import run_folder
 
     inputs = {
@@ -142,19 +141,17 @@ def main(argv: Optional[List[str]] = None) -> int:
         "lpips_path": args.lpips_path,
     }
     with run_folder(args.output, "autoencoder", inputs, cli.speaks()):
-        notes: List[str] = []
-        paths = [
-            example.image for example in find_examples(args.input_path, labels=False, notes=notes)
-        ]
+        examples, notes = find_images(args.input_path)
         if cli.speaks():
-            notes += check_files([[(path, lambda one: examine_image(one)[1])] for path in paths])
+            examples, remarks = check_images(examples)
+            notes += remarks
         for note in notes:
             _tell(note)
-        _train(args, config, paths)
+        _train(args, config, examples)
     return 0
 
 
-def _train(args, config, paths) -> None:
+def _train(args, config, examples) -> None:
     from jseg import runtime
     from jseg.ldm.dataset import BatchShards, ImageBatches
     from jseg.training import distributed
@@ -162,10 +159,10 @@ def _train(args, config, paths) -> None:
     from jseg.training.run import Plan, TrainingRun
 
     device = runtime.device(args.device)
-    steps = cli.steps_asked(args, len(paths))
+    steps = cli.steps_asked(args, len(examples))
     division = BatchShards.of(args, distributed.rank(), distributed.world_size())
     batches = ImageBatches(
-        paths,
+        [example.image for example in examples],
         (args.width, args.height),
         (args.crop, args.crop) if args.crop else (args.width, args.height),
         division,
@@ -176,7 +173,7 @@ def _train(args, config, paths) -> None:
         args.output,
         parts,
         config,
-        _settings(args, paths),
+        _settings(args, examples),
         Plan.of(args, steps),
         "autoencoder",
         _tell,
@@ -190,7 +187,7 @@ def _train(args, config, paths) -> None:
             division.micro_batch,
         )
     _tell(
-        f"{len(paths)} images, {parts[0].size:,} parameters, "
+        f"{len(examples)} images, {parts[0].size:,} parameters, "
         f"{cli.steps_told(start, steps, args.batch_size)} on {device}, {division.world} "
         f"process(es), into {args.output}"
     )
@@ -209,8 +206,8 @@ def _parts(args, config, batches):
     from jseg.checkpoint import load_into
     from jseg.images import to_signed
     from jseg.ldm.autoencoder import Autoencoder
-    from jseg.ldm.discriminator import Critic
-    from jseg.ldm.vqgan_loss import autoencoder_loss, critic_loss
+    from jseg.ldm.discriminator import Discriminator
+    from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
     from jseg.ldm.whitening import restart_codebook, start_codebook
     from jseg.noise import generator
     from jseg.training.loop import TrainedNetwork
@@ -234,7 +231,7 @@ def _parts(args, config, batches):
         from jseg.ldm.lpips import load_lpips
 
         lpips = load_lpips(*args.lpips_path)
-    critic = Critic(args.critic_channels) if args.critic_start >= 0 else None
+    critic = Discriminator(args.critic_channels) if args.critic_start >= 0 else None
     parameters = {
         name: value
         for name, value in trainable(autoencoder).items()
@@ -247,7 +244,7 @@ def _parts(args, config, batches):
         commitment=args.commitment_weight,
         codebook=args.codebook_weight,
         adversarial=args.critic_weight,
-        critic_start=args.critic_start,
+        discriminator_start=args.critic_start,
     )
     parts = [
         TrainedNetwork(
@@ -263,7 +260,7 @@ def _parts(args, config, batches):
             TrainedNetwork(
                 "critic",
                 critic,
-                critic_loss(autoencoder, critic),
+                discriminator_loss(autoencoder, critic),
                 AdamW(trainable(critic), args.learning_rate, betas=(0.5, 0.9)),
                 start_step=args.critic_start,
             )
@@ -271,7 +268,7 @@ def _parts(args, config, batches):
     return parts
 
 
-def _settings(args, paths) -> dict:
+def _settings(args, examples) -> dict:
     """Everything that the numbers of a step depend on."""
     from jseg.checkpoint import weights_sha256
     from jseg.files import sha256
@@ -297,9 +294,10 @@ def _settings(args, paths) -> dict:
         given["model_path"] = weights_sha256(args.model_path)
     if args.lpips_path:
         given["lpips_path"] = [weights_sha256(path) for path in args.lpips_path]
-    images = hashlib.sha256(
-        "".join(path.name + sha256(path) for path in paths).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+    named = [
+        example.image.name + (example.image_sha256 or sha256(example.image)) for example in examples
+    ]
+    images = hashlib.sha256("".join(named).encode("utf-8", "surrogateescape")).hexdigest()
     return {**{name: getattr(args, name) for name in names}, **given, "pictures": images}
 
 

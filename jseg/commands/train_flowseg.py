@@ -226,18 +226,19 @@ def main(argv: Optional[List[str]] = None) -> int:
         "classes": args.classes,
     }
     with run_folder(args.output, "flowseg", inputs, cli.speaks()):
-        notes: List[str] = []
         dataset = open_dataset(
-            args.data, args.layout, _classes(args.classes), args.ignore, notes, args.map
+            args.data, args.layout, _classes(args.classes), args.ignore, args.map
         )
-        notes += [dataset.classes.said()] * bool(args.classes and not args.classes.isdigit())
+        said = [dataset.classes.summary()] * bool(args.classes and not args.classes.isdigit())
+        notes = dataset.remarks + said
         config = _network(args, len(dataset.classes))
         _check_start(args, config)
         if cli.speaks() and not args.trust_data:
             count = len(dataset.train) + len(dataset.val)
             if count >= MANY:
                 _tell(f"reading all {count} examples, to check them (--trust_data: not)")
-            notes += dataset.check(config.patch)
+            dataset, remarks = dataset.check(config.patch)
+            notes += remarks
         _train(args, config, dataset, notes)
     return 0
 
@@ -473,7 +474,7 @@ def _settings(args, dataset, steps: int) -> dict:
     Those whose size does not change with their pixels are known by content.
     """
     from jseg.checkpoint import describe, weights_sha256
-    from jseg.data.image_folder import contents_of
+    from jseg.data.examples import contents_of
     from jseg.flowseg.predict import stored_classes
 
     names = (

@@ -1,9 +1,7 @@
 """Class names, palettes and ignored ids: landscape-29, ADE20K-150, COCO-Stuff-171, CamVid-11, or a
 file of one's own.
 
-Sources: the README of the official IIDM release (landscape ids 0..28); the ADE20K scene-parsing
-challenge's objectInfo150; the COCO-Stuff label list (labels 1..182, eleven of them never annotated,
-stored minus one); the SegNet tutorial (CamVid).
+`jseg.data.class_tables` has the names of the sets that ship, and their sources.
 """
 
 from __future__ import annotations
@@ -14,7 +12,9 @@ from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from jseg.data import class_tables
 from jseg.data.class_files.reader import read_rows
+from jseg.data.class_files.rows import Row
 
 IGNORED = 255
 
@@ -46,64 +46,40 @@ class ClassSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def said(self) -> str:
-        """'11 classes of camvid-11: sky, building, pole, ...', how files store them and what is
-        left out, in one line.
+    def summary(self) -> str:
+        """One line: '11 classes of camvid-11: sky, building, pole, ...', and how files store them.
+
+        It ends with what of a file of classes is not used.
         """
+        plain = tuple(range(len(self)))
+        stored = self.file_ids or plain
         shown = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
-        stored = self.file_ids or tuple(range(len(self)))
-        return (
-            f"{len(self)} classes of {self.name}: {shown}"
-            + (
-                f"; stored as {_ranges(np.array(stored))}"
-                if stored != tuple(range(len(self)))
-                else ""
-            )
-            + "".join(f"; {remark}" for remark in self.remarks)
-            + (
-                "; train ids are read in *_labelTrainIds.png alone"
-                if self.train_ids and self.train_ids != self.file_ids
-                else ""
-            )
-        )
-
-    def from_file_ids(self, label: np.ndarray) -> np.ndarray:
-        """uint8 [H, W] as stored by the data set -> uint8 class ids 0..N-1, with `ignore[0]` where
-        there is no class.
-
-        Raises ValueError for values that the data set does not use.
-        """
-        table = np.full(256, -1, dtype=np.int64)
-        table[list(self.file_ignore)] = self.ignore[0] if self.ignore else IGNORED
-        table[list(self.file_ids or range(len(self)))] = np.arange(len(self))
-        found = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
-        unknown = [int(value) for value in found if table[value] < 0]
-        if unknown:
-            raise ValueError(
-                f"label values {_listing(unknown)} are not used by {self.name}; expected its own "
-                f"numbering ({_ranges(np.flatnonzero(table >= 0))})"
-            )
-        return table[label].astype(np.uint8)
+        parts = [f"{len(self)} classes of {self.name}: {shown}"]
+        if stored != plain:
+            parts.append(f"stored as {_ranges(np.array(stored))}")
+        parts += self.remarks
+        if self.train_ids and self.train_ids != self.file_ids:
+            parts.append("train ids are read in *_labelTrainIds.png alone")
+        return "; ".join(parts)
 
 
 def colorize(
     label: np.ndarray, classes: ClassSet, ignored: Sequence[int] = (0, 0, 0)
 ) -> np.ndarray:
-    """Integer [H, W] class ids -> uint8 [H, W, 3] in the classes' colours, `ignored` for their
-    ignored ids and 255.
+    """Integer [H, W] class ids -> uint8 [H, W, 3] in the classes' colours.
 
-    Raises ValueError for any other id.
+    Their ignored ids and 255 become the colour `ignored`. Raises ValueError for any other id.
     """
-    label = np.asarray(label)
-    outside = (label < 0) | (label >= len(classes))
-    unknown = sorted(set(np.unique(label[outside]).tolist()) - set(classes.ignore) - {IGNORED})
+    ids = np.asarray(label)
+    outside = (ids < 0) | (ids >= len(classes))
+    unknown = sorted(set(np.unique(ids[outside]).tolist()) - set(classes.ignore) - {IGNORED})
     if unknown:
         raise ValueError(
             f"ids {_listing(unknown)} are not classes of {classes.name}; expected "
             f"0..{len(classes) - 1}"
         )
     colours = np.concatenate([classes.palette, np.array([ignored], dtype=np.uint8)])
-    return colours[np.where(outside, len(classes), label)]
+    return colours[np.where(outside, len(classes), ids)]
 
 
 def class_set(name_or_path: Union[str, Path]) -> ClassSet:
@@ -124,50 +100,61 @@ def load_classes(path: Union[str, Path]) -> ClassSet:
     Without any colours, colours are made up. Ids that are given are honoured: classes are put in
     their order, and label files are read by them. Raises ValueError naming the file and the line.
     """
-    path = Path(path)
-    rows, ignore, remarks, numbered = read_rows(path)
+    file = Path(path)
+    unsorted, ignore, remarks, numbered = read_rows(file)
+    _check_rows(file, unsorted)
+
+    # Ids as given, else in the order of the file.
+    ids = [place if row.id is None else row.id for place, row in enumerate(unsorted)]
+    order = sorted(range(len(ids)), key=lambda place: ids[place])
+    rows, stored = [unsorted[place] for place in order], tuple(ids[place] for place in order)
+    names = tuple(row.name for row in rows)
+    for value in ignore:
+        if value in stored:
+            raise ValueError(
+                f"{file}: ignored id {value} is a class ({names[stored.index(value)]}); expected "
+                "other ids up to 255"
+            )
+
+    coloured, with_train_ids = rows[0].colour is not None, rows[0].train_id is not None
+    colours = np.array([row.colour for row in rows], np.uint8) if coloured else None
+    unknown = tuple(ignore) or tuple({IGNORED} - set(stored))
+    return ClassSet(
+        name=file.stem,
+        names=names,
+        palette=spread_palette(len(rows)) if colours is None else colours,
+        ignore=unknown if stored == tuple(range(len(rows))) else (IGNORED,),
+        file_ids=stored,
+        file_ignore=unknown,
+        numbered=numbered,
+        train_ids=tuple(row.train_id for row in rows) if with_train_ids else (),
+        remarks=tuple(remarks),
+    )
+
+
+def _check_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Raise ValueError unless a file names 1 to 255 classes with distinct and complete columns."""
     if not 1 <= len(rows) <= 255:
         raise ValueError(f"{path} names {len(rows)} classes; expected 1 to 255")
     _check_distinct(path, [(row.place, row.name) for row in rows], "name")
-    for what, index in (("colour", 2), ("id", 3), ("train id", 4)):
-        given = [row for row in rows if row[index] is not None]
-        if given and len(given) < len(rows):
-            row = next(row for row in rows if row[index] is None)
+    for what, column in (("colour", "colour"), ("id", "id"), ("train id", "train_id")):
+        values = [(row.place, getattr(row, column)) for row in rows]
+        missing = [row for row in rows if getattr(row, column) is None]
+        if len(missing) == len(rows):
+            continue
+        if missing:
             raise ValueError(
-                f"{path}, {row.place}: class {row.name!r} has no {what} while others have; give "
-                "all or none"
+                f"{path}, {missing[0].place}: class {missing[0].name!r} has no {what} while others "
+                "have; give all or none"
             )
-        if what != "train id":  # several classes may be one to a training, and are refused there
-            _check_distinct(path, [(row.place, row[index]) for row in given], what)
-
-    # Ids as given, else in the order of the file.
-    rows = [row._replace(id=place if row.id is None else row.id) for place, row in enumerate(rows)]
-    rows.sort(key=lambda row: row.id)
-    names, stored = tuple(row.name for row in rows), tuple(row.id for row in rows)
-    coloured = rows[0].colour is not None
-    palette = (
-        np.array([row.colour for row in rows], dtype=np.uint8)
-        if coloured
-        else spread_palette(len(rows))
-    )
-    inside = [value for value in ignore if value in stored]
-    if inside:
-        raise ValueError(
-            f"{path}: ignored id {inside[0]} is a class ({names[stored.index(inside[0])]}); "
-            "expected other ids up to 255"
-        )
-    unknown = tuple(ignore) or tuple({IGNORED} - set(stored))
-    plain = stored == tuple(range(len(rows)))
-    train_ids = tuple(row.train_id for row in rows) if rows[0].train_id is not None else ()
-    ignored = unknown if plain else (IGNORED,)
-    return ClassSet(
-        path.stem, names, palette, ignored, stored, unknown, (), numbered, train_ids, tuple(remarks)
-    )
+        if what != "train id":  # several classes may be one to a training, which refuses it
+            _check_distinct(path, values, what)
 
 
 def spread_palette(count: int) -> np.ndarray:
-    """uint8 [count, 3] of distinct, moderately saturated colours: a three-dimensional Kronecker
-    sequence in hue, saturation, value.
+    """uint8 [count, 3] of distinct, moderately saturated colours.
+
+    They are a three-dimensional Kronecker sequence in hue, saturation and value.
     """
     steps = np.arange(count)[:, None] * np.array([0.6710436, 0.5497005, 0.8191725]) + 0.89
     hue, saturation, value = (steps % 1.0).T
@@ -202,118 +189,36 @@ def _ranges(values: np.ndarray) -> str:
     )
 
 
-def _table(text: str) -> Tuple[Tuple[str, ...], np.ndarray]:
-    rows = [line.rsplit(None, 3) for line in text.strip().splitlines()]
-    return tuple(row[0].strip() for row in rows), np.array(
-        [[int(value) for value in row[1:]] for row in rows], dtype=np.uint8
-    )
-
-
-def _names(text: str) -> Tuple[str, ...]:
-    return tuple(name.strip() for name in " ".join(text.split()).split(","))
-
-
-def _set(
+def _shipped(
     name: str,
     names: Tuple[str, ...],
-    palette: Optional[np.ndarray],
-    ignore: int,
-    file_ids: Sequence[int],
-    file_ignore: int,
+    palette: Optional[np.ndarray] = None,
+    ignore: int = IGNORED,
+    file_ids: Optional[Sequence[int]] = None,
+    file_ignore: int = IGNORED,
 ) -> ClassSet:
-    palette = spread_palette(len(names)) if palette is None else palette
-    palette.setflags(write=False)
-    return ClassSet(name, names, palette, (ignore,), tuple(file_ids), (file_ignore,))
+    """A set that ships, stored as 0, 1, 2, ... and in colours that are made up where none are
+    given.
+    """
+    colours = spread_palette(len(names)) if palette is None else palette
+    colours.setflags(write=False)
+    stored = tuple(range(len(names)) if file_ids is None else file_ids)
+    return ClassSet(name, names, colours, (ignore,), stored, (file_ignore,))
 
 
-_LANDSCAPE = _table("""
-    mountain   120 108 148
-    sky        170 214 245
-    water       84 164 206
-    sea         22  96 168
-    rock       150 146 138
-    tree        34  96  46
-    earth      134  94  58
-    hill       132 150  84
-    river       52 134 190
-    sand       236 214 160
-    land       176 140  92
-    building   186  92  78
-    grass      122 186  72
-    plant       72 146  84
-    person     236  64 122
-    boat       250 250 240
-    waterfall  204 234 238
-    wall       198 178 164
-    pier       110  72  44
-    path       214 184 128
-    lake        44 160 172
-    bridge     112  64  96
-    field      206 202  96
-    road        92  92  98
-    railing    160  60  40
-    fence      190 130  50
-    ship        60  50 110
-    house      230 130  90
-    other       40  40  40
-""")
-
-_ADE20K = _names("""
-    wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, table,
-    mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, armchair, seat, fence,
-    desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink,
-    skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow, screen door, stairway,
-    river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island,
-    computer, swivel chair, boat, bar, arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight,
-    booth, television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet,
-    poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket,
-    waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake,
-    dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate,
-    monitor, bulletin board, shower, radiator, glass, clock, flag
-""")
-
-_COCO_STUFF = _names("""
-    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking meter,
-    bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase,
-    frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle,
-    wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake,
-    chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven,
-    toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush, banner, blanket, branch,
-    bridge, building-other, bush, cabinet, cage, cardboard, carpet, ceiling-other, ceiling-tile, cloth, clothes, clouds,
-    counter, cupboard, curtain, desk-stuff, dirt, door-stuff, fence, floor-marble, floor-other, floor-stone, floor-tile,
-    floor-wood, flower, fog, food-other, fruit, furniture-other, grass, gravel, ground-other, hill, house, leaves, light, mat,
-    metal, mirror-stuff, moss, mountain, mud, napkin, net, paper, pavement, pillow, plant-other, plastic, platform,
-    playingfield, railing, railroad, river, road, rock, roof, rug, salad, sand, sea, shelf, sky-other, skyscraper, snow,
-    solid-other, stairs, stone, straw, structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick,
-    wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind,
-    window-other, wood
-""")
-COCO_STUFF_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
-
-_CAMVID = _table("""
-    sky         128 128 128
-    building    128   0   0
-    pole        192 192 128
-    road        128  64 128
-    pavement     60  40 222
-    tree        128 128   0
-    sign/symbol 192 128 128
-    fence        64  64 128
-    car          64   0 128
-    pedestrian   64  64   0
-    bicyclist     0 128 192
-""")
-
+_COCO_STUFF_IDS = [i for i in range(182) if i not in class_tables.COCO_STUFF_UNUSED]
 CLASS_SETS = {
-    "landscape-29": _set("landscape-29", _LANDSCAPE[0], _LANDSCAPE[1], 255, range(29), 255),
-    "ade20k-150": _set("ade20k-150", _ADE20K, None, 255, range(1, 151), 0),
-    "coco-stuff-171": _set(
-        "coco-stuff-171",
-        _COCO_STUFF,
-        None,
-        255,
-        [i for i in range(182) if i not in COCO_STUFF_UNUSED],
-        255,
-    ),
-    "camvid-11": _set("camvid-11", _CAMVID[0], _CAMVID[1], 11, range(11), 11),
+    known.name: known
+    for known in (
+        _shipped("landscape-29", class_tables.LANDSCAPE, class_tables.LANDSCAPE_COLOURS),
+        _shipped("ade20k-150", class_tables.ADE20K, file_ids=range(1, 151), file_ignore=0),
+        _shipped("coco-stuff-171", class_tables.COCO_STUFF, file_ids=_COCO_STUFF_IDS),
+        _shipped(
+            "camvid-11",
+            class_tables.CAMVID,
+            class_tables.CAMVID_COLOURS,
+            ignore=11,
+            file_ignore=11,
+        ),
+    )
 }

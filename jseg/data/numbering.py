@@ -10,18 +10,30 @@ import numpy as np
 
 from jseg.data.census import Census, suspected
 from jseg.data.classes import CLASS_SETS, IGNORED, ClassSet
-from jseg.data.label_maps import read_values, shares
+from jseg.data.label_maps import LabelMap, read_values, shares
 from jseg.files import DataError
 
 Classes = Union[int, ClassSet]
 
 
 @dataclass(frozen=True, eq=False)
-class Numbering:
-    """What stored values mean: `table` int16 [256] (`label_table`), and the set whose colours
-    count.
+class LabelReading:
+    """A label map as class ids, and what a person should know of how it was read.
 
-    far: {value: class or 255} of values outside of 0..255, by --ignore and --map.
+    ids: uint8 [H, W], 255 where nothing is known.
+    """
+
+    ids: np.ndarray
+    remarks: List[str]
+    label_map: LabelMap
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """What the values in label files mean, and which class set gives their colours a meaning.
+
+    table: int16 [256], as of `label_table`. far: {value: class or 255} of values outside of 0..255,
+    by --ignore and --map.
     """
 
     table: np.ndarray
@@ -34,19 +46,14 @@ class Numbering:
 
         29 classes have the colours of landscape-29.
         """
-        landscape = CLASS_SETS["landscape-29"]
-        colours = (
-            classes
-            if isinstance(classes, ClassSet)
-            else landscape
-            if classes == len(landscape)
-            else None
-        )
         table = label_table(classes, ignore)
         far = {value: IGNORED for value in ignore if not 0 <= value < 256}
-        mapped = classes.file_map if isinstance(classes, ClassSet) else ()
-        far.update((value, int(table[target])) for value, target in mapped if value > 255)
-        return cls(table, colours, far)
+        if isinstance(classes, ClassSet):
+            mapped = [(value, target) for value, target in classes.file_map if value > 255]
+            far.update((value, int(table[target])) for value, target in mapped)
+            return cls(table, classes, far)
+        landscape = CLASS_SETS["landscape-29"]
+        return cls(table, landscape if classes == len(landscape) else None, far)
 
     @property
     def own_colours(self) -> bool:
@@ -58,13 +65,14 @@ class Numbering:
 
     @property
     def key(self) -> bytes:
-        """What results depend on of it, but for colours."""
+        """All of it that results depend on, except for the colours."""
         far = "".join(f"{value}:{self.far[value]} " for value in sorted(self.far))
         return self.table.astype("<i2").tobytes() + far.encode("ascii")
 
     def meaning(self, values: np.ndarray) -> np.ndarray:
-        """Integers of any shape as stored -> int16 class ids, 255 where nothing is known, -1 for
-        values that mean nothing.
+        """Integers of any shape as stored -> int16 class ids.
+
+        255 where nothing is known, -1 for values that are neither a class nor ignored.
         """
         if values.dtype == np.uint8:
             return self.table[values]
@@ -74,19 +82,20 @@ class Numbering:
             ids[values == value] = meant
         return ids
 
-    def read(self, path: Path, census: Optional[Census] = None) -> Tuple[np.ndarray, List[str]]:
-        """(class ids uint8 [H, W], 255 where nothing is known; what should be told) of a label map.
+    def read(self, path: Path, census: Optional[Census] = None) -> LabelReading:
+        """Read a label map as class ids; `census` learns which values it holds.
 
-        census: is told what values the file holds. Raises ImageError or DataError in one line.
+        Raises ImageError or DataError in one line.
         """
-        found = read_values(path, self.classes)
+        label_map = read_values(path, self.classes)
         if census is not None:
-            census.note(path, found)
-        return class_ids(found.values, self, path, census), [found.reading] if found.reading else []
+            census.note(path, label_map)
+        ids = class_ids(label_map.values, self, path, census)
+        return LabelReading(ids, [label_map.reading] * bool(label_map.reading), label_map)
 
 
 def label_table(classes: Classes, ignore: Sequence[int] = ()) -> np.ndarray:
-    """int16 [256]: the class of every stored value, 255 where nothing is known, -1 for all others.
+    """int16 [256]: the class of each stored value, 255 where nothing is known, -1 for the others.
 
     classes: a number of classes, stored as 0, 1, 2, ..., or a ClassSet, stored in its data set's
     own numbering. `ignore` are values as stored, and win over classes; a class set's `file_map`
@@ -127,19 +136,19 @@ def with_map(classes: ClassSet, words: Sequence[str], ignore: Sequence[int] = ()
 
 def split_map(words: Sequence[str], ignore: Sequence[int] = ()) -> List[Tuple[int, str]]:
     """[(value, what it is read as)] of the words VALUE:CLASS; raises ValueError in one line."""
-    found = {}
+    targets = {}
     for word in words:
         value, mark, target = word.partition(":")
         if not (mark and value.isdigit() and target.strip()) or int(value) >= 1 << 32:
             raise ValueError(
                 f"--map {word}: expected VALUE:CLASS, such as 255:1, VALUE of 0 or more"
             )
-        if int(value) in found:
+        if int(value) in targets:
             raise ValueError(f"--map names {value} twice; expected each value once")
         if int(value) in ignore:
             raise ValueError(f"{value} is given to --map and to --ignore; give it to one of them")
-        found[int(value)] = target.strip()
-    return list(found.items())
+        targets[int(value)] = target.strip()
+    return list(targets.items())
 
 
 def class_ids(
@@ -147,38 +156,29 @@ def class_ids(
 ) -> np.ndarray:
     """Integers [H, W] as stored -> uint8 class ids, 255 where nothing is known.
 
-    census: is told the values and their numbers of pixels. Raises DataError that names `path` and
-    the unknown values with their shares.
+    census: counts the values. Raises DataError that names `path` and the unknown values with their
+    numbers of pixels.
     """
     if values.dtype == np.uint8:
-        counts = np.bincount(values.ravel(), minlength=256)
-        found = np.flatnonzero(counts)
-        counts = counts[found]
+        histogram = np.bincount(values.ravel(), minlength=256)
+        stored = np.flatnonzero(histogram)
+        counts = histogram[stored]
     else:
-        found, counts = np.unique(values, return_counts=True)
-    known = numbering.meaning(found) >= 0
+        stored, counts = np.unique(values, return_counts=True)
     if census is not None:
-        census.add(found, counts)
-    if not known.all():
-        suspicion = suspected(found.tolist(), counted=found.tolist())
+        census.add(stored, counts)
+
+    unknown = numbering.meaning(stored) < 0
+    if unknown.any():
+        classes = np.flatnonzero((numbering.table >= 0) & (numbering.table != IGNORED))
+        suspicion = suspected(stored.tolist(), counted=stored.tolist())
         raise DataError(
-            "label %s holds ids outside %s: %s; ids found: %s; correct it, or name the ids to be "
-            "ignored (--ignore)%s"
-            % (
-                path,
-                _span(np.flatnonzero((numbering.table >= 0) & (numbering.table != IGNORED))),
-                shares(found[~known], counts[~known], values.size),
-                shares(found, counts),
-                f"; {suspicion}" if suspicion else "",
-            )
+            f"label {path} holds ids outside {_span(classes)}: "
+            f"{shares(stored[unknown], counts[unknown], values.size)}; ids found: "
+            f"{shares(stored, counts)}; correct it, or name the ids to be ignored (--ignore)"
+            + (f"; {suspicion}" if suspicion else "")
         )
     return numbering.meaning(values).astype(np.uint8)
-
-
-def histogram(counts: np.ndarray, ids: Optional[Sequence[int]] = None) -> str:
-    """`shares` from the number of pixels per id: of `ids` or of all."""
-    chosen = [value for value in np.flatnonzero(counts) if ids is None or value in ids]
-    return shares(np.array(chosen, np.int64), counts[chosen], int(counts.sum()))
 
 
 def _span(values: np.ndarray) -> str:

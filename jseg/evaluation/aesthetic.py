@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from jseg.data.validation import name_key, some
+from jseg.data.folders import name_key, some
 from jseg.files import DataError, PathLike
 from jseg.image_files.decoding import IMAGE_SUFFIXES
 from jseg.text_file import other_readings, parse_json, read_text
@@ -21,14 +21,14 @@ SPREADS = ("std", "stddev", "std_dev", "sd", "sem", "var", "variance")
 
 
 def read_aesthetic(
-    path: PathLike, stems: Sequence[str], top: float, notes: Optional[List[str]] = None
-) -> Dict[str, float]:
-    """{stem: value} of a file with an aesthetic value, 0 to `top`, for every result.
+    path: PathLike, stems: Sequence[str], top: float
+) -> Tuple[Dict[str, float], List[str]]:
+    """({stem: value} of a file with an aesthetic value, 0 to `top`, for every result; remarks).
 
     CSV: `name,value` a line, a heading allowed; of more columns, the heading must tell which is
     meant (VALUES). JSON (a name ending in .json): {"name": value, ...}. A name may have a suffix
-    (.jpg). Which column was taken, and values of no result, are told in `notes`. Raises DataError
-    in one line, FileNotFoundError.
+    (.jpg). Remarks say which column was taken, and count values of no result. Raises DataError in
+    one line, FileNotFoundError.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,8 +38,7 @@ def read_aesthetic(
         )
 
     # The values first, then what of them is missing or unused.
-    said: List[str] = []
-    found = _values(path, read_text(path), top, said)
+    found, remarks = _values(path, read_text(path), top)
     wanted = {name_key(stem): stem for stem in stems}
     missing = [stem for key, stem in wanted.items() if key not in found]
     if missing:
@@ -47,20 +46,18 @@ def read_aesthetic(
         raise DataError(f"{path} has no value for {some(missing)}; expected one for every result")
     unused = [key for key in found if key not in wanted]
     if unused:
-        said.append(
+        remarks.append(
             f"{len(unused)} of {len(found)} values in {path} are of no result and are not used "
             f"({some(unused, False)})"
         )
-    if notes is not None:
-        notes.extend(said)
-    return {stem: found[key] for key, stem in wanted.items()}
+    return {stem: found[key] for key, stem in wanted.items()}, remarks
 
 
 def _check_encoding(path: Path, top: float, wanted: Set[str]) -> None:
     """Raise DataError where the file has all names in another encoding than UTF-8."""
     for encoding, text in other_readings(path):
         try:
-            found = _values(path, text, top, [])
+            found, _ = _values(path, text, top)
         except DataError:
             continue
         if wanted <= set(found):
@@ -70,11 +67,14 @@ def _check_encoding(path: Path, top: float, wanted: Set[str]) -> None:
             )
 
 
-def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, float]:
-    """{key of the name: value} of a file's text; what should be told is appended to `said`."""
-    is_json = path.suffix.lower() == ".json"
+def _values(path: Path, text: str, top: float) -> Tuple[Dict[str, float], List[str]]:
+    """({key of the name: value} of a file's text, remarks)."""
+    remarks: List[str] = []
     try:
-        pairs = list(parse_json(text).items()) if is_json else _csv_pairs(path, text, said)
+        if path.suffix.lower() == ".json":
+            pairs = list(parse_json(text).items())
+        else:
+            pairs, remarks = _csv_pairs(path, text)
     except DataError:
         raise
     except (ValueError, AttributeError, RecursionError, csv.Error) as error:
@@ -95,14 +95,15 @@ def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, flo
         if key in found:
             raise DataError(f"{path} has two values for {key}; remove one")
         found[key] = float(value)
-    return found
+    return found, remarks
 
 
-def _csv_pairs(path: Path, text: str, said: List[str]) -> List[Tuple[str, float]]:
+def _csv_pairs(path: Path, text: str) -> Tuple[List[Tuple[str, float]], List[str]]:
+    """(names and values of a CSV file, remarks)."""
     lines = enumerate(csv.reader(text.splitlines()), 1)
     rows = [(number, [cell.strip() for cell in row]) for number, row in lines]
     rows = [(number, row) for number, row in rows if any(row)]
-    name, value = _columns(path, rows, said)
+    name, value, remarks = _columns(path, rows)
     pairs: List[Tuple[str, float]] = []
     for number, row in rows:
         found = _number(row[value]) if max(name, value) < len(row) else None
@@ -111,17 +112,20 @@ def _csv_pairs(path: Path, text: str, said: List[str]) -> List[Tuple[str, float]
             raise DataError(f"{path}, line {number}: {shown}; expected `name,value`")
         if found is not None:
             pairs.append((row[name], found))
-    return pairs
+    return pairs, remarks
 
 
-def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]], said: List[str]) -> Tuple[int, int]:
-    """The columns of the names and of the values: the first two, or what a heading says of more."""
+def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]]) -> Tuple[int, int, List[str]]:
+    """(column of the names, column of the values, remarks).
+
+    They are the first two, or of more columns those that a heading names.
+    """
     used = {place for _, row in rows for place, cell in enumerate(row) if cell}
     heading = [cell.lower().replace(" ", "_") for cell in rows[0][1]] if rows else []
 
     # Two columns need no heading, unless it says that the second is something else.
     if max(used, default=1) < 2 and not set(heading[1:2]) & set(SPREADS):
-        return 0, 1
+        return 0, 1, []
     names = [place for place, cell in enumerate(heading) if cell in NAMES] or [0]
     values = [place for place, cell in enumerate(heading) if cell in VALUES and place not in names]
     if len(values) != 1 or len(names) != 1:
@@ -130,10 +134,9 @@ def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]], said: List[str])
             f"{path} has {max(used) + 1} columns ({shown}); expected `name,value`, or a heading "
             f"with one column of {', '.join(VALUES[:4])} or the like; remove the others"
         )
-    taken = rows[0][1][values[0]]
-    count = max(used) + 1
-    said.append(f"of the {count} columns in {path}, {taken} is taken as the aesthetic value")
-    return names[0], values[0]
+    taken, count = rows[0][1][values[0]], max(used) + 1
+    remark = f"of the {count} columns in {path}, {taken} is taken as the aesthetic value"
+    return names[0], values[0], [remark]
 
 
 def _number(text: str) -> Optional[float]:

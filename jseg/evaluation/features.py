@@ -69,6 +69,7 @@ def _levels(encoder, x) -> Iterator:
     images x [B, 3, H, W].
     """
     h = strips.convolve(encoder.conv_in, strips.split(x, encoder.channels, encoder.multiple))
+    h = [strips.settle(y) for y in h]
     for level in encoder.down:
         h = level(h)
         whole = strips.join(h)

@@ -1,59 +1,49 @@
-"""What is scored: every result with its label map, its reference and, where there is one, a
-predicted label map; all checked first.
+"""The files that are scored: every result with its label map, its reference and, where there is
+one, a predicted label map; all are checked first.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from jseg.data.census import Census
 from jseg.data.challenge import find_pairs
 from jseg.data.classes import IGNORED, ClassSet
-from jseg.data.image_folder import IMAGE_FOLDERS, LABEL_FOLDERS, image_place
-from jseg.data.label_maps import read_values
-from jseg.data.validation import (
-    LABEL_SUFFIXES,
-    Classes,
-    Numbering,
-    check_files,
+from jseg.data.folders import (
     existing_folder,
     left_out,
     map_suffixes,
     name_key,
-    same_aspect,
     some,
     visible_files,
 )
+from jseg.data.image_folder import IMAGE_FOLDERS, LABEL_FOLDERS, image_place
+from jseg.data.label_maps import LABEL_SUFFIXES
+from jseg.data.numbering import Numbering
+from jseg.data.validation import check_files, same_aspect
+from jseg.evaluation.predictions import Agreement, read_prediction
 from jseg.files import DataError
 from jseg.image_files.decoding import IMAGE_SUFFIXES, read_header
-from jseg.images import examine_image, resize_label
-from jseg.outputs.records import images_alone, is_own
-from jseg.outputs.rules import check_folder, check_origin, claim
+from jseg.images import examine_image
+from jseg.outputs.origin import images_alone
 
-SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "images.csv", "gallery.html", "predictions"
-FORMAT = 1
-CLEARLY = 0.2  # of all pixels: by how much another numbering must explain predictions better
-ROOM = 1 << 20  # bytes without which not even the smallest tables fit
+IGNORED_IDS = "label maps hold ignored ids, which are not scored"
+OTHER_SIZE = (
+    "results are of another size than their label maps; label maps of them are compared at the "
+    "latter's"
+)
 GRID = "grid.png"  # a sheet of all results, by test
-OWN = (
-    "run.json",
-    "stages",
-    "overlays",
-    "probabilities",
-)  # beside results and predictions by our own commands
+# What our own commands write beside results and predictions.
+OWN = ("run.json", "stages", "overlays", "probabilities")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A result and what it is held against; `prediction` is a label map of the result, if there is
-    one.
-    """
+    """A result and the files it is compared with; `prediction` is a label map of the result."""
 
     stem: str
     result: Path
@@ -68,24 +58,22 @@ def find_items(
     references,
     predictions=None,
     partial: bool = False,
-    notes: Optional[List[str]] = None,
-) -> List[Item]:
-    """Every label map of the challenge's layout (`jseg.data.challenge.find_pairs`) with
-    RESULTS/stem.jpg (or .png, ...), sorted by name.
+) -> Tuple[List[Item], List[str]]:
+    """(every label map of the challenge's layout with RESULTS/stem.jpg (or .png, ...); remarks).
 
-    predictions: a folder with stem.png for each. partial: label maps without a result are left out,
-    with a note; else they are an error. Raises DataError in one line.
+    Items are sorted by name. predictions: a folder with stem.png for each. partial: label maps
+    without a result are left out, with a remark; else they are an error. Raises DataError in one
+    line.
     """
-    pairs = find_pairs(labels, references, notes)
-    given = [Path(path).name for path in (predictions, labels, references) if path]
-    made = _by_stem(
-        existing_folder(results, "results folder"),
-        IMAGE_SUFFIXES,
-        [pair.stem for pair in pairs],
-        notes,
-        given,
-    )
-    missing = [pair.stem for pair in pairs if name_key(pair.stem) not in made]
+    pairs, remarks = find_pairs(labels, references)
+    stems = [pair.stem for pair in pairs]
+    usual = [Path(path).name for path in (predictions, labels, references) if path]
+    folder = existing_folder(results, "results folder")
+    images, others = _by_stem(folder, IMAGE_SUFFIXES, stems, usual)
+    remarks = remarks + others
+
+    # Every label map needs a result, unless a part of them is enough.
+    missing = [stem for stem in stems if name_key(stem) not in images]
     if len(missing) == len(pairs):
         raise DataError(
             f"{results} holds no result of the {len(pairs)} label maps ({missing[0]}.jpg, ...); "
@@ -96,278 +84,120 @@ def find_items(
             f"{results} lacks the results of {len(missing)} of {len(pairs)} label maps "
             f"({some(missing, False)}); make them, or give --partial to score what is there"
         )
-    if missing and notes is not None:
-        notes.append(
+    if missing:
+        remarks.append(
             f"{len(missing)} of {len(pairs)} label maps have no result and are left out "
             f"({some(missing, False)})"
         )
-    pairs = [pair for pair in pairs if name_key(pair.stem) in made]
-    seen = (
-        {}
-        if predictions is None
-        else _by_stem(
-            existing_folder(predictions, "predictions folder"),
-            LABEL_SUFFIXES,
-            [pair.stem for pair in pairs],
-            notes,
-        )
-    )
-    unseen = [
-        pair.stem for pair in pairs if predictions is not None and name_key(pair.stem) not in seen
-    ]
-    if unseen:
-        raise DataError(
-            f"{predictions} lacks the label maps of {len(unseen)} of {len(pairs)} results "
-            f"({unseen[0]}.png, ...); expected one for each, as segment writes them"
-        )
-    return [
-        Item(
-            pair.stem,
-            made[name_key(pair.stem)],
-            pair.label,
-            pair.reference,
-            seen.get(name_key(pair.stem)),
-        )
+    pairs = [pair for pair in pairs if name_key(pair.stem) in images]
+
+    # Every result needs a prediction, if there is a folder of them.
+    maps: Dict[str, Path] = {}
+    if predictions is not None:
+        stems = [pair.stem for pair in pairs]
+        folder = existing_folder(predictions, "predictions folder")
+        maps, others = _by_stem(folder, LABEL_SUFFIXES, stems)
+        remarks += others
+        missing = [stem for stem in stems if name_key(stem) not in maps]
+        if missing:
+            raise DataError(
+                f"{predictions} lacks the label maps of {len(missing)} of {len(pairs)} results "
+                f"({missing[0]}.png, ...); expected one for each, as segment writes them"
+            )
+    items = [
+        Item(pair.stem, images[key], pair.label, pair.reference, maps.get(key))
         for pair in pairs
+        for key in [name_key(pair.stem)]
     ]
+    return items, remarks
 
 
 def _by_stem(
-    folder: Path,
-    suffixes: Sequence[str],
-    wanted: Sequence[str],
-    notes: Optional[List[str]],
-    usual: Sequence[str] = (),
-) -> Dict[str, Path]:
-    found: Dict[str, Path] = {}
-    keys = set(map(name_key, wanted))
-    suffixes = map_suffixes(folder) if suffixes is LABEL_SUFFIXES else suffixes
-    for path in visible_files(folder, suffixes):
-        stem = name_key(path.stem)
-        if stem in found and stem in keys:
+    folder: Path, suffixes: Sequence[str], stems: Sequence[str], usual: Sequence[str] = ()
+) -> Tuple[Dict[str, Path], List[str]]:
+    """(the files of a folder by the key of their stem; remarks on what is of none of `stems`)."""
+    files: Dict[str, Path] = {}
+    keys = set(map(name_key, stems))
+    endings = map_suffixes(folder) if suffixes is LABEL_SUFFIXES else suffixes
+    for path in visible_files(folder, endings):
+        key = name_key(path.stem)
+        if key in files and key in keys:
             raise DataError(
-                f"{folder} holds both {found[stem].name} and {path.name}; expected one, remove "
-                "the other"
+                f"{folder} holds both {files[key].name} and {path.name}; expected one, remove the "
+                "other"
             )
-        found[stem] = path
-    if notes is not None:
-        others = [
-            path.name for stem, path in found.items() if stem not in keys and path.name != GRID
-        ]
-        notes.extend(
-            [
-                f"{len(others)} files in {folder} are of no label map and are left out "
-                f"({some(others, False)})"
-            ]
-            * bool(others)
-        )
-        notes.extend(left_out(folder, suffixes, OWN + tuple(usual)))
-    return found
+        files[key] = path
+    others = [path.name for key, path in files.items() if key not in keys and path.name != GRID]
+    remark = (
+        f"{len(others)} files in {folder} are of no label map and are left out "
+        f"({some(others, False)})"
+    )
+    return files, [remark] * bool(others) + left_out(folder, endings, OWN + tuple(usual))
 
 
 def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] = ()) -> List[str]:
-    """Read every file once; what the user should be told. Raises DataError naming the first
-    unusable file and how many more there are.
+    """Read every file once; returns remarks for the user.
 
     A result must have its label map's aspect ratio, a prediction the ids 0 ... N - 1 (or the
-    classes' colours) and one of the two sizes, the label map `classes`.
+    classes' colours) and one of the two sizes, the label map `classes`. Raises DataError naming the
+    first unusable file and how many more there are.
     """
-    numbering, agreement, census = Numbering.of(classes, ignore), _Agreement(classes), Census()
+    numbering, agreement, census = Numbering.of(classes, ignore), Agreement(classes), Census()
 
-    def group(item: Item):
-        labels: List[np.ndarray] = []
+    def checks(item: Item) -> List[Tuple[Path, Callable[[Path], List[str]]]]:
+        labels: List[np.ndarray] = []  # the label map, once it is read
 
         def label(path: Path) -> List[str]:
-            ids, remarks = numbering.read(path, census)
-            labels.append(ids)
-            return remarks + ["label maps hold ignored ids, which are not scored"] * bool(
-                (ids == IGNORED).any()
-            )
+            reading = numbering.read(path, census)
+            labels.append(reading.ids)
+            ignored = bool((reading.ids == IGNORED).any())
+            return reading.remarks + [IGNORED_IDS] * ignored
 
         def result(path: Path) -> List[str]:
-            image, remarks = examine_image(path, "result")
-            height, width = image.shape[:2]
-            shape = labels[0].shape if labels else (height, width)
-            if not same_aspect(width, height, *shape[::-1]):
+            reading = examine_image(path, "result")
+            height, width = reading.pixels.shape[:2]
+            label_height, label_width = labels[0].shape if labels else (height, width)
+            if not same_aspect(width, height, label_width, label_height):
                 raise DataError(
-                    "result %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
-                    % (path, width, height, *shape[::-1])
+                    f"result {path} is {width}x{height}, its label map "
+                    f"{label_width}x{label_height}; expected the same aspect ratio"
                 )
-            same = shape == (height, width)
-            return (
-                remarks
-                if same
-                else remarks
-                + [
-                    "results are of another size than their label maps; label maps of them are "
-                    "compared at the latter's"
-                ]
-            )
+            resized = (label_height, label_width) != (height, width)
+            return reading.remarks + [OTHER_SIZE] * resized
 
         def prediction(path: Path) -> List[str]:
-            found, remarks = read_prediction(path, labels[0].shape if labels else None, classes)
+            ids, remarks = read_prediction(path, labels[0].shape if labels else None, classes)
             if labels:
-                agreement.add(found, labels[0])
+                agreement.add(ids, labels[0])
             return remarks
 
         def reference(path: Path) -> List[str]:
-            return examine_image(path, "reference")[1]
+            return examine_image(path, "reference").remarks
 
-        return [(item.label, label), (item.result, result), (item.reference, reference)] + [
-            (item.prediction, prediction)
-        ] * bool(item.prediction)
+        files = [(item.label, label), (item.result, result), (item.reference, reference)]
+        return files + ([(item.prediction, prediction)] if item.prediction else [])
 
-    remarks = check_files([group(item) for item in items])
+    remarks = check_files([checks(item) for item in items])
     return remarks + census.warnings(numbering, named=ignore) + agreement.remarks()
 
 
-class _Agreement:
-    """How many pixels of predictions are those of their label maps, in the numbering that is
-    expected and in others.
+def find_real(folder, least: int = 2) -> Tuple[List[Path], List[str]]:
+    """(the images of a folder, or of imgs/ or images/ in it, sorted by name; remarks).
+
+    Only their headers are read: there may be ten thousand, whose features are there already. Raises
+    DataError for fewer than `least`, or for files that are no images.
     """
-
-    def __init__(self, classes: ClassSet) -> None:
-        count, values = len(classes), np.arange(256)
-        stored = np.full(256, -1)
-        stored[list(classes.file_ids or range(count))] = np.arange(count)
-        self.tables = {
-            "": values,
-            f"as label files of {classes.name} store them": stored,
-            "as ids from 1 on": values - 1,
-            "as ids from -1 on": values + 1,
-        }
-        self.equal, self.total = dict.fromkeys(self.tables, 0), 0
-        self.met: Dict[str, Set[int]] = {name: set() for name in self.tables}
-
-    def add(self, prediction: np.ndarray, label: np.ndarray) -> None:
-        known = label != IGNORED
-        self.total += int(known.sum())
-        for name, table in self.tables.items():
-            met = label[(table[prediction] == label) & known]
-            self.equal[name] += met.size
-            self.met[name].update(np.unique(met).tolist())
-
-    def remarks(self) -> List[str]:
-        """A warning where another numbering explains the predictions far better; [] else."""
-        best = max(self.equal, key=lambda name: self.equal[name])  # the first of equals
-        plain, other = (self.equal[name] / max(self.total, 1) for name in ("", best))
-        # A network that takes one class for its neighbour is no other numbering.
-        if other < max(2 * plain, plain + CLEARLY) or len(self.met[best]) < 2:
-            return []
-        return [
-            f"warning: the predictions agree with {100 * plain:.0f} % of the label maps' pixels, "
-            f"read {best} with {100 * other:.0f} %; expected ids 0, 1, 2, ..., as segment writes "
-            "them: renumber them"
-        ]
-
-
-def load_prediction(path: Path, shape: Optional[Tuple[int, int]], classes: Classes) -> np.ndarray:
-    """A predicted label map, uint8 of class ids, brought to the label map's `shape` (height, width)
-    with nearest; raises DataError.
-    """
-    return read_prediction(path, shape, classes)[0]
-
-
-def read_prediction(
-    path: Path, shape: Optional[Tuple[int, int]], classes: Classes
-) -> Tuple[np.ndarray, List[str]]:
-    """(what `load_prediction` gives, remarks on how the file was read): ids 0 ... N - 1, or the
-    colours of `classes`.
-    """
-    count = classes if isinstance(classes, int) else len(classes)
-    # Predictions are numbered as segment numbers them, whatever the data set's own label files do.
-    plain = (
-        classes
-        if isinstance(classes, int)
-        else replace(classes, ignore=(), file_ids=(), file_ignore=(), file_map=())
-    )
-    values, reading = read_values(path, Numbering.of(plain).classes)[:2]
-    wrong = values[(values < 0) | (values >= count)]
-    if wrong.size:
-        known = () if isinstance(classes, int) else classes.file_ids + classes.file_ignore
-        stored = set(np.unique(values).tolist()) <= set(known) and known != ()
+    place, remarks = image_place(existing_folder(folder, "folder of real images"))
+    images, by_products = images_alone(visible_files(place, IMAGE_SUFFIXES))
+    others = left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS)
+    if len(images) < least:
         raise DataError(
-            "prediction %s holds the id %d; expected class ids 0 to %d, as segment writes them%s"
-            % (
-                path,
-                wrong.max(),
-                count - 1,
-                f", not those that label files of {classes.name} store" if stored else "",
-            )
-        )
-    found, remarks = (
-        values.astype(np.uint8),
-        [reading.replace("label maps", "predictions", 1)] * bool(reading),
-    )
-    if shape is None:
-        return found, remarks
-    if not same_aspect(found.shape[1], found.shape[0], *shape[::-1]):
-        raise DataError(
-            "prediction %s is %dx%d, its label map %dx%d; expected the same aspect ratio"
-            % (path, *found.shape[::-1], *shape[::-1])
-        )
-    return resize_label(found, *shape[::-1]), remarks
-
-
-def find_real(folder, least: int = 2, notes: Optional[List[str]] = None) -> List[Path]:
-    """The images of a folder, or of imgs/ or images/ in it, sorted by name; raises DataError for
-    fewer than `least`, or for other files.
-
-    Only their headers are read: there may be ten thousand, with features kept already. Lines on the
-    files that are left out are appended to `notes`.
-    """
-    folder = existing_folder(folder, "folder of real images")
-    place = image_place(folder, notes)
-    found = images_alone(visible_files(place, IMAGE_SUFFIXES), notes)
-    if notes is not None:
-        notes.extend(left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS))
-    if len(found) < least:
-        raise DataError(
-            f"{place} holds {len(found)} images; expected the real images, {least} at least"
+            f"{place} holds {len(images)} images; expected the real images, {least} at least"
         )
 
     def header(path: Path) -> List[str]:
         read_header(path)
         return []
 
-    check_files([[(path, header)] for path in found])
-    return found
-
-
-def check_output(
-    output: Path, results: Path, inputs: Sequence[Path] = (), places: Sequence[Path] = ()
-) -> None:
-    """Raise DataError unless `output` is new, or a folder without files of our names, or holds
-    scores of these very results.
-
-    inputs, places: files that are read and folders that they lie in, none of which a result may
-    replace; see `outputs.claim`.
-    """
-    check_folder(output, "--output")
-    check_origin(output, "--output", "score")
-    known: Optional[Sequence[str]] = ()
-    if os.path.lexists(str(output / SUMMARY)):
-        try:
-            old = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
-            if old["command"] != "score" or old["format"] != FORMAT:
-                raise ValueError("another format")
-            scored = str(old["settings"]["results"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{output / SUMMARY} is no summary of score, or is damaged ({error}); move it "
-                "away or give another --output"
-            ) from None
-        if scored != str(Path(results).resolve()):
-            raise DataError(f"{output} holds the scores of {scored}; give another --output")
-        known, files = None, old.get("files", {})
-        changed = [
-            name
-            for name in (TABLE, GALLERY)
-            if isinstance(files, dict) and not is_own(output, name, files)
-        ]
-        if changed:
-            raise DataError(
-                f"{output / changed[0]} was changed by others since score wrote it; move it away, "
-                "or give another --output"
-            )
-    claim(output, "--output", "score", [TABLE, GALLERY], inputs, places, known, SUMMARY, ROOM)
+    check_files([[(path, header)] for path in images])
+    return images, remarks + by_products + others

@@ -13,7 +13,7 @@ import numpy as np
 
 from jseg.contact_sheet import contact_sheet
 from jseg.data.classes import ClassSet, colorize
-from jseg.data.image_folder import Example, contents_of
+from jseg.data.examples import Example, contents_of
 from jseg.flowseg.dataset import Load
 from jseg.flowseg.predict import Segmenter
 from jseg.images import save_image

@@ -1,59 +1,38 @@
-"""An image or label file as Pillow opens it: every failure in one line that names the file, its
-size and orientation as seen.
+"""An image or label file, read once and opened by Pillow: every failure is one line that names the
+file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import BinaryIO, Iterator, Tuple
 
 from PIL import Image
 
 from jseg.files import DataError, PathLike
 from jseg.image_files.kinds import recognized
+from jseg.image_files.orientation import LARGEST_XMP, orientation, xmp_of_gif
 from jseg.image_files.png import SIGNATURE, without_ballast
 
 COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
-# What Pillow knows of, but photographs are never kept in: documents, films, measurements, icons'
-# pointers.
-NO_PHOTOGRAPHS = (
-    "PDF",
-    "EPS",
-    "WMF",
-    "MPEG",
-    "FLI",
-    "HDF5",
-    "GRIB",
-    "BUFR",
-    "FITS",
-    "IPTC",
-    "CUR",
-    "PALM",
-)
+# Pillow opens these, but no photograph is kept in them: documents, films, measurements, pointers.
+NO_PHOTOGRAPHS = "PDF EPS WMF MPEG FLI HDF5 GRIB BUFR FITS IPTC CUR PALM".split()
 LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
-EXIF_ORIENTATION = 0x0112
-REDUCED = 254  # TIFF's NewSubfileType: 1 for a smaller copy of another page, 4 for a mask of one
-TIFF_BITS = 258  # BitsPerSample
+LARGEST_FILE = 1 << 32  # bytes; no image that Pillow accepts needs as many
+
+# Tags of a TIFF.
+REDUCED = 254  # NewSubfileType: 1 for a smaller copy of another page, 4 for a mask of one
+WIDTH, HEIGHT, BITS = 256, 257, 258
 PHOTOMETRIC = 262  # 0: the smallest value is white
-SUB_PAGES, DNG_VERSION = 330, 50706
 SAMPLES, PLANAR = 277, 284  # SamplesPerPixel, PlanarConfiguration
-GIF_XMP = b"!\xff\x0bXMP DataXMP"
-LARGEST_XMP = 1 << 20  # bytes of a GIF in which its block is looked for
-XMP_ORIENTATION = re.compile(r"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9]+)")
-TURNS = {
-    2: Image.FLIP_LEFT_RIGHT,
-    3: Image.ROTATE_180,
-    4: Image.FLIP_TOP_BOTTOM,
-    5: Image.TRANSPOSE,
-    6: Image.ROTATE_270,
-    7: Image.TRANSVERSE,
-    8: Image.ROTATE_90,
-}
+SUB_PAGES, DNG_VERSION = 330, 50706
 
 
 def _suffixes() -> Tuple[str, ...]:
@@ -71,15 +50,31 @@ IMAGE_SUFFIXES = _suffixes()
 
 
 class ImageError(ValueError):
-    """An image or label file that cannot be used; one line: the file, what it is, what was
-    expected, what to do.
+    """An image or label file that cannot be used.
+
+    One line: the file, what it is, what was expected, what to do.
     """
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """An image or label file that was read once: its digest and its pixels come from `data`."""
+
+    path: Path
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its pixels are decoded; width and height as seen, after
-    its orientation.
+    """What a file says about itself before its pixels are decoded.
+
+    width and height are those that are seen, after its orientation; turned says whether that is
+    another than the stored one.
     """
 
     format: str
@@ -89,32 +84,47 @@ class Header:
     turned: bool
 
 
+def read_file(path: PathLike) -> ImageFile:
+    """Read all bytes of an image or label file; raises ImageError."""
+    with _open(Path(path)) as file:
+        size = file.seek(0, 2)
+        if size > LARGEST_FILE:
+            raise ImageError(
+                f"{path} has {size} bytes; expected an image file of at most {LARGEST_FILE} bytes"
+            )
+        file.seek(0)
+        try:
+            return ImageFile(Path(path), file.read())
+        except OSError as error:
+            raise _damaged(path, error) from None
+
+
 def read_header(path: PathLike) -> Header:
     """Format, mode and size of an image file, without decoding it; raises ImageError."""
-    with opened(path, pixels=False) as image:
+    with _open(Path(path)) as file, _pillow_image(Path(path), file, pixels=False) as image:
         return header_of(image)
 
 
+@contextmanager
+def open_image(file: ImageFile) -> Iterator[Image.Image]:
+    """The file as a Pillow image that is not decoded yet; failures inside become ImageErrors."""
+    with _pillow_image(file.path, BytesIO(file.data)) as image:
+        yield image
+
+
 def header_of(image: Image.Image) -> Header:
-    """The header of an opened image that is not decoded yet."""
+    """The header of an image that is not decoded yet."""
     turn = orientation(image)
     width, height = image.size
     if image.format == "TIFF":
         # Pillow swaps the size of some turned TIFFs as it opens them; the tags keep what is stored.
-        width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
+        width, height = int(image.tag_v2[WIDTH]), int(image.tag_v2[HEIGHT])
     if turn in (5, 6, 7, 8):
         width, height = height, width
     return Header(image.format or "unknown", image.mode, width, height, turn != 1)
 
 
-@contextmanager
-def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
-    """The file as a lazily opened Pillow image; every failure inside becomes an ImageError that
-    names the file.
-
-    pixels: whether it can be decoded; without, less of a PNG is read.
-    """
-    path = Path(path)
+def _open(path: Path) -> BinaryIO:
     if path.is_dir():
         raise ImageError(f"{path} is a folder; expected an image file")
     if not path.exists():
@@ -122,25 +132,35 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
     if not path.is_file():
         raise ImageError(f"{path} is a pipe, a socket or a device; expected an image file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            # Pillow warns at half of the size that it refuses.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with open(path, "rb") as file:
-                start = file.read(len(SIGNATURE))
-                is_png = start == SIGNATURE
-                gif_xmp = _xmp_of_gif(file.read(LARGEST_XMP)) if start[:4] == b"GIF8" else None
-                file.seek(0)
-                with Image.open(without_ballast(file, pixels) if is_png else file) as image:
-                    if gif_xmp:
-                        image.info["xmp"] = gif_xmp
-                    yield image
-    except (ImageError, DataError, MemoryError):
-        raise
+        return open(path, "rb")
     except PermissionError:
         raise ImageError(
             f"{path} cannot be read: permission denied; check its access rights"
         ) from None
+    except OSError as error:
+        raise _damaged(path, error) from None
+
+
+@contextmanager
+def _pillow_image(path: Path, file: BinaryIO, pixels: bool = True) -> Iterator[Image.Image]:
+    """What Pillow makes of a file; without `pixels` it cannot be decoded, and less of a PNG is
+    read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            # Pillow warns at half of the size that it refuses.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+            start = file.read(len(SIGNATURE))
+            gif_xmp = xmp_of_gif(file.read(LARGEST_XMP)) if start[:4] == b"GIF8" else None
+            file.seek(0)
+            with Image.open(without_ballast(file, pixels) if start == SIGNATURE else file) as image:
+                if gif_xmp:
+                    image.info["xmp"] = gif_xmp
+                yield image
+    except (ImageError, DataError, MemoryError):
+        raise
     except Image.DecompressionBombError as error:
         claimed = re.search(r"\d+", str(error))
         raise ImageError(
@@ -148,24 +168,26 @@ def opened(path: PathLike, pixels: bool = True) -> Iterator[Image.Image]:
             f"most {2 * (Image.MAX_IMAGE_PIXELS or 0)}, make it smaller"
         ) from None
     except Image.UnidentifiedImageError:
-        raise ImageError(_unidentified(path)) from None
+        raise ImageError(_unidentified(path, file)) from None
     except Exception as error:
         # Pillow's decoders raise half a dozen unrelated types on damaged files (OSError,
         # SyntaxError, struct.error, ...).
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            f"{path} is truncated or damaged ({reason}); copy or make it again"
-        ) from None
+        raise _damaged(path, error) from None
 
 
-def _unidentified(path: Path) -> str:
+def _damaged(path: PathLike, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ImageError(f"{path} is truncated or damaged ({reason}); copy or make it again")
+
+
+def _unidentified(path: Path, file: BinaryIO) -> str:
     """The line on a file that Pillow does not open: what it is and what to do, if its bytes
     tell.
     """
-    size = path.stat().st_size
+    size = file.seek(0, 2)
     if size == 0:
         return f"{path} is empty (0 bytes); expected a JPEG or PNG file, copy or make it again"
-    known = recognized(path)
+    known = recognized(file)
     if known is None:
         return (
             f"{path} is not an image ({size} bytes of another format, or damaged); expected a "
@@ -178,22 +200,21 @@ def _unidentified(path: Path) -> str:
 
 
 def decode(image: Image.Image, path: PathLike) -> None:
-    """Decode the first frame completely; of a PNG also check the checksums, which decoding alone
-    does not.
+    """Decode the first frame completely, and check the checksums of a PNG, which decoding does not.
 
     Raises ImageError for what Pillow would decode into something else than is stored.
     """
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(PLANAR) == 2 and tags.get(SAMPLES, 1) > 1 and stored_bits(image) > 8:
+    tags, bits = getattr(image, "tag_v2", {}), stored_bits(image)
+    if tags.get(PLANAR) == 2 and tags.get(SAMPLES, 1) > 1 and bits > 8:
         raise ImageError(
-            f"{path} is a TIFF of {stored_bits(image)} bits whose channels are stored one after "
-            "the other, which is not read; expected them pixel by pixel (PlanarConfiguration 1) "
-            "or 8 bits, save it so"
+            f"{path} is a TIFF of {bits} bits whose channels are stored one after the other, "
+            "which is not read; expected them pixel by pixel (PlanarConfiguration 1) or 8 bits, "
+            "save it so"
         )
     if int(tags.get(REDUCED, 0)) & 1 and (DNG_VERSION in tags or SUB_PAGES in tags):
         raise ImageError(
             f"{path} is the raw file of a camera, whose first image is a small preview; expected a "
-            f"JPEG or PNG file, develop it to one"
+            "JPEG or PNG file, develop it to one"
         )
     if image.format == "PNG":
         with Image.open(BytesIO(image.fp.getvalue())) as twin:
@@ -202,19 +223,19 @@ def decode(image: Image.Image, path: PathLike) -> None:
 
 
 def stored_bits(image: Image.Image) -> int:
-    """Bits per sample of an opened file that is not decoded yet; 8 where its format does not
-    say.
-    """
+    """Bits per sample of an image that is not decoded yet; 8 where its format does not say."""
     if image.format == "PNG":
-        return image.fp.getvalue()[24]  # IHDR comes first
-    depth = getattr(image, "tag_v2", {}).get(TIFF_BITS)
+        return image.fp.getbuffer()[24]  # IHDR comes first
+    depth = getattr(image, "tag_v2", {}).get(BITS)
     if depth is not None:
         return int(depth[0] if isinstance(depth, tuple) else depth)
-    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
+    if image.mode.startswith("I;16") or image.format == "PPM" and image.mode == "I":
+        return 16
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
 
 
 def white_is_zero(image: Image.Image) -> bool:
-    """Whether an opened TIFF, not decoded yet, says that its smallest value is white.
+    """Whether a TIFF that is not decoded yet says that its smallest value is white.
 
     Pillow inverts such files of 8 bits and less as it decodes them, and no others.
     """
@@ -222,7 +243,7 @@ def white_is_zero(image: Image.Image) -> bool:
 
 
 def several_frames(image: Image.Image) -> bool:
-    """Whether an opened file, not decoded yet, has more frames or pages than that which is decoded.
+    """Whether a file that is not decoded yet has more frames or pages than the one that is read.
 
     Smaller copies and masks of it do not count, nor the layers of a Photoshop file, nor the sizes
     of an icon.
@@ -233,6 +254,7 @@ def several_frames(image: Image.Image) -> bool:
         return False
     if image.format != "TIFF":
         return bool(getattr(image, "is_animated", False))
+
     page = 0
     try:
         while True:
@@ -243,71 +265,7 @@ def several_frames(image: Image.Image) -> bool:
     except EOFError:
         return False
     except Exception:
-        # A page that cannot be read is one all the same, and leaves the first one good.
+        # A page that cannot be read is a page all the same, and leaves the first one good.
         return True
     finally:
         image.seek(0)
-
-
-def orientation(image: Image.Image) -> int:
-    """How the pixels are to be turned, 1 to 8 as EXIF counts; 1 for none and for values that mean
-    nothing.
-
-    Of EXIF, in its own block or in a text of a PNG, else of XMP. A decoded TIFF has been turned by
-    Pillow, which then forgets the tag: 1.
-    """
-    try:
-        # A PNG's own getexif would decode the image; all its metadata stand before the pixels
-        # here.
-        exif = Image.Image.getexif(image)
-        value = exif.get(EXIF_ORIENTATION)
-        if value is None and image.format == "PNG":
-            value = _of_profile(image.info.get("Raw profile type APP1"))
-        if value is None and image.format != "TIFF":
-            value = _of_xmp(_xmp(image))
-        return int(value) if value is not None and int(value) in TURNS else 1
-    except Exception:
-        # A damaged EXIF block must not make a good image unreadable.
-        return 1
-
-
-def _of_profile(text) -> object:
-    """The orientation in an EXIF block that ImageMagick wrote in hexadecimal, or None."""
-    if not text:
-        return None
-    data = _profile(text)
-    exif = Image.Exif()
-    exif.load(data)
-    return exif.get(EXIF_ORIENTATION) if data.startswith(b"Exif") else None
-
-
-def _profile(text: str) -> bytes:
-    return bytes.fromhex("".join(text.split("\n")[3:]))
-
-
-def _xmp(image: Image.Image) -> object:
-    """The XMP block of an opened file, wherever its format keeps it, or None."""
-    found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    profile = image.info.get("Raw profile type xmp")
-    if not found and profile:
-        return _profile(profile)
-    return found
-
-
-def _xmp_of_gif(content: bytes) -> object:
-    """The XMP block in the first bytes of a GIF, of which Pillow keeps nothing, or None."""
-    place = content.find(GIF_XMP)
-    return content[place + len(GIF_XMP) :] if place >= 0 else None
-
-
-def _of_xmp(text) -> object:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    found = XMP_ORIENTATION.search(text) if text else None
-    return found and found.group(1)
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The decoded image as it is meant to be seen: turned as its orientation says."""
-    turn = orientation(image)
-    return image.transpose(TURNS[turn]) if turn != 1 else image

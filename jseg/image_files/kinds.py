@@ -7,8 +7,6 @@ from typing import BinaryIO, List, Optional, Tuple
 
 from PIL import TiffImagePlugin
 
-from jseg.files import PathLike
-
 TO_IMAGE = "convert it to JPEG or PNG"
 DEVELOP = "the raw file of a camera", "develop it to JPEG or PNG"
 
@@ -67,15 +65,15 @@ TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BITS, COMPRESSION, SAMPLES, SAMPLE_FORMAT = 258, 259, 277, 339
 
 
-def recognized(path: PathLike) -> Optional[Tuple[str, str]]:
-    """(what the file is, what to do with it) as words of a message, or None where that is unknown.
+def recognized(file: BinaryIO) -> Optional[Tuple[str, str]]:
+    """(what a file is, what to do with it) as words of a message, or None where that is unknown.
 
     The file is one that Pillow does not open. OSError passes through.
     """
-    with open(path, "rb") as file:
-        start = file.read(1024)
-        if start[:4] in TIFFS and not start[8:10] == b"CR":
-            return _tiff(file)
+    file.seek(0)
+    start = file.read(1024)
+    if start[:4] in TIFFS and not start[8:10] == b"CR":
+        return _tiff(file)
 
     # Names do not count: a photograph of a telephone is often called .jpg and is HEIC.
     if start[4:8] == b"ftyp":
@@ -95,7 +93,7 @@ def recognized(path: PathLike) -> Optional[Tuple[str, str]]:
 
 
 def _tiff(file: BinaryIO) -> Tuple[str, str]:
-    """What numbers a TIFF holds that Pillow cannot read, in a file opened anywhere."""
+    """What numbers a TIFF holds that Pillow cannot read, and what to do with it."""
     damaged = "a TIFF file that is truncated or damaged", "copy or make it again"
     try:
         tags = _first_tags(file)
@@ -131,7 +129,5 @@ def _first_tags(file: BinaryIO) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 
 def _numbers(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> List[int]:
-    found = tags.get(tag)
-    if found is None:
-        return []
-    return [int(value) for value in (found if isinstance(found, tuple) else (found,))]
+    values = tags.get(tag, ())
+    return [int(value) for value in (values if isinstance(values, tuple) else (values,))]

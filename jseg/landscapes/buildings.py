@@ -4,24 +4,29 @@ railings and bridges.
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 
 from jseg.landscapes import ids
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.model import Model
+from jseg.landscapes.palettes import linear
 from jseg.landscapes.plan import Prop
-from jseg.landscapes.style import Style, linear
+from jseg.landscapes.style import Style
 
 WALLS = ("e8e2d4", "d8c8a8", "c4b49a", "b89878", "e4d8c8", "9c7a58", "a8a29a")
 ROOFS = ("8a4a38", "6b4a3c", "5a5a60", "9a5a40", "705c48", "484c54")
 
 
+def drawn(rng: np.random.Generator, codes: Sequence[str]) -> np.ndarray:
+    """The colour of one of the codes, linear."""
+    return linear(codes[int(rng.integers(len(codes)))])
+
+
 def house(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.HOUSE)
-    wall, roof = (
-        linear(WALLS[int(rng.integers(len(WALLS)))]),
-        linear(ROOFS[int(rng.integers(len(ROOFS)))]),
-    )
+    wall, roof = drawn(rng, WALLS), drawn(rng, ROOFS)
     width, depth, height = rng.uniform(8, 13), rng.uniform(6, 8), rng.uniform(3.0, 5.4)
     if style.season == "winter":
         roof = roof * 0.35 + np.float32([0.8, 0.83, 0.88]) * 0.65
@@ -35,10 +40,7 @@ def house(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
 def block(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     """A town house of several storeys."""
     model = Model(style, prop, ids.BUILDING)
-    wall, roof = (
-        linear(WALLS[int(rng.integers(len(WALLS)))]),
-        linear(ROOFS[int(rng.integers(len(ROOFS)))]),
-    )
+    wall, roof = drawn(rng, WALLS), drawn(rng, ROOFS)
     width, storeys = rng.uniform(7, 13), int(rng.integers(3, 6))
     height = storeys * 2.9 + 0.6
     model.box(0, -2, 0, width, height + 2, 10, wall)
@@ -50,38 +52,25 @@ def block(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
 
 def church(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.BUILDING)
-    wall, roof = linear("e2dccb"), linear(ROOFS[int(rng.integers(len(ROOFS)))])
+    wall, roof = linear("e2dccb"), drawn(rng, ROOFS)
     model.box(0, -1.5, 0, 16, 8.5, 8, wall)
     model.gable(7, 16, 8, 4.5, roof, wall)
     model.box(-10, -1.5, 0, 5, 17.5, 5, wall)
-    tip = (-10, 27, 0)
-    for a, b in (
-        ((-12.8, -2.8), (-7.2, -2.8)),
-        ((-7.2, -2.8), (-7.2, 2.8)),
-        ((-7.2, 2.8), (-12.8, 2.8)),
-        ((-12.8, 2.8), (-12.8, -2.8)),
-    ):
-        model.face([(a[0], 16, a[1]), (b[0], 16, b[1]), tip], roof)
+    corners = [(-12.8, 16, -2.8), (-7.2, 16, -2.8), (-7.2, 16, 2.8), (-12.8, 16, 2.8)]
+    for a, b in zip(corners, corners[1:] + corners[:1]):
+        model.face([a, b, (-10, 27, 0)], roof)
     model.windows(0, 1.5, -4.02, 15, 1, 4)
     return model
 
 
 def lighthouse(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.BUILDING)
-    for part, (low, high, code) in enumerate(
-        ((-2, 5, "efe9dd"), (5, 10, "a83c30"), (10, 15, "efe9dd"), (15, 19, "a83c30"))
-    ):
+    white, red = "efe9dd", "a83c30"
+    for low, high, code in ((-2, 5, white), (5, 10, red), (10, 15, white), (15, 19, red)):
         model.tube(0, low, 0, 2.9 - 0.07 * low, 2.9 - 0.07 * high, high - low, linear(code))
     model.tube(0, 19, 0, 2.1, 2.1, 0.5, linear("33363c"))
-    model.tube(
-        0,
-        19.5,
-        0,
-        1.1,
-        1.1,
-        2.2,
-        linear("ffe2a0") if style.hour in ("dusk", "night", "sunset") else linear("8fa4b0"),
-    )
+    lamp = "ffe2a0" if style.hour in ("dusk", "night", "sunset") else "8fa4b0"
+    model.tube(0, 19.5, 0, 1.1, 1.1, 2.2, linear(lamp))
     model.tube(0, 21.7, 0, 1.4, 0.1, 1.4, linear("8a3028"))
     return model
 
@@ -89,7 +78,7 @@ def lighthouse(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
 def keep(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     """A castle: round towers and a wall between them."""
     model = Model(style, prop, ids.BUILDING)
-    stone, roof = linear("a89c88"), linear(ROOFS[int(rng.integers(len(ROOFS)))])
+    stone, roof = linear("a89c88"), drawn(rng, ROOFS)
     model.box(0, -3, 0, 22, 12, 12, stone)
     for x, z, radius, height in (
         (-12, -5, 3.4, 17),
@@ -113,16 +102,9 @@ def pier(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model.box(0, 0.45, length / 2, 2.1, 0.16, length, wood * 0.75)
     edges = np.linspace(0, length, 41)
     for near, far in zip(edges, edges[1:]):
-        tone = 0.8 + 0.35 * rng.random()
-        model.face(
-            [
-                (-1.1, 0.64, near),
-                (1.1, 0.64, near),
-                (1.1, 0.64, far - 0.05),
-                (-1.1, 0.64, far - 0.05),
-            ],
-            wood * tone,
-        )
+        tone, end = 0.8 + 0.35 * rng.random(), far - 0.05
+        corners = [(-1.1, near), (1.1, near), (1.1, end), (-1.1, end)]
+        model.face([(x, 0.64, z) for x, z in corners], wood * tone)
     return model
 
 
@@ -149,19 +131,17 @@ def wall(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
             while x < start + 0.95:
                 width = min(rng.uniform(0.3, 0.6), start + 1 - x)
                 low = -0.12 + course * 0.25 + rng.uniform(-0.02, 0.02)
-                model.face(
-                    [
-                        (x, low, -0.26),
-                        (x + width - 0.04, low, -0.26),
-                        (x + width - 0.05, low + 0.22, -0.26),
-                        (x + 0.02, low + 0.21, -0.26),
-                    ],
-                    stone * rng.uniform(0.75, 1.3),
-                )
+                corners = [
+                    (x, low),
+                    (x + width - 0.04, low),
+                    (x + width - 0.05, low + 0.22),
+                    (x + 0.02, low + 0.21),
+                ]
+                tone = rng.uniform(0.75, 1.3)
+                model.face([(px, py, -0.26) for px, py in corners], stone * tone)
                 x += width
-        model.box(
-            start + 0.5, 0.88, 0, 0.96, rng.uniform(0.08, 0.2), 0.6, stone * rng.uniform(0.85, 1.2)
-        )
+        height, tone = rng.uniform(0.08, 0.2), rng.uniform(0.85, 1.2)
+        model.box(start + 0.5, 0.88, 0, 0.96, height, 0.6, stone * tone)
     return model
 
 
@@ -197,10 +177,10 @@ def bridge(
     sun = style.direction()
 
     def lamp(normal):
-        return style.sun * max(float(np.dot(normal, sun)), 0.0) + style.ambient * (
-            0.62 + 0.38 * normal[1]
-        )
+        direct = style.sun * max(float(np.dot(normal, sun)), 0.0)
+        return direct + style.ambient * (0.62 + 0.38 * normal[1])
 
+    # The far side in shadow, then the near one; the arches are holes.
     for back, shade in ((5.0, 0.5), (0.0, 1.0)):
         top = [
             (centre + part * span * 0.5, deck + 0.9 + 0.05 * span * (1 - part * part))
@@ -220,7 +200,6 @@ def bridge(
             (z + back) * 0.985,
             ids.BRIDGE,
         )
-    lip = [canvas.place(x, z - 0.3, y) for x, y in top] + [
-        canvas.place(x, z - 0.3, y - 0.5) for x, y in top[::-1]
-    ]
+    lip = [canvas.place(x, z - 0.3, y) for x, y in top]
+    lip += [canvas.place(x, z - 0.3, y - 0.5) for x, y in top[::-1]]
     canvas.polygon(lip, stone * lamp((0, 0.5, -0.87)) * 1.15, z * 0.98, ids.BRIDGE)

@@ -41,9 +41,8 @@ class Canvas:
         z = np.exp(np.interp(sight.place, np.arange(len(grid.v)), grid.v)).astype(np.float32)
         self.height = view.eye + z * view.tangents()[:, None]  # of the ground seen, metres
         self.z_ground = np.where(sight.sky, np.float32(np.inf), z)
-        self.label_ground = np.where(sight.sky, ids.SKY, sight.read_nearest(surface)).astype(
-            np.uint8
-        )
+        labels = np.where(sight.sky, ids.SKY, sight.read_nearest(surface))
+        self.label_ground = labels.astype(np.uint8)
         self.z, self.label = self.z_ground.copy(), self.label_ground.copy()
         self.cover = np.zeros(z.shape, np.float32)
         self.image = sky.copy()
@@ -66,12 +65,12 @@ class Canvas:
         self, colour: np.ndarray, row: int, column: int, z: float, height: float
     ) -> np.ndarray:
         """`colour` [..., 3] as it looks from `z` metres at this place of the image."""
-        row, column = (
+        place = (
             min(max(row, 0), self.view.height - 1),
             min(max(column, 0), self.view.width - 1),
         )
-        kept = transmission(self.style, z, height, self.mist_top, self.glare[row, column])
-        return colour * kept + self.haze[row, column] * (1 - kept)
+        clear = transmission(self.style, z, height, self.mist_top, self.glare[place])
+        return colour * clear + self.haze[place] * (1 - clear)
 
     def through_air(
         self, colour: np.ndarray, start: int, z: np.ndarray, height: np.ndarray
@@ -79,8 +78,8 @@ class Canvas:
         """Rows of colour [h, W, 3] from row `start` on, as they look through the air; `z` and
         `height` [h, W] metres.
         """
-        kept = transmission(self.style, z, height, self.mist_top, self.glare[start:])
-        return self.haze[start:] + (colour - self.haze[start:]) * kept
+        clear = transmission(self.style, z, height, self.mist_top, self.glare[start:])
+        return self.haze[start:] + (colour - self.haze[start:]) * clear
 
     def blit(
         self,
@@ -96,10 +95,8 @@ class Canvas:
         behind everything nearer than `z`.
         """
         top, left = max(row, 0), max(column, 0)
-        bottom, right = (
-            min(row + alpha.shape[0], self.view.height),
-            min(column + alpha.shape[1], self.view.width),
-        )
+        bottom = min(row + alpha.shape[0], self.view.height)
+        right = min(column + alpha.shape[1], self.view.width)
         if top >= bottom or left >= right:
             return
         inner = (slice(top - row, bottom - row), slice(left - column, right - column))
@@ -107,9 +104,10 @@ class Canvas:
         seen = alpha[inner] * (self.z[outer] >= z)
         if not seen.any():
             return
-        colour = self.hazed(colour[inner], (top + bottom) // 2, (left + right) // 2, z, height)
+        middle = (top + bottom) // 2, (left + right) // 2
+        hazed = self.hazed(colour[inner], *middle, z, height)
         patch = self.image[outer]
-        patch += (colour - patch) * seen[..., None]
+        patch += (hazed - patch) * seen[..., None]
         cover = self.cover[outer]
         cover += (1 - cover) * seen
         mine = seen > 0.5
@@ -141,22 +139,17 @@ class Canvas:
         outlines = [np.asarray(contour, np.float64) for contour in contours]
         every = np.concatenate(outlines)
         left, top = np.maximum(np.floor(every.min(axis=0)).astype(int) - 1, -2)
-        right, bottom = np.minimum(
-            np.ceil(every.max(axis=0)).astype(int) + 1, (self.view.width + 2, self.view.height + 2)
-        )
+        beyond = np.ceil(every.max(axis=0)).astype(int) + 1
+        right, bottom = np.minimum(beyond, (self.view.width + 2, self.view.height + 2))
         if right - left < 1 or bottom - top < 1:
             return
-        mask = np.zeros(((bottom - top) * SUBPIXELS, (right - left) * SUBPIXELS), np.uint8)
-        shifted = [
-            np.rint((outline - (left, top)) * SUBPIXELS * 16 - 8).astype(np.int32)
-            for outline in outlines
-        ]
-        cv2.fillPoly(mask, shifted, 255, lineType=cv2.LINE_8, shift=4)
-        alpha = (
-            cv2.resize(mask, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(
-                np.float32
-            )
-            / 255
-        )
+
+        # Drawn on the finer grid, with OpenCV's coordinates in sixteenths.
+        size = right - left, bottom - top
+        mask = np.zeros((size[1] * SUBPIXELS, size[0] * SUBPIXELS), np.uint8)
+        points = [(outline - (left, top)) * SUBPIXELS * 16 - 8 for outline in outlines]
+        points = [np.rint(outline).astype(np.int32) for outline in points]
+        cv2.fillPoly(mask, points, 255, lineType=cv2.LINE_8, shift=4)
+        alpha = cv2.resize(mask, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         patch = np.broadcast_to(np.asarray(colour, np.float32), alpha.shape + (3,))
         self.blit(top, left, patch, alpha, z, label, height)

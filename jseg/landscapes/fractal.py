@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 
 PERLIN_GAIN = 2.2  # brings the standard deviation of one octave to about 0.5
+LACUNARITY, RIDGED_LACUNARITY = 2.03, 2.07  # each octave's frequency over the one before
+SHARPNESS, DECAY = 2.0, 0.52  # of ridged noise: how crests gather roughness, octave by octave
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,17 @@ def generator(*key: int) -> np.random.Generator:
     """A random generator for (seed, subject, ...): small non-negative integers; independent of
     every other key.
     """
-    return np.random.Generator(
-        np.random.PCG64(np.random.SeedSequence([int(part) & 0xFFFFFFFF for part in key]))
-    )
+    sequence = np.random.SeedSequence([int(part) & 0xFFFFFFFF for part in key])
+    return np.random.Generator(np.random.PCG64(sequence))
 
 
 def hash_bits(key: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Thirty-two well mixed bits for each (row, column) of broadcastable integer arrays."""
     with np.errstate(over="ignore"):
-        bits = rows.astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1) + np.uint32(
-            key & 0xFFFFFFFF
-        )
+        row, column = (part.astype(np.int64).astype(np.uint32) for part in (rows, columns))
+        bits = row * np.uint32(0x9E3779B1) + np.uint32(key & 0xFFFFFFFF)
         bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x85EBCA77)
-        bits = (
-            bits
-            ^ (bits >> np.uint32(13))
-            ^ (columns.astype(np.int64).astype(np.uint32) * np.uint32(0xC2B2AE3D))
-        )
+        bits = bits ^ (bits >> np.uint32(13)) ^ (column * np.uint32(0xC2B2AE3D))
         bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D)
         bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
         return bits ^ (bits >> np.uint32(16))
@@ -92,27 +88,26 @@ def perlin(key: int, grid: Grid, frequency: Union[float, Tuple[float, float]]) -
     along, across = frequency if isinstance(frequency, tuple) else (frequency, frequency)
     row, row_place, row_weight = _cells(grid.v, along)
     column, column_place, column_weight = _cells(grid.x, across)
-    row_ids, column_ids = (
-        np.arange(row.min(), row.max() + 2),
-        np.arange(column.min(), column.max() + 2),
-    )
+
+    # A gradient at every corner of the lattice.
+    row_ids = np.arange(row.min(), row.max() + 2)
+    column_ids = np.arange(column.min(), column.max() + 2)
     bits = hash_bits(key, row_ids[:, None], column_ids[None, :])
     gradient_x = (bits & np.uint32(0xFFFF)).astype(np.float32) / 32767.5 - 1
     gradient_v = (bits >> np.uint32(16)).astype(np.float32) / 32767.5 - 1
+
+    # Interpolated along the rows, then along the columns by one matrix product.
     row, column = row - row_ids[0], column - column_ids[0]
     near, far = (1 - row_weight)[:, None], row_weight[:, None]
     from_x = near * gradient_x[row] + far * gradient_x[row + 1]
-    from_v = (
-        near * row_place[:, None] * gradient_v[row]
-        + far * (row_place - 1)[:, None] * gradient_v[row + 1]
-    )
+    from_v = near * row_place[:, None] * gradient_v[row]
+    from_v = from_v + far * (row_place - 1)[:, None] * gradient_v[row + 1]
     columns = np.arange(len(column))
     spread = np.zeros((2, len(column_ids), len(column)), np.float32)
-    spread[0, column, columns], spread[0, column + 1, columns] = (
-        (1 - column_weight) * column_place,
-        column_weight * (column_place - 1),
-    )
-    spread[1, column, columns], spread[1, column + 1, columns] = 1 - column_weight, column_weight
+    spread[0, column, columns] = (1 - column_weight) * column_place
+    spread[0, column + 1, columns] = column_weight * (column_place - 1)
+    spread[1, column, columns] = 1 - column_weight
+    spread[1, column + 1, columns] = column_weight
     noise = np.concatenate((from_x, from_v), axis=1) @ spread.reshape(-1, len(column))
     noise *= PERLIN_GAIN
     return noise
@@ -140,25 +135,15 @@ def spectrum(
         active = np.flatnonzero(weight[:, 0] > 1e-3)
         if len(active):
             start, stop = active[0], active[-1] + 1
-            total[start:stop] += (
-                perlin(key + 7919 * octave, grid.rows(start, stop), frequency) * weight[start:stop]
-            )
+            noise = perlin(key + 7919 * octave, grid.rows(start, stop), frequency)
+            total[start:stop] += noise * weight[start:stop]
     return total
 
 
-def fbm(
-    key: int,
-    grid: Grid,
-    frequency: float,
-    octaves: int,
-    gain: float = 0.5,
-    lacunarity: float = 2.03,
-) -> np.ndarray:
+def fbm(key: int, grid: Grid, frequency: float, octaves: int, gain: float = 0.5) -> np.ndarray:
     """Fractional Brownian motion, about [-1, 1]."""
-    powers = range(octaves)
-    return spectrum(
-        key, grid, [frequency * lacunarity**k for k in powers], [gain**k for k in powers]
-    )
+    frequencies = [frequency * LACUNARITY**k for k in range(octaves)]
+    return spectrum(key, grid, frequencies, [gain**k for k in range(octaves)])
 
 
 def world_noise(
@@ -167,7 +152,6 @@ def world_noise(
     longest: float,
     shortest: float,
     gain: float = 0.8,
-    rows: np.ndarray = None,
 ) -> np.ndarray:
     """Noise with wavelengths between two world lengths on a grid whose v is the logarithm of
     distance, about [-1, 1].
@@ -175,7 +159,7 @@ def world_noise(
     Octave k has wavelength exp(v) / f_k; its amplitude falls by `gain` per octave below `longest`
     and is nothing outside the band.
     """
-    v = grid.v if rows is None else rows
+    v = grid.v
     low, high = np.exp(v.min()) / longest, np.exp(v.max()) / shortest
     first = 2.0 ** np.floor(np.log2(max(low, 0.5)))
     limit = min(high, 1.0 / max(float(grid.pitch().min()), 1e-6))
@@ -191,21 +175,14 @@ def world_noise(
     return spectrum(keys, grid, frequencies, amplitudes)
 
 
-def ridged(
-    key: int,
-    grid: Grid,
-    frequency: float,
-    octaves: int,
-    sharpness: float = 2.0,
-    decay: float = 0.52,
-) -> np.ndarray:
+def ridged(key: int, grid: Grid, frequency: float, octaves: int) -> np.ndarray:
     """Ridged multifractal noise, about [0, 1]: sharp crests, and roughness only where the octave
     before was high.
     """
     total, weight, scale, norm = np.zeros(grid.shape, np.float32), 1.0, 1.0, 0.0
     pitch = grid.pitch()
     for octave in range(octaves):
-        here = frequency * 2.07**octave
+        here = frequency * RIDGED_LACUNARITY**octave
         carry = carried(pitch, here)
         if not carry.any():
             break
@@ -214,8 +191,8 @@ def ridged(
         signal *= weight
         total += signal * (scale * carry)
         norm += scale * 0.62
-        weight = np.clip(signal * sharpness, 0, 1)
-        scale *= decay
+        weight = np.clip(signal * SHARPNESS, 0, 1)
+        scale *= DECAY
     return total / norm
 
 

@@ -97,7 +97,7 @@ class Plan:
     near_cover: int = ids.GRASS
     far_cover: int = ids.GRASS
     far_from: float = 150.0
-    patches: Tuple[Tuple[int, float, float], ...] = ()  # (label, share, size in X')
+    patches: Tuple[Tuple[int, float, float], ...] = ()  # (label, fraction, size in X')
     bumps: float = 0.4  # metres of small ground relief
     swell: float = 0.0  # rolling ground as an elevation tangent
     banks: Tuple[float, float] = (0.0, 0.0)  # rise of the ground to the left and right, as tangents
@@ -124,11 +124,10 @@ class Ground:
     water: np.ndarray  # metres of water over the ground, 0 on land
     canopy: np.ndarray  # 0..1, height within the crowns; 0 outside forests
     crown: np.ndarray  # random number of the crown, 0..1
-    wood: np.ndarray  # 0..1 share of trees that grow here (forest floor included)
+    wood: np.ndarray  # 0..1 fraction of trees that grow here (forest floor included)
     level: float = 0.0  # metres of the water's surface
-    fields: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = (
-        None  # farm fields: number 0..1, furrow place and room to the border, metres
-    )
+    # Farm fields: number 0..1, furrow place and room to the border, metres.
+    fields: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
     road_middle: Optional[np.ndarray] = None  # metres to the middle of the road
 
 
@@ -138,6 +137,5 @@ def centre_of(ribbon: Ribbon, v: np.ndarray) -> np.ndarray:
     place = np.clip((v - start) / (stop - start), -0.5, 1.2)
     ease = place + 0.35 * place * (1 - place)
     line = ribbon.near[1] + (ribbon.far[1] - ribbon.near[1]) * ease
-    return line + ribbon.bend * np.sin(ribbon.winds * (v - start) + ribbon.phase) * np.clip(
-        1.15 - place, 0.1, 1
-    )
+    swing = ribbon.bend * np.sin(ribbon.winds * (v - start) + ribbon.phase)
+    return line + swing * np.clip(1.15 - place, 0.1, 1)

@@ -10,20 +10,25 @@ from typing import Callable, Dict
 import numpy as np
 
 from jseg.landscapes import buildings, ids
+from jseg.landscapes.buildings import drawn
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import generator
 from jseg.landscapes.model import Model
+from jseg.landscapes.palettes import linear
 from jseg.landscapes.plan import Ground, Plan, Prop
 from jseg.landscapes.scatter import Foothold
-from jseg.landscapes.style import Style, linear
+from jseg.landscapes.style import Style
 
 HULLS = ("a83c30", "e8e4dc", "2f5a7c", "3c6a4c", "c8a04c", "70442c")
+SHIPS = ("2b3440", "7c2f28", "1f3d56")
+CONTAINERS = ("a8503c", "4c6a84", "7c8a5c", "b89450")
+COATS = ("b03a30", "2f4f7c", "d0a03c", "3c6a50", "50484c")
 
 
 def _boat(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     """A rowing boat, or a sailing boat when the key is even."""
     model = Model(style, prop, ids.BOAT)
-    hull, deck = linear(HULLS[int(rng.integers(len(HULLS)))]), linear("8a6c4c")
+    hull, deck = drawn(rng, HULLS), linear("8a6c4c")
     sails = prop.key % 2 == 0
     _hull(model, 6.0 if sails else 4.2, 1.9 if sails else 1.5, 0.95 if sails else 0.6, hull, deck)
     if sails:
@@ -57,29 +62,20 @@ def _hull(model: Model, length: float, beam: float, height: float, hull, deck) -
             ]
             model.face(quad if side < 0 else quad[::-1], hull)
             model.face(quad[::-1] if side < 0 else quad, hull * 0.55)
-    rim = [(x[i] * length, top[i] * 0.72, -half[i]) for i in range(9)] + [
-        (x[i] * length, top[i] * 0.72, half[i]) for i in range(8, -1, -1)
-    ]
-    model.face(rim, deck)
+    right = [(x[i] * length, top[i] * 0.72, -half[i]) for i in range(9)]
+    left = [(x[i] * length, top[i] * 0.72, half[i]) for i in range(8, -1, -1)]
+    model.face(right + left, deck)
 
 
 def _ship(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.SHIP)
-    hull, white = linear(("2b3440", "7c2f28", "1f3d56")[int(rng.integers(3))]), linear("eceae4")
+    hull, white = drawn(rng, SHIPS), linear("eceae4")
     _hull(model, 95, 15, 8, hull, linear("8a8478"))
     model.box(-30, 8, 0, 16, 12, 11, white)
     model.box(-31, 20, 0, 7, 5, 6, linear("c8803c"))
     if rng.random() < 0.6:
         for x in (-12, 0, 12, 24):
-            model.box(
-                x,
-                8,
-                0,
-                10,
-                rng.uniform(3, 7),
-                11,
-                linear(("a8503c", "4c6a84", "7c8a5c", "b89450")[int(rng.integers(4))]),
-            )
+            model.box(x, 8, 0, 10, rng.uniform(3, 7), 11, drawn(rng, CONTAINERS))
     else:
         model.box(5, 8, 0, 48, 5, 11, white)
         model.box(2, 13, 0, 40, 3, 9, white)
@@ -89,7 +85,7 @@ def _ship(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
 
 def _person(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     model = Model(style, prop, ids.PERSON)
-    coat = linear(("b03a30", "2f4f7c", "d0a03c", "3c6a50", "50484c")[int(rng.integers(5))])
+    coat = drawn(rng, COATS)
     for x in (-0.12, 0.12):
         model.box(x, 0, 0, 0.19, 0.85, 0.2, linear("343844"))
     model.box(0, 0.8, 0, 0.5, 0.66, 0.3, coat)
@@ -140,16 +136,9 @@ def _post(style: Style, prop: Prop, rng: np.random.Generator) -> Model:
     wood = linear("7a6248")
     model.box(0, -0.2, 0, 0.14, 2.5, 0.14, wood)
     for y, side in ((2.0, 1), (1.65, -1)):
-        model.face(
-            [
-                (-0.2 * side, y, -0.09),
-                (0.9 * side, y, -0.09),
-                (1.05 * side, y + 0.13, -0.09),
-                (0.9 * side, y + 0.26, -0.09),
-                (-0.2 * side, y + 0.26, -0.09),
-            ][::side],
-            wood * 1.3,
-        )
+        arrow = [(-0.2, 0), (0.9, 0), (1.05, 0.13), (0.9, 0.26), (-0.2, 0.26)]
+        corners = [(x * side, y + up, -0.09) for x, up in arrow]
+        model.face(corners[::side], wood * 1.3)
     return model
 
 
@@ -188,13 +177,11 @@ def draw(plan: Plan, canvas: Canvas, ground: Ground) -> None:
                 continue
             if prop.kind == "pier":
                 prop = replace(prop, distance=foot.shore(prop.x, prop.distance) - 1.5 * prop.size)
-            base = (
-                canvas.view.eye - STANDING
-                if prop.kind == "railing"
-                else ground.level
-                if prop.kind in AFLOAT
-                else max(foot.height(prop.x, prop.distance), ground.level)
-            )
-            MODELS[prop.kind](canvas.style, prop, rng).draw(
-                canvas, base, foot if prop.kind in ("wall", "fence") else None
-            )
+            if prop.kind == "railing":
+                base = canvas.view.eye - STANDING
+            elif prop.kind in AFLOAT:
+                base = ground.level
+            else:
+                base = max(foot.height(prop.x, prop.distance), ground.level)
+            drape = foot if prop.kind in ("wall", "fence") else None
+            MODELS[prop.kind](canvas.style, prop, rng).draw(canvas, base, drape)

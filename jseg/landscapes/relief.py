@@ -22,12 +22,9 @@ from jseg.landscapes.woods import grow
 
 DRY = -1e6  # a water level below everything: no water in the scene
 LEVEL = -0.8  # metres; the water level of scenes that have water
-FOOT = 0.004  # share of a range's height at which its foot ends
-STEPS = (
-    (0.22, 0.35),
-    (0.45, 0.4),
-    (0.72, 0.25),
-)  # a mesa's cliffs: where they begin and their share of the height
+FOOT = 0.004  # fraction of a range's height at which its foot ends
+# A mesa's cliffs: where they begin, and their fraction of the height.
+STEPS = ((0.22, 0.35), (0.45, 0.4), (0.72, 0.25))
 STRIP = 95.0  # metres; depth of a row of farm fields
 
 
@@ -38,9 +35,8 @@ def _range_height(plan: Plan, item: Range, grid: Grid) -> np.ndarray:
     lateral = np.full(len(x), item.floor, np.float32)
     wobble = fbm(key + 3, Grid(np.zeros(1, np.float32), x), 5.0, 4)[0]
     for place, height, width in item.peaks:
-        lateral = np.maximum(
-            lateral, height * np.exp(-((np.abs(x - place + 0.02 * wobble) / width) ** 1.25))
-        )
+        away = np.abs(x - place + 0.02 * wobble) / width
+        lateral = np.maximum(lateral, height * np.exp(-(away**1.25)))
     lateral = lateral * (1 + 0.18 * wobble)
     bell = np.exp(-((offset / np.where(offset < 0, item.front, item.back)) ** 2))
     envelope = np.clip((bell - FOOT) / (1 - FOOT), 0, 1).astype(np.float32)
@@ -58,42 +54,31 @@ def _dune(
 ) -> np.ndarray:
     """Slanting waves with a gentle windward side and a steep lee."""
     sway = fbm(key, grid, item.frequency * 0.55, 3, 0.4)
-    wave = (
-        item.frequency * (0.7 * grid.v[:, None] + (1.7 if item.key % 2 else -1.7) * grid.x)
-        + 1.2 * sway
-    )
+    slant = 1.7 if item.key % 2 else -1.7
+    wave = item.frequency * (0.7 * grid.v[:, None] + slant * grid.x) + 1.2 * sway
     part = wave - np.floor(wave)
     part = 1 - part if item.key % 2 else part
     crest = np.where(part < 0.72, part / 0.72, (1 - part) / 0.28)
     crest = crest * crest * (3 - 2 * crest) * 0.35 + crest * 0.65
-    return (
-        envelope
-        * lateral
-        * (0.15 + 0.75 * crest * (0.75 + 0.5 * fbm(key + 2, grid, item.frequency * 0.8, 2)))
-    )
+    uneven = 0.75 + 0.5 * fbm(key + 2, grid, item.frequency * 0.8, 2)
+    return envelope * lateral * (0.15 + 0.75 * crest * uneven)
 
 
 def _mesa(
     item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
 ) -> np.ndarray:
     mass = envelope * lateral * (0.85 + 0.5 * fbm(key, grid, item.frequency, 6, 0.5))
-    cliffs = sum(share * smoothstep(low, low + 0.08, mass) for low, share in STEPS)
+    cliffs = sum(part * smoothstep(low, low + 0.08, mass) for low, part in STEPS)
     return (0.85 * cliffs + 0.22 * mass) * (envelope > 0.02)
 
 
 def _crests(item: Range, key: int, grid: Grid) -> Tuple[np.ndarray, np.ndarray]:
     """Warped ridged noise and broad shapes under it."""
-    down, right = (
-        0.07 / np.maximum(np.gradient(grid.v), 1e-4)[:, None],
-        0.07 / (grid.x[1] - grid.x[0]),
-    )
-    push_v, push_x = (
-        fbm(key + 31, grid, item.frequency * 0.9, 4),
-        fbm(key + 37, grid, item.frequency * 0.9, 4),
-    )
-    return displaced(ridged(key, grid, item.frequency, 9), push_v * down, push_x * right), fbm(
-        key + 51, grid, item.frequency * 0.6, 3
-    )
+    down = 0.07 / np.maximum(np.gradient(grid.v), 1e-4)[:, None]
+    right = 0.07 / (grid.x[1] - grid.x[0])
+    push_v, push_x = (fbm(key + salt, grid, item.frequency * 0.9, 4) for salt in (31, 37))
+    crest = displaced(ridged(key, grid, item.frequency, 9), push_v * down, push_x * right)
+    return crest, fbm(key + 51, grid, item.frequency * 0.6, 3)
 
 
 def _alpine(
@@ -107,11 +92,8 @@ def _massif(
     item: Range, key: int, grid: Grid, envelope: np.ndarray, lateral: np.ndarray
 ) -> np.ndarray:
     crest, broad = _crests(item, key, grid)
-    return envelope * (
-        0.75 * (0.45 + 0.55 * lateral) * (0.25 + 0.85 * crest)
-        + 0.35 * lateral * crest
-        + 0.16 * broad
-    )
+    body = 0.75 * (0.45 + 0.55 * lateral) * (0.25 + 0.85 * crest)
+    return envelope * (body + 0.35 * lateral * crest + 0.16 * broad)
 
 
 SHAPES = {"hill": _hill, "dune": _dune, "mesa": _mesa, "alpine": _alpine, "massif": _massif}
@@ -179,41 +161,29 @@ def _gentle(plan: Plan, grid: Grid, seed: int) -> np.ndarray:
     v, z = grid.v[:, None], np.exp(grid.v)[:, None]
     height = plan.bumps * world_noise(seed + 1, grid, 40.0, 0.3, 0.5)
     if plan.swell:
-        height += (
-            plan.swell
-            * z
-            * fbm(seed + 2, grid, 2.2, 4, 0.4)
-            * smoothstep(np.log(plan.eye * 2.5), np.log(plan.eye * 14), v)
-        )
+        rolling = plan.swell * z * fbm(seed + 2, grid, 2.2, 4, 0.4)
+        height += rolling * smoothstep(np.log(plan.eye * 2.5), np.log(plan.eye * 14), v)
     left, right = plan.banks
     if left or right:
-        side = (
-            left * np.clip(-grid.x - 0.12, 0, 1) ** 1.4
-            + right * np.clip(grid.x - 0.12, 0, 1) ** 1.4
-        )
-        height += (
-            side
-            * z
-            * (1 + 0.35 * fbm(seed + 3, grid, 3.0, 5))
-            * smoothstep(np.log(6.0), np.log(40.0), v)
-        )
+        rise_left, rise_right = (np.clip(x - 0.12, 0, 1) ** 1.4 for x in (-grid.x, grid.x))
+        side = left * rise_left + right * rise_right
+        bank = side * z * (1 + 0.35 * fbm(seed + 3, grid, 3.0, 5))
+        height += bank * smoothstep(np.log(6.0), np.log(40.0), v)
     return height
 
 
 def _cover(plan: Plan, ground: Ground, patch_noise: np.ndarray, seed: int) -> None:
     """What lies on the level ground: near and far cover, fields, patches."""
     grid, v = ground.grid, ground.grid.v[:, None]
-    surface = np.where(
-        v + 0.3 * patch_noise < np.log(plan.far_from), plan.near_cover, plan.far_cover
-    ).astype(np.uint8)
+    border = np.log(plan.far_from)
+    near = v + 0.3 * patch_noise < border
+    surface = np.where(near, plan.near_cover, plan.far_cover).astype(np.uint8)
     if plan.fields:
         ground.fields = _cells(plan, grid)
-        surface[(v + 0.1 * patch_noise > np.log(plan.far_from)) & (ground.fields[2] > 3.0)] = (
-            ids.FIELD
-        )
-    for number, (label, share, size) in enumerate(plan.patches):
+        surface[(v + 0.1 * patch_noise > border) & (ground.fields[2] > 3.0)] = ids.FIELD
+    for number, (label, fraction, size) in enumerate(plan.patches):
         noise = fbm(seed + 200 + 31 * number, grid, 1 / size, 4, 0.42)
-        surface[noise > np.interp(share, (0, 0.25, 0.5, 1), (1.2, 0.3, 0.0, -1.2))] = label
+        surface[noise > np.interp(fraction, (0, 0.25, 0.5, 1), (1.2, 0.3, 0.0, -1.2))] = label
     ground.surface = surface
 
 
@@ -221,25 +191,22 @@ def _raise_ranges(plan: Plan, ground: Ground, patch_noise: np.ndarray) -> np.nda
     """Put the ranges on the ground, in place; the metres that they rise."""
     grid, risen = ground.grid, np.zeros(ground.grid.shape, np.float32)
     for item in plan.ranges:
-        start = int(
-            np.searchsorted(grid.v, np.log(item.distance) - item.front * np.sqrt(-np.log(FOOT)))
-        )
+        first = np.log(item.distance) - item.front * np.sqrt(-np.log(FOOT))
+        start = int(np.searchsorted(grid.v, first))
         part = grid.rows(start, len(grid.v))
         if len(part.v) < 4:
             continue
         rise, low = _range_height(plan, item, part), ground.height[start:]
         angle = rise / np.exp(part.v)[:, None]
-        belongs = smoothstep(
-            0.008, 0.03, angle + 0.012 * patch_noise[start:] * np.clip(angle * 100, 0, 1)
-        )
+        ragged = 0.012 * patch_noise[start:] * np.clip(angle * 100, 0, 1)
+        belongs = smoothstep(0.008, 0.03, angle + ragged)
         taken = (belongs > 0.5) & (rise > low * 0.6)
         ground.height[start:] = np.maximum(low, low * (1 - 0.6 * belongs) + rise)
         np.maximum(risen[start:], rise, out=risen[start:])
         ground.surface[start:][taken] = RANGE_LABELS.get(item.kind, ids.MOUNTAIN)
         if item.kind == "mesa" and plan.waterfall is not None:
-            _pour(
-                plan, part, ground.height[start:], ground.surface[start:], rise > 0.12 * rise.max()
-            )
+            high = rise > 0.12 * rise.max()
+            _pour(plan, part, ground.height[start:], ground.surface[start:], high)
     return risen
 
 
@@ -255,9 +222,8 @@ def _let_water_in(
         ground.level = LEVEL
     height = np.maximum(ground.height, ground.level + 0.1)
     if plan.basin is not None:
-        height = np.maximum(
-            _fill_basin(plan.basin, ground, height, seed), ground.level - 3.0 + risen * 1.1
-        )
+        bottom = _fill_basin(plan.basin, ground, height, seed)
+        height = np.maximum(bottom, ground.level - 3.0 + risen * 1.1)
     for number, ribbon in enumerate(plan.ribbons):
         room = _ribbon_mask(plan, ribbon, grid, fbm(seed + 300 + number, grid, 9.0, 4))
         if ribbon.label in ids.OPEN_WATER:
@@ -294,13 +260,12 @@ def _fill_basin(basin: Basin, ground: Ground, height: np.ndarray, seed: int) -> 
     """
     grid, surface, level = ground.grid, ground.surface, ground.level
     v = grid.v[:, None]
-    bays = basin.rough * (
-        fbm(seed + 21, grid, 4.0, 5, 0.5)
-        + 0.6 * fbm(seed + 22, Grid(grid.v * 0, grid.x), 2.2, 2)[:1]
-    )
-    near = (
-        np.full_like(grid.x, -9.0) if basin.near <= 0 else np.log(basin.near) + basin.tilt * grid.x
-    )
+    wide = fbm(seed + 22, Grid(grid.v * 0, grid.x), 2.2, 2)[:1]
+    bays = basin.rough * (fbm(seed + 21, grid, 4.0, 5, 0.5) + 0.6 * wide)
+    if basin.near <= 0:
+        near = np.full_like(grid.x, -9.0)
+    else:
+        near = np.log(basin.near) + basin.tilt * grid.x
     room = (v - near) + bays
     if basin.far is not None:
         room = np.minimum(room, (np.log(basin.far) - v) + 0.5 * bays)

@@ -15,6 +15,7 @@ from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import generator
 from jseg.landscapes.paint import transmission
 from jseg.landscapes.plan import Ground, Plan
+from jseg.landscapes.sprites import TALL
 from jseg.landscapes.terrain import FAR
 
 KINDS = {
@@ -35,16 +36,11 @@ LABELS = {
     "boulder": ids.ROCK,
 }
 
-SOIL = (
-    ids.GRASS,
-    ids.TREE,
-    ids.LAND,
-    ids.EARTH,
-    ids.HILL,
-    ids.FIELD,
-    ids.MOUNTAIN,
-    ids.PLANT,
-)  # where trees grow
+# Where trees, boulders and plants stand.
+SOIL = (ids.GRASS, ids.TREE, ids.LAND, ids.EARTH, ids.HILL, ids.FIELD, ids.MOUNTAIN, ids.PLANT)
+STONY = (ids.GRASS, ids.EARTH, ids.SAND, ids.ROCK, ids.LAND, ids.HILL, *ids.OPEN_WATER)
+GREEN = (ids.GRASS, ids.EARTH, ids.PLANT, ids.LAND)
+PLANT_HEIGHTS = {"shrub": 1.1, "bloom": 1.0, "flower": 0.7, "reed": 1.2}  # metres
 
 
 @dataclass(frozen=True)
@@ -72,17 +68,9 @@ class Foothold:
     def at(self, slope: np.ndarray, z: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """(row, column) of the nearest terrain sample."""
         grid = self.ground.grid
-        row = np.clip(
-            np.rint(np.interp(np.log(z), grid.v, np.arange(len(grid.v)))).astype(int),
-            0,
-            len(grid.v) - 1,
-        )
-        column = np.clip(
-            np.rint(np.interp(slope, grid.x, np.arange(len(grid.x)))).astype(int),
-            0,
-            len(grid.x) - 1,
-        )
-        return row, column
+        row = np.interp(np.log(z), grid.v, np.arange(len(grid.v)))
+        column = np.interp(slope, grid.x, np.arange(len(grid.x)))
+        return np.rint(row).astype(int), np.rint(column).astype(int)
 
     def height(self, slope: float, z: float) -> float:
         """Metres of the ground without canopy."""
@@ -123,33 +111,27 @@ def trees(plan: Plan, ground: Ground) -> List[Standing]:
     for forest in plan.forests:
         near, far = max(forest.near, plan.eye * 1.5, 12.0), min(forest.far, 560.0)
         if near < far:
-            some = _candidates(
-                generator(plan.seed, 41, forest.key), forest.single, near, far, plan.tan_half
-            )
+            rng = generator(plan.seed, 41, forest.key)
+            some = _candidates(rng, forest.single, near, far, plan.tan_half)
             rows, columns = foot.at(some["slope"], some["z"])
             kinds = KINDS[forest.kind]
-            for i in np.flatnonzero(
-                (ground.wood[rows, columns] > 0.35) & np.isin(ground.surface[rows, columns], SOIL)
-            ):
-                kind, height = (
-                    kinds[int(some["kind"][i] * len(kinds))],
-                    forest.height * (0.6 + 0.65 * some["size"][i]),
-                )
-                standing.append(
-                    _standing(some, i, kind, float(ground.base[rows[i], columns[i]]), height)
-                )
+            grown = ground.wood[rows, columns] > 0.35
+            for i in np.flatnonzero(grown & np.isin(ground.surface[rows, columns], SOIL)):
+                kind = kinds[int(some["kind"][i] * len(kinds))]
+                height = forest.height * (0.6 + 0.65 * some["size"][i])
+                base = float(ground.base[rows[i], columns[i]])
+                standing.append(_standing(some, i, kind, base, height))
+
+    # Those that a composer has placed.
     for prop in plan.props:
         if prop.kind.startswith("tree:") and foot.dry(prop.x, prop.distance):
             rng = generator(plan.seed, 43, prop.key)
-            variant, tint, flip = (
-                int(rng.integers(plants.VARIANTS)),
-                int(rng.integers(4)),
-                bool(rng.random() < 0.5),
-            )
-            base = foot.height(prop.x, prop.distance)
-            standing.append(
-                Standing(prop.kind[5:], variant, tint, prop.x, prop.distance, base, prop.size, flip)
-            )
+            variant, tint = int(rng.integers(plants.VARIANTS)), int(rng.integers(4))
+            flip = bool(rng.random() < 0.5)
+            place = prop.x, prop.distance
+            kind = prop.kind[len("tree:") :]
+            base = foot.height(*place)
+            standing.append(Standing(kind, variant, tint, *place, base, prop.size, flip))
     return standing
 
 
@@ -173,51 +155,33 @@ def small(plan: Plan, ground: Ground) -> List[Standing]:
     """Boulders, shrubs, flowers and grass tufts of the foreground."""
     foot, standing = Foothold(ground), []
     nearest = plan.eye / 0.62
+    tufts = plan.plants * 2 if plan.near_cover == ids.GRASS else 0
     groups = (
-        (
-            "rock",
-            plan.rocks,
-            nearest,
-            nearest * 14,
-            (ids.GRASS, ids.EARTH, ids.SAND, ids.ROCK, ids.LAND, ids.HILL, *ids.OPEN_WATER),
-        ),
-        ("plant", plan.plants, nearest, nearest * 6, (ids.GRASS, ids.EARTH, ids.PLANT, ids.LAND)),
-        (
-            "tuft",
-            plan.plants * 2 if plan.near_cover == ids.GRASS else 0,
-            nearest,
-            nearest * 4,
-            (ids.GRASS,),
-        ),
+        ("rock", plan.rocks, nearest * 14, STONY),
+        ("plant", plan.plants, nearest * 6, GREEN),
+        ("tuft", tufts, nearest * 4, (ids.GRASS,)),
     )
-    for number, (group, count, near, far, surfaces) in enumerate(groups):
-        some = _candidates(generator(plan.seed, 47, number), count, near, far, plan.tan_half)
+    for number, (group, count, far, surfaces) in enumerate(groups):
+        rng = generator(plan.seed, 47, number)
+        some = _candidates(rng, count, nearest, far, plan.tan_half)
         rows, columns = foot.at(some["slope"], some["z"])
-        fits = np.isin(ground.surface[rows, columns], surfaces) & (
-            ground.water[rows, columns] < 0.5
-        )
+        fits = np.isin(ground.surface[rows, columns], surfaces)
+        fits = fits & (ground.water[rows, columns] < 0.5)
         for i in np.flatnonzero(fits):
-            if group == "rock":
-                kind, height = "boulder", (0.25 + 1.5 * some["size"][i] ** 4) * (0.5 + plan.eye / 9)
-            elif group == "plant":
-                kind = ("shrub", "bloom", "flower", "reed")[int(some["kind"][i] * 4)]
-                height = (
-                    {"shrub": 1.1, "bloom": 1.0, "flower": 0.7, "reed": 1.2}[kind]
-                    * (0.6 + 0.8 * some["size"][i])
-                    * (0.6 + plan.eye / 12)
-                )
-            else:
-                kind, height = "tuft", (0.3 + 0.4 * some["size"][i]) * (0.6 + plan.eye / 10)
-            standing.append(
-                _standing(
-                    some,
-                    i,
-                    kind,
-                    max(float(ground.base[rows[i], columns[i]]), ground.level),
-                    height,
-                )
-            )
+            kind, height = _small(group, plan.eye, some["kind"][i], some["size"][i])
+            base = max(float(ground.base[rows[i], columns[i]]), ground.level)
+            standing.append(_standing(some, i, kind, base, height))
     return standing
+
+
+def _small(group: str, eye: float, kind: float, size: float) -> Tuple[str, float]:
+    """(kind, height in metres) of a small thing by its random numbers; larger from a high eye."""
+    if group == "rock":
+        return "boulder", (0.25 + 1.5 * size**4) * (0.5 + eye / 9)
+    if group == "tuft":
+        return "tuft", (0.3 + 0.4 * size) * (0.6 + eye / 10)
+    name = list(PLANT_HEIGHTS)[int(kind * len(PLANT_HEIGHTS))]
+    return name, PLANT_HEIGHTS[name] * (0.6 + 0.8 * size) * (0.6 + eye / 12)
 
 
 def shadows(canvas: Canvas, standing: List[Standing]) -> None:
@@ -230,86 +194,66 @@ def shadows(canvas: Canvas, standing: List[Standing]) -> None:
     for item in standing:
         if item.kind in ("tuft", "flower", "reed") or item.height * view.focal / item.z < 3:
             continue
+
+        # A slab from the foot away from the sun, or a round patch under a covered sky.
         wide = item.height * plants.shape(item.kind, item.variant, 0).aspect * 0.36
         x, z = item.slope * item.z, item.z
-        tip = np.array(
-            [x - sun[0] * reach * item.height, max(z - sun[2] * reach * item.height, z * 0.3)]
-        )
-        across = np.array([tip[1] - z, -(tip[0] - x)])
-        across = across / max(np.hypot(*across), 1e-3) * wide if reach else np.array([wide, 0.0])
-        corners = [
-            np.array([x, z]) + across * 0.5,
-            np.array([x, z]) - across * 0.5,
-            tip - across,
-            tip + across,
-        ]
-        if not reach:
+        if reach:
+            away = sun[0] * reach * item.height, sun[2] * reach * item.height
+            foot, tip = np.array([x, z]), np.array([x - away[0], max(z - away[1], z * 0.3)])
+            across = np.array([tip[1] - z, -(tip[0] - x)])
+            across = across / max(np.hypot(*across), 1e-3) * wide
+            corners = [foot + across * 0.5, foot - across * 0.5, tip - across, tip + across]
+        else:
             wide *= 0.7
             corners = [
-                np.array([x + wide * np.cos(a), z + wide * 0.8 * np.sin(a)])
-                for a in np.linspace(0, 5.6, 9)
+                (x + wide * np.cos(a), z + wide * 0.8 * np.sin(a)) for a in np.linspace(0, 5.6, 9)
             ]
-        outline = [canvas.place(px, max(pz, 0.5), item.foot) for px, pz in corners]
-        cv2.fillConvexPoly(
-            layer, np.rint(np.array(outline) * 16 - 8).astype(np.int32), 255, cv2.LINE_AA, 4
-        )
+        outline = np.array([canvas.place(px, max(pz, 0.5), item.foot) for px, pz in corners])
+        points = np.rint(outline * 16 - 8).astype(np.int32)
+        cv2.fillConvexPoly(layer, points, 255, cv2.LINE_AA, shift=4)
+
+        # Its foot stands in a small dark ellipse.
         column, row = canvas.place(x, z, item.foot)
         size = max(wide * view.focal / z, 1.0)
-        cv2.ellipse(
-            layer,
-            (int(column * 16), int(row * 16)),
-            (int(size * 16), int(size * 5)),
-            0,
-            0,
-            360,
-            255,
-            -1,
-            cv2.LINE_AA,
-            4,
-        )
+        centre, axes = (int(column * 16), int(row * 16)), (int(size * 16), int(size * 5))
+        cv2.ellipse(layer, centre, axes, 0, 0, 360, 255, -1, cv2.LINE_AA, shift=4)
     if not layer.any():
         return
     soft = cv2.GaussianBlur(layer, (0, 0), max(view.width / 300, 0.6)).astype(np.float32) / 255
     soft[canvas.label == ids.SKY] = 0
-    kept = transmission(style, np.minimum(canvas.z_ground, FAR), canvas.height, canvas.mist_top)
-    canvas.image *= 1 - soft[..., None] * ((0.25 + 0.45 * strength) * kept)
+    clear = transmission(style, np.minimum(canvas.z_ground, FAR), canvas.height, canvas.mist_top)
+    canvas.image *= 1 - soft[..., None] * ((0.25 + 0.45 * strength) * clear)
 
 
 def draw(plan: Plan, canvas: Canvas, standing: List[Standing]) -> None:
     """Put the sprites into the image, far ones first."""
     view, lit = canvas.view, {}
     for item in sorted(standing, key=lambda one: -one.z):
-        tall = item.height * view.focal / item.z
+        tall = item.height * view.focal / item.z  # pixels
         if tall < 1.5:
             continue
-        halvings = int(np.clip(np.floor(np.log2(plants.TALL / tall)), 0, 5))
+
+        # A sprite is lit once, at the size next to the one it is drawn at.
+        halvings = int(np.clip(np.floor(np.log2(TALL / tall)), 0, 5))
         name = (item.kind, item.variant, halvings, item.tint)
         if name not in lit:
             lit[name] = plants.lit(*name[:3], canvas.style, item.tint, plan.wintry)
         colour, alpha = lit[name]
         column, row = canvas.place(item.slope * item.z, item.z, item.foot)
-        rows, columns = (
-            max(int(round(tall)), 2),
-            max(int(round(tall * alpha.shape[1] / alpha.shape[0])), 1),
-        )
+        rows = max(int(round(tall)), 2)
+        columns = max(int(round(tall * alpha.shape[1] / alpha.shape[0])), 1)
         if row - rows > view.height or column + columns < 0 or column - columns > view.width:
             continue
         if item.flip:
             colour, alpha = colour[:, ::-1], alpha[:, ::-1]
-        packed = cv2.resize(
-            np.dstack((colour * alpha[..., None], alpha)),
-            (columns, rows),
-            interpolation=cv2.INTER_AREA if rows < alpha.shape[0] else cv2.INTER_CUBIC,
-        )
-        packed = np.clip(packed, 0, None)
+
+        # Resized with its colour premultiplied, and put a little into the ground.
+        method = cv2.INTER_AREA if rows < alpha.shape[0] else cv2.INTER_CUBIC
+        packed = np.dstack((colour * alpha[..., None], alpha))
+        packed = np.clip(cv2.resize(packed, (columns, rows), interpolation=method), 0, None)
         alpha = np.minimum(packed[..., 3], 1)
         colour = packed[..., :3] / np.maximum(alpha, 1e-3)[..., None]
-        canvas.blit(
-            int(round(row)) - rows + max(int(tall * 0.02), 0),
-            int(round(column - columns / 2)),
-            colour,
-            alpha,
-            item.z * 0.985,
-            LABELS.get(item.kind, ids.TREE),
-            item.foot + item.height * 0.5,
-        )
+        top, left = int(round(row)) - rows + max(int(tall * 0.02), 0), column - columns / 2
+        label, middle = LABELS.get(item.kind, ids.TREE), item.foot + item.height * 0.5
+        canvas.blit(top, int(round(left)), colour, alpha, item.z * 0.985, label, middle)

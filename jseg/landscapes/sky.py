@@ -57,10 +57,8 @@ def gradient(view: View, style: Style, cosine: np.ndarray, up: np.ndarray) -> np
     up = np.clip(up, 0, None)
     low, high = np.exp(-up / 0.13), 1 - np.exp(-np.clip(up - 0.02, 0, None) / 0.75)
     weights = [low * (1 - high), (1 - low) * (1 - high), np.ones_like(low) * high]
-    base = sum(
-        weight[:, :, None] * colour
-        for weight, colour in zip(weights, (style.horizon, style.middle, style.zenith))
-    )
+    stops = (style.horizon, style.middle, style.zenith)
+    base = sum(weight[:, :, None] * colour for weight, colour in zip(weights, stops))
     side = np.clip((1 + cosine) / 2, 0, 1)
     near = side**8
     warm = near * (0.35 + 0.65 * low) * (0.75 * style.sun_seen)
@@ -84,12 +82,12 @@ def _density(view: View, style: Style, kind: CloudKind, scale: int) -> np.ndarra
     image.
     """
     rows = max(int(np.ceil(view.horizon * view.height / scale)) + 2, 4)
-    up = np.clip(
-        (view.horizon * view.height - (np.arange(rows) + 0.5) * scale) / view.focal, 0.0, None
-    )
-    x = (
-        (np.arange(int(np.ceil(view.width / scale))) + 0.5) * scale / view.width * 2 - 1
-    ) * view.tan_half
+    up = (view.horizon * view.height - (np.arange(rows) + 0.5) * scale) / view.focal
+    up = np.clip(up, 0.0, None)
+    columns = np.arange(int(np.ceil(view.width / scale)))
+    x = ((columns + 0.5) * scale / view.width * 2 - 1) * view.tan_half
+
+    # The layer's coordinates shrink towards the horizon.
     shift = generator(style.seed, 21).uniform(0, 50, 2)
     grid = Grid(
         (shift[0] - np.log(up + kind.flatten) * (0.55 + kind.flatten)).astype(np.float32),
@@ -98,18 +96,14 @@ def _density(view: View, style: Style, kind: CloudKind, scale: int) -> np.ndarra
     key = 1000 + style.seed * 13
     shape = fbm(key, grid, kind.frequency, kind.octaves, kind.gain)
     pixels = kind.warp * view.focal / scale
-    shape = displaced(
-        shape,
-        fbm(key + 5, grid, kind.frequency * 1.3, 4) * pixels * 0.5,
-        fbm(key + 9, grid, kind.frequency * 1.3, 4) * pixels,
-    )
+    down, right = (fbm(key + salt, grid, kind.frequency * 1.3, 4) * pixels for salt in (5, 9))
+    shape = displaced(shape, down * 0.5, right)
     if kind.flatten >= 0.3:  # heaps: billows on top of the shape
         shape = shape + 0.35 * (0.5 - np.abs(fbm(key + 17, grid, kind.frequency * 3.1, 4, 0.55)))
     threshold = np.interp(style.cover, (0, 0.25, 0.5, 0.75, 1), (1.2, 0.42, 0.12, -0.25, -0.9))
     rise = np.clip((shape - threshold) / kind.edge, 0, 2.5)
-    return (
-        rise * rise * (3 - 2 * np.minimum(rise, 1)) / np.maximum(rise, 1)
-    )  # smooth at the edge, linear in the thick
+    # Smooth at the edge, linear in the thick.
+    return rise * rise * (3 - 2 * np.minimum(rise, 1)) / np.maximum(rise, 1)
 
 
 def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.ndarray:
@@ -121,6 +115,8 @@ def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.
     density = _density(view, style, kind, scale)
     rows, columns = density.shape
     sun_column, sun_row = (coordinate / scale for coordinate in _sun_pixel(view, style))
+
+    # The density met on the way to the sun, by pulls of the image towards it.
     path = np.zeros_like(density)
     distance = max(np.hypot(sun_column - columns / 2, sun_row - rows / 2), columns * 0.25)
     for step in (0.008, 0.02, 0.04, 0.07):
@@ -135,34 +131,28 @@ def clouds(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.
         )
     path = cv2.GaussianBlur(path * 0.25, (0, 0), max(columns / 200, 0.6))
     light = np.exp(-kind.thickness * (0.3 * path + 0.4 * path * np.minimum(density, 1)))
-    light, density = (
-        cv2.resize(layer, (columns * scale, rows * scale), interpolation=cv2.INTER_LINEAR)[
-            :, : view.width
-        ]
-        if scale > 1
-        else layer
-        for layer in (light, density)
-    )
+    if scale > 1:
+        size = columns * scale, rows * scale
+        light, density = (
+            cv2.resize(layer, size, interpolation=cv2.INTER_LINEAR)[:, : view.width]
+            for layer in (light, density)
+        )
+
+    # Light and dark of the clouds; the far ones fade into the sky.
     rows = min(len(density), view.height)
-    light, density, cosine, sky_part = (
-        light[:rows, :, None],
-        density[:rows],
-        cosine[:rows],
-        sky[:rows],
-    )
+    light, density, clear = light[:rows, :, None], density[:rows], sky[:rows]
     up = np.clip(view.tangents()[:rows, None], 0, None)
-    side = np.clip((1 + cosine) / 2, 0, 1)
+    side = np.clip((1 + cosine[:rows]) / 2, 0, 1)
     forward = (0.62 + 0.55 * side**5 + 1.1 * side**60 * style.sun_seen)[:, :, None]
     lit = style.sun * 0.46 * forward + style.ambient * 0.66
-    dark = (style.ambient * 0.36 + style.middle * 0.22 + style.horizon * 0.18) * (
-        0.6 if style.cloud == "storm" else 1.0
-    )
+    dark = style.ambient * 0.36 + style.middle * 0.22 + style.horizon * 0.18
+    dark = dark * (0.6 if style.cloud == "storm" else 1.0)
     colour = dark + (lit - dark) * light
     far = np.exp(-up / 0.07)[:, :, None] * 0.75
-    colour = colour + (sky_part - colour) * far
+    colour = colour + (clear - colour) * far
     opacity = (1 - np.exp(-2.2 * kind.thickness * density))[:, :, None] * (1 - 0.25 * far)
     result = sky.copy()
-    result[:rows] = sky_part + (colour - sky_part) * opacity
+    result[:rows] = clear + (colour - clear) * opacity
     return result
 
 
@@ -173,11 +163,9 @@ def _disc(view: View, style: Style, sky: np.ndarray, cosine: np.ndarray) -> np.n
     halo = np.exp(-angle / 0.05) * 0.55 + np.exp(-angle / 0.18) * 0.22
     disc = np.clip((size - angle) * view.focal / 2 + 0.5, 0, 1)
     strength = style.sun_seen * (0.25 if style.hour == "night" else 1.0)
-    return (
-        sky
-        + (style.glow * (halo * strength)[:, :, None])
-        + np.float32(1.6) * style.glow * (disc * min(style.sun_seen * 1.3, 1))[:, :, None]
-    )
+    bright = disc * min(style.sun_seen * 1.3, 1)
+    lit = sky + style.glow * (halo * strength)[:, :, None]
+    return lit + np.float32(1.6) * style.glow * bright[:, :, None]
 
 
 def _stars(view: View, style: Style, sky: np.ndarray) -> np.ndarray:
@@ -185,18 +173,16 @@ def _stars(view: View, style: Style, sky: np.ndarray) -> np.ndarray:
     count = 260
     rng = generator(style.seed, 31)
     places, power = rng.random((count, 2)), rng.random(count) ** 3
-    rows, columns = (
-        (places[:, 0] * view.height * 0.8).astype(int),
-        (places[:, 1] * view.width).astype(int),
-    )
-    keep = rows < view.horizon * view.height
+    rows = (places[:, 0] * view.height * 0.8).astype(int)
+    columns = (places[:, 1] * view.width).astype(int)
+    above = rows < view.horizon * view.height
+    bright = (0.2 + 0.8 * power[above]).astype(np.float32)
     layer = np.zeros(sky.shape[:2], np.float32)
-    np.maximum.at(layer, (rows[keep], columns[keep]), (0.2 + 0.8 * power[keep]).astype(np.float32))
+    np.maximum.at(layer, (rows[above], columns[above]), bright)
     if view.width > 600:
         layer = cv2.GaussianBlur(layer, (0, 0), view.width / 900) * 3
-    return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * (
-        style.stars * min((view.width / 512) ** 1.2, 1)
-    )
+    strength = style.stars * min((view.width / 512) ** 1.2, 1)
+    return sky + layer[:, :, None] * np.float32([0.75, 0.8, 0.9]) * strength
 
 
 def paint_sky(view: View, style: Style) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -206,11 +192,10 @@ def paint_sky(view: View, style: Style) -> Tuple[np.ndarray, np.ndarray, np.ndar
     cosine = toward_sun(view, style)
     up = view.tangents()[:, None]
     clear = gradient(view, style, cosine, up)
-    haze = (
-        gradient(view, style, cosine, np.full_like(up, 0.015))
-        if style.weather not in ("rain", "storm")
-        else clear * 0.92
-    )
+    if style.weather in ("rain", "storm"):
+        haze = clear * 0.92
+    else:
+        haze = gradient(view, style, cosine, np.full_like(up, 0.015))
     sky = _stars(view, style, clear) if style.stars > 0 else clear
     sky = clouds(view, style, _disc(view, style, sky, cosine), cosine)
     low_sun = np.exp(-style.elevation / 0.35)

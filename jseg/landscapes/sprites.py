@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Tuple
+from typing import Iterator, List, Tuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ LEAF, WOOD, BLOOM, STONE, BARK = range(5)  # what a point is made of
 @dataclass(frozen=True)
 class Shape:
     """An unlit plant: alpha [h, w], normal [h, w, 3] (x, up, towards the camera), shade and tone
-    [h, w] in 0..1, share of each material.
+    [h, w] in 0..1, fraction of each material.
     """
 
     alpha: np.ndarray
@@ -42,17 +42,11 @@ class Points:
         material: int,
         size: float,
     ) -> None:
+        """Put points [n, 3] with their normals in."""
         count = len(position)
-        self.parts.append(
-            (
-                position,
-                normal,
-                np.broadcast_to(shade, count),
-                np.broadcast_to(tone, count),
-                np.full(count, material),
-                np.full(count, size),
-            )
-        )
+        shade, tone = np.broadcast_to(shade, count), np.broadcast_to(tone, count)
+        parts = np.full(count, material), np.full(count, size)
+        self.parts.append((position, normal, shade, tone, *parts))
 
     def line(
         self,
@@ -72,41 +66,28 @@ class Points:
         position = start + (stop - start) * along[:, None]
         position[:, 0] += around * radius
         normal = np.stack((around, np.full(count, 0.15), np.sqrt(1 - around**2)), axis=1)
-        self.add(
-            position,
-            normal,
-            0.75,
-            0.35 + 0.3 * rng.random(count),
-            material,
-            min(0.0046, max(0.0024, thick_stop)),
-        )
+        tone, size = 0.35 + 0.3 * rng.random(count), min(0.0046, max(0.0024, thick_stop))
+        self.add(position, normal, 0.75, tone, material, size)
 
     def draw(self, half_width: float) -> Shape:
-        position, normal, shade, tone, material, size = (
-            np.concatenate(column) for column in zip(*self.parts)
-        )
-        order = np.argsort(position[:, 2], kind="stable")
-        position, normal, shade, tone, material, size = (
-            column[order] for column in (position, normal, shade, tone, material, size)
-        )
+        """The image of the points, the nearer ones before the others."""
+        columns = [np.concatenate(column) for column in zip(*self.parts)]
+        order = np.argsort(columns[0][:, 2], kind="stable")
+        position, normal, shade, tone, material, size = (column[order] for column in columns)
         height, width = TALL, int(np.ceil(2 * half_width * TALL / 32) * 32)
-        front = np.full((height, width), -1, np.int64)
         rows = (height - 1) - position[:, 1] * (height - 4)
         columns = width / 2 + position[:, 0] * (height - 4)
+
+        # The number of the point that is seen in each pixel, -1 where there is none.
+        front = np.full((height, width), -1, np.int64)
         rank = np.arange(len(position))
         for radius in np.unique(size):
             mine = size == radius
-            reach = int(np.ceil(radius * TALL))
-            for down in range(-reach, reach + 1):
-                for right in range(-reach, reach + 1):
-                    if down * down + right * right > (radius * TALL) ** 2 + 0.3:
-                        continue
-                    row, column = (
-                        np.rint(rows[mine] + down).astype(int),
-                        np.rint(columns[mine] + right).astype(int),
-                    )
-                    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-                    np.maximum.at(front, (row[inside], column[inside]), rank[mine][inside])
+            for down, right in _disc(radius * TALL):
+                row = np.rint(rows[mine] + down).astype(int)
+                column = np.rint(columns[mine] + right).astype(int)
+                inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+                np.maximum.at(front, (row[inside], column[inside]), rank[mine][inside])
         alpha = (front >= 0).astype(np.float32)
         front = np.maximum(front, 0)
         return Shape(
@@ -117,6 +98,15 @@ class Points:
             np.eye(5, dtype=np.float32)[material[front]],
             width / height,
         )
+
+
+def _disc(radius: float) -> Iterator[Tuple[int, int]]:
+    """The pixels of a disc about its centre."""
+    reach = int(np.ceil(radius))
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            if down * down + right * right <= radius**2 + 0.3:
+                yield down, right
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:

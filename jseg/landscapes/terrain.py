@@ -20,6 +20,7 @@ from jseg.landscapes.fractal import Grid
 
 SURVEY_ROWS, SURVEY_COLUMNS = 360, 40
 FAR = 30000.0  # metres; beyond it there is sky only
+SOFTNESS = 0.06  # of a shadow's edge, as an elevation tangent
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,13 @@ class View:
 
     def columns(self) -> np.ndarray:
         """X' of the pixel columns' centres, [width]."""
-        return ((np.arange(self.width) + 0.5) / self.width * 2 - 1).astype(np.float32) * np.float32(
-            self.tan_half
-        )
+        places = (np.arange(self.width) + 0.5) / self.width * 2 - 1
+        return places.astype(np.float32) * np.float32(self.tan_half)
 
     def tangents(self) -> np.ndarray:
         """Elevation tangent of the pixel rows' centres, [height], falling."""
-        return ((self.horizon * self.height - np.arange(self.height) - 0.5) / self.focal).astype(
-            np.float32
-        )
+        below = self.horizon * self.height - np.arange(self.height) - 0.5
+        return (below / self.focal).astype(np.float32)
 
     def row_of(self, tangent: np.ndarray) -> np.ndarray:
         """Row coordinate (pixel centres at .5) of an elevation tangent."""
@@ -82,12 +81,11 @@ def depth_grid(view: View, survey: Grid, height: np.ndarray) -> Grid:
     v = survey.v.astype(np.float64)
     angle = height / np.exp(v)[:, None]
     rise = np.clip(np.gradient(angle, v, axis=0), 0, None)
-    rise = np.sort(rise, axis=1)[
-        :, -SURVEY_COLUMNS // 6
-    ]  # steeper than most, not the one worst column
-    rise = np.convolve(
-        np.pad(np.maximum(rise, 0.04), 6, mode="edge"), np.ones(13) / 13, mode="valid"
-    )
+
+    # Steeper than most, not the one worst column; smoothed over 13 rows.
+    steep = np.sort(rise, axis=1)[:, -SURVEY_COLUMNS // 6]
+    steep = np.pad(np.maximum(steep, 0.04), 6, mode="edge")
+    rise = np.convolve(steep, np.ones(13) / 13, mode="valid")
     density = view.focal * np.clip(view.eye * np.exp(-v) + 0.8 * rise, 0.05, 1.1)
     count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(v))])
     places = np.interp(np.arange(0, count[-1], 1.0), count, v)
@@ -140,10 +138,10 @@ def look(view: View, grid: Grid, height: np.ndarray) -> Sight:
     last = len(grid.v)
     sky = index >= last
     after = np.clip(index, 1, last - 1)
-    level_before, level_after = (
-        np.take_along_axis(levels, after - 1, axis=0),
-        np.take_along_axis(levels, after, axis=0),
-    )
+    level_before = np.take_along_axis(levels, after - 1, axis=0)
+    level_after = np.take_along_axis(levels, after, axis=0)
+
+    # Between the last sample that the ray passes and the first that it meets.
     centre = np.arange(view.height, dtype=np.float32)[:, None] + 0.5
     part = np.clip((level_before - centre) / np.maximum(level_before - level_after, 1e-4), 0, 1)
     return Sight(sky, (after - 1 + part).astype(np.float32))
@@ -169,9 +167,7 @@ def normals(height: np.ndarray, grid: Grid) -> np.ndarray:
     return np.stack((-slope_x * length, length, -slope_z * length), axis=2)
 
 
-def sunlit(
-    height: np.ndarray, grid: Grid, azimuth: float, elevation: float, softness: float = 0.06
-) -> np.ndarray:
+def sunlit(height: np.ndarray, grid: Grid, azimuth: float, elevation: float) -> np.ndarray:
     """Fraction of the sun that reaches each sample past the terrain, [rows, columns] in [0, 1].
 
     Marches towards the sun in steps proportional to the distance from the camera, which on this
@@ -188,4 +184,4 @@ def sunlit(
         columns = np.rint(np.interp(away_x, grid.x, column_numbers)).astype(np.int32)
         there = np.take(np.take(height, rows, axis=0), columns, axis=1)
         np.maximum(block, (there - height) / (z * step) - rise, out=block)
-    return np.clip(1 - block / softness, 0, 1)
+    return np.clip(1 - block / SOFTNESS, 0, 1)

@@ -16,16 +16,18 @@ import numpy as np
 from jseg.landscapes import ids
 from jseg.landscapes.canvas import Canvas
 from jseg.landscapes.fractal import Grid, fbm, smoothstep, world_noise
+from jseg.landscapes.palettes import FRESH_WATERS, WATERS, colours
 from jseg.landscapes.plan import Ground, Plan
-from jseg.landscapes.style import FRESH_WATERS, WATERS, Style, linear
+from jseg.landscapes.style import Style
 from jseg.landscapes.terrain import FAR, first_reaching
 
+# How much of the wind ruffles the water, and the least that does.
 ROUGHNESS = {
     ids.SEA: (1.0, 0.25),
     ids.RIVER: (0.8, 0.15),
     ids.LAKE: (0.5, 0.02),
     ids.WATER: (0.35, 0.02),
-}  # share of the wind, least
+}
 
 
 def _main_run(wet: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -34,9 +36,8 @@ def _main_run(wet: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """
     rows, columns = wet.shape
     numbers = np.arange(rows, dtype=np.int32)[:, None]
-    begin = (
-        np.maximum.accumulate(np.where(wet, -1, numbers), axis=0) + 1
-    )  # where the stretch that holds this row began
+    # Where the stretch that holds this row began.
+    begin = np.maximum.accumulate(np.where(wet, -1, numbers), axis=0) + 1
     length = np.where(wet, numbers - begin + 1, 0)
     last = length.argmax(axis=0)
     first = begin[last, np.arange(columns)]
@@ -54,18 +55,18 @@ def _mirrored(canvas: Canvas, wet: np.ndarray, level: float) -> np.ndarray:
     tangent = view.tangents()[:, None]
     first, last = _main_run(wet)
     nearest = np.where(last >= 0, canvas.z_ground[np.maximum(last, 0), np.arange(columns)], np.inf)
+
+    # A point is hidden below the water, behind its near shore, or by being water itself.
     source = (tangent + 2 * (view.eye - level) / canvas.z) * view.focal
     thing = (canvas.cover > 0.5) & (numbers <= last)
     hidden = ~((numbers < first) | thing) | (canvas.z < nearest) | (wet & (canvas.cover <= 0.5))
     levels = np.where(hidden, 4.0 * rows, rows - source)[::-1]
     index = rows - 1 - first_reaching(levels.astype(np.float32), rows)
-    target = np.clip(np.rint(rows - numbers[:, 0] - 1 + view.horizon * rows), 0, rows - 1).astype(
-        np.int64
-    )
-    index = np.take(index, target, axis=0)
-    plain = np.rint(2 * view.horizon * rows - 1 - numbers).astype(
-        np.int64
-    )  # the same height above the horizon
+    target = np.rint(rows - numbers[:, 0] - 1 + view.horizon * rows)
+    index = np.take(index, np.clip(target, 0, rows - 1).astype(np.int64), axis=0)
+
+    # Where nothing reaches the ray: what stands the same height above the horizon.
+    plain = np.rint(2 * view.horizon * rows - 1 - numbers).astype(np.int64)
     index = np.clip(np.where(index < np.minimum(numbers, rows), index, plain), 0, rows - 1)
     return np.take_along_axis(canvas.image, index[..., None], axis=0)
 
@@ -80,11 +81,8 @@ def _ripples(
     v = np.log((view.eye - level) / np.maximum(-view.tangents()[start:], 1e-4)).astype(np.float32)
     grid = Grid(v[::-1].copy(), view.columns())
     key = plan.seed * 53 + 11
-    longest = (
-        2.0 + 14.0 * rough
-        if plan.basin is not None and plan.basin.label == ids.SEA
-        else 1.2 + 4.0 * rough
-    )
+    at_sea = plan.basin is not None and plan.basin.label == ids.SEA
+    longest = 2.0 + 14.0 * rough if at_sea else 1.2 + 4.0 * rough
     along = world_noise(key, grid, longest, 0.12, 0.92)[::-1]
     sideways = world_noise(key + 1, grid, longest, 0.12, 0.92)[::-1] * 0.5
     wind = fbm(key + 2, Grid(grid.v * 1.0, grid.x * 0.35), 2.5, 5, 0.55)[::-1]
@@ -94,65 +92,66 @@ def _ripples(
 def _glitter(
     style: Style, view, start: int, along: np.ndarray, sideways: np.ndarray, spread: float
 ) -> np.ndarray:
-    """Share of facets that mirror the sun into the camera, [rows, W]."""
+    """Fraction of facets that mirror the sun into the camera, [rows, W]."""
     sun = style.direction()
     x, up = view.columns()[None, :], view.tangents()[start:, None]
     norm = 1 / np.sqrt(1 + x * x + up * up)
     half_x, half_up, half_z = sun[0] - x * norm, sun[1] - up * norm, sun[2] - norm
     half_up = np.maximum(half_up, 1e-3)
-    miss = (half_x / half_up * 0.8 + sideways * spread * 5) ** 2 + (
-        half_z / half_up + along * spread * 5
-    ) ** 2
+    miss_x = half_x / half_up * 0.8 + sideways * spread * 5
+    miss_z = half_z / half_up + along * spread * 5
+    miss = miss_x**2 + miss_z**2
     return np.exp(-miss / (2 * (spread * 1.6 + 0.012) ** 2))
 
 
 def _sun_in_sight(canvas: Canvas) -> float:
-    """Share of sky about the sun's place in the image, 1 where the sun is outside of it: what
+    """Fraction of sky about the sun's place in the image, 1 where the sun is outside of it: what
     hides the sun also hides its glitter.
     """
     view, sun = canvas.view, canvas.style.direction()
     if sun[2] < 0.1:
         return 1.0
-    column, row, reach = (
-        view.column_of(sun[0] / sun[2]),
-        view.row_of(sun[1] / sun[2]),
-        max(view.width / 60, 1.0),
-    )
-    window = canvas.label[
-        max(int(row - reach), 0) : max(int(row + reach) + 1, 0),
-        max(int(column - reach), 0) : max(int(column + reach) + 1, 0),
-    ]
+    reach = max(view.width / 60, 1.0)
+
+    def around(place):
+        return slice(max(int(place - reach), 0), max(int(place + reach) + 1, 0))
+
+    row, column = view.row_of(sun[1] / sun[2]), view.column_of(sun[0] / sun[2])
+    window = canvas.label[around(row), around(column)]
     return float((window == ids.SKY).mean()) if window.size else 1.0
 
 
 def paint_water(
     plan: Plan, style: Style, canvas: Canvas, ground: Ground, depth: np.ndarray, bed: np.ndarray
 ) -> None:
-    """Colour every water pixel of the canvas, in place. `depth` [H, W] metres of water (0 on land),
-    `bed` [H, W, 3] what is seen of the ground below."""
+    """Colour every water pixel of the canvas, in place.
+
+    `depth` [H, W] metres of water (0 on land), `bed` [H, W, 3] what is seen of the ground below.
+    """
     view, level = canvas.view, ground.level
     wet = np.isin(canvas.label_ground, ids.OPEN_WATER)
     if not wet.any():
         return
     start = int(wet.any(axis=1).argmax())
     label = int(np.bincount(canvas.label_ground[wet], minlength=29).argmax())
-    share, least = ROUGHNESS[label]
-    rough = least + share * style.wind
+    part, least = ROUGHNESS[label]
+    rough = least + part * style.wind
+
+    # Waves, with cat's paws: ruffled and smooth patches.
     slope = 0.012 + 0.05 * rough
     along, sideways, wind = _ripples(plan, canvas, level, start, rough)
-    calm = 0.55 + 0.45 * smoothstep(-0.25, 0.35, wind)  # cat's paws: ruffled and smooth patches
+    calm = 0.55 + 0.45 * smoothstep(-0.25, 0.35, wind)
     along, sideways = along * calm, sideways * calm
+
+    # What it mirrors, broken by the waves.
     mirrored = _mirrored(canvas, wet, level)
     if rough > 0.05:
         mirrored = cv2.blur(mirrored, (1, 1 + 2 * int(round(slope * view.focal * 0.35))))
     rows, columns = wet.shape
     shift = 2 * slope * view.focal
     map_x = np.arange(columns, dtype=np.float32) + sideways * shift * 0.6
-    map_y = (
-        np.arange(start, rows, dtype=np.float32)[:, None]
-        + np.abs(along) * shift * 0.8
-        + along * shift * 0.5
-    )
+    lower = np.arange(start, rows, dtype=np.float32)[:, None]
+    map_y = lower + np.abs(along) * shift * 0.8 + along * shift * 0.5
     reflected = cv2.remap(
         mirrored,
         map_x.astype(np.float32),
@@ -160,6 +159,8 @@ def paint_water(
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
+
+    # The flatter the view, the more of it (Fresnel's law by Schlick), else the water itself.
     up = -view.tangents()[start:, None]
     facing = np.clip(up / np.sqrt(1 + up * up) + along * slope * 1.2 + slope, 0, 1)
     fresnel = (0.03 + 0.97 * (1 - facing) ** 5)[..., None]
@@ -167,6 +168,8 @@ def paint_water(
         fresnel = fresnel**0.8
     body = _body(style, label, depth[start:, :, None], bed[start:], along)
     water = body + (reflected - body) * fresnel
+
+    # The sun's glitter, foam, and the air before it all.
     glint = _glitter(style, view, start, along, sideways, slope * 2.2 + 0.02)
     strength = 1.5 * min(style.sun_seen * 1.2, 1.0) * _sun_in_sight(canvas)
     water = water + (glint * (0.25 + 0.75 * fresnel[..., 0]) * strength)[..., None] * style.sun
@@ -183,17 +186,11 @@ def _body(
     """Light from below the surface, [rows, W, 3]: the water's own colour, and the bed where it is
     shallow.
     """
-    deep, shallow = (
-        linear(code) for code in style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3)
-    )
+    deep, shallow = colours(style.pick(WATERS if label == ids.SEA else FRESH_WATERS, 3))
     lamp = style.ambient * 0.9 + style.sun * (0.25 + 0.45 * max(np.sin(style.elevation), 0))
     body = (deep + (shallow - deep) * np.exp(-depth / 2.2)) * lamp * (1 + 0.25 * along[..., None])
-    return (
-        body
-        + (bed * np.float32([0.8, 0.9, 0.85]) - body)
-        * np.exp(-depth * np.float32([2.2, 1.3, 1.0]))
-        * 0.85
-    )
+    clear = np.exp(-depth * np.float32([2.2, 1.3, 1.0]))
+    return body + (bed * np.float32([0.8, 0.9, 0.85]) - body) * clear * 0.85
 
 
 def _foam(
@@ -209,12 +206,8 @@ def _foam(
 ) -> np.ndarray:
     """Surf along the sea's shore, white caps in wind, riffles in rivers."""
     view = canvas.view
-    v = (
-        np.log(view.eye / np.maximum(-view.tangents()[start:], 1e-4))
-        .astype(np.float32)[::-1]
-        .copy()
-    )
-    grid = Grid(v, view.columns())
+    v = np.log(view.eye / np.maximum(-view.tangents()[start:], 1e-4)).astype(np.float32)
+    grid = Grid(v[::-1].copy(), view.columns())
     key = plan.seed * 59 + 5
     lace = world_noise(key, grid, 6.0, 0.15, 0.9)[::-1]
     white = (style.ambient * 0.75 + style.sun * (0.2 + 0.4 * np.sin(style.elevation))) * 0.95
@@ -224,24 +217,18 @@ def _foam(
         rolls = np.zeros_like(d)
         for number, place in enumerate((0.45, 0.85, 1.35)):
             wobble = 0.16 * fbm(key + 3 + number, grid, 3.0, 4)[::-1]
-            rolls = np.maximum(
-                rolls,
-                smoothstep(0.11, 0.02, np.abs(d - place - wobble))
-                * smoothstep(-0.1, 0.7, lace + 0.1)
-                * (0.85 - 0.2 * number),
-            )
+            roll = smoothstep(0.11, 0.02, np.abs(d - place - wobble))
+            roll = roll * smoothstep(-0.1, 0.7, lace + 0.1) * (0.85 - 0.2 * number)
+            rolls = np.maximum(rolls, roll)
         crests = world_noise(key + 9, grid, 1.5, 0.1, 0.95)[::-1]
         caps = smoothstep(1.0, 1.5, along + 0.7 * crests) * smoothstep(0.55, 1.2, rough)
         amount = np.maximum(np.maximum(swash, rolls * min(0.3 + rough, 1.0)), caps)
     elif label == ids.RIVER:
         riffle = world_noise(key + 7, Grid(grid.v, grid.x * 0.5), 1.6, 0.08, 1.0)[::-1]
-        where = smoothstep(0.0, 0.6, fbm(key + 8, grid, 3.0, 3)[::-1]) * 0.8 + smoothstep(
-            0.5, 0.05, d
-        )
-        amount = (
-            smoothstep(0.5, 1.7, riffle + 0.4 * along) * where * (0.25 + 0.6 * rough)
-            + smoothstep(0.1, 0.0, d + 0.08 * lace) * 0.25
-        )
+        where = smoothstep(0.0, 0.6, fbm(key + 8, grid, 3.0, 3)[::-1]) * 0.8
+        where = where + smoothstep(0.5, 0.05, d)
+        broken = smoothstep(0.5, 1.7, riffle + 0.4 * along) * where * (0.25 + 0.6 * rough)
+        amount = broken + smoothstep(0.1, 0.0, d + 0.08 * lace) * 0.25
     else:
         amount = smoothstep(0.06, 0.0, d + 0.04 * lace) * 0.15
     return water + (white - water) * np.clip(amount, 0, 1)[..., None]

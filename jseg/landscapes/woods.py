@@ -1,5 +1,5 @@
-"""Distant forests as crowns raised on the terrain: cones or domes in world cells, no smaller than an
-image can show.
+"""Distant forests as crowns raised on the terrain: cones or domes in cells of the world, no smaller
+than an image can show.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jseg.landscapes.plan import Forest, Ground, Plan
 CANOPY_FROM = 420.0  # metres; nearer trees are drawn one by one
 REFERENCE_FOCAL = 430.0  # pixels; sets the least size of distant trees, at any image size
 SLAB = 0.022  # depth of a row of crowns in ln z
+TREELESS = (*ids.OPEN_WATER, ids.PATH, ids.ROAD, ids.SAND, ids.ROCK)
 
 
 def _canopy(plan: Plan, forest: Forest, grid: Grid) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -32,31 +33,25 @@ def _canopy(plan: Plan, forest: Forest, grid: Grid) -> Tuple[np.ndarray, np.ndar
     radius = np.sqrt(off_x * off_x + 0.7 * off_v * off_v)
     tall = forest.height * (0.62 + 0.5 * crown)
     pointed = forest.kind in ("conifer", "mixed")
-    shape = (
-        np.clip(1 - 1.75 * radius, 0, 1)
-        if pointed
-        else np.sqrt(np.clip(1 - (1.75 * radius) ** 2, 0, 1))
-    )
-    return (
-        (tall * (0.25 + 0.75 * shape) * (1.0 if pointed else 0.75)).astype(np.float32),
-        shape.astype(np.float32),
-        crown,
-    )
+    if pointed:
+        shape = np.clip(1 - 1.75 * radius, 0, 1)
+    else:
+        shape = np.sqrt(np.clip(1 - (1.75 * radius) ** 2, 0, 1))
+    metres = tall * (0.25 + 0.75 * shape) * (1.0 if pointed else 0.75)
+    return metres.astype(np.float32), shape.astype(np.float32), crown
 
 
 def _forest_mask(plan: Plan, forest: Forest, grid: Grid) -> np.ndarray:
-    """Share of trees 0..1, with ragged borders."""
+    """Fraction of trees 0..1, with ragged borders."""
     v = grid.v[:, None]
     noise = fbm(plan.seed * 3 + forest.key * 29, grid, 3.5, 5, 0.55)
     want = np.interp(forest.amount, (0, 0.25, 0.5, 0.75, 1), (1.2, 0.35, 0.0, -0.35, -1.2))
     if forest.clear[1] > 0:
         want = want + 1.6 * np.exp(-(((grid.x - forest.clear[0]) / forest.clear[1]) ** 2))
+    near, far = np.log(forest.near), np.log(forest.far)
     mask = smoothstep(-0.05, 0.12, noise - want)
-    return (
-        mask
-        * smoothstep(np.log(forest.near) - 0.05, np.log(forest.near) + 0.1, v + 0.08 * noise)
-        * (v < np.log(forest.far) + 0.2 * noise)
-    )
+    mask = mask * smoothstep(near - 0.05, near + 0.1, v + 0.08 * noise)
+    return mask * (v < far + 0.2 * noise)
 
 
 def grow(plan: Plan, ground: Ground) -> None:
@@ -69,17 +64,14 @@ def grow(plan: Plan, ground: Ground) -> None:
         if len(part.v) < 3:
             continue
         rows = slice(int(start), int(stop))
-        free = ~np.isin(
-            ground.surface[rows], (*ids.OPEN_WATER, ids.PATH, ids.ROAD, ids.SAND, ids.ROCK)
-        )
+
+        # Trees stand on soil that is not too steep, and not on mountains.
+        free = ~np.isin(ground.surface[rows], TREELESS)
         base = ground.height[rows]
-        along, across = (
-            np.gradient(base, axis=0) / np.gradient(part.v)[:, None] / z[rows],
-            np.gradient(base, axis=1) / (part.x[1] - part.x[0]) / z[rows],
-        )
-        gentle = smoothstep(0.75, 0.5, np.hypot(along, across)) * (
-            (base - max(plan.eye - 60.0, 0.0)) / z[rows] < 0.16
-        )
+        along = np.gradient(base, axis=0) / np.gradient(part.v)[:, None] / z[rows]
+        across = np.gradient(base, axis=1) / (part.x[1] - part.x[0]) / z[rows]
+        low = (base - max(plan.eye - 60.0, 0.0)) / z[rows] < 0.16
+        gentle = smoothstep(0.75, 0.5, np.hypot(along, across)) * low
         mask = _forest_mask(plan, forest, part) * free * gentle
         metres, within, crown = _canopy(plan, forest, part)
         thick = (mask > 0.5) & (part.v[:, None] > np.log(CANOPY_FROM))

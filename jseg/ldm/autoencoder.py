@@ -34,24 +34,18 @@ class ResnetBlock(nn.Module):
 
     def execute(self, x):
         """x: strips of [B, C, H, W], consumed -> strips of [B, C_out, H, W]."""
-        skip = list(x)
-
-        def project(i, y):
+        # A strip's skip connection is projected as soon as the strip below has read its border.
+        skip, h = list(x), []
+        for i, y in enumerate(strips.convolve(self.conv1, x, strips.normalizer(self.norm1, x))):
             if self.projects:
                 skip[i] = strips.settle(self.nin_shortcut(skip[i]))
-            return y
+            h.append(strips.settle(y))  # [B, C_out, h_i, W]
 
-        h = strips.convolve(
-            self.conv1, x, strips.normalizer(self.norm1, x), finish=project
-        )  # [B, C_out, H, W]
-
-        def add(i, y):
-            y, skip[i] = y + skip[i], None
-            return y
-
-        return strips.convolve(
-            self.conv2, h, strips.normalizer(self.norm2, h), finish=add
-        )  # [B, C_out, H, W]
+        out = []
+        for i, y in enumerate(strips.convolve(self.conv2, h, strips.normalizer(self.norm2, h))):
+            out.append(strips.settle(y + skip[i]))  # [B, C_out, h_i, W]
+            skip[i] = None
+        return out
 
 
 class MidAttention(nn.Module):
@@ -69,13 +63,11 @@ class MidAttention(nn.Module):
     def execute(self, x):
         batch, channels, height, width = x.shape
         h = to_tokens(self.norm(x))  # [B HW, C]
-        q, k, v = (
-            layer.tokens(h).reshape(batch, -1, channels) for layer in (self.q, self.k, self.v)
-        )  # [B, HW, C]
+        layers = (self.q, self.k, self.v)
+        q, k, v = (layer.tokens(h).reshape(batch, -1, channels) for layer in layers)  # [B, HW, C]
         h = attention(q, k, v, channels**-0.5)  # [B, HW, C]
-        return x + from_tokens(
-            self.proj_out.tokens(h.reshape(-1, channels)), batch, height, width
-        )  # [B, C, H, W]
+        h = self.proj_out.tokens(h.reshape(-1, channels))  # [B HW, C]
+        return x + from_tokens(h, batch, height, width)  # [B, C, H, W]
 
 
 class Mid(nn.Module):
@@ -104,12 +96,8 @@ class Level(nn.Module):
     """
 
     def __init__(self, channels_in: int, channels_out: int, blocks: int, groups: int):
-        self.block = nn.ModuleList(
-            [
-                ResnetBlock(channels_in if i == 0 else channels_out, channels_out, groups)
-                for i in range(blocks)
-            ]
-        )
+        widths = [channels_in] + [channels_out] * (blocks - 1)
+        self.block = nn.ModuleList([ResnetBlock(width, channels_out, groups) for width in widths])
 
     def execute(self, h):
         for block in self.block:
@@ -126,10 +114,8 @@ class Encoder(nn.Module):
         self.multiple = config.downsampling
         self.conv_in = nn.Conv2d(config.picture_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
-        for i, width in enumerate(widths):
-            level = Level(
-                widths[max(i - 1, 0)] if i else config.channels, width, config.blocks, config.groups
-            )
+        for i, (width_in, width) in enumerate(zip([config.channels] + widths, widths)):
+            level = Level(width_in, width, config.blocks, config.groups)
             if i < len(widths) - 1:
                 level.downsample = Resampling(width, stride=2)
             self.down.append(level)
@@ -138,13 +124,17 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def execute(self, x):
-        h = strips.convolve(
-            self.conv_in, strips.split(x, self.channels, self.multiple)
-        )  # [B, C, H, W]
+        # full resolution
+        h = strips.convolve(self.conv_in, strips.split(x, self.channels, self.multiple))
+        h = [strips.settle(y) for y in h]  # [B, C, H, W]
+
+        # down
         for level in self.down:
             h = level(h)  # [B, C_i, H_i, W_i]
             if hasattr(level, "downsample"):
                 h = strips.downsample(level.downsample.conv, h)  # [B, C_i, H_i/2, W_i/2]
+
+        # middle
         h = strips.join(self.mid([strips.join(h)]))  # [B, C, h, w]
         return self.conv_out(silu(self.norm_out(h)))  # [B, 3, h, w]
 
@@ -160,9 +150,8 @@ class Decoder(nn.Module):
         # release: fills `up` from the coarsest level down under integer keys, which Jittor 1.3.11
         # then reads by position (it crashes); here: filled in ascending order, walked backwards.
         for i, width in enumerate(widths):
-            level = Level(
-                widths[min(i + 1, len(widths) - 1)], width, config.blocks + 1, config.groups
-            )
+            width_in = widths[min(i + 1, len(widths) - 1)]
+            level = Level(width_in, width, config.blocks + 1, config.groups)
             if i > 0:
                 level.upsample = Resampling(width, stride=1)
             self.up.append(level)
@@ -170,14 +159,18 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.picture_channels, 3, padding=1)
 
     def execute(self, z):
+        # middle
         h = self.mid([strips.settle(self.conv_in(z))])  # [B, C, h, w]
+
+        # up
         for level in reversed(list(self.up)):
             h = level(h)  # [B, C_i, H_i, W_i]
             if hasattr(level, "upsample"):
                 h = strips.double(level.upsample.conv, h)  # [B, C_i, 2H_i, 2W_i]
-        return strips.join(
-            strips.convolve(self.conv_out, h, strips.normalizer(self.norm_out, h))
-        )  # [B, 3, H, W]
+
+        # full resolution
+        h = strips.convolve(self.conv_out, h, strips.normalizer(self.norm_out, h))
+        return strips.join([strips.settle(y) for y in h])  # [B, 3, H, W]
 
 
 class Codebook(nn.Module):
@@ -185,10 +178,8 @@ class Codebook(nn.Module):
 
     def __init__(self, config: AutoencoderConfig):
         self.embedding = nn.Embedding(config.codebook_size, config.latent_channels)
-        bound = 1.0 / config.codebook_size
-        self.embedding.weight.assign(
-            jt.init.uniform(self.embedding.weight.shape, "float32", -bound, bound)
-        )
+        weight, bound = self.embedding.weight, 1.0 / config.codebook_size
+        weight.assign(jt.init.uniform(weight.shape, "float32", -bound, bound))
 
     def codes(self, z):
         """Index of the nearest entry for each row of z [n, latent_channels] -> int32 [n]; the
@@ -196,17 +187,14 @@ class Codebook(nn.Module):
         """
         entries = self.embedding.weight  # [K, D]
         squares = (entries * entries).sum(1).reshape(1, -1)  # [1, K]
-        chunk = max(1, QUANTIZER_CHUNK_BYTES // (4 * entries.shape[0]))
-        found = []
-        for start in range(0, z.shape[0], chunk):
-            part = z[start : min(start + chunk, z.shape[0])]  # [n', D]
-            distance = (
-                (part * part).sum(1).reshape(-1, 1)
-                + squares
-                - 2 * nn.matmul_transpose(part, entries)
-            )
-            found.append(strips.settle(jt.argmin(distance, dim=1)[0]))
-        return found[0] if len(found) == 1 else jt.concat(found)
+        rows = max(1, QUANTIZER_CHUNK_BYTES // (4 * entries.shape[0]))
+        codes = []
+        for start in range(0, z.shape[0], rows):
+            part = z[start : min(start + rows, z.shape[0])]  # [n', D]
+            of_part = (part * part).sum(1).reshape(-1, 1)  # [n', 1]
+            distance = of_part + squares - 2 * nn.matmul_transpose(part, entries)  # [n', K]
+            codes.append(strips.settle(jt.argmin(distance, dim=1)[0]))
+        return codes[0] if len(codes) == 1 else jt.concat(codes)
 
 
 class Reconstruction(NamedTuple):
@@ -258,8 +246,7 @@ class Autoencoder(nn.Module):
 
     def quantized(self, z):
         """z [B, D, h, w] with every position replaced by its nearest codebook entry."""
-        batch, _, height, width = z.shape
-        return from_tokens(self.quantize.embedding(self.codes(z).reshape(-1)), batch, height, width)
+        return self._entries(self.codes(z))
 
     def decode(self, z, quantize: bool = True):
         """Latents z [B, D, h, w] -> images [B, 3, h f, w f], about [-1, 1] (not clipped);
@@ -281,11 +268,16 @@ class Autoencoder(nn.Module):
         never reaches the codebook; that is moved by a loss between `quantized` and `z`.
         """
         z = self.encode(x)  # [B, D, h, w]
-        with jt.no_grad():  # in a lazy graph all chunks of the distance matrix would exist at once
+
+        # Without gradient, or all chunks of the distance matrix would be in the lazy graph at once.
+        with jt.no_grad():
             codes = self.codes(z.detach())  # [B, h, w]
-        batch, _, height, width = z.shape
-        quantized = from_tokens(
-            self.quantize.embedding(codes.reshape(-1)), batch, height, width
-        )  # [B, D, h, w]
-        passed = z + (quantized - z).detach()
-        return Reconstruction(self.decoder(self.post_quant_conv(passed)), z, quantized, codes)
+        quantized = self._entries(codes)  # [B, D, h, w]
+
+        straight_through = z + (quantized - z).detach()
+        image = self.decoder(self.post_quant_conv(straight_through))  # [B, 3, H, W]
+        return Reconstruction(image, z, quantized, codes)
+
+    def _entries(self, codes):
+        """Codebook entries [B, D, h, w] of codes [B, h, w]."""
+        return from_tokens(self.quantize.embedding(codes.reshape(-1)), *codes.shape)

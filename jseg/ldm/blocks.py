@@ -6,7 +6,7 @@ and Nichol 2021); state-dict names and numbers are theirs.
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 from jseg.configs import UNetConfig
 from jseg.nn.layers import (
@@ -16,8 +16,8 @@ from jseg.nn.layers import (
     SiLU,
     attention,
     from_tokens,
+    group_norm,
     nn,
-    normalized,
     to_tokens,
     upsample,
     upsampled_conv,
@@ -25,6 +25,13 @@ from jseg.nn.layers import (
 from jseg.runtime import jt
 
 Modulation = Tuple[object, object]  # (1 + gamma, beta), each [B, C, h, w], of one SPADE norm
+
+
+class LabelMaps(NamedTuple):
+    """The one-hot maps [B, classes, h, w] at the resolutions of a conditioned block's norms."""
+
+    map_in: object
+    map_out: object  # past the doubling, where the block doubles
 
 
 class SpadeNorm(nn.Module):
@@ -50,7 +57,8 @@ class SpadeNorm(nn.Module):
         """silu of the modulated norm, which `film`, (scale, shift) of the time embedding, may scale
         and shift once more.
         """
-        return normalized(self.norm, x, modulation, film, activate=True)  # [B, C, h, w]
+        groups, eps = self.norm.groups, self.norm.eps
+        return group_norm(x, groups, eps, *modulation, film, activate=True)  # [B, C, h, w]
 
 
 class ResBlock(nn.Module):
@@ -82,26 +90,33 @@ class ResBlock(nn.Module):
             self.skip_connection = Pointwise(channels, channels_out)
 
     def execute(self, x, embedding):
-        h = self.in_layers[0](x, activate=True)  # [B, C, h, w]
+        norm, _, conv = self.in_layers
+        h = norm(x, activate=True)  # [B, C, h, w]
         if self.down:
             h, x = halve(h), halve(x)  # [B, C, h/2, w/2]
-        h = self.in_layers[2](h)  # [B, C_out, h, w]
-        h = self.out_layers[0](
-            h, scale_and_shift(self.emb_layers, embedding), activate=True
-        )  # [B, C_out, h, w]
-        h = self.out_layers[3](self.out_layers[2](h))  # [B, C_out, h, w]
+        h = conv(h)  # [B, C_out, h, w]
+
+        norm, _, dropout, conv = self.out_layers
+        film = scale_and_shift(self.emb_layers, embedding)
+        h = conv(dropout(norm(h, film, activate=True)))  # [B, C_out, h, w]
         return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
 
 
 class SpadeResBlock(nn.Module):
     """Residual block of the middle and the decoder half, whose norms read the label map; `up`
-    doubles the map.
+    doubles the map, whose sides are the latent's over 2 ** level.
     """
 
     def __init__(
-        self, channels: int, channels_out: int, embedding: int, config: UNetConfig, up: bool = False
+        self,
+        channels: int,
+        channels_out: int,
+        embedding: int,
+        config: UNetConfig,
+        up: bool = False,
+        level: int = 0,
     ):
-        self.up = up
+        self.up, self.level = up, level
         self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
@@ -126,15 +141,16 @@ class SpadeResBlock(nn.Module):
         return self(joined(parts), self.condition(map_in, map_out), embedding)  # [B, C_out, h, w]
 
     def execute(self, x, modulations, embedding):
-        h, conv = self.in_norm(x, modulations[0]), self.in_layers[1]  # [B, C, h, w]
+        modulation_in, modulation_out = modulations
+        h, conv = self.in_norm(x, modulation_in), self.in_layers[1]  # [B, C, h, w]
         if self.up:
             h, x = upsampled_conv(conv, h), upsample(x)  # [B, C_out, 2h, 2w]
         else:
             h = conv(h)  # [B, C_out, h, w]
-        h = self.out_norm(
-            h, modulations[1], scale_and_shift(self.emb_layers, embedding)
-        )  # [B, C_out, h, w]
-        h = self.out_layers[2](self.out_layers[1](h))  # [B, C_out, h, w]
+
+        _, dropout, conv = self.out_layers
+        film = scale_and_shift(self.emb_layers, embedding)
+        h = conv(dropout(self.out_norm(h, modulation_out, film)))  # [B, C_out, h, w]
         return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
 
 
@@ -158,16 +174,12 @@ class AttentionBlock(nn.Module):
         batch, channels, height, width = x.shape
         head = channels // self.heads
         qkv = self.qkv.tokens(to_tokens(self.norm(x)))  # [B L, 3C]
-        qkv = qkv.reshape(batch, -1, self.heads, 3, head).permute(
-            3, 0, 2, 1, 4
-        )  # [3, B, heads, L, D]
-        q, k, v = (
-            qkv[i].reshape(batch * self.heads, -1, head) for i in range(3)
-        )  # [B heads, L, D]
+        qkv = qkv.reshape(batch, -1, self.heads, 3, head).permute(3, 0, 2, 1, 4)
+        q, k, v = (qkv[i].reshape(batch * self.heads, -1, head) for i in range(3))
+
         h = attention(q, k, v, head**-0.5)  # [B heads, L, D]
-        h = (
-            h.reshape(batch, self.heads, -1, head).transpose(0, 2, 1, 3).reshape(-1, channels)
-        )  # [B L, C]
+        h = h.reshape(batch, self.heads, -1, head).transpose(0, 2, 1, 3)  # [B, L, heads, D]
+        h = h.reshape(-1, channels)  # [B L, C]
         return x + from_tokens(self.proj_out.tokens(h), batch, height, width)  # [B, C, h, w]
 
 
@@ -184,11 +196,10 @@ def halve(x):
 
 def scale_and_shift(layers, embedding):
     """(1 + scale, shift), each [B, C, 1, 1], from the activated time embedding [B, E]."""
-    both = layers[1](embedding)
+    both = layers[1](embedding)  # [B, 2 C]
     channels = both.shape[1] // 2
-    return (both[:, :channels] + 1).reshape(-1, channels, 1, 1), both[:, channels:].reshape(
-        -1, channels, 1, 1
-    )
+    scale, shift = both[:, :channels] + 1, both[:, channels:]
+    return scale.reshape(-1, channels, 1, 1), shift.reshape(-1, channels, 1, 1)
 
 
 def joined(parts):

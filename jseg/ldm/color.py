@@ -34,12 +34,13 @@ def transfer(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     target = cv2.cvtColor(_image(reference, "reference"), cv2.COLOR_RGB2LAB)
     source_mean, source_std = _rounded_statistics(source)
     target_mean, target_std = _rounded_statistics(target)
-    # release: a channel without spread divides by zero (NaN cast to uint8); here: it is shifted
-    # only.
-    scale = np.where(source_std > 0, target_std / np.where(source_std > 0, source_std, 1.0), 1.0)
-    moved = (source.astype(np.float32) - source_mean.astype(np.float32)) * scale.astype(
-        np.float32
-    ) + target_mean.astype(np.float32)
+
+    # release: a channel without spread divides by zero (NaN cast to uint8); here: it is only
+    # shifted.
+    spread = source_std > 0
+    scale = np.where(spread, target_std / np.where(spread, source_std, 1.0), 1.0)
+    centred = source.astype(np.float32) - source_mean.astype(np.float32)
+    moved = centred * scale.astype(np.float32) + target_mean.astype(np.float32)
     moved = np.clip(np.round(moved), 0, 255).astype(np.uint8)
     return cv2.cvtColor(moved, cv2.COLOR_LAB2RGB)
 
@@ -56,17 +57,16 @@ def transfer_signed(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"colour transfer: image has shape {image.shape}; expected [3, H, W] in [-1, 1]"
         )
-    source = _lab_from_rgb(
-        (np.clip(image.transpose(1, 2, 0), -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-    )
+    pixels = np.clip(image.transpose(1, 2, 0), -1.0, 1.0).astype(np.float64)  # [H, W, 3]
+    source = _lab_from_rgb((pixels + 1.0) / 2.0)
     target = _lab_from_rgb(_image(reference, "reference") / 255.0)
-    scale = target.std((0, 1)) / np.maximum(source.std((0, 1)), LEAST_SPREAD)
+
     # LAB is clipped where its 8-bit form ends, so that too bright colours saturate as in
     # `transfer`.
-    moved = np.clip((source - source.mean((0, 1))) * scale + target.mean((0, 1)), LAB_LOW, LAB_HIGH)
-    return np.ascontiguousarray(
-        (_rgb_from_lab(moved) * 2.0 - 1.0).transpose(2, 0, 1).astype(np.float32)
-    )
+    scale = target.std((0, 1)) / np.maximum(source.std((0, 1)), LEAST_SPREAD)
+    moved = (source - source.mean((0, 1))) * scale + target.mean((0, 1))
+    rgb = _rgb_from_lab(np.clip(moved, LAB_LOW, LAB_HIGH))
+    return np.ascontiguousarray((rgb * 2.0 - 1.0).transpose(2, 0, 1).astype(np.float32))
 
 
 def _lab_from_rgb(rgb: np.ndarray) -> np.ndarray:

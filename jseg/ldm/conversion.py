@@ -44,7 +44,7 @@ def extract_unet(
     config: Optional[UNetConfig] = None,
     unreadable: Unreadable = Unreadable(),
 ) -> Extraction:
-    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file tells
+    """The UNet whose arrays stand under the prefix `scope` in a file; `config` if the file has
     it. Raises LayoutError.
     """
     result = inside(shapes, scope)
@@ -64,19 +64,20 @@ def extract_autoencoder(
     """
     result = inside(shapes, scope)
     for own in list(result.sources):
-        if own.startswith(FOREIGN_PREFIXES) or own in FOREIGN_NAMES:
+        if own.startswith(FOREIGN_PREFIXES):
             del result.sources[own]
-            result.dropped[
-                scope + (own.split(".")[0] + ".*" if own.startswith(FOREIGN_PREFIXES) else own)
-            ] += 1
+            result.dropped[f"{scope}{own.split('.')[0]}.*"] += 1
+        elif own in FOREIGN_NAMES:
+            del result.sources[own]
+            result.dropped[scope + own] += 1
         elif own in RENAMED:
             name = result.sources.pop(own)
             result.sources[RENAMED[own]] = name
             result.renamed.append((name, RENAMED[own]))
 
-    found = result.own_shapes(shapes)
-    _refuse_other_autoencoders(found)
-    config = config or autoencoder_config(found, unreadable)
+    own_shapes = result.own_shapes(shapes)
+    _refuse_other_autoencoders(own_shapes)
+    config = config or autoencoder_config(own_shapes, unreadable)
     result.complete(config, autoencoder_shapes(config), shapes)
     return result
 
@@ -93,20 +94,21 @@ def pixel_network(config: UNetConfig) -> Optional[str]:
     return None
 
 
-def _refuse_other_autoencoders(found: Shapes) -> None:
-    if "quantize.proj.weight" in found:
+def _refuse_other_autoencoders(shapes: Shapes) -> None:
+    if "quantize.proj.weight" in shapes:
         raise LayoutError(
             "the autoencoder has a Gumbel quantiser; expected a nearest-neighbour codebook "
             "(VQModel)"
         )
-    if "quantize.embedding.weight" not in found:
+    if "quantize.embedding.weight" not in shapes:
         raise LayoutError(
             "the autoencoder has no codebook (a KL autoencoder?); expected a VQ autoencoder such "
             "as latent-diffusion's vq-f4"
         )
-    levels = sorted(
-        {".".join(name.split(".")[:3]) for name in found if name.split(".")[3:4] == ["attn"]}
-    )
+
+    # encoder.down.LEVEL.attn. ...
+    parts = [name.split(".") for name in shapes]
+    levels = sorted({".".join(part[:3]) for part in parts if part[3:4] == ["attn"]})
     if levels:
         raise LayoutError(
             f"the autoencoder has attention in {', '.join(levels)}; expected it in the middle "

@@ -1,5 +1,5 @@
-"""PatchGAN critic of the autoencoder's training: one logit for every patch of an image, high where
-it looks real.
+"""PatchGAN discriminator of the autoencoder's training: one logit for every patch of an image, high
+where it looks real.
 
 Mirrors NLayerDiscriminator of taming-transformers (Isola et al. 2017), with its state-dict names
 and initialisation.
@@ -7,9 +7,7 @@ and initialisation.
 
 from __future__ import annotations
 
-import numpy as np
-
-from jseg.nn.layers import GroupNorm, nn, standardize
+from jseg.nn.layers import GroupNorm, group_norm, nn
 from jseg.runtime import jt
 
 SLOPE, EPS = 0.2, 1e-5
@@ -17,8 +15,8 @@ CHANNELS_PER_GROUP = 16
 NORMS = ("group", "batch")
 
 
-class Critic(nn.Module):
-    """Critic(channels=64, layers=3): images x [B, 3, H, W] -> logits [B, 1, h, w], h = H /
+class Discriminator(nn.Module):
+    """Discriminator(channels=64, layers=3): images x [B, 3, H, W] -> logits [B, 1, h, w], h = H /
     2^layers - 2; each sees 70 pixels across.
 
     norm: "group" (16 channels a group) or "batch". Batch statistics tie the images of a
@@ -28,30 +26,26 @@ class Critic(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 64, layers: int = 3, norm: str = "group", picture_channels: int = 3
+        self, channels: int = 64, layers: int = 3, norm: str = "group", image_channels: int = 3
     ):
         if norm not in NORMS or layers < 1:
             raise ValueError(
-                f"Critic: got norm {norm!r} and {layers} layers; expected one of "
+                f"Discriminator: got norm {norm!r} and {layers} layers; expected one of "
                 f"{', '.join(NORMS)}, and at least 1 layer"
             )
         self._least = 2**layers * 3
-        modules = [_convolution(picture_channels, channels, 2), Leaky()]
+        modules = [_convolution(image_channels, channels, 2), Leaky()]
         width = channels
         for i in range(1, layers + 1):
-            wider = channels * min(2**i, 8)
-            modules += [
-                _convolution(width, wider, 2 if i < layers else 1, bias=False),
-                _norm(norm, wider),
-                Leaky(),
-            ]
+            wider, stride = channels * min(2**i, 8), 2 if i < layers else 1
+            modules += [_convolution(width, wider, stride, bias=False), _norm(norm, wider), Leaky()]
             width = wider
         self.main = nn.Sequential(*modules, _convolution(width, 1, 1))
 
     def execute(self, x):
         if min(x.shape[2:]) < self._least:
             raise ValueError(
-                f"Critic: got images of {x.shape[3]}x{x.shape[2]}; expected at least "
+                f"Discriminator: got images of {x.shape[3]}x{x.shape[2]}; expected at least "
                 f"{self._least} pixels on each side"
             )
         return self.main(x)  # [B, 1, h, w]
@@ -65,7 +59,7 @@ class Leaky(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by the batch at hand, always, which is how the critic is trained.
+    """Batch normalisation by the batch at hand, always, which is how the discriminator is trained.
 
     The running statistics are only carried along, for the layout: nothing reads or changes them.
     """
@@ -79,10 +73,10 @@ class BatchNorm(nn.Module):
         self.num_batches_tracked = jt.zeros(1, dtype="int32").stop_grad()
 
     def execute(self, x):
-        batch, channels, height, width = x.shape
-        y = standardize(x.transpose(1, 0, 2, 3).reshape(channels, -1), EPS)  # [C, B H W]
-        y = y * self.weight.reshape(-1, 1) + self.bias.reshape(-1, 1)
-        return y.reshape(channels, batch, height, width).transpose(1, 0, 2, 3)  # [B, C, H, W]
+        # A group norm of one channel a group, the batch as one image.
+        x = x.transpose(1, 0, 2, 3).unsqueeze(0)  # [1, C, B, H, W]
+        y = group_norm(x, self.channels, EPS, self.weight, self.bias)
+        return y.squeeze(0).transpose(1, 0, 2, 3)  # [B, C, H, W]
 
 
 def _convolution(channels_in: int, channels_out: int, stride: int, bias: bool = True):
@@ -92,10 +86,7 @@ def _convolution(channels_in: int, channels_out: int, stride: int, bias: bool = 
 
 
 def _norm(kind: str, channels: int):
-    norm = (
-        BatchNorm(channels)
-        if kind == "batch"
-        else GroupNorm(int(np.ceil(channels / CHANNELS_PER_GROUP)), channels, EPS)
-    )
+    groups = -(-channels // CHANNELS_PER_GROUP)
+    norm = BatchNorm(channels) if kind == "batch" else GroupNorm(groups, channels, EPS)
     norm.weight.assign(jt.init.gauss(norm.weight.shape, "float32", 1.0, 0.02))
     return norm

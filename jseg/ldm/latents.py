@@ -8,31 +8,27 @@ before the quantiser and are not scaled. The files are `latent_cache`'s.
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Sequence, Tuple
+from typing import Callable, Sequence, Tuple
 
 import numpy as np
 
-from jseg.data.image_folder import Example, load_image, load_label
-from jseg.data.label_maps import COLOURS, read_values
-from jseg.data.validation import Classes, Numbering
-from jseg.files import DataError, sha256
-from jseg.image_files.decoding import read_header
-from jseg.images import to_signed
-from jseg.ldm import latent_cache
+from jseg.data.classes import IGNORED
+from jseg.data.examples import Example, fit_image, fit_label, with_digests
+from jseg.data.numbering import Classes, Numbering
+from jseg.files import DataError
+from jseg.images import examine_image, to_signed
+from jseg.ldm.cache_files import LABELS, LATENTS, about, digest, read_arrays
+from jseg.ldm.latent_cache import Rows, fill
 from jseg.runtime import jt
 
-COLOURED = ("P", "PA", "RGB", "RGBA")
-TOLD_SECONDS = 60.0  # between two lines about a long encoding
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A prepared training set of N images; rows 2i and 2i + 1 are image i and its mirror
-    image.
-    """
+    """A prepared training set of N images; rows 2i and 2i + 1 are image i and its mirror image."""
 
     z: np.ndarray  # float32 [2N, C, h, w], memory-mapped
     labels: np.ndarray  # uint8 [2N, h, w], memory-mapped; 255 where nothing is known
@@ -57,19 +53,18 @@ def prepare(
     autoencoder_sha256: str,
     classes: Classes = 256,
     fit: str = "",
-    tell: Callable[[str], None] = lambda line: None,
-    progress: Optional[Callable[[int, int], None]] = None,
+    tell: Tell = lambda line: None,
 ) -> Latents:
     """Encode what the cache lacks and return all of it.
 
-    examples: checked ones. autoencoder: anything with `config` and `encode`, whose file has that
-    SHA-256. classes, ignore: as for `examples.check_examples`, and fit; without classes, stored ids
-    are class ids. `tell` gets lines for the user, `progress(done, N)` is called after every
-    image; without, a line is told every minute. Files are compared by content on every call, so a
-    changed, added or removed one is noticed, and what is not new is not encoded again. The same
-    call again, after any interruption, goes on and gives the same bytes. Raises DataError in one
-    line for a cache of another autoencoder or size and for latents that are not finite, ImageError
-    for files that cannot be read, OSError for a disk that is full.
+    examples: as a check returns them, with the digests of their files; files without digests are
+    read for them. autoencoder: anything with `config` and `encode`, whose file has that SHA-256.
+    classes, ignore, fit: as for `jseg.data.examples.check_examples`; without classes, stored ids
+    are class ids. `tell` gets lines for the user, while images are encoded one a minute. Digests
+    decide what is new, so a changed, added or removed file is noticed, and nothing is encoded
+    twice. The same call again, after any interruption, goes on and gives the same bytes. Raises
+    DataError in one line for a cache of another autoencoder or size and for latents that are not
+    finite, ImageError for files that cannot be read, OSError for a disk that is full.
 
     release: encodes and appends to the arrays on every start, so a second start doubles the data;
     here: one array, made once.
@@ -82,47 +77,54 @@ def prepare(
             f"images of {width}x{height} become latents of {width // factor}x{height // factor} "
             f"by this autoencoder, not of {latent_width}x{latent_height}"
         )
-    keys = np.stack(
-        [
-            np.frombuffer(
-                _image_key(example, fit) + _label_key(example, numbering, fit), np.uint8
-            ).reshape(2, 32)
-            for example in examples
-        ]
-    )
-    common = latent_cache.about(
-        autoencoder_sha256,
-        width,
-        height,
-        (autoencoder.config.latent_channels, latent_height, latent_width),
-    )
+
+    # What the rows are made from, and how they are made.
+    known = [with_digests(example, numbering) for example in examples]
+    latent = (autoencoder.config.latent_channels, latent_height, latent_width)
+    common = about(autoencoder_sha256, width, height, latent)
+    keys = np.stack([_keys(example, numbering, fit) for example in known])
 
     def latents(i: int) -> np.ndarray:
-        image = load_image(examples[i], width, height, fit)
-        z = encode_with_mirror(autoencoder, image)
-        if not np.isfinite(z).all():
-            raise DataError(
-                f"the autoencoder makes NaN or infinite latents of {examples[i].image}; give "
-                "the weights that it was trained to (--ae_path)"
-            )
-        _check_unchanged(examples[i].image, _image_key(examples[i], fit), keys[i, 0])
-        return z
+        return _encoded(known[i], autoencoder, width, height, fit)
 
     def labels(i: int) -> np.ndarray:
-        label = load_label(examples[i], latent_width, latent_height, numbering, fit)
-        _check_unchanged(examples[i].label, _label_key(examples[i], numbering, fit), keys[i, 1])
-        return np.stack([label, label[:, ::-1]])
+        return _label_rows(known[i], numbering, latent_width, latent_height, fit)
 
-    folder = latent_cache.fill(
-        Path(cache_folder), common, keys, latents, labels, tell, progress or _every_minute(tell)
-    )
-    arrays = latent_cache.opened(folder, common, len(examples))
+    # Every row is there afterwards.
+    rows = Rows(keys, latents, labels)
+    folder = fill(Path(cache_folder), common, rows, tell)
+    arrays = read_arrays(folder, common, len(known))
     return Latents(
-        arrays[latent_cache.LATENTS],
-        arrays[latent_cache.LABELS],
-        tuple(example.stem for example in examples),
-        latent_cache.digest(common, keys),
+        arrays[LATENTS],
+        arrays[LABELS],
+        tuple(example.stem for example in known),
+        digest(common, keys),
     )
+
+
+def _encoded(
+    example: Example, autoencoder, width: int, height: int, fit: str
+) -> np.ndarray:  # float32 [2, C, h, w]
+    reading = examine_image(example.image)
+    z = encode_with_mirror(autoencoder, fit_image(reading.pixels, width, height, fit))
+    if not np.isfinite(z).all():
+        raise DataError(
+            f"the autoencoder makes NaN or infinite latents of {example.image}; give the weights "
+            "that it was trained to (--ae_path)"
+        )
+    _check_unchanged(example.image, reading.file.sha256, example.image_sha256)
+    return z
+
+
+def _label_rows(
+    example: Example, numbering: Numbering, width: int, height: int, fit: str
+) -> np.ndarray:  # uint8 [2, h, w]
+    if example.label is None:
+        return np.full((2, height, width), IGNORED, np.uint8)
+    reading = numbering.read(example.label)
+    _check_unchanged(example.label, reading.label_map.file.sha256, example.label_sha256)
+    label = fit_label(reading.ids, width, height, fit)
+    return np.stack([label, label[:, ::-1]])
 
 
 def encode_with_mirror(autoencoder, image: np.ndarray) -> np.ndarray:
@@ -136,8 +138,21 @@ def encode_with_mirror(autoencoder, image: np.ndarray) -> np.ndarray:
         ).numpy()
 
 
-def _image_key(example: Example, fit: str) -> bytes:
-    return _fitted(bytes.fromhex(sha256(example.image)), fit)
+def _keys(example: Example, numbering: Numbering, fit: str) -> np.ndarray:
+    """uint8 [2, 32]: what the latents and the label maps of an example are made from."""
+    image = _fitted(bytes.fromhex(example.image_sha256), fit)
+    label = _label_key(example, numbering, fit)
+    return np.frombuffer(image + label, np.uint8).reshape(2, 32)
+
+
+def _label_key(example: Example, numbering: Numbering, fit: str) -> bytes:
+    """What the class ids depend on: the file, the numbering and, where the map is read by colour,
+    colours that a person may change.
+    """
+    by_colour = example.by_colour and numbering.own_colours
+    palette = numbering.classes.palette.tobytes() if by_colour else b""
+    content = numbering.key + bytes.fromhex(example.label_sha256) + palette
+    return _fitted(hashlib.sha256(content).digest(), fit)
 
 
 def _fitted(key: bytes, fit: str) -> bytes:
@@ -145,37 +160,9 @@ def _fitted(key: bytes, fit: str) -> bytes:
     return hashlib.sha256(fit.encode("ascii") + key).digest() if fit else key
 
 
-def _label_key(example: Example, numbering: Numbering, fit: str) -> bytes:
-    """What the class ids depend on: the file, the numbering and, where it is read by colour,
-    colours that a person may change.
-    """
-    content = bytes.fromhex(sha256(example.label)) if example.label else b""
-    palette = b""
-    if example.label and numbering.own_colours and read_header(example.label).mode in COLOURED:
-        by_colour = read_values(example.label, numbering.classes).kind == COLOURS
-        palette = numbering.classes.palette.tobytes() if by_colour else b""
-    return _fitted(hashlib.sha256(numbering.key + content + palette).digest(), fit)
-
-
-def _check_unchanged(path, key: bytes, expected: np.ndarray) -> None:
-    if key != expected.tobytes():
+def _check_unchanged(path: Path, digest: str, expected: str) -> None:
+    if digest != expected:
         raise DataError(
-            f"{path} was changed while it was being encoded; give the same command again when the "
-            "folder is at rest"
+            f"{path} was changed after it was checked; give the same command again when the folder "
+            "is at rest"
         )
-
-
-def _every_minute(tell: Callable[[str], None]) -> Callable[[int, int], None]:
-    started = told = time.monotonic()
-    first = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal told, first
-        now = time.monotonic()
-        first = done - 1 if first is None else first
-        if now - told >= TOLD_SECONDS:
-            told = now
-            left = (now - started) / (done - first) * (total - done)
-            tell(f"{done} of {total} images are encoded, about {left / 60:.0f} min left")
-
-    return progress

@@ -29,32 +29,29 @@ def training_loss(unet, schedule: Schedule) -> Callable:
 
     def loss(batch) -> Dict[str, object]:
         seed_dropout(batch["seed"], batch["step"], batch["start"])
-        found = diffusion_loss(
-            unet,
-            schedule,
-            batch["z"],
-            batch["t"],
-            one_hot(batch["labels"], unet.config.classes),
-            batch["noise"],
-        )
-        return {name: found[name].mean() for name in ("loss", "mse", "vb")}
+        y = one_hot(batch["labels"], unet.config.classes)
+        terms = diffusion_loss(unet, schedule, batch["z"], batch["t"], y, batch["noise"])
+        return {name: terms[name].mean() for name in ("loss", "mse", "vb")}
 
     return loss
 
 
 def diffusion_loss(unet, schedule: Schedule, z, t, y, noise) -> dict:
-    """{"mse", "vb", "loss"}, each [B], for latents z [B,3,h,w], indices t [B] (int array), one-hot
-    maps y, Gaussian noise [B,3,h,w].
+    """{"mse", "vb", "loss"}, each [B], for latents z [B, 3, h, w], indices t [B] (int array),
+    one-hot maps y, Gaussian noise [B, 3, h, w].
 
     "vb" is in bits per dimension and reaches only the variance half of the network's output; "loss"
     is their sum.
     """
     index = np.asarray(t.numpy() if hasattr(t, "numpy") else t).astype(np.int64)
     z, noise = as_var(z), as_var(noise)
+
+    # The network's noise and variance for the noised latent.
     x_t = add_noise(schedule, z, index, noise)
     output = unet(x_t, jt.array(schedule.timesteps[index].astype(np.int32)), y)  # [B, 6, h, w]
     channels = z.shape[1]
     eps, variance = output[:, :channels], output[:, channels:]
+
     mse = ((noise - eps) * (noise - eps)).mean((1, 2, 3))  # [B]
     vb = variational_bits(schedule, z, x_t, index, eps.detach(), variance)  # [B]
     return {"mse": mse, "vb": vb, "loss": mse + vb}
@@ -65,21 +62,23 @@ def variational_bits(schedule: Schedule, z, x_t, index: np.ndarray, eps, varianc
     index 0 the decoder's likelihood.
 
     eps: predicted noise; variance: interpolation between the least (-1) and the largest (1) log
-    variance; both [B,3,h,w].
+    variance; both [B, 3, h, w].
     """
 
     def of(table):
         return jt.array(table[index].astype(np.float32)).reshape(-1, 1, 1, 1)
 
-    of_z, of_x_t = schedule.posterior_mean_coefficients
+    # Nichol and Dhariwal 2021, eq. 15
     least, largest = schedule.posterior_log_variance, np.log(schedule.beta)
     fraction = (variance + 1) / 2
     log_variance = fraction * of(largest) + (1 - fraction) * of(least)
-    predicted_z = (
-        of(np.sqrt(1 / schedule.alpha_bar)) * x_t - of(np.sqrt(1 / schedule.alpha_bar - 1)) * eps
-    )
-    mean = of(of_z) * predicted_z + of(of_x_t) * x_t
-    true_mean = of(of_z) * z + of(of_x_t) * x_t
+
+    # Ho et al. 2020, eq. 7, with the predicted and the true clean latent
+    alpha_bar = schedule.alpha_bar
+    x0 = of(np.sqrt(1 / alpha_bar)) * x_t - of(np.sqrt(1 / alpha_bar - 1)) * eps
+    of_x0, of_x_t = schedule.posterior_mean_coefficients
+    mean = of(of_x0) * x0 + of(of_x_t) * x_t
+    true_mean = of(of_x0) * z + of(of_x_t) * x_t
 
     kl = gaussian_kl(true_mean, of(least), mean, log_variance).mean((1, 2, 3)) * BITS
     nll = -discretized_log_likelihood(z, mean, 0.5 * log_variance).mean((1, 2, 3)) * BITS

@@ -22,6 +22,8 @@ from jseg.runtime import jt
 SLICES = ((0, 2, 64), (5, 2, 128), (10, 3, 256), (17, 3, 512), (24, 3, 512))
 LEAST_SIZE = 16
 EPS = 1e-10
+# What a file may lack, with the prefix of its arrays' names.
+PARTS = {"the heads (lin0.model.1.weight, ...)": "lin0.", "VGG16's features": "net.slice1."}
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
@@ -45,14 +47,13 @@ class Lpips(nn.Module):
                 f"LPIPS: got images of shape {list(reference.shape)} and {list(image.shape)}; "
                 f"expected two equal shapes [B, 3, H, W] with H and W at least {LEAST_SIZE}"
             )
+        # The slices' unit features of both images; the heads weigh their squared differences.
         with jt.no_grad():
-            wanted = [unit(h) for h in self.net(self.scaling_layer(reference))]
-        made = [unit(h) for h in self.net(self.scaling_layer(image))]  # [B, C_i, H_i, W_i]
-        parts = [
-            getattr(self, f"lin{i}")((a - b) * (a - b))
-            for i, (a, b) in enumerate(zip(wanted, made))
-        ]
-        return sum(parts[1:], parts[0])  # [B]
+            expected = [unit(h) for h in self.net(self.scaling_layer(reference))]
+        features = [unit(h) for h in self.net(self.scaling_layer(image))]  # [B, C_i, H_i, W_i]
+        heads = [getattr(self, f"lin{i}") for i in range(len(SLICES))]
+        first, *others = [head((a - b) * (a - b)) for head, a, b in zip(heads, expected, features)]
+        return sum(others, first)  # [B]
 
 
 class Scaling(nn.Module):
@@ -76,11 +77,11 @@ class Features(nn.Module):
             width = wider
 
     def execute(self, x):
-        found = []
+        features = []
         for i in range(1, len(SLICES) + 1):
             x = getattr(self, f"slice{i}")(x if i == 1 else pool(x))  # [B, C_i, H_i, W_i]
-            found.append(x)
-        return found
+            features.append(x)
+        return features
 
 
 class Slice(nn.Module):
@@ -89,11 +90,8 @@ class Slice(nn.Module):
     def __init__(self, first: int, count: int, channels_in: int, channels_out: int):
         self._names = [str(first + 2 * i) for i in range(count)]
         for i, name in enumerate(self._names):
-            setattr(
-                self,
-                name,
-                nn.Conv2d(channels_out if i else channels_in, channels_out, 3, padding=1),
-            )
+            channels = channels_out if i else channels_in
+            setattr(self, name, nn.Conv2d(channels, channels_out, 3, padding=1))
 
     def execute(self, x):
         for name in self._names:
@@ -142,28 +140,26 @@ def load_lpips(*paths) -> Lpips:
     together with torchvision's vgg16. Raises CheckpointError, FileNotFoundError.
     """
     lpips = Lpips()
-    found = {
+    arrays = {
         name: value.numpy()
         for name, value in lpips.state_dict().items()
         if name.startswith("scaling_layer.")
     }
     for path in paths:
-        found.update(renamed(load(path, weights="model")))
-    lacking = [
-        kind
-        for kind, sign in (
-            ("the heads (lin0.model.1.weight, ...)", "lin0."),
-            ("VGG16's features", "net.slice1."),
-        )
-        if not any(name.startswith(sign) for name in found)
+        arrays.update(renamed(load(path, weights="model")))
+
+    missing = [
+        part
+        for part, prefix in PARTS.items()
+        if not any(name.startswith(prefix) for name in arrays)
     ]
-    if lacking:
+    if missing:
         raise CheckpointError(
-            f"{', '.join(map(str, paths))}: without {' and '.join(lacking)}; LPIPS needs both: "
+            f"{', '.join(map(str, paths))}: without {' and '.join(missing)}; LPIPS needs both: "
             "give vgg.pth of the lpips package and torchvision's vgg16 file, or one file with "
             "all of it"
         )
-    load_into(lpips, found)
+    load_into(lpips, arrays)
     return lpips
 
 
@@ -174,14 +170,15 @@ def renamed(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         for number, (first, count, _) in enumerate(SLICES, 1)
         for i in range(count)
     }
-    found = {}
+    ours = {}
     for name, array in arrays.items():
         name = name.rpartition("perceptual_loss.")[2]
+
+        # torchvision's vgg16 numbers its layers through.
         backbone = re.match(r"features\.(\d+)\.(weight|bias)$", name)
         if backbone and int(backbone.group(1)) in slices:
-            name = (
-                f"net.slice{slices[int(backbone.group(1))]}.{backbone.group(1)}.{backbone.group(2)}"
-            )
+            index, kind = backbone.groups()
+            name = f"net.slice{slices[int(index)]}.{index}.{kind}"
         if re.match(r"(net\.slice\d\.|lin\d\.|scaling_layer\.)", name):
-            found[name] = array
-    return found
+            ours[name] = array
+    return ours

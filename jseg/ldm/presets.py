@@ -11,9 +11,9 @@ from typing import Tuple
 
 from jseg.configs import AutoencoderConfig, UNetConfig
 
-# What a stage may name: generators of jseg/ldm/samplers.py, each with the eta that its name stands
+# The samplers that a stage may name (jseg/ldm/samplers.py), each with the eta that its name stands
 # for, or None where the stage says it.
-SAMPLERS = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.0}
+SAMPLER_ETA = {"ddim": None, "ancestral": 1.0, "dpmpp_2m": None, "dpmpp_2m_sde": 1.0}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stage:
     start_index: int  # index into the respaced steps at which noise is added
     color_transfer: bool = False  # give the image the reference's colours before encoding
     eta: float = 0.0  # of ddim and dpmpp_2m; 0: deterministic, 1: as noisy as the process itself
-    sampler: str = "ddim"  # one of SAMPLERS
+    sampler: str = "ddim"  # one of SAMPLER_ETA
     steps: int = 0  # denoising steps; 0: every respaced step from the start index down
     spacing: str = "uniform"  # which of the respaced steps those are: Schedule.visited
     guidance_low: int = 0  # guided from this original timestep ...
@@ -80,46 +80,24 @@ AUTOENCODERS = {
     "tiny": AutoencoderConfig(channels=32, channel_mult=(1, 1, 1), blocks=1, codebook_size=64),
 }
 
-_STAGES = (
+_RELEASE_STAGES = (
     Stage(guidance=3.5, respacing="ddim500", start_index=300),
     Stage(guidance=3.7, respacing="ddim500", start_index=320, color_transfer=True),
     Stage(guidance=3.7, respacing="ddim50", start_index=20, color_transfer=True),
 )
 
-_FAST_STAGES = (
-    Stage(
-        guidance=3.5,
-        respacing="",
-        start_index=600,
-        sampler="dpmpp_2m",
-        steps=8,
-        spacing="quadratic",
-    ),
-    Stage(
-        guidance=3.7,
-        respacing="",
-        start_index=640,
-        color_transfer=True,
-        sampler="dpmpp_2m",
-        steps=12,
-        spacing="quadratic",
-    ),
-    Stage(
-        guidance=3.7,
-        respacing="",
-        start_index=400,
-        color_transfer=True,
-        sampler="dpmpp_2m",
-        steps=12,
-        spacing="quadratic",
-    ),
+_FINE = {"respacing": "", "sampler": "dpmpp_2m", "spacing": "quadratic"}
+_FINE_STAGES = (
+    Stage(guidance=3.5, start_index=600, steps=8, **_FINE),
+    Stage(guidance=3.7, start_index=640, steps=12, color_transfer=True, **_FINE),
+    Stage(guidance=3.7, start_index=400, steps=12, color_transfer=True, **_FINE),
 )
 
 PIPELINES = {
-    # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards a
+    # Number by number what the official test.py does, JPEG hand-off and all: 1,280 UNet forwards an
     # image.
     "release": Pipeline(
-        _STAGES,
+        _RELEASE_STAGES,
         aligned=False,
         float_handoff=False,
         rounding="truncate",
@@ -128,5 +106,5 @@ PIPELINES = {
     ),
     # The same noise levels and guidance, denoised from the level that the noise has, nothing lost
     # between the stages: 64 UNet forwards, chosen from the curve in docs/samplers.md.
-    "fine": Pipeline(_FAST_STAGES, aligned=True, float_handoff=True, rounding="round"),
+    "fine": Pipeline(_FINE_STAGES, aligned=True, float_handoff=True, rounding="round"),
 }

@@ -8,6 +8,7 @@ is drawn per image and stage (`jseg.noise`), so the batch does not matter.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -15,14 +16,13 @@ import numpy as np
 
 from jseg import runtime
 from jseg.checkpoint import load_into
-from jseg.data.challenge import same_aspect
+from jseg.data.validation import same_aspect
 from jseg.images import from_signed, jpeg_round_trip, resize_image, resize_label, to_signed
-from jseg.ldm import samplers
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.color import transfer, transfer_signed
-from jseg.ldm.pipelines import check_pipeline, first_index, pipeline_named, stage_steps
-from jseg.ldm.presets import SAMPLERS, Pipeline
-from jseg.ldm.samplers import add_noise, guided
+from jseg.ldm.pipelines import check_pipeline, first_index, pipeline_named, stage_eta, stage_steps
+from jseg.ldm.presets import Pipeline
+from jseg.ldm.samplers import SAMPLERS, add_noise, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.weights import find_weights
@@ -33,8 +33,8 @@ from jseg.runtime import jt
 
 @dataclass(frozen=True)
 class Progress:
-    """What a running synthesis reports: after every denoising step, and with `images` at the end
-    of every stage.
+    """Where a running synthesis is: reported after every denoising step, and with `images` at the
+    end of every stage.
     """
 
     stage: int  # counted from 0
@@ -52,20 +52,23 @@ class Synthesizer:
 
     def __init__(self, unet: UNet, autoencoder: Autoencoder, pipeline: Pipeline):
         self.unet, self.autoencoder, self.pipeline = unet, autoencoder, check_pipeline(pipeline)
-        latent, halvings = unet.config.latent_channels, len(unet.config.channel_mult) - 1
-        if autoencoder.config.latent_channels != latent or autoencoder.config.picture_channels != 3:
+
+        # The networks fit each other, and the latent fits the UNet.
+        ours, theirs = unet.config, autoencoder.config
+        if theirs.latent_channels != ours.latent_channels or theirs.picture_channels != 3:
             raise ValueError(
-                f"the UNet works on latents of {latent} channels, the autoencoder makes "
-                f"{autoencoder.config.latent_channels} of images with "
-                f"{autoencoder.config.picture_channels}; expected equal numbers and 3; give two "
-                "networks trained together"
+                f"the UNet works on latents of {ours.latent_channels} channels, the autoencoder "
+                f"makes {theirs.latent_channels} of images with {theirs.picture_channels}; "
+                "expected equal numbers and 3; give two networks trained together"
             )
+        halvings = len(ours.channel_mult) - 1
         if any(side < 1 or side % 2**halvings for side in self.latent_size):
             raise ValueError(
                 f"the UNet's latent size is {self.latent_size[0]}x{self.latent_size[1]}; expected "
                 f"multiples of {2**halvings}, for its {halvings} halvings; give the size that it "
                 "was trained at"
             )
+
         unet.eval()
         autoencoder.eval()
 
@@ -73,16 +76,16 @@ class Synthesizer:
     def from_files(
         cls, model_path=None, ae_path=None, preset="release", device: str = "auto"
     ) -> "Synthesizer":
-        """Load both networks, strictly; `preset` is a key of PIPELINES or a Pipeline. Without
-        paths: the weights that are found.
+        """Load both networks, strictly; without paths, the weights that are found.
 
-        Raises FileNotFoundError or CheckpointError in one line when weights are missing or belong
-        to another network.
+        preset: a key of PIPELINES or a Pipeline. Raises FileNotFoundError or CheckpointError, in
+        one line, for weights that are missing or belong to another network.
         """
         pipeline = pipeline_named(preset)
         weights = find_weights(model_path, ae_path)
         unet_config, autoencoder_config = weights.configs()
         runtime.device(device)
+
         unet, autoencoder = UNet(unet_config), Autoencoder(autoencoder_config)
         load_into(unet, weights.model)
         load_into(autoencoder, weights.autoencoder)
@@ -102,52 +105,20 @@ class Synthesizer:
     def synthesize(
         self, label: np.ndarray, reference: np.ndarray, seed: int = 0, stem: str = "x"
     ) -> np.ndarray:
-        """One image uint8 [H, W, 3] from a label map [h, w] of class ids and a reference
-        photograph uint8 [h', w', 3] RGB.
+        """One image uint8 [H, W, 3] from a label map [h, w] of class ids and a reference photograph
+        uint8 [h', w', 3] RGB.
 
-        Both are resized when their aspect ratio is the image's (labels by nearest). `seed` and
-        `stem` fix the noise: the command uses the label file's stem. Raises ValueError for other
-        aspect ratios, ids beyond the classes (255 is ignored).
+        Both are resized where their aspect ratio is the image's (labels by nearest). `seed` and
+        `stem` fix the noise; the command takes the label file's stem. Raises ValueError for other
+        aspect ratios and for ids beyond the classes, except 255, where nothing is known.
         """
         check_seed(seed)
-        width, height = self.size
-        label, reference = np.asarray(label), np.asarray(reference)
-        if (
-            label.ndim != 2
-            or reference.ndim != 3
-            or reference.shape[2] != 3
-            or not label.size
-            or not reference.size
-        ):
-            raise ValueError(
-                f"synthesize: got a label of shape {np.shape(label)} and a reference of shape "
-                f"{np.shape(reference)}; expected [h, w] class ids and [h, w, 3] RGB"
-            )
-        if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
-            raise ValueError(
-                f"synthesize: got a label of type {label.dtype} and a reference of type "
-                f"{reference.dtype}; expected integers, and uint8 from 0 to 255"
-            )
-        for name, array in (("label", label), ("reference", reference)):
-            if not same_aspect(array.shape[1], array.shape[0], width, height):
-                raise ValueError(
-                    f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the "
-                    f"aspect ratio of {width}x{height}; crop it first"
-                )
-        ids = np.unique(label)
-        classes = self.unet.config.classes
-        beyond = [int(i) for i in ids if (i < 0 or i >= classes) and i != 255]
-        if beyond:
-            raise ValueError(
-                f"synthesize: the label holds ids {beyond[:8]}; expected 0 to {classes - 1}, or "
-                "255 where nothing is known"
-            )
-        label = resize_label(np.ascontiguousarray(label, np.uint8), *self.latent_size)
-        reference = resize_image(np.ascontiguousarray(reference, np.uint8), width, height)
-        images = None
-        for progress in self.run([label], [reference], seed, [stem]):
-            images = progress.images
-        return images[0]
+        ids, photograph = np.asarray(label), np.asarray(reference)
+        self._check(ids, photograph)
+        ids = resize_label(np.ascontiguousarray(ids, np.uint8), *self.latent_size)
+        photograph = resize_image(np.ascontiguousarray(photograph, np.uint8), *self.size)
+        *_, last = self.run([ids], [photograph], seed, [stem])
+        return last.images[0]
 
     def run(
         self,
@@ -161,52 +132,77 @@ class Synthesizer:
         labels: uint8 [h, w] at the latent's size, 255 where ignored; references: uint8 [H, W, 3] at
         the image's size.
         """
-        maps = one_hot(np.stack(labels), self.unet.config.classes)
+        maps = one_hot(np.stack(labels), self.unet.config.classes)  # [B, classes, h, w]
         images = [to_signed(reference) for reference in references]
         for number, stage in enumerate(self.pipeline.stages):
+            # encode
             if stage.color_transfer:
-                images = [
-                    self._recoloured(image, reference)
-                    for image, reference in zip(images, references)
-                ]
+                images = [self._recoloured(*pair) for pair in zip(images, references)]
+            z = self._encoded(images)  # [B, 3, h, w]
+
+            # noise
+            draw = functools.partial(_noise, seed, stems, z.shape[1:])
             schedule = Schedule(stage.respacing)
-            z = self._encoded(images)
-            x = add_noise(
-                schedule,
-                z,
-                stage.start_index,
-                np.stack([normal(seed, stem, number, z.shape[1:]) for stem in stems]),
-            )
-            predictor = guided(
-                self.unet, maps, stage.guidance, (stage.guidance_low, stage.guidance_high)
-            )
-            steps = stage_steps(self.pipeline, number)
+            x = add_noise(schedule, z, stage.start_index, draw(number))
 
-            def step_noise(index, number=number, shape=tuple(z.shape[1:])):
-                return np.stack([normal(seed, stem, f"{number}.{index}", shape) for stem in stems])
-
-            eta = stage.eta if SAMPLERS[stage.sampler] is None else SAMPLERS[stage.sampler]
-            latents = getattr(samplers, stage.sampler)(
+            # denoise
+            guidance_interval = (stage.guidance_low, stage.guidance_high)
+            predictor = guided(self.unet, maps, stage.guidance, guidance_interval)
+            latents = SAMPLERS[stage.sampler](
                 predictor,
                 x,
                 schedule,
                 first_index(self.pipeline, number),
-                eta,
-                step_noise,
-                stage.steps or None,
-                stage.spacing,
+                eta=stage_eta(stage),
+                noise=lambda index, number=number, draw=draw: draw(f"{number}.{index}"),
+                steps=stage.steps or None,
+                spacing=stage.spacing,
             )
-            for done, x in enumerate(latents, start=1):
-                yield Progress(number, done, steps)
-            del predictor  # frees the maps' modulations before the decoder needs memory
+            steps = stage_steps(self.pipeline, number)
+            for step, x in enumerate(latents, start=1):
+                yield Progress(number, step, steps)
+            del predictor, latents  # free the maps' modulations before the decoder needs memory
+
+            # decode
             decoded = self._decoded(x)
             finished = [from_signed(image, self.pipeline.rounding) for image in decoded]
             yield Progress(number, steps, steps, finished)
             if number + 1 < len(self.pipeline.stages):
                 images = self._handed_over(decoded, finished)
 
+    def _check(self, label: np.ndarray, reference: np.ndarray) -> None:
+        # shapes and types
+        rgb = reference.ndim == 3 and reference.shape[2] == 3
+        if label.ndim != 2 or not rgb or not label.size or not reference.size:
+            raise ValueError(
+                f"synthesize: got a label of shape {label.shape} and a reference of shape "
+                f"{reference.shape}; expected [h, w] class ids and [h, w, 3] RGB"
+            )
+        if label.dtype.kind not in "iu" or reference.dtype != np.uint8:
+            raise ValueError(
+                f"synthesize: got a label of type {label.dtype} and a reference of type "
+                f"{reference.dtype}; expected integers, and uint8 from 0 to 255"
+            )
+
+        # sizes and ids
+        width, height = self.size
+        for name, array in (("label", label), ("reference", reference)):
+            if not same_aspect(array.shape[1], array.shape[0], width, height):
+                raise ValueError(
+                    f"synthesize: the {name} is {array.shape[1]}x{array.shape[0]}; expected the "
+                    f"aspect ratio of {width}x{height}; crop it first"
+                )
+        classes = self.unet.config.classes
+        beyond = [int(i) for i in np.unique(label) if not 0 <= i < classes and i != 255]
+        if beyond:
+            raise ValueError(
+                f"synthesize: the label holds ids {beyond[:8]}; expected 0 to {classes - 1}, or "
+                "255 where nothing is known"
+            )
+
     def _encoded(self, images):
-        with jt.no_grad():  # one at a time: the autoencoder's memory does not grow with the batch
+        # One at a time: the autoencoder's memory does not grow with the batch.
+        with jt.no_grad():
             latents = [self.autoencoder.encode(jt.array(image[None])) for image in images]
             jt.sync(latents)
             return jt.concat(latents, dim=0)
@@ -227,3 +223,8 @@ class Synthesizer:
         if self.pipeline.float_handoff:
             return np.clip(transfer_signed(image, reference), -1, 1)
         return to_signed(jpeg_round_trip(transfer(from_signed(image), reference)))
+
+
+def _noise(seed: int, stems: Sequence[str], shape, stage) -> np.ndarray:
+    """Every image's own noise at a stage, or at one of its steps: float32 [B, *shape]."""
+    return np.stack([normal(seed, stem, stage, tuple(shape)) for stem in stems])

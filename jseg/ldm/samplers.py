@@ -1,100 +1,95 @@
 """Samplers of the latent-diffusion branch: forward noising, the guided predictor, and the ways back
 as generators.
 
-They know a callable predictor(x, t) -> noise and a `Schedule`, nothing of networks, files or
-devices. Integer t grows towards noise; an index counts the schedule's (respaced) steps. Mirrors
-q_sample, p_mean_variance and ddim_sample_loop of guided_diffusion/gaussian_diffusion.py;
-DPM-Solver++ after Lu et al. 2022 (arXiv 2211.01095). Every sampler has ddim's signature:
+They know a callable predictor(x, t) -> eps and a `Schedule`, nothing of networks, files or devices.
+Integer t grows towards noise; an index counts the schedule's (respaced) steps. All samplers have
+one signature,
 
     sampler(predictor, x, schedule, start_index, eta=..., noise=None, steps=None, spacing="uniform")
 
-and yields the latent after each step, the last of them clean. In the comments s is where a step
-starts, t where it ends, alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar), h the step of
-log(alpha / sigma), D = (x - sigma eps) / alpha.
+and yields the latent after each step; the last one is clean. A step goes from alpha_bar to
+alpha_bar_prev, the next cleaner level; alpha = sqrt(alpha_bar) and sigma = sqrt(1 - alpha_bar)
+throughout, so x = alpha x0 + sigma eps. Mirrors q_sample, p_mean_variance and ddim_sample_loop of
+guided_diffusion/gaussian_diffusion.py; DPM-Solver++ is that of Lu et al. 2022 (arXiv 2211.01095).
 """
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Optional, Tuple
+import functools
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from jseg.ldm.presets import SAMPLER_ETA
 from jseg.ldm.schedule import TIMESTEPS, Schedule, check_eta
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
+Noise = Callable[[int], np.ndarray]
+
 
 def add_noise(schedule: Schedule, z, index, noise):
-    """sqrt(alpha_bar) z + sqrt(1 - alpha_bar) noise: z and noise [B, C, h, w]; `index` one int or
-    an int array [B].
+    """sqrt(alpha_bar) z + sqrt(1 - alpha_bar) noise (Ho et al. 2020, eq. 4).
 
-    Raises ValueError for an index outside the schedule. Ho et al. 2020, eq. 4.
+    z, noise: [B, C, h, w]; index: one int or an int array [B]. Raises ValueError for an index
+    outside the schedule.
     """
-    index = index.numpy() if isinstance(index, jt.Var) else index
+    index = index.numpy() if isinstance(index, jt.Var) else np.asarray(index)
     schedule.check_index(index)
-    alpha_bar = np.broadcast_to(schedule.alpha_bar[np.asarray(index)], (z.shape[0],)).reshape(
-        -1, 1, 1, 1
-    )
-    return _scalars(np.sqrt(alpha_bar)) * as_var(z) + _scalars(np.sqrt(1 - alpha_bar)) * as_var(
-        noise
-    )
+    alpha_bar = np.broadcast_to(schedule.alpha_bar[index], (z.shape[0],)).reshape(-1, 1, 1, 1)
+    return _var(np.sqrt(alpha_bar)) * as_var(z) + _var(np.sqrt(1 - alpha_bar)) * as_var(noise)
 
 
 def guided(unet, y, scale: float, interval: Tuple[int, int] = (0, TIMESTEPS - 1)) -> Callable:
-    """Classifier-free guidance as one predictor(x [B,3,h,w], t [B]) -> noise [B,3,h,w] for the
-    one-hot maps y [B,classes,h,w].
+    """Classifier-free guidance as one predictor(x [B, 3, h, w], t [B]) -> eps [B, 3, h, w] for the
+    one-hot maps y [B, classes, h, w].
 
-    eps(null) + scale (eps(y) - eps(null)), null being the all-zero map; for scale <= 1 the plain
-    conditional noise, as the release does. Equal to two plain forwards of `unet`, at most 0.58 of
-    their multiply-adds: the label maps' modulations are computed here, once, and each call runs one
-    encoder pass and one batched decoder pass.
+    eps = eps(null) + scale (eps(y) - eps(null)), null being the all-zero map (Ho and Salimans 2022,
+    eq. 6 with w = scale - 1); for scale <= 1 the plain conditional noise, as the release does.
+    Equal to two plain forwards of `unet`, at most 0.58 of their multiply-adds: the modulations of
+    the label maps are computed here, once, and each call runs one encoder pass.
 
-    `interval` (low, high), both included, are the original timesteps at which there is guidance
-    (Kynkaanniemi et al. 2024); elsewhere the noise is the conditional one and nothing unconditional
-    is computed. With an interval the modulations of the maps are kept twice: alone and beside the
-    null map's.
+    interval: the first and the last original timestep at which to guide (Kynkaanniemi et al. 2024);
+    elsewhere only the conditional pass runs, and its modulations are held a second time.
     """
     low, high = interval
-    everywhere = low <= 0 and high >= TIMESTEPS - 1
+    always = low <= 0 and high >= TIMESTEPS - 1
+
+    # The label maps' modulations, and for guidance those of the null map behind them.
     with jt.no_grad():
-        alone = unet.condition(y)
-        both = alone
+        conditional = unet.condition(y)
+        both = conditional
         if scale > 1:
             null = unet.condition(jt.zeros((1,) + tuple(y.shape[1:])))
-            both = [
-                tuple(
-                    tuple(_stacked(a, b) for a, b in zip(ours, theirs))
-                    for ours, theirs in zip(pair, null_pair)
-                )
-                for pair, null_pair in zip(alone, null)
-            ]
-            alone = None if everywhere else alone
-        jt.sync(
-            [
-                v
-                for modulations in (both, alone or [])
-                for pair in modulations
-                for norm in pair
-                for v in norm
-            ]
-        )
+            both = _stacked(conditional, null)
+        if scale > 1 and always:
+            conditional = []  # frees their memory: no call needs them alone
+        jt.sync(_vars(both) + _vars(conditional))
 
     def predictor(x, t):
-        inside = everywhere or _between(t, low, high)
+        inside = always or _between(t, low, high)
         with jt.no_grad():
             features = unet.encode(x, t)
             if scale <= 1 or not np.any(inside):
-                return unet.decode(features, both if scale <= 1 else alone, variance=False)
-            eps = unet.decode(features, both, variance=False)
+                return unet.decode(features, conditional, variance=False)
+
             batch = x.shape[0]
+            eps = unet.decode(features, both, variance=False)  # [2 B, 3, h, w]
             by = (
-                scale
-                if np.all(inside)
-                else _scalars(np.where(inside, scale, 1.0).reshape(-1, 1, 1, 1))
+                scale if np.all(inside) else _var(np.where(inside, scale, 1.0)[:, None, None, None])
             )
             return eps[batch:] + by * (eps[:batch] - eps[batch:])
 
     return predictor
+
+
+class Step(NamedTuple):
+    """Where a sampler calls its predictor, and the level that this step ends at."""
+
+    index: int
+    t: int  # original timestep
+    alpha_bar: float
+    alpha_bar_prev: float  # of the next index visited, 1 for the clean latent
 
 
 def ddim(
@@ -103,38 +98,41 @@ def ddim(
     schedule: Schedule,
     start_index: int,
     eta: float = 0.0,
-    noise: Optional[Callable[[int], np.ndarray]] = None,
+    noise: Optional[Noise] = None,
     steps: Optional[int] = None,
     spacing: str = "uniform",
 ) -> Iterator:
-    """Denoise x [B, C, h, w], visiting indices start_index - 1 ... 0, or `steps` of them, and
-    yielding the latent after each.
+    """Denoise x [B, C, h, w] from index start_index - 1 down to 0, yielding the latent after each
+    step (Song et al. 2021, eq. 12).
 
-    eta = 0 is deterministic; eta > 0 draws `noise(index)` [B, C, h, w] at every index but the last.
-    Song et al. 2021, eq. 12. The release noises at k and calls ddim(..., k); aligned with the noise
-    is ddim(..., k + 1). `Schedule.visited` says which indices `steps` are. Raises ValueError for a
+    eta: 0 is deterministic; above 0, `noise(index)` [B, C, h, w] is drawn at every index but the
+    last, and 1 is as noisy as the diffusion itself (`ancestral`). steps: of the indices, visit only
+    as many, those that `Schedule.visited` names. The release noises at k and calls ddim(..., k);
+    aligned with the noise is ddim(..., k + 1). Raises ValueError, before any step, for a
     start_index outside 1 ... len(schedule), steps outside 1 ... start_index, eta outside 0 ... 1,
     or eta > 0 without `noise`.
     """
-    return _ddim(predictor, *_checked("ddim", x, schedule, start_index, eta, noise, steps, spacing))
+    path = _path("ddim", schedule, start_index, eta, noise, steps, spacing)
+    return _ddim(predictor, as_var(x), path, eta, noise)
 
 
-def ancestral(
-    predictor: Callable,
-    x,
-    schedule: Schedule,
-    start_index: int,
-    eta: float = 1.0,
-    noise: Optional[Callable[[int], np.ndarray]] = None,
-    steps: Optional[int] = None,
-    spacing: str = "uniform",
-) -> Iterator:
-    """As `ddim` with eta = 1: every step draws from the posterior q(x_t | x_s, D) (Ho et al. 2020,
-    eq. 6), between any two indices.
-    """
-    return _ddim(
-        predictor, *_checked("ancestral", x, schedule, start_index, eta, noise, steps, spacing)
-    )
+def _ddim(predictor, x, path: List[Step], eta: float, noise: Optional[Noise]):
+    for index, t, alpha_bar, alpha_bar_prev in path:
+        # eq. 16: the spread of the noise that this step draws; 0 in the step to the clean latent
+        std = eta * np.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar))
+        std *= np.sqrt(1 - alpha_bar / alpha_bar_prev)
+
+        with jt.no_grad():
+            eps = predictor(x, _times(x, t))
+
+            # eq. 9, eq. 12
+            x0 = (x - _var(np.sqrt(1 - alpha_bar)) * eps) / _var(np.sqrt(alpha_bar))
+            direction = _var(np.sqrt(1 - alpha_bar_prev - std**2)) * eps
+            x = _var(np.sqrt(alpha_bar_prev)) * x0 + direction
+            if std:
+                x = x + _var(std) * jt.array(noise(index))
+            x.sync()
+        yield x
 
 
 def dpmpp_2m(
@@ -143,42 +141,64 @@ def dpmpp_2m(
     schedule: Schedule,
     start_index: int,
     eta: float = 0.0,
-    noise: Optional[Callable[[int], np.ndarray]] = None,
+    noise: Optional[Noise] = None,
     steps: Optional[int] = None,
     spacing: str = "uniform",
 ) -> Iterator:
-    """As `ddim`, of second order at the same cost: D is extrapolated from the step before. Lu et
-    al. 2022, algorithm 2.
+    """As `ddim`, of second order at the same cost (Lu et al. 2022, DPM-Solver++(2M), algorithm 2).
 
-    The first step and the one to the clean latent are of order 1 (that is DDIM's): before the one
-    there is no D, and in the other h is infinite. eta > 0 adds noise as in the SDE; eta = 1 is
-    `dpmpp_2m_sde`.
+    x0 is extrapolated from the step before. The first step, which has none before it, and the one
+    to the clean latent, whose h is infinite, are of order 1; those are DDIM's. eta > 0 adds noise
+    as the diffusion's stochastic equation does; 1 is `dpmpp_2m_sde`, their SDE-DPM-Solver++(2M).
     """
-    return _dpmpp_2m(
-        predictor, *_checked("dpmpp_2m", x, schedule, start_index, eta, noise, steps, spacing)
-    )
+    path = _path("dpmpp_2m", schedule, start_index, eta, noise, steps, spacing)
+    return _dpmpp_2m(predictor, as_var(x), path, eta, noise)
 
 
-def dpmpp_2m_sde(
-    predictor: Callable,
-    x,
-    schedule: Schedule,
-    start_index: int,
-    eta: float = 1.0,
-    noise: Optional[Callable[[int], np.ndarray]] = None,
-    steps: Optional[int] = None,
-    spacing: str = "uniform",
-) -> Iterator:
-    """As `dpmpp_2m` with eta = 1: the same for the diffusion's stochastic equation, drawing
-    `noise(index)` in every step but the last.
-    """
-    return _dpmpp_2m(
-        predictor, *_checked("dpmpp_2m_sde", x, schedule, start_index, eta, noise, steps, spacing)
-    )
+def _dpmpp_2m(predictor, x, path: List[Step], eta: float, noise: Optional[Noise]):
+    x0_last, h_last = None, None
+    for index, t, alpha_bar, alpha_bar_prev in path:
+        alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+        alpha_prev, sigma_prev = np.sqrt(alpha_bar_prev), np.sqrt(1 - alpha_bar_prev)
+        # exp(-h), where h is the step of log(alpha / sigma); 0 in the step to the clean latent
+        decay = sigma_prev / sigma * alpha / alpha_prev
+        h = -np.log(decay) if decay else np.inf
+
+        with jt.no_grad():
+            eps = predictor(x, _times(x, t))
+            x0 = (x - _var(sigma) * eps) / _var(alpha)
+
+            # algorithm 2: the line through the last two x0, in the middle of the step
+            d = x0
+            if x0_last is not None and decay:
+                r = h_last / h
+                d = _var(1 + 1 / (2 * r)) * x0 - _var(1 / (2 * r)) * x0_last
+
+            # with eta = 0: sigma_prev / sigma x - alpha_prev (exp(-h) - 1) d
+            of_x = sigma_prev / sigma * decay**eta
+            x = _var(of_x) * x + _var(alpha_prev * (1 - decay ** (1 + eta))) * d
+            if eta and decay:
+                std = sigma_prev * np.sqrt(1 - decay ** (2 * eta))
+                x = x + _var(std) * jt.array(noise(index))
+            jt.sync([x, x0])
+        x0_last, h_last = x0, h
+        yield x
 
 
-def _checked(name, x, schedule, start_index, eta, noise, steps, spacing):
-    """What the generators need, checked before the first step: x, the steps, eta, noise."""
+# Steps drawn from the posterior q(x_prev | x, x0) (Ho et al. 2020, eq. 6), between any two indices.
+ancestral = functools.partial(ddim, eta=SAMPLER_ETA["ancestral"])
+dpmpp_2m_sde = functools.partial(dpmpp_2m, eta=SAMPLER_ETA["dpmpp_2m_sde"])
+
+SAMPLERS = {
+    "ddim": ddim,
+    "ancestral": ancestral,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+}
+
+
+def _path(name, schedule, start_index, eta, noise, steps, spacing) -> List[Step]:
+    """The steps of a sampler, its arguments checked."""
     indices = schedule.visited(start_index, steps, spacing)
     check_eta(eta, name)
     if eta and noise is None:
@@ -187,60 +207,13 @@ def _checked(name, x, schedule, start_index, eta, noise, steps, spacing):
             "or eta=0"
         )
     alpha_bar = schedule.alpha_bar[indices]
-    then = np.append(alpha_bar[1:], schedule.alpha_bar_previous[0])
-    return (
-        as_var(x),
-        list(zip(indices.tolist(), schedule.timesteps[indices].tolist(), alpha_bar, then)),
-        eta,
-        noise,
-    )
+    alpha_bar_prev = np.append(alpha_bar[1:], schedule.alpha_bar_prev[0])
+    timesteps = schedule.timesteps[indices].tolist()
+    return [Step(*step) for step in zip(indices.tolist(), timesteps, alpha_bar, alpha_bar_prev)]
 
 
-def _ddim(predictor, x, path, eta, noise):
-    for index, timestep, now, then in path:
-        sigma = eta * np.sqrt((1 - then) / (1 - now)) * np.sqrt(1 - now / then)
-        of_x = np.sqrt(then / now)
-        of_eps = np.sqrt(1 - then - sigma**2) - np.sqrt(then * (1 - now) / now)
-        with jt.no_grad():
-            eps = predictor(x, _times(x, timestep))
-            x = _scalars(of_x) * x + _scalars(of_eps) * eps
-            if sigma:
-                x = x + _scalars(sigma) * jt.array(noise(index))
-            x.sync()
-        yield x
-
-
-def _dpmpp_2m(predictor, x, path, eta, noise):
-    before, h_before = None, None
-    for index, timestep, now, then in path:
-        ratio = np.sqrt(
-            now * (1 - then) / (then * (1 - now))
-        )  # exp(-h); 0 in the step to the clean latent
-        of_x = np.sqrt((1 - then) / (1 - now)) * ratio**eta
-        of_data = np.sqrt(then) * (1 - ratio ** (1 + eta))
-        with jt.no_grad():
-            eps = predictor(x, _times(x, timestep))
-            data = _scalars(1 / np.sqrt(now)) * x - _scalars(np.sqrt((1 - now) / now)) * eps  # D
-            if before is None or ratio == 0:
-                x = _scalars(of_x) * x + _scalars(of_data) * data
-            else:
-                slope = -np.log(ratio) / (2 * h_before)  # 1 / (2 r)
-                x = (
-                    _scalars(of_x) * x
-                    + _scalars(of_data * (1 + slope)) * data
-                    - _scalars(of_data * slope) * before
-                )
-            if eta and ratio:
-                x = x + _scalars(np.sqrt((1 - then) * (1 - ratio ** (2 * eta)))) * jt.array(
-                    noise(index)
-                )
-            jt.sync([x, data])
-        before, h_before = data, -np.log(ratio) if ratio else None
-        yield x
-
-
-def _times(x, timestep: int):
-    return jt.array(np.full(x.shape[0], timestep, np.int32))
+def _times(x, t: int):
+    return jt.array(np.full(x.shape[0], t, np.int32))
 
 
 def _between(t, low: int, high: int) -> np.ndarray:
@@ -248,13 +221,25 @@ def _between(t, low: int, high: int) -> np.ndarray:
     return (t >= low) & (t <= high)
 
 
-def _scalars(values):
-    """Per-step numbers as a Var, since Jittor compiles a Python scalar of 0, 1 or 2 into the
+def _var(values):
+    """Numbers of a step as a float32 Var: Jittor compiles a Python scalar of 0, 1 or 2 into the
     kernel.
     """
     values = np.asarray(values, np.float32)
     return jt.array(values.reshape(1) if values.ndim == 0 else values)
 
 
-def _stacked(ours, null):
-    return jt.concat([ours, null.expand(ours.shape)], dim=0)
+def _stacked(modulations, null):
+    """The modulations of a batch of label maps with the null map's, repeated, behind them."""
+
+    def pair(ours, theirs):
+        return tuple(jt.concat([a, b.expand(a.shape)], dim=0) for a, b in zip(ours, theirs))
+
+    return [
+        tuple(pair(ours, theirs) for ours, theirs in zip(block, null_block))
+        for block, null_block in zip(modulations, null)
+    ]
+
+
+def _vars(modulations) -> list:
+    return [v for block in modulations for pair in block for v in pair]

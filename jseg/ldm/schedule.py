@@ -35,9 +35,9 @@ def ddim_counts(timesteps: int = TIMESTEPS) -> List[int]:
 
 
 def respaced_steps(respacing: str, timesteps: int = TIMESTEPS) -> np.ndarray:
-    """Original timesteps kept by `respacing`, ascending int array.
+    """The original timesteps that `respacing` keeps, an ascending int array.
 
-    `respacing`: "" keeps all; "ddimN" takes an integer stride; "a,b,c" splits the steps into equal
+    respacing: "" keeps all; "ddimN" takes an integer stride; "a,b,c" splits the steps into equal
     sections and keeps a, b, c of them. Raises ValueError for anything else, naming the nearest N
     that "ddimN" can have.
     """
@@ -93,22 +93,19 @@ def _sections(respacing: str, timesteps: int) -> np.ndarray:
 class Schedule:
     """The (respaced) diffusion process: Schedule("ddim500"), or Schedule() for all 1000 steps.
 
-    timesteps: int64 [N], ascending, what the network is given as t.  alpha_bar: float64 [N],
-    alpha_bar of those steps, ascending in index (so falling in value).  Everything else follows
-    from the betas of the respaced process.
+    timesteps: int64 [N], ascending, what the network takes as t. alpha_bar: float64 [N] of those
+    steps, in their order, so falling. alpha_bar_prev: of the next cleaner step, 1 for the clean
+    image. Everything else follows from the betas of the respaced process.
     """
 
     def __init__(self, respacing: str = ""):
         self.respacing = respacing
         self.timesteps = respaced_steps(respacing)
-        self.alpha_bar = np.cumprod(
-            1.0 - np.linspace(BETA_FIRST, BETA_LAST, TIMESTEPS, dtype=np.float64)
-        )[self.timesteps]
-        self.alpha_bar_previous = np.append(1.0, self.alpha_bar[:-1])
-        self.beta = 1.0 - self.alpha_bar / self.alpha_bar_previous
-        self.posterior_variance = (
-            self.beta * (1.0 - self.alpha_bar_previous) / (1.0 - self.alpha_bar)
-        )
+        beta = np.linspace(BETA_FIRST, BETA_LAST, TIMESTEPS, dtype=np.float64)
+        self.alpha_bar = np.cumprod(1.0 - beta)[self.timesteps]
+        self.alpha_bar_prev = np.append(1.0, self.alpha_bar[:-1])
+        self.beta = 1.0 - self.alpha_bar / self.alpha_bar_prev
+        self.posterior_variance = self.beta * (1.0 - self.alpha_bar_prev) / (1.0 - self.alpha_bar)
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -122,25 +119,21 @@ class Schedule:
 
     @property
     def posterior_mean_coefficients(self):
-        """(of x_0, of x_t) in the mean of q(x_{t-1} | x_t, x_0), two float64 [N] arrays (Ho et al.
+        """(of x0, of x_t) in the mean of q(x_{t-1} | x_t, x0), two float64 [N] arrays (Ho et al.
         2020, eq. 7).
         """
-        of_x_0 = self.beta * np.sqrt(self.alpha_bar_previous) / (1.0 - self.alpha_bar)
-        of_x_t = (1.0 - self.alpha_bar_previous) * np.sqrt(1.0 - self.beta) / (1.0 - self.alpha_bar)
-        return of_x_0, of_x_t
+        of_x0 = self.beta * np.sqrt(self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+        of_x_t = (1.0 - self.alpha_bar_prev) * np.sqrt(1.0 - self.beta) / (1.0 - self.alpha_bar)
+        return of_x0, of_x_t
 
     def check_index(self, index, what: str = "start index") -> None:
         """Raise ValueError unless every entry of `index` (int or int array) is an index of this
         schedule.
         """
-        array = np.asarray(index)
         # release: an index past the end reads uninitialised memory; here: an error.
-        if (
-            array.dtype.kind not in "iu"
-            or array.size == 0
-            or array.min() < 0
-            or array.max() >= len(self)
-        ):
+        array = np.asarray(index)
+        integers = array.dtype.kind in "iu" and array.size > 0
+        if not integers or array.min() < 0 or array.max() >= len(self):
             raise ValueError(
                 f"{what} {index}: expected an integer from 0 to {len(self) - 1}, an index into "
                 f"the {len(self)} steps of {self.respacing or 'the full schedule'} (not an "
@@ -151,12 +144,12 @@ class Schedule:
         self, start_index: int, steps: Optional[int] = None, spacing: str = "uniform"
     ) -> np.ndarray:
         """The indices at which a sampler of `steps` steps calls its predictor: descending ints, the
-        first start_index - 1.
+        first start_index - 1; None visits every index down to 0.
 
-        None takes every index down to 0. The clean image being index -1, "uniform" takes equal
-        strides of the index, "quadratic" of its root (Song et al. 2021, D.2). "lambda": equal
-        strides of log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)); "rho": of sqrt(1 / alpha_bar - 1) **
-        (1 / RHO); both down to index 0. Rounded to the nearest index that is free. Raises
+        spacing: "uniform" takes equal strides of the index, the clean image being index -1;
+        "quadratic" of its root (Song et al. 2021, D.2); "lambda" of log(alpha / sigma); "rho" of
+        (sigma / alpha) ** (1 / RHO), both down to index 0, where alpha = sqrt(alpha_bar) and
+        sigma = sqrt(1 - alpha_bar). Each is rounded to the nearest index that is free. Raises
         ValueError for more steps than indices, less than one, or another spacing.
         """
         self.check_index(start_index - 1, what="last index to denoise from (start_index - 1)")
@@ -168,22 +161,24 @@ class Schedule:
                 f"{steps} steps: expected 1 to {start_index}, the indices of "
                 f"{self.respacing or 'the full schedule'} from {start_index - 1} down"
             )
+
+        # Strides of the index or of its root, to the clean image at -1.
         if spacing in ("uniform", "quadratic"):
-            shares = np.linspace(1, 0, steps + 1)[:-1] ** (1 if spacing == "uniform" else 2)
-            return _descending(np.round(shares * start_index - 1).astype(int))
-        noise = np.sqrt(1 / self.alpha_bar[:start_index] - 1)
-        height = np.log(noise) if spacing == "lambda" else noise ** (1 / RHO)
-        wanted = np.interp(
-            np.linspace(height[-1], height[0], steps), height, np.arange(start_index)
-        )
-        return _descending(np.round(wanted).astype(int))
+            fractions = np.linspace(1, 0, steps + 1)[:-1] ** (1 if spacing == "uniform" else 2)
+            return _descending(np.round(fractions * start_index - 1).astype(int))
+
+        # Strides of the noise level, to index 0.
+        ratio = np.sqrt(1 / self.alpha_bar[:start_index] - 1)  # sigma / alpha
+        height = np.log(ratio) if spacing == "lambda" else ratio ** (1 / RHO)
+        heights = np.linspace(height[-1], height[0], steps)
+        return _descending(np.round(np.interp(heights, height, np.arange(start_index))).astype(int))
 
 
 def _descending(indices: np.ndarray) -> np.ndarray:
     """The indices with repetitions moved aside: each at least one below the one before, and leaving
     room for those after it.
     """
-    found = [int(indices[0])]
+    moved = [int(indices[0])]
     for left, index in zip(range(len(indices) - 2, -1, -1), indices[1:]):
-        found.append(max(min(int(index), found[-1] - 1), left))
-    return np.array(found)
+        moved.append(max(min(int(index), moved[-1] - 1), left))
+    return np.array(moved)

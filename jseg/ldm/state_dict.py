@@ -28,6 +28,8 @@ def unet_shapes(config: UNetConfig) -> Shapes:
     embedding = TIME_FACTOR * base
     _linear(shapes, "time_embed.0", base, embedding)
     _linear(shapes, "time_embed.2", embedding, embedding)
+
+    # encoder
     channels = base * config.channel_mult[0]
     _conv(shapes, "input_blocks.0.0", config.latent_channels, channels)
     skips = [channels]
@@ -40,22 +42,25 @@ def unet_shapes(config: UNetConfig) -> Shapes:
             if 2**level in config.attention_downsampling and not down:
                 _attention(shapes, at + ".1", channels)
             skips.append(channels)
+
+    # middle
     _spade_block(shapes, "middle_block.0", channels, channels, embedding, config)
     _attention(shapes, "middle_block.1", channels)
     _spade_block(shapes, "middle_block.2", channels, channels, embedding, config)
+
+    # decoder
     number = 0
     for level in reversed(range(levels)):
+        attends = 2**level in config.attention_downsampling
         for i in range(config.blocks + 1):
             at, width = f"output_blocks.{number}.", base * config.channel_mult[level]
             _spade_block(shapes, at + "0", channels + skips.pop(), width, embedding, config)
             channels, number = width, number + 1
-            attends = 2**level in config.attention_downsampling
             if attends:
                 _attention(shapes, at + "1", channels)
             if level and i == config.blocks:
-                _spade_block(
-                    shapes, at + ("2" if attends else "1"), channels, channels, embedding, config
-                )
+                up = at + ("2" if attends else "1")
+                _spade_block(shapes, up, channels, channels, embedding, config)
     _norm(shapes, "out.0", channels)
     _conv(shapes, "out.2", channels, 2 * config.latent_channels)
     return shapes
@@ -66,6 +71,8 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
     shapes: Shapes = {}
     widths = [config.channels * mult for mult in config.channel_mult]
     latent, last = config.latent_channels, len(widths) - 1
+
+    # encoder
     _conv(shapes, "encoder.conv_in", config.picture_channels, config.channels)
     channels = config.channels
     for level, width in enumerate(widths):
@@ -77,6 +84,8 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
     _vq_middle(shapes, "encoder.mid", channels)
     _norm(shapes, "encoder.norm_out", channels)
     _conv(shapes, "encoder.conv_out", channels, latent)
+
+    # decoder
     _conv(shapes, "decoder.conv_in", latent, channels)
     _vq_middle(shapes, "decoder.mid", channels)
     for level in reversed(range(len(widths))):
@@ -87,6 +96,8 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
             _conv(shapes, f"decoder.up.{level}.upsample.conv", channels, channels)
     _norm(shapes, "decoder.norm_out", channels)
     _conv(shapes, "decoder.conv_out", channels, config.picture_channels)
+
+    # quantiser
     shapes["quantize.embedding.weight"] = (config.codebook_size, latent)
     _conv(shapes, "quant_conv", latent, latent, 1)
     _conv(shapes, "post_quant_conv", latent, latent, 1)
@@ -95,8 +106,8 @@ def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What shapes do not tell: a UNet's attention heads and latent size, both networks' groups of a
-    norm; the release's unless given.
+    """What shapes do not say: a UNet's attention heads and latent size, both networks' groups of a
+    norm; by default the release's.
     """
 
     head_channels: int = UNetConfig.head_channels
@@ -108,16 +119,14 @@ class Unreadable:
 def unet_config(
     shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
 ) -> UNetConfig:
-    """The configuration whose UNet has these shapes, as far as they tell; compare with
-    `unet_shapes` of it. Raises LayoutError.
+    """The configuration whose UNet has these shapes, as far as they say; compare `unet_shapes` of
+    it with them. Raises LayoutError.
     """
     base = _shape(shapes, "time_embed.0.weight")[1]
+
+    # Levels end in the decoder where a second conditioned block doubles the map.
     blocks = _numbers(shapes, "output_blocks.")
-    ends = [
-        number
-        for number in blocks
-        if any(f"output_blocks.{number}.{i}.in_norm.mlp_gamma.weight" in shapes for i in (1, 2))
-    ]
+    ends = [number for number in blocks if _doubles(shapes, number)]
     per_level = ends[0] if ends else len(blocks) - 1
     levels = len(ends) + 1
     if not base or per_level < 1 or len(blocks) != levels * (per_level + 1):
@@ -125,6 +134,8 @@ def unet_config(
             f"this UNet's blocks ({len(blocks)} in the decoder) are not arranged as SDM's with "
             "resblock_updown"
         )
+
+    # Widths and attention are read off the first block of each level of the encoder.
     starts = [1 + level * (per_level + 1) for level in range(levels)]
     widths = [_shape(shapes, f"input_blocks.{start}.0.out_layers.3.weight")[0] for start in starts]
     if any(width % base for width in widths):
@@ -134,22 +145,15 @@ def unet_config(
         for level, start in enumerate(starts)
         if f"input_blocks.{start}.1.qkv.weight" in shapes
     )
-    spade_channels, classes = _shape(shapes, SPADE_MARK)[:2]
-    odd = sorted(
-        {
-            width
-            for level, width in enumerate(widths)
-            if 2**level in attending or level == levels - 1
-            if width % unreadable.head_channels
-        }
-    )
-    if odd:
-        raise LayoutError(
-            f"attention over {odd} channels does not divide into heads of "
-            f"{unreadable.head_channels}; give --head_channels, the number that the network was "
-            "trained with"
-        )
+    attended = {
+        width
+        for level, width in enumerate(widths)
+        if 2**level in attending or level == levels - 1  # the middle block attends
+    }
+    _check_heads(attended, unreadable.head_channels)
     _check_groups(base, unreadable.groups)
+
+    spade_channels, classes = _shape(shapes, SPADE_MARK)[:2]
     return UNetConfig(
         channels=base,
         channel_mult=tuple(width // base for width in widths),
@@ -165,11 +169,19 @@ def unet_config(
     )
 
 
+def _doubles(shapes: Mapping[str, Tuple[int, ...]], number: int) -> bool:
+    """Whether a block of the decoder ends a level: it has a second conditioned layer, the one that
+    doubles the map.
+    """
+    layers = (f"output_blocks.{number}.{i}.in_norm.mlp_gamma.weight" for i in (1, 2))
+    return any(layer in shapes for layer in layers)
+
+
 def autoencoder_config(
     shapes: Mapping[str, Tuple[int, ...]], unreadable: Unreadable = Unreadable()
 ) -> AutoencoderConfig:
-    """The configuration whose autoencoder has these shapes, as far as they tell; compare with
-    `autoencoder_shapes` of it.
+    """The configuration whose autoencoder has these shapes, as far as they say; compare
+    `autoencoder_shapes` of it with them. Raises LayoutError.
     """
     base, picture_channels = _shape(shapes, AUTOENCODER_MARK)[:2]
     widths = [
@@ -177,11 +189,13 @@ def autoencoder_config(
         for level in _numbers(shapes, "encoder.down.")
     ]
     codebook_size, latent_channels = _shape(shapes, "quantize.embedding.weight")
+
     if not base or any(width % base for width in widths):
         raise LayoutError(
             f"this autoencoder's widths {widths} are not multiples of its base width {base}"
         )
     _check_groups(base, unreadable.groups)
+
     return AutoencoderConfig(
         channels=base,
         channel_mult=tuple(width // base for width in widths),
@@ -203,6 +217,15 @@ def _shape(shapes: Mapping[str, Tuple[int, ...]], name: str) -> Tuple[int, ...]:
     return shape
 
 
+def _check_heads(widths, head_channels: int) -> None:
+    odd = sorted(width for width in widths if width % head_channels)
+    if odd:
+        raise LayoutError(
+            f"attention over {odd} channels does not divide into heads of {head_channels}; give "
+            "--head_channels, the number that the network was trained with"
+        )
+
+
 def _check_groups(channels: int, groups: int) -> None:
     if groups < 1 or channels % groups:
         raise LayoutError(
@@ -212,8 +235,8 @@ def _check_groups(channels: int, groups: int) -> None:
 
 
 def _numbers(shapes: Mapping[str, Tuple[int, ...]], prefix: str) -> List[int]:
-    found = {name[len(prefix) :].partition(".")[0] for name in shapes if name.startswith(prefix)}
-    return sorted(int(number) for number in found if number.isdigit())
+    parts = {name[len(prefix) :].partition(".")[0] for name in shapes if name.startswith(prefix)}
+    return sorted(int(number) for number in parts if number.isdigit())
 
 
 def _linear(shapes: Shapes, name: str, inputs: int, outputs: int) -> None:
@@ -227,10 +250,8 @@ def _norm(shapes: Shapes, name: str, channels: int) -> None:
 def _conv(
     shapes: Shapes, name: str, inputs: int, outputs: int, size: int = 3, dimensions: int = 2
 ) -> None:
-    shapes[name + ".weight"], shapes[name + ".bias"] = (
-        (outputs, inputs) + (size,) * dimensions,
-        (outputs,),
-    )
+    shapes[name + ".weight"] = (outputs, inputs) + (size,) * dimensions
+    shapes[name + ".bias"] = (outputs,)
 
 
 def _attention(shapes: Shapes, name: str, channels: int) -> None:

@@ -9,7 +9,7 @@ once. Lists are consumed: entries become None as soon as nobody needs them.
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import Callable, Iterator, List, Optional
 
 import numpy as np
 
@@ -50,38 +50,40 @@ def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: i
     """activate(strip i) with one more row from each neighbour; rows beyond the map are zero, after
     the activation.
     """
-    x = strips[i]
+    # The neighbours' rows.
+    parts = [strips[i]]
     first, last = i == 0, i == len(strips) - 1
-    parts = [] if first or not above else [strips[i - 1][:, :, -1:]]
-    parts += [x] + ([] if last or not below else [strips[i + 1][:, :, :1]])
-    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else x)  # [B, C, h + halo, W]
-    missing_above, missing_below = int(first and above), int(last and below)
-    if missing_above or missing_below:
+    if above and not first:
+        parts.insert(0, strips[i - 1][:, :, -1:])
+    if below and not last:
+        parts.append(strips[i + 1][:, :, :1])
+    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else strips[i])  # [B, C, h + halo, W]
+
+    # Zeros beyond the map.
+    zeros_above, zeros_below = int(first and above), int(last and below)
+    if zeros_above or zeros_below:
         batch, channels, height, width = y.shape
         y = y.reindex(
-            [batch, channels, height + missing_above + missing_below, width],
-            ["i0", "i1", f"i2-{missing_above}", "i3"],
+            [batch, channels, height + zeros_above + zeros_below, width],
+            ["i0", "i1", f"i2-{zeros_above}", "i3"],
             overflow_value=0,
         )
     return y
 
 
-def convolve(conv, strips: List, activate: Callable = None, finish: Callable = None) -> List:
-    """3x3 convolution (padding 1) of activate(map), strip by strip; `finish(i, y)` may turn output
-    strip i into something else.
+def convolve(conv, strips: List, activate: Optional[Callable] = None) -> Iterator:
+    """3x3 convolution (padding 1) of activate(map), a strip at a time, each yielded before it is
+    settled.
     """
     activate = activate or (lambda x: x)
-    finish = finish or (lambda i, y: y)
     if len(strips) == 1:
-        return [settle(finish(0, conv(activate(strips[0]))))]
-    out = []
+        yield conv(activate(strips[0]))
+        return
     for i in range(len(strips)):
-        y = nn.conv2d(with_halo(strips, i, activate), conv.weight, conv.bias, padding=(0, 1))
-        out.append(settle(finish(i, y)))
+        yield nn.conv2d(with_halo(strips, i, activate), conv.weight, conv.bias, padding=(0, 1))
         if i > 0:
             strips[i - 1] = None
     strips[-1] = None
-    return out
 
 
 def downsample(conv, strips: List) -> List:
@@ -109,13 +111,13 @@ def double(conv, strips: List) -> List:
     for i, strip in enumerate(strips):
         pieces += split(strip, 4 * channels)  # four times the pixels come out
         strips[i] = strip = None
+
     if len(pieces) == 1:
         return [settle(upsampled_conv(conv, pieces[0]))]
     out = []
     for i in range(len(pieces)):
-        out.append(
-            settle(upsampled_conv(conv, with_halo(pieces, i, lambda x: x), padding=0))
-        )  # [B, C, 2h, 2W]
+        rows = with_halo(pieces, i, lambda x: x)
+        out.append(settle(upsampled_conv(conv, rows, padding=0)))  # [B, C, 2h, 2W]
         if i > 0:
             pieces[i - 1] = None
     return out
@@ -130,31 +132,27 @@ def normalizer(norm, strips: List) -> Callable:
     """
     if len(strips) == 1:
         return lambda x: silu(norm(x))
-    batch, channels, total = (
-        strips[0].shape[0],
-        strips[0].shape[1],
-        sum(strip.shape[2] for strip in strips),
-    )
+    batch, channels = strips[0].shape[:2]
+    heights = np.array([strip.shape[2] for strip in strips])
+    weights = (heights / heights.sum()).astype(np.float32)
+    weights = jt.array(weights.reshape(-1, 1, 1, 1))
+
+    # Of every strip and channel, then of the groups over all strips.
     means, variances = (
         jt.stack(list(values)).reshape(len(strips), batch, norm.groups, -1)
         for values in zip(*(moments(strip.reshape(batch * channels, -1)) for strip in strips))
     )  # [strips, B, G, C / G]
-    share = jt.array(np.array([strip.shape[2] / total for strip in strips], np.float32)).reshape(
-        -1, 1, 1, 1
-    )
-    mean = (means * share).sum(0).mean(-1, keepdims=True)  # [B, G, 1]
+    mean = (means * weights).sum(0).mean(-1, keepdims=True)  # [B, G, 1]
     spread = means - mean.unsqueeze(0)
-    variance = ((variances + spread * spread) * share).sum(0).mean(-1, keepdims=True)  # [B, G, 1]
-    scale = (
-        (1.0 / jt.sqrt(variance + norm.eps))
-        .expand(batch, norm.groups, channels // norm.groups)
-        .reshape(batch, channels, 1, 1)
-    )
-    shift = mean.expand(batch, norm.groups, channels // norm.groups).reshape(batch, channels, 1, 1)
-    dtype = strips[0].dtype
-    scale, shift = (
-        settle((scale * norm.weight.reshape(1, channels, 1, 1)).cast(dtype)),
-        settle(shift.cast(dtype)),
-    )
+    variance = ((variances + spread * spread) * weights).sum(0).mean(-1, keepdims=True)
+
+    # Per channel, with the norm's weight in the scale.
+    def per_channel(v):
+        v = v.expand(batch, norm.groups, channels // norm.groups)
+        return v.reshape(batch, channels, 1, 1)
+
+    dtype, weight = strips[0].dtype, norm.weight.reshape(1, channels, 1, 1)
+    scale = per_channel(1.0 / jt.sqrt(variance + norm.eps)) * weight
+    scale, shift = settle(scale.cast(dtype)), settle(per_channel(mean).cast(dtype))
     bias = norm.bias.reshape(1, channels, 1, 1)
     return lambda x: silu((x - shift) * scale + bias)

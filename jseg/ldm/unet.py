@@ -17,12 +17,12 @@ then part of what is computed again.
 
 from __future__ import annotations
 
-from typing import Callable, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
 from jseg.configs import UNetConfig
-from jseg.ldm.blocks import AttentionBlock, Modulation, ResBlock, SpadeResBlock, joined
+from jseg.ldm.blocks import AttentionBlock, LabelMaps, Modulation, ResBlock, SpadeResBlock, joined
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.nn.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
 from jseg.nn.recompute import recompute
@@ -37,8 +37,8 @@ class Features(NamedTuple):
 
 
 class UNet(nn.Module):
-    """UNet(UNETS["release"])(x [B,3,h,w], t [B] int, y [B,classes,h,w] one-hot) -> [B,6,h,w]:
-    noise, then variance interpolation.
+    """UNet(UNETS["release"])(x [B, 3, h, w], t [B] int, y [B, classes, h, w] one-hot) ->
+    [B, 6, h, w]: noise, then the interpolation of its variance.
 
     zero_init: every block's last layer starts at zero, so a block starts as its skip connection (as
     in SDM and ADM). recompute: an attribute; True trains with the activation memory of blocks'
@@ -49,105 +49,102 @@ class UNet(nn.Module):
         self._config = config
         self.recompute = False
         base, embedding = config.channels, 4 * config.channels
-        self._table = jt.array(
-            timestep_table(TIMESTEPS, base)
-        ).stop_grad()  # underscore: not part of the state dict
+
+        # The underscore keeps the table out of the state dict.
+        self._table = jt.array(timestep_table(TIMESTEPS, base)).stop_grad()
         self.time_embed = nn.Sequential(
             nn.Linear(base, embedding), SiLU(), nn.Linear(embedding, embedding)
         )
+
+        # encoder
         first = nn.Conv2d(config.latent_channels, base * config.channel_mult[0], 3, padding=1)
         self.input_blocks = nn.ModuleList([nn.Sequential(first)])
         widths = self._build_encoder(embedding)
-        channels = widths[-1]
+
+        # middle
+        channels, coarsest = widths[-1], len(config.channel_mult) - 1
         self.middle_block = nn.Sequential(
-            SpadeResBlock(channels, channels, embedding, config),
+            SpadeResBlock(channels, channels, embedding, config, level=coarsest),
             AttentionBlock(channels, config),
-            SpadeResBlock(channels, channels, embedding, config),
+            SpadeResBlock(channels, channels, embedding, config, level=coarsest),
         )
+
+        # decoder
         channels = self._build_decoder(channels, widths, embedding)
         self.out = nn.Sequential(
             GroupNorm(config.groups, channels),
             SiLU(),
             nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1),
         )
-        # release: its zero_module changes nothing in Jittor, zero_init=False here; here: zero, as
-        # meant
+
+        # release: its zero_module changes nothing in Jittor, as zero_init=False here; here: zero,
+        # as it was meant.
         if zero_init:
             for block in self._blocks():
-                zero(
-                    block.proj_out
-                    if isinstance(block, AttentionBlock)
-                    else block.out_layers[len(block.out_layers) - 1]
-                )
+                zero(block.proj_out if isinstance(block, AttentionBlock) else block.out_layers[-1])
             zero(self.out[2])
 
     @property
     def config(self) -> UNetConfig:
         return self._config
 
-    def _build_encoder(self, embedding: int) -> List[int]:
-        config = self.config
-        channels = config.channels * config.channel_mult[0]
-        widths, downsampling = [channels], 1
-        for level, mult in enumerate(config.channel_mult):
-            for _ in range(config.blocks):
-                layers = [ResBlock(channels, config.channels * mult, embedding, config)]
-                channels = config.channels * mult
-                if downsampling in config.attention_downsampling:
-                    layers.append(AttentionBlock(channels, config))
-                self.input_blocks.append(nn.Sequential(*layers))
-                widths.append(channels)
-            if level < len(config.channel_mult) - 1:
-                self.input_blocks.append(
-                    nn.Sequential(ResBlock(channels, channels, embedding, config, down=True))
-                )
-                widths.append(channels)
-                downsampling *= 2
-        return widths
+    def execute(self, x, t, y):
+        features = self.encode(x, t)
+        if self.recompute and not jt.flags.no_grad:
+            return self.decode(features, self.label_maps(y))  # [B, 6, h, w]
+        return self.decode(features, self.condition(y))  # [B, 6, h, w]
 
-    def _build_decoder(self, channels: int, widths: List[int], embedding: int) -> int:
-        config, widths = self.config, list(widths)
-        self.output_blocks = nn.ModuleList()
-        for level in reversed(range(len(config.channel_mult))):
-            width = config.channels * config.channel_mult[level]
-            for i in range(config.blocks + 1):
-                layers = [SpadeResBlock(channels + widths.pop(), width, embedding, config)]
-                channels = width
-                if 2**level in config.attention_downsampling:
-                    layers.append(AttentionBlock(channels, config))
-                if level and i == config.blocks:
-                    layers.append(SpadeResBlock(channels, channels, embedding, config, up=True))
-                self.output_blocks.append(nn.Sequential(*layers))
-        return channels
-
-    def _blocks(self) -> List:
-        """Every residual and attention block, in order of use."""
-        return [
-            layer
-            for block in list(self.input_blocks)[1:]
-            + [self.middle_block]
-            + list(self.output_blocks)
-            for layer in block
-        ]
-
-    def label_maps(self, y) -> List[Tuple]:
-        """The one-hot maps y [B, classes, h, w] at the resolutions of both norms of every
-        conditioned block, in order of use.
+    def encode(self, x, t) -> Features:
+        """The half without the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an
+        array is checked, a Var is not).
         """
-        if y.shape[1] != self.config.classes:
-            raise ValueError(
-                f"condition: got a label map with {y.shape[1]} columns; this network has "
-                f"{self.config.classes} classes"
-            )
-        y, level, maps = as_var(y), len(self.config.channel_mult) - 1, []
-        pyramid = [
-            y[:, :, :: 2**i, :: 2**i] for i in range(level + 1)
-        ]  # nearest, as the release's interpolate: row floor(i h / H)
-        for block in self._blocks():
-            if isinstance(block, SpadeResBlock):
-                maps.append((pyramid[level], pyramid[level - block.up]))
-                level -= block.up
-        return maps
+        x, t = self._checked_latent(x), _checked_timesteps(t)
+        embedding = silu(self.time_embed(self._table[t]))  # [B, E]
+
+        # encoder
+        h = self.input_blocks[0][0](x)  # [B, C, h, w]
+        skips = [h]
+        for residual, *attention in list(self.input_blocks)[1:]:
+            h = self._run(residual, h, embedding)  # [B, C_i, h_i, w_i]
+            for layer in attention:
+                h = self._run(layer, h)  # [B, C_i, h_i, w_i]
+            skips.append(h)
+        return Features(skips, embedding)
+
+    def decode(self, features: Features, conditions, variance: bool = True):
+        """The half that sees the label map -> [B, 6, h, w], or without `variance` only the noise
+        [B, 3, h, w].
+
+        conditions: `condition(y)`; with `label_maps(y)`, blocks are computed again for the
+        gradient. Their batch may be a multiple of the features' (label maps, then null maps): the
+        features are repeated.
+        """
+        repeats = _batch(conditions[0]) // features.embedding.shape[0]
+        skips = [_repeat(skip, repeats) for skip in features.skips]
+        embedding = _repeat(features.embedding, repeats)
+
+        # middle
+        first, attention, second = self.middle_block
+        h = self._conditioned(first, conditions[0], embedding, skips[-1])  # [R B, C, h_i, w_i]
+        h = self._run(attention, h)
+        h = self._conditioned(second, conditions[1], embedding, h)
+
+        # decoder
+        used = 2
+        for block, skip in zip(self.output_blocks, reversed(skips)):
+            parts = (h, skip)
+            for layer in block:
+                if isinstance(layer, SpadeResBlock):
+                    h = self._conditioned(layer, conditions[used], embedding, *parts)
+                    used += 1
+                else:
+                    h = self._run(layer, *parts)
+                parts = (h,)  # [R B, C_i, h_i, w_i]
+
+        if variance:
+            return self._run(self.out, h)  # [R B, 6, h, w]
+        norm, last, noise = self.out[0], self.out[2], slice(self.config.latent_channels)
+        return nn.conv2d(silu(norm(h)), last.weight[noise], last.bias[noise], padding=1)
 
     def condition(self, y) -> List[Tuple[Modulation, Modulation]]:
         """Every SPADE modulation for one-hot label maps y [B, classes, h, w]: a pair per
@@ -156,89 +153,111 @@ class UNet(nn.Module):
         388 MB per label map at release size; reuse it for all steps of a stage and drop it with the
         map.
         """
-        conditioned = [block for block in self._blocks() if isinstance(block, SpadeResBlock)]
-        return [block.condition(*maps) for block, maps in zip(conditioned, self.label_maps(y))]
+        blocks = self._conditioned_blocks()
+        return [block.condition(*maps) for block, maps in zip(blocks, self.label_maps(y))]
 
-    def encode(self, x, t) -> Features:
-        """The half without the label map: x [B, 3, h, w], t [B] original timesteps 0 ... 999 (an
-        array is checked, a Var is not).
+    def label_maps(self, y) -> List[LabelMaps]:
+        """The one-hot maps y [B, classes, h, w] at the resolutions of both norms of every
+        conditioned block, in order of use.
         """
-        x, smallest = as_var(x), 2 ** (len(self.config.channel_mult) - 1)
-        if (
-            x.shape[1] != self.config.latent_channels
-            or x.shape[2] % smallest
-            or x.shape[3] % smallest
-        ):
+        if y.shape[1] != self.config.classes:
             raise ValueError(
-                f"UNet: got a latent of shape {list(x.shape)}; expected [B, "
-                f"{self.config.latent_channels}, h, w] with h and w multiples of {smallest}"
+                f"condition: got a label map with {y.shape[1]} columns; this network has "
+                f"{self.config.classes} classes"
             )
-        if not isinstance(t, jt.Var):
-            if np.min(t) < 0 or np.max(t) >= TIMESTEPS:
-                raise ValueError(
-                    f"UNet: got timesteps {t}; expected original timesteps 0 to {TIMESTEPS - 1}"
-                )
-            t = jt.array(np.asarray(t, np.int32))
-        embedding = silu(self.time_embed(self._table[t]))  # [B, E]
-        skips = [self.input_blocks[0][0](x)]  # [B, C, h, w]
-        for block in list(self.input_blocks)[1:]:
-            h = self._run(block[0], skips[-1], embedding)  # [B, C_i, h_i, w_i]
-            for layer in list(block)[1:]:
-                h = self._run(layer, h)  # [B, C_i, h_i, w_i]
-            skips.append(h)
-        return Features(skips, embedding)
-
-    def decode(self, features: Features, modulations, variance: bool = True):
-        """The half that sees the label map -> [B, 6, h, w], or only the noise [B, 3, h, w] without
-        `variance`.
-
-        `modulations` may hold a multiple of the features' batch (conditional maps, then null maps):
-        the features are repeated.
-        """
-        repeats = modulations[0][0][0].shape[0] // features.embedding.shape[0]
-        embedding = _repeat(features.embedding, repeats)
-        remaining = iter(modulations)
-        h = self._decode(
-            [_repeat(skip, repeats) for skip in features.skips],
-            lambda block, *parts: block(joined(parts), next(remaining), embedding),
-        )  # [R B, C, h, w]
-        last = self.out[2]
-        kept = last.weight.shape[0] if variance else self.config.latent_channels
-        return nn.conv2d(
-            silu(self.out[0](h)), last.weight[:kept], last.bias[:kept], padding=1
-        )  # [R B, 6 or 3, h, w]
-
-    def _decode(self, skips: List, conditioned: Callable):
-        """Middle and decoder half; conditioned(block, *groups of channels of its input) runs a
-        block that sees the label map.
-        """
-        h = skips[-1]
-        for layer in self.middle_block:
-            h = (
-                conditioned(layer, h) if isinstance(layer, SpadeResBlock) else self._run(layer, h)
-            )  # [B, C, h_i, w_i]
-        for block, skip in zip(self.output_blocks, reversed(skips)):
-            h = conditioned(block[0], h, skip)  # [B, C, h_i, w_i]
-            for layer in list(block)[1:]:
-                h = (
-                    conditioned(layer, h)
-                    if isinstance(layer, SpadeResBlock)
-                    else self._run(layer, h)
-                )
-        return h
+        # Nearest, as the release's interpolate: row floor(i h / H).
+        y, levels = as_var(y), range(len(self.config.channel_mult))
+        pyramid = [y[:, :, :: 2**i, :: 2**i] for i in levels]
+        return [
+            LabelMaps(pyramid[block.level], pyramid[block.level - block.up])
+            for block in self._conditioned_blocks()
+        ]
 
     def _run(self, layer, *inputs):
         return recompute(layer, *inputs) if self.recompute else layer(*inputs)
 
-    def execute(self, x, t, y):
-        skips, embedding = features = self.encode(x, t)
-        if not self.recompute or jt.flags.no_grad:
-            return self.decode(features, self.condition(y))  # [B, 6, h, w]
-        maps = iter(self.label_maps(y))
-        h = self._decode(
-            skips, lambda block, *parts: recompute(block.from_maps, *next(maps), embedding, *parts)
+    def _conditioned(self, block: SpadeResBlock, condition, embedding, *parts):
+        """A block that sees the label map, for the groups of channels of its input."""
+        if isinstance(condition, LabelMaps):
+            return recompute(block.from_maps, *condition, embedding, *parts)
+        return block(joined(parts), condition, embedding)
+
+    def _blocks(self) -> List:
+        """Every residual and attention block, in order of use."""
+        blocks = [*list(self.input_blocks)[1:], self.middle_block, *self.output_blocks]
+        return [layer for block in blocks for layer in block]
+
+    def _conditioned_blocks(self) -> List[SpadeResBlock]:
+        return [block for block in self._blocks() if isinstance(block, SpadeResBlock)]
+
+    def _checked_latent(self, x):
+        x, multiple = as_var(x), 2 ** (len(self.config.channel_mult) - 1)
+        channels, height, width = x.shape[1:]
+        if channels != self.config.latent_channels or height % multiple or width % multiple:
+            raise ValueError(
+                f"UNet: got a latent of shape {list(x.shape)}; expected [B, "
+                f"{self.config.latent_channels}, h, w] with h and w multiples of {multiple}"
+            )
+        return x
+
+    def _build_encoder(self, embedding: int) -> List[int]:
+        """Append the input blocks after the first; the widths of all input blocks."""
+        config = self.config
+        channels = config.channels * config.channel_mult[0]
+        widths, downsampling = [channels], 1
+        for level, mult in enumerate(config.channel_mult):
+            # blocks of this resolution
+            for _ in range(config.blocks):
+                width = config.channels * mult
+                layers = [ResBlock(channels, width, embedding, config)]
+                channels = width
+                if downsampling in config.attention_downsampling:
+                    layers.append(AttentionBlock(channels, config))
+                self.input_blocks.append(nn.Sequential(*layers))
+                widths.append(channels)
+
+            # the halving to the next
+            if level < len(config.channel_mult) - 1:
+                down = ResBlock(channels, channels, embedding, config, down=True)
+                self.input_blocks.append(nn.Sequential(down))
+                widths.append(channels)
+                downsampling *= 2
+        return widths
+
+    def _build_decoder(self, channels: int, widths: List[int], embedding: int) -> int:
+        """Make the output blocks, each with an input block's skip connection; the last one's
+        width.
+        """
+        config, skip_widths = self.config, list(widths)
+        self.output_blocks = nn.ModuleList()
+        for level in reversed(range(len(config.channel_mult))):
+            width = config.channels * config.channel_mult[level]
+            for i in range(config.blocks + 1):
+                inputs, channels = channels + skip_widths.pop(), width
+                layers = [SpadeResBlock(inputs, channels, embedding, config, level=level)]
+                if 2**level in config.attention_downsampling:
+                    layers.append(AttentionBlock(channels, config))
+                if level and i == config.blocks:
+                    up = SpadeResBlock(channels, channels, embedding, config, True, level)
+                    layers.append(up)
+                self.output_blocks.append(nn.Sequential(*layers))
+        return channels
+
+
+def _checked_timesteps(t):
+    if isinstance(t, jt.Var):
+        return t
+    if np.min(t) < 0 or np.max(t) >= TIMESTEPS:
+        raise ValueError(
+            f"UNet: got timesteps {t}; expected original timesteps 0 to {TIMESTEPS - 1}"
         )
-        return recompute(self.out, h)  # [B, 6, h, w]
+    return jt.array(np.asarray(t, np.int32))
+
+
+def _batch(condition) -> int:
+    """The batch of a block's label maps or modulations."""
+    first = condition[0]
+    return (first if isinstance(condition, LabelMaps) else first[0]).shape[0]
 
 
 def _repeat(x, times: int):

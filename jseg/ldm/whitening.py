@@ -14,7 +14,7 @@ from jseg.nn.layers import to_tokens
 from jseg.runtime import jt
 
 ENCODED_AT_ONCE = 8  # images
-# least variance of a direction of the features that whitening stretches, relative to the largest
+# Least variance of a direction of the features that whitening stretches, relative to the largest.
 FLOOR = 1e-4
 
 
@@ -36,16 +36,18 @@ def start_codebook(autoencoder, images: np.ndarray, seed: int = 0) -> None:
             f"images have {len(tokens)}; give at least "
             f"{-(-entries * len(images) // len(tokens))} images"
         )
+
+    # z = whiten (features - mean), the symmetric root of the inverse covariance.
     mean = tokens.mean(0)
     variance, directions = np.linalg.eigh(np.cov(tokens - mean, rowvar=False, bias=True))
-    whiten = (
-        directions / np.sqrt(np.maximum(variance, max(FLOOR * variance[-1], 1e-12)))
-    ) @ directions.T
+    spread = np.sqrt(np.maximum(variance, max(FLOOR * variance[-1], 1e-12)))
+    whiten = (directions / spread) @ directions.T
     _assign(autoencoder.quant_conv, whiten, -whiten @ mean)
-    chosen = np.random.default_rng(seed).choice(len(tokens), entries, replace=False)
-    autoencoder.quantize.embedding.weight.assign(
-        jt.array(((tokens[chosen] - mean) @ whiten.T).astype(np.float32))
-    )
+
+    # Some of the latents become the entries.
+    rows = np.random.default_rng(seed).choice(len(tokens), entries, replace=False)
+    latents = ((tokens[rows] - mean) @ whiten.T).astype(np.float32)
+    autoencoder.quantize.embedding.weight.assign(jt.array(latents))
     jt.sync(autoencoder.quantize.parameters())
 
 
@@ -57,10 +59,11 @@ def restart_codebook(autoencoder, images: np.ndarray, seed: int = 0) -> None:
     a colour axis, while the features before quant_conv still have it. Until quantised, every latent
     decodes as before.
     """
-    old, after = autoencoder.quant_conv, autoencoder.post_quant_conv
-    (old_weight, old_bias), (weight, bias) = _arrays(old), _arrays(after)
+    before, after = autoencoder.quant_conv, autoencoder.post_quant_conv
+    old_weight, old_bias = _arrays(before)
+    weight, bias = _arrays(after)
     start_codebook(autoencoder, images, seed)
-    new_weight, new_bias = _arrays(old)
+    new_weight, new_bias = _arrays(before)
     back = old_weight @ np.linalg.inv(new_weight)
     _assign(after, weight @ back, bias + weight @ (old_bias - back @ new_bias))
 
@@ -73,22 +76,21 @@ def standardize_latents(autoencoder, images: np.ndarray) -> float:
     scale: nearest entries stay nearest under no other linear map. A rotation exists that makes the
     variances of all channels equal (Schur and Horn).
     """
+    # z' = move (z - mean)
     tokens = encoded(autoencoder, images, autoencoder.encode)
     mean, covariance = tokens.mean(0), np.cov(tokens, rowvar=False, bias=True)
     scale = float(np.sqrt(np.trace(covariance) / len(mean)))
-    move = balancing_rotation(covariance) / scale  # z' = move (z - mean)
-    before, after, entries = (
-        autoencoder.quant_conv,
-        autoencoder.post_quant_conv,
-        autoencoder.quantize.embedding.weight,
-    )
-    weight, bias = _arrays(before)
-    _assign(before, move @ weight, move @ (bias - mean))
-    entries.assign(
-        jt.array(((entries.numpy().astype(np.float64) - mean) @ move.T).astype(np.float32))
-    )
-    weight, bias = _arrays(after)
-    _assign(after, weight @ np.linalg.inv(move), bias + weight @ mean)
+    move = balancing_rotation(covariance) / scale
+
+    # The layer that makes latents, the entries that stand for them, the layer that reads them.
+    weight, bias = _arrays(autoencoder.quant_conv)
+    _assign(autoencoder.quant_conv, move @ weight, move @ (bias - mean))
+    entries = autoencoder.quantize.embedding.weight
+    moved = (entries.numpy().astype(np.float64) - mean) @ move.T
+    entries.assign(jt.array(moved.astype(np.float32)))
+    weight, bias = _arrays(autoencoder.post_quant_conv)
+    back = weight @ np.linalg.inv(move)
+    _assign(autoencoder.post_quant_conv, back, bias + weight @ mean)
     entries.sync()
     return scale
 
@@ -102,37 +104,31 @@ def balancing_rotation(covariance: np.ndarray) -> np.ndarray:
     size = len(covariance)
     rotation, target = np.eye(size), np.trace(covariance) / size
     for _ in range(size - 1):
+        # The plane of the smallest and the largest variance.
         c = rotation @ covariance @ rotation.T
         i, j = int(np.argmin(np.diag(c))), int(np.argmax(np.diag(c)))
         if c[j, j] - c[i, i] <= 1e-12 * target:
             break
+
+        # The variance along angle a in it is middle + radius cos(2 a - phase).
         difference, middle = (c[i, i] - c[j, j]) / 2, (c[i, i] + c[j, j]) / 2
-        radius = np.hypot(difference, c[i, j])
-        # the variance along angle a in the plane is middle + radius cos(2 a - phase)
-        angle = (
-            np.arctan2(c[i, j], difference) + np.arccos(np.clip((target - middle) / radius, -1, 1))
-        ) / 2
-        turn = np.eye(size)
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = (
-            np.cos(angle),
-            np.sin(angle),
-            -np.sin(angle),
-            np.cos(angle),
-        )
+        radius, phase = np.hypot(difference, c[i, j]), np.arctan2(c[i, j], difference)
+        angle = (phase + np.arccos(np.clip((target - middle) / radius, -1, 1))) / 2
+
+        turn, sine, cosine = np.eye(size), np.sin(angle), np.cos(angle)
+        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = cosine, sine, -sine, cosine
         rotation = turn @ rotation
     return rotation
 
 
 def encoded(autoencoder, images: np.ndarray, encode) -> np.ndarray:
     """`encode` of all images [n, 3, H, W] as rows, float64 [n h w, D]."""
-    found = []
+    tokens = []
     with jt.no_grad():
         for start in range(0, len(images), ENCODED_AT_ONCE):
-            part = jt.array(
-                np.ascontiguousarray(images[start : start + ENCODED_AT_ONCE], dtype=np.float32)
-            )
-            found.append(to_tokens(encode(part)).numpy())
-    return np.concatenate(found).astype(np.float64)
+            part = np.ascontiguousarray(images[start : start + ENCODED_AT_ONCE], dtype=np.float32)
+            tokens.append(to_tokens(encode(jt.array(part))).numpy())
+    return np.concatenate(tokens).astype(np.float64)
 
 
 def _arrays(layer):

@@ -22,7 +22,7 @@ import time
 from typing import Callable, Iterator, List
 
 from jseg.machine import mpirun
-from jseg.machine.facts import RuntimeProblem, inside_mpirun, jittor
+from jseg.machine.facts import RuntimeProblem, jittor
 from jseg.machine.import_guard import wait_for
 
 MEMORY_PER_WORKER = 1 << 30  # bytes: Jittor's largest source file takes half of it in g++ 12
@@ -85,7 +85,7 @@ def _alone(path: str, tell: Callable[[str], None]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not inside_mpirun():
+            if not mpirun.is_inside():
                 tell("another process compiles Jittor here; this one waits for it")
             wait_for(file, path, tell, only_suspended=True)
         except (

@@ -16,7 +16,7 @@ import shutil
 import sys
 from typing import Dict, Iterator
 
-from jseg.machine import facts
+from jseg.machine import cuda
 from jseg.machine.facts import Fact, RuntimeProblem
 
 INTEGERS = (
@@ -170,10 +170,10 @@ def no_cuda() -> str:
     """Why use_cuda in the environment cannot be had, with the remedy; "" if CUDA is there, as far
     as can be told before Jittor is.
     """
-    cuda = facts.cuda()
-    if cuda.nvcc and (cuda.devices or facts.driver() is not None):
+    choice = cuda.choose()
+    if choice.nvcc and (choice.devices or cuda.driver() is not None):
         return ""
-    reason = f"{cuda.reason}, but no NVIDIA driver answers" if cuda.nvcc else cuda.reason
+    reason = f"{choice.reason}, but no NVIDIA driver answers" if choice.nvcc else choice.reason
     return (
         f"use_cuda={os.environ['use_cuda']} in the environment asks for CUDA: {reason}; or unset "
         "use_cuda to use the CPU"

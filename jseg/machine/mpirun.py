@@ -1,5 +1,6 @@
-"""What Open MPI's mpirun tells a process in the environment, and what becomes of it before MPI
-itself is there. Standard library only.
+"""What Open MPI's mpirun tells a process through its environment, before MPI itself is there.
+
+Standard library only.
 """
 
 from __future__ import annotations
@@ -13,29 +14,33 @@ from typing import Dict, Mapping
 _LAUNCHERS = re.compile(r"(OMPI|PMIX|PMI|PRTE|ORTE|OPAL|MPI|MPICH|MV2|I_MPI|HYDRA|HYDI|SLURM)_")
 
 
+def is_inside() -> bool:
+    """Whether Open MPI's mpirun started this process; Jittor knows no other MPI."""
+    return "OMPI_COMM_WORLD_SIZE" in os.environ
+
+
 def local_rank() -> int:
     """A process's number among those that mpirun started on its machine; 0 outside mpirun."""
     return int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK") or "0")
 
 
 def own_gpu(count: int) -> str:
-    """CUDA_VISIBLE_DEVICES for this process alone: one of the `count` GPUs that CUDA sees, dealt to
-    a machine's processes in turn.
+    """CUDA_VISIBLE_DEVICES for this process alone: one of the `count` GPUs that CUDA sees, assigned
+    to a machine's processes in turn.
 
-    The user's list, of numbers or UUIDs, is kept to: CUDA sees its entries up to the first that
+    The user's list of numbers or UUIDs is respected: CUDA sees its entries up to the first that
     names no GPU.
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = (
-        [str(number) for number in range(count)]
-        if given is None
-        else [entry.strip() for entry in given.split(",")][:count]
-    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = [str(number) for number in range(count)]
+    else:
+        gpus = [entry.strip() for entry in visible.split(",")][:count]
     return gpus[local_rank() % len(gpus)]
 
 
 def without(environment: Mapping[str, str]) -> Dict[str, str]:
-    """The environment of a child that is no process of the MPI program: it would announce itself
-    under its parent's rank and fail.
+    """The environment of a child that is no process of the MPI program: with its parent's, it would
+    announce itself under its parent's rank and fail.
     """
     return {name: value for name, value in environment.items() if not _LAUNCHERS.match(name)}

@@ -1,5 +1,5 @@
-"""Attention in tiles with an online softmax (Dao et al. 2022, FlashAttention): the scores never
-exist but for a tile.
+"""Attention in tiles with an online softmax (Dao et al. 2022, FlashAttention): only the scores of a
+tile exist at a time.
 
 softmax(scale q k^T) v. Kept for the gradient are q, k, v, the result O and the logarithm of each
 row's sum, from which the gradient makes the weights P again, tile by tile: with delta = rowsum(dO
@@ -9,7 +9,7 @@ O),
 
 On the CPU the products of tiles are oneDNN's, a tile of queries to a thread; in the gradient a head
 to a thread, or all threads to a head where there are few. On CUDA a block takes a tile of queries
-(of keys, for dK and dV: no additions in an order of chance); the sums are float32, whatever the
+(of keys, for dK and dV, so that no atomic additions are needed); the sums are float32, whatever the
 type of q.
 """
 

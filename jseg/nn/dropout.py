@@ -48,11 +48,11 @@ def replayed_dropout(place: Place) -> Iterator[None]:
     they were.
     """
     global _place
-    kept, _place = _place, place
+    before, _place = _place, place
     try:
         yield
     finally:
-        _place = kept
+        _place = before
 
 
 class Dropout(jt.nn.Module):
@@ -74,11 +74,9 @@ class Dropout(jt.nn.Module):
             return x
         global _place
         place, _place = _place, _place._replace(call=_place.call + 1)
-        kept = [
-            generator(place.seed, "dropout", place.step, place.start + i, place.call).random(
-                x.shape[1:], dtype=np.float32
-            )
-            >= self.p
-            for i in range(x.shape[0])
-        ]
-        return x * jt.array(np.stack(kept)).float32() * (1 / (1 - self.p))  # [B, ...]
+        draws = []
+        for i in range(x.shape[0]):
+            rng = generator(place.seed, "dropout", place.step, place.start + i, place.call)
+            draws.append(rng.random(x.shape[1:], dtype=np.float32))
+        mask = jt.array(np.stack(draws) >= self.p).float32()
+        return x * mask * (1 / (1 - self.p))  # [B, ...]

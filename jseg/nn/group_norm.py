@@ -3,11 +3,13 @@
 x_hat is x [B, C, P] less its group's mean, over the root of its variance plus eps. s and t are a
 number per channel (group norm's weight and bias) or maps of x's shape (SPADE, Park et al. 2019, eq.
 1); a and b, a number per image and channel, are the time embedding's scale and shift in the
-residual blocks of Dhariwal and Nichol 2021; act is SiLU or nothing. Statistics are two-pass, sums
-float32 or double, whatever the type of x. Kept for the gradient are the inputs and three numbers
-per group:
+residual blocks of Dhariwal and Nichol 2021; act is SiLU or nothing. Layer norm and batch norm are
+group norms of other shapes. Statistics are two-pass (Jittor's E[x^2] - E[x]^2 loses four digits
+when the mean is ten times the spread), sums float32 or double, whatever the type of x. Kept for the
+gradient are the inputs and three numbers per group:
 
-    dz = dy sigma(z) (1 + z (1 - sigma(z))),   db = sum dz,   da = sum dz (x_hat s + t),   dt = a dz,   ds = a dz x_hat,   u = a dz s,
+    dz = dy sigma(z) (1 + z (1 - sigma(z))),   db = sum dz,   da = sum dz (x_hat s + t),
+    dt = a dz,   ds = a dz x_hat,   u = a dz s,
     dx = r (u - mean(u) - x_hat mean(u x_hat)),   the means over the group.
 """
 
@@ -24,7 +26,7 @@ from jseg.nn.group_norm_source import (
     CUDA_HEADER,
     PIECE,
 )
-from jseg.nn.kernels import Function, compiles
+from jseg.nn.kernels import HALVES, Function, compiles
 from jseg.runtime import jt
 
 NAME = "group_norm"
@@ -34,35 +36,45 @@ def group_norm(
     x,
     groups: int,
     eps: float,
-    scale,
-    shift,
+    scale=None,
+    shift=None,
     film: Optional[Tuple[object, object]] = None,
-    activate: bool = True,
+    activate: bool = False,
 ):
     """act((x_hat scale + shift) film[0] + film[1]), of x's type and shape [B, C, ...].
 
-    scale, shift: [C], or maps of x's shape, or of one image for all. film: two of [B, C] or [B,
-    C, 1, ...]. activate: SiLU. Gradients of gradients are not supported.
+    scale, shift: [C], or maps of x's shape, or of one image for all; None: 1 and 0. film: two of
+    [B, C] or [B, C, 1, ...]. activate: SiLU. Gradients of gradients are not supported.
     """
     batch, channels = x.shape[:2]
-    rows = x.reshape(batch, channels, -1)
-    maps = scale.ndim > 1
-    scale, shift = (
-        (v if maps else v.float32()).reshape(scale.shape[0] if maps else 1, channels, -1)
-        for v in (scale, shift)
-    )
-    film = (
-        [v.float32().reshape(batch, channels) for v in film]
-        if film
-        else [_constant(1.0), _constant(0.0)]
-    )
-    return GroupNormFunction(groups, eps, activate)(rows, scale, shift, *film).reshape(
-        x.shape
-    )  # [B, C, ...]
+    rows = x.reshape(batch, channels, -1)  # [B, C, P]
+
+    # s and t: one number per channel, or maps
+    if scale is None:
+        s, t = jt.ones((1, channels, 1)).stop_grad(), jt.zeros((1, channels, 1)).stop_grad()
+    elif scale.ndim > 1:
+        s, t = (v.reshape(v.shape[0], channels, -1) for v in (scale, shift))
+    else:
+        s, t = (_single(v).reshape(1, channels, 1) for v in (scale, shift))
+
+    # a and b: a number per image and channel, or constants
+    if film is None:
+        a, b = jt.ones((1, 1)).stop_grad(), jt.zeros((1, 1)).stop_grad()
+    else:
+        a, b = (_single(v).reshape(batch, channels) for v in film)
+
+    y = GroupNormFunction(groups, eps, activate)(rows, s, t, a, b)
+    return y.reshape(x.shape)  # [B, C, ...]
 
 
-def _constant(value: float):
-    return jt.full((1, 1), value).stop_grad()
+def standardize(x, eps: float):
+    """x [..., n] minus its mean over the last axis, over the root of its variance plus eps."""
+    return group_norm(x.reshape(-1, 1, x.shape[-1]), 1, eps).reshape(x.shape)
+
+
+def _single(v):
+    """v, if it is of half precision as float32."""
+    return v.float32() if str(v.dtype) in HALVES else v
 
 
 class GroupNormFunction(Function):
@@ -74,25 +86,25 @@ class GroupNormFunction(Function):
         self.data = {"groups": groups, "eps": eps, "activate": int(activate)}
 
     def execute(self, x, s, t, a, b):
+        forward = compiled_forward if compiles(NAME, x) else plain_forward
         with jt.no_grad():
-            y, statistics = (compiled_forward if compiles(NAME, x) else plain_forward)(
-                x, s, t, a, b, **self.data
-            )
+            y, statistics = forward(x, s, t, a, b, **self.data)
         self.keep(x, s, t, a, b, statistics)
         return y
 
     def grad(self, gradient):
         x, s, t, a, b, statistics = self.recall()
+        backward = compiled_backward if compiles(NAME, x) else plain_backward
         with jt.no_grad():
-            found = (compiled_backward if compiles(NAME, x) else plain_backward)(
+            of_x, of_s, of_t, of_a, of_b = backward(
                 gradient, x, s, t, a, b, statistics, **self.data
             )
-            of_x, of_s, of_t, of_a, of_b = found
+            # What all images share has the sum of their gradients; the constants have none.
             if s.shape[0] < x.shape[0]:
                 of_s, of_t = of_s.sum(0, keepdims=True), of_t.sum(0, keepdims=True)
-            return (of_x.cast(x.dtype), of_s.cast(s.dtype), of_t.cast(t.dtype)) + (
-                (None, None) if a.shape[1] < x.shape[1] else (of_a, of_b)
-            )
+            if a.shape[1] < x.shape[1]:
+                of_a = of_b = None
+            return of_x.cast(x.dtype), of_s.cast(s.dtype), of_t.cast(t.dtype), of_a, of_b
 
 
 def compiled_forward(x, s, t, a, b, **data):
@@ -133,13 +145,13 @@ def compiled_backward(gradient, x, s, t, a, b, statistics, **data):
 def plain_forward(x, s, t, a, b, groups: int, eps: float, activate: int):
     """The twin of `compiled_forward`."""
     batch, channels, pixels = x.shape
-    values = x.float32().reshape(batch * groups, -1)
+    values = _single(x).reshape(batch * groups, -1)
     first = values.mean(-1, keepdims=True)
     centred = values - first
     rest = centred.mean(-1, keepdims=True)
     scale = 1 / jt.sqrt((centred * centred).mean(-1, keepdims=True) - rest * rest + eps)
     normal = ((centred - rest) * scale).reshape(x.shape)
-    z = (normal * s.float32() + t.float32()) * _per_row(a) + _per_row(b)
+    z = (normal * _single(s) + _single(t)) * _per_row(a) + _per_row(b)
     return (z * jt.sigmoid(z) if activate else z).cast(x.dtype), jt.concat([first, rest, scale], 1)
 
 
@@ -148,21 +160,23 @@ def plain_backward(gradient, x, s, t, a, b, statistics, groups: int, eps: float,
     batch, channels, pixels = x.shape
     grouped = [batch * groups, channels // groups * pixels]
     first, rest, scale = (statistics[:, i : i + 1] for i in range(3))
-    normal = ((x.float32().reshape(grouped) - first - rest) * scale).reshape(x.shape)
-    s, t, a, b, of_z = s.float32(), t.float32(), _per_row(a), _per_row(b), gradient.float32()
+    normal = ((_single(x).reshape(grouped) - first - rest) * scale).reshape(x.shape)
+    s, t, a, b, of_z = _single(s), _single(t), _per_row(a), _per_row(b), _single(gradient)
     m = normal * s + t
+
+    # through the activation, FiLM, and scale and shift
     if activate:
         z = m * a + b
         sigma = jt.sigmoid(z)
         of_z = of_z * sigma * (1 + z * (1 - sigma))
     of_m = of_z * a
     of_s, of_t, u = of_m * normal, of_m, (of_m * s).reshape(grouped)
-    grouped_normal = normal.reshape(grouped)
-    of_x = scale * (
-        u
-        - u.mean(-1, keepdims=True)
-        - grouped_normal * (u * grouped_normal).mean(-1, keepdims=True)
-    )
+
+    # through the statistics
+    x_hat = normal.reshape(grouped)
+    slope = (u * x_hat).mean(-1, keepdims=True)
+    of_x = scale * (u - u.mean(-1, keepdims=True) - x_hat * slope)
+
     if s.shape[2] < pixels:
         of_s, of_t = of_s.sum(2, keepdims=True), of_t.sum(2, keepdims=True)
     return of_x.reshape(x.shape), of_s, of_t, (of_z * m).sum(2), of_z.sum(2)

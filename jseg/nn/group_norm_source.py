@@ -19,11 +19,14 @@ inline float sigmoid(float z) { return 1 / (1 + std::exp(z < -80 ? 80 : -z)); }
 
 // One channel of one image. SMALL: s and t are one number each.
 template <bool SMALL, bool ACTIVATE, class T, class S>
-void scaled(long n, const T* x, const S* s, const S* t, float a, float b, const float* statistics, T* y) {
-    float first = statistics[0], rest = statistics[1], scale = statistics[2], s0 = float(s[0]), t0 = float(t[0]);
+void scaled(long n, const T* x, const S* s, const S* t, float a, float b, const float* statistics,
+            T* y) {
+    float first = statistics[0], rest = statistics[1], scale = statistics[2];
+    float s0 = float(s[0]), t0 = float(t[0]);
     #pragma omp simd
     for (long j = 0; j < n; j++) {
-        float z = (float(x[j]) - first - rest) * scale * (SMALL ? s0 : float(s[j])) + (SMALL ? t0 : float(t[j]));
+        float factor = SMALL ? s0 : float(s[j]), summand = SMALL ? t0 : float(t[j]);
+        float z = (float(x[j]) - first - rest) * scale * factor + summand;
         z = z * a + b;
         y[j] = T(ACTIVATE ? z * sigmoid(z) : z);
     }
@@ -31,9 +34,10 @@ void scaled(long n, const T* x, const S* s, const S* t, float a, float b, const 
 
 // total: sums of dz, dz (x_hat s + t), dz x_hat, u, u x_hat; u is left in of_x.
 template <bool SMALL, bool ACTIVATE, class T, class S>
-void row_gradient(long n, const T* g, const T* x, const S* s, const S* t, float a, float b, const float* statistics, float* of_x,
-                  float* of_s, float* of_t, double* total) {
-    float first = statistics[0], rest = statistics[1], scale = statistics[2], s0 = float(s[0]), t0 = float(t[0]);
+void row_gradient(long n, const T* g, const T* x, const S* s, const S* t, float a, float b,
+                  const float* statistics, float* of_x, float* of_s, float* of_t, double* total) {
+    float first = statistics[0], rest = statistics[1], scale = statistics[2];
+    float s0 = float(s[0]), t0 = float(t[0]);
     for (long start = 0; start < n; start += BLOCK) {
         long stop = start + BLOCK < n ? start + BLOCK : n;
         float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0, sum4 = 0;
@@ -58,10 +62,13 @@ void row_gradient(long n, const T* g, const T* x, const S* s, const S* t, float 
 )
 
 CPU_FORWARD = """
-long channels = in0_shape1, pixels = in0_shape2, groups = data["groups"], own = channels / groups, n = own * pixels;
+long channels = in0_shape1, pixels = in0_shape2, groups = data["groups"], own = channels / groups,
+    n = own * pixels;
 bool small = in1_shape2 < pixels || pixels == 1, activate = data["activate"] != 0;
-auto form = small ? (activate ? scaled<true, true, in0_type, in1_type> : scaled<true, false, in0_type, in1_type>)
-                  : (activate ? scaled<false, true, in0_type, in1_type> : scaled<false, false, in0_type, in1_type>);
+auto form = small ? (activate ? scaled<true, true, in0_type, in1_type>
+                              : scaled<true, false, in0_type, in1_type>)
+                  : (activate ? scaled<false, true, in0_type, in1_type>
+                              : scaled<false, false, in0_type, in1_type>);
 #pragma omp parallel for
 for (long i = 0; i < in0_shape0 * groups; i++) {
     const in0_type* x = in0_p + i * n;
@@ -70,40 +77,48 @@ for (long i = 0; i < in0_shape0 * groups; i++) {
     statistics_of(n, x, statistics[0], statistics[1], variance);
     statistics[2] = 1 / std::sqrt(variance + data["eps"]);
     for (long c = 0; c < own; c++) {
-        long row = i * own + c, at = row * pixels, of_s = (in1_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
+        long row = i * own + c, at = row * pixels,
+            of_s = (in1_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
         long of_a = in3_shape1 == 1 ? 0 : row;
-        form(pixels, in0_p + at, in1_p + of_s, in2_p + of_s, in3_p[of_a], in4_p[of_a], statistics, out0_p + at);
+        form(pixels, in0_p + at, in1_p + of_s, in2_p + of_s, in3_p[of_a], in4_p[of_a], statistics,
+             out0_p + at);
     }
 }
 """
 
 CPU_BACKWARD = """
-long channels = in1_shape1, pixels = in1_shape2, groups = data["groups"], own = channels / groups, n = own * pixels;
+long channels = in1_shape1, pixels = in1_shape2, groups = data["groups"], own = channels / groups,
+    n = own * pixels;
 bool small = in2_shape2 < pixels || pixels == 1, activate = data["activate"] != 0;
-auto form = small ? (activate ? row_gradient<true, true, in1_type, in2_type> : row_gradient<true, false, in1_type, in2_type>)
-                  : (activate ? row_gradient<false, true, in1_type, in2_type> : row_gradient<false, false, in1_type, in2_type>);
+auto form = small ? (activate ? row_gradient<true, true, in1_type, in2_type>
+                              : row_gradient<true, false, in1_type, in2_type>)
+                  : (activate ? row_gradient<false, true, in1_type, in2_type>
+                              : row_gradient<false, false, in1_type, in2_type>);
 #pragma omp parallel for
 for (long i = 0; i < in1_shape0 * groups; i++) {
     const float* statistics = in6_p + 3 * i;
     double u = 0, product = 0;
     for (long c = 0; c < own; c++) {
-        long row = i * own + c, at = row * pixels, of_s = (in2_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
+        long row = i * own + c, at = row * pixels,
+            of_s = (in2_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
         long of_a = in4_shape1 == 1 ? 0 : row;
         float a = in4_p[of_a];
         double total[5] = {0, 0, 0, 0, 0};
-        form(pixels, in0_p + at, in1_p + at, in2_p + of_s, in3_p + of_s, a, in5_p[of_a], statistics, out0_p + at, out1_p + (small ? 0 : at),
-             out2_p + (small ? 0 : at), total);
+        form(pixels, in0_p + at, in1_p + at, in2_p + of_s, in3_p + of_s, a, in5_p[of_a],
+             statistics, out0_p + at, out1_p + (small ? 0 : at), out2_p + (small ? 0 : at), total);
         out3_p[row] = total[1];
         out4_p[row] = total[0];
         if (small) out1_p[row] = a * total[2], out2_p[row] = a * total[0];
         u += total[3];
         product += total[4];
     }
-    float mean = u / n, slope = product / n, first = statistics[0], rest = statistics[1], scale = statistics[2];
+    float mean = u / n, slope = product / n;
+    float first = statistics[0], rest = statistics[1], scale = statistics[2];
     const in1_type* x = in1_p + i * n;
     float* d = out0_p + i * n;
     #pragma omp simd
-    for (long j = 0; j < n; j++) d[j] = scale * (d[j] - mean - (float(x[j]) - first - rest) * scale * slope);
+    for (long j = 0; j < n; j++)
+        d[j] = scale * (d[j] - mean - (float(x[j]) - first - rest) * scale * slope);
 }
 """
 
@@ -123,18 +138,26 @@ template <class T> __global__ void piece_statistics(const T* x, long n, long pie
     float sum = 0, rest = 0, squares = 0;
     for (long j = threadIdx.x; j < count; j += THREADS) sum += float(x[j]);
     float first = block_sum(sum) / count;
-    for (long j = threadIdx.x; j < count; j += THREADS) { float d = float(x[j]) - first; rest += d; squares += d * d; }
+    for (long j = threadIdx.x; j < count; j += THREADS) {
+        float d = float(x[j]) - first;
+        rest += d;
+        squares += d * d;
+    }
     rest = block_sum(rest) / count;
     squares = block_sum(squares) - count * rest * rest;
-    if (threadIdx.x == 0) { found[2 * blockIdx.x] = first + rest; found[2 * blockIdx.x + 1] = squares; }
+    if (threadIdx.x) return;
+    found[2 * blockIdx.x] = first + rest;
+    found[2 * blockIdx.x + 1] = squares;
 }
 
-__global__ void group_statistics(const float* found, long groups, long n, long pieces, float eps, float* statistics) {
+__global__ void group_statistics(const float* found, long groups, long n, long pieces, float eps,
+                                 float* statistics) {
     long i = blockIdx.x * (long)THREADS + threadIdx.x;
     if (i >= groups) return;
     found += 2 * i * pieces;
     float first = found[0], rest = 0, squares = 0;
-    for (long k = 0; k < pieces; k++) rest += (found[2 * k] - first) * (n - k * PIECE < PIECE ? n - k * PIECE : PIECE);
+    for (long k = 0; k < pieces; k++)
+        rest += (found[2 * k] - first) * (n - k * PIECE < PIECE ? n - k * PIECE : PIECE);
     rest /= n;
     for (long k = 0; k < pieces; k++) {
         float d = found[2 * k] - first - rest;
@@ -148,29 +171,34 @@ __global__ void group_statistics(const float* found, long groups, long n, long p
 struct Sizes { long channels, pixels, own; bool small, one_s, one_a, activate; };
 
 template <class T, class S>
-__global__ void scaled(long count, Sizes z, const T* x, const S* s, const S* t, const float* a, const float* b, const float* statistics,
-                        T* y) {
+__global__ void scaled(long count, Sizes z, const T* x, const S* s, const S* t, const float* a,
+                       const float* b, const float* statistics, T* y) {
     long at = blockIdx.x * (long)THREADS + threadIdx.x;
     if (at >= count) return;
     long row = at / z.pixels, of_s = z.one_s ? row % z.channels : row, of_a = z.one_a ? 0 : row;
     if (!z.small) of_s = of_s * z.pixels + at % z.pixels;
     statistics += 3 * (row / z.own);
-    float v = (float(x[at]) - statistics[0] - statistics[1]) * statistics[2] * float(s[of_s]) + float(t[of_s]);
+    float v = (float(x[at]) - statistics[0] - statistics[1]) * statistics[2] * float(s[of_s])
+            + float(t[of_s]);
     v = v * a[of_a] + b[of_a];
     y[at] = T(z.activate ? v * sigmoid(v) : v);
 }
 
 // One block per channel and image; sums: of u and of u x_hat.
 template <class T, class S>
-__global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const S* t, const float* a, const float* b,
-                              const float* statistics, float* of_x, float* of_s, float* of_t, float* of_a, float* of_b, float* sums) {
-    long row = blockIdx.x, start = row * z.pixels, place = (z.one_s ? row % z.channels : row) * (z.small ? 1 : z.pixels);
+__global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const S* t,
+                              const float* a, const float* b, const float* statistics, float* of_x,
+                              float* of_s, float* of_t, float* of_a, float* of_b, float* sums) {
+    long row = blockIdx.x, start = row * z.pixels,
+        place = (z.one_s ? row % z.channels : row) * (z.small ? 1 : z.pixels);
     statistics += 3 * (row / z.own);
-    float first = statistics[0], rest = statistics[1], scale = statistics[2], a0 = a[z.one_a ? 0 : row], b0 = b[z.one_a ? 0 : row];
+    float first = statistics[0], rest = statistics[1], scale = statistics[2];
+    float a0 = a[z.one_a ? 0 : row], b0 = b[z.one_a ? 0 : row];
     float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0, sum4 = 0;
     for (long j = threadIdx.x; j < z.pixels; j += THREADS) {
         long at = start + j, of = z.small ? place : place + j;
-        float normal = (float(x[at]) - first - rest) * scale, factor = float(s[of]), m = normal * factor + float(t[of]);
+        float normal = (float(x[at]) - first - rest) * scale, factor = float(s[of]);
+        float m = normal * factor + float(t[of]);
         float v = m * a0 + b0, d = float(g[at]);
         if (z.activate) {
             float sigma = sigmoid(v);
@@ -181,7 +209,8 @@ __global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const
         if (!z.small) { of_s[at] = d * a0 * normal; of_t[at] = d * a0; }
         sum0 += d; sum1 += d * m; sum2 += d * normal; sum3 += u; sum4 += u * normal;
     }
-    sum0 = block_sum(sum0); sum1 = block_sum(sum1); sum2 = block_sum(sum2); sum3 = block_sum(sum3); sum4 = block_sum(sum4);
+    sum0 = block_sum(sum0); sum1 = block_sum(sum1); sum2 = block_sum(sum2);
+    sum3 = block_sum(sum3); sum4 = block_sum(sum4);
     if (threadIdx.x) return;
     of_a[row] = sum1;
     of_b[row] = sum0;
@@ -191,7 +220,8 @@ __global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const
 }
 
 template <class T>
-__global__ void x_gradient(long count, Sizes z, const T* x, const float* statistics, const float* sums, float* of_x) {
+__global__ void x_gradient(long count, Sizes z, const T* x, const float* statistics,
+                           const float* sums, float* of_x) {
     long at = blockIdx.x * (long)THREADS + threadIdx.x;
     if (at >= count) return;
     long group = at / z.pixels / z.own;
@@ -205,16 +235,22 @@ __global__ void x_gradient(long count, Sizes z, const T* x, const float* statist
 }
 """.replace("@PIECE@", str(PIECE)).replace("@BLOCK_SUM@", BLOCK_SUM)
 
-_SIZES = """
-long groups = in{x}_shape0 * (long)data["groups"], n = (long)in{x}_shape0 * in{x}_shape1 * in{x}_shape2 / groups, count = groups * n;
+
+def _sizes(x: int, s: int, a: int) -> str:
+    """The sizes for the inputs of those numbers."""
+    return f"""
+long groups = in{x}_shape0 * (long)data["groups"];
+long n = (long)in{x}_shape0 * in{x}_shape1 * in{x}_shape2 / groups, count = groups * n;
 Sizes z;
-z.channels = in{x}_shape1, z.pixels = in{x}_shape2, z.own = n / in{x}_shape2, z.small = in{s}_shape2 < z.pixels || z.pixels == 1;
-z.one_s = in{s}_shape0 == 1, z.one_a = in{a}_shape1 == 1, z.activate = data["activate"] != 0;
+z.channels = in{x}_shape1, z.pixels = in{x}_shape2, z.own = n / in{x}_shape2;
+z.small = in{s}_shape2 < z.pixels || z.pixels == 1, z.one_s = in{s}_shape0 == 1;
+z.one_a = in{a}_shape1 == 1, z.activate = data["activate"] != 0;
 long blocks = (count + THREADS - 1) / THREADS;
 """
 
+
 CUDA_FORWARD = (
-    _SIZES.format(x=0, s=1, a=3)
+    _sizes(x=0, s=1, a=3)
     + """
 long pieces = (n + PIECE - 1) / PIECE, some = (groups + THREADS - 1) / THREADS;
 CHECK(out2_shape0 == 2 * groups * pieces);
@@ -225,10 +261,11 @@ scaled<<<blocks, THREADS>>>(count, z, in0_p, in1_p, in2_p, in3_p, in4_p, out1_p,
 )
 
 CUDA_BACKWARD = (
-    _SIZES.format(x=1, s=2, a=4)
+    _sizes(x=1, s=2, a=4)
     + """
 long rows = count / z.pixels;
-row_gradients<<<rows, THREADS>>>(z, in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, in6_p, out0_p, out1_p, out2_p, out3_p, out4_p, out5_p);
+row_gradients<<<rows, THREADS>>>(z, in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, in6_p, out0_p, out1_p,
+                                 out2_p, out3_p, out4_p, out5_p);
 x_gradient<<<blocks, THREADS>>>(count, z, in1_p, in6_p, out5_p, out0_p);
 """
 )

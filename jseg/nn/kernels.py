@@ -1,10 +1,9 @@
 """Operators compiled from source (jt.code), each beside its twin in plain Jittor, and used only
 where it was measured to be faster.
 
-- `standardize`: Jittor's reductions over the last axis are slow on the CPU; here each is one pass,
-  in blocks of `BLOCK` floats whose sums are added in double precision.
-- `moments`: the mean and variance of every row; a row that fits into the cache is read from memory
-  once.
+- `moments`: the mean and variance of every row. Jittor's reductions over the last axis are slow on
+  the CPU; here each is one pass, in blocks of `BLOCK` floats whose sums are added in double
+  precision.
 - `products`: on the CPU, Jittor hands only two-dimensional matrix products to oneDNN and compiles
   batches of them as plain loops. A product per head and example would reach it, but as thousands of
   operations; from 100,000 on, Jittor gives up being lazy.
@@ -49,33 +48,33 @@ def compiles(name: str, x) -> bool:
     """Whether jseg.nn's compiled operator of that name is the one for x, on the present
     device.
     """
-    chosen = os.environ.get("JSEG_FUSED")
-    names = FASTER["cuda" if jt.flags.use_cuda else "cpu"] if chosen is None else chosen.split(",")
+    wish = os.environ.get("JSEG_FUSED")
+    names = FASTER["cuda" if jt.flags.use_cuda else "cpu"] if wish is None else wish.split(",")
     return name in names and str(x.dtype) in ("float32",) + HALVES
 
 
 class Function(jt.Function):
-    """jt.Function that can forget what it kept for its gradient.
+    """jt.Function that can forget what it saved for its gradient.
 
     Jittor frees such objects, and with them the arrays they hold, only after a whole forward and
     backward pass is done.
     """
 
-    def keep(self, *kept) -> None:
-        self.kept, self.once = kept, _once
+    def keep(self, *arrays) -> None:
+        self.saved, self.once = arrays, _once
 
     def recall(self):
-        """What was kept; inside of `graph_used_once`, the last time."""
-        kept = self.kept
+        """What was saved; inside of `graph_used_once`, the last time."""
+        saved = self.saved
         if self.once:
-            self.kept = None
-        return kept
+            self.saved = None
+        return saved
 
 
 @contextlib.contextmanager
 def graph_used_once() -> Iterator[None]:
     """Functions that run inside of the `with` give their gradient once only, and free what they
-    kept.
+    saved.
     """
     global _once
     before, _once = _once, True
@@ -101,7 +100,8 @@ template <class F, class G> void sums(long n, double& of_f, double& of_g, F f, G
     }
 }
 // A first mean of the n numbers, what it lacks, and their variance.
-template <class T> void statistics_of(long n, const T* x, float& first, float& rest, double& variance) {
+template <class T> void statistics_of(long n, const T* x, float& first, float& rest,
+                                      double& variance) {
     double sum, lacking, squares;
     sums(n, sum, lacking, [&](long j) { return float(x[j]); }, [&](long j) { return 0.f; });
     float mean = sum / n;
@@ -113,101 +113,9 @@ template <class T> void statistics_of(long n, const T* x, float& first, float& r
 }
 """
 
-FORWARD = """
-long rows = in0_shape0, n = in0_shape1;
-#pragma omp parallel for
-for (long i = 0; i < rows; i++) {
-    const float* x = in0_p + i * n;
-    float *y = out0_p + i * n, first, rest;
-    double variance;
-    statistics_of(n, x, first, rest, variance);
-    float scale = 1 / std::sqrt(variance + data["eps"]);
-    for (long j = 0; j < n; j++) y[j] = (x[j] - first - rest) * scale;
-    out1_p[i] = scale;
-}
-"""
-
-BACKWARD = """
-long rows = in0_shape0, n = in0_shape1;
-#pragma omp parallel for
-for (long i = 0; i < rows; i++) {
-    const float *g = in0_p + i * n, *y = in1_p + i * n;
-    float* d = out0_p + i * n;
-    double sum, product;
-    sums(n, sum, product, [&](long j) { return g[j]; }, [&](long j) { return g[j] * y[j]; });
-    float a = sum / n, b = product / n, scale = in2_p[i];
-    for (long j = 0; j < n; j++) d[j] = scale * (g[j] - a - y[j] * b);
-}
-"""
-
-
-def standardize(x, eps: float):
-    """x [..., n] minus its mean over the last axis, divided by sqrt(variance + eps); two passes,
-    the second corrects the first's mean.
-
-    Gradients of gradients are not supported.
-    """
-    return _Standardize(eps)(x.reshape(-1, x.shape[-1])).reshape(x.shape)
-
-
-class _Standardize(Function):
-    """x [rows, n] -> y [rows, n]; the gradient needs y and the scales only: dx = scale (g - mean(g)
-    - y mean(g y)).
-    """
-
-    def __init__(self, eps: float):
-        self.eps = eps
-
-    def execute(self, x):
-        with jt.no_grad():
-            y, scale = (
-                _compiled_forward(x, self.eps) if _compiles(x) else plain_forward(x, self.eps)
-            )
-        self.keep(y, scale)
-        return y
-
-    def grad(self, gradient):
-        with jt.no_grad():
-            return (_compiled_backward if _compiles(gradient) else plain_backward)(
-                gradient, *self.recall()
-            )
-
 
 def _compiles(x) -> bool:
     return not jt.flags.use_cuda and x.dtype == "float32"
-
-
-def _compiled_forward(x, eps: float):
-    return jt.code(
-        [x.shape, [x.shape[0], 1]],
-        ["float32", "float32"],
-        [x],
-        cpu_header=HEADER,
-        cpu_src=FORWARD,
-        data={"eps": eps},
-    )
-
-
-def _compiled_backward(gradient, y, scale):
-    return jt.code(
-        gradient.shape, "float32", [gradient, y, scale], cpu_header=HEADER, cpu_src=BACKWARD
-    )
-
-
-def plain_forward(x, eps: float):
-    """(standardized x, scale [rows, 1]) of x [rows, n]."""
-    centred = x - x.mean(-1, keepdims=True)
-    rest = centred.mean(-1, keepdims=True)
-    variance = (centred * centred).mean(-1, keepdims=True) - rest * rest
-    scale = 1 / jt.sqrt(variance + eps)
-    return (centred - rest) * scale, scale
-
-
-def plain_backward(gradient, y, scale):
-    """The gradient of x [rows, n] from that of y."""
-    return scale * (
-        gradient - gradient.mean(-1, keepdims=True) - y * (gradient * y).mean(-1, keepdims=True)
-    )
 
 
 MOMENTS = """
@@ -247,8 +155,8 @@ def plain_moments(x):
 PRODUCTS_HEADER = """
 #include <cstdint>
 #include <omp.h>
-extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float, float*,
-                          int64_t);
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t,
+                          const float*, int64_t, float, float*, int64_t);
 """
 
 PRODUCTS = """
@@ -258,8 +166,9 @@ int64_t n = in0_shape0 > in1_shape0 ? in0_shape0 : in1_shape0, failed = 0;
 auto multiply = [&](int64_t i, float* c, float beta) {
     const float* a = in0_p + (in0_shape0 == 1 ? 0 : i * rows * inner);
     const float* b = in1_p + (in1_shape0 == 1 ? 0 : i * inner * columns);
-    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', rows, columns, inner, 1.f, a, ta ? rows : inner, b, tb ? inner : columns, beta, c,
-                      columns);
+    int64_t of_a = ta ? rows : inner, of_b = tb ? inner : columns;
+    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', rows, columns, inner, 1.f, a, of_a, b, of_b,
+                      beta, c, columns);
 };
 if (total)
     for (int64_t i = 0; i < n; i++) failed += multiply(i, out_p, i ? 1.f : 0.f) != 0;
@@ -281,13 +190,10 @@ def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: 
     with jt.no_grad():
         if not (_compiles(a) and b.dtype == "float32" and onednn()):
             return plain_products(a, b, transpose_a, transpose_b, total)
-        n, rows, columns = (
-            max(a.shape[0], b.shape[0]),
-            a.shape[2 if transpose_a else 1],
-            b.shape[1 if transpose_b else 2],
-        )
+        rows, columns = a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
+        n = 1 if total else max(a.shape[0], b.shape[0])
         return jt.code(
-            [1 if total else n, rows, columns],
+            [n, rows, columns],
             "float32",
             [a, b],
             cpu_header=PRODUCTS_HEADER,
@@ -298,14 +204,12 @@ def products(a, b, transpose_a: bool = False, transpose_b: bool = False, total: 
 
 def plain_products(a, b, transpose_a: bool, transpose_b: bool, total: bool):
     """The twin of `products`."""
+    # Jittor's batched products take equal batches only.
     n = max(a.shape[0], b.shape[0])
-    a = (
-        a.expand(n, *a.shape[1:]) if a.shape[0] < n else a
-    )  # Jittor's batched products take equal batches only
-    b = b.expand(n, *b.shape[1:]) if b.shape[0] < n else b
+    a, b = (v.expand(n, *v.shape[1:]) if v.shape[0] < n else v for v in (a, b))
     a = a.transpose(0, 2, 1) if transpose_a else a
-    found = jt.nn.bmm_transpose(a, b) if transpose_b else jt.nn.bmm(a, b)
-    return found.sum(0, keepdims=True) if total else found
+    y = jt.nn.bmm_transpose(a, b) if transpose_b else jt.nn.bmm(a, b)
+    return y.sum(0, keepdims=True) if total else y
 
 
 @functools.lru_cache(maxsize=None)

@@ -1,9 +1,9 @@
 """Jittor parts used by more than one network, and those that Jittor lacks or computes inexactly.
 
-GroupNorm here is two-pass (Jittor's E[x^2] - E[x]^2 loses four digits when the mean is ten times
-the spread), attention is chunked and reaches the fast matrix products of each device, pointwise
-convolutions are matrix products, `zero` really zeroes. Attention and pointwise convolutions bring
-their own gradients: Jittor's, of slices, fill a whole array with zeros for every slice.
+GroupNorm is two-pass (`jseg.nn.group_norm`), attention is chunked and reaches the fast matrix
+products of each device, pointwise convolutions are matrix products, `zero` really zeroes. Attention
+and pointwise convolutions bring their own gradients: Jittor's, of slices, fill a whole array with
+zeros for every slice.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.nn import attention as tiles
-from jseg.nn import group_norm as fused_norm
 from jseg.nn.dropout import Dropout
-from jseg.nn.kernels import HALVES, Function, compiles, products, standardize
+from jseg.nn.group_norm import group_norm, standardize
+from jseg.nn.kernels import HALVES, Function, products
 from jseg.runtime import jt
 
-__all__ = ["Dropout", "standardize"]
+__all__ = ["Dropout", "group_norm", "standardize"]
 
 nn = jt.nn
 
@@ -44,30 +44,8 @@ class GroupNorm(nn.Module):
         """The norm of x [B, C, ...], then, as in residual blocks, times film[0] plus film[1], each
         [B, C, 1, ...], then SiLU.
         """
-        return normalized(
-            self, x, (self.weight, self.bias) if self.affine else None, film, activate
-        )  # [B, C, ...]
-
-
-def normalized(norm: GroupNorm, x, modulation, film=None, activate: bool = False):
-    """act((x_hat scale + shift) film[0] + film[1]) of x [B, C, ...], modulation being (scale,
-    shift): [C], or maps of x's shape; or None.
-
-    x_hat: standardized by group, float32 inside whatever x is.
-    """
-    if modulation is not None and (compiles(fused_norm.NAME, x) or str(x.dtype) in HALVES):
-        return fused_norm.group_norm(
-            x, norm.groups, norm.eps, *modulation, film=film, activate=activate
-        )  # [B, C, ...]
-    y = standardize(x.reshape(x.shape[0], norm.groups, -1), norm.eps).reshape(x.shape)
-    if modulation is not None:
-        scale, shift = (
-            v if v.ndim > 1 else v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in modulation
-        )
-        y = y * scale + shift
-    if film is not None:
-        y = y * film[0] + film[1]
-    return silu(y) if activate else y  # [B, C, ...]
+        affine = (self.weight, self.bias) if self.affine else (None, None)
+        return group_norm(x, self.groups, self.eps, *affine, film, activate)  # [B, C, ...]
 
 
 def silu(x):
@@ -95,14 +73,14 @@ class Pointwise(nn.Module):
         self.bias = jt.init.uniform((channels_out,), "float32", -bound, bound)
 
     def execute(self, x):
+        # On large maps oneDNN is slower at a 1x1 convolution than at the equal product.
         batch, channels, height, width = x.shape
         weight = self.weight.reshape(-1, channels)  # [O, C]
         if jt.flags.use_cuda:
             y = nn.conv2d(x, weight.reshape(-1, channels, 1, 1))  # [B, O, H, W]
-        else:  # on large maps oneDNN is slower at a 1x1 convolution than at the equal product
-            y = _Products()(weight, x.reshape(batch, channels, -1)).reshape(
-                batch, -1, height, width
-            )  # [B, O, H, W]
+        else:
+            y = _Products()(weight, x.reshape(batch, channels, -1))  # [B, O, H W]
+            y = y.reshape(batch, -1, height, width)  # [B, O, H, W]
         return y + self.bias.reshape(1, -1, 1, 1)
 
     def tokens(self, x):
@@ -132,11 +110,8 @@ def to_tokens(x):
 
 def from_tokens(tokens, batch: int, height: int, width: int):
     """tokens [B H W, C] -> [B, C, H, W]."""
-    return (
-        tokens.reshape(batch, height * width, -1)
-        .transpose(0, 2, 1)
-        .reshape(batch, -1, height, width)
-    )
+    x = tokens.reshape(batch, height * width, -1).transpose(0, 2, 1)  # [B, C, H W]
+    return x.reshape(batch, -1, height, width)
 
 
 def attention(q, k, v, scale: float):
@@ -164,12 +139,8 @@ class _TiledAttention(Function):
     def grad(self, gradient):
         q, k, v, out, sums = self.recall()
         with jt.no_grad():
-            return tuple(
-                of_x.cast(x.dtype)
-                for of_x, x in zip(
-                    tiles.backward(gradient, q, k, v, out, sums, self.scale), (q, k, v)
-                )
-            )
+            gradients = tiles.backward(gradient, q, k, v, out, sums, self.scale)
+            return tuple(of_x.cast(x.dtype) for of_x, x in zip(gradients, (q, k, v)))
 
 
 class _Attention(Function):
@@ -180,32 +151,33 @@ class _Attention(Function):
         parts, chunks, settles = [], _chunks(k, q), jt.flags.no_grad
         with jt.no_grad():
             for (q_i,) in chunks:
+                # Dividing afterwards saves a pass over the scores.
                 weights = _weights(q_i * self.scale, k)
                 sums = weights.sum(-1, keepdims=True)
-                # Dividing afterwards saves a pass over the scores.
                 parts.append((products(weights.cast(v.dtype), v) / sums).cast(v.dtype))
+
+                # Else the lazy graph may hold every chunk's scores at once.
                 if settles and len(chunks) > 1:
-                    parts[-1].sync()  # else the lazy graph may hold every chunk's scores at once
+                    parts[-1].sync()
             out = _joined(parts)
         self.keep(q, k, v, out)
         return out  # [n, L, D]
 
     def grad(self, gradient):
         """With P the softmax, the gradient of the scores is P (dO v^T - rowsum(dO O))."""
-        (q, k, v, out), of_q, of_k, of_v = self.recall(), [], 0, 0
+        q, k, v, out = self.recall()
+        of_q, of_k, of_v = [], 0, 0
         with jt.no_grad():
             for q_i, out_i, g_i in _chunks(k, q, out, gradient.cast(q.dtype)):
                 weights = _weights(q_i * self.scale, k)
                 weights = weights / weights.sum(-1, keepdims=True)
-                of_scores = weights * (
-                    products(g_i, v, transpose_b=True) - (g_i * out_i).sum(-1, keepdims=True)
-                )
+                of_weights = products(g_i, v, transpose_b=True)
+                of_scores = weights * (of_weights - (g_i * out_i).sum(-1, keepdims=True))
+
                 of_scores, weights = of_scores.cast(q.dtype), weights.cast(q.dtype)
                 of_q.append(products(of_scores, k) * self.scale)
-                of_k, of_v = (
-                    of_k + products(of_scores, q_i, transpose_a=True),
-                    of_v + products(weights, g_i, transpose_a=True),
-                )
+                of_k = of_k + products(of_scores, q_i, transpose_a=True)
+                of_v = of_v + products(weights, g_i, transpose_a=True)
             return _joined(of_q), of_k * self.scale, of_v
 
 
@@ -220,10 +192,8 @@ def _weights(q, k):
 
 def _chunks(k, *tensors):
     """The tensors [n, L, D] in runs of queries whose scores against k keep to the budget."""
-    length, rows = (
-        tensors[0].shape[1],
-        max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * k.shape[0])),
-    )
+    length = tensors[0].shape[1]
+    rows = max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * k.shape[0]))
     if length <= rows:
         return [tensors]
     return [
@@ -252,10 +222,8 @@ def one_hot(labels: np.ndarray, classes: int):
     """Integer label maps [B, H, W] -> float32 Var [B, classes, H, W]; ids outside 0 ... classes - 1
     give an all-zero column.
     """
-    labels = np.asarray(labels)
-    return jt.array(
-        (labels[:, None] == np.arange(classes).reshape(1, -1, 1, 1)).astype(np.float32)
-    ).stop_grad()
+    columns = np.asarray(labels)[:, None] == np.arange(classes).reshape(1, -1, 1, 1)
+    return jt.array(columns.astype(np.float32)).stop_grad()
 
 
 def as_var(x):
@@ -276,11 +244,9 @@ def upsample(x):
     return x.reindex([batch, channels, 2 * height, 2 * width], ["i0", "i1", "i2/2", "i3/2"])
 
 
-# Row p of _TAPS: which of a 3-tap kernel's entries fall on the earlier and on the later of the two
-# source pixels that an output pixel of parity p sees after nearest doubling.
-_TAPS = np.array(
-    [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32
-)  # [parity, source, tap]
+# [parity, source, tap]: which of a 3-tap kernel's entries fall on the earlier and on the later of
+# the two source pixels that an output pixel of that parity sees after nearest doubling.
+_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
 
 def upsampled_conv(conv, x, padding: int = 1):
@@ -292,19 +258,17 @@ def upsampled_conv(conv, x, padding: int = 1):
     at each end (and H counts those in between).
     """
     if jt.flags.use_cuda:
-        doubled = upsample(x)
-        return nn.conv2d(
-            doubled if padding else doubled[:, :, 1:-1],
-            conv.weight,
-            conv.bias,
-            padding=(padding, 1),
-        )
+        doubled = upsample(x) if padding else upsample(x)[:, :, 1:-1]
+        return nn.conv2d(doubled, conv.weight, conv.bias, padding=(padding, 1))
+
+    # The four 2x2 kernels, one behind another.
     channels_out, channels = conv.weight.shape[:2]
     taps = np.einsum("pay,qbx->yxpqab", _TAPS, _TAPS).reshape(9, 16)
-    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps).cast(conv.weight.dtype)).reshape(
-        channels_out, channels, 4, 2, 2
-    )
-    weight = weight.permute(2, 0, 1, 3, 4).reshape(4 * channels_out, channels, 2, 2)
+    weight = jt.matmul(conv.weight.reshape(-1, 9), jt.array(taps).cast(conv.weight.dtype))
+    weight = weight.reshape(channels_out, channels, 4, 2, 2).permute(2, 0, 1, 3, 4)
+    weight = weight.reshape(4 * channels_out, channels, 2, 2)
+
+    # Their results, interleaved.
     y = nn.conv2d(x, weight, padding=(padding, 1))  # [B, 4 O, H + 1, W + 1]
     batch, _, height, width = y.shape
     y = y.reshape(batch, 4, channels_out, height, width)

@@ -14,7 +14,7 @@ from jseg.runtime import jt
 
 
 def recompute(block, *inputs):
-    """block(*inputs), whose intermediate results are not kept but computed again for the gradient.
+    """block(*inputs), whose intermediate results are dropped and computed again for the gradient.
 
     block: a module, or a method of the module that owns every parameter it uses; gives one Var.
     inputs: Vars and anything else. Gradients reach the inputs and the module's parameters, except
@@ -41,36 +41,39 @@ class _Block(jt.Function):
         self.block, self.count, self.weights = block, count, parameters
 
     def execute(self, *tensors):
-        self.kept, self.place = tensors[: self.count], dropout_place()
+        self.inputs, self.place = tensors[: self.count], dropout_place()
         with jt.no_grad():
-            return self.block(*self.kept)
+            return self.block(*self.inputs)
 
     def grad(self, gradient):
-        kept, self.kept = (
-            self.kept,
-            None,
-        )  # Jittor frees this object only when the whole backward pass is done
-        if kept is None:
+        # Jittor frees this object only when the whole backward pass is done.
+        saved, self.inputs = self.inputs, None
+        if saved is None:
             raise RuntimeError(
                 "recompute: a second gradient of the same graph; compute the loss again"
             )
+        needs_gradient = [mask >= 0 for mask in self.input_mask]
         inputs = [
-            v.detach().start_grad() if isinstance(v, jt.Var) and mask >= 0 else v
-            for v, mask in zip(kept, self.input_mask)
+            v.detach().start_grad() if isinstance(v, jt.Var) and needs else v
+            for v, needs in zip(saved, needs_gradient)
         ]
-        wanted = [v for v, mask in zip(inputs, self.input_mask) if mask >= 0]
+        variables = [v for v, needs in zip(inputs, needs_gradient) if needs]
+
         # The parameters stand in for themselves without their part in the surrounding graph, which
         # Jittor would walk for every block.
         aliases = [p.detach() for p in self.weights]
         with jt.enable_grad(), replayed_dropout(self.place), graph_used_once():
-            for p, alias in zip(self.weights, aliases):
-                p.swap(alias)
+            _swap(self.weights, aliases)
             try:
-                found = jt.grad(
-                    self.block(*inputs) * gradient, wanted + self.weights, retain_graph=False
-                )
+                product = self.block(*inputs) * gradient
+                gradients = jt.grad(product, variables + self.weights, retain_graph=False)
             finally:
-                for p, alias in zip(self.weights, aliases):
-                    p.swap(alias)
-        found = iter(found)
-        return tuple(next(found) if mask >= 0 else None for mask in self.input_mask)
+                _swap(self.weights, aliases)
+
+        remaining = iter(gradients)
+        return tuple(next(remaining) if needs else None for needs in needs_gradient)
+
+
+def _swap(ours, theirs) -> None:
+    for a, b in zip(ours, theirs):
+        a.swap(b)

@@ -5,7 +5,8 @@ With s = weight (1 + scale) and a shift b of each image's own it is the modulate
 blocks (Peebles and Xie 2023, adaLN) on Zhang and Sennrich's RMS norm (2019); with s = weight alone,
 the plain norm. Sums are float32, whatever the type of x; q is kept:
 
-    g = dy s,   dx = q (g - x q mean(g x q)),   ds = sum dy x q,   db = sum dy, over the tokens that share them.
+    g = dy s,   dx = q (g - x q mean(g x q)),
+    ds = sum dy x q,   db = sum dy,   over the tokens that share them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from jseg.nn.kernels import BLOCK_SUM, Function, compiles
 from jseg.runtime import jt
 
 NAME = "rms_norm"
-RUN = 64  # tokens whose share in ds and db is added up at a time
+RUN = 64  # tokens whose terms of ds and db are added up at a time
 
 CPU_HEADER = """
 #include <cmath>
@@ -42,7 +43,8 @@ for (long i = 0; i < in0_shape0 * tokens; i++) {
 """
 
 CPU_BACKWARD = """
-long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs = (tokens + RUN - 1) / RUN;
+long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
+    runs = (tokens + RUN - 1) / RUN;
 #pragma omp parallel for
 for (long k = 0; k < in1_shape0 * runs; k++) {
     const float* s = in2_p + k / runs * stride;
@@ -73,8 +75,8 @@ const int RUN = @RUN@, THREADS = 128;
 @BLOCK_SUM@
 // One block per token.
 template <class T>
-__global__ void rms_forward(long tokens, long n, long stride, bool shifts, float eps, const T* x, const float* s, const float* b, T* y,
-                            float* kept) {
+__global__ void rms_forward(long tokens, long n, long stride, bool shifts, float eps, const T* x,
+                            const float* s, const float* b, T* y, float* kept) {
     long i = blockIdx.x, of = i / tokens * stride;
     x += i * n;
     y += i * n;
@@ -82,20 +84,24 @@ __global__ void rms_forward(long tokens, long n, long stride, bool shifts, float
     for (long j = threadIdx.x; j < n; j += THREADS) squares += float(x[j]) * float(x[j]);
     float q = 1 / sqrtf(block_sum(squares) / n + eps);
     if (threadIdx.x == 0) kept[i] = q;
-    for (long j = threadIdx.x; j < n; j += THREADS) y[j] = T(float(x[j]) * q * s[of + j] + (shifts ? b[of + j] : 0.f));
+    for (long j = threadIdx.x; j < n; j += THREADS)
+        y[j] = T(float(x[j]) * q * s[of + j] + (shifts ? b[of + j] : 0.f));
 }
 
 // One block per run of tokens; a thread adds up its own channels.
 template <class T>
-__global__ void rms_backward(long tokens, long n, long stride, long runs, const T* g, const T* x, const float* s, const float* kept,
-                             float* of_x, float* of_s, float* of_b) {
-    long k = blockIdx.x, of = k / runs * stride, start = k % runs * RUN, stop = start + RUN < tokens ? start + RUN : tokens;
+__global__ void rms_backward(long tokens, long n, long stride, long runs, const T* g, const T* x,
+                             const float* s, const float* kept, float* of_x, float* of_s,
+                             float* of_b) {
+    long k = blockIdx.x, of = k / runs * stride;
+    long start = k % runs * RUN, stop = start + RUN < tokens ? start + RUN : tokens;
     of_s += k * n;
     of_b += k * n;
     for (long j = threadIdx.x; j < n; j += THREADS) of_s[j] = of_b[j] = 0;
     for (long i = k / runs * tokens + start; i < k / runs * tokens + stop; i++) {
         float q = kept[i], sum = 0;
-        for (long j = threadIdx.x; j < n; j += THREADS) sum += float(g[i * n + j]) * s[of + j] * float(x[i * n + j]);
+        for (long j = threadIdx.x; j < n; j += THREADS)
+            sum += float(g[i * n + j]) * s[of + j] * float(x[i * n + j]);
         float slope = q * q * block_sum(sum) / n;
         for (long j = threadIdx.x; j < n; j += THREADS) {
             float gradient = g[i * n + j], value = x[i * n + j];
@@ -109,14 +115,18 @@ __global__ void rms_backward(long tokens, long n, long stride, long runs, const 
 """
 
 CUDA_FORWARD = """
-long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n, blocks = in0_shape0 * tokens;
+long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n,
+    blocks = in0_shape0 * tokens;
 bool shifts = in2_shape1 == n;
-rms_forward<<<blocks, THREADS>>>(tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);
+rms_forward<<<blocks, THREADS>>>(tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p,
+                                 out0_p, out1_p);
 """
 
 CUDA_BACKWARD = """
-long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs = (tokens + RUN - 1) / RUN, blocks = in1_shape0 * runs;
-rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, out2_p);
+long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
+    runs = (tokens + RUN - 1) / RUN, blocks = in1_shape0 * runs;
+rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p,
+                                  out1_p, out2_p);
 """
 
 CPU_HEADER, CUDA_HEADER = (
@@ -135,11 +145,10 @@ def rms_norm(x, eps: float, scale, shift=None):
     scale = scale.float32().reshape(-1, channels)
     shift = jt.zeros((1, 1)).stop_grad() if shift is None else shift.float32().reshape(-1, channels)
     if shift.shape[1] == channels and shift.shape[0] != scale.shape[0]:
-        rows = max(scale.shape[0], shift.shape[0])
-        scale, shift = scale.expand(rows, channels), shift.expand(rows, channels)
-    return RMSNormFunction(eps)(x.reshape(scale.shape[0], -1, channels), scale, shift).reshape(
-        x.shape
-    )
+        images = max(scale.shape[0], shift.shape[0])
+        scale, shift = scale.expand(images, channels), shift.expand(images, channels)
+    rows = x.reshape(scale.shape[0], -1, channels)
+    return RMSNormFunction(eps)(rows, scale, shift).reshape(x.shape)
 
 
 class RMSNormFunction(Function):
@@ -149,19 +158,17 @@ class RMSNormFunction(Function):
         self.eps = eps
 
     def execute(self, x, scale, shift):
+        forward = compiled_forward if compiles(NAME, x) else plain_forward
         with jt.no_grad():
-            y, q = (compiled_forward if compiles(NAME, x) else plain_forward)(
-                x, scale, shift, self.eps
-            )
+            y, q = forward(x, scale, shift, self.eps)
         self.keep(x, scale, shift, q)
         return y
 
     def grad(self, gradient):
         x, scale, shift, q = self.recall()
+        backward = compiled_backward if compiles(NAME, x) else plain_backward
         with jt.no_grad():
-            of_x, of_scale, of_shift = (compiled_backward if compiles(NAME, x) else plain_backward)(
-                gradient, x, scale, q
-            )
+            of_x, of_scale, of_shift = backward(gradient, x, scale, q)
         return of_x.cast(x.dtype), of_scale, of_shift if shift.shape[1] == x.shape[2] else None
 
 
@@ -207,9 +214,8 @@ def plain_forward(x, scale, shift, eps: float):
 
 def plain_backward(gradient, x, scale, q):
     """The twin of `compiled_backward`."""
-    gradient, normal = gradient.float32(), x.float32() * q.reshape(q.shape[0], q.shape[1], 1)
+    gradient, q = gradient.float32(), q.reshape(q.shape[0], q.shape[1], 1)
+    normal = x.float32() * q
     g = gradient * scale.reshape(scale.shape[0], 1, -1)
-    of_x = q.reshape(q.shape[0], q.shape[1], 1) * (
-        g - normal * (g * normal).mean(-1, keepdims=True)
-    )
+    of_x = q * (g - normal * (g * normal).mean(-1, keepdims=True))
     return of_x, (gradient * normal).sum(1), gradient.sum(1)

@@ -22,8 +22,9 @@ from typing import Collection, Dict, Iterator, List, Mapping, Optional, Sequence
 from jseg.checkpoint import CheckpointError
 from jseg.files import write_atomic
 from jseg.formats.reader import read_record
-from jseg.outputs import rules
-from jseg.outputs.rules import OutputError, held
+from jseg.outputs import places
+from jseg.outputs.locks import held
+from jseg.outputs.places import OutputError
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d{8,})\.safetensors$")
 PREVIEW = re.compile(r"^preview-(\d{8,})\.png$")
@@ -221,7 +222,7 @@ def check_origin(folder: Path, name: str) -> None:
     there = sorted(os.listdir(folder)) if folder.is_dir() else []
     taken = [file for file in there if _own_name(file, name)]
     if there and not _is_run(folder):
-        rules.check_origin(folder, "--output", "train")
+        places.check_origin(folder, "--output", "train")
         images = [
             file for file in there if Path(file).suffix.lower() in IMAGES and file not in taken
         ]

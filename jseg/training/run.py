@@ -148,7 +148,9 @@ class TrainingRun:
         that begins a branch.
         """
         mine = self.folder / f"checkpoint-{step:08d}.safetensors"
-        elsewhere = begun is not None and not (mine.exists() and weights_sha256(mine) == weights_sha256(begun))
+        elsewhere = begun is not None and not (
+            mine.exists() and weights_sha256(mine) == weights_sha256(begun)
+        )
         files = later(self.folder, -1 if elsewhere else step, self.name)
         if begun is None:
             # After a kill previews and the best may be of steps that come again, and come out the

@@ -21,7 +21,7 @@ from jseg.images import read_image
 from jseg.ldm import weights as weight_files
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
-from jseg.parity.release import official, table
+from jseg.parity.release import differences, nudges, running
 from jseg.parity.release.parts import FILES, PARTS
 from jseg.parity.stand_in import fill
 
@@ -173,7 +173,7 @@ def test_what_differs_what_raises_and_what_crashes_is_told_and_the_rest_goes_on(
         and rows["noise", "stage 0"]["relative"] > 1e-3
     )
     assert (
-        rows["colour", "picture"]["verdict"] == "ok"
+        rows["colour", "image"]["verdict"] == "ok"
         and rows["merge", "merged"]["verdict"] == "FAILED"
     )
     assert (
@@ -197,7 +197,7 @@ def test_what_differs_what_raises_and_what_crashes_is_told_and_the_rest_goes_on(
     ],
 )
 def test_the_last_word_of_a_process_is_its_reason(text, told):
-    assert compare_official.last_word(text) == told
+    assert running.last_word(text) == told
 
 
 def saved(folder, unet=UNETS["small"], autoencoder=AUTOENCODERS["small"]):
@@ -309,9 +309,11 @@ def test_the_page_tells_every_option_part_and_verdict():
     assert [option for option in options if f"`{option}`" not in text] == []
     assert "parts: " + ", ".join(f"`{name}`" for name in PARTS) in text
     assert [
-        verdict for verdict in table.FINE + ("DIFFERS", "FAILED") if f"**{verdict}**" not in text
+        verdict
+        for verdict in differences.FINE + ("DIFFERS", "FAILED")
+        if f"**{verdict}**" not in text
     ] == []
-    assert [name for name in official.STAND_INS if name not in text] == []
+    assert [name for name in nudges.STAND_INS if name not in text] == []
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="needs JSEG_OFFICIAL, a clone of the official release")

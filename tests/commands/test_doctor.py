@@ -6,7 +6,7 @@ import pytest
 from support.fake_cuda import bare, cudnn, toolkit  # noqa: F401
 
 from jseg.commands import doctor
-from jseg.machine import facts
+from jseg.machine import cuda
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def line(bare, monkeypatch):
     """The row CUDA of a machine with the driver that is given."""
 
     def shown(driver=None):
-        monkeypatch.setattr(facts, "driver", lambda: driver)
+        monkeypatch.setattr(cuda, "driver", lambda: driver)
         return doctor.unused_cuda()
 
     return shown

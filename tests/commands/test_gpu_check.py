@@ -15,6 +15,7 @@ from support.places import ROOT
 
 from jseg import files
 from jseg.commands import cli, gpu_check
+from jseg.parity.gpu import running
 from jseg.runtime import jt
 
 
@@ -42,7 +43,7 @@ def checked(tmp_path, *words):
 
 def test_a_group_against_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(
-        gpu_check.GROUPS, "losses", 600
+        running.GROUPS, "losses", 600
     )  # a cold cache on a busy machine takes more than its limit
     code, records, table = checked(tmp_path, "--only", "losses", "--size", "tiny")
     assert (
@@ -56,7 +57,7 @@ def test_a_group_against_itself(tmp_path, monkeypatch, capsys):
 
 def test_what_fails_and_what_crashes_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        gpu_check,
+        running,
         "command",
         fake("""
         cases = [("good", True), ("wrong", False), ("crash", None), ("after", True)]
@@ -81,9 +82,9 @@ def test_what_fails_and_what_crashes_is_told_and_the_rest_goes_on(tmp_path, monk
 
 
 def test_what_hangs_is_stopped_at_the_group_s_limit(tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu_check.GROUPS, "layers", 1)
+    monkeypatch.setitem(running.GROUPS, "layers", 1)
     monkeypatch.setattr(
-        gpu_check,
+        running,
         "command",
         fake("""
         say(begins="good")
@@ -110,7 +111,7 @@ def test_what_has_not_begun_in_time_is_left_out(tmp_path):
 
 
 def test_without_bring_up_nothing_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_check, "command", fake("sys.exit('no driver')"))
+    monkeypatch.setattr(running, "command", fake("sys.exit('no driver')"))
     code, records, _ = checked(tmp_path)
     assert (
         code == 1
@@ -121,17 +122,17 @@ def test_without_bring_up_nothing_follows(tmp_path, monkeypatch):
 
 def test_groups_and_tf32():
     args = gpu_check.parser().parse_args([])
-    assert [name for name in gpu_check.GROUPS if name not in gpu_check.groups(args)] == ["sdm"]
+    assert [name for name in running.GROUPS if name not in gpu_check.groups(args)] == ["sdm"]
     args = gpu_check.parser().parse_args(
         ["--device", "cpu", "--only", "speed", "bring-up", "--sdm", "x"]
     )
     assert gpu_check.groups(args) == ["bring-up", "speed float32"]
     exact = {
         name
-        for name in gpu_check.GROUPS
-        if gpu_check.environment(name).get("NVIDIA_TF32_OVERRIDE") == "0"
+        for name in running.GROUPS
+        if running.environment(name).get("NVIDIA_TF32_OVERRIDE") == "0"
     }
-    assert exact == set(gpu_check.GROUPS) - {"speed tf32", "speed float16", "speed bfloat16"}
+    assert exact == set(running.GROUPS) - {"speed tf32", "speed float16", "speed bfloat16"}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def refused(tmp_path, capsys, *words, said):
 @pytest.mark.parametrize("name", ["found.md", "found.json"])
 @pytest.mark.parametrize("content", ["mine", "{}", '{"command": "score"}', None])
 def test_files_of_others_are_never_replaced(tmp_path, monkeypatch, capsys, name, content):
-    monkeypatch.setattr(gpu_check, "command", fake(QUICK))
+    monkeypatch.setattr(running, "command", fake(QUICK))
     if content is None:
         (tmp_path / name).mkdir()
     else:
@@ -193,10 +194,10 @@ def test_files_of_others_are_never_replaced(tmp_path, monkeypatch, capsys, name,
 
 
 def test_an_earlier_result_of_the_same_call_is_replaced_and_no_other(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_check, "command", fake(QUICK))
+    monkeypatch.setattr(running, "command", fake(QUICK))
     assert checked(tmp_path, "--only", "layers")[0] == 0
     first = tree(tmp_path)
-    monkeypatch.setattr(gpu_check, "command", fake(QUICK.replace("good", "better")))
+    monkeypatch.setattr(running, "command", fake(QUICK.replace("good", "better")))
     code, records, table = checked(tmp_path, "--only", "layers", "--minutes", "5")
     assert (
         code == 0
@@ -221,10 +222,10 @@ def test_a_result_from_before_records_named_their_command_is_called_that(tmp_pat
 
 @pytest.mark.parametrize("lost", ["found.md", "found.json"])
 def test_a_call_that_was_killed_between_its_two_files_knows_its_own(tmp_path, monkeypatch, lost):
-    monkeypatch.setattr(gpu_check, "command", fake(QUICK))
+    monkeypatch.setattr(running, "command", fake(QUICK))
     assert checked(tmp_path, "--only", "layers")[0] == 0
     before = (tmp_path / "found.md").read_bytes()
-    monkeypatch.setattr(gpu_check, "command", fake(QUICK.replace("good", "better")))
+    monkeypatch.setattr(running, "command", fake(QUICK.replace("good", "better")))
     write = files.write_atomic
 
     def killed(path, content):
@@ -249,7 +250,7 @@ def test_a_call_that_was_killed_between_its_two_files_knows_its_own(tmp_path, mo
 
 
 def test_a_place_that_takes_no_file_is_told_before_the_checks(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_check, "command", lambda *_: pytest.fail("a group was run"))
+    monkeypatch.setattr(running, "command", lambda *_: pytest.fail("a group was run"))
     assert cli.run(gpu_check.main, ["--output", "/proc/found", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert (
@@ -343,7 +344,7 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
     import jseg.ldm.unet, jseg.ldm.autoencoder, jseg.ldm.discriminator, jseg.ldm.samplers, jseg.ldm.loss, jseg.ldm.vqgan_loss
     import jseg.flowseg.pixnerd, jseg.flowseg.potential, jseg.flowseg.field, jseg.flowseg.objective, jseg.flowseg.ode
     import jseg.flowseg.dinov2, jseg.ldm.lpips
-    import jseg.commands.gpu_check, jseg.parity.gpu.child, jseg.outputs.rules
+    import jseg.commands.gpu_check, jseg.parity.gpu.child, jseg.outputs.locks
     args = jseg.commands.gpu_check.parser().parse_args(["--output", "no_such_result"])
     jseg.commands.gpu_check.check_output(args)
     print("fine")

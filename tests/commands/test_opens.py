@@ -1,95 +1,120 @@
-"""A file that a command reads is opened at most twice: once to know it, once for what it holds."""
+"""How often a command opens an input file: every read of a large data set is paid by the user."""
 
-import dataclasses
 import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
-from support.open_counter import opens
-from support.small_flowseg import TINY, random_network, write_scenes
+from support.places import ROOT
 from support.tiny import STAGES, label_map, photograph, saved
 
-from jseg.checkpoint import load, save
+from jseg.data.classes import CLASS_SETS
 from jseg.images import save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
-from jseg.ldm.weights import SHIPPED_AUTOENCODER, encoder_digest
 
-STEMS = ("a", "b", "c")
-TRAINING = "--preset tiny --steps 2 --batch_size 2 --preview_interval 0 --device cpu".split()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Inputs and weights of every command below."""
-    root = tmp_path_factory.mktemp("opens")
-    for folder in ("test", "train/imgs", "train/labels", "weights"):
-        (root / folder).mkdir(parents=True)
-    for number, stem in enumerate(STEMS):
-        save_image(root / f"test/{stem}.png", label_map(number))
-        save_image(root / f"train/labels/{stem}.png", label_map(number))
-        save_image(root / f"train/imgs/{stem}.jpg", photograph(number))
-    pairs = {f"{stem}.png": f"{stem}.jpg" for stem in STEMS}
-    (root / "test/label_to_img.json").write_text(json.dumps(pairs))
-    (root / "stages.json").write_text(json.dumps(STAGES))
-    write_scenes(root / "scenes/train", range(3))
-    write_scenes(root / "scenes/val", (10,))
-
-    # The UNet says which autoencoder it was trained with, as ours do.
-    autoencoder = saved(root / "weights/autoencoder.npz", AUTOENCODERS["tiny"])
-    unet = saved(root / "weights/plain.npz", UNETS["tiny"])
-    settings = {"autoencoder": encoder_digest(autoencoder)}
-    save(root / "weights/unet.safetensors", load(unet), UNETS["tiny"], settings=settings)
-    state, landscape = random_network(TINY).state_dict(), dataclasses.replace(TINY, labels=29)
-    save(root / "weights/flowseg.safetensors", state, TINY)
-    save(root / "weights/landscape.safetensors", state, landscape)
-    return root
+# A command in a process of its own that lists on standard output which files it opens.
+COUNTED = """
+import json, os, sys
+paths = []
+def note(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
+        paths.append(os.fsdecode(arguments[0]))
+sys.addaudithook(note)
+from jseg.__main__ import main
+code = main(sys.argv[1:])
+print(json.dumps(paths))
+sys.exit(code)
+"""
 
 
-@pytest.fixture(scope="module")
-def counts(root):
-    """{call: {path: opens}} of one call of every command."""
-    weights = root / "weights"
-    unet, autoencoder = weights / "unet.safetensors", weights / "autoencoder.npz"
-    flowseg = weights / "flowseg.safetensors"
-    inputs = ["--input_path", root / "test", "--img_path", root / "train", "--device", "cpu"]
-    test = ["test", *inputs, "--stages", root / "stages.json", "--output_path", root / "results"]
-    score = ["score", "--results", root / "results", "--labels", root / "test"]
-    score += ["--references", root / "train", "--output", root / "scores", "--device", "cpu"]
-    return opens(
-        {
-            "test": [*test, "--model_path", unet, "--ae_path", autoencoder],
-            "segment": ["segment", "--weights", flowseg, "--input", root / "scenes/val/images"]
-            + ["--output", root / "labels", "--steps", 2, "--device", "cpu"],
-            "score": [
-                *score,
-                "--flowseg",
-                weights / "landscape.safetensors",
-                "--cache",
-                root / "features",
-            ],
-            "train": ["train", *TRAINING, "--input_path", root / "train", "--ae_path", autoencoder]
-            + ["--model_path", unet, "--output", root / "runs/unet"],
-            "train_flowseg": ["train_flowseg", *TRAINING, "--data", root / "scenes"]
-            + ["--layout", "folders", "--model_path", flowseg, "--output", root / "runs/flowseg"],
-            "train_autoencoder": ["train_autoencoder", *TRAINING, "--input_path", root / "train"]
-            + ["--model_path", autoencoder, "--output", root / "runs/autoencoder"],
-        },
-        root,
+def opens(folder, *arguments):
+    """{path relative to `folder`: how often the command opened it}, of the files in it."""
+    command = [sys.executable, "-c", COUNTED, *map(str, arguments)]
+    child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.returncode == 0, child.stderr.decode()
+    paths = [Path(path) for path in json.loads(child.stdout)]
+    return Counter(
+        str(path.relative_to(folder)) for path in paths if folder in path.parents and path.is_file()
     )
 
 
-@pytest.mark.parametrize(
-    "call, names",
-    (
-        ("test", {"unet.safetensors", "autoencoder.npz"}),
-        ("segment", {"flowseg.safetensors"}),
-        ("score", {"landscape.safetensors"}),
-        ("train", {"unet.safetensors", "autoencoder.npz"}),
-        ("train_flowseg", {"flowseg.safetensors"}),
-        ("train_autoencoder", {"autoencoder.npz"}),
-    ),
-)
-def test_a_weight_file_is_opened_for_its_description_and_for_its_arrays(call, names, counts, root):
-    files = {str(root / "weights" / name) for name in names}
-    opened = {path: times for path, times in counts[call].items() if path in files}
-    assert opened == dict.fromkeys(files, 2)
-    assert counts[call].get(str(SHIPPED_AUTOENCODER), 0) == (2 if call == "score" else 0)
+@pytest.fixture
+def training(tmp_path):
+    """A training folder of three examples."""
+    for name in ("imgs", "labels"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for seed in range(3):
+        save_image(tmp_path / "data" / "imgs" / f"p{seed}.jpg", photograph(seed))
+        save_image(tmp_path / "data" / "labels" / f"p{seed}.png", label_map(seed))
+    return tmp_path
+
+
+def plan(output):
+    """One step of a tiny network; of a larger batch two examples would be tried first, for the
+    memory that they take.
+    """
+    return (
+        *("--output", output, "--preset", "tiny", "--steps", 1, "--batch_size", 2),
+        *("--preview_interval", 0, "--device", "cpu"),
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--fit", "crop", "--classes", "own.txt")])
+def test_train_reads_an_example_twice_and_then_once(training, options):
+    """To check it and to encode it; what is in the cache is only checked."""
+    autoencoder = saved(training / "autoencoder.safetensors", AUTOENCODERS["tiny"])
+    palette = CLASS_SETS["landscape-29"].palette[::-1]
+    lines = [f"class{i} {r} {g} {b}" for i, (r, g, b) in enumerate(palette.tolist())]
+    (training / "own.txt").write_text("\n".join(lines))
+    if options:
+        save_image(training / "data" / "labels" / "p0.png", palette[label_map(0)])
+    command = (
+        *("train", "--input_path", training / "data", "--ae_path", autoencoder),
+        *(training / word if word == "own.txt" else word for word in options),
+        *("--cache", training / "cache"),
+    )
+    counts = opens(training / "data", *command, *plan(training / "run"))
+    assert len(counts) == 6 and set(counts.values()) == {2}, counts
+    counts = opens(training / "data", *command, *plan(training / "another"))
+    assert len(counts) == 6 and set(counts.values()) == {1}, counts
+
+
+def test_train_autoencoder_reads_an_image_once_before_the_steps(training):
+    counts = opens(
+        training / "data",
+        *("train_autoencoder", "--input_path", training / "data", "--decoder_only"),
+        *("--model_path", saved(training / "autoencoder.safetensors", AUTOENCODERS["tiny"])),
+        *("--width", 64, "--height", 48),
+        *plan(training / "run"),
+    )
+    assert len(counts) == 3 and max(counts.values()) <= 2, counts
+
+
+def test_train_flowseg_reads_an_example_once_before_the_steps(training):
+    counts = opens(
+        training / "data",
+        *("train_flowseg", "--data", training / "data", "--classes", 29),
+        *("--width", 48, "--height", 32, "--validate_interval", 0),
+        *plan(training / "run"),
+    )
+    assert len(counts) == 6 and max(counts.values()) <= 2, counts
+
+
+def test_test_reads_a_label_map_and_a_reference_twice(tmp_path):
+    data = tmp_path / "data"
+    (data / "imgs").mkdir(parents=True)
+    (tmp_path / "stages.json").write_text(json.dumps(STAGES))
+    for seed in range(2):
+        save_image(data / f"p{seed}.png", label_map(seed))
+        save_image(data / "imgs" / f"r{seed}.jpg", photograph(seed))
+    (data / "label_to_img.json").write_text(json.dumps({f"p{i}.png": f"r{i}.jpg" for i in (0, 1)}))
+    counts = opens(
+        data,
+        *("test", "--input_path", data, "--img_path", data, "--output_path", tmp_path / "results"),
+        *("--model_path", saved(tmp_path / "unet.safetensors", UNETS["tiny"])),
+        *("--ae_path", saved(tmp_path / "autoencoder.safetensors", AUTOENCODERS["tiny"])),
+        *("--stages", tmp_path / "stages.json", "--device", "cpu"),
+    )
+    assert len(counts) == 5 and max(counts.values()) <= 2, counts

@@ -87,7 +87,7 @@ def test_an_image_that_was_retouched_is_never_written_again(challenge, stubbed):
     retouched = (challenge.output / "a.jpg").read_bytes()
     (challenge.output / "b.jpg").unlink()
     code, lines = challenge.run()
-    assert code == 0 and "1 images were changed by others since they were made (a.jpg)" in lines[0]
+    assert code == 0 and "1 results were changed by others since they were made (a.jpg)" in lines[0]
     assert stubbed[-1] == ["a", "b"] and (challenge.output / "a.jpg").read_bytes() == retouched
 
 
@@ -114,10 +114,10 @@ def other_weights(c):
 @pytest.mark.parametrize(
     "change, word",
     [
-        (lambda c: {"seed": 1}, "seed was 0, now 1"),
+        (lambda c: {"seed": 1}, "seed was 0, is 1"),
         (lambda c: {"stages": None, "preset": "fine"}, "pipeline"),
-        (other_stages, "pipeline.stages[1].guidance was 3.7, now 3.6"),
-        (lambda c: {"ignore": 255}, "ignore was [], now [255]"),
+        (other_stages, "pipeline.stages[1].guidance was 3.7, is 3.6"),
+        (lambda c: {"ignore": 255}, "ignore was [], is [255]"),
         (other_weights, "model was"),
         (lambda c: c.fill("d") and None, "inputs was"),
         (lambda c: save_image(c.labels / "b.png", label_map(5)), "inputs was"),
@@ -132,7 +132,7 @@ def test_another_setting_refuses_to_mix_and_is_named(challenge, stubbed, change,
     assert (
         code == 2
         and len(lines) == 1
-        and "holds the results of another run" in lines[0]
+        and "holds results of other settings" in lines[0]
         and word in lines[0]
     ), lines
     assert challenge.everything() == before and len(stubbed) == made
@@ -186,7 +186,7 @@ def test_another_batch_size_goes_on_and_is_told(challenge, stubbed, older):
         (challenge.output / "run.json").write_text(json.dumps(run))
     before = challenge.results()
     code, lines = challenge.run(batch_size=1)
-    assert code == 0 and "batch_size was 2, now 1" in lines[0] and "last bits" in lines[0]
+    assert code == 0 and "batch_size was 2, is 1" in lines[0] and "last bits" in lines[0]
     assert stubbed[1:] == [["b"], ["c"]] and before.items() <= challenge.results().items()
     assert (
         whole(challenge)["settings"]["batch_size"] == 1
@@ -251,7 +251,7 @@ def test_a_damaged_run_file_is_refused(challenge, stubbed, damage):
     assert (
         code == 2
         and len(lines) == 1
-        and "run.json is not a jseg run file, or is damaged" in lines[0]
+        and "run.json is no record of the test command, or is damaged" in lines[0]
     )
     assert challenge.everything() == before
 

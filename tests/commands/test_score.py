@@ -12,14 +12,14 @@ from support.small_flowseg import TINY, everything, random_network
 from jseg.checkpoint import save
 from jseg.commands import cli, score
 from jseg.data.classes import CLASS_SETS
-from jseg.data.image_folder import Example
+from jseg.data.examples import Example
 from jseg.data.label_maps import read_label
 from jseg.evaluation import features
 from jseg.evaluation import inception as inception_module
-from jseg.flowseg import segment as flowseg_folder
+from jseg.flowseg import results
 from jseg.flowseg.predict import Segmenter, stored_classes
 from jseg.images import read_image, save_image
-from jseg.landscapes.draw import write_challenge
+from jseg.landscapes.challenge_folder import write_challenge
 from jseg.metrics import frechet_distance, style_similarity
 
 WIDTH, HEIGHT = 64, 48
@@ -191,7 +191,7 @@ def test_everything_given_gives_the_score(job, judge):
         result = read_image(job.root / "results" / f"{stem}.jpg")
         reference = read_image(job.root / "data/train/imgs" / pairing[stem + ".png"])
         assert (
-            row["picture"] == stem
+            row["image"] == stem
             and float(row["aesthetic"]) == value
             and float(row["mask_accuracy"]) == 0.75
         )
@@ -278,7 +278,7 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
     run.write_text(json.dumps(old))
     code, _, told = job.run(flowseg=weights)
     assert code == 0 and any(
-        "3 label maps in" in line and "made otherwise" in line for line in told
+        "3 results in" in line and "made with other settings" in line for line in told
     ), told
     assert everything(job.output) == fresh
 
@@ -299,25 +299,16 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
     }
     assert set(key) == names
     images = [Example(stem, job.root / "results" / f"{stem}.jpg") for stem in job.stems]
-    digests = flowseg_folder.digests_of(images)
+    digests = results.digests_of(images)
     for name in [None, *sorted(names)]:
-        notes = []
-        again = flowseg_folder.opened(
-            run.parent,
-            {**key, name: "another"} if name else key,
-            images,
-            digests,
-            False,
-            notes,
-            True,
-        )
-        assert (
-            (again["pictures"] == {}) == bool(name) == any(f"{name} was" in note for note in notes)
-        )
+        changed = {**key, name: "another"} if name else key
+        again, remarks = results.resumed(run.parent, changed, images, digests, remake=True)
+        told = any(f"{name} was" in remark for remark in remarks)
+        assert (again.fields["pictures"] == {}) == bool(name) == told
 
 
 def test_an_interrupted_call_goes_on(job, monkeypatch):
-    from jseg.evaluation import report
+    from jseg.evaluation import report, results
 
     expected = job.run(output=job.root / "whole")
     assert expected[0] == 0
@@ -325,9 +316,9 @@ def test_an_interrupted_call_goes_on(job, monkeypatch):
     def stopped(*given):
         raise KeyboardInterrupt
 
-    for name in ("write_page", "write"):
+    for module, name in ((report, "write_page"), (results, "write")):
         with monkeypatch.context() as patch:
-            patch.setattr(report, name, stopped)
+            patch.setattr(module, name, stopped)
             assert job.run()[0] == 130
     assert job.summary()["unfinished"] is True
     assert job.run()[:2] == expected[:2] and "unfinished" not in job.summary()
@@ -343,7 +334,7 @@ def test_what_is_there_is_scored_on_request(job):
         and not job.output.exists()
     )
     code, out, told = job.run(partial=True)
-    assert code == 0 and shown(out)["pictures"] == "2" and any("left out" in line for line in told)
+    assert code == 0 and shown(out)["images"] == "2" and any("left out" in line for line in told)
     (job.root / "results" / f"{job.stems[2]}.jpg").unlink()
     code, out, told = job.run(partial=True)
     assert code == 0 and "needs two results and two real" in shown(out)["stand-in for FID"], told

@@ -15,11 +15,12 @@ from jseg import images
 from jseg.checkpoint import save
 from jseg.commands import segment
 from jseg.data.classes import CLASS_SETS
+from jseg.data.examples import check_images
 from jseg.data.label_maps import read_label
 from jseg.files import write_atomic
 from jseg.flowseg import segment as folder_module
 from jseg.flowseg.predict import Segmenter, stored_classes
-from jseg.flowseg.segment import check_images, find_images, overlay
+from jseg.flowseg.segment import find_images, overlay
 from jseg.ldm.presets import UNETS
 
 CONFIG = dataclasses.replace(TINY, labels=11)
@@ -266,7 +267,7 @@ def test_files_of_others_are_not_overwritten(job):
     )
     (job.output / "run.json").write_text("{}")
     code, lines = job.run()
-    assert code == 2 and "run.json is no run file of segment" in lines[-1]
+    assert code == 2 and "run.json is no record of the segment command" in lines[-1]
 
 
 def test_a_full_disk_is_one_line_and_what_is_finished_stays(job, monkeypatch):
@@ -370,18 +371,17 @@ def test_two_inputs_of_one_name_are_refused(job):
 
 
 def test_images_are_found_by_name_and_checked_once(job):
-    found = find_images([str(job.photos)])
-    assert [example.stem for example in found] == ["clear", "gray.v2", "palette", "plain"]
-    converted = [line for line in check_images(found, 8) if "not plain RGB" in line]
+    found, remarks = find_images([str(job.photos)])
+    assert remarks == [] and [example.stem for example in found] == [
+        "clear",
+        "gray.v2",
+        "palette",
+        "plain",
+    ]
+    converted = [line for line in check_images(found, 8)[1] if "not plain RGB" in line]
     assert converted == [
         f"1 images are not plain RGB and are converted: {mode} ({name})"
         for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))
     ]
-    assert (
-        list(
-            find_images([str(job.photos / "clear.png"), str(job.photos / "plain.png")])[
-                0
-            ].image.parts
-        )[-1]
-        == "clear.png"
-    )
+    found, _ = find_images([str(job.photos / "clear.png"), str(job.photos / "plain.png")])
+    assert found[0].image.name == "clear.png"

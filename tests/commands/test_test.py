@@ -25,11 +25,11 @@ from support.tiny import (
 )
 
 from jseg import contact_sheet, images, noise
-from jseg.checkpoint import save
+from jseg.checkpoint import describe, save
 from jseg.commands import test as command
 from jseg.data.classes import CLASS_SETS, ClassSet, spread_palette
 from jseg.data.label_maps import read_label
-from jseg.ldm import refine
+from jseg.ldm import grid, refine
 from jseg.ldm.refine import Synthesizer
 
 STEMS = ["03", "1", "10", "2", "b.1", "b.2"]  # sorted as the command sorts: by name, digit by digit
@@ -239,7 +239,7 @@ def sheets(monkeypatch):
         made.append(given)
         return contact_sheet.contact_sheet(*given)
 
-    monkeypatch.setattr("jseg.contact_sheet.contact_sheet", recorded)
+    monkeypatch.setattr(grid, "contact_sheet", recorded)
     return made
 
 
@@ -347,14 +347,14 @@ def test_label_maps_in_another_numbering_than_the_training_s_are_told(tmp_path):
         step=1,
         settings={"class_set": ade.name, "classes": list(ade.file_ids)},
     )
-    (line,) = command._otherwise(path, 150)
+    (line,) = command._otherwise(describe(path), 150)
     assert line.startswith(
         "warning: the network was trained on label maps of ade20k-150, which store its classes as "
         "1 to 150; these are read as 0 to 149"
     ) and line.endswith("give --classes ade20k-150")
-    assert command._otherwise(path, ade) == []
+    assert command._otherwise(describe(path), ade) == []
     save(path, {"w": np.zeros(2, np.float32)}, None, step=1, settings={"seed": 1})
-    assert command._otherwise(path, 150) == []
+    assert command._otherwise(describe(path), 150) == []
 
 
 def test_maps_of_sixteen_bits_give_the_images_of_their_eight_bit_copies(challenge):

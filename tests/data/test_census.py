@@ -9,7 +9,8 @@ from PIL import Image
 from jseg.data.census import Census
 from jseg.data.classes import CLASS_SETS
 from jseg.data.datasets import open_dataset
-from jseg.data.image_folder import check_examples, find_examples
+from jseg.data.examples import check_examples
+from jseg.data.image_folder import find_examples
 from jseg.data.numbering import Numbering, with_map
 from jseg.images import save_image
 
@@ -51,7 +52,7 @@ def test_black_and_white_masks_are_refused_with_the_remedy(tmp_path, mode, class
     root = made(tmp_path / "d", [0, 255], mode=mode)
     assert MASK in told(lambda: open_dataset(root, "folders", classes).check())
     assert MASK in told(
-        lambda: check_examples(find_examples(root), CLASS_SETS["landscape-29"], (), 16, 12)
+        lambda: check_examples(find_examples(root)[0], CLASS_SETS["landscape-29"], (), 16, 12)
     )
 
 
@@ -63,7 +64,7 @@ def test_deep_masks_are_masks(tmp_path):
         lambda: open_dataset(root, "folders")
     )
     data = open_dataset(root, "folders", mapped=["65535:1"])
-    assert len(data.classes) == 2 and data.check()[-1].startswith("2 of 2 classes are present")
+    assert len(data.classes) == 2 and data.check()[1][-1].startswith("2 of 2 classes are present")
     assert set(np.unique(data.load(data.train[0])[1])) == {0, 1}
     assert "--ignore 65535" in told(
         lambda: open_dataset(made(tmp_path / "e", [0, 1, 2], deep=65535), "folders")
@@ -83,7 +84,7 @@ def test_what_a_person_ignores_on_purpose_is_no_suspicion(tmp_path):
 
 def test_a_mask_of_one_bit_has_two_classes(tmp_path):
     data = open_dataset(made(tmp_path / "d", [0, 255], mode="1"), "folders")
-    assert data.check()[-1] == "2 of 2 classes are present; 0.0 % of the pixels are ignored"
+    assert data.check()[1][-1] == "2 of 2 classes are present; 0.0 % of the pixels are ignored"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,9 @@ def test_stretched_ids_are_refused_where_classes_are_counted_and_told_where_they
 def test_hundreds_of_classes_are_refused_unless_they_are_given(tmp_path):
     root = made(tmp_path / "d", [0, 3, 77, 231])
     assert "232 classes counted" in told(lambda: open_dataset(root, "folders"))
-    assert open_dataset(root, "folders", 232).check()[-1].startswith("4 of 232 classes are present")
+    assert (
+        open_dataset(root, "folders", 232).check()[1][-1].startswith("4 of 232 classes are present")
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,13 +118,13 @@ def test_hundreds_of_classes_are_refused_unless_they_are_given(tmp_path):
 def test_what_teaches_nothing_is_refused_and_told_by_the_other_training(tmp_path, ids, words):
     root = made(tmp_path / "d", ids)
     assert words in told(lambda: open_dataset(root, "folders", 3, ignore=(7,)).check())
-    notes = check_examples(find_examples(root), CLASS_SETS["landscape-29"], (7,), 16, 12)
+    _, notes = check_examples(find_examples(root)[0], CLASS_SETS["landscape-29"], (7,), 16, 12)
     assert any("warning" in note and words.split("(")[0] in note for note in notes)
 
 
 def test_present_and_absent_classes_and_the_ignored_share_are_told(tmp_path):
     root = made(tmp_path / "d", [0, 1, 1, 3, 255, 255, 255, 255])
-    assert open_dataset(root, "folders", 5).check()[1:] == [
+    assert open_dataset(root, "folders", 5).check()[1][1:] == [
         "3 of 5 classes are present, absent: class 2, class 4; 50.0 % of the pixels are ignored"
     ]
 
@@ -130,7 +133,7 @@ def test_map_reads_a_value_as_another_and_wins_over_ignored_ones(tmp_path):
     root = made(tmp_path / "d", [0, 255])
     data = open_dataset(root, "folders", mapped=["255:1"])
     assert set(np.unique(data.load(data.train[0])[1])) == {0, 1} and len(data.classes) == 2
-    assert data.check()[-1] == "2 of 2 classes are present; 0.0 % of the pixels are ignored"
+    assert data.check()[1][-1] == "2 of 2 classes are present; 0.0 % of the pixels are ignored"
     named = with_map(CLASS_SETS["ade20k-150"], ["200:sky", "201:1", "202:0"])
     assert Numbering.of(named).table[[200, 201, 202, 203]].tolist() == [2, 0, 255, -1]
     assert (Numbering.of(named).table != Numbering.of(CLASS_SETS["ade20k-150"]).table).sum() == 3

@@ -5,6 +5,7 @@ one line before any work.
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,17 @@ import pytest
 from PIL import Image
 
 from jseg import images
-from jseg.data import challenge as data
 from jseg.data.challenge import (
-    Pair,
     batches,
     check_pairs,
     find_label_folder,
     find_pairs,
     load_pair,
-    same_aspect,
 )
-from jseg.data.label_maps import read_label
-from jseg.data.pairing import near_name
-from jseg.files import DataError
+from jseg.data.label_maps import read_label, shares
+from jseg.data.references import near_name
+from jseg.data.validation import same_aspect
+from jseg.files import DataError, sha256
 
 
 def label_map(width=512, height=384, seed=0):
@@ -59,8 +58,12 @@ def write_table(root, table, folder="test"):
     (root / folder / "label_to_img.json").write_text(text, encoding="utf-8")
 
 
-def pairs_of(root, notes=None):
-    return find_pairs(root / "test", root / "train", notes)
+def pairs_of(root):
+    return find_pairs(root / "test", root / "train")[0]
+
+
+def remarks_of(root):
+    return find_pairs(root / "test", root / "train")[1]
 
 
 def labels_of(root):
@@ -75,14 +78,19 @@ def listing(root):
 
 
 def test_pairs_are_complete_sorted_and_named_by_their_whole_stem(challenge):
-    notes = []
-    pairs = pairs_of(challenge, notes)
+    pairs, notes = find_pairs(challenge / "test", challenge / "train")
     # release: `name.split('.')[0]`, so b.1.png and b.2.png would both be written to b.jpg; here:
     # the whole stem.
     assert [pair.stem for pair in pairs] == ["a", "b.1", "c"]
     assert [pair.label.name for pair in pairs] == ["a.png", "b.1.png", "c.png"]
     assert [pair.reference.name for pair in pairs] == ["ref_a.jpg", "ref_b.1.jpg", "ref_c.jpg"]
-    assert notes == [] and check_pairs(pairs) == []
+    checked, remarks = check_pairs(pairs)
+    assert notes == [] and remarks == []
+    assert checked[0] == replace(
+        pairs[0],
+        label_sha256=sha256(pairs[0].label),
+        reference_sha256=sha256(pairs[0].reference),
+    )
 
 
 def test_order_does_not_depend_on_the_file_system(challenge, monkeypatch):
@@ -106,10 +114,10 @@ def test_what_a_folder_of_label_maps_holds_besides_is_counted(challenge, itself)
     for name in ("a.gif", "d.gif", "e.npy", "notes.txt", "more/f.png", "more/deep/g.tif"):
         (labels_of(challenge) / name).parent.mkdir(parents=True, exist_ok=True)
         (labels_of(challenge) / name).write_bytes(b"x")
-    notes = []
     given = labels_of(challenge) if itself else challenge / "test"
-    assert len(find_pairs(given, challenge / "train", notes)) == 3
-    assert notes == [
+    pairs, remarks = find_pairs(given, challenge / "train")
+    assert len(pairs) == 3
+    assert remarks == [
         f"2 other files in {labels_of(challenge)} are left out (e.npy, notes.txt)",
         f"2 files in folders of {labels_of(challenge)} are left out (more: 2); folders in it are "
         "not looked at",
@@ -131,7 +139,7 @@ def test_references_beside_their_folders_go_before_those_in_images(challenge):
         folder.mkdir()
         for path in (challenge / "train" / "imgs").iterdir():
             shutil.copy(str(path), str(folder))
-    assert {pair.reference.parent for pair in find_pairs(challenge / "test", place)} == {place}
+    assert {pair.reference.parent for pair in find_pairs(challenge / "test", place)[0]} == {place}
 
 
 def test_a_label_map_of_a_rare_kind_that_the_table_does_not_name_is_told(challenge):
@@ -157,37 +165,30 @@ def test_a_folder_is_not_proposed_for_itself(challenge):
 
 def test_label_maps_beside_their_folder_are_counted(challenge):
     images.save_image(challenge / "test/z.png", label_map())
-    notes = []
-    assert len(pairs_of(challenge, notes)) == 3
-    assert notes == [
+    assert len(pairs_of(challenge)) == 3
+    assert remarks_of(challenge) == [
         f"1 label maps in {challenge / 'test'} itself are left out, those in val_B_labels_resized "
         "are taken (z.png)"
     ]
 
 
 def test_label_folder_may_be_given_itself_or_be_the_a_board(challenge):
-    assert [pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train")] == [
-        "a",
-        "b.1",
-        "c",
-    ]
-    assert [
-        pair.stem for pair in find_pairs(labels_of(challenge), challenge / "train" / "imgs")
-    ] == ["a", "b.1", "c"]
+    for references in (challenge / "train", challenge / "train" / "imgs"):
+        pairs, _ = find_pairs(labels_of(challenge), references)
+        assert [pair.stem for pair in pairs] == ["a", "b.1", "c"]
     a_board = challenge / "test" / "val_A_labels_resized"
     labels_of(challenge).rename(a_board)
-    assert find_label_folder(challenge / "test") == a_board
+    assert find_label_folder(challenge / "test") == (a_board, [])
     labels_of(challenge).mkdir()
-    assert find_label_folder(challenge / "test") == a_board  # an empty B folder does not count
+    assert find_label_folder(challenge / "test") == (a_board, [])  # an empty B does not count
 
 
 def test_both_boards_mean_b_and_it_is_said_once(challenge):
     a_board = challenge / "test" / "val_A_labels_resized"
     a_board.mkdir()
     images.save_image(a_board / "z.png", label_map())
-    notes = []
-    assert len(pairs_of(challenge, notes)) == 3
-    assert notes == [
+    assert len(pairs_of(challenge)) == 3
+    assert remarks_of(challenge) == [
         f"{challenge / 'test'} holds both val_B_labels_resized and val_A_labels_resized; using "
         "val_B_labels_resized, the 1 label maps of val_A_labels_resized are left out"
     ]
@@ -197,15 +198,12 @@ def test_table_beside_or_inside_the_label_folder(challenge):
     table = challenge / "test" / "label_to_img.json"
     inside = labels_of(challenge) / "label_to_img.json"
     table.rename(inside)
-    assert (
-        len(pairs_of(challenge)) == 3
-        and len(find_pairs(labels_of(challenge), challenge / "train")) == 3
-    )
-    table.write_text("{}")
-    notes = []
-    with pytest.raises(DataError):  # the one in input_path counts
-        pairs_of(challenge, notes)
-    assert len(notes) == 1 and str(inside) in notes[0]
+    assert len(pairs_of(challenge)) == 3
+    assert len(find_pairs(labels_of(challenge), challenge / "train")[0]) == 3
+    shutil.copy(str(inside), str(table))
+    inside.write_text("{}")
+    assert len(pairs_of(challenge)) == 3  # the one in input_path counts
+    assert remarks_of(challenge) == [f"using {table}, not {inside}"]
 
 
 def test_table_keys_with_or_without_suffix_and_with_byte_order_mark(challenge):
@@ -213,13 +211,10 @@ def test_table_keys_with_or_without_suffix_and_with_byte_order_mark(challenge):
         {"c": "ref_c.jpg", "a.PNG": "ref_a.jpg", "b.1": "ref_b.1.jpg", "unused.png": "x.jpg"}
     )
     (challenge / "test" / "label_to_img.json").write_text(text, encoding="utf-8-sig")
-    notes = []
-    assert [pair.reference.name for pair in pairs_of(challenge, notes)] == [
-        "ref_a.jpg",
-        "ref_b.1.jpg",
-        "ref_c.jpg",
-    ]
-    assert len(notes) == 1 and "1 of 4 entries" in notes[0]
+    names = [pair.reference.name for pair in pairs_of(challenge)]
+    assert names == ["ref_a.jpg", "ref_b.1.jpg", "ref_c.jpg"]
+    (remark,) = remarks_of(challenge)
+    assert "1 of 4 entries" in remark
 
 
 def test_composed_and_decomposed_names_are_the_same(challenge):
@@ -353,11 +348,7 @@ def test_other_sizes_and_modes_are_told_once_each(challenge):
     images.save_image(labels_of(challenge) / "c.png", label_map(1024, 768))
     Image.fromarray(photograph(1024, 768)).convert("L").save(references / "ref_a.jpg")
     Image.fromarray(photograph(683, 512)).convert("CMYK").save(references / "ref_c.jpg")
-    seen = []
-    notes = check_pairs(
-        pairs_of(challenge), progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    _, notes = check_pairs(pairs_of(challenge))
     assert [note[0] for note in notes] == ["2", "2", "1", "1"] and not any(
         "\n" in note for note in notes
     )
@@ -388,7 +379,7 @@ def test_ignored_ids_are_allowed_and_told(challenge):
     label = label_map().copy()
     label[:10] = 255
     images.save_image(labels_of(challenge) / "a.png", label)
-    notes = check_pairs(pairs_of(challenge), ignore=(255, 200))
+    _, notes = check_pairs(pairs_of(challenge), ignore=(255, 200))
     assert len(notes) == 1 and "ignored ids" in notes[0] and "a.png" in notes[0]
 
 
@@ -396,19 +387,19 @@ def test_palette_labels_are_read_by_index_and_told(challenge):
     label = Image.fromarray(label_map())
     label.putpalette(list(range(255, -1, -1)) * 3)
     label.save(labels_of(challenge) / "a.png")
-    notes = check_pairs(pairs_of(challenge))
+    _, notes = check_pairs(pairs_of(challenge))
     assert len(notes) == 1 and "palette" in notes[0] and "a.png" in notes[0]
     assert np.array_equal(load_pair(pairs_of(challenge)[0], 512, 384, 512, 384)[0], label_map())
 
 
-def test_histogram_reads_as_a_sentence():
+def test_shares_read_as_a_sentence():
     counts = np.bincount([0] * 41 + [3] * 20 + [255] * 2 + [7] * 37, minlength=256)
-    assert data.histogram(counts) == "0 (41 %), 7 (37 %), 3 (20 %), 255 (2 %)"
+    ids = np.flatnonzero(counts)
+    assert shares(ids, counts[ids]) == "0 (41 %), 7 (37 %), 3 (20 %), 255 (2 %)"
     many = np.ones(256, int)
     many[4] = 100000
-    assert data.histogram(many).startswith("4 (100 %), 0 (<1 %)") and data.histogram(many).endswith(
-        "and 244 more"
-    )
+    line = shares(np.arange(256), many)
+    assert line.startswith("4 (100 %), 0 (<1 %)") and line.endswith("and 244 more")
 
 
 @pytest.mark.parametrize(
@@ -472,11 +463,13 @@ def dangling(root):
 
 MALFORMED = {
     "id 29": (
-        lambda r: label_with(r, lambda l: l.__setitem__(0, 29)),
+        lambda r: label_with(r, lambda ids: ids.__setitem__(0, 29)),
         ["b.1.png", "outside 0..28: 29 (<1 %); ids found: "],
     ),
     "ids 29 and 255": (
-        lambda r: label_with(r, lambda l: l.__setitem__(slice(0, 96), np.repeat([29, 255], 256))),
+        lambda r: label_with(
+            r, lambda ids: ids.__setitem__(slice(0, 96), np.repeat([29, 255], 256))
+        ),
         ["b.1.png", "outside 0..28: 29 (12 %), 255 (12 %); ids found"],
     ),
     "all ids": (
@@ -636,10 +629,6 @@ def test_parent_folder_gets_a_hint(challenge):
         find_label_folder(challenge)
 
 
-def test_pair_is_a_plain_value():
-    assert Pair("a", Path("a.png"), Path("r.jpg")) == Pair("a", Path("a.png"), Path("r.jpg"))
-
-
 # -- the folder that was meant ---------------------------------------------------------------------
 
 
@@ -659,7 +648,7 @@ def test_the_folder_of_label_maps_that_was_probably_meant_is_named(tmp_path, giv
         (root / name).mkdir(parents=True)
     images.save_image(root / "test/val_B_labels_resized/a.png", label_map())
     write_table(root, {"a.png": "ref.jpg"})
-    with pytest.raises(DataError, match=r"did you mean .*%s\?" % meant):
+    with pytest.raises(DataError, match=rf"did you mean .*{meant}\?"):
         find_pairs(root / given, root / "train")
 
 
@@ -672,7 +661,7 @@ def test_label_maps_without_their_table_name_the_folder_beside(challenge):
 
 @pytest.mark.parametrize("given, meant", [(".", "train"), ("test", "train")])
 def test_the_folder_of_references_that_was_probably_meant_is_named(challenge, given, meant):
-    with pytest.raises(DataError, match=r"lacks 3 files .*did you mean .*%s\?" % meant):
+    with pytest.raises(DataError, match=rf"lacks 3 files .*did you mean .*{meant}\?"):
         find_pairs(challenge / "test", challenge / given)
 
 

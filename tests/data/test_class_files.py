@@ -150,7 +150,7 @@ def test_ids_with_gaps_are_those_of_the_label_files(tmp_path, table):
         and label_table(classes)[255] == 255
     )
     assert (
-        classes.said()
+        classes.summary()
         == "3 classes of c: wall, building, edifice, sky; stored as 1..2, 4; columns not used: "
         "Ratio, Train, Val, Stuff"
     )
@@ -348,7 +348,7 @@ def test_labelme_s_first_line_is_no_class(tmp_path):
     assert classes.names == ("_background_", "sky", "tree") and label_table(classes)[
         [0, 1, 2, 255]
     ].tolist() == [0, 1, 2, 255]
-    assert "__ignore__ is no class" in classes.said()
+    assert "__ignore__ is no class" in classes.summary()
 
 
 def test_a_word_that_ends_in_a_hash_is_a_name_and_a_short_colour_is_none_of_a_comment(tmp_path):
@@ -384,7 +384,7 @@ def test_a_word_that_ends_in_a_hash_is_a_name_and_a_short_colour_is_none_of_a_co
 )
 def test_what_is_not_used_of_a_file_is_said(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
-    assert load_classes(tmp_path / name).said().endswith("; " + words)
+    assert load_classes(tmp_path / name).summary().endswith("; " + words)
 
 
 @pytest.mark.parametrize(

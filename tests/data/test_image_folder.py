@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from jseg.data.classes import CLASS_SETS, load_classes
-from jseg.data.image_folder import (
+from jseg.data.examples import (
     Example,
     check_examples,
     contents_of,
-    find_examples,
-    load_example,
     load_image,
     load_label,
+    with_digests,
 )
+from jseg.data.image_folder import find_examples, find_images
 from jseg.data.numbering import Numbering
-from jseg.files import DataError
+from jseg.files import sha256
 from jseg.images import read_image, save_image
 
 STEMS = ["c", "a", "b.1"]
@@ -62,7 +62,7 @@ def told(call, *arguments, **named):
 
 
 def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
-    examples = find_examples(folder)
+    examples = find_examples(folder)[0]
     # release: the order of os.listdir, and `name.split('.')[0]`, so that b.1.jpg is paired with
     # b.png; here: sorted, whole stems.
     assert stems(examples) == ["a", "b.1", "c"]
@@ -72,7 +72,11 @@ def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
     assert [example.label for example in examples] == [
         folder / "labels" / name for name in ("a.png", "b.1.png", "c.png")
     ]
-    assert check_examples(examples, 29, (), 64, 48) == []
+    checked, remarks = check_examples(examples, 29, (), 64, 48)
+    assert remarks == [] and [example.stem for example in checked] == ["a", "b.1", "c"]
+    assert checked[0].image_sha256 == sha256(examples[0].image)
+    assert checked[0].label_sha256 == sha256(examples[0].label) and not checked[0].by_colour
+    assert with_digests(examples[0], Numbering.of(29)) == checked[0]
 
 
 def test_order_is_that_of_the_stems_not_of_the_file_names(folder):
@@ -80,14 +84,12 @@ def test_order_is_that_of_the_stems_not_of_the_file_names(folder):
     save_image(folder / "labels" / "a-1.png", label_map())
     assert sorted(path.name for path in (folder / "imgs").iterdir())[:2] == ["a-1.jpg", "a.jpg"]
     assert (
-        stems(find_examples(folder))
-        == stems(find_examples(folder, labels=False))
-        == ["a", "a-1", "b.1", "c"]
+        stems(find_examples(folder)[0]) == stems(find_images(folder)[0]) == ["a", "a-1", "b.1", "c"]
     )
 
 
 def test_order_does_not_depend_on_the_file_system(folder, monkeypatch):
-    expected = find_examples(folder)
+    expected = find_examples(folder)[0]
     iterdir = Path.iterdir
     for reverse in (False, True):
         monkeypatch.setattr(
@@ -95,7 +97,7 @@ def test_order_does_not_depend_on_the_file_system(folder, monkeypatch):
             "iterdir",
             lambda self, reverse=reverse: iter(sorted(iterdir(self), reverse=reverse)),
         )
-        assert find_examples(folder) == expected
+        assert find_examples(folder)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -105,11 +107,7 @@ def test_clutter_is_skipped(folder, clutter):
     for name in ("imgs", "labels"):
         (folder / name / clutter).write_bytes(b"x")
         (folder / name / "folder.png").mkdir()
-    assert (
-        stems(find_examples(folder))
-        == stems(find_examples(folder, labels=False))
-        == ["a", "b.1", "c"]
-    )
+    assert stems(find_examples(folder)[0]) == stems(find_images(folder)[0]) == ["a", "b.1", "c"]
 
 
 def test_other_folder_names_and_suffixes(folder):
@@ -118,7 +116,7 @@ def test_other_folder_names_and_suffixes(folder):
     (folder / "images" / "a.jpg").rename(folder / "images" / "a.JPEG")
     save_image(folder / "images" / "d.png", image())
     save_image(folder / "annotations" / "d.png", label_map())
-    assert [example.image.name for example in find_examples(folder)] == [
+    assert [example.image.name for example in find_examples(folder)[0]] == [
         "a.JPEG",
         "b.1.jpg",
         "c.jpg",
@@ -126,26 +124,27 @@ def test_other_folder_names_and_suffixes(folder):
     ]
 
 
-def test_two_image_folders_are_told_and_an_empty_one_does_not_count(folder):
+def test_two_image_folders_are_named_and_an_empty_one_does_not_count(folder):
     (folder / "images").mkdir()
-    notes = []
-    assert len(find_examples(folder, notes=notes)) == 3 and notes == []
+    examples, remarks = find_examples(folder)
+    assert len(examples) == 3 and remarks == []
     (folder / "imgs").rename(folder / "spare")
     (folder / "imgs").mkdir()
     for path in (folder / "spare").iterdir():
         path.rename(folder / "images" / path.name)
-    assert find_examples(folder, notes=notes)[0].image.parent.name == "images" and notes == []
-    save_image(folder / "imgs" / "x.jpg", image())
-    save_image(folder / "labels" / "x.png", label_map())
-    with pytest.raises(DataError):
-        find_examples(folder, notes=notes)
-    assert len(notes) == 1 and "both imgs and images; using imgs" in notes[0]
+    examples, remarks = find_examples(folder)
+    assert examples[0].image.parent.name == "images" and remarks == []
+    for name in STEMS:
+        save_image(folder / "imgs" / f"{name}.png", image())
+    examples, remarks = find_examples(folder)
+    assert examples[0].image.parent.name == "imgs"
+    assert len(remarks) == 1 and "both imgs and images; using imgs, the 3 files" in remarks[0]
 
 
 def test_images_alone_are_found_in_imgs_or_directly(folder):
-    found = find_examples(folder, labels=False)
+    found = find_images(folder)[0]
     assert stems(found) == ["a", "b.1", "c"] and {example.label for example in found} == {None}
-    assert [example.image for example in find_examples(folder / "imgs", labels=False)] == [
+    assert [example.image for example in find_images(folder / "imgs")[0]] == [
         example.image for example in found
     ]
 
@@ -153,7 +152,7 @@ def test_images_alone_are_found_in_imgs_or_directly(folder):
 def test_composed_and_decomposed_names_are_the_same(folder):
     save_image(folder / "imgs" / "fe\u0301e.jpg", image())
     save_image(folder / "labels" / "f\u00e9e.png", label_map())
-    example = find_examples(folder)[-1]
+    example = find_examples(folder)[0][-1]
     assert example.stem == "f\u00e9e" and example.image.exists() and example.label.exists()
 
 
@@ -181,9 +180,9 @@ def test_previews_beside_label_maps_are_left_out(folder):
     for stem in "ac":
         (folder / "labels" / f"{stem}.webp").write_bytes(b"x")
         (folder / "labels" / f"{stem}_vis.gif").write_bytes(b"x")
-    notes = []
-    assert len(find_examples(folder, notes=notes)) == 3
-    assert any("4 other files in" in note and "a.webp" in note for note in notes)
+    examples, remarks = find_examples(folder)
+    assert len(examples) == 3
+    assert any("4 other files in" in remark and "a.webp" in remark for remark in remarks)
 
 
 def remove_all(place):
@@ -291,7 +290,7 @@ def test_a_fault_is_one_line_that_names_it_and_changes_nothing(folder, case):
     spoil, words = FAULTS[case]
     spoil(folder)
     before = sorted(str(path) for path in folder.parent.rglob("*"))
-    message = told(lambda: check_examples(find_examples(folder), 29, (), 64, 48))
+    message = told(lambda: check_examples(find_examples(folder)[0], 29, (), 64, 48))
     for word in words:
         assert word in message, message
     assert sorted(str(path) for path in folder.parent.rglob("*")) == before
@@ -307,13 +306,13 @@ def test_many_faults_name_five_and_count_all(folder):
 
 def test_images_alone_have_their_own_words(folder):
     remove_all(folder / "imgs")
-    assert "expected images in it" in told(find_examples, folder, labels=False)
-    assert "does not exist" in told(find_examples, folder / "nowhere", labels=False)
+    assert "expected images in it" in told(find_images, folder)
+    assert "does not exist" in told(find_images, folder / "nowhere")
 
 
 def test_images_alone_in_a_folder_in_capitals_are_pointed_at(folder):
     (folder / "imgs").rename(folder / "Images")
-    message = told(find_examples, folder, labels=False)
+    message = told(find_images, folder)
     assert "but folders (Images, labels)" in message and message.endswith("rename Images to images")
 
 
@@ -331,11 +330,8 @@ def test_what_is_unusual_is_told_once_per_kind(folder):
     save_image(
         folder / "labels" / "a.png", np.where(label_map() == 3, 255, label_map()).astype(np.uint8)
     )
-    seen = []
-    notes = check_examples(
-        find_examples(folder), 29, (255,), 64, 48, lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(1, 3), (2, 3), (3, 3)] and len(notes) == 2
+    _, notes = check_examples(find_examples(folder)[0], 29, (255,), 64, 48)
+    assert len(notes) == 2
     assert any(
         note.startswith("2 images of another size") and "a.jpg, c.jpg" in note for note in notes
     )
@@ -362,30 +358,27 @@ def test_ids_are_read_as_the_data_set_stores_them(folder, name):
     stored, trained, unknown, words = STORED[name]
     columns = np.arange(64) % len(stored)
     save_image(folder / "labels" / "a.png", np.tile(np.array(stored, np.uint8)[columns], (48, 1)))
-    example = find_examples(folder)[0]
+    example = find_examples(folder)[0][0]
     check_examples([example], CLASS_SETS[name], (), 64, 48)
-    label = load_example(example, 64, 48, 64, 48, classes=CLASS_SETS[name])[1]
+    label = load_label(example, 64, 48, Numbering.of(CLASS_SETS[name]))
     assert label.dtype == np.uint8 and np.array_equal(
         label, np.tile(np.array(trained)[columns], (48, 1))
     )
     save_image(folder / "labels" / "a.png", np.full((48, 64), unknown, np.uint8))
     assert words in told(check_examples, [example], CLASS_SETS[name], (), 64, 48)
-    assert words in told(load_example, example, 64, 48, 16, 12, classes=CLASS_SETS[name])
-    assert check_examples([example], CLASS_SETS[name], (unknown,), 64, 48)
-    assert (load_example(example, 64, 48, 16, 12, (unknown,), CLASS_SETS[name])[1] == 255).all()
+    assert words in told(load_label, example, 16, 12, Numbering.of(CLASS_SETS[name]))
+    assert check_examples([example], CLASS_SETS[name], (unknown,), 64, 48)[1]
+    numbering = Numbering.of(CLASS_SETS[name], (unknown,))
+    assert (load_label(example, 16, 12, numbering) == 255).all()
 
 
 def test_a_file_of_classes_and_a_class_that_is_ignored(folder):
     (folder / "classes.txt").write_text("ground\nsky\nignore 7\n")
     save_image(folder / "labels" / "a.png", np.tile(np.array([0, 1, 7, 1], np.uint8), (48, 16)))
-    example, classes = find_examples(folder)[0], load_classes(folder / "classes.txt")
+    example, classes = find_examples(folder)[0][0], load_classes(folder / "classes.txt")
     check_examples([example], classes, (), 64, 48)
-    assert load_example(example, 64, 48, 64, 48, (0,), classes)[1][0, :4].tolist() == [
-        255,
-        1,
-        255,
-        1,
-    ]
+    label = load_label(example, 64, 48, Numbering.of(classes, (0,)))
+    assert label[0, :4].tolist() == [255, 1, 255, 1]
     save_image(folder / "labels" / "a.png", np.full((48, 64), 3, np.uint8))
     assert "the classes, all of which are ignored" in told(
         check_examples, [example], 2, (0, 1), 64, 48
@@ -399,20 +392,21 @@ def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
     stored = label_map(512, 384)
     save_image(folder / "labels" / "a.png", stored)
     save_image(folder / "imgs" / "a.jpg", image(512, 384))
-    example = find_examples(folder)[0]
-    shown, label = load_example(example, 256, 192, 128, 96, ignore=(3, 5))
+    example = find_examples(folder)[0][0]
+    label = load_label(example, 128, 96, Numbering.of(256, (3, 5)))
     # release: `label.resize((128, 96), Image.NEAREST)`
     expected = np.array(Image.fromarray(stored).resize((128, 96), Image.NEAREST))
     assert (
         np.array_equal(label, np.where(np.isin(expected, (3, 5)), 255, expected))
         and (label == 255).any()
     )
+    shown = load_image(example, 256, 192)
     assert shown.dtype == np.uint8 and shown.shape == (192, 256, 3)
-    assert np.array_equal(load_example(example, 512, 384, 128, 96)[0], read_image(example.image))
+    assert np.array_equal(load_image(example, 512, 384), read_image(example.image))
 
 
 def test_without_a_label_map_nothing_is_known(folder):
-    label = load_example(Example("a", folder / "imgs" / "a.jpg"), 64, 48, 16, 12)[1]
+    label = load_label(Example("a", folder / "imgs" / "a.jpg"), 16, 12, Numbering.of(29))
     assert label.shape == (12, 16) and label.dtype == np.uint8 and (label == 255).all()
 
 
@@ -422,11 +416,11 @@ def test_without_a_label_map_nothing_is_known(folder):
 def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(folder):
     save_image(folder / "imgs" / "a.jpg", image(48, 48))
     save_image(folder / "labels" / "a.png", label_map(24, 24))
-    examples = find_examples(folder)
+    examples = find_examples(folder)[0]
     message = told(lambda: check_examples(examples, 29, (), 64, 48, fit=""))
     assert "48x48" in message and "--fit crop" in message and "--fit resize" in message
     for fit, words in (("crop", "cut to their middle"), ("resize", "stretched")):
-        notes = check_examples(examples, 29, (), 64, 48, fit=fit)
+        _, notes = check_examples(examples, 29, (), 64, 48, fit=fit)
         assert any(
             words in note and note.startswith("1 images") and "(a.jpg)" in note for note in notes
         )
@@ -442,7 +436,7 @@ def test_fit_takes_the_middle_or_all_of_image_and_label_map_alike(folder, width,
     save_image(folder / "imgs" / "a.png", np.repeat(stored[..., None] * 8, 3, axis=2))
     (folder / "imgs" / "a.jpg").unlink()
     save_image(folder / "labels" / "a.png", stored)
-    example, numbering = find_examples(folder)[0], Numbering.of(29)
+    example, numbering = find_examples(folder)[0][0], Numbering.of(29)
     # 4 : 3 of 48x48 is 48x36, of 90x30 is 40x30.
     middle = stored[6:42] if width == 48 else stored[:, 25:65]
     size = middle.shape[::-1]

@@ -138,7 +138,8 @@ PGM = b"P5\n32 24\n28\n"
 def test_every_way_to_store_the_same_ids_reads_the_same(tmp_path, name, content, word):
     path = tmp_path / "map.png"
     path.write_bytes(content)
-    ids, remarks = Numbering.of(29).read(path)
+    reading = Numbering.of(29).read(path)
+    ids, remarks = reading.ids, reading.remarks
     assert np.array_equal(ids, IDS)
     assert (remarks == []) == (word == "") and word in "".join(remarks)
 
@@ -153,7 +154,7 @@ def test_colours_go_by_the_data_set_s_own_numbering(tmp_path):
     classes = CLASS_SETS["ade20k-150"]
     ids = np.where(IDS == 3, 255, IDS * 40).astype(np.uint8)
     Image.fromarray(colorize(ids, classes)).save(tmp_path / "map.png")
-    found, _ = Numbering.of(classes).read(tmp_path / "map.png")
+    found = Numbering.of(classes).read(tmp_path / "map.png").ids
     assert np.array_equal(found, ids)  # black is what is ignored
     assert sorted(np.unique(read_label(tmp_path / "map.png", classes))) == [0, 1, 41, 81]
 
@@ -181,7 +182,7 @@ def test_one_colour_that_is_not_in_the_class_set_is_named(tmp_path):
 def test_transparent_colours_are_no_ids(tmp_path):
     rgba = np.dstack([colorize(IDS, LANDSCAPE), np.full(IDS.shape, 255, np.uint8)])
     Image.fromarray(rgba).save(tmp_path / "opaque.png")
-    assert np.array_equal(Numbering.of(29).read(tmp_path / "opaque.png")[0], IDS)
+    assert np.array_equal(Numbering.of(29).read(tmp_path / "opaque.png").ids, IDS)
     rgba[3, 3, 3] = 0
     Image.fromarray(rgba).save(tmp_path / "hole.png")
     with pytest.raises(ImageError, match="mode RGBA with transparent pixels"):
@@ -214,7 +215,7 @@ def test_gray_colours_among_others_are_colours_and_grays_alone_are_ids(
 ):
     wanted = np.resize(np.array(ids, np.uint8), IDS.shape)
     (tmp_path / "map.png").write_bytes(palette_image(wanted, entries))
-    assert np.array_equal(Numbering.of(classes).read(tmp_path / "map.png")[0], wanted)
+    assert np.array_equal(Numbering.of(classes).read(tmp_path / "map.png").ids, wanted)
 
 
 def test_gray_entries_of_an_unknown_coloured_palette_go_by_index_as_its_others_do(tmp_path):
@@ -246,11 +247,11 @@ def test_black_alone_of_another_palette_is_an_index_and_of_the_classes_palette_n
         [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 64, 9], [9, 9, 64]],
     )
     (tmp_path / "voc.png").write_bytes(palette_image(IDS * 0, voc))
-    assert (Numbering.of(classes).read(tmp_path / "voc.png")[0] == 0).all()
+    assert (Numbering.of(classes).read(tmp_path / "voc.png").ids == 0).all()
     (tmp_path / "own.png").write_bytes(
         palette_image(IDS * 0 + 3, np.concatenate([classes.palette[:3], [[0, 0, 0]]]))
     )
-    assert (Numbering.of(classes).read(tmp_path / "own.png")[0] == 255).all()
+    assert (Numbering.of(classes).read(tmp_path / "own.png").ids == 255).all()
 
 
 def test_a_palette_filled_up_with_black_contradicts_no_other(tmp_path):
@@ -344,7 +345,8 @@ def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path):
     Image.fromarray(IDS).save(
         tmp_path / "map.tif", save_all=True, append_images=[Image.fromarray(IDS * 0)]
     )
-    ids, remarks = Numbering.of(29).read(tmp_path / "map.tif")
+    reading = Numbering.of(29).read(tmp_path / "map.tif")
+    ids, remarks = reading.ids, reading.remarks
     assert np.array_equal(ids, IDS) and remarks == [
         "label maps are of several frames, of which the first is taken"
     ]
@@ -355,10 +357,10 @@ def test_void_of_any_value_is_ignored_or_mapped_when_it_is_named(tmp_path, void)
     wide = IDS.astype(np.int32)
     wide[0] = void
     Image.fromarray(wide).save(tmp_path / "map.tif")
-    ids, _ = Numbering.of(29, [void]).read(tmp_path / "map.tif")
+    ids = Numbering.of(29, [void]).read(tmp_path / "map.tif").ids
     assert (ids[0] == 255).all() and np.array_equal(ids[1:], IDS[1:])
     if void > 0:
-        ids, _ = Numbering.of(with_map(LANDSCAPE, [f"{void}:28"])).read(tmp_path / "map.tif")
+        ids = Numbering.of(with_map(LANDSCAPE, [f"{void}:28"])).read(tmp_path / "map.tif").ids
         assert (ids[0] == 28).all() and np.array_equal(ids[1:], IDS[1:])
     assert Numbering.of(29, [void]).key != Numbering.of(29).key == Numbering.of(29).table.tobytes()
 
@@ -379,7 +381,8 @@ def test_an_orientation_turns_a_label_map_like_its_photograph(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(IDS).save(tmp_path / "map.png", exif=exif)
-    ids, remarks = Numbering.of(29).read(tmp_path / "map.png")
+    reading = Numbering.of(29).read(tmp_path / "map.png")
+    ids, remarks = reading.ids, reading.remarks
     assert np.array_equal(ids, np.rot90(IDS, -1)) and "turned" in remarks[0]
 
 
@@ -387,4 +390,4 @@ def test_ignored_values_may_be_of_any_depth(tmp_path):
     wide = IDS.astype(np.uint16)
     wide[0] = 255
     Image.fromarray(wide).save(tmp_path / "map.png")
-    assert (Numbering.of(29, [255]).read(tmp_path / "map.png")[0][0] == 255).all()
+    assert (Numbering.of(29, [255]).read(tmp_path / "map.png").ids[0] == 255).all()

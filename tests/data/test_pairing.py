@@ -38,22 +38,20 @@ def write(root, endings, images="images", maps="labels", image_ending="", count=
 )
 @pytest.mark.parametrize("image_ending", ["", "_leftImg8bit"])
 def test_one_version_is_taken_and_the_rest_is_counted(tmp_path, endings, taken, left, image_ending):
-    notes = []
-    examples = find_examples(write(tmp_path, endings, image_ending=image_ending), notes=notes)
+    examples, notes = find_examples(write(tmp_path, endings, image_ending=image_ending))
     assert [example.label.name for example in examples] == [f"p{i}{taken}.png" for i in range(3)]
     assert len(notes) == 1 and (left in notes[0] if left else "left out" not in notes[0])
 
 
 def test_equal_names_are_plain_and_need_no_word(tmp_path):
-    notes = []
-    write(tmp_path, ["_color"], image_ending="_color")
-    assert len(find_examples(tmp_path, notes=notes)) == 3 and notes == []
+    examples, remarks = find_examples(write(tmp_path, ["_color"], image_ending="_color"))
+    assert len(examples) == 3 and remarks == []
 
 
 def test_the_version_that_most_images_have_is_taken_and_what_lacks_is_told(tmp_path):
     write(tmp_path, ["", "_labelIds"])
     (tmp_path / "labels/p1.png").unlink()
-    assert {example.label.name for example in find_examples(tmp_path)} == {
+    assert {example.label.name for example in find_examples(tmp_path)[0]} == {
         f"p{i}_labelIds.png" for i in range(3)
     }
     (tmp_path / "labels/p2_labelIds.png").unlink()
@@ -71,12 +69,14 @@ def test_instance_maps_alone_are_refused(tmp_path):
 )
 def test_coco_stuff_s_versions_have_their_own_numbering(tmp_path, endings, stored):
     write(tmp_path, endings, "images/train2017", "stuffthingmaps/train2017")
-    notes = []
-    table = open_dataset(tmp_path, "coco_stuff", notes=notes).numbering.table
+    data = open_dataset(tmp_path, "coco_stuff")
+    table = data.numbering.table
     # The originals store 170 for the class that train ids call 159.
     assert table[[0, 12, 255]].tolist() == ([0, 12, 255] if stored else [0, 11, 255])
-    assert (table[11] == 11) == stored and any("from 0 to 170" in note for note in notes) == stored
-    assert training_part(tmp_path, "coco_stuff")[1].file_ids[11] == (11 if stored else 12)
+    assert (table[11] == 11) == stored and any(
+        "from 0 to 170" in remark for remark in data.remarks
+    ) == stored
+    assert training_part(tmp_path, "coco_stuff").classes.file_ids[11] == (11 if stored else 12)
 
 
 # Train ids of a file of classes
@@ -115,14 +115,15 @@ def class_file(root, columns, rows=ROWS):
     return load_classes(root / "c.csv")
 
 
-def read(root, classes, notes=None):
+def read(root, classes):
     """The names of the first label map's columns, None where nothing is known, as both trainings
     read them.
     """
-    dataset = open_dataset(root, "folders", classes, notes=notes)
+    dataset = open_dataset(root, "folders", classes)
     dataset.check()
     label = dataset.load(dataset.train[0])[1]
-    train, chosen = training_part(root, None, str(root / "c.csv"))
+    part = training_part(root, None, str(root / "c.csv"))
+    train, chosen = part.examples, part.classes
     assert chosen.names == dataset.classes.names and chosen.file_ids == dataset.classes.file_ids
     assert train[0].label == dataset.train[0].label
     return [None if value == 255 else dataset.classes.names[value] for value in label[0, :4]]
@@ -134,19 +135,15 @@ SEEN = [None, "road", "building", "sidewalk"]
 @pytest.mark.parametrize("versions", [[TRAIN], [IDS, TRAIN]])
 @pytest.mark.parametrize("columns", [["name", "id", "trainId"], ["trainId", "name"]])
 def test_train_ids_of_the_file_read_the_train_ids_of_the_label_maps(tmp_path, versions, columns):
-    notes = []
     classes = class_file(city(tmp_path, versions), columns)
-    assert read(tmp_path, classes, notes) == SEEN
-    assert open_dataset(tmp_path, "folders", classes).classes.names == (
-        "road",
-        "sidewalk",
-        "building",
-    )
+    assert read(tmp_path, classes) == SEEN
+    data = open_dataset(tmp_path, "folders", classes)
+    assert data.classes.names == ("road", "sidewalk", "building")
     said = (
         "read by the train ids of c, 3 classes; 3 have none and are ignored: unlabeled, ego "
         "vehicle, pole"
     )
-    assert any(said in note for note in notes) == ("id" in columns)
+    assert any(said in remark for remark in data.remarks) == ("id" in columns)
 
 
 def test_train_ids_may_have_another_order_than_ids(tmp_path):
@@ -175,12 +172,11 @@ def test_label_ids_alone_are_read_by_the_ids(tmp_path):
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[1:]])
 def test_label_ids_go_first_where_the_file_has_ids_alone(tmp_path, rows):
-    notes = []
     classes = class_file(city(tmp_path, [IDS, TRAIN], ids=(1, 3, 4, 5)), ["name", "id"], rows)
-    assert read(tmp_path, classes, notes) == ["ego vehicle", "road", "building", "sidewalk"]
+    assert read(tmp_path, classes) == ["ego vehicle", "road", "building", "sidewalk"]
     assert any(
-        "the label maps are NAME_labelIds.png, as c has ids and no train ids" in note
-        for note in notes
+        "the label maps are NAME_labelIds.png, as c has ids and no train ids" in remark
+        for remark in open_dataset(tmp_path, "folders", classes).remarks
     )
 
 

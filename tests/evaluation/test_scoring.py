@@ -12,10 +12,12 @@ from PIL import Image
 
 from jseg.data.classes import CLASS_SETS
 from jseg.data.label_maps import read_label
-from jseg.evaluation import features, inputs, measures, report
+from jseg.evaluation import features, measures, report
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.evaluation.features import Extractor, computed, digests
-from jseg.evaluation.inputs import check_items, check_output, find_items, find_real, load_prediction
+from jseg.evaluation.inputs import check_items, find_items, find_real
+from jseg.evaluation.predictions import load_prediction
+from jseg.evaluation.results import SUMMARY, TABLE, check_output
 from jseg.evaluation.measures import ImageScores, Terms, challenge_scores, gathered, score_image
 from jseg.evaluation.store import FeatureStore, default_folder
 from jseg.files import DataError
@@ -52,8 +54,12 @@ def image(seed, height=24, width=32):
     return RNG(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def items(data, **options):
+def found_items(data, **options):
     return find_items(data / "results", data / "labels", data / "refs", **options)
+
+
+def items(data, **options):
+    return found_items(data, **options)[0]
 
 
 # What is scored
@@ -74,9 +80,9 @@ def test_files_of_no_label_map_are_counted(data):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(b"x")
     (data / "results" / "notes.txt").write_text("x")
-    notes = []
-    assert len(items(data, predictions=data / "seen", notes=notes)) == 3
-    assert notes == [
+    found, remarks = found_items(data, predictions=data / "seen")
+    assert len(found) == 3
+    assert remarks == [
         f"1 files in {data / 'results'} are of no label map and are left out (z.jpg)",
         f"1 other files in {data / 'results'} are left out (notes.txt)",
         f"1 files in folders of {data / 'results'} are left out (old: 1); folders in it are not "
@@ -87,10 +93,8 @@ def test_files_of_no_label_map_are_counted(data):
 
 def test_predictions_beside_the_results_are_not_called_left_out(data):
     (data / "seen").rename(data / "results" / "labels")
-    notes = []
-    assert (
-        len(items(data, predictions=data / "results" / "labels", notes=notes)) == 3 and notes == []
-    )
+    found, remarks = found_items(data, predictions=data / "results" / "labels")
+    assert len(found) == 3 and remarks == []
 
 
 def test_missing_results_are_an_error_or_left_out(data):
@@ -100,11 +104,8 @@ def test_missing_results_are_an_error_or_left_out(data):
         match=r"lacks the results of 1 of 3 label maps \(c\); make them, or give --partial",
     ):
         items(data)
-    notes = []
-    assert [item.stem for item in items(data, partial=True, notes=notes)] == [
-        "a",
-        "b.v2",
-    ] and "left out (c)" in notes[0]
+    found, remarks = found_items(data, partial=True)
+    assert [item.stem for item in found] == ["a", "b.v2"] and "left out (c)" in remarks[0]
     (data / "seen" / "a.png").unlink()
     with pytest.raises(DataError, match="lacks the label maps of 1 of 2 results"):
         items(data, partial=True, predictions=data / "seen")
@@ -233,7 +234,7 @@ def test_a_poor_network_is_no_other_numbering(data):
 
 
 def test_real_images(data):
-    assert [path.name for path in find_real(data / "refs")] == [
+    assert [path.name for path in find_real(data / "refs")[0]] == [
         "a_ref.jpg",
         "b.v2_ref.jpg",
         "c_ref.jpg",
@@ -260,7 +261,11 @@ def test_real_images(data):
 )
 def test_aesthetic_values_are_read(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_aesthetic(tmp_path / name, ["a", "b.v2", "c"], 10) == {"a": 5, "b.v2": 4.5, "c": 0}
+    assert read_aesthetic(tmp_path / name, ["a", "b.v2", "c"], 10)[0] == {
+        "a": 5,
+        "b.v2": 4.5,
+        "c": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -295,13 +300,9 @@ def test_aesthetic_values_that_cannot_be_meant(tmp_path, name, text, said):
 )
 def test_of_several_columns_the_heading_says_which_is_meant(tmp_path, text, taken):
     (tmp_path / "v.csv").write_text(text)
-    notes = []
-    assert read_aesthetic(tmp_path / "v.csv", ["a", "b.v2", "c"], 10, notes) == {
-        "a": 5,
-        "b.v2": 4.5,
-        "c": 0,
-    }
-    assert notes == [
+    values, remarks = read_aesthetic(tmp_path / "v.csv", ["a", "b.v2", "c"], 10)
+    assert values == {"a": 5, "b.v2": 4.5, "c": 0}
+    assert remarks == [
         f"of the 3 columns in {tmp_path / 'v.csv'}, {taken} is taken as the aesthetic value"
     ]
 
@@ -327,9 +328,9 @@ def test_columns_of_which_none_or_several_may_be_meant_are_refused(tmp_path, tex
 
 def test_an_empty_column_at_the_end_is_none_and_unused_values_are_counted(tmp_path):
     (tmp_path / "v.csv").write_text("a,1,\nb,2,\nother,3,\n")
-    notes = []
-    assert read_aesthetic(tmp_path / "v.csv", ["a", "b"], 10, notes) == {"a": 1, "b": 2}
-    assert notes == [
+    values, remarks = read_aesthetic(tmp_path / "v.csv", ["a", "b"], 10)
+    assert values == {"a": 1, "b": 2}
+    assert remarks == [
         f"1 of 3 values in {tmp_path / 'v.csv'} are of no result and are not used (other)"
     ]
 
@@ -353,20 +354,20 @@ def test_output_of_others_is_refused(tmp_path):
     results, output = tmp_path / "results", tmp_path / "scores"
     check_output(output, results)
     output.mkdir()
-    (output / inputs.TABLE).write_text("mine")
+    (output / TABLE).write_text("mine")
     with pytest.raises(DataError, match=r"holds images.csv \(1 of .*\) but no summary.json"):
         check_output(output, results)
-    for text, said in (("{", "damaged"), ("{}", "no summary"), ("[]", "no summary")):
-        (output / inputs.SUMMARY).write_text(text)
+    for text, said in (("{", "damaged"), ("{}", "no record of the score"), ("[]", "no record")):
+        (output / SUMMARY).write_text(text)
         with pytest.raises(DataError, match=said):
             check_output(output, results)
     summary = {"command": "score", "format": 1, "settings": {"results": str(results.resolve())}}
-    (output / inputs.SUMMARY).write_text(json.dumps(summary))
+    (output / SUMMARY).write_text(json.dumps(summary))
     check_output(output, results)
     with pytest.raises(DataError, match="holds the scores of .*results; give another"):
         check_output(output, tmp_path / "others")
     with pytest.raises(DataError, match="is a file"):
-        check_output(output / inputs.TABLE, results)
+        check_output(output / TABLE, results)
 
 
 # Features

@@ -5,7 +5,7 @@ import pytest
 from support.small_flowseg import CLASSES, TINY, Knowing, random_network, scene
 
 from jseg.data.classes import ClassSet, spread_palette
-from jseg.data.image_folder import Example
+from jseg.data.examples import Example
 from jseg.flowseg.validation import SHOWN, Validation
 from jseg.images import read_image
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jseg.data import validation
-from jseg.data.image_folder import find_examples
+from jseg.data import folders, image_folder, validation
 from jseg.data.label_maps import read_label
 from jseg.evaluation.inputs import find_real
 from jseg.files import DataError
@@ -195,9 +194,9 @@ def test_a_wrong_checksum_of_pixels_stays_an_error(tmp_path, kind):
 def test_deep_gray_keeps_its_range_and_is_told(tmp_path, top, dtype, said):
     levels = np.linspace(0, top, 64).reshape(8, 8).astype(dtype)
     Image.fromarray(levels).save(tmp_path / "x.tif")
-    image, remarks = examine_image(tmp_path / "x.tif")
-    assert np.abs(image[..., 0] - levels.astype(float) * (255 / top)).max() <= 0.5001
-    assert f"images are reduced from {said}" in remarks
+    reading = examine_image(tmp_path / "x.tif")
+    assert np.abs(reading.pixels[..., 0] - levels.astype(float) * (255 / top)).max() <= 0.5001
+    assert f"images are reduced from {said}" in reading.remarks
 
 
 @pytest.mark.parametrize("values", [[-1, 5], [0, 70000], [-0.5, 0.5], [0.0, 256.5], [0.0, np.nan]])
@@ -218,7 +217,7 @@ def test_black_and_flat_images_are_told_and_others_are_not(tmp_path):
         ("night", dark + np.arange(40, dtype=np.uint8)[:, None], []),
     ):
         save_image(tmp_path / f"{name}.png", image)
-        assert validation.check_image(tmp_path / f"{name}.png", "reference", 40, 40) == said
+        assert validation.check_image(tmp_path / f"{name}.png", "reference", 40, 40)[1] == said
 
 
 def test_the_aspect_error_says_that_the_orientation_turned_the_image(tmp_path):
@@ -235,29 +234,30 @@ def test_every_listing_takes_what_pillow_opens_and_names_the_rest(tmp_path):
     (tmp_path / "b.jfif").write_bytes((tmp_path / "a.jpg").read_bytes())
     for name in ("e.heic", "notes.txt", "Thumbs.db", ".hidden"):
         (tmp_path / name).write_bytes(b"x")
-    listings = [
-        lambda notes: [
-            example.image for example in find_examples(tmp_path, labels=False, notes=notes)
-        ],
-        lambda notes: [example.image for example in find_images([str(tmp_path)], notes)],
-        lambda notes: find_real(tmp_path, notes=notes),
-    ]
-    for listing in listings:
-        notes = []
-        assert [path.name for path in listing(notes)] == ["a.jpg", "b.jfif", "c.PNG", "d.tif"]
-        assert notes == [
+    for listing in LISTINGS.values():
+        paths, remarks = listing(tmp_path)
+        assert [path.name for path in paths] == ["a.jpg", "b.jfif", "c.PNG", "d.tif"]
+        assert remarks == [
             f"3 other files in {tmp_path} are left out (e.heic, Thumbs.db, notes.txt); "
             "e.heic: convert to JPEG or PNG to use them"
         ]
 
 
-LISTINGS = {
-    "examples": lambda root, notes: [
-        example.image for example in find_examples(root, labels=False, notes=notes)
-    ],
-    "segment": lambda root, notes: [example.image for example in find_images([str(root)], notes)],
-    "score": lambda root, notes: find_real(root, notes=notes),
-}
+def training_images(root):
+    examples, remarks = image_folder.find_images(root)
+    return [example.image for example in examples], remarks
+
+
+def segmented_images(root):
+    examples, remarks = find_images([str(root)])
+    return [example.image for example in examples], remarks
+
+
+def real_images(root):
+    return find_real(root)
+
+
+LISTINGS = {"training": training_images, "segment": segmented_images, "score": real_images}
 
 
 def fill(root, *names):
@@ -317,9 +317,9 @@ def fill(root, *names):
 )
 def test_images_that_lie_elsewhere_are_counted_by_folder(tmp_path, listing, there, taken, said):
     fill(tmp_path, *there)
-    notes = []
-    assert [path.name for path in LISTINGS[listing](tmp_path, notes)] == taken
-    assert notes == [line.format(root=tmp_path) for line in said]
+    paths, remarks = LISTINGS[listing](tmp_path)
+    assert [path.name for path in paths] == taken
+    assert remarks == [line.format(root=tmp_path) for line in said]
 
 
 @pytest.mark.parametrize("listing", sorted(LISTINGS))
@@ -330,9 +330,9 @@ def test_a_folder_for_images_that_holds_none_gives_way_to_the_images_above_it(
     fill(tmp_path, "r0.jpg", "r1.jpg")
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("x")
-    notes = []
-    assert [path.name for path in LISTINGS[listing](tmp_path, notes)] == ["r0.jpg", "r1.jpg"]
-    assert notes == [f"{tmp_path / name} holds no images; those in {tmp_path} itself are taken"]
+    paths, remarks = LISTINGS[listing](tmp_path)
+    assert [path.name for path in paths] == ["r0.jpg", "r1.jpg"]
+    assert remarks == [f"{tmp_path / name} holds no images; those in {tmp_path} itself are taken"]
 
 
 def test_images_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_path):
@@ -345,21 +345,23 @@ def test_images_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_
         "labels/more/b.png",
         "val/imgs/c.jpg",
     )
-    notes = []
-    assert [example.stem for example in find_examples(tmp_path, notes=notes)] == ["a"]
-    assert notes == [
+    examples, remarks = image_folder.find_examples(tmp_path)
+    assert [example.stem for example in examples] == ["a"]
+    assert remarks == [
+        f"1 images in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"
+    ] + [
         f"1 files in folders of {tmp_path}/{name} are left out (more: 1); folders in it are not "
         "looked at"
         for name in ("imgs", "labels")
-    ] + [f"1 images in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"]
+    ]
 
 
 def test_a_search_for_what_is_left_out_ends_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(validation, "SEARCHED", 2)
+    monkeypatch.setattr(folders, "SEARCHED", 2)
     for name in ("a/1.jpg", "a/2.jpg", "a/3.jpg", "b/4.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert validation.left_out(tmp_path, (".jpg",)) == [
+    assert folders.left_out(tmp_path, (".jpg",)) == [
         f"3 files at least in folders of {tmp_path} are left out (a: 3); folders in it are not "
         "looked at"
     ]

@@ -10,7 +10,7 @@ from PIL import Image
 from support.deep_images import colours, png, tiff
 
 from jseg.data.label_maps import read_label
-from jseg.image_files.decoding import ImageError, opened, several_frames
+from jseg.image_files.decoding import ImageError, open_image, read_file, several_frames
 from jseg.images import examine_image, read_image, save_image
 
 DARK = (
@@ -30,17 +30,18 @@ FRAMES = "images hold several frames or pages, of which the first is taken"
 def test_deep_colours_whose_upper_bits_are_empty_are_told(tmp_path, suffix, factor, dark):
     path = tmp_path / ("x" + suffix)
     (png if suffix == ".png" else tiff)(path, colours().astype(np.uint16) * factor)
-    image, remarks = examine_image(path)
-    assert "images are reduced from 16 bits" in remarks and (DARK in remarks) == dark
-    assert np.array_equal(image, colours().astype(int) * factor // 256)
+    reading = examine_image(path)
+    assert "images are reduced from 16 bits" in reading.remarks
+    assert (DARK in reading.remarks) == dark
+    assert np.array_equal(reading.pixels, colours().astype(int) * factor // 256)
 
 
 def test_neither_transparency_nor_plain_8_bits_count_as_empty_bits(tmp_path):
     alpha = np.full((12, 16, 1), 65535)
     png(tmp_path / "a.png", np.concatenate([colours().astype(np.uint16) * 16, alpha], 2))
-    assert DARK in examine_image(tmp_path / "a.png")[1]
+    assert DARK in examine_image(tmp_path / "a.png").remarks
     save_image(tmp_path / "b.png", colours() // 20)
-    assert examine_image(tmp_path / "b.png")[1] == []
+    assert examine_image(tmp_path / "b.png").remarks == []
 
 
 @pytest.mark.parametrize(
@@ -95,13 +96,13 @@ def test_of_several_frames_the_first_is_taken_and_that_is_told(tmp_path, name, c
         save_frames(tmp_path / name, count)
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {name[1:]}")
-    image, remarks = examine_image(tmp_path / name)
-    assert (FRAMES in remarks) == (count > 1)
-    assert (
-        np.abs(image.astype(int) - colours()).mean()
-        < 40
-        < np.abs(image.astype(int) - [255, 0, 0]).mean()
+    reading = examine_image(tmp_path / name)
+    image = reading.pixels
+    assert (FRAMES in reading.remarks) == (count > 1)
+    to_first, to_second = (
+        np.abs(image - np.array(other, int)) for other in (colours(), [255, 0, 0])
     )
+    assert to_first.mean() < 40 < to_second.mean()
     assert np.array_equal(read_image(tmp_path / name), image)
 
 
@@ -110,7 +111,7 @@ def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(tmp_path, kind, counted
     pages = [Image.fromarray(colours()), Image.new("RGB", (8, 6))]
     pages[1].encoderinfo = {"tiffinfo": {254: kind}}
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
-    with opened(tmp_path / "x.tif") as image:
+    with open_image(read_file(tmp_path / "x.tif")) as image:
         assert several_frames(image) == counted
         assert image.tell() == 0 and image.size == (16, 12)
     assert np.array_equal(read_image(tmp_path / "x.tif"), colours())

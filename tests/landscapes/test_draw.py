@@ -17,7 +17,8 @@ from jseg.commands import landscapes
 from jseg.data.classes import CLASS_SETS
 from jseg.landscapes import draw, ids
 from jseg.landscapes.canvas import Canvas
-from jseg.landscapes.draw import landscape, write_challenge
+from jseg.landscapes.challenge_folder import write_challenge
+from jseg.landscapes.draw import landscape
 from jseg.landscapes.fractal import Grid, generator, perlin
 from jseg.landscapes.scenes import KINDS, make_plan
 from jseg.landscapes.style import make_style
@@ -223,7 +224,7 @@ def test_the_challenge_s_layout(tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(
         ValueError,
-        match="holds landscapes of --count 3 --seed 5 --width 64 --height 48, not --count 2 --seed 5",
+        match=r"holds results of other settings \(count was 3, is 2\); give another --output",
     ):
         write_challenge(tmp_path, 2, seed=5, width=64, height=48)
 

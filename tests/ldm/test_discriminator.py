@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jseg.ldm.discriminator import Critic
+from jseg.ldm.discriminator import Discriminator
 from jseg.runtime import jt
 
 # NLayerDiscriminator(ndf=64, n_layers=3) of taming-transformers, as PyTorch names and shapes it.
@@ -42,7 +42,7 @@ def convolve(x, weight, bias, stride):
 
 
 def twin(state, x, norm):
-    """The critic once more in float64 NumPy, from its state by name; three layers."""
+    """The discriminator once more in float64 NumPy, from its state by name; three layers."""
     w = {name: value.numpy().astype(np.float64) for name, value in state.items()}
     x = x.astype(np.float64)
     for i, stride in ((0, 2), (2, 2), (5, 2), (8, 1)):
@@ -70,22 +70,24 @@ def images(count=2, height=32, width=40, seed=1):
 
 
 def lively(norm):
-    """A narrow critic whose weights are large enough that its norms and slopes matter."""
-    critic = Critic(16, norm=norm)
+    """A narrow discriminator whose weights are large enough that its norms and slopes matter."""
+    discriminator = Discriminator(16, norm=norm)
     rng = np.random.default_rng(0)
-    for v in critic.state_dict().values():
+    for v in discriminator.state_dict().values():
         if "float" in str(v.dtype):
             v.assign(
                 jt.array(
                     (rng.standard_normal(v.shape) * (0.2 if v.ndim == 4 else 1)).astype(np.float32)
                 )
             )
-    return critic
+    return discriminator
 
 
 def test_full_size_layout_is_taming_transformers():
-    assert {name: list(v.shape) for name, v in Critic(norm="batch").state_dict().items()} == TAMING
-    ours = {name: list(v.shape) for name, v in Critic().state_dict().items()}
+    assert {
+        name: list(v.shape) for name, v in Discriminator(norm="batch").state_dict().items()
+    } == TAMING
+    ours = {name: list(v.shape) for name, v in Discriminator().state_dict().items()}
     assert ours == {
         name: shape
         for name, shape in TAMING.items()
@@ -94,12 +96,12 @@ def test_full_size_layout_is_taming_transformers():
 
 
 def test_only_weights_are_trained_and_they_start_as_in_taming():
-    critic = Critic(norm="batch")
+    discriminator = Discriminator(norm="batch")
     assert all(
         v.is_stop_grad() == ("running" in name or "tracked" in name)
-        for name, v in critic.state_dict().items()
+        for name, v in discriminator.state_dict().items()
     )
-    state = {name: v.numpy() for name, v in critic.state_dict().items()}
+    state = {name: v.numpy() for name, v in discriminator.state_dict().items()}
     for name, centre in (("main.8.weight", 0.0), ("main.9.weight", 1.0)):
         assert (
             abs(state[name].mean() - centre) < 4 * 0.02 / np.sqrt(state[name].size)
@@ -110,18 +112,20 @@ def test_only_weights_are_trained_and_they_start_as_in_taming():
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_logits_are_the_twins(norm):
-    critic, x = lively(norm), images()
-    logits = critic(jt.array(x)).numpy()
+    discriminator, x = lively(norm), images()
+    logits = discriminator(jt.array(x)).numpy()
     assert logits.shape == (2, 1, 2, 3)
-    np.testing.assert_allclose(logits, twin(critic.state_dict(), x, norm), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        logits, twin(discriminator.state_dict(), x, norm), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_gradients_are_finite_differences(norm):
-    critic, x = lively(norm), images()
+    discriminator, x = lively(norm), images()
     names = ["main.0.weight", "main.5.weight", "main.6.weight", "main.9.bias", "main.11.weight"]
-    state = critic.state_dict()
-    out = critic(jt.array(x))
+    state = discriminator.state_dict()
+    out = discriminator(jt.array(x))
     for name, gradient in zip(names, jt.grad((out * out).mean(), [state[name] for name in names])):
         gradient = gradient.numpy().astype(np.float64)
         size, value = np.linalg.norm(gradient), state[name].numpy().astype(np.float64)
@@ -147,24 +151,27 @@ def test_an_image_s_logits_need_no_other_image():
     """
     x = images(3)
     for norm, tied in (("group", False), ("batch", True)):
-        critic = lively(norm)
-        together, alone = critic(jt.array(x)).numpy()[:1], critic(jt.array(x[:1])).numpy()
+        discriminator = lively(norm)
+        together, alone = (
+            discriminator(jt.array(x)).numpy()[:1],
+            discriminator(jt.array(x[:1])).numpy(),
+        )
         assert (np.abs(together - alone).max() > 1e-2) == tied
 
 
 def test_a_logit_sees_70_pixels():
-    critic = Critic(16)
+    discriminator = Discriminator(16)
     x = jt.array(images(1, 160, 104))
     for layer in (3, 6, 9):  # without the norms, whose statistics see everything
-        critic.main[layer].execute = lambda h: h
-    height, width = critic(x).shape[2:]
+        discriminator.main[layer].execute = lambda h: h
+    height, width = discriminator(x).shape[2:]
     assert (height, width) == (160 // 8 - 2, 104 // 8 - 2)
-    seen = np.abs(jt.grad(critic(x)[0, 0, 9, 5], x).numpy()[0]).sum(0) > 0
+    seen = np.abs(jt.grad(discriminator(x)[0, 0, 9, 5], x).numpy()[0]).sum(0) > 0
     assert seen.any(1).sum() == seen.any(0).sum() == 70
 
 
 def test_what_it_cannot_take_is_refused():
     with pytest.raises(ValueError, match="expected at least 24 pixels"):
-        Critic(16)(jt.zeros((1, 3, 16, 32)))
+        Discriminator(16)(jt.zeros((1, 3, 16, 32)))
     with pytest.raises(ValueError, match="expected one of group, batch"):
-        Critic(norm="layer")
+        Discriminator(norm="layer")

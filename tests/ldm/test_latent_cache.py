@@ -20,10 +20,10 @@ from support.places import ROOT
 
 from jseg.files import DataError
 from jseg.ldm import latent_cache
-from jseg.ldm.latent_cache import KEYS, LABELS, LATENTS
+from jseg.ldm.cache_files import KEYS, LABELS, LATENTS, about, digest, read_arrays
 
 LATENT = (3, 4, 5)
-COMMON = latent_cache.about("ab" * 32, 20, 16, LATENT)
+COMMON = about("ab" * 32, 20, 16, LATENT)
 
 
 def latents_of(content):
@@ -65,19 +65,14 @@ class Data:
 
     def fill(self, cache, common=COMMON, make_latents=None, **named):
         named.setdefault("tell", self.told.append)
-        make_latents = make_latents or self.make_latents
-        return latent_cache.fill(
-            Path(cache),
-            common,
-            self.keys,
-            make_latents,
-            lambda i: labels_of(self.labels[i]),
-            **named,
+        rows = latent_cache.Rows(
+            self.keys, make_latents or self.make_latents, lambda i: labels_of(self.labels[i])
         )
+        return latent_cache.fill(Path(cache), common, rows, **named)
 
     def check(self, folder):
         """Every byte of a complete folder is the expected one."""
-        arrays = latent_cache.opened(folder, COMMON, len(self.keys))
+        arrays = read_arrays(folder, COMMON, len(self.keys))
         assert arrays[LATENTS].dtype == np.float32 and arrays[LABELS].dtype == np.uint8
         assert np.array_equal(
             arrays[LATENTS], np.concatenate([latents_of(content) for content in self.images])
@@ -108,12 +103,10 @@ def refusal(call, *arguments, kind=DataError, **named):
 
 
 def test_a_second_start_makes_nothing_and_changes_no_byte(tmp_path):
-    data, seen = Data("abcd"), []
-    folder = data.fill(
-        tmp_path / "deep" / "cache", progress=lambda done, total: seen.append((done, total))
-    )
+    data = Data("abcd")
+    folder = data.fill(tmp_path / "deep" / "cache")
     data.check(folder)
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)] and "4 of 4 images" in data.told[0]
+    assert "4 of 4 images" in data.told[0]
     before = contents(folder.parent)
     again = Data("abcd")
     # release: NpyAppendArray, so that a second start doubles the data; here: the same file.
@@ -167,13 +160,13 @@ def test_the_latents_of_another_data_set_go_with_a_word(tmp_path):
 def test_the_digest_names_contents_order_and_autoencoder():
     keys = Data("abc").keys
     found = [
-        latent_cache.digest(COMMON, keys),
-        latent_cache.digest(COMMON, Data("acb").keys),
-        latent_cache.digest(COMMON, Data("ab").keys),
-        latent_cache.digest(COMMON, Data("abc", "ABD").keys),
-        latent_cache.digest(dict(COMMON, autoencoder="0"), keys),
+        digest(COMMON, keys),
+        digest(COMMON, Data("acb").keys),
+        digest(COMMON, Data("ab").keys),
+        digest(COMMON, Data("abc", "ABD").keys),
+        digest(dict(COMMON, autoencoder="0"), keys),
     ]
-    assert len(set(found)) == 5 and found[0] == latent_cache.digest(dict(COMMON), Data("abc").keys)
+    assert len(set(found)) == 5 and found[0] == digest(dict(COMMON), Data("abc").keys)
 
 
 # -- interruptions ---------------------------------------------------------------------------------

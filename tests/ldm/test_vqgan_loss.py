@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from jseg.ldm.autoencoder import Autoencoder
-from jseg.ldm.discriminator import Critic
+from jseg.ldm.discriminator import Discriminator
 from jseg.ldm.presets import AUTOENCODERS
 from jseg.ldm.vqgan_loss import (
     adaptive_weight,
     autoencoder_loss,
     codebook_use,
-    critic_loss,
+    discriminator_loss,
     hinge,
     squared_error,
     with_gradient,
@@ -48,9 +48,9 @@ shared = functools.lru_cache(maxsize=None)(made)
 
 
 @functools.lru_cache(maxsize=None)
-def critic():
+def discriminator():
     """Narrow, with weights large enough for its opinion to matter."""
-    network, rng = Critic(16), np.random.default_rng(3)
+    network, rng = Discriminator(16), np.random.default_rng(3)
     for v in network.state_dict().values():
         v.assign(
             jt.array(
@@ -176,7 +176,7 @@ def test_the_critic_s_term_has_vq_gan_s_weight_and_gradient():
     last = autoencoder.decoder.conv_out.weight
     x = jt.array(images())
     made = autoencoder.reconstruct(x)
-    l1, deception = (x - made.image).abs().mean(), -critic()(made.image).mean()
+    l1, deception = (x - made.image).abs().mean(), -discriminator()(made.image).mean()
     norms = [
         np.linalg.norm(jt.grad(term, last).numpy().astype(np.float64)) for term in (l1, deception)
     ]
@@ -185,7 +185,7 @@ def test_the_critic_s_term_has_vq_gan_s_weight_and_gradient():
     quantisation = squared_error(z, entries.detach()) + 0.25 * squared_error(entries, z.detach())
     expected = jt.grad(l1 + float(weight) * deception + quantisation, parameters)
 
-    found = autoencoder_loss(autoencoder, critic())(batch())
+    found = autoencoder_loss(autoencoder, discriminator())(batch())
     logged = numbers(found)
     assert logged["weight"] == pytest.approx(weight, rel=1e-4) and logged[
         "deception"
@@ -222,7 +222,7 @@ def test_with_gradient_keeps_the_value_and_has_the_gradient():
 
 
 def test_the_critic_comes_in_at_its_step():
-    loss = autoencoder_loss(network(), critic(), critic_start=5)
+    loss = autoencoder_loss(network(), discriminator(), discriminator_start=5)
     assert "weight" not in loss(batch(step=4)) and "weight" in loss(batch(step=5))
 
 
@@ -233,10 +233,10 @@ def test_hinge_loss():
 
 
 def test_the_critic_s_loss_moves_the_critic_alone():
-    found = critic_loss(network(), critic())(batch())
+    found = discriminator_loss(network(), discriminator())(batch())
     x = jt.array(images())
     with jt.no_grad():
-        real, fake = (critic()(v).numpy() for v in (x, network().reconstruct(x).image))
+        real, fake = (discriminator()(v).numpy() for v in (x, network().reconstruct(x).image))
     logged = numbers(found)
     assert logged["real"] == pytest.approx(real.mean(), rel=1e-4) and logged[
         "fake"
@@ -244,7 +244,9 @@ def test_the_critic_s_loss_moves_the_critic_alone():
     assert logged["loss"] == pytest.approx(
         (np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()) / 2, rel=1e-4
     )
-    gradients = jt.grad(found["loss"], [critic().main[0].weight, network().decoder.conv_out.weight])
+    gradients = jt.grad(
+        found["loss"], [discriminator().main[0].weight, network().decoder.conv_out.weight]
+    )
     assert np.abs(gradients[0].numpy()).max() > 0 and np.abs(gradients[1].numpy()).max() == 0
 
 
@@ -292,7 +294,7 @@ def test_the_same_step_twice_is_the_same_to_the_last_bit():
     part = TrainedNetwork(
         "",
         autoencoder,
-        autoencoder_loss(autoencoder, critic()),
+        autoencoder_loss(autoencoder, discriminator()),
         AdamW(trainable(autoencoder), 1e-3),
     )
     once, again = (accumulate(part, [(batch(), 1.0)])[0] for _ in range(2))
@@ -300,22 +302,24 @@ def test_the_same_step_twice_is_the_same_to_the_last_bit():
 
 
 def test_training_both_lowers_the_error():
-    autoencoder, opponent = network(fresh=True), Critic(16)
+    autoencoder, opponent = network(fresh=True), Discriminator(16)
     parts = [
         TrainedNetwork(
             "",
             autoencoder,
-            autoencoder_loss(autoencoder, opponent, critic_start=6),
+            autoencoder_loss(autoencoder, opponent, discriminator_start=6),
             AdamW(trainable(autoencoder), 3e-3),
         ),
         TrainedNetwork(
-            "critic",
+            "discriminator",
             opponent,
-            critic_loss(autoencoder, opponent),
+            discriminator_loss(autoencoder, opponent),
             AdamW(trainable(opponent), 1e-3),
             start_step=6,
         ),
     ]
     updates = list(train(parts, lambda step: [(batch(step=step), 1.0)], 10))
     assert updates[-1].losses["l1"] < 0.8 * updates[0].losses["l1"]
-    assert "critic/loss" in updates[-1].losses and "critic/loss" not in updates[0].losses
+    assert (
+        "discriminator/loss" in updates[-1].losses and "discriminator/loss" not in updates[0].losses
+    )

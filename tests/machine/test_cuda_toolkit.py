@@ -9,7 +9,7 @@ import threading
 import pytest
 from support.fake_cuda import CUDNN_8, HEADERS, PARTS, bare, cudnn, toolkit, write  # noqa: F401
 
-from jseg.machine import cuda_toolkit
+from jseg.machine import cuda_home, cuda_toolkit
 
 
 def found(nvcc):
@@ -129,7 +129,7 @@ def test_a_home_for_cuda_13_from_packages_alone(bare):
     packages(bare / "site")
     kit = found(bare / "site/nvidia/cu13/bin/nvcc")
     assert cuda_toolkit.missing(kit) == "" and not cuda_toolkit.jittor_finds_all(kit)
-    home = cuda_toolkit.plan(kit, [90])
+    home = cuda_home.plan(kit, [90])
     assert os.path.basename(home.folder).startswith("cuda13.0.88-cudnn9.2.1-sm90-")
     assert home.folder.startswith(str(bare / "home/.cache/jseg/cuda-home"))
     assert set(home.texts) == {
@@ -147,7 +147,7 @@ def test_a_home_for_cuda_13_from_packages_alone(bare):
         len({home.links[f"lib64/{name}"] for name in (*CUDNN_8, "libcudnn.so", "libcudnn.so.9")})
         == 1
     )
-    nvcc = cuda_toolkit.build(home)
+    nvcc = cuda_home.build(home)
     assert home.is_whole() and nvcc == home.nvcc == os.path.realpath(nvcc), (
         "Jittor follows links away from the home"
     )
@@ -159,14 +159,14 @@ def test_a_home_for_cuda_13_from_packages_alone(bare):
 def test_a_home_for_cuda_12_changes_cudnn_alone(bare):
     nvcc = toolkit(bare / "cuda", "12.4.131", headers=[name for name in HEADERS if name != "npp.h"])
     cudnn(bare / "usr", lib="lib64")
-    home = cuda_toolkit.plan(found(nvcc), [80])
+    home = cuda_home.plan(found(nvcc), [80])
     assert set(home.texts) == {"bin/nvcc", "include/cudnn.h", "include/npp.h"}
     assert (
         home.links["include/cub"] == str(bare / "cuda/include/cub")
         and "include/cudnn.h" not in home.links
     )
     assert home.links["include/real/cudnn.h"] == str(bare / "usr/include/cudnn.h")
-    cuda_toolkit.build(home)
+    cuda_home.build(home)
     assert (
         subprocess.check_output([home.nvcc, "-std=c++14"], universal_newlines=True)
         == "-std=c++14\n"
@@ -182,7 +182,7 @@ def test_libraries_of_another_version_are_passed_over(bare):
     cudnn(bare / "usr", "9.2.1", versioned_only=True, lib="lib64")
     for version in (12, 13):
         write(bare / f"usr/lib64/libcudart.so.{version}")
-    links = cuda_toolkit.plan(found(nvcc), [90]).links
+    links = cuda_home.plan(found(nvcc), [90]).links
     assert links["lib64/libcudnn.so"].endswith("libcudnn.so.9") and links[
         "lib64/libcudart.so"
     ].endswith("libcudart.so.13")
@@ -203,8 +203,8 @@ def test_the_newest_devices_get_their_own_code(bare, devices, virtual, real):
     """Jittor asks for 9.0 where a device is newer, and compiles no other."""
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
-    home = cuda_toolkit.plan(found(nvcc), devices)
-    cuda_toolkit.build(home)
+    home = cuda_home.plan(found(nvcc), devices)
+    cuda_home.build(home)
     asked = ["-arch=compute_90", "-code=sm_90", "-arch=compute_80", "-code=sm_80"]
     given = subprocess.check_output([home.nvcc, *asked], universal_newlines=True).split()
     assert given == [f"-arch=compute_{virtual}", f"-code={real}", *asked[2:]]
@@ -216,27 +216,27 @@ def test_another_toolkit_cudnn_device_or_header_of_ours_is_another_home(bare, mo
     """
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
-    folders = [cuda_toolkit.plan(found(nvcc), [90]).folder] * 2
+    folders = [cuda_home.plan(found(nvcc), [90]).folder] * 2
     assert len(set(folders)) == 1
-    folders.append(cuda_toolkit.plan(found(nvcc), [80]).folder)
+    folders.append(cuda_home.plan(found(nvcc), [80]).folder)
     cudnn(bare / "other/nvidia/cudnn", versioned_only=True)
-    monkeypatch.setattr(cuda_toolkit, "OWN", str(bare / "own"))
+    monkeypatch.setattr(cuda_home, "OWN", str(bare / "own"))
     for name in ("nvcc.in", "include/cudnn.h", "include/cuda_runtime.h", "include/cub/cub.cuh"):
         write(bare / "own" / name, "changed")
-    folders.append(cuda_toolkit.plan(found(nvcc), [90]).folder)
+    folders.append(cuda_home.plan(found(nvcc), [90]).folder)
     write(
         bare / "cuda/include/cudnn_version.h",
         "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 9\n#define CUDNN_PATCHLEVEL 0\n",
     )
-    folders.append(cuda_toolkit.plan(found(nvcc), [90]).folder)
+    folders.append(cuda_home.plan(found(nvcc), [90]).folder)
     assert len(set(folders)) == 4
 
 
 def test_a_home_is_built_once_healed_and_shared(bare):
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
-    home = cuda_toolkit.plan(found(nvcc), [90])
-    workers = [threading.Thread(target=cuda_toolkit.build, args=(home,)) for _ in range(8)]
+    home = cuda_home.plan(found(nvcc), [90])
+    workers = [threading.Thread(target=cuda_home.build, args=(home,)) for _ in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -244,10 +244,10 @@ def test_a_home_is_built_once_healed_and_shared(bare):
     parent = os.path.dirname(home.folder)
     assert home.is_whole() and os.listdir(parent) == [os.path.basename(home.folder)]
     made = os.stat(home.folder).st_mtime_ns
-    assert cuda_toolkit.build(home) == home.nvcc and os.stat(home.folder).st_mtime_ns == made
+    assert cuda_home.build(home) == home.nvcc and os.stat(home.folder).st_mtime_ns == made
     os.remove(os.path.join(home.folder, "lib64/libcublas.so"))
     assert not home.is_whole()
-    cuda_toolkit.build(home)
+    cuda_home.build(home)
     assert home.is_whole() and os.listdir(parent) == [os.path.basename(home.folder)]
 
 
@@ -256,16 +256,16 @@ def test_a_cache_that_cannot_be_written_is_an_oserror(bare):
     cudnn(bare / "cuda", lib="lib64")
     write(bare / "home/.cache/jseg", "a file")
     with pytest.raises(OSError):
-        cuda_toolkit.build(cuda_toolkit.plan(found(nvcc), [90]))
+        cuda_home.build(cuda_home.plan(found(nvcc), [90]))
 
 
 def test_the_toolkit_is_left_alone(bare):
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     before = sorted(str(path) for path in bare.rglob("*"))
-    home = cuda_toolkit.plan(found(nvcc), [90])
+    home = cuda_home.plan(found(nvcc), [90])
     assert sorted(str(path) for path in bare.rglob("*")) == before, "planning writes nothing"
-    cuda_toolkit.build(home)
+    cuda_home.build(home)
     after = sorted(
         str(path) for path in bare.rglob("*") if not str(path).startswith(str(bare / "home"))
     )
@@ -277,21 +277,20 @@ def test_nccl_is_found_as_a_pair(bare):
     cudnn(bare / "cuda", lib="lib64")
     kit = found(nvcc)
     assert (
-        cuda_toolkit.nccl(kit, None) is None
-        and cuda_toolkit.nccl(kit, cuda_toolkit.plan(kit, [90])) is None
+        cuda_home.nccl(kit, None) is None and cuda_home.nccl(kit, cuda_home.plan(kit, [90])) is None
     )
     write(bare / "site/nvidia/nccl/include/nccl.h")
     write(bare / "site/nvidia/nccl/lib/libnccl.so.2")
     write(bare / "site/nvidia_nccl_cu13-2.27.dist-info/METADATA")
     kit = found(nvcc)
-    home = cuda_toolkit.plan(kit, [90])
-    assert cuda_toolkit.nccl(kit, home) == (
+    home = cuda_home.plan(kit, [90])
+    assert cuda_home.nccl(kit, home) == (
         str(bare / "site/nvidia/nccl/include"),
         home.folder + "/lib64",
     )
-    assert cuda_toolkit.nccl(kit, None) is None, "Jittor alone wants libnccl.so, not .so.2"
+    assert cuda_home.nccl(kit, None) is None, "Jittor alone wants libnccl.so, not .so.2"
     write(bare / "site/nvidia/nccl/lib/libnccl.so")
-    assert cuda_toolkit.nccl(kit, None) == tuple(
+    assert cuda_home.nccl(kit, None) == tuple(
         str(bare / f"site/nvidia/nccl/{name}") for name in ("include", "lib")
     )
 
@@ -331,7 +330,7 @@ def test_convolutions_of_halves_add_up_in_float(tmp_path):
     """,
     )
     program = str(tmp_path / "program")
-    include = os.path.join(cuda_toolkit.OWN, "include")
+    include = os.path.join(cuda_home.OWN, "include")
     subprocess.run(
         ["g++", "-std=c++14", f"-I{include}", f"-I{tmp_path}", str(source), "-o", program],
         check=True,
@@ -352,7 +351,7 @@ def test_limits_of_npp_are_those_of_the_integers(tmp_path):
         static_assert(are<unsigned long long>(NPP_MIN_64U, NPP_MAX_64U) && are<long long>(NPP_MIN_64S, NPP_MAX_64S), "");
     """,
     )
-    include = os.path.join(cuda_toolkit.OWN, "include")
+    include = os.path.join(cuda_home.OWN, "include")
     subprocess.run(["g++", "-std=c++14", "-fsyntax-only", f"-I{include}", str(source)], check=True)
 
 
@@ -362,12 +361,12 @@ def test_our_files_are_installed_with_the_package():
     import re
 
     with open(
-        os.path.join(os.path.dirname(cuda_toolkit.OWN), os.pardir, "setup.py"), encoding="utf-8"
+        os.path.join(os.path.dirname(cuda_home.OWN), os.pardir, "setup.py"), encoding="utf-8"
     ) as file:
         patterns = re.findall(r'"(machine/[^"]+)"', file.read())
     files = [
-        os.path.relpath(os.path.join(folder, name), os.path.dirname(cuda_toolkit.OWN))
-        for folder, _, members in os.walk(cuda_toolkit.OWN)
+        os.path.relpath(os.path.join(folder, name), os.path.dirname(cuda_home.OWN))
+        for folder, _, members in os.walk(cuda_home.OWN)
         for name in members
         if not name.endswith((".py", ".pyc"))
     ]
@@ -385,20 +384,19 @@ def test_our_files_are_installed_with_the_package():
 def test_the_page_tells_every_file_variable_and_case():
     import re
 
-    from jseg import runtime
-    from jseg.machine import facts
+    from jseg.machine import cuda, environment
 
-    root = os.path.dirname(os.path.dirname(cuda_toolkit.OWN))
+    root = os.path.dirname(os.path.dirname(cuda_home.OWN))
     with open(os.path.join(root, "docs", "cuda.md"), encoding="utf-8") as file:
         page = file.read()
-    for folder, _, members in os.walk(cuda_toolkit.OWN):
+    for folder, _, members in os.walk(cuda_home.OWN):
         assert [
             name
             for name in members
             if not name.endswith((".py", ".pyc"))
             and f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
         ] == []
-    with open(runtime.__file__, encoding="utf-8") as file:
+    with open(environment.__file__, encoding="utf-8") as file:
         ours = set(
             re.findall(
                 r'"(nccl_\w+|use_\w+|nvcc_path|CUDA_VISIBLE_DEVICES|python_config_path)"',
@@ -407,9 +405,9 @@ def test_the_page_tells_every_file_variable_and_case():
         )
     assert (
         len(ours) > 7
-        and [name for name in {*ours, *runtime.SWITCHES} if f"`{name}`" not in page] == []
+        and [name for name in {*ours, *environment.SWITCHES} if f"`{name}`" not in page] == []
     )
-    cases = set(re.findall(r'"(\w+)"', facts.Cuda.__doc__.partition("nvcc: ")[0]))
+    cases = set(re.findall(r'"(\w+)"', cuda.Choice.__doc__.partition("nvcc: ")[0]))
     assert (
         cases
         == set(re.findall(r"^\| (\w+) \|", page.partition("## What to install")[0], re.M))

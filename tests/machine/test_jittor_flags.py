@@ -12,7 +12,7 @@ import pytest
 from support.places import ROOT
 
 from jseg import runtime
-from jseg.machine import facts, jittor_flags
+from jseg.machine import cuda, facts, jittor_flags
 from jseg.machine.facts import RuntimeProblem
 
 
@@ -169,8 +169,8 @@ def test_mpicc_matters_only_to_who_asks_for_mpi(monkeypatch):
 @pytest.mark.parametrize("value", ["1", "2", "-1"])
 def test_use_cuda_without_a_gpu_is_refused_as_device_cuda_is(monkeypatch, value):
     monkeypatch.setenv("use_cuda", value)
-    monkeypatch.setattr(facts, "driver", lambda: None)
-    reason = facts.cuda().reason
+    monkeypatch.setattr(cuda, "driver", lambda: None)
+    reason = cuda.choose().reason
     assert jittor_flags.check().problem == (
         f"use_cuda={value} in the environment asks for CUDA: {reason}; "
         "or unset use_cuda to use the CPU"
@@ -180,9 +180,9 @@ def test_use_cuda_without_a_gpu_is_refused_as_device_cuda_is(monkeypatch, value)
 def test_use_cuda_with_the_user_s_nvcc_asks_the_driver(monkeypatch):
     monkeypatch.setenv("use_cuda", "1")
     monkeypatch.setenv("nvcc_path", sys.executable)
-    monkeypatch.setattr(facts, "driver", lambda: None)
+    monkeypatch.setattr(cuda, "driver", lambda: None)
     assert "is set, but no NVIDIA driver answers; or unset use_cuda" in jittor_flags.check().problem
-    monkeypatch.setattr(facts, "driver", lambda: (13, [90]))
+    monkeypatch.setattr(cuda, "driver", lambda: (13, [90]))
     assert jittor_flags.check().problem == ""
 
 
@@ -194,7 +194,7 @@ def test_use_cuda_is_kept_from_the_import_and_given_afterwards(monkeypatch):
     jittor = SimpleNamespace(has_cuda=1, flags=SimpleNamespace(use_cuda=0))
     jittor_flags.switch_on(jittor)
     assert jittor.flags.use_cuda == 2
-    monkeypatch.setattr(facts, "driver", lambda: None)
+    monkeypatch.setattr(cuda, "driver", lambda: None)
     with pytest.raises(RuntimeProblem, match="use_cuda=2 in the environment asks for CUDA"):
         jittor_flags.switch_on(SimpleNamespace(has_cuda=0, flags=jittor.flags))
 
@@ -287,15 +287,14 @@ def test_gradients_are_computed_whatever_no_grad_says():
 
 
 def test_results_and_trainings_record_the_flags_and_refuse_others(monkeypatch, tmp_path):
-    from jseg.ldm import manifest, synthesize
+    from jseg.ldm import results
     from jseg.ldm.presets import PIPELINES
+    from jseg.outputs.settings import compared
 
     pipeline = PIPELINES["release"]
-    plain = synthesize.settings_of(pipeline, 0, 1, "cpu", [])
+    plain = results.settings_of(pipeline, 0, 1, "cpu", [])
     assert "jittor_flags" not in plain, "what was begun before there was a record goes on"
     monkeypatch.setenv("auto_mixed_precision_level", "5")
-    changed = synthesize.settings_of(pipeline, 0, 1, "cpu", [])
+    changed = results.settings_of(pipeline, 0, 1, "cpu", [])
     assert changed == {**plain, "jittor_flags": {"auto_mixed_precision_level": "5"}}
-    assert list(manifest._differences(plain, changed)) == [
-        ("jittor_flags", None, {"auto_mixed_precision_level": "5"})
-    ]
+    assert compared(plain, changed) == {"jittor_flags": (None, {"auto_mixed_precision_level": "5"})}

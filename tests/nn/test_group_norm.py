@@ -1,9 +1,12 @@
+import contextlib
+
 import numpy as np
 import pytest
 from scipy.special import expit
 from support.operators import FORMS, choose
 
 from jseg.nn import group_norm as fused
+from jseg.nn.kernels import graph_used_once
 from jseg.runtime import jt
 
 GROUPS, EPS = 2, 1e-5
@@ -173,3 +176,62 @@ def test_what_the_gradient_keeps_is_the_inputs_and_three_numbers_a_group(monkeyp
         [1, 1],
         [4, 3],
     ]
+
+
+# -- rows, each less its mean over its spread ------------------------------------------------------
+
+
+def rows(n, mean=0.0):
+    rng = np.random.default_rng(n)
+    x, factor = rng.standard_normal((6, n)) + mean, rng.standard_normal((6, n))
+    return x.astype(np.float32), factor.astype(np.float32)
+
+
+def standardized(x, factor, eps=1e-5):
+    """The rows, and the gradient of the sum of their product with `factor`."""
+    x = jt.array(x)
+    y = fused.standardize(x, eps)
+    return y.numpy(), jt.grad(y * jt.array(factor).stop_grad(), x).numpy()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "n, mean, tolerance", [(1, 0.0, 1e-6), (48, 0.0, 4e-6), (5000, 0.0, 4e-6), (5000, 1e3, 2e-3)]
+)
+def test_rows_and_their_gradients_are_the_formula(form, n, mean, tolerance, monkeypatch):
+    choose(form, monkeypatch, fused)
+    x, factor = rows(n, mean)
+    y, gradient = standardized(x, factor)
+    x, g = x.astype(np.float64), factor.astype(np.float64)
+    scale = 1 / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    normal = (x - x.mean(1, keepdims=True)) * scale
+    slope = (g * normal).mean(1, keepdims=True)
+    np.testing.assert_allclose(y, normal, atol=tolerance)
+    expected = scale * (g - g.mean(1, keepdims=True) - normal * slope)
+    np.testing.assert_allclose(gradient, expected, atol=tolerance)
+
+
+def test_sums_of_many_numbers_keep_their_digits():
+    x = np.full((1, 1 << 20), 0.1, np.float32)
+    x[0, ::2] = 0.3
+    assert np.abs(fused.standardize(jt.array(x), 0.0).numpy()[0, :2] - [1, -1]).max() < 2e-6
+
+
+def test_nothing_stays_behind():
+    for _ in range(2):
+        standardized(*rows(48))
+    before = jt.number_of_lived_vars()
+    standardized(*rows(48))
+    assert jt.number_of_lived_vars() <= before
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_what_a_gradient_needed_is_free_before_the_run_ends_where_it_is_asked_for_once(once):
+    x, factor = (jt.array(array) for array in rows(48))
+    constants = [jt.full(shape, 1.0) for shape in ((1, 1, 1), (1, 1, 1), (1, 1), (1, 1))]
+    with graph_used_once() if once else contextlib.nullcontext():
+        function = fused.GroupNormFunction(1, 1e-5, False)
+        y = function(x.reshape(6, 1, 48), *constants)
+    assert len(function.saved) == 6
+    jt.grad(y.reshape(6, 48) * factor.stop_grad(), x)
+    assert (function.saved is None) == once

@@ -15,10 +15,11 @@ from support.tiny import saved
 
 from jseg.commands import cli, landscapes, score, train
 from jseg.ldm.presets import AUTOENCODERS
-from jseg.outputs.rules import LOCK, OutputError, check_cache, held_files
+from jseg.outputs.locks import LOCK, held_files
+from jseg.outputs.places import OutputError, check_cache
 
 HOLDER = (
-    "import sys; from jseg.outputs.rules import held_files\nwith held_files(sys.argv[1:]): "
+    "import sys; from jseg.outputs.locks import held_files\nwith held_files(sys.argv[1:]): "
     "print('held', flush=True); sys.stdin.read()"
 )
 
@@ -137,16 +138,16 @@ def test_a_file_that_appears_during_the_work_is_not_replaced(
     """What another program wrote between the first look and the lock."""
     import importlib
 
-    from jseg.outputs import rules
+    from jseg.outputs import locks
 
     path, words, _ = calls(networks, tmp_path)[command]
-    held = rules.held_files
+    held = locks.held_files
 
     def later(paths):
         path.write_bytes(b"mine")
         return held(paths)
 
-    monkeypatch.setattr(rules, "held_files", later)
+    monkeypatch.setattr(locks, "held_files", later)
     module = importlib.import_module(f"jseg.commands.{command}")
     assert cli.run(module.main, list(map(str, words))) == 2
     assert path.read_bytes() == b"mine" and capsys.readouterr().err.count("\n") == 1
@@ -306,9 +307,9 @@ def test_score_looks_at_its_folder_once_more_when_it_holds_it(place, networks, c
     """Two calls for different results start at once: the later one must not write over the earlier
     one's scores.
     """
-    from jseg.outputs import rules
+    from jseg.outputs import locks
 
-    held = rules.held
+    held = locks.held
 
     def later(folder):
         (place / "scores").mkdir()
@@ -316,7 +317,7 @@ def test_score_looks_at_its_folder_once_more_when_it_holds_it(place, networks, c
         (place / "scores" / "summary.json").write_text(json.dumps(record))
         return held(folder)
 
-    monkeypatch.setattr(rules, "held", later)
+    monkeypatch.setattr(locks, "held", later)
     module, words = words_of("score", networks, "cache")
     assert cli.run(module.main, words) == 2
     assert "holds the scores of" in capsys.readouterr().err and os.listdir(place / "scores") == [

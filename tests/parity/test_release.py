@@ -16,7 +16,7 @@ from jseg import checkpoint
 from jseg.formats.record import MemoryArray
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.nn.layers import GroupNorm
-from jseg.parity.release import computing, inputs, official, ours, table
+from jseg.parity.release import computing, differences, inputs, nudges, official, ours, table
 from jseg.parity.release.parts import BOUND, EXACT, MEASURES, PARTS, SIDES, Row
 from jseg.parity.stand_in import value
 from jseg.runtime import jt
@@ -30,7 +30,7 @@ def held(**arrays):
 
 
 def compared(measure, a, b, name="x"):
-    return table.compare(Row(name, "", measure), held(**a), held(**b))
+    return differences.compare(Row(name, "", measure), held(**a), held(**b))
 
 
 # Differences
@@ -115,20 +115,20 @@ def array(excess):
 def test_a_difference_is_the_release_s_rounding_where_exact_norms_side_with_us(tmp_path):
     put(tmp_path, "encode", "ours", latent=array(1e-3))
     put(tmp_path, "encode", "release")
-    (record,) = table.records(tmp_path, "encode", {})
+    (record,) = differences.records(tmp_path, "encode", {})
     assert (
         record["verdict"] == "DIFFERS"
-        and table.doubtful([record])
+        and differences.doubtful([record])
         and record["relative"] == pytest.approx(1e-3, rel=1e-3)
     )
     put(tmp_path, "encode", EXACT, latent=array(1e-3 + BOUND / 2))
-    (record,) = table.records(tmp_path, "encode", {}, exact=True)
+    (record,) = differences.records(tmp_path, "encode", {}, exact=True)
     assert (
         record["verdict"] == "release's rounding"
         and "ours 5.0e-05, the release itself 1.0e-03" in record["note"]
     )
     put(tmp_path, "encode", EXACT)
-    (record,) = table.records(tmp_path, "encode", {}, exact=True)
+    (record,) = differences.records(tmp_path, "encode", {}, exact=True)
     assert (
         record["verdict"] == "DIFFERS"
         and "ours 1.0e-03, the release itself 0.0e+00" in record["note"]
@@ -145,11 +145,14 @@ def test_rows_that_differ_on_purpose_are_held_to_no_bound_and_failures_say_why(t
             image=np.zeros((4, 4, 3), np.uint8),
             flat=np.full((4, 4, 3), value_of, np.uint8),
         )
-    found = table.records(tmp_path, "colour", {})
-    assert [record["verdict"] for record in found] == ["ok", "on purpose"] and not table.doubtful(
-        found
+    found = differences.records(tmp_path, "colour", {})
+    assert [record["verdict"] for record in found] == [
+        "ok",
+        "on purpose",
+    ] and not differences.doubtful(found)
+    failed = differences.records(
+        tmp_path, "merge", {"release": "the process ended with -9: | no output"}
     )
-    failed = table.records(tmp_path, "merge", {"release": "the process ended with -9: | no output"})
     text = table.page(
         found + failed, {"machine": "this"}, table.nudges_of(tmp_path, found + failed), image=True
     )
@@ -170,7 +173,7 @@ def test_rows_that_differ_on_purpose_are_held_to_no_bound_and_failures_say_why(t
 def test_what_is_infinite_is_null_in_json(tmp_path):
     put(tmp_path, "encode", "ours", latent=array(np.nan))
     put(tmp_path, "encode", "release")
-    found = table.records(tmp_path, "encode", {})
+    found = differences.records(tmp_path, "encode", {})
     assert found[0]["verdict"] == "DIFFERS" and "| inf | inf |" in table.line(found[0])
     assert json.loads(json.dumps(table.plain(found), allow_nan=False))[0]["relative"] is None
     assert table.sheet(tmp_path, {}, found) is None
@@ -185,12 +188,13 @@ def test_purposes_are_numbers_of_the_page_of_differences():
 def test_the_sheet_shows_what_there_is(tmp_path):
     put(tmp_path, "decode", "ours", image=array(-0.9))
     put(tmp_path, "decode", "release", image=array(-1.0))
-    found = table.records(tmp_path, "decode", {})
+    found = differences.records(tmp_path, "decode", {})
     sheet = table.sheet(tmp_path, {}, found)
     assert sheet.ndim == 3 and sheet.dtype == np.uint8 and sheet.shape[1] > 4 * 256
     assert (
         table.sheet(tmp_path, {}, []) is None
-        and table.sheet(tmp_path, {}, table.records(tmp_path, "decode", {"ours": "why"})) is None
+        and table.sheet(tmp_path, {}, differences.records(tmp_path, "decode", {"ours": "why"}))
+        is None
     )
 
 
@@ -310,20 +314,20 @@ def test_codes_and_steps_of_our_side_are_those_of_the_golden_release(tmp_path):
     )
     side = ours.Ours(chosen, {"latent": arrays["latent"]}, tmp_path)
     assert (computing.measured(side.codes()[0], 1)[0]["codes"].numpy() == arrays["codes"]).all()
-    found = computing.measured(side.decode()[0], 1)[0]["picture"].numpy()
+    found = computing.measured(side.decode()[0], 1)[0]["image"].numpy()
     assert np.abs(found - arrays["decoded"]).max() < 1e-4 * np.abs(arrays["decoded"]).max()
 
 
 def test_modules_that_are_missing_can_be_imported_and_not_called(monkeypatch):
-    nudges = []
-    monkeypatch.setattr(official, "STAND_INS", ("no_such_package", "json"))
-    monkeypatch.setattr(sys, "meta_path", sys.meta_path + [official.StandIns(nudges)])
+    lines = []
+    monkeypatch.setattr(nudges, "STAND_INS", ("no_such_package", "json"))
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path + [nudges.StandIns(lines)])
     try:
         absent = importlib.import_module("no_such_package.part")
         from no_such_package import anything
 
         assert importlib.import_module("json") is json
-        assert nudges == ["no_such_package is not installed: an empty module, which nothing calls"]
+        assert lines == ["no_such_package is not installed: an empty module, which nothing calls"]
         with pytest.raises(NotImplementedError, match="no_such_package.part.thing.inner"):
             absent.thing.inner(1)
         with pytest.raises(NotImplementedError, match="install it"):
@@ -347,7 +351,7 @@ def test_exact_group_norms_are_the_formula_in_float64():
     for module in (norm, plain):
         module.weight.assign(weight)
         module.bias.assign(np.full(64, 0.25, np.float32))
-    found = official.exact_group_norm(norm, jt.array(x)).numpy()
+    found = nudges.exact_group_norm(norm, jt.array(x)).numpy()
     assert found.dtype == np.float32 and np.abs(found - exact).max() < 1e-6
     assert (
         np.abs(plain(jt.array(x)).numpy() - exact).max()
@@ -355,4 +359,4 @@ def test_exact_group_norms_are_the_formula_in_float64():
         < np.abs(norm(jt.array(x)).numpy() - exact).max()
     )
     without = jt.nn.GroupNorm(32, 64, affine=False)
-    assert np.isfinite(official.exact_group_norm(without, jt.array(x)).numpy()).all()
+    assert np.isfinite(nudges.exact_group_norm(without, jt.array(x)).numpy()).all()

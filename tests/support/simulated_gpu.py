@@ -54,7 +54,7 @@ void simulated(long blocks, unsigned threads, std::function<void()> kernel) {
 def source(cuda_source: str) -> str:
     """The source with its launches turned into calls of `simulated`."""
     found, launches = re.subn(
-        r"(\w+(?:<[^<>]*>)?)<<<(.+?), (\w+)>>>\((.*)\);",
+        r"(\w+(?:<[^<>]*>)?)<<<(.+?), (\w+)>>>\(([^;]*)\);",
         r"simulated(\2, \3, [&] { \1(\4); });",
         cuda_source,
     )

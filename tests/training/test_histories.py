@@ -15,7 +15,7 @@ from support.least_squares import part
 
 from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
-from jseg.outputs.rules import OutputError, check_origin
+from jseg.outputs.places import OutputError, check_origin
 from jseg.training import records
 from jseg.training import run as training_run
 from jseg.training.loop import TrainingProblem

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from typing import Iterator, List
 
-from jseg.machine.facts import cuda
+from jseg.machine import cuda
 from jseg.parity.gpu import cost, parity
 from jseg.parity.gpu.records import Case, run
 from jseg.runtime import device, jt
@@ -19,7 +19,7 @@ def bring_up(target: str) -> Iterator[Case]:
         versions = {"jittor": jt.__version__, "device": chosen}
         if chosen == "cuda":
             versions.update(
-                cuda=cuda().reason,
+                cuda=cuda.choose().reason,
                 archs=str(jt.flags.cuda_archs),
                 cudnn=str(getattr(jt, "cudnn", None) is not None),
             )

@@ -1,9 +1,9 @@
-"""What both sides of a comparison are given, written by the process that starts them, and the form
-of what they give back.
+"""The inputs of both sides of a comparison, written by the process that starts them, and the form
+of their results.
 
 Everything lies in one folder: setting.json, inputs.npz, weights/ for stand-in weights and two files
-for the merge. Images and label map are drawn by jseg.landscapes.draw, noise comes from
-jseg.noise, so that the folder is the same on every machine.
+for the merge. jseg.landscapes.draw draws images and label map, noise comes from jseg.noise, so that
+the folder is the same on every machine.
 """
 
 from __future__ import annotations
@@ -32,10 +32,8 @@ from jseg.parity import stand_in
 SEED, STEM = 0, "comparison"
 SCENE = 3  # of jseg.landscapes.draw
 TIMESTEP = 600  # of the one UNet pass
-TRAINING_TIMESTEPS = (
-    640,
-    300,
-)  # not 0: there, vb is the logarithm of a difference of nearly equal numbers in anyone's hands
+# Not 0: there, vb is the logarithm of a difference of nearly equal numbers on either side.
+TRAINING_TIMESTEPS = (640, 300)
 MERGED = ("first.pkl", "second.pkl")
 # Training examples and repetitions of what is timed; a release-size pass takes too long for more.
 SIZES = {"small": (2, 2), "release": (1, 1)}
@@ -48,7 +46,7 @@ CONSTANTS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """All that a side is told beside the arrays."""
+    """All that a side needs beside the arrays."""
 
     official: str  # folder of the release
     unet: UNetConfig
@@ -81,19 +79,16 @@ def check_buildable(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
     if odd:
         raise ValueError(
             f"the unet attends at downsampling {odd}, which does not divide its width "
-            f"{unet.width}; the release's code cannot be told so; give weights of its layout, or "
-            "none"
+            f"{unet.width}; the release's code has no setting for that; give weights of its "
+            "layout, or none"
         )
 
 
 def check_weights(path: PathLike, shapes: Mapping[str, Tuple[int, ...]]) -> None:
     """Raise CheckpointError unless the file holds arrays of these names and shapes."""
     with checkpoint.opened_state(path) as selection:
-        problem = mismatch(
-            shapes,
-            {name: tensor.shape for name, tensor in selection.tensors.items()},
-            looks_like=looks_like,
-        )
+        stored = {name: tensor.shape for name, tensor in selection.tensors.items()}
+        problem = mismatch(shapes, stored, looks_like=looks_like)
     if problem:
         raise CheckpointError.at(path, problem)
 
@@ -109,16 +104,12 @@ def write(folder: Path, setting: Setting) -> Dict[str, np.ndarray]:
 
 def read(folder: Path) -> Tuple[Setting, Dict[str, np.ndarray]]:
     """What `write` has written."""
-    found = json.loads((folder / "setting.json").read_text(encoding="utf-8"))
+    values = json.loads((folder / "setting.json").read_text(encoding="utf-8"))
     for name, kind in (("unet", UNetConfig), ("autoencoder", AutoencoderConfig)):
-        found[name] = kind(
-            **{
-                field: tuple(value) if isinstance(value, list) else value
-                for field, value in found[name].items()
-            }
-        )
+        fields = values[name].items()
+        values[name] = kind(**{f: tuple(v) if isinstance(v, list) else v for f, v in fields})
     with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
-        return Setting(**found), dict(arrays)
+        return Setting(**values), dict(arrays)
 
 
 def draw(setting: Setting) -> Dict[str, np.ndarray]:
@@ -129,27 +120,27 @@ def draw(setting: Setting) -> Dict[str, np.ndarray]:
     `source` receives the colours, as the image of a stage before would; `flat` has one colour.
     """
     width, height = setting.unet.width, setting.unet.height
-    shape, examples = (1, 3, height, width), (setting.examples, 3, height, width)
     reference, _ = landscape(REFERENCE_SEEDS + SCENE, *setting.image_size)
     source, label = landscape(SCENE, *setting.image_size)
     label = resize_label(label, width, height) % setting.unet.classes
-    found = {
+    arrays = {
         "reference": reference,
-        "picture": to_signed(reference)[None],
+        "image": to_signed(reference)[None],
         "source": source,
         "flat": np.full_like(source, (90, 120, 60)),
         "label": label[None],
         "labels": np.stack([label, label[:, ::-1]])[: setting.examples],
     }
-    found.update((name, normal(SEED, STEM, name, shape)) for name in ("latent", "x"))
-    found.update(
-        (f"noise.{number}", normal(SEED, STEM, number, shape))
-        for number in range(len(PIPELINES["release"].stages))
-    )
-    found.update(
-        ("train." + name, normal(SEED, STEM, "train." + name, examples)) for name in ("z", "noise")
-    )
-    return found
+
+    # Each draw has a name, so that another one changes none of these.
+    shape, batch = (1, 3, height, width), (setting.examples, 3, height, width)
+    for name in ("latent", "x"):
+        arrays[name] = normal(SEED, STEM, name, shape)
+    for number in range(len(PIPELINES["release"].stages)):
+        arrays[f"noise.{number}"] = normal(SEED, STEM, number, shape)
+    for name in ("train.z", "train.noise"):
+        arrays[name] = normal(SEED, STEM, name, batch)
+    return arrays
 
 
 def result_paths(folder: Path, part: str, side: str) -> Tuple[Path, Path]:
@@ -170,19 +161,20 @@ class _Drawn:
 
 def stand_in_weights(folder: Path, size: str) -> Tuple[Path, Path]:
     """Files of both networks under the recipe's weights, made where they are missing."""
-    found = []
-    for name, config, shapes in (
-        ("unet", UNETS[size], unet_shapes),
-        ("autoencoder", AUTOENCODERS[size], autoencoder_shapes),
-    ):
+    networks = {
+        "unet": (UNETS[size], unet_shapes(UNETS[size])),
+        "autoencoder": (AUTOENCODERS[size], autoencoder_shapes(AUTOENCODERS[size])),
+    }
+    paths = []
+    for name, (config, shapes) in networks.items():
         path = folder / "weights" / f"{name}-{size}.safetensors"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(
-                path, {key: _Drawn(key, shape) for key, shape in shapes(config).items()}, config
+                path, {key: _Drawn(key, shape) for key, shape in shapes.items()}, config
             )
-        found.append(path)
-    return found[0], found[1]
+        paths.append(path)
+    return paths[0], paths[1]
 
 
 def write_merge(folder: Path, setting: Setting) -> None:
@@ -191,19 +183,17 @@ def write_merge(folder: Path, setting: Setting) -> None:
     """
     first = checkpoint.load(setting.autoencoder_weights)
     checkpoint.save(folder / MERGED[0], first)
-    checkpoint.save(
-        folder / MERGED[1],
-        {name: stand_in.value("second." + name, array.shape) for name, array in first.items()},
-    )
+    second = {name: stand_in.value("second." + name, array.shape) for name, array in first.items()}
+    checkpoint.save(folder / MERGED[1], second)
 
 
 def digest(*parts: object) -> str:
     """SHA-256 of files and folders of Python sources (Path), arrays by name (dict), and texts."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for part in parts:
         for piece in _pieces(part):
-            found.update(b"%d:" % len(piece) + piece)
-    return found.hexdigest()
+            sha256.update(f"{len(piece)}:".encode() + piece)
+    return sha256.hexdigest()
 
 
 def _pieces(part: object) -> Iterable[bytes]:
@@ -215,7 +205,7 @@ def _pieces(part: object) -> Iterable[bytes]:
         yield checkpoint.weights_sha256(part).encode()
     elif isinstance(part, Mapping):
         for name, array in part.items():
-            yield (f"{name} {array.dtype} {array.shape}").encode()
+            yield f"{name} {array.dtype} {array.shape}".encode()
             yield np.ascontiguousarray(array).tobytes()
     else:
         yield str(part).encode()
@@ -227,14 +217,9 @@ def layout_rows(
     """The rows of part `layout` from two state dicts: names with shapes as text in bytes, and which
     of the UNet's tensors are zero.
     """
-    rows = {
-        name: np.frombuffer(
-            "\n".join(
-                f"{key} {list(value.shape)}" for key, value in sorted(state.items())
-            ).encode(),
-            np.uint8,
-        )
-        for name, state in (("unet", unet), ("autoencoder", autoencoder))
-    }
+    rows = {}
+    for network, state in (("unet", unet), ("autoencoder", autoencoder)):
+        lines = [f"{name} {list(value.shape)}" for name, value in sorted(state.items())]
+        rows[network] = np.frombuffer("\n".join(lines).encode(), np.uint8)
     rows["zero"] = np.array([not value.numpy().any() for _, value in sorted(unet.items())])
     return rows

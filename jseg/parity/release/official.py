@@ -1,19 +1,16 @@
 """The release's side of a comparison: its own functions, called as image_sample.py, merge_model.py
 and train_util.py call them.
 
-None of its code is here. What keeps it from running on today's Jittor is put right from outside, in
+None of its code is here. What keeps it from running on today's Jittor is corrected from outside, in
 this process alone, and every such nudge is listed: modules that are not installed and that nothing
-here calls, and the order of the decoder's levels.
+here calls (nudges.py), and the order of the decoder's levels.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import sys
 import tempfile
-import types
 from pathlib import Path
 from typing import Dict, List
 
@@ -23,25 +20,17 @@ from PIL import Image
 from jseg import checkpoint
 from jseg.parity.release.computing import Computation, gradient, inference
 from jseg.parity.release.inputs import MERGED, TIMESTEP, TRAINING_TIMESTEPS, Setting, layout_rows
+from jseg.parity.release.nudges import StandIns, exact_group_norm
 from jseg.parity.release.parts import STAGES
 from jseg.runtime import jt
 
 GUIDED = "models.guided_diffusion."
-STAND_INS = (
-    "mpi4py",
-    "blobfile",
-    "omegaconf",
-    "albumentations",
-    "requests",
-    "npy_append_array",
-    "cupy",
-    "yaml",
-)
 
 
 class Release:
-    """The parts as `Ours` has them. `exact_norms`: group norms compute in float64, to tell whose
-    rounding a difference is.
+    """The parts as `Ours` has them.
+
+    exact_norms: group norms compute in float64, which shows whose rounding a difference is.
     """
 
     def __init__(
@@ -70,6 +59,7 @@ class Release:
         checkpoints, as image_train.py asks.
         """
         config = self.setting.unet
+        widths = [config.width // ds for ds in config.attention_downsampling]
         return importlib.import_module(GUIDED + "script_util").create_model(
             image_size=(config.width, config.height),
             num_classes=config.classes,
@@ -79,9 +69,7 @@ class Release:
             learn_sigma=True,
             class_cond=True,
             use_checkpoint=training,
-            attention_resolutions=",".join(
-                str(config.width // ds) for ds in config.attention_downsampling
-            ),
+            attention_resolutions=",".join(map(str, widths)),
             num_heads=4,
             num_head_channels=config.head_channels,
             use_scale_shift_norm=True,
@@ -139,17 +127,14 @@ class Release:
         )
 
     def layout(self) -> List[Computation]:
-        return [
-            Computation(
-                lambda: layout_rows(
-                    self.create_unet().state_dict(), self.create_autoencoder().state_dict()
-                ),
-                timed=False,
-            )
-        ]
+        def build():
+            unet, autoencoder = self.create_unet(), self.create_autoencoder()
+            return layout_rows(unet.state_dict(), autoencoder.state_dict())
+
+        return [Computation(build, timed=False)]
 
     def encode(self) -> List[Computation]:
-        network, image = self.autoencoder_network(), jt.array(self.arrays["picture"])
+        network, image = self.autoencoder_network(), jt.array(self.arrays["image"])
         return [inference(lambda: {"latent": network.encode(image)})]
 
     def codes(self) -> List[Computation]:
@@ -158,7 +143,7 @@ class Release:
 
     def decode(self) -> List[Computation]:
         network, z = self.autoencoder_network(), jt.array(self.arrays["latent"])
-        return [inference(lambda: {"picture": network.decode(z)})]
+        return [inference(lambda: {"image": network.decode(z)})]
 
     def unet(self) -> List[Computation]:
         unet, y = self.unet_network(), self.condition("label")["y"]
@@ -170,85 +155,62 @@ class Release:
 
     def noise(self) -> List[Computation]:
         z = jt.array(self.arrays["latent"])
-        return [
-            inference(
-                lambda number=number, stage=stage, diffusion=self.diffusion(stage.respacing): {
-                    f"stage {number}": diffusion.q_sample(
-                        z,
-                        jt.array([stage.start_index]),
-                        noise=jt.array(self.arrays[f"noise.{number}"]),
-                    )
-                }
-            )
-            for number, stage in enumerate(STAGES)
-        ]
+
+        def computation(number, stage):
+            diffusion, t = self.diffusion(stage.respacing), jt.array([stage.start_index])
+            noise = jt.array(self.arrays[f"noise.{number}"])
+            return inference(lambda: {f"stage {number}": diffusion.q_sample(z, t, noise=noise)})
+
+        return [computation(number, stage) for number, stage in enumerate(STAGES)]
 
     def step(self) -> List[Computation]:
         stage, unet, x = STAGES[self.setting.stage], self.unet_network(), jt.array(self.arrays["x"])
-        diffusion, told = (
-            self.diffusion(stage.respacing),
-            {**self.condition("label"), "s": stage.guidance},
-        )
+        diffusion = self.diffusion(stage.respacing)
+        condition = {**self.condition("label"), "s": stage.guidance}
         t = jt.array([stage.start_index - 1])
-        return [
-            inference(
-                lambda: {
-                    "latent": diffusion.ddim_sample(
-                        unet, x, t, clip_denoised=False, model_kwargs=told
-                    )["sample"]
-                }
-            )
-        ]
+
+        def run():
+            step = diffusion.ddim_sample(unet, x, t, clip_denoised=False, model_kwargs=condition)
+            return {"latent": step["sample"]}
+
+        return [inference(run)]
 
     def stage(self) -> List[Computation]:
         number = self.setting.stage
-        stage, unet, network, image = (
-            STAGES[number],
-            self.unet_network(),
-            self.autoencoder_network(),
-            jt.array(self.arrays["picture"]),
-        )
-        diffusion, sampling = (
-            self.diffusion(stage.respacing),
-            importlib.import_module("image_sample"),
-        )
-        told = {**self.condition("label"), "s": stage.guidance}
+        stage, unet, network = STAGES[number], self.unet_network(), self.autoencoder_network()
+        diffusion = self.diffusion(stage.respacing)
+        sampling = importlib.import_module("image_sample")
+        condition = {**self.condition("label"), "s": stage.guidance}
+        image = jt.array(self.arrays["image"])
+        noise = jt.array(self.arrays[f"noise.{number}"])
 
         def run(start=stage.start_index):
-            x = diffusion.q_sample(
-                network.encode(image),
-                t=jt.array([stage.start_index]),
-                noise=jt.array(self.arrays[f"noise.{number}"]),
-            )
+            t = jt.array([stage.start_index])
+            x = diffusion.q_sample(network.encode(image), t=t, noise=noise)
             x = diffusion.ddim_sample_loop(
                 unet,
                 tuple(x.shape),
                 noise=x,
                 clip_denoised=False,
-                model_kwargs=told,
+                model_kwargs=condition,
                 progress=False,
                 t_start=start,
             )
             decoded = network.decode(x.detach())
-            return {
-                "latent": x,
-                "decoded": decoded,
-                "picture": np.array(sampling.custom_to_pil(decoded[0])),
-            }
+            pixels = np.array(sampling.custom_to_pil(decoded[0]))
+            return {"latent": x, "decoded": decoded, "image": pixels}
 
         return [inference(run, lambda: run(1))]
 
     def colour(self) -> List[Computation]:
         normalize = importlib.import_module(GUIDED + "script_util").Normalize
         reference = Image.fromarray(self.arrays["reference"])
-        return [
-            Computation(
-                lambda row=row, image=Image.fromarray(self.arrays[name]): {
-                    row: np.array(normalize(reference, image))
-                }
-            )
-            for row, name in (("picture", "source"), ("flat", "flat"))
-        ]
+
+        def computation(row, name):
+            image = Image.fromarray(self.arrays[name])
+            return Computation(lambda: {row: np.array(normalize(reference, image))})
+
+        return [computation("image", "source"), computation("flat", "flat")]
 
     def merge(self) -> List[Computation]:
         merge_ckpt = importlib.import_module("merge_model").merge_ckpt
@@ -263,76 +225,13 @@ class Release:
         return [Computation(run, timed=False)]
 
     def train(self) -> List[Computation]:
-        unet, diffusion, told = (
-            self.unet_network(training=True),
-            self.diffusion(""),
-            self.condition("labels"),
-        )
+        unet, diffusion = self.unet_network(training=True), self.diffusion("")
+        condition = self.condition("labels")
         t = jt.array(list(TRAINING_TIMESTEPS[: self.setting.examples]))
         z, noise = (jt.array(self.arrays["train." + name]) for name in ("z", "noise"))
 
         def run():
-            losses = diffusion.training_losses(unet, z, t, model_kwargs=told, noise=noise)
+            losses = diffusion.training_losses(unet, z, t, model_kwargs=condition, noise=noise)
             return {**losses, "gradient": gradient(unet, losses["loss"])}
 
         return [Computation(run)]
-
-
-class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The last of the finders: gives an empty module for those of STAND_INS that are not installed,
-    and notes it in `nudges`.
-    """
-
-    def __init__(self, nudges: List[str]):
-        self.nudges = nudges
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in STAND_INS:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        if "." not in spec.name:
-            self.nudges.append(
-                f"{spec.name} is not installed: an empty module, which nothing calls"
-            )
-        return _Empty(spec.name)
-
-    def exec_module(self, module):
-        pass
-
-
-class _Empty(types.ModuleType):
-    """A module whose every attribute can be imported and none be called."""
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Absent(f"{self.__name__}.{name}")
-
-
-class _Absent:
-    def __init__(self, name: str):
-        self._name = name
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Absent(f"{self._name}.{name}")
-
-    def __call__(self, *args, **options):
-        raise NotImplementedError(
-            f"the release called {self._name}, whose package is not installed; install it"
-        )
-
-
-def exact_group_norm(self, x):
-    """Group norm in float64 in place of jittor.nn.GroupNorm.execute: float32 in, float32 out."""
-    rows = x.float64().reshape(x.shape[0], self.num_groups, -1)
-    rows = rows - rows.mean(-1, keepdims=True)
-    y = (rows / jt.sqrt((rows * rows).mean(-1, keepdims=True) + self.eps)).reshape(x.shape)
-    if self.affine:
-        y = y * self.weight.float64().reshape(
-            1, -1, *[1] * (x.ndim - 2)
-        ) + self.bias.float64().reshape(1, -1, *[1] * (x.ndim - 2))
-    return y.float32()

@@ -47,15 +47,13 @@ class Ours:
 
     def layout(self) -> List[Computation]:
         def build():
-            return layout_rows(
-                UNet(self.setting.unet).state_dict(),
-                Autoencoder(self.setting.autoencoder).state_dict(),
-            )
+            unet, autoencoder = UNet(self.setting.unet), Autoencoder(self.setting.autoencoder)
+            return layout_rows(unet.state_dict(), autoencoder.state_dict())
 
         return [Computation(build, timed=False)]
 
     def encode(self) -> List[Computation]:
-        network, image = self.autoencoder_network(), jt.array(self.arrays["picture"])
+        network, image = self.autoencoder_network(), jt.array(self.arrays["image"])
         return [inference(lambda: {"latent": network.encode(image)})]
 
     def codes(self) -> List[Computation]:
@@ -64,7 +62,7 @@ class Ours:
 
     def decode(self) -> List[Computation]:
         network, z = self.autoencoder_network(), jt.array(self.arrays["latent"])
-        return [inference(lambda: {"picture": network.decode(z)})]
+        return [inference(lambda: {"image": network.decode(z)})]
 
     def unet(self) -> List[Computation]:
         unet, y = self.unet_network(), self.maps("label")
@@ -75,19 +73,15 @@ class Ours:
         ]
 
     def noise(self) -> List[Computation]:
-        return [
-            inference(
-                lambda number=number, stage=stage, schedule=Schedule(stage.respacing): {
-                    f"stage {number}": add_noise(
-                        schedule,
-                        self.arrays["latent"],
-                        stage.start_index,
-                        self.arrays[f"noise.{number}"],
-                    )
-                }
+        z = self.arrays["latent"]
+
+        def computation(number, stage):
+            schedule, noise = Schedule(stage.respacing), self.arrays[f"noise.{number}"]
+            return inference(
+                lambda: {f"stage {number}": add_noise(schedule, z, stage.start_index, noise)}
             )
-            for number, stage in enumerate(STAGES)
-        ]
+
+        return [computation(number, stage) for number, stage in enumerate(STAGES)]
 
     def step(self) -> List[Computation]:
         stage, unet, x = STAGES[self.setting.stage], self.unet_network(), jt.array(self.arrays["x"])
@@ -99,43 +93,36 @@ class Ours:
 
     def stage(self) -> List[Computation]:
         number = self.setting.stage
-        stage, unet, network, image = (
-            STAGES[number],
-            self.unet_network(),
-            self.autoencoder_network(),
-            jt.array(self.arrays["picture"]),
-        )
+        stage, unet, network = STAGES[number], self.unet_network(), self.autoencoder_network()
+        image, noise = jt.array(self.arrays["image"]), self.arrays[f"noise.{number}"]
 
         def run(start=stage.start_index):
             schedule = Schedule(stage.respacing)
-            x = add_noise(
-                schedule,
-                network.encode(image),
-                stage.start_index,
-                self.arrays[f"noise.{number}"],
-            )
+            x = add_noise(schedule, network.encode(image), stage.start_index, noise)
             predictor = guided(unet, self.maps("label"), stage.guidance)
             for x in ddim(predictor, x, schedule, start):
                 pass
             decoded = network.decode(x).numpy()
-            return {"latent": x, "decoded": decoded, "picture": from_signed(decoded[0], "truncate")}
+            return {"latent": x, "decoded": decoded, "image": from_signed(decoded[0], "truncate")}
 
         return [inference(run, lambda: run(1))]
 
     def colour(self) -> List[Computation]:
         reference = self.arrays["reference"]
-        return [
-            Computation(lambda row=row, image=self.arrays[name]: {row: transfer(image, reference)})
-            for row, name in (("picture", "source"), ("flat", "flat"))
-        ]
+
+        def computation(row, name):
+            image = self.arrays[name]
+            return Computation(lambda: {row: transfer(image, reference)})
+
+        return [computation("image", "source"), computation("flat", "flat")]
 
     def merge(self) -> List[Computation]:
-        paths = [self.folder / name for name in MERGED]
-        return [
-            Computation(
-                lambda: {"merged": checkpoint.average([(path, 1.0) for path in paths])}, timed=False
-            )
-        ]
+        weighted = [(self.folder / name, 1.0) for name in MERGED]
+
+        def merge():
+            return {"merged": checkpoint.average(weighted)}
+
+        return [Computation(merge, timed=False)]
 
     def train(self) -> List[Computation]:
         unet, y = self.unet_network(), self.maps("labels")

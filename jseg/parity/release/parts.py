@@ -1,6 +1,4 @@
-"""What is compared: parts, each a process of its own on either side, and the rows that they give in
-the table.
-"""
+"""What is compared: parts, each a process of its own per side, and their rows in the table."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ BOUND = 1e-4  # largest relative difference of a row
 SIDES = ("release", "ours")
 EXACT = "exact"  # the release with group norms in float64, asked where a row is above the bound
 STAGES = PIPELINES["release"].stages
+REPOSITORY = "ader47/jittor-jieke-semantic_images_synthesis"
 
 # What is read of the release.
 FILES = (
@@ -27,14 +26,14 @@ FILES = (
     "models/autoencoder/quantize.py",
 )
 
-# How two sets of arrays a (ours) and b (the release's) are compared: what the largest and the
-# relative difference are.
+# The largest and the relative difference between two sets of arrays, a (ours) and b (the
+# release's), by how they are compared.
 MEASURES = {
     "values": "largest |a - b|; that over the largest |b|",
     "norm": "largest |a - b|; ||a - b|| over ||b||, of all arrays as one vector",
     "levels": "largest difference of 8-bit levels; their mean over 255",
-    "entries": "number of entries that differ; their share",
-    "names": "number of names, with their shapes, that are on one side only; their share",
+    "entries": "number of entries that differ; their fraction",
+    "names": "number of names, with their shapes, that are on one side only; their fraction",
 }
 
 
@@ -46,15 +45,15 @@ class Row:
     title: str
     measure: str = "values"
     note: str = ""
-    purpose: int = (
-        0  # number in docs/differences.md: differs on purpose, shown and held to no bound
-    )
+    # Number in docs/differences.md of a row that differs on purpose; it has no bound. 0: none.
+    purpose: int = 0
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that one process computes; `exact`: group norms are in it, so that the third side can
-    tell whose error a difference is.
+    """Rows that one process computes.
+
+    exact: it has group norms, so that the third side can show whose error a difference is.
     """
 
     rows: Tuple[Row, ...]
@@ -78,7 +77,7 @@ PARTS: Dict[str, Part] = {
     ),
     "encode": Part((Row("latent", "encode"),), exact=True),
     "codes": Part((Row("codes", "codes", "entries"),)),
-    "decode": Part((Row("picture", "decode"),), exact=True),
+    "decode": Part((Row("image", "decode"),), exact=True),
     "unet": Part(
         (Row("conditional", "UNet, label map"), Row("null", "UNet, empty map")), exact=True
     ),
@@ -105,13 +104,13 @@ PARTS: Dict[str, Part] = {
         (
             Row("latent", "whole stage: latent"),
             Row("decoded", "whole stage: decoded"),
-            Row("picture", "whole stage: image, 8 bits", "levels"),
+            Row("image", "whole stage: image, 8 bits", "levels"),
         ),
         exact=True,
     ),
     "colour": Part(
         (
-            Row("picture", "colour transfer", "levels"),
+            Row("image", "colour transfer", "levels"),
             Row(
                 "flat",
                 "colour transfer, an image of one colour",

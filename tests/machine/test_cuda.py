@@ -1,5 +1,5 @@
-"""jseg/machine/facts.py: which case of CUDA a machine is, on toolkits and drivers made up for the
-test. (What else it finds: test_runtime.py.)
+"""jseg/machine/cuda.py: which case of CUDA a machine is, on toolkits and drivers made up for the
+test.
 """
 
 import os
@@ -7,13 +7,13 @@ import os
 import pytest
 from support.fake_cuda import bare, cudnn, driver, toolkit, write  # noqa: F401
 
-from jseg.machine import facts
+from jseg.machine import cuda
 
 
 def test_nvcc_without_a_driver_means_the_cpu(bare, monkeypatch):
     nvcc = toolkit(bare / "cuda")
-    monkeypatch.setattr(facts, "driver", lambda: None)
-    found = facts.cuda()
+    monkeypatch.setattr(cuda, "driver", lambda: None)
+    found = cuda.choose()
     assert (found.case, found.nvcc, found.devices) == ("cpu", "", ()) and found.toolkit.nvcc == str(
         nvcc
     )
@@ -21,8 +21,8 @@ def test_nvcc_without_a_driver_means_the_cpu(bare, monkeypatch):
 
 
 def test_no_cuda_at_all_means_the_cpu(bare, monkeypatch):
-    monkeypatch.setattr(facts, "driver", lambda: None)
-    assert facts.cuda() == facts.Cuda(
+    monkeypatch.setattr(cuda, "driver", lambda: None)
+    assert cuda.choose() == cuda.Choice(
         "cpu",
         "",
         "no NVIDIA driver answers: install the driver, or start the container with its GPUs",
@@ -31,10 +31,10 @@ def test_no_cuda_at_all_means_the_cpu(bare, monkeypatch):
 
 @pytest.mark.parametrize("hidden", ["", "-1", "7"])
 def test_gpus_that_the_user_has_hidden_are_not_the_driver_s_fault(bare, monkeypatch, hidden):
-    monkeypatch.setattr(facts, "driver", lambda: None)
+    monkeypatch.setattr(cuda, "driver", lambda: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert (
-        facts.cuda().reason
+        cuda.choose().reason
         == f"no GPU answers with CUDA_VISIBLE_DEVICES={hidden}: unset it, or list GPUs that are "
         "there"
     )
@@ -42,24 +42,28 @@ def test_gpus_that_the_user_has_hidden_are_not_the_driver_s_fault(bare, monkeypa
 
 def test_the_user_s_nvcc_path_wins(bare, monkeypatch):
     toolkit(bare / "cuda")
-    monkeypatch.setattr(facts, "driver", lambda: pytest.fail("the driver need not be asked"))
+    monkeypatch.setattr(cuda, "driver", lambda: pytest.fail("the driver need not be asked"))
     monkeypatch.setenv("nvcc_path", "")
-    assert (facts.cuda().case, facts.cuda().nvcc) == (
+    assert (cuda.choose().case, cuda.choose().nvcc) == (
         "cpu",
         "",
-    ) and "switched off" in facts.cuda().reason
+    ) and "switched off" in cuda.choose().reason
     monkeypatch.setenv("nvcc_path", "/my/nvcc")
-    assert (facts.cuda().case, facts.cuda().nvcc, facts.cuda().home) == ("chosen", "/my/nvcc", None)
+    assert (cuda.choose().case, cuda.choose().nvcc, cuda.choose().home) == (
+        "chosen",
+        "/my/nvcc",
+        None,
+    )
 
 
 def test_a_driver_that_aborts_does_not_answer(tmp_path, monkeypatch):
     driver(tmp_path, monkeypatch, body="abort()")
-    assert facts.driver() is None
+    assert cuda.driver() is None
 
 
 def test_the_driver_is_asked_in_another_process(tmp_path, monkeypatch):
     driver(tmp_path, monkeypatch)
-    assert facts.driver() == (12, [80, 86])
+    assert cuda.driver() == (12, [80, 86])
     with open("/proc/self/maps") as file:
         assert str(tmp_path) not in file.read(), (
             "CUDA must not be initialised in a process that will fork"
@@ -70,7 +74,7 @@ def test_a_machine_with_a_driver_is_asked_whole(bare, monkeypatch):
     toolkit(bare / "cuda", "12.4.131")
     cudnn(bare / "cuda", "8.9.7", lib="lib64")
     driver(bare, monkeypatch)
-    found = facts.cuda()
+    found = cuda.choose()
     assert (found.case, found.devices) == (
         "stock",
         (80, 86),
@@ -91,7 +95,7 @@ CASES = [
 def test_the_cases(bare, release, version, device, case):
     nvcc = toolkit(bare / "cuda", release)
     cudnn(bare / "cuda", version, lib="lib64")
-    found = facts.choose(13, [device])
+    found = cuda.choose_for(13, [device])
     assert found.case == case and found.reason.startswith(
         f"nvcc {release} at {nvcc}, cuDNN {version}, 1 device(s) of compute capability "
     )
@@ -105,7 +109,7 @@ def test_pip_s_packages_alone_are_enough(bare):
     toolkit(bare / "site/nvidia/cu13")
     cudnn(bare / "site/nvidia/cudnn", versioned_only=True)
     write(bare / "site/nvidia_cudnn_cu13-9.2.1.dist-info/METADATA")
-    assert facts.choose(13, [90]).case == "home"
+    assert cuda.choose_for(13, [90]).case == "home"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_what_cannot_work_is_one_line_with_the_remedy(
     nvcc = toolkit(bare / "cuda", release)
     if version:
         cudnn(bare / "cuda", version, lib="lib64")
-    found = facts.choose(newest, [device])
+    found = cuda.choose_for(newest, [device])
     assert (found.case, found.nvcc, found.devices) == (
         "cpu",
         "",
@@ -155,15 +159,15 @@ def test_what_cannot_work_is_one_line_with_the_remedy(
 
 def test_the_first_toolkit_that_works_is_taken_and_the_nearest_refusal_told(bare):
     toolkit(bare / "cuda-13.0")
-    assert "newer than the driver" in facts.choose(12, [80]).reason
+    assert "newer than the driver" in cuda.choose_for(12, [80]).reason
     old = toolkit(bare / "cuda-12.4", "12.4.131")
-    lacking = facts.choose(12, [80])
+    lacking = cuda.choose_for(12, [80])
     assert (
         "nvcc 12.4.131" in lacking.reason
         and "cuDNN's header and library not found" in lacking.reason
     ), "it is nearer to working"
     cudnn(bare / "cuda-12.4", lib="lib64")
-    found = facts.choose(12, [80])
+    found = cuda.choose_for(12, [80])
     assert found.case == "home" and str(old) in found.reason
 
 
@@ -171,7 +175,7 @@ def test_the_first_toolkit_that_works_is_taken_and_the_nearest_refusal_told(bare
     "newest, words", [(13, "pip install 'cuda-toolkit[nvcc,"), (12, "install CUDA toolkit 12 (")]
 )
 def test_a_gpu_without_a_toolkit_is_told_what_to_install(bare, newest, words):
-    found = facts.choose(newest, [90])
+    found = cuda.choose_for(newest, [90])
     assert (
         found.case == "cpu" and found.reason.startswith("no nvcc on PATH") and words in found.reason
     )
@@ -180,4 +184,4 @@ def test_a_gpu_without_a_toolkit_is_told_what_to_install(bare, newest, words):
 def test_an_nvcc_that_does_not_run_is_named(bare):
     broken = write(bare / "cuda/bin/nvcc", "#!/bin/sh\nexit 127\n")
     broken.chmod(0o755)
-    assert facts.choose(13, [90]).reason.startswith(f"{broken} does not run: ")
+    assert cuda.choose_for(13, [90]).reason.startswith(f"{broken} does not run: ")

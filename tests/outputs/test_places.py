@@ -21,16 +21,18 @@ from jseg.checkpoint import save
 from jseg.commands import cli, compare_official, demo, landscapes, score, segment, train_flowseg
 from jseg.commands import test as test_command
 from jseg.data.classes import CLASS_SETS
-from jseg.data.image_folder import find_examples
+from jseg.data.image_folder import find_images
 from jseg.data.label_maps import read_label
 from jseg.evaluation.inputs import find_real
 from jseg.flowseg.predict import Segmenter, stored_classes
 from jseg.images import read_image, save_image
-from jseg.landscapes import draw
-from jseg.landscapes.draw import REFERENCE_SEEDS, write_challenge
-from jseg.outputs import rules
-from jseg.outputs.records import by_products, origin
-from jseg.outputs.rules import LOCK, OutputError, check_file, check_inputs, check_origin, held
+from jseg.landscapes import challenge_folder
+from jseg.landscapes.challenge_folder import write_challenge
+from jseg.landscapes.draw import REFERENCE_SEEDS
+from jseg.outputs import locks
+from jseg.outputs.locks import LOCK, held
+from jseg.outputs.origin import by_products, origin
+from jseg.outputs.places import OutputError, check_file, check_inputs, check_origin
 from jseg.parity.release.parts import FILES
 
 WIDTH, HEIGHT = 64, 48
@@ -60,7 +62,7 @@ RECORDS = {
     "segment": ("run.json", {"format": 1, "settings": {"weights": "0"}, "pictures": {}}),
     "score": ("summary.json", {"format": 1, "command": "score", "settings": {"results": "x"}}),
     "landscapes": ("landscapes.json", {"command": "landscapes", "settings": {}, "written": 0}),
-    "demo": ("demo.json", {"command": "demo", "count": 1, "seed": 0}),
+    "demo": ("demo.json", {"format": 1, "command": "demo", "count": 1, "seed": 0}),
     "compare_official": ("setting.json", {"official": "x"}),
 }
 
@@ -304,7 +306,7 @@ def test_the_second_of_two_runs_names_the_first_one_s_process(place, command):
         (place.out / "demo.json").write_text(json.dumps(RECORDS["demo"][1]))
     root = ROOT
     code = (
-        "import sys; from jseg.outputs.rules import locked\nwith locked(sys.argv[1]): "
+        "import sys; from jseg.outputs.locks import locked\nwith locked(sys.argv[1]): "
         "print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -330,14 +332,14 @@ def test_a_folder_that_another_run_has_taken_since_the_first_look_is_left_alone(
     """
     other = "segment" if command == "test" else "test"
     name, content = RECORDS[other]
-    first = rules.held
+    first = locks.held
 
     def later(folder):
         place.out.mkdir(exist_ok=True)
         (place.out / name).write_text(json.dumps(content))
         return first(folder)
 
-    for module in (rules, draw):
+    for module in (locks, challenge_folder):
         monkeypatch.setattr(module, "held", later)
     code, lines = place.run(command)
     assert code == 2 and f"results of the {other} command" in lines[-1], lines
@@ -461,10 +463,12 @@ def test_landscapes_go_on_by_the_same_call_alone(place, monkeypatch):
         and "2 of 2 pairs were there already and are kept" in lines[0]
         and place.tree() == before
     )
+    drawn = {"count": 2, "seed": 0, "width": 64, "height": 48}
     for changed in ({"count": 3}, {"seed": 1}, {"width": 128, "height": 96}):
         place.refused(
             "landscapes",
-            "holds landscapes of --count 2 --seed 0 --width 64 --height 48",
+            "holds results of other settings",
+            "; ".join(f"{name} was {drawn[name]}, is {changed[name]}" for name in sorted(changed)),
             "give another --output",
             **changed,
         )
@@ -510,20 +514,19 @@ def test_seeds_beyond_the_scenes_are_told_as_given(place, command, count, seed):
     )
 
 
-def test_the_demo_tells_in_its_own_words_that_its_numbers_are_others(place):
+def test_the_demo_tells_that_its_numbers_are_others(place):
     place.out.mkdir()
     (place.out / "demo.json").write_text(
         json.dumps({"format": 1, "command": "demo", "count": 2, "seed": 0})
     )
-    for changed in ({"count": 2, "seed": 5}, {"count": 3}):
-        place.refused(
-            "demo",
-            "holds the demo of --count 2 --seed 0, not of --count",
-            "give another --output",
-            **changed,
-        )
+    for changed, said in (
+        ({"count": 2, "seed": 5}, "(seed was 0, is 5)"),
+        ({"count": 3}, "(count was 2, is 3)"),
+    ):
+        words = ["holds results of other settings " + said, "give another --output"]
+        place.refused("demo", *words, **changed)
     (place.out / "stages.json").write_text("{}")
-    place.refused("demo", "stages.json is not as the demo wrote it", count=2)
+    place.refused("demo", "stages.json was changed since the demo wrote it", count=2)
 
 
 def test_a_second_call_changes_nothing_that_is_finished(place, stubbed):
@@ -561,7 +564,7 @@ def test_segment_keeps_a_label_map_that_someone_has_corrected(place):
     (place.out / "overlays" / "a.jpg").unlink()
     code, lines = place.run("segment")
     assert code == 0 and any(
-        "1 label maps were changed by others since they were made (a.png)" in line for line in lines
+        "1 results were changed by others since they were made (a.png)" in line for line in lines
     )
     assert (place.out / "a.png").read_bytes() == corrected
 
@@ -621,10 +624,10 @@ def test_sheets_are_no_images_to_be_segmented(place, stubbed):
     ]
     labels, place.out = place.out, place.root / "again"
     place.refused("segment", "holds no images but 3 files", "label map of segment", input=labels)
-    assert [path.name for path in find_real(results)] == [
+    assert [path.name for path in find_real(results)[0]] == [
         f"scene_{number:04d}.jpg" for number in range(3)
     ]
-    assert [example.stem for example in find_examples(results, labels=False)] == [
+    assert [example.stem for example in find_images(results)[0]] == [
         f"scene_{number:04d}" for number in range(3)
     ]
 

@@ -1,0 +1,142 @@
+"""Records of results: one JSON object beside the results, which one piece of code writes and reads.
+
+Every record has "format", "command" and "settings" (all that the results depend on). It may have
+"files": {name: SHA-256, or "" for one that is about to be written}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, Mapping, Optional
+
+from jseg.files import DataError, PathLike, sha256, write_atomic
+from jseg.image_files.decoding import IMAGE_SUFFIXES, ImageError, read_header
+
+FORMAT = 1
+
+
+class WriteError(OSError):
+    """A file of results that cannot be written; one line: why, and how to go on."""
+
+
+@contextlib.contextmanager
+def writing(path: PathLike) -> Iterator[None]:
+    """Turn an OSError inside into a WriteError, unless it is about a file in another folder."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        folder = os.path.dirname(os.path.abspath(str(path)))
+        blamed = os.path.abspath(os.fsdecode(error.filename)) if error.filename else folder
+        # What is read on the way may lie elsewhere; a folder that cannot be made lies above.
+        elsewhere = os.path.dirname(blamed) != folder and not (folder + os.sep).startswith(
+            blamed + os.sep
+        )
+        if elsewhere or error.errno == errno.ENOMEM:
+            raise
+        raise WriteError(
+            f"cannot write {path} ({error.strerror or error}); what is finished stays, make room "
+            "or mend the folder and give the same command again"
+        ) from error
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a text file, whole or not at all; raises WriteError.
+
+    A file name that is no text becomes an escape.
+    """
+    content = text.encode("utf-8", "backslashreplace")
+    with writing(path):
+        write_atomic(path, lambda file: file.write(content))
+
+
+def write_json(path: PathLike, record: Mapping) -> None:
+    """Write a record, whole or not at all; raises WriteError."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_record(path: PathLike) -> Optional[dict]:
+    """The JSON object in a file, None if there is none that can be read."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def own_record(
+    path: PathLike,
+    command: str,
+    option: str,
+    check: Callable[[dict], object] = lambda record: None,
+) -> Optional[dict]:
+    """The record that `command` keeps at `path`, None if there is none.
+
+    check: raises ValueError, LookupError or TypeError for a record that lacks what the command
+    needs. Raises DataError for one that is damaged or of another kind.
+    """
+    if not os.path.lexists(str(path)):
+        return None
+    try:
+        record = _as_today(json.loads(Path(path).read_text(encoding="utf-8")), command)
+        if record["format"] != FORMAT or record["command"] != command:
+            raise ValueError("another kind of record")
+        if not isinstance(record["settings"], dict):
+            raise ValueError("settings that are no object")
+        files = record.get("files", {})
+        if not all(isinstance(text, str) for text in [*files, *files.values()]):
+            raise ValueError("files that are no names")
+        check(record)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is no record of the {command} command, or is damaged "
+            f"({type(error).__name__}: {error}); move it away, or give another {option}"
+        ) from None
+    return record
+
+
+def _as_today(record: dict, command: str) -> dict:
+    """A record of an earlier version in the form of today's."""
+    if command == "demo" and "settings" not in record:
+        settings = {name: record[name] for name in ("count", "seed")}
+        return {**record, "settings": settings}
+    # `check_origin` knows from the settings which command wrote a run.json that does not say so.
+    return {"command": command, **record} if command in ("test", "segment") else record
+
+
+def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
+    """Whether a file that a record lists in `files` may be written again.
+
+    It may if it does not exist, if it is empty or an image that cannot be opened, if its SHA-256
+    is not known, and if it is as it was written. One that someone has changed may not.
+    """
+    path, known = Path(folder) / name, files.get(name, "")
+    if not path.exists() or not known or not path.stat().st_size:
+        return True
+    if path.suffix.lower() in IMAGE_SUFFIXES and not opens(path):
+        return True
+    return sha256(path) == known
+
+
+def opens(path: PathLike, kind: str = "") -> bool:
+    """Whether the file exists and is an image that can be opened, of a `kind` such as "PNG"."""
+    try:
+        return Path(path).exists() and kind in ("", read_header(path).format)
+    except ImageError:
+        return False
+
+
+def listed(folder: PathLike, files: Mapping[str, str], coming: Iterable[str]) -> Dict[str, str]:
+    """`files` for a record: those that exist, and those in `coming`, which are written next.
+
+    The SHA-256 of a file that is written next is not known yet. One that someone has changed keeps
+    the SHA-256 that it was written with, so that it stays known as changed.
+    """
+    present = {name: known for name, known in files.items() if (Path(folder) / name).exists()}
+    return {**present, **{name: "" for name in coming if is_own(folder, name, present)}}
