@@ -91,7 +91,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     targets.check_target(args.output, [args.input], create=True)
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
     source = checkpoint.describe(args.input, sha256=True)
-    with checkpoint.opened_state(source, args.weights) as selection:
+    with checkpoint.open_state(source, args.weights) as selection:
         network = _network(selection, args.to, source.config, given)
 
         # What is there already may only be this command's result for the same file.
