@@ -21,14 +21,14 @@ from jseg import __version__, configs
 from jseg.files import PathLike, write_atomic
 from jseg.formats import record as own
 from jseg.formats.mismatch import mismatch, shape_of, some
-from jseg.formats.reader import OpenFile, opened
+from jseg.formats.reader import OpenFile, open_weights
 from jseg.formats.state_dicts import CHOICES, Selection, select
 from jseg.formats.targets import check_target
 from jseg.formats.tensor import CheckpointError
 from jseg.formats.values import cast, finite, read
 
 Source = Union[PathLike, Mapping[str, object]]
-Member = Tuple[str, float, Mapping[str, object]]  # label, weight and tensors of a part
+Member = Tuple[str, float, Mapping[str, object]]  # label, weight and arrays of a part
 
 # A file may name one stored array many times, but the copies may not outgrow it by more than this.
 MAX_GROWTH, GROWTH_ALLOWANCE = 16, 1 << 28
@@ -77,7 +77,7 @@ def describe(
         needed = ((sha256, path.sha256), (prefixes, path.digest), (shapes, path.shapes))
         if all(known for wanted, known in needed if wanted):
             return path
-    with opened(path) as file:
+    with open_weights(path) as file:
         config = _config(file.record)
         tensors = _selected(file, "ema").tensors if prefixes or shapes else {}
         return WeightFile(
@@ -96,7 +96,7 @@ def load(path: PathLike, weights: str = "ema") -> Dict[str, np.ndarray]:
     `weights` "ema" takes the moving average where the file has one, "model" never. Arrays have the
     stored type, bfloat16 widened to float32. Raises CheckpointError, or FileNotFoundError.
     """
-    with opened_state(path, weights) as selection:
+    with open_state(path, weights) as selection:
         return {name: read(name, tensor) for name, tensor in selection.tensors.items()}
 
 
@@ -121,7 +121,7 @@ def load_sets(path: PathLike) -> Dict[str, Dict[str, np.ndarray]]:
 
     A file of another program has the model alone. Raises CheckpointError.
     """
-    with opened(path) as file:
+    with open_weights(path) as file:
         sets = {"": _selected(file, "model").tensors} if file.record is None else own.sets(file)
         return {
             group: {name: read(name, tensor) for name, tensor in tensors.items()}
@@ -138,7 +138,7 @@ def load_into(module, source: Source, weights: str = "ema") -> None:
     types; here: strict, types kept.
     """
     parameters = module.state_dict()
-    with opened_state(source, weights) as selection:
+    with open_state(source, weights) as selection:
         arrays = selection.tensors
         problem = mismatch(
             {name: shape_of(value) for name, value in parameters.items()},
@@ -195,44 +195,45 @@ def average(parts: Iterable[Tuple[Source, float]], weights: str = "ema") -> Dict
     time. Raises CheckpointError. release (merge_model.py): equal weights, float64 file; here: any
     weights, float32.
     """
-    parts = [(source, float(weight)) for source, weight in parts]
-    given = [weight for _, weight in parts]
-    total = math.fsum(given)
-    if not math.isfinite(total) or abs(total) <= 1e-12 * math.fsum(map(abs, given)):
+    weighted = [(source, float(weight)) for source, weight in parts]
+    values = [weight for _, weight in weighted]
+    total = math.fsum(values)
+    if not math.isfinite(total) or abs(total) <= 1e-12 * math.fsum(map(abs, values)):
         raise CheckpointError(
-            f"cannot average with weights {given}; expected at least one file, and weights whose "
+            f"cannot average with weights {values}; expected at least one file, and weights whose "
             "sum is not 0"
         )
+
+    # All files stay open; every one must be of the first one's network.
     with contextlib.ExitStack() as stack:
         members: List[Member] = []
-        for number, (source, weight) in enumerate(parts, 1):
+        for number, (source, weight) in enumerate(weighted, 1):
             label = f"part {number}" if isinstance(source, Mapping) else str(source)
-            tensors = stack.enter_context(opened_state(source, weights)).tensors
+            tensors = stack.enter_context(open_state(source, weights)).tensors
             members.append((label, weight / total, tensors))
             first, last = ({n: t.shape for n, t in members[i][2].items()} for i in (0, -1))
             problem = mismatch(first, last, "expected files of one network")
             if problem:
-                raise CheckpointError.at(
-                    label, f"cannot be averaged with {members[0][0]}: it {problem}"
-                )
+                reason = f"cannot be averaged with {members[0][0]}: it {problem}"
+                raise CheckpointError.at(label, reason)
         return {name: _mean(name, members) for name in members[0][2]}
 
 
 def weights_sha256(path: PathLike) -> str:
     """The SHA-256 of a weight file; of a model in parts that of its files' names and contents."""
-    with opened(path) as file:
+    with open_weights(path) as file:
         return file.sha256()
 
 
 @contextlib.contextmanager
-def opened_state(source: Source, weights: str = "ema") -> Iterator[Selection]:
+def open_state(source: Source, weights: str = "ema") -> Iterator[Selection]:
     """One model's arrays, each with `shape` and `read()`, to be read inside of the `with`."""
     if weights not in CHOICES:
         raise ValueError(f"weights is {weights!r}; expected 'ema' or 'model'")
     if isinstance(source, Mapping):
         yield Selection({name: own.MemoryArray(name, value) for name, value in source.items()})
         return
-    with opened(source) as file:
+    with open_weights(source) as file:
         yield _selected(file, weights)
 
 

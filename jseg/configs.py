@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Mapping, Optional, Tuple
 
 SOURCES = ("image", "noise", "image+noise")
+# Fields of PixNerdConfig that are 1 or more.
+POSITIVE = ("hidden_size", "heads", "pixel_blocks", "pixel_channels", "pixel_ratio")
+POSITIVE += ("frequencies", "patch", "width", "height")
 
 # The name of an array that every network of the kind has, and no other.
 UNET_MARK, AUTOENCODER_MARK = "input_blocks.0.0.weight", "encoder.conv_in.weight"
@@ -20,18 +23,12 @@ PIXNERD_MARK = "s_embedder.proj.weight"
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The SPADE-conditioned UNet. `width` and `height` are the latent's, the size that the weights
-    were trained at.
-    """
+    """The SPADE-conditioned UNet; `width` and `height` are those of the latents in its training."""
 
     channels: int = 256  # base width; level widths are channels * channel_mult
     channel_mult: Tuple[int, ...] = (1, 1, 2, 3, 4)
     blocks: int = 2  # residual blocks per level (one more in the decoder half)
-    attention_downsampling: Tuple[int, ...] = (
-        4,
-        8,
-        16,
-    )  # levels with attention, by their downsampling factor
+    attention_downsampling: Tuple[int, ...] = (4, 8, 16)  # factors of levels with attention
     head_channels: int = 64  # channels per attention head
     classes: int = 29  # columns of the one-hot label map
     spade_channels: int = 128  # hidden width of every SPADE norm
@@ -52,9 +49,7 @@ class AutoencoderConfig:
     latent_channels: int = 3
     codebook_size: int = 8192
     picture_channels: int = 3
-    groups: int = (
-        32  # of every group norm; with one channel a group, an image's mean colour is lost
-    )
+    groups: int = 32  # of every group norm; one channel a group loses an image's mean colour
 
     @property
     def downsampling(self) -> int:
@@ -63,13 +58,12 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class PixNerdConfig:
-    """A patch transformer with a neural field per patch, and the task it was trained for: both are
-    stored with its weights.
+    """A patch transformer with a neural field per patch, and the task that it was trained for.
 
-    source: where the flow starts, since weights are only good for the source they were trained
-    with. image_input: whether the network sees the image beside x_t; None: exactly if the source
-    has noise ("image+noise" without it is possible, but poor). Raises ValueError for what does not
-    fit together, a deterministic source with the image as an input above all.
+    source: where the flow starts; weights are good for the source of their training only.
+    image_input: whether the network sees the image beside x_t; None: if the source has noise
+    ("image+noise" without it is possible, but poor). Raises ValueError for what does not fit
+    together, such as a source without noise with the image as an input.
     """
 
     hidden_size: int = 1024  # width of the transformer's tokens
@@ -104,17 +98,7 @@ class PixNerdConfig:
                 "PixNerdConfig: source 'noise' without image_input never sees the image; leave "
                 "image_input out"
             )
-        for name in (
-            "hidden_size",
-            "heads",
-            "pixel_blocks",
-            "pixel_channels",
-            "pixel_ratio",
-            "frequencies",
-            "patch",
-            "width",
-            "height",
-        ):
+        for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"PixNerdConfig: {name} is {getattr(self, name)}; expected 1 or more"

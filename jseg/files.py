@@ -1,11 +1,12 @@
-"""Write a file whole or not at all, whatever interrupts the run.
+"""A file is written whole or not at all, whatever interrupts the run; SHA-256 of files.
 
-The content goes to a hidden temporary in the same folder, reaches the disk, and takes its name in
-one move.
+The content goes to a hidden temporary file in the same folder, reaches the disk, and takes its name
+in one move.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,22 +21,21 @@ _open_temporaries = set()
 
 
 class DataError(ValueError):
-    """Input files that cannot be used; one line: what was given, what was expected, what to do."""
+    """Input files that cannot be used: one line with what was given, expected, and to be done."""
 
 
 def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write(file)` fill a hidden temporary beside `path`, then put it in place in one move, on
-    disk before it has the name.
+    """Let `write(file)` fill a hidden temporary file beside `path`, then put it in place.
 
-    Whatever goes wrong, `path` keeps its old content (or absence), the temporary is removed and the
-    error is raised again.
+    The content is on the disk before it has the name. Whatever goes wrong, `path` keeps its old
+    content (or stays missing), the temporary is removed and the error is raised again.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"cannot write {path}: the folder {path.parent} does not exist; create it first"
         )
-    temporary = path.parent / (f".jseg-{os.getpid()}-{secrets.token_hex(8)}.part")
+    temporary = path.parent / f".jseg-{os.getpid()}-{secrets.token_hex(8)}.part"
     _open_temporaries.add(temporary.name)
     try:
         with open(temporary, "xb") as file:
@@ -44,10 +44,8 @@ def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        try:
+        with contextlib.suppress(OSError):
             temporary.unlink()
-        except OSError:
-            pass
         raise
     finally:
         _open_temporaries.discard(temporary.name)
@@ -55,8 +53,9 @@ def write_atomic(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_stale_temporaries(folder: PathLike) -> List[str]:
-    """Remove what killed runs left of write_atomic in `folder`; the names removed. Temporaries of
-    live processes stay.
+    """Remove what killed runs left of `write_atomic` in `folder`; returns the names.
+
+    Temporary files of live processes stay.
     """
     removed = []
     for entry in sorted(Path(folder).iterdir()):
@@ -82,7 +81,7 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def _in_use(process: int) -> bool:
-    # A killed run's id may have become ours (containers count from 1 again); our own files are
+    # A killed run's number may have become ours (containers count from 1 again); our own files are
     # known by name.
     if process == os.getpid():
         return False
@@ -91,7 +90,7 @@ def _in_use(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
 
 
@@ -100,9 +99,6 @@ def _sync_folder(folder: Path) -> None:
         handle = os.open(str(folder), os.O_RDONLY)
     except OSError:
         return
-    try:
+    with contextlib.suppress(OSError):
         os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    os.close(handle)

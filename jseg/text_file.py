@@ -1,4 +1,4 @@
-"""The one reader of text that people give: UTF-8, and one line that says so where it is not."""
+"""Text files that people write: read as UTF-8, or refused in one line that names the encoding."""
 
 from __future__ import annotations
 
@@ -26,27 +26,24 @@ EAST_ASIAN = (
 
 
 def parse_json(text: str):
-    """The data of a JSON text; ValueError also where a key stands twice in one object, of which one
-    would be lost.
-    """
+    """The data of a JSON text; raises ValueError also where an object has a key twice."""
     return json.loads(text, object_pairs_hook=_unique)
 
 
 def _unique(pairs):
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(
-            f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
-        )
-    return found
+    values = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"{key!r} stands twice in one object")
+        values[key] = value
+    return values
 
 
 def read_text(path: PathLike, what: str = "") -> str:
-    """The text of a UTF-8 file, without the marks at its beginning that Windows writes.
+    """The text of a UTF-8 file, without the marks that Windows writes at its beginning.
 
-    what: what the file is, for messages ("stages file"). Raises DataError in one line for a folder
-    and for bytes that are no UTF-8, with the encoding that they look like; OSError passes through.
+    what: what the file is, for messages ("stages file"). Raises DataError for a folder, and for
+    bytes that are not UTF-8, with the encoding that they look like; OSError passes through.
     """
     path, named = Path(path), f"{what} {path}".strip()
     if path.is_dir():
@@ -59,9 +56,9 @@ def read_text(path: PathLike, what: str = "") -> str:
 
 
 def other_readings(path: PathLike) -> Iterator[Tuple[str, str]]:
-    """(encoding, text) of a file in other encodings than UTF-8 in which it is a text.
+    """(encoding, text) for each encoding but UTF-8 in which the file is a text.
 
-    Short names in GBK can be UTF-8 by chance: whoever knows what the text must hold can tell.
+    Short names in GBK can be valid UTF-8 by chance; only who knows what the text must say can tell.
     """
     content = Path(path).read_bytes()
     for name, codec, _, _ in EAST_ASIAN:
@@ -72,12 +69,12 @@ def other_readings(path: PathLike) -> Iterator[Tuple[str, str]]:
 
 
 def _other_encoding(content: bytes) -> str:
-    """What the bytes seem to be where they are no UTF-8 text; "" for UTF-8."""
+    """What the bytes seem to be if they are not UTF-8 text, else ""."""
     for mark, name in MARKS:
         if content.startswith(mark):
             return f"{name} text"
 
-    # Every second byte of ASCII in UTF-16 is 0; so is many a byte of a file that is no text.
+    # Every second byte of ASCII in UTF-16 is 0. Files that are no text have zero bytes, too.
     if b"\0" in content:
         halves = [content[start::2].count(0) / (len(content) // 2 or 1) for start in (0, 1)]
         utf_16 = len(content) % 2 == 0 and max(halves) > 0.3 and min(halves) < 0.05
@@ -85,19 +82,22 @@ def _other_encoding(content: bytes) -> str:
 
     try:
         content.decode("utf-8")
+        return ""
     except UnicodeDecodeError as error:
-        place = f"byte 0x{content[error.start]:02x} in line {content[: error.start].count(10) + 1}"
-        names = _east_asian(content)
-        listed = ", ".join(names[:-1]) + " or " * (len(names) > 1) + "".join(names[-1:])
-        looks = f"it looks like {listed}" if names else "perhaps an old Windows encoding"
-        return f"not UTF-8 text ({place}; {looks})"
-    return ""
+        line = content[: error.start].count(b"\n") + 1
+        place = f"byte 0x{content[error.start]:02x} in line {line}"
+
+    # The encoding is a guess.
+    *others, last = _east_asian(content) or [""]
+    names = f"{', '.join(others)} or {last}" if others else last
+    looks = f"it looks like {names}" if names else "perhaps an old Windows encoding"
+    return f"not UTF-8 text ({place}; {looks})"
 
 
 def _east_asian(content: bytes) -> List[str]:
-    """The encodings in which nearly all that is not ASCII are frequent characters.
+    """The encodings in which nearly all letters beyond ASCII are frequent ones.
 
-    Where there is none, the first in which they are Chinese at least.
+    If there is none, the first encoding in which they are at least Chinese.
     """
     likely, possible = [], []
     for name, codec, first, last in EAST_ASIAN:
@@ -105,6 +105,8 @@ def _east_asian(content: bytes) -> List[str]:
             foreign = [letter for letter in content.decode(codec) if ord(letter) > 127]
         except UnicodeDecodeError:
             continue
+
+        # Punctuation counts for every encoding.
         marks = sum(map(_is_mark, foreign))
         letters = [letter for letter in foreign if not _is_mark(letter)]
         frequent = sum(first <= letter.encode(codec)[0] <= last for letter in letters)

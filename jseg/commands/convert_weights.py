@@ -10,7 +10,7 @@ training run becomes a file of its moving average alone.
 
 examples:
   python scripts/convert_weights.py vq-f4/model.ckpt autoencoder.safetensors
-  python scripts/convert_weights.py sdm/ema_0.9999_best.pt unet.safetensors --head_channels 64 --dry_run
+  python scripts/convert_weights.py sdm/ema_0.9999_best.pt unet.safetensors --dry_run
   python scripts/convert_weights.py PixNerd-XL-16.ckpt pixnerd-xl.safetensors
 """
 
@@ -25,12 +25,12 @@ from typing import List, Optional
 
 from jseg.commands import cli
 
-# What weights do not tell; options of the same names.
+# Fields of configurations that weights do not show; options have the same names.
 UNREADABLE = ("head_channels", "width", "height", "groups")
+UNSAID = "the weights do not tell"
 EXPECTED = "expected the layout of SDM's UNet, of latent-diffusion's vq-f4 or of PixNerd"
-PRETRAINED = (
-    "pixnerd"  # recorded with PixNerd's own weights, which start a training and segment nothing
-)
+# Recorded with PixNerd's own weights, which start a training and segment nothing.
+PRETRAINED = "pixnerd"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,88 +82,96 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
+    """Check the network in the file, then write it; prints what was done."""
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
     from jseg.formats.values import Converted
-    from jseg.ldm.state_dict import Unreadable
-    from jseg.outputs.locks import held_files
 
     targets.check_target(args.output, [args.input], create=True)
     given = {name: getattr(args, name) for name in UNREADABLE if getattr(args, name) is not None}
     source = checkpoint.describe(args.input, sha256=True)
-    stored = source.config
-    if stored is not None:
-        stored = dataclasses.replace(
-            stored, **{name: value for name, value in given.items() if hasattr(stored, name)}
-        )
-    with checkpoint.opened_state(source, args.weights) as selection:
-        # The network in the file, and whether it is complete.
-        shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
-        found = extract(shapes, args.to, stored, Unreadable(**given))
-        given_shapes = {
-            name: found.shapes[name] if name in found.reshaped else shapes[source]
-            for name, source in found.sources.items()
-        }
-        problem = checkpoint.mismatch(found.shapes, given_shapes, EXPECTED)
-        if problem:
-            raise checkpoint.CheckpointError(problem)
-        unused = _unused(given, found)
+    with checkpoint.open_state(source, args.weights) as selection:
+        network = _network(selection, args.to, source.config, given)
 
         # What is there already may only be this command's result for the same file.
-        kind = "float16" if args.half else "float32"
-        state = {
-            name: Converted(name, selection.tensors[found.sources[name]], shape, kind)
-            for name, shape in found.shapes.items()
-        }
         origin = {
             "converted_from": os.path.basename(os.path.abspath(args.input)),
             "sources": [source.sha256],
         }
-        network = type(found.config).__name__
-        targets.check_replaceable(args.output, origin, network)
+        targets.check_replaceable(args.output, origin, type(network.config).__name__)
 
         # Every value is looked at, also in a dry run.
-        made: list = []
-        replaced = False
+        kind = "float16" if args.half else "float32"
+        arrays = {
+            name: Converted(name, selection.tensors[network.sources[name]], shape, kind)
+            for name, shape in network.shapes.items()
+        }
         if args.dry_run:
-            for array in state.values():
+            for array in arrays.values():
                 array.numpy()
+            lines = ["dry run     nothing was written"]
         else:
-            extra = {
-                **origin,
-                **_trained_by(source, stored is None and _is_pixnerd(found.config)),
-            }
-            with targets.folder_of(args.output) as made, held_files([args.output]):
-                replaced = targets.check_replaceable(args.output, origin, network)
-                checkpoint.save(args.output, state, found.config, **extra)
-        _report(
-            selection, found, stored is None, kind, sum(array.vanished for array in state.values())
-        )
-    if unused:
-        print(
-            f"ignored     {', '.join(unused)}: {type(found.config).__name__} has nothing of the "
-            "kind"
-        )
-    for folder in made:
-        print(f"made        the folder {folder}, which was missing")
-    if args.dry_run:
-        print("dry run     nothing was written")
-    else:
-        print(
-            f"{'replaced' if replaced else 'wrote':<11} {args.output} "
-            f"({os.path.getsize(args.output)} bytes)"
-        )
-        print(f"sha256      {checkpoint.weights_sha256(args.output)}")
+            pretrained = source.config is None and _is_pixnerd(network.config)
+            extra = {**origin, **_trained_by(source, pretrained)}
+            lines = _written(args.output, arrays, network.config, origin, extra)
+        vanished = sum(array.vanished for array in arrays.values())
+    _report(selection, network, kind, vanished)
+    if source.config is None:
+        _report_assumed(network)
+    _report_ignored(given, network.config)
+    print("\n".join(lines))
     return 0
 
 
-def extract(shapes, network: Optional[str], config, unreadable):
-    """Find a "unet", "autoencoder" or "pixnerd" among the names and shapes of a file; `config` if
-    the file tells it.
+def _network(selection, kind: Optional[str], stored, given: dict):
+    """The complete network in a file, with the options that its configuration takes."""
+    from jseg.checkpoint import CheckpointError, mismatch
+    from jseg.ldm.state_dict import Unreadable
 
-    The layout is that of the configuration; the caller compares it with what was found. Raises
-    CheckpointError.
+    shapes = {name: tensor.shape for name, tensor in selection.tensors.items()}
+    network = extract(shapes, kind, _with_options(stored, given), Unreadable(**given))
+    own_shapes = {
+        name: network.shapes[name] if name in network.reshaped else shape
+        for name, shape in network.own_shapes(shapes).items()
+    }
+    problem = mismatch(network.shapes, own_shapes, EXPECTED)
+    if problem:
+        raise CheckpointError(problem)
+    if _is_pixnerd(network.config):
+        network.config = _with_options(network.config, given)
+    return network
+
+
+def _with_options(config, given: dict):
+    """The configuration with the options that it has a field for; None stays None."""
+    if config is None:
+        return None
+    fields = {name: value for name, value in given.items() if hasattr(config, name)}
+    return dataclasses.replace(config, **fields)
+
+
+def _written(output: str, arrays: dict, config, origin: dict, extra: dict) -> List[str]:
+    """Write the file; the lines that say so."""
+    from jseg import checkpoint
+    from jseg.formats import targets
+    from jseg.outputs.locks import held_files
+
+    with targets.folder_of(output) as folders, held_files([output]):
+        replaced = targets.check_replaceable(output, origin, type(config).__name__)
+        checkpoint.save(output, arrays, config, **extra)
+    verb = "replaced" if replaced else "wrote"
+    return [f"made        the folder {folder}, which was missing" for folder in folders] + [
+        f"{verb:<11} {output} ({os.path.getsize(output)} bytes)",
+        f"sha256      {checkpoint.weights_sha256(output)}",
+    ]
+
+
+def extract(shapes, network: Optional[str], config, unreadable):
+    """Find a "unet", "autoencoder" or "pixnerd" among the names and shapes of a file.
+
+    config: of a file that has one, else None. The layout is that of the configuration; the caller
+    compares it with the file's shapes. Raises CheckpointError.
     """
     from jseg.configs import AUTOENCODER_MARK, PIXNERD_MARK, SPADE_MARK
     from jseg.flowseg.conversion import extract_pixnerd
@@ -180,13 +188,12 @@ def extract(shapes, network: Optional[str], config, unreadable):
             return extract_pixnerd(shapes, config=config)
         marks = {"unet": SPADE_MARK, "autoencoder": AUTOENCODER_MARK, "pixnerd": PIXNERD_MARK}
         places = {kind: scopes(shapes, mark) for kind, mark in marks.items()}
-        network = _chosen([kind for kind in places if places[kind]], network, shapes)
-        scope = places[network][0]
-        if network == "pixnerd":
+        kind = _chosen([kind for kind in places if places[kind]], network, shapes)
+        scope = places[kind][0]
+        if kind == "pixnerd":
             return extract_pixnerd(shapes, scope)
-        return (extract_unet if network == "unet" else extract_autoencoder)(
-            shapes, scope, config, unreadable
-        )
+        extracted = extract_unet if kind == "unet" else extract_autoencoder
+        return extracted(shapes, scope, config, unreadable)
     except CheckpointError:
         raise
     except ValueError as error:
@@ -194,9 +201,7 @@ def extract(shapes, network: Optional[str], config, unreadable):
 
 
 def _chosen(there: List[str], network: Optional[str], shapes) -> str:
-    """The kind of network to take out of a file that holds those `there`; raises ValueError where
-    that is not clear.
-    """
+    """The kind of network to take, of those `there`; raises ValueError where that is not clear."""
     from jseg.configs import UNET_MARK, looks_like
 
     if network is None and len(there) == 1:
@@ -224,72 +229,63 @@ def _is_pixnerd(config) -> bool:
     return type(config).__name__ == "PixNerdConfig"
 
 
-def _unused(given: dict, found) -> List[str]:
-    """The options that say nothing of this network; width and height of PixNerd's crops are taken
-    over.
-    """
-    fields = {field.name for field in dataclasses.fields(found.config)}
-    if _is_pixnerd(found.config):
-        found.config = dataclasses.replace(
-            found.config, **{name: value for name, value in given.items() if name in fields}
-        )
-    return [f"--{name}" for name in given if name not in fields]
-
-
 def _trained_by(source, pretrained: bool) -> dict:
-    """Steps and settings of the training run that wrote the file, if one did; PixNerd's own weights
-    are marked as such.
+    """Steps and settings of the training run that wrote the file, if one did.
+
+    PixNerd's own weights are marked as such.
     """
-    extra = source.extra
-    kept = {name: extra[name] for name in ("step", "settings", "pretrained") if name in extra}
-    return {**kept, "pretrained": PRETRAINED} if pretrained else kept
+    names = ("step", "settings", "pretrained")
+    trained = {name: source.extra[name] for name in names if name in source.extra}
+    return {**trained, "pretrained": PRETRAINED} if pretrained else trained
 
 
-def _report(selection, found, inferred: bool, kind: str, vanished: int) -> None:
-    values = sum(math.prod(shape) for shape in found.shapes.values())
-    print(f"network     {found.config}")
-    print("weights     %s" % ("moving average" if selection.averaged else "the model's own"))
-    print(f"arrays      {len(found.shapes)}, {format(values, ',')} values, {kind}")
-    for old, new in found.renamed:
+def _report(selection, network, kind: str, vanished: int) -> None:
+    values = sum(math.prod(shape) for shape in network.shapes.values())
+    print(f"network     {network.config}")
+    print(f"weights     {'moving average' if selection.averaged else 'those of the model'}")
+    print(f"arrays      {len(network.shapes)}, {values:,} values, {kind}")
+    for old, new in network.renamed:
         print(f"renamed     {old} -> {new}")
-    if found.reshaped:
-        print(f"reshaped    {len(found.reshaped)} arrays by trailing dimensions of 1")
-    for group, count in sorted((found.dropped + selection.dropped).items()):
+    if network.reshaped:
+        print(f"reshaped    {len(network.reshaped)} arrays by trailing dimensions of 1")
+    for group, count in sorted((network.dropped + selection.dropped).items()):
         print(f"left out    {count} of {group}")
     if vanished:
         print(f"rounded     {vanished:,} values to 0, which are too small for {kind}")
-    if inferred:
-        _report_assumed(found)
 
 
-def _report_assumed(found) -> None:
-    """What the weights do not tell, and what was taken in its place."""
+def _report_ignored(given: dict, config) -> None:
+    ignored = [f"--{name}" for name in given if not hasattr(config, name)]
+    if ignored:
+        print(f"ignored     {', '.join(ignored)}: {type(config).__name__} has no such field")
+
+
+def _report_assumed(network) -> None:
+    """What the weights do not say, and what is assumed."""
     from jseg.flowseg.state_dict import preset_of
     from jseg.ldm.conversion import pixel_network
 
-    config = found.config
+    config = network.config
     if _is_pixnerd(config):
-        preset = preset_of(found.shapes)
+        preset = preset_of(network.shapes)
+        size = f"--preset {preset}" if preset else "(no preset has this size)"
         print(
             f"assumed     source {config.source}, {config.labels} classes, crops of "
             f"{config.width}x{config.height}: these are weights that start a training, which "
             "brings its own; they segment nothing yet"
         )
-        print(
-            "for         train_flowseg --model_path OUT "
-            f"{f'--preset {preset}' if preset else '(no preset has this size)'}"
-        )
+        print(f"for         train_flowseg --model_path OUT {size}")
         return
     if not hasattr(config, "head_channels"):
-        print(
-            f"assumed     {config.groups} groups of a norm: the weights do not tell; see --groups"
-        )
+        print(f"assumed     {config.groups} groups of a norm: {UNSAID}; see --groups")
         return
     print(
-        f"assumed     head_channels {config.head_channels}, latent "
-        f"{config.width}x{config.height}, {config.groups} groups of a norm: the weights do not "
-        "tell; see --head_channels, --width, --height, --groups"
+        f"assumed     head_channels {config.head_channels}, latent {config.width}x{config.height}, "
+        f"{config.groups} groups of a norm: {UNSAID}; see --head_channels, --width, --height, "
+        "--groups"
     )
+
+    # Latents of VQ-f4 and pixels both have 3 channels.
     pixels = pixel_network(config)
     if pixels:
         print(

@@ -8,8 +8,8 @@ different autoencoders or class sets are refused. A file that is there is replac
 earlier result of the same parts.
 
 examples:
-  python scripts/merge_weights.py --ckpts 176000.pkl:0.5 266000.pkl:0.5 --save_path average-176k-266k.pkl
-  python -m jseg merge_weights --ckpts a.safetensors b.safetensors c.pth:2 --weights model --save_path mean.safetensors
+  python scripts/merge_weights.py --ckpts 176000.pkl 266000.pkl --save_path average-176k-266k.pkl
+  python -m jseg merge_weights --ckpts a.npz b.npz c.pth:2 --weights model --save_path mean.npz
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import argparse
 import math
 import os
 import sys
-from typing import List, Optional, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from jseg.commands import cli
 
-# Settings of a training without which its weights mean something else, and what to do where two
-# parts differ in them.
+# Settings that decide what the weights of a training mean, and what to do where two parts differ.
 DECISIVE = {
     "autoencoder": ("on latents of different autoencoders", "expected parts of one autoencoder"),
     "classes": ("on different classes", "expected parts of one class set"),
@@ -56,48 +55,38 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
+    """Check that the parts belong together, then write their mean; prints what was done."""
     args = parser().parse_args(argv)
     from jseg import checkpoint
     from jseg.formats import targets
     from jseg.outputs.locks import held_files
 
-    parts = [split_part(part) for part in args.ckpts]
-    paths = [path for path, _ in parts]
-    targets.check_target(args.save_path, paths, create=True)
-    config = _common_config(checkpoint, paths)
-    kept, left_out = _common_extra(paths)
+    weighted = [split_part(part) for part in args.ckpts]
+    targets.check_target(args.save_path, [path for path, _ in weighted], create=True)
+    parts = [(checkpoint.describe(path, sha256=True), weight) for path, weight in weighted]
+    config = _common_config([part for part, _ in parts])
+    extra, left_out = _common_extra([part for part, _ in parts])
 
     # What is there already may only be this command's result for the same parts.
-    total = math.fsum(weight for _, weight in parts)
-    origin = {
-        "merged_from": [
-            {
-                "file": os.path.basename(os.path.abspath(path)),
-                "share": weight / total if total else 0.0,
-            }
-            for path, weight in parts
-        ],
-        "sources": [checkpoint.weights_sha256(path) for path in paths],
-    }
+    origin = _origin(parts)
     targets.check_replaceable(args.save_path, origin)
-    with targets.folder_of(args.save_path) as made, held_files([args.save_path]):
+    with targets.folder_of(args.save_path) as folders, held_files([args.save_path]):
         replaced = targets.check_replaceable(args.save_path, origin)
         mean = checkpoint.average(parts, args.weights)
-        checkpoint.save(args.save_path, mean, config, **origin, **kept)
+        checkpoint.save(args.save_path, mean, config, **origin, **extra)
 
-    for path, weight in parts:
-        print(f"{weight / total:8.4f}  {path}")
-    if kept.get("settings"):
-        print(
-            f"kept {len(kept['settings'])} settings on which all parts agree: "
-            f"{', '.join(sorted(kept['settings']))}"
-        )
+    # What was done.
+    for (part, _), member in zip(parts, origin["merged_from"]):
+        print(f"{member['share']:8.4f}  {part}")
+    settings = sorted(extra.get("settings", {}))
+    if settings:
+        print(f"kept {len(settings)} settings on which all parts agree: {', '.join(settings)}")
     if left_out:
         print(
             f"left out {len(left_out)} settings that differ or that not all parts have: "
             f"{', '.join(left_out)}"
         )
-    for folder in made:
+    for folder in folders:
         print(f"made the folder {folder}, which was missing")
     print(
         f"{'replaced' if replaced else 'wrote'} {args.save_path}: {len(mean)} arrays, "
@@ -107,9 +96,21 @@ def main(argv: Optional[List[str]] = None) -> int:
     return 0
 
 
+def _origin(parts: Sequence[tuple]) -> dict:
+    """What the file's record says of the parts; "share" is a part's weight in the mean."""
+    total = math.fsum(weight for _, weight in parts)
+    names = [os.path.basename(os.path.abspath(part)) for part, _ in parts]
+    weights = [weight / total if total else 0.0 for _, weight in parts]
+    return {
+        "merged_from": [{"file": name, "share": weight} for name, weight in zip(names, weights)],
+        "sources": [part.sha256 for part, _ in parts],
+    }
+
+
 def split_part(part: str) -> Tuple[str, float]:
-    """FILE or FILE:WEIGHT -> (file, weight); a colon inside of a file's name is no weight. Raises
-    ValueError.
+    """FILE or FILE:WEIGHT -> (file, weight); a colon inside of a file's name is no weight.
+
+    Raises ValueError.
     """
     path, colon, weight = part.rpartition(":")
     if not colon or os.path.exists(part):
@@ -123,78 +124,68 @@ def split_part(part: str) -> Tuple[str, float]:
     return path, value
 
 
-def _common_extra(paths: List[str]) -> Tuple[dict, List[str]]:
-    """What the records of all files agree on: (`settings`, `step` and `pretrained`, the names of
-    settings that were left out).
+def _common_extra(parts: Sequence) -> Tuple[dict, List[str]]:
+    """(`settings`, `step` and `pretrained` on which all records agree, settings left out).
 
-    Raises ValueError where two trainings' settings make the mean of no use: other latents, other
+    Raises ValueError where two trainings' settings make the mean useless: other latents, other
     classes.
     """
-    from jseg.formats.reader import read_record
+    _check_decisive(parts)
+    settings = [part.settings for part in parts]
+    names = sorted(set().union(*settings))
+    common = {name: settings[0][name] for name in names if _agree(settings, name)}
+    extras = [part.extra for part in parts]
+    extra = {name: extras[0][name] for name in ("step", "pretrained") if _agree(extras, name)}
+    if common:
+        extra["settings"] = common
+    return extra, [name for name in names if name not in common]
 
-    extras = [(read_record(path) or {}).get("extra") or {} for path in paths]
-    settings = [
-        extra.get("settings") if isinstance(extra.get("settings"), dict) else {} for extra in extras
-    ]
 
-    # Two different answers are an error; a file of another program gives none.
+def _agree(records: Sequence[Mapping], name: str) -> bool:
+    first = records[0]
+    return all(name in record and record[name] == first.get(name) for record in records)
+
+
+def _check_decisive(parts: Sequence) -> None:
+    """Raise ValueError where two parts answer differently; a file of another program does not."""
     for name, (what, remedy) in DECISIVE.items():
         stored = [
-            (path, _identity(name, each[name]))
-            for path, each in zip(paths, settings)
-            if each.get(name)
+            (part, _identity(name, part.settings[name]))
+            for part in parts
+            if part.settings.get(name)
         ]
-        for path, value in stored:
-            if value != stored[0][1]:
+        for part, value in stored:
+            first, wanted = stored[0]
+            if value != wanted:
                 raise ValueError(
-                    f"--ckpts: {stored[0][0]} and {path} were trained {what} "
-                    f"({_short(stored[0][1])}, {_short(value)}); {remedy}"
+                    f"--ckpts: {first} and {part} were trained {what} ({_short(wanted)}, "
+                    f"{_short(value)}); {remedy}"
                 )
-    names = sorted(set().union(*settings))
-    common = {
-        name: settings[0][name]
-        for name in names
-        if all(name in each and each[name] == settings[0].get(name) for each in settings)
-    }
-    kept = {
-        name: extras[0][name]
-        for name in ("step", "pretrained")
-        if all(name in extra and extra[name] == extras[0].get(name) for extra in extras)
-    }
-    return {**kept, **({"settings": common} if common else {})}, [
-        name for name in names if name not in common
-    ]
 
 
 def _identity(name: str, value):
-    """What must be equal of a decisive setting: of classes their names, since colours are for
-    people.
-    """
+    """What must be equal of a setting: the names of classes, but not their colours."""
     return value.get("names") if name == "classes" and isinstance(value, dict) else value
 
 
 def _short(value) -> str:
-    text = (
-        f"{len(value)} classes: {', '.join(map(str, value[:3]))}..."
-        if isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, list):
+        value = f"{len(value)} classes: {', '.join(map(str, value[:3]))}..."
+    text = str(value)
     return text if len(text) <= 60 else f"{text[:12]}..."
 
 
-def _common_config(checkpoint, paths: List[str]):
-    """The configuration that all files carry, None if one carries none; raises ValueError if two
-    differ.
-    """
-    configs = [checkpoint.load_config(path) for path in paths]
-    stored = [(path, config) for path, config in zip(paths, configs) if config is not None]
-    for path, config in stored:
-        if config != stored[0][1]:
+def _common_config(parts: Sequence):
+    """The configuration that all files have, None if one has none; ValueError if two differ."""
+    described = [part for part in parts if part.config is not None]
+    for part in described:
+        first = described[0]
+        if part.config != first.config:
             raise ValueError(
-                f"--ckpts: {stored[0][0]} and {path} are of different networks "
-                f"({_difference(stored[0][1], config)}); expected files of one network"
+                f"--ckpts: {first} and {part} are of different networks "
+                f"({_difference(first.config, part.config)}); expected files of one network"
             )
-    return configs[0] if len(stored) == len(configs) else None
+    return parts[0].config if len(described) == len(parts) else None
 
 
 def _difference(one, other) -> str:

@@ -266,7 +266,9 @@ def _classes(args, count: int):
 
 def _otherwise(model, classes) -> List[str]:
     """A warning where the network's training read label maps in another numbering."""
-    settings = model.settings
+    from jseg.checkpoint import describe
+
+    settings = describe(model).settings
     trained = settings.get("classes")
     if isinstance(classes, int):
         stored = list(range(classes))

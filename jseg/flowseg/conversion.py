@@ -23,8 +23,8 @@ def extract_pixnerd(
     """
     result = inside(shapes, scope)
     if config is not None:
-        result.config, result.shapes = config, result.found(shapes)
+        result.config, result.shapes = config, result.own_shapes(shapes)
         return result
-    own = pixnerd_config(result.found(shapes))
+    own = pixnerd_config(result.own_shapes(shapes))
     result.complete(own, pixnerd_shapes(own), shapes)
     return result

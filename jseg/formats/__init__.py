@@ -1,3 +1,1 @@
-"""Files of weights -> descriptions of the arrays in them, without running anything that a file asks
-for.
-"""
+"""Weight files of any program as descriptions of the arrays in them; nothing in a file is run."""

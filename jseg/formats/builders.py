@@ -1,15 +1,14 @@
-"""What a pickle may ask for: a table of names, each with the array or plain container that we build
-in its place.
+"""What a pickle may ask for: a table of names, and the array or container that stands for each.
 
-No name is ever imported: the interpreter in pickles.py looks it up here and refuses, by name, what
-is not here. The entries cover what Jittor, NumPy 1 and 2 and the standard library's containers
-write; pytorch.py adds PyTorch's.
+No name is ever imported: unpickler.py looks it up here and refuses, by name, what is not here. The
+entries cover what Jittor, NumPy 1 and 2 and the standard library's containers write; pytorch.py
+adds PyTorch's.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Callable, Dict, Sequence
+from typing import Callable, Dict, Optional, Sequence
 
 import numpy as np
 
@@ -32,6 +31,12 @@ class Global:
 class Record(dict):
     """The attributes of a plain record such as argparse.Namespace, as a dict."""
 
+    def build(self, state) -> None:
+        """Take over the attributes; a pickle's BUILD."""
+        if not all(isinstance(key, str) for key in state):
+            raise ValueError("attributes")
+        self.update(state)
+
 
 class Dtype:
     """A NumPy dtype under construction: the code, then (BUILD) the byte order."""
@@ -42,17 +47,37 @@ class Dtype:
         self.code, self.order = code, "|"
         dtype_of(code)
 
+    def build(self, state) -> None:
+        """Take over the byte order; a pickle's BUILD."""
+        self.order = state[1]
+        if state[2] is not None:
+            raise CheckpointError(
+                "the file holds an array of a structured NumPy type; expected numbers; export the "
+                "weights alone"
+            )
+        self.numpy()
+
     def numpy(self) -> np.dtype:
         return dtype_of(self.code, self.order)
 
 
 class Unbuilt(Tensor):
-    """An ndarray between `_reconstruct` and BUILD, which fills it in place because the pickle may
-    refer to it already.
+    """An ndarray between `_reconstruct` and BUILD.
+
+    It is filled in place because the pickle may refer to it already.
     """
 
     def __init__(self):
         self.blob = None
+
+    def build(self, state) -> None:
+        """Become the array; a pickle's BUILD, which comes once."""
+        if self.blob is not None:
+            raise CheckpointError(
+                "the pickle sets attributes of an array twice; the file is corrupt or hostile"
+            )
+        shape, dtype, fortran, data = state[-4:]
+        super().__init__(blob_of(data), dtype.numpy(), shape, strides_of(shape, bool(fortran)))
 
 
 class LongText:
@@ -65,7 +90,7 @@ class LongText:
 
 
 def blob_of(data):
-    """The blob for the raw bytes of an array, in any of the forms in which pickles hold them."""
+    """The blob for an array's bytes, in any of the forms in which pickles hold them."""
     if isinstance(data, str):
         data = data.encode("latin-1")
     if isinstance(data, bytes):
@@ -131,50 +156,35 @@ def _dict(*args):
     return result
 
 
+def _list(items=(), *limit):
+    return list(items)
+
+
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
+_TIMES = ("datetime", "date", "time", "timedelta", "timezone")
+_VARS = ("jittor.Var", "jittor.jittor_core.Var", "jittor_core.Var", "jittor_core.jittor_core.Var")
+
 # What a pickle may call. Each entry builds an array or a plain container from the pickle's own
 # values.
 BUILDERS: Dict[str, Callable] = {
-    # Containers of the standard library, kept as what they contain: state dicts and optimiser
-    # states are made of them.
+    # Containers of the standard library, of which state dicts and optimiser states are made.
+    "builtins.dict": _dict,
     "collections.OrderedDict": _dict,
     "collections.defaultdict": _dict,
     "collections.Counter": _dict,
-    "builtins.dict": _dict,
-    "builtins.list": lambda items=(): list(items),
+    "builtins.list": _list,
+    "builtins.set": _list,
+    "builtins.frozenset": _list,
+    "collections.deque": _list,
     "builtins.tuple": lambda items=(): tuple(items),
-    "builtins.set": lambda items=(): list(items),
-    "builtins.frozenset": lambda items=(): list(items),
-    "collections.deque": lambda items=(), *limit: list(items),
-    # The command line that many training programs store beside the weights: attributes only, kept
-    # as a dict.
+    # The command line that many training programs store beside the weights, as a dict.
     "argparse.Namespace": lambda: Record(),
     "types.SimpleNamespace": lambda: Record(),
-    # Settings of programs: places as text, spans and times as the numbers they were made of.
-    **{
-        f"{module}.{name}": lambda *parts: "/".join(map(str, parts))
-        for module in ("pathlib", "pathlib._local")
-        for name in (
-            "PosixPath",
-            "WindowsPath",
-            "PurePosixPath",
-            "PureWindowsPath",
-            "Path",
-            "PurePath",
-        )
-    },
-    **{
-        name: lambda *values: values
-        for name in (
-            "builtins.range",
-            "builtins.xrange",
-            "builtins.slice",
-            "datetime.datetime",
-            "datetime.date",
-            "datetime.time",
-            "datetime.timedelta",
-            "datetime.timezone",
-        )
-    },
+    # Settings of programs: paths as text, ranges and times as the numbers they were made of.
+    **{f"pathlib.{name}": lambda *parts: "/".join(map(str, parts)) for name in _PATHS},
+    **{f"pathlib._local.{name}": lambda *parts: "/".join(map(str, parts)) for name in _PATHS},
+    **{f"builtins.{name}": lambda *values: values for name in ("range", "xrange", "slice")},
+    **{f"datetime.{name}": lambda *values: values for name in _TIMES},
     # Protocols up to 2 have no byte strings: they store text to be encoded as Latin-1, or call
     # bytes() for an empty one.
     "_codecs.encode": _encode,
@@ -187,16 +197,11 @@ BUILDERS: Dict[str, Callable] = {
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _frombuffer,
     # Jittor's variable: a wrapper around one ndarray.
-    "jittor.jittor_core.Var": _variable,
-    "jittor.Var": _variable,
-    "jittor_core.Var": _variable,
-    "jittor_core.jittor_core.Var": _variable,
+    **dict.fromkeys(_VARS, _variable),
 }
 # What a pickle may mention (as an argument, a key or a value) but not call.
-MENTIONS = {"numpy.ndarray"} | {
-    f"builtins.{name}"
-    for name in ("int", "float", "str", "bool", "long", "unicode", "object", "Ellipsis")
-}
+_TYPES = ("int", "float", "str", "bool", "long", "unicode", "object", "Ellipsis")
+MENTIONS = {"numpy.ndarray", *(f"builtins.{name}" for name in _TYPES)}
 # Element types and layouts of PyTorch that no array here has: named as such, since their files are
 # no one's attack.
 UNREAD = re.compile(
@@ -221,14 +226,7 @@ def refusal(path: str) -> CheckpointError:
     """The error for a pickle that asks for `path`."""
     match = UNREAD.fullmatch(path)
     if match:
-        layout = (match["layout"] or "").split("_")[0]
-        return unreadable(
-            f"torch.{match['type']}"
-            if match["type"]
-            else {"Q": "quantised ", "C": ""}[match["storage"][0]] + match["storage"]
-            if match["storage"]
-            else {"qtensor": "quantised tensor"}.get(layout, f"{layout} tensor")
-        )
+        return unreadable(_kind(**match.groupdict()))
     if not re.fullmatch(r"[\w.<>]{1,120}", path):
         path = ascii(path[:120])
     return CheckpointError(
@@ -236,6 +234,17 @@ def refusal(path: str) -> CheckpointError:
         "plain containers; if you trust the file, export its weights alone (state_dict of "
         "tensors, or .safetensors) where it was made"
     )
+
+
+def _kind(type: Optional[str], storage: Optional[str], layout: Optional[str]) -> str:
+    """What UNREAD found, in words."""
+    if type:
+        return f"torch.{type}"
+    if storage:
+        return ("quantised " if storage.startswith("Q") else "") + storage
+    if layout == "qtensor":
+        return "quantised tensor"
+    return f"{layout.split('_')[0]} tensor"
 
 
 def checked_key(key):

@@ -1,5 +1,4 @@
-"""One network out of a file that holds others beside it: where its arrays are, under which names,
-and what is left out.
+"""One network out of a file that holds others: where its arrays are, and what is left out.
 
 Nothing here knows a network; jseg/ldm/conversion.py and jseg/flowseg/conversion.py do.
 """
@@ -15,9 +14,7 @@ Shapes = Mapping[str, Tuple[int, ...]]
 
 @dataclass
 class Extraction:
-    """A network found in a file: its configuration, the shapes that go with it, and for each of its
-    names the file's name.
-    """
+    """A network in a file: its configuration, its shapes, and for each of its names the file's."""
 
     config: object = None
     shapes: Dict[str, Tuple[int, ...]] = field(default_factory=dict)
@@ -26,38 +23,35 @@ class Extraction:
     reshaped: List[str] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)  # how many arrays were left out, by group
 
-    def found(self, shapes: Shapes) -> Dict[str, Tuple[int, ...]]:
+    def own_shapes(self, shapes: Shapes) -> Dict[str, Tuple[int, ...]]:
         """The file's `shapes` of this network's arrays, under the network's names."""
         return {own: tuple(shapes[name]) for own, name in self.sources.items()}
 
     def complete(self, config: object, layout: Shapes, shapes: Shapes) -> None:
-        """Take over the configuration and the layout that goes with it, and note the shapes that
-        differ by trailing ones.
-        """
+        """Take over the configuration and its layout; note shapes that differ by trailing ones."""
         self.config, self.shapes = config, dict(layout)
-        found = self.found(shapes)
+        given = self.own_shapes(shapes)
         self.reshaped = [
             name
             for name, shape in self.shapes.items()
-            if name in found
-            and found[name] != shape
-            and _without_ones(found[name]) == _without_ones(shape)
+            if given.get(name, shape) != shape
+            and _without_ones(given[name]) == _without_ones(shape)
         ]
 
 
 def scopes(shapes: Shapes, mark: str) -> List[str]:
-    """The prefixes under which a file holds the array `mark`: first a first stage's, then from the
-    shortest on.
-    """
-    found = [name[: -len(mark)] for name in shapes if name == mark or name.endswith("." + mark)]
+    """The prefixes in front of the name `mark`: a first stage's first, then by length."""
+    names = [name for name in shapes if name == mark or name.endswith("." + mark)]
+    prefixes = [name[: -len(mark)] for name in names]
     return sorted(
-        found, key=lambda scope: (not scope.endswith("first_stage_model."), len(scope), scope)
+        prefixes, key=lambda scope: (not scope.endswith("first_stage_model."), len(scope), scope)
     )
 
 
 def inside(shapes: Shapes, scope: str) -> Extraction:
-    """The arrays under a prefix, by their names without it; the others are dropped, by the first
-    part of their names.
+    """The arrays under a prefix, by their names without it.
+
+    The others are dropped, and counted by the first part of their names.
     """
     result = Extraction()
     for name in shapes:

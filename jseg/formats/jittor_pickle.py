@@ -1,8 +1,8 @@
 """Jittor's .pkl, and any other pickle of arrays: read without execution, written without pickling.
 
-A Jittor file is a pickle of protocol 4, the SHA-1 of it and a mark of 8 bytes (jittor.save). Ours
-are the same, so `jittor.load` and the release's scripts read them; the JSON record is a text that
-the pickle pushes first and drops at once.
+A Jittor file is a pickle of protocol 4, its SHA-1 and a mark of 8 bytes (jittor.save). So are ours,
+and `jittor.load` and the release's scripts read them; the JSON record is a text that the pickle
+pushes first and drops at once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ MAX_RECORD = 1 << 26
 
 
 def read(file: BinaryIO, data, size: int, sealed: bool):
-    """The object in the pickle; Jittor's SHA-1 is checked where there is one, and must be there in
-    a `sealed` file.
+    """The object in the pickle.
+
+    Jittor's SHA-1 is checked where there is one, and must be there in a `sealed` file.
     """
     file.seek(max(0, size - TRAILER))
     trailer, end = file.read(TRAILER), size
@@ -41,6 +42,8 @@ def read(file: BinaryIO, data, size: int, sealed: bool):
         raise CheckpointError(
             "the SHA-1 at its end is missing; the file is truncated, copy or download it again"
         )
+
+    # The pickle ends where the trailer begins.
     unpickler = Unpickler(data, Region(file, 0, size))
     tree = unpickler.load()
     if unpickler.position != end:
@@ -63,11 +66,10 @@ def read_record(file: BinaryIO, size: int) -> Optional[bytes]:
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]], record: str) -> None:
-    """Write arrays, each made by a call, as a Jittor file of ndarrays under their names; equal
-    arrays give equal bytes.
+    """Write arrays, each made by a call, as a Jittor file of ndarrays under their names.
 
-    The opcodes are written here because a pickler would keep a copy of every array until its end,
-    and because NumPy 2's pickles name modules that NumPy 1 lacks.
+    Equal arrays give equal bytes. The opcodes are written here because a pickler would keep a copy
+    of every array until its end, and because NumPy 2's pickles name modules that NumPy 1 lacks.
     """
     digest = hashlib.sha1()
 
@@ -80,11 +82,9 @@ def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]], record
         array = make()
         data = raw(array)
         put(_text(name) + _array_opcodes(array))
-        put(
-            pickle.BINBYTES + struct.pack("<I", len(data))
-            if len(data) < 1 << 32
-            else pickle.BINBYTES8 + struct.pack("<Q", len(data))
-        )
+        short = len(data) < 1 << 32
+        opcode, layout = (pickle.BINBYTES, "<I") if short else (pickle.BINBYTES8, "<Q")
+        put(opcode + struct.pack(layout, len(data)))
         put(data)
         put(pickle.TUPLE + pickle.BUILD)
     put(pickle.SETITEMS + pickle.STOP)
@@ -92,58 +92,27 @@ def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]], record
 
 
 def _array_opcodes(array: np.ndarray) -> bytes:
-    """numpy's `_reconstruct` call and its state (version, shape, dtype, Fortran order) up to the
-    values.
-    """
-    none = pickle.NONE
+    """The pickle of an ndarray up to its values: a call of `_reconstruct`, then its state."""
+    ndarray = pickle.GLOBAL + b"numpy\nndarray\n"
+    arguments = ndarray + _byte(0) + pickle.TUPLE1 + pickle.SHORT_BINBYTES + b"\x01b"
+    reconstruct = pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n"
+    call = reconstruct + arguments + pickle.TUPLE3 + pickle.REDUCE
+
+    # A dtype is a call, too, and its state: version 3, byte order, no fields, no alignment, flags.
+    kind = _text(array.dtype.str[1:]) + pickle.NEWFALSE + pickle.NEWTRUE + pickle.TUPLE3
+    dtype = pickle.GLOBAL + b"numpy\ndtype\n" + kind + pickle.REDUCE
     minus_one = pickle.BININT + struct.pack("<i", -1)
-    order = array.dtype.str[0]
-    dtype_state = (
-        pickle.MARK
-        + pickle.BININT1
-        + b"\x03"
-        + _text(order)
-        + none * 3
-        + minus_one * 2
-        + pickle.BININT1
-        + b"\0"
-        + pickle.TUPLE
-    )
-    dtype = (
-        pickle.GLOBAL
-        + b"numpy\ndtype\n"
-        + _text(array.dtype.str[1:])
-        + pickle.NEWFALSE
-        + pickle.NEWTRUE
-        + pickle.TUPLE3
-        + pickle.REDUCE
-        + dtype_state
-        + pickle.BUILD
-    )
-    shape = (
-        pickle.MARK
-        + b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", n) for n in array.shape)
-        + pickle.TUPLE
-    )
-    return (
-        pickle.GLOBAL
-        + b"numpy.core.multiarray\n_reconstruct\n"
-        + pickle.GLOBAL
-        + b"numpy\nndarray\n"
-        + pickle.BININT1
-        + b"\0"
-        + pickle.TUPLE1
-        + pickle.SHORT_BINBYTES
-        + b"\x01b"
-        + pickle.TUPLE3
-        + pickle.REDUCE
-        + pickle.MARK
-        + pickle.BININT1
-        + b"\x01"
-        + shape
-        + dtype
-        + pickle.NEWFALSE
-    )
+    state = _byte(3) + _text(array.dtype.str[0]) + 3 * pickle.NONE + 2 * minus_one + _byte(0)
+    dtype += pickle.MARK + state + pickle.TUPLE + pickle.BUILD
+
+    # The array's state: version 1, shape, dtype, C order; its values follow.
+    sizes = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", n) for n in array.shape)
+    shape = pickle.MARK + sizes + pickle.TUPLE
+    return call + pickle.MARK + _byte(1) + shape + dtype + pickle.NEWFALSE
+
+
+def _byte(number: int) -> bytes:
+    return pickle.BININT1 + bytes([number])
 
 
 def _text(text: str) -> bytes:

@@ -1,5 +1,4 @@
-"""NumPy's .npz: a zip archive of .npy files, each a text header (type, order, shape) and the
-values.
+"""NumPy's .npz: a zip archive of .npy files, each a header (type, order, shape) and the values.
 
 The header is matched against the one form that NumPy writes, so object arrays (pickles) cannot even
 be described.
@@ -19,23 +18,24 @@ from jseg.formats.zip_archive import Archive
 
 HEADER = re.compile(
     rb"\{'descr': '([<>|=])([a-zA-Z]+\d*)', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d+, ?)*(?:\d+,?)?)\), *\} *\n?"
+    rb"'shape': \(((?:\d{1,20}, ?)*(?:\d{1,20},?)?)\), *\} *\n?"
 )
 MAX_HEADER = 1 << 16
 
 
 def read(archive: Archive) -> Dict[str, Tensor]:
-    """name -> Tensor for every .npy entry; raises CheckpointError, by name, for arrays that are not
-    plain numbers.
+    """{name: Tensor} of every .npy entry.
+
+    Raises CheckpointError, with the entry's name, for arrays that are not plain numbers.
     """
-    return {
-        name[:-4]: _read_entry(archive, name) for name in archive.names() if name.endswith(".npy")
-    }
+    entries = [name for name in archive.names() if name.endswith(".npy")]
+    return {name[: -len(".npy")]: _read_entry(archive, name) for name in entries}
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]]) -> None:
-    """Write arrays, each made by a call, as numpy.savez does, uncompressed; equal arrays give equal
-    bytes.
+    """Write arrays, each made by a call, as numpy.savez does, uncompressed.
+
+    Equal arrays give equal bytes.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, make in arrays.items():
@@ -48,6 +48,7 @@ def write(file: BinaryIO, arrays: Mapping[str, Callable[[], np.ndarray]]) -> Non
 
 
 def _read_entry(archive: Archive, name: str) -> Tensor:
+    # The length of the header, in 2 or 4 bytes by the format's version.
     blob = archive.blob(name)
     start = bytes(blob.read(0, min(12, blob.size)))
     width = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}.get(start[6:8])
@@ -59,6 +60,8 @@ def _read_entry(archive: Archive, name: str) -> Tensor:
         raise CheckpointError(
             f"entry {name!r:.80} is truncated or corrupt; copy or download the file again"
         )
+
+    # The header, and an array of exactly the values behind it.
     match = HEADER.fullmatch(bytes(blob.read(8 + width, length)))
     if match is None:
         raise CheckpointError(
@@ -78,9 +81,7 @@ def _read_entry(archive: Archive, name: str) -> Tensor:
 
 
 class _Part:
-    """The rest of an entry behind its header; reads through the entry, whose checksum covers
-    both.
-    """
+    """The values behind an entry's header; read through the entry, whose checksum covers both."""
 
     def __init__(self, blob, begin: int):
         self.blob, self.begin, self.size = blob, begin, blob.size - begin

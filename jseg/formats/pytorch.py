@@ -7,7 +7,7 @@ torch/serialization.py and torch/_utils.py for the names.
 
 from __future__ import annotations
 
-from typing import BinaryIO, Callable, Dict, Optional
+from typing import BinaryIO, Callable, Dict, List, Optional
 
 from jseg.formats.builders import Global
 from jseg.formats.tensor import BFLOAT16, CheckpointError, Region, Tensor, checked_sizes, dtype_of
@@ -21,62 +21,35 @@ BIG_ENDIAN = (
     "the file was written on a big-endian machine; expected little-endian, save it again on the "
     "other machine as .safetensors"
 )
+OTHER_STORAGES = "the list of storages does not go with the tensors; the file is corrupt"
 
-_CODES = {
-    "Double": "f8",
-    "Float": "f4",
-    "Half": "f2",
-    "BFloat16": BFLOAT16,
-    "Long": "i8",
-    "Int": "i4",
-    "Short": "i2",
-    "Char": "i1",
-    "Byte": "u1",
-    "Bool": "b1",
-}
+_CODES = {"Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": BFLOAT16, "Bool": "b1"}
+_CODES.update({"Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1"})
 # Storage classes name the element type; the cuda ones are those of files saved from a GPU.
 STORAGES = {
     f"torch.{place}{name}Storage": code for name, code in _CODES.items() for place in ("", "cuda.")
 }
-STORAGES.update(
-    {
-        "torch.UntypedStorage": "u1",
-        "torch.storage.UntypedStorage": "u1",
-        "torch.storage._UntypedStorage": "u1",
-    }
-)
-DTYPES = {
-    "torch." + name: code
-    for name, code in {
-        "float64": "f8",
-        "float32": "f4",
-        "float16": "f2",
-        "bfloat16": BFLOAT16,
-        "int64": "i8",
-        "int32": "i4",
-        "int16": "i2",
-        "int8": "i1",
-        "uint8": "u1",
-        "uint16": "u2",
-        "uint32": "u4",
-        "uint64": "u8",
-        "bool": "b1",
-    }.items()
-}
+for _name in ("UntypedStorage", "storage.UntypedStorage", "storage._UntypedStorage"):
+    STORAGES[f"torch.{_name}"] = "u1"
+DTYPES = {"torch.bfloat16": BFLOAT16, "torch.bool": "b1"}
+for _bits in (8, 16, 32, 64):
+    DTYPES.update({f"torch.int{_bits}": f"i{_bits // 8}", f"torch.uint{_bits}": f"u{_bits // 8}"})
+    DTYPES.update({f"torch.float{_bits}": f"f{_bits // 8}"} if _bits > 8 else {})
 
 
 class Storage:
-    """A blob of `count` elements of one type. Its bytes are in `blob`, filled in once it is known
-    where they are, or in `owner`.
+    """A blob of `count` elements of one type.
+
+    Its bytes are in `blob`, which is filled in once their place is known, or in `owner`, from byte
+    `start` on.
     """
 
     def __init__(self, code: str, count: int, owner: Optional["Storage"] = None, start: int = 0):
+        self.code = code
         self.dtype = code if code == BFLOAT16 else dtype_of(code)
-        self.code, self.itemsize = code, 2 if code == BFLOAT16 else self.dtype.itemsize
-        self.size, (self.start,) = (
-            checked_sizes((count,))[0] * self.itemsize,
-            checked_sizes((start,)),
-        )
+        self.itemsize = 2 if code == BFLOAT16 else self.dtype.itemsize
+        count, self.start = checked_sizes((count, start))
+        self.size = count * self.itemsize
         self.owner, self.blob = owner, None
         if owner is not None and self.start + self.size > owner.size:
             raise CheckpointError(
@@ -89,23 +62,18 @@ class Storage:
     def of_type(self, storage_type: Global) -> "Storage":
         """The same bytes under another element type; a file may refer to them under two."""
         code = STORAGES[storage_type.path]
-        return (
-            self
-            if code == self.code
-            else Storage(code, self.size // Storage(code, 0).itemsize, self)
-        )
+        if code == self.code:
+            return self
+        return Storage(code, self.size // Storage(code, 0).itemsize, self)
 
 
 def read_zip(archive: Archive, prefix: str):
-    """The object of a zip-format file whose entries lie under `prefix` ("archive/" or any
-    other).
-    """
-    names = set(archive.names())
-    if (
-        prefix + "byteorder" in names
-        and bytes(archive.blob(prefix + "byteorder").read(0, 3)) == b"big"
-    ):
+    """The object of a zip-format file whose entries lie under `prefix`, such as "archive/"."""
+    byte_order = prefix + "byteorder"
+    if byte_order in archive.names() and bytes(archive.blob(byte_order).read(0, 3)) == b"big":
         raise CheckpointError(BIG_ENDIAN)
+
+    # A persistent id names an entry that holds a storage.
     storages: Dict[str, Storage] = {}
 
     def persistent(identifier) -> Storage:
@@ -138,8 +106,10 @@ def read_zip(archive: Archive, prefix: str):
 
 
 def read_legacy(file: BinaryIO, data, file_size: int):
-    """The object of a file in the older format: magic, version, system, object and key pickles,
-    then the storages.
+    """The object of a file in the older format.
+
+    Pickles of a magic number, the version, the system, the object and the storages' keys follow
+    each other, then the storages.
     """
     blob, storages = Region(file, 0, file_size), {}
 
@@ -151,16 +121,15 @@ def read_legacy(file: BinaryIO, data, file_size: int):
             storages[key] = Storage(STORAGES[storage_type.path], count)
         storage = storages[key].of_type(storage_type)
         view = identifier[5] if len(identifier) > 5 else None
-        return (
-            storage
-            if view is None
-            else Storage(storage.code, view[2], storage, view[1] * storage.itemsize)
-        )
+        if view is None:
+            return storage
+        return Storage(storage.code, view[2], storage, view[1] * storage.itemsize)
 
     def unpickle(position: int, resolver=None):
         unpickler = _unpickler(data, blob, position, resolver)
         return unpickler.load(), unpickler.position
 
+    # What the file says of itself.
     magic, position = unpickle(0)
     version, position = unpickle(position)
     system, position = unpickle(position)
@@ -171,35 +140,36 @@ def read_legacy(file: BinaryIO, data, file_size: int):
         )
     if system.get("little_endian") is not True:
         raise CheckpointError(BIG_ENDIAN)
+
+    # The object; its storages are found once all of them are known.
     result, position = unpickle(position, persistent)
     keys, position = unpickle(position)
-    if (
-        not isinstance(keys, list)
-        or not all(isinstance(key, str) for key in keys)
-        or sorted(keys) != sorted(storages)
-    ):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise CheckpointError(OTHER_STORAGES)
+    if sorted(keys) != sorted(storages):
+        raise CheckpointError(OTHER_STORAGES)
+    end = _place(file, data, position, [storages[key] for key in keys])
+    if end != file_size:
         raise CheckpointError(
-            "the list of storages does not go with the tensors; the file is corrupt"
+            f"the file has {file_size - end} bytes behind its last storage; it is corrupt, copy or "
+            "download it again"
         )
-    for key in keys:
-        count, storage = (
-            int.from_bytes(data[position : position + 8], "little", signed=True),
-            storages[key],
-        )
+    return result
+
+
+def _place(file: BinaryIO, data, position: int, storages: List[Storage]) -> int:
+    """Find the storages' bytes, each behind its number of elements; returns where they end."""
+    for storage in storages:
+        count = int.from_bytes(data[position : position + 8], "little", signed=True)
         position += 8
-        if count * storage.itemsize != storage.size or position + storage.size > file_size:
+        if count * storage.itemsize != storage.size or position + storage.size > len(data):
             raise CheckpointError(
                 "a storage is incomplete; the file is truncated or corrupt, copy or download it "
                 "again"
             )
         storage.blob = Region(file, position, storage.size)
         position += storage.size
-    if position != file_size:
-        raise CheckpointError(
-            f"the file has {file_size - position} bytes behind its last storage; it is corrupt, "
-            "copy or download it again"
-        )
-    return result
+    return position
 
 
 def _unpickler(data, blob, position: int, persistent) -> Unpickler:
@@ -214,25 +184,26 @@ def _tensor(
 
 def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
     code = DTYPES[dtype.path]
-    return _marked(
-        Tensor(storage, code if code == BFLOAT16 else dtype_of(code), size, stride, offset),
-        metadata,
-    )
+    stored = code if code == BFLOAT16 else dtype_of(code)
+    return _marked(Tensor(storage, stored, size, stride, offset), metadata)
 
 
 def _marked(tensor: Tensor, metadata) -> Tensor:
-    """The tensor with what PyTorch has put off doing to its values: a negation is done when it is
-    read, anything else is refused.
+    """The tensor with what PyTorch has put off doing to its values.
+
+    A negation is done when the tensor is read, anything else is refused.
     """
     pending = {key for key, value in (metadata or {}).items() if value}
-    if pending - {"neg"}:
+    if pending == {"conj"}:
         raise CheckpointError(
-            f"holds a tensor with a pending {'conjugation'}, which is not read; call "
-            "x.resolve_conj() where the file was made and save again"
-            if pending == {"conj"}
-            else "holds a tensor with marks that are not known here "
-            f"({', '.join(ascii(str(key)[:40]) for key in sorted(map(str, pending)))}); save "
-            "x.clone() of it where the file was made"
+            "holds a tensor with a pending conjugation, which is not read; call x.resolve_conj() "
+            "where the file was made and save again"
+        )
+    if pending - {"neg"}:
+        names = ", ".join(ascii(str(key)[:40]) for key in sorted(map(str, pending)))
+        raise CheckpointError(
+            f"holds a tensor with marks that are not known here ({names}); save x.clone() of it "
+            "where the file was made"
         )
     tensor.negated = bool(pending)
     return tensor
@@ -264,15 +235,5 @@ BUILDERS: Dict[str, Callable] = {
     "torch.device": lambda *args: None,
     "torch.serialization._get_layout": lambda name: None,
 }
-MENTIONS = (
-    set(STORAGES)
-    | set(DTYPES)
-    | {
-        "torch.Tensor",
-        "torch.nn.parameter.Parameter",
-        "torch.strided",
-        "torch.contiguous_format",
-        "torch.channels_last",
-        "torch.preserve_format",
-    }
-)
+MENTIONS = {*STORAGES, *DTYPES, "torch.Tensor", "torch.nn.parameter.Parameter", "torch.strided"}
+MENTIONS |= {"torch.contiguous_format", "torch.channels_last", "torch.preserve_format"}

@@ -169,7 +169,7 @@ class OpenParts:
 
 
 @contextlib.contextmanager
-def opened(path: PathLike) -> Iterator[Union[OpenFile, OpenParts]]:
+def open_weights(path: PathLike) -> Iterator[Union[OpenFile, OpenParts]]:
     """The weight file `path`, open inside of the `with`; CheckpointErrors raised there name it.
 
     The index of a model in several files, or their folder, is read as one file
@@ -194,7 +194,7 @@ def opened(path: PathLike) -> Iterator[Union[OpenFile, OpenParts]]:
 
 def read_record(path: PathLike) -> Optional[dict]:
     """The JSON record of a file that this package wrote, None of any other; reads no array."""
-    with opened(path) as file:
+    with open_weights(path) as file:
         return file.record
 
 

@@ -1,9 +1,8 @@
-"""The files that this package writes: a flat set of arrays and one JSON record, in any of three
-containers.
+"""The files that this package writes: arrays by name and one JSON record, in one of three kinds.
 
-The model's arrays have their plain names; further sets (moving averages, an optimiser's state) have
-names that start with `set/`. The record tells the format's number, the configuration, the sets and
-whatever JSON the writer added; docs/formats.md.
+The model's arrays have their plain names; those of further sets (moving averages, an optimiser's
+state) are called SET/NAME. The record has the format's number, the configuration, the sets and
+whatever JSON the writer added (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -32,47 +31,35 @@ class MemoryArray:
         self.name, self.value, self.shape = name, value, shape_of(value)
 
     def read(self) -> np.ndarray:
-        """The value as a C-ordered little-endian array of numbers; a copy only where that needs
-        one.
-        """
-        array = np.asarray(
-            self.value.numpy() if callable(getattr(self.value, "numpy", None)) else self.value
-        )
+        """The value as a C-ordered little-endian array of numbers, copied only where needed."""
+        of_jittor = callable(getattr(self.value, "numpy", None))
+        array = np.asarray(self.value.numpy() if of_jittor else self.value)
         if array.dtype.str[1:] not in DTYPES:
             raise CheckpointError(f"{self.name} is an array of {array.dtype}; expected numbers")
         return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
 def is_state(value: object) -> bool:
-    """Whether this is a set of arrays by name, to be stored as such, rather than something for the
-    JSON record.
-    """
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(hasattr(item, "shape") and hasattr(item, "dtype") for item in value.values())
-    )
+    """Whether this is a set of arrays by name, and not something for the JSON record."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(hasattr(item, "shape") and hasattr(item, "dtype") for item in value.values())
 
 
 def flattened(
     state: Mapping[str, object], groups: Mapping[str, Mapping[str, object]]
 ) -> Dict[str, MemoryArray]:
-    """All arrays under their names in the file; raises CheckpointError for names that cannot be
-    kept apart or stored.
+    """All arrays under their names in the file.
+
+    Raises CheckpointError for names that cannot be told apart or stored.
     """
     arrays = {name: MemoryArray(name, value) for name, value in state.items()}
     for group, members in groups.items():
-        arrays.update(
-            {
-                group + SEPARATOR + str(name): MemoryArray(str(name), value)
-                for name, value in members.items()
-            }
-        )
-    if (
-        not state
-        or len(arrays) != len(state) + sum(map(len, groups.values()))
-        or any(str(name).startswith(tuple(group + SEPARATOR for group in groups)) for name in state)
-    ):
+        for name, value in members.items():
+            arrays[group + SEPARATOR + str(name)] = MemoryArray(str(name), value)
+    prefixes = tuple(group + SEPARATOR for group in groups)
+    confused = len(arrays) != len(state) + sum(map(len, groups.values()))
+    if not state or confused or any(str(name).startswith(prefixes) for name in state):
         raise CheckpointError(
             "expected at least one array, and none whose name starts with that of another set "
             f"({some(groups)})"
@@ -103,29 +90,24 @@ def record_text(config: object, groups: Mapping[str, Mapping], extra: Mapping[st
 
 
 def write(file: BinaryIO, suffix: str, arrays: Mapping[str, MemoryArray], record: str) -> None:
-    """Write arrays and record to an open file in the container that goes with the suffix; one array
-    is in memory at a time.
+    """Write arrays and record to an open file, in the kind that goes with the suffix.
+
+    One array is in memory at a time.
     """
     makers = {name: array.read for name, array in arrays.items()}
     if suffix == ".pkl":
         jittor_pickle.write(file, makers, sealed(record))
-    elif suffix == ".npz":
-        npz.write(
-            file,
-            {
-                RECORD_ENTRY: lambda: np.frombuffer(sealed(record).encode("utf-8"), np.uint8),
-                **makers,
-            },
-        )
-    else:
+        return
+    if suffix == ".npz":
+        text = np.frombuffer(sealed(record).encode("utf-8"), np.uint8)
+        npz.write(file, {RECORD_ENTRY: lambda: text, **makers})
+        return
 
-        def metadata(checksums: Dict[str, int]) -> Dict[str, str]:
-            return {
-                "format": "pt",
-                RECORD: sealed(record[:-1] + f', "crc32": {json.dumps(checksums)}}}'),
-            }
+    def metadata(checksums: Dict[str, int]) -> Dict[str, str]:
+        text = sealed(f'{record[:-1]}, "crc32": {json.dumps(checksums)}}}')
+        return {"format": "pt", RECORD: text}
 
-        safetensors.write(file, makers, metadata)
+    safetensors.write(file, makers, metadata)
 
 
 def checked(record: dict) -> dict:

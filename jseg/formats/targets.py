@@ -1,5 +1,4 @@
-"""Where a weight file may be written: a usable name, no input's place, and nothing there that
-another work made."""
+"""Where a weight file may be written: in no input's place, and over no other work."""
 
 from __future__ import annotations
 
@@ -17,11 +16,10 @@ SUFFIXES = (".safetensors", ".npz", ".pkl")
 
 
 def check_target(path: PathLike, inputs: Iterable[PathLike] = (), create: bool = False) -> None:
-    """Raise CheckpointError unless `path` is a name that `checkpoint.save` can write and is none of
-    the inputs, through any link.
+    """Raise CheckpointError unless `checkpoint.save` can write `path` and it is none of the inputs.
 
-    create: its folder may be missing, if it could be made (`folder_of`). An input in parts is its
-    index and every part.
+    Links are followed. create: the folder may be missing, if it could be made (`folder_of`). An
+    input in parts is its index and every part.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES or path.is_dir():
@@ -31,7 +29,7 @@ def check_target(path: PathLike, inputs: Iterable[PathLike] = (), create: bool =
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
             f"cannot save {path}: it is a link to {os.readlink(path)}, which is not there; give "
-            f"another name"
+            "another name"
         )
 
     # The folder, or the nearest one above it that is there.
@@ -41,34 +39,29 @@ def check_target(path: PathLike, inputs: Iterable[PathLike] = (), create: bool =
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
-        raise CheckpointError(
-            f"cannot save {path}: {folder} is "
-            f"{'a link to nowhere' if folder.is_symlink() else 'a file'}; expected a "
-            f"folder"
-        )
+        what = "a link to nowhere" if folder.is_symlink() else "a file"
+        raise CheckpointError(f"cannot save {path}: {folder} is {what}; expected a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CheckpointError(
             f"cannot save {path}: {folder} cannot be written to; give another place"
         )
 
     # No input's place, also through symbolic and hard links.
-    for source in inputs:
-        if path.exists() and os.path.exists(source):
-            if any(path.samefile(file) for file in shards.all_files(source)):
-                raise CheckpointError(
-                    f"cannot save {path}: it is one of the inputs; give another name"
-                )
+    if not path.exists():
+        return
+    for source in filter(os.path.exists, inputs):
+        if any(path.samefile(file) for file in shards.all_files(source)):
+            raise CheckpointError(f"cannot save {path}: it is one of the inputs; give another name")
 
 
 def check_replaceable(
     path: PathLike, origin: Mapping[str, object], network: Optional[str] = None
 ) -> bool:
-    """Whether there is an earlier result of the same work at `path`; raises CheckpointError where
-    there is anything else.
+    """Whether there is an earlier result of the same work at `path`; anything else is an error.
 
     origin: what `checkpoint.save` is given to record where the weights come from; network: the name
-    of the configuration's class. A file of ours that lacks one of these records, as older versions
-    wrote it, is judged by the others.
+    of the configuration's class. A file of an older version, which lacks one of these records, is
+    judged by the others. Raises CheckpointError.
     """
     if not os.path.lexists(path):
         return False
@@ -76,14 +69,17 @@ def check_replaceable(
         record = read_record(path)
     except (CheckpointError, OSError):
         record = None
+
+    # The first of the origin's records names the inputs.
     extra = record.get("extra") if record else None
     stored = (record or {}).get("config") or {}
+    first = next(iter(origin))
     if not isinstance(extra, dict):
         reason = "was not written by this command"
-    elif next(iter(origin)) not in extra:
+    elif first not in extra:
         reason = "holds weights that were not made by this command"
     elif any(extra.get(key, value) != value for key, value in origin.items()):
-        reason = f"was made from others ({str(extra[next(iter(origin))])[:200]})"
+        reason = f"was made from others ({str(extra[first])[:200]})"
     elif network is not None and stored.get("network", network) != network:
         reason = f"holds another network ({stored['network']})"
     else:
@@ -95,10 +91,9 @@ def check_replaceable(
 
 @contextlib.contextmanager
 def folder_of(path: PathLike) -> Iterator[List[Path]]:
-    """Make the folder of `path` if it is missing, for what is written inside of the `with`; the
-    folders that were made.
+    """Make the folder of `path` if it is missing; yields the folders that were made.
 
-    If that fails, the folders that were made go again.
+    They are removed again if what is done inside of the `with` fails.
     """
     missing, folder = [], Path(path).absolute().parent
     while not folder.exists():

@@ -1,5 +1,4 @@
-"""What every reader of weight files returns: descriptions of arrays that stay in the file until
-they are read.
+"""Arrays that stay in their file until they are read: what every reader of weight files returns.
 
 A `Tensor` is dtype, shape and strides over a blob; a blob is anything with a `size` in bytes and
 `read(start, size)`. Every description is checked against its blob when it is made, so reading it
@@ -27,9 +26,7 @@ MAX_OVERLAP = 1 << 24
 
 
 class CheckpointError(ValueError):
-    """A weight file that cannot be used; one line: what was given, what was expected, what to
-    do.
-    """
+    """A weight file that cannot be used: one line with what was given, expected, and to be done."""
 
     located = False  # whether the message names the file already
 
@@ -38,9 +35,8 @@ class CheckpointError(ValueError):
         """The error with the file in front, in one printable line whatever names the file holds."""
         if getattr(error, "located", False):
             return error
-        located = cls(
-            "".join(letter if letter.isprintable() else "?" for letter in f"{place}: {error}")
-        )
+        text = f"{place}: {error}"
+        located = cls("".join(letter if letter.isprintable() else "?" for letter in text))
         located.located = True
         return located
 
@@ -60,9 +56,7 @@ class Memory:
 
 
 class Region:
-    """A blob that is a stretch of an open file, with the CRC-32 that it must have where one is
-    known.
-    """
+    """A blob that is a part of an open file, with its CRC-32 where one is known."""
 
     def __init__(self, file: BinaryIO, start: int, size: int, crc: Optional[int] = None):
         self.file, self.start, self.size, self.crc = file, start, size, crc
@@ -82,12 +76,11 @@ class Region:
         return Region(self.file, self.start + start, size)
 
     def _verify(self) -> None:
-        # Once and in chunks: many arrays may be views of one stretch, and the stretch may be the
-        # whole file.
-        expected, self.crc, found = self.crc, None, 0
+        # Once and in chunks: many arrays may be views of one region, and it may be the whole file.
+        expected, self.crc, actual = self.crc, None, 0
         for start in range(0, self.size, CHUNK):
-            found = zlib.crc32(self.read(start, min(CHUNK, self.size - start)), found)
-        if found != expected:
+            actual = zlib.crc32(self.read(start, min(CHUNK, self.size - start)), actual)
+        if actual != expected:
             self.crc = expected
             raise CheckpointError(
                 "the contents do not match their checksum; the file is damaged, copy or download "
@@ -96,11 +89,10 @@ class Region:
 
 
 class Tensor:
-    """An array of `shape` and `strides` (both in elements) at element `offset` of a blob; `dtype` a
-    NumPy dtype or BFLOAT16.
+    """An array of `shape` and `strides` (both in elements) at element `offset` of a blob.
 
-    `crc` is the CRC-32 of a contiguous array's bytes, where the file gives one. Raises
-    CheckpointError when it does not fit.
+    `dtype` is a NumPy dtype or BFLOAT16; `crc` the CRC-32 of a contiguous array's bytes, where the
+    file gives one. Raises CheckpointError when the array does not fit into the blob.
     """
 
     negated = False  # PyTorch's pending negation: applied when read
@@ -120,16 +112,12 @@ class Tensor:
             raise CheckpointError(
                 "an array has strides that do not go with its shape; the file is corrupt"
             )
-        # The step along a dimension of one element is never taken, and writers fill in any number.
+        # The stride along a dimension of one element is never used; writers put any number there.
         strides = tuple(stride if n > 1 else 0 for n, stride in zip(shape, strides))
-        self.blob, self.dtype, self.shape, self.strides, self.offset, self.crc = (
-            blob,
-            dtype,
-            shape,
-            strides,
-            offset,
-            crc,
-        )
+        self.blob, self.dtype, self.crc = blob, dtype, crc
+        self.shape, self.strides, self.offset = shape, strides, offset
+
+        # The array must lie inside of the blob, and must not claim more than the blob holds.
         span = 0 if 0 in shape else 1 + sum((n - 1) * stride for n, stride in zip(shape, strides))
         if (offset + span) * self.itemsize > blob.size or _count(n for n in shape if n) > 1 << 60:
             raise CheckpointError(
@@ -151,41 +139,40 @@ class Tensor:
         return 2 if self.dtype == BFLOAT16 else self.dtype.itemsize
 
     def read(self) -> np.ndarray:
-        """The values as an array of its own, in native byte order; bfloat16 comes as the float32 of
-        the same value.
-        """
+        """The values as a new array, in native byte order; bfloat16 as the equal float32."""
         values = self._stored()
         return np.negative(values, out=values) if self.negated else values
 
     def _stored(self) -> np.ndarray:
+        bfloat16 = self.dtype == BFLOAT16
+        native = np.dtype(np.float32) if bfloat16 else self.dtype.newbyteorder("=")
         if not self.span:
-            return np.empty(
-                self.shape, np.float32 if self.dtype == BFLOAT16 else self.dtype.newbyteorder("=")
-            )
-        stored = np.dtype("<u2") if self.dtype == BFLOAT16 else self.dtype
-        raw = self.blob.read(self.offset * stored.itemsize, self.span * stored.itemsize)
+            return np.empty(self.shape, native)
+
+        # The bytes from the first element to the last.
+        size = self.itemsize
+        raw = self.blob.read(self.offset * size, self.span * size)
         if self.crc is not None and zlib.crc32(raw) != self.crc:
             raise CheckpointError(
                 "an array does not match its checksum; the file is damaged or was edited, copy it "
                 "again"
             )
-        if stored.kind == "b":
-            stored = np.dtype("u1")
-        values = np.frombuffer(raw, stored)
-        if any(
-            stride != step and n > 1
-            for n, stride, step in zip(self.shape, self.strides, contiguous_strides(self.shape))
-        ):
-            steps = [stride * stored.itemsize for stride in self.strides]
-            values = np.lib.stride_tricks.as_strided(values, self.shape, steps, writeable=False)
+        integers = "<u2" if bfloat16 else "u1"  # bfloat16's upper half of a float32; bool
+        values = np.frombuffer(raw, integers if bfloat16 or native.kind == "b" else self.dtype)
+
+        # In the array's own order.
+        steps = contiguous_strides(self.shape)
+        if any(n > 1 and own != step for n, own, step in zip(self.shape, self.strides, steps)):
+            strides = [stride * size for stride in self.strides]
+            values = np.lib.stride_tricks.as_strided(values, self.shape, strides, writeable=False)
         values = values.reshape(self.shape)
-        if self.dtype == BFLOAT16:
+
+        # As the type that NumPy has.
+        if bfloat16:
             return np.array(values.astype(np.uint32) << np.uint32(16), order="C").view(np.float32)
-        if self.dtype.kind == "b":
+        if native.kind == "b":
             return np.array(values != 0, order="C")
-        return values.astype(
-            self.dtype.newbyteorder("="), order="C", copy=not values.flags.writeable
-        )
+        return values.astype(native, order="C", copy=not values.flags.writeable)
 
 
 def raw(array: np.ndarray) -> memoryview:
@@ -212,8 +199,9 @@ def contiguous_strides(shape: Sequence[int]) -> Tuple[int, ...]:
 
 
 def dtype_of(code: str, order: str = "<") -> np.dtype:
-    """The NumPy dtype for a code such as "f4"; raises CheckpointError, by name, for anything but
-    numbers and truth values.
+    """The NumPy dtype for a code such as "f4".
+
+    Raises CheckpointError, with the type's name, for anything but numbers and truth values.
     """
     if re.fullmatch(r"c\d+|f(?:1|12|16)", str(code)):
         bits = 8 * int(code[1:])
@@ -227,8 +215,9 @@ def dtype_of(code: str, order: str = "<") -> np.dtype:
 
 
 def unreadable(kind: str) -> CheckpointError:
-    """The error for an array whose kind (an element type, or a word such as "sparse") is not read,
-    with what to convert it to.
+    """The error for an array of a kind that is not read, with what to convert it to.
+
+    kind: an element type, or a word such as "sparse".
     """
     lower = kind.lower()
     if "complex" in lower:

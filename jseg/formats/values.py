@@ -32,8 +32,8 @@ def cast(array: np.ndarray, parameter) -> Optional[np.ndarray]:
     target = np.dtype(np.float32 if name == "bfloat16" else name)
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(target, copy=False)
-    kept = finite(result) if target.kind == "f" else bool((result == array).all())
-    return result.reshape(shape_of(parameter)) if kept and finite(array) else None
+    survives = finite(result) if target.kind == "f" else bool((result == array).all())
+    return result.reshape(shape_of(parameter)) if survives and finite(array) else None
 
 
 class Converted:

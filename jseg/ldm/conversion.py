@@ -49,7 +49,7 @@ def extract_unet(
     config: the network's, if the file has it. Raises LayoutError.
     """
     result = inside(shapes, scope)
-    config = config or unet_config(result.found(shapes), unreadable)
+    config = config or unet_config(result.own_shapes(shapes), unreadable)
     result.complete(config, unet_shapes(config), shapes)
     return result
 
@@ -76,7 +76,7 @@ def extract_autoencoder(
             result.sources[RENAMED[own]] = name
             result.renamed.append((name, RENAMED[own]))
 
-    own_shapes = result.found(shapes)
+    own_shapes = result.own_shapes(shapes)
     _refuse_other_autoencoders(own_shapes)
     config = config or autoencoder_config(own_shapes, unreadable)
     result.complete(config, autoencoder_shapes(config), shapes)

@@ -68,33 +68,11 @@ def find_weights(model_path=None, ae_path=None, sha256: bool = False) -> Weights
         model = describe(SHIPPED_MODEL, sha256)
         return Weights(model, describe(SHIPPED_AUTOENCODER, sha256, ENCODER), [remark])
 
-    # The autoencoder of the UNet's training, by the digest in the UNet's record.
-    trained_with = autoencoder_of(model)
     if ae_path:
-        autoencoder = _existing(ae_path, "--ae_path", sha256, ENCODER)
-        if trained_with and autoencoder.digest != trained_with:
-            remarks.append(
-                f"warning: {model} was trained on latents of another autoencoder (digest "
-                f"{trained_with[:12]}...) than {autoencoder}; expect wrong images"
-            )
-        return Weights(model, autoencoder, remarks)
-    if trained_with:
-        autoencoder = _with_digest(trained_with, [*candidates, SHIPPED_AUTOENCODER], sha256)
-        if autoencoder is None:
-            raise FileNotFoundError(
-                f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is "
-                "neither the official nor the shipped one; give it as --ae_path"
-            )
-        if candidates and autoencoder.path != OFFICIAL_AUTOENCODER:
-            remarks.append(f"{autoencoder} is taken: {model} was trained with this autoencoder")
-        return Weights(model, autoencoder, remarks)
-
-    # A UNet that does not say: the official autoencoder.
-    if not candidates:
-        raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {PLACES}")
-    return Weights(
-        model, describe(candidates[0], sha256, ENCODER), remarks + _choice_remarks(candidates)
-    )
+        autoencoder, more = _given_autoencoder(model, ae_path, sha256)
+    else:
+        autoencoder, more = _autoencoder_for(model, candidates, sha256)
+    return Weights(model, autoencoder, remarks + more)
 
 
 def find_autoencoder(ae_path=None, preset: str = "") -> Tuple[WeightFile, List[str]]:
@@ -199,6 +177,37 @@ def _existing(path, option: str, sha256: bool, prefixes: Sequence[str] = ()) -> 
         problem = str(error).replace(f"{path}: ", "", 1)
         hint = f"; {PLACES}" if Path(path).is_dir() else ""
         raise CheckpointError.at(f"{option} {path}", problem + hint) from None
+
+
+def _given_autoencoder(model: WeightFile, path, sha256: bool) -> Tuple[WeightFile, List[str]]:
+    """(the autoencoder at `path`, a warning if it is not the one of the UNet's training)."""
+    autoencoder, trained_with = _existing(path, "--ae_path", sha256, ENCODER), autoencoder_of(model)
+    if trained_with in ("", autoencoder.digest):
+        return autoencoder, []
+    return autoencoder, [
+        f"warning: {model} was trained on latents of another autoencoder (digest "
+        f"{trained_with[:12]}...) than {autoencoder}; expect wrong images"
+    ]
+
+
+def _autoencoder_for(
+    model: WeightFile, candidates: Sequence[Path], sha256: bool
+) -> Tuple[WeightFile, List[str]]:
+    """(the autoencoder of the UNet's training, else the official one; remarks on the choice)."""
+    trained_with = autoencoder_of(model)
+    if not trained_with:
+        if not candidates:
+            raise FileNotFoundError(f"a UNet ({model}), but no autoencoder: {PLACES}")
+        return describe(candidates[0], sha256, ENCODER), _choice_remarks(candidates)
+    autoencoder = _with_digest(trained_with, [*candidates, SHIPPED_AUTOENCODER], sha256)
+    if autoencoder is None:
+        raise FileNotFoundError(
+            f"{model} was trained with an autoencoder (digest {trained_with[:12]}...) that is "
+            "neither the official nor the shipped one; give it as --ae_path"
+        )
+    if not candidates or autoencoder.path == OFFICIAL_AUTOENCODER:
+        return autoencoder, []
+    return autoencoder, [f"{autoencoder} is taken: {model} was trained with this autoencoder"]
 
 
 def _with_digest(digest: str, paths: Sequence[Path], sha256: bool) -> Optional[WeightFile]:

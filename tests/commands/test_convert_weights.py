@@ -487,7 +487,7 @@ def test_networks_of_pixels_are_told_from_networks_of_latents(folder, capsys):
 def test_options_of_another_network_are_named_as_ignored(folder, capsys):
     pickled("vq.pkl", VQ)
     out = convert(capsys, "vq.pkl", "out.npz", "--head_channels", 16, "--width", 8)[1]
-    assert "ignored     --head_channels, --width: AutoencoderConfig has nothing of the kind" in out
+    assert "ignored     --head_channels, --width: AutoencoderConfig has no such field" in out
 
 
 # PixNerd

@@ -5,7 +5,6 @@ share.
 import dataclasses
 import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest

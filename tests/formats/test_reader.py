@@ -198,110 +198,76 @@ def one(value):
     return np.full(2, value, np.float32)
 
 
+def tree(text):
+    """Arrays of one value by name, "a.w=1 b=2", and entries that hold others, "ema{a.w=2}"."""
+    result, levels, key = {}, [], ""
+    for word in text.replace("{", " { ").replace("}", " } ").split():
+        if word == "{":
+            levels.append(result)
+            result[key] = result = {}
+        elif word == "}":
+            result = levels.pop()
+        else:
+            key, _, value = word.partition("=")
+            if value:
+                result[key] = one(float(value))
+    return result
+
+
 UNDOTTED = {
-    "model.net.0.w": one(1),
-    "model.net.1.b": one(1),
-    "model_ema.net0w": one(2),
-    "model_ema.net1b": one(2),
+    **tree("model.net.0.w=1 model.net.1.b=1 model_ema.net0w=2 model_ema.net1b=2 betas=0"),
     "model_ema.decay": np.float32(0.9),
     "model_ema.num_updates": np.int32(5),
-    "betas": one(0),
 }
+COUNTERS = {"initted": np.bool_(True), "step": np.int64(1)}
+ANY = {"initted": None, "step": None}
+NET = "model.net.0.w={0} model.net.1.b={0} betas=0"
+FIRST_STAGE = "first_stage_model.enc.w=1 first_stage_model.model_ema.encw=2 x=0"
+PIXNERD = "state_dict{denoiser.w=1 ema_denoiser.w=2 diffusion_trainer.proj.0.0.weight=0}"
 CONVENTIONS = {
     # name: (tree, arrays with the moving average, arrays of the model); None: refused
-    "flat": ({"w": one(1), "epoch": 3}, {"w": 1}, {"w": 1}),
-    "state_dict": ({"state_dict": {"w": one(1)}, "epoch": 3}, {"w": 1}, {"w": 1}),
-    "entries": (
-        {"model": {"w": one(1)}, "ema": {"w": one(2)}, "opt": {"m": one(9)}},
-        {"w": 2},
-        {"w": 1},
-    ),
-    "nested entries": (
-        {"model": {"state_dict": {"w": one(1)}}, "ema": {"module": {"w": one(2)}}},
-        {"w": 2},
-        {"w": 1},
-    ),
+    "flat": ({**tree("w=1"), "epoch": 3}, "w=1", "w=1"),
+    "state_dict": ({**tree("state_dict{w=1}"), "epoch": 3}, "w=1", "w=1"),
+    "entries": (tree("model{w=1} ema{w=2} opt{m=9}"), "w=2", "w=1"),
+    "nested entries": (tree("model{state_dict{w=1}} ema{module{w=2}}"), "w=2", "w=1"),
     "one unknown entry": (
-        {"unet": {"w": one(1)}, "optimizer": {"state": {0: {"m": one(9)}}}},
-        {"w": 1},
-        {"w": 1},
+        {**tree("unet{w=1}"), "optimizer": {"state": {0: tree("m=9")}}},
+        "w=1",
+        "w=1",
     ),
-    "several unknown entries": ({"first": {"w": one(1)}, "second": {"w": one(2)}}, None, None),
-    "data parallel": (
-        {"module.a.w": one(1), "module.b": one(1)},
-        {"a.w": 1, "b": 1},
-        {"a.w": 1, "b": 1},
-    ),
-    "compiled inside": (
-        {"a._orig_mod.w": one(1), "b": one(1)},
-        {"a.w": 1, "b": 1},
-        {"a.w": 1, "b": 1},
-    ),
-    "compiled and parallel": ({"_orig_mod.module.w": one(1)}, {"w": 1}, {"w": 1}),
-    "lightning": (
-        {"state_dict": {"model.a.w": one(1), "model.b": one(1)}},
-        {"a.w": 1, "b": 1},
-        {"a.w": 1, "b": 1},
-    ),
-    "some under model": (
-        {"model.w": one(1), "head": one(1)},
-        {"model.w": 1, "head": 1},
-        {"model.w": 1, "head": 1},
-    ),
-    "latent-diffusion": (
-        {"state_dict": UNDOTTED},
-        {"model.net.0.w": 2, "model.net.1.b": 2, "betas": 0},
-        {"model.net.0.w": 1, "model.net.1.b": 1, "betas": 0},
-    ),
+    "several unknown entries": (tree("first{w=1} second{w=2}"), None, None),
+    "data parallel": (tree("module.a.w=1 module.b=1"), "a.w=1 b=1", "a.w=1 b=1"),
+    "compiled inside": (tree("a._orig_mod.w=1 b=1"), "a.w=1 b=1", "a.w=1 b=1"),
+    "compiled and parallel": (tree("_orig_mod.module.w=1"), "w=1", "w=1"),
+    "lightning": (tree("state_dict{model.a.w=1 model.b=1}"), "a.w=1 b=1", "a.w=1 b=1"),
+    "some under model": (tree("model.w=1 head=1"), "model.w=1 head=1", "model.w=1 head=1"),
+    "latent-diffusion": ({"state_dict": UNDOTTED}, NET.format(2), NET.format(1)),
     "averaged first stage": (
-        {
-            "first_stage_model.enc.w": one(1),
-            "first_stage_model.model_ema.encw": one(2),
-            "x": one(0),
-        },
-        {"first_stage_model.enc.w": 2, "x": 0},
-        {"first_stage_model.enc.w": 1, "x": 0},
+        tree(FIRST_STAGE),
+        "first_stage_model.enc.w=2 x=0",
+        "first_stage_model.enc.w=1 x=0",
     ),
     "ema_ beside": (
-        {"denoiser.w": one(1), "ema_denoiser.w": one(2), "proj.w": one(0)},
-        {"denoiser.w": 2, "proj.w": 0},
-        {"denoiser.w": 1, "proj.w": 0},
+        tree("denoiser.w=1 ema_denoiser.w=2 proj.w=0"),
+        "denoiser.w=2 proj.w=0",
+        "denoiser.w=1 proj.w=0",
     ),
-    "PixNerd": (
-        {
-            "state_dict": {
-                "denoiser.w": one(1),
-                "ema_denoiser.w": one(2),
-                "diffusion_trainer.proj.0.0.weight": one(0),
-            }
-        },
-        {"w": 2},
-        {"w": 1},
-    ),
-    "PixNerd's model": (
-        {"state_dict": {"denoiser.w": one(1), "denoiser.b": one(1)}},
-        {"w": 1, "b": 1},
-        {"w": 1, "b": 1},
-    ),
-    "PixNerd's average": ({"state_dict": {"ema_denoiser.w": one(2)}}, {"w": 2}, None),
-    "ema. beside": ({"w": one(1), "ema.w": one(2)}, {"w": 2}, {"w": 1}),
+    "PixNerd": (tree(PIXNERD), "w=2", "w=1"),
+    "PixNerd's model": (tree("state_dict{denoiser.w=1 denoiser.b=1}"), "w=1 b=1", "w=1 b=1"),
+    "PixNerd's average": (tree("state_dict{ema_denoiser.w=2}"), "w=2", None),
+    "ema. beside": (tree("w=1 ema.w=2"), "w=2", "w=1"),
     "online and ema": (
-        {
-            "online_model.w": one(1),
-            "ema_model.w": one(2),
-            "initted": np.bool_(True),
-            "step": np.int64(1),
-        },
-        {"online_model.w": 2, "initted": None, "step": None},
-        {"online_model.w": 1, "initted": None, "step": None},
+        {**tree("online_model.w=1 ema_model.w=2"), **COUNTERS},
+        {**tree("online_model.w=2"), **ANY},
+        {**tree("online_model.w=1"), **ANY},
     ),
-    "only ema": ({"ema.w": one(2)}, {"w": 2}, None),
+    "only ema": (tree("ema.w=2"), "w=2", None),
     "a quantiser's own average": (
-        {"vq.embed": one(1), "vq.ema_embed": one(2)},
-        {"vq.embed": 1, "vq.ema_embed": 2},
-        {"vq.embed": 1, "vq.ema_embed": 2},
+        tree("vq.embed=1 vq.ema_embed=2"),
+        "vq.embed=1 vq.ema_embed=2",
+        "vq.embed=1 vq.ema_embed=2",
     ),
-    "optimiser alone": ({"state": {0: {"exp_avg": one(1)}}, "param_groups": []}, None, None),
+    "optimiser alone": ({"state": {0: tree("exp_avg=1")}, "param_groups": []}, None, None),
     "no arrays": ({"epoch": 3}, None, None),
     "a list": ([one(1)], None, None),
     "an array": (one(1), None, None),
@@ -311,17 +277,16 @@ CONVENTIONS = {
 @pytest.mark.parametrize("name", CONVENTIONS)
 @pytest.mark.parametrize("weights", ("ema", "model"))
 def test_where_programs_put_their_weights(name, weights, tmp_path):
-    tree, ema, model = CONVENTIONS[name]
-    path = written(tmp_path, pickle.dumps(tree))
+    stored, ema, model = CONVENTIONS[name]
+    path = written(tmp_path, pickle.dumps(stored))
     wanted = ema if weights == "ema" else model
     if wanted is None:
         refusal(path, weights=weights)
-    else:
-        given = load(path, weights)
-        assert set(given) == set(wanted)
-        assert all(
-            (given[key] == value).all() for key, value in wanted.items() if value is not None
-        )
+        return
+    wanted = tree(wanted) if isinstance(wanted, str) else wanted
+    given = load(path, weights)
+    assert set(given) == set(wanted)
+    assert all((given[key] == value).all() for key, value in wanted.items() if value is not None)
 
 
 def test_an_unknown_choice_of_weights(tmp_path):
@@ -505,7 +470,8 @@ BOMBS = {
     "huge memo index": b"K\x01r\xff\xff\xff\xff.",
     "huge length": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
     "huge integer": b"I" + b"9" * 100000 + b"\n.",
-    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07"
+    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n"
+    + b"cnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07"
     + b"\xff" * 6
     + b"\x01X\x01\x00\x00\x00x\x86cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R\x89C\x00tb.",
     "negative length": b"T\xff\xff\xff\xff.",
@@ -514,13 +480,13 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_pickle_bombs_cost_little(name, tmp_path):
-    start = time.perf_counter()
+    start = time.process_time()
     refusal(
         written(
             tmp_path, BOMBS[name] if BOMBS[name][:1] in b"\x80(]}" else b"\x80\x02" + BOMBS[name]
         )
     )
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_arrays_that_claim_more_than_the_file_holds(tmp_path):

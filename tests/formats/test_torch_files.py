@@ -6,7 +6,7 @@ import pytest
 from support.places import GOLDEN
 
 from jseg.checkpoint import CheckpointError, load
-from jseg.formats.reader import opened
+from jseg.formats.reader import open_weights
 from jseg.formats.state_dicts import select
 
 TORCH, PEERS = GOLDEN / "torch", GOLDEN / "peers"
@@ -24,7 +24,7 @@ def test_plain_data_beside_the_weights_is_no_reason_to_refuse_them(path):
 
 
 def test_places_spans_and_times_are_kept_as_plain_values():
-    with opened(TORCH / "beside_2.ckpt") as contents:
+    with open_weights(TORCH / "beside_2.ckpt") as contents:
         tree = contents.tree
         assert (
             tree["arguments"] == {"output": "a/b", "steps": 3}
@@ -54,7 +54,7 @@ def test_an_averaged_model_is_taken_out_of_its_wrapper():
 
 
 def test_wrappers_around_wrappers_are_taken_off_and_the_counter_is_counted():
-    with opened(TORCH / "wrapped.pth") as contents:
+    with open_weights(TORCH / "wrapped.pth") as contents:
         selection = select(contents.tree, "ema")
         assert np.array_equal(selection.tensors["weight"].read(), WEIGHTS) and list(
             selection.tensors

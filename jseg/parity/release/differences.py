@@ -61,7 +61,7 @@ def doubtful(rows: List[Dict]) -> bool:
 @contextlib.contextmanager
 def arrays(folder: Path, part: str, side: str) -> Iterator[Dict]:
     """A side's arrays by name; each is read when it is asked for."""
-    with checkpoint.opened_state(result_paths(folder, part, side)[0]) as selection:
+    with checkpoint.open_state(result_paths(folder, part, side)[0]) as selection:
         yield selection.tensors
 
 

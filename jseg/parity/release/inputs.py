@@ -86,7 +86,7 @@ def check_buildable(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
 
 def check_weights(path: PathLike, shapes: Mapping[str, Tuple[int, ...]]) -> None:
     """Raise CheckpointError unless the file holds arrays of these names and shapes."""
-    with checkpoint.opened_state(path) as selection:
+    with checkpoint.open_state(path) as selection:
         stored = {name: tensor.shape for name, tensor in selection.tensors.items()}
         problem = mismatch(shapes, stored, looks_like=looks_like)
     if problem:
