@@ -125,6 +125,12 @@ def remedies(name, *arguments, cuda=False):
             ["--width", "--height", "--preset", "--device"],
         ),
         (
+            "train_flowseg",  # whose batch is the preset's
+            [],
+            False,
+            ["--micro_batch", "--recompute", "--width", "--height", "--preset"],
+        ),
+        (
             "train_autoencoder",
             ["--micro_batch", "2"],
             False,
