@@ -29,6 +29,7 @@ from jseg.machine import (
     mpirun,
     onednn,
     out_of_memory,
+    precompiled_headers,
 )
 from jseg.machine.facts import RuntimeProblem
 
@@ -189,6 +190,7 @@ def _open() -> ModuleType:
             "import jseg.runtime before jittor, or set use_mkl=0 to accept it"
         )
     import_guard.wait_for_compilers(getattr(jittor, "lock", None), _tell_once)
+    precompiled_headers.use(jittor)
     try:
         _canary(jittor)
     except RuntimeError as error:
