@@ -107,6 +107,16 @@ def test_an_environment_for_the_tests_serves_every_use_and_not_the_reverse(make_
     assert make_venv(version="3.12.1", purpose="use") == (0, [], [])
 
 
+def test_the_version_is_printed_without_jittor():
+    program = "import sys; from jseg.__main__ import main; main(['--version']); print(*sys.modules)"
+    output = subprocess.check_output(
+        [sys.executable, "-c", program], cwd=ROOT, universal_newlines=True
+    )
+    version, modules = output.splitlines()
+    assert version == f"jseg {__version__}"
+    assert not {"jittor", "jseg.runtime", "numpy", "cv2"} & set(modules.split())
+
+
 def test_the_machine_s_own_check_passes_here():
     done = subprocess.run(
         [sys.executable, "-m", "jseg.machine.facts"],
