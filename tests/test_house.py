@@ -17,10 +17,6 @@ from support.places import ROOT
 from jseg import __version__
 
 HEAVY = {"jittor", "jittor_utils", "numpy", "cv2", "scipy", "PIL", "tqdm", "matplotlib"}
-PROGRAMS = ("scripts", "benchmarks", "examples")  # on the top floor, outside of the package
-SOURCES = ("jseg", "tests") + PROGRAMS
-
-LINE_LENGTH, FILE_LENGTH, SCRIPT_LENGTH, EXAMPLE_LENGTH = 100, 400, 12, 65
 
 
 def files(*folders, suffix=".py"):
@@ -50,6 +46,11 @@ def tree(path):
     with open(path, encoding="utf-8") as file:
         return ast.parse(file.read(), path)
 
+
+PROGRAMS = ("scripts", "benchmarks", "examples")  # on the top floor, outside of the package
+SOURCES = ("jseg", "tests") + PROGRAMS
+
+LINE_LENGTH, FILE_LENGTH, SCRIPT_LENGTH, EXAMPLE_LENGTH = 100, 400, 12, 65
 
 MODULES = {module(path): path for path in files("jseg")}
 
