@@ -53,7 +53,7 @@ def exists(name):
 
 
 def fences(page, kind):
-    return [body for found, body in FENCE.findall(text(page)) if found == kind]
+    return [body for language, body in FENCE.findall(text(page)) if language == kind]
 
 
 def commands(page):
@@ -125,12 +125,12 @@ def test_nothing_is_left_to_be_filled_in(page):
 
 
 def test_every_difference_names_its_test():
-    found = rows(DIFFERENCES)
-    assert len(found) > 50 and {len(cells) for cells in found} == {4}
+    table = rows(DIFFERENCES)
+    assert len(table) > 50 and {len(cells) for cells in table} == {4}
     assert [
-        cells for cells in found if not re.search(r"`tests/[\w/]*test_", cells[3])
+        cells for cells in table if not re.search(r"`tests/[\w/]*test_", cells[3])
     ] == [] and "not yet" not in text(DIFFERENCES)
-    numbers = [int(cells[0]) for cells in found if cells[0].isdigit()]
+    numbers = [int(cells[0]) for cells in table if cells[0].isdigit()]
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 41
 
 
@@ -335,9 +335,9 @@ def training_options():
 
 
 def test_every_option_of_training_is_told():
-    told = set(re.findall(r"--\w+", text(TRAINING)))
+    on_page = set(re.findall(r"--\w+", text(TRAINING)))
     for name, options in training_options().items():
-        assert [option for option in options if option not in told] == [], name
+        assert [option for option in options if option not in on_page] == [], name
 
 
 def test_the_table_of_training_options_has_the_defaults_of_the_code():
@@ -396,7 +396,7 @@ def test_the_example_of_flowseg_runs(tmp_path, monkeypatch):
 
 
 def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
-    told, table = set(re.findall(r"--\w+", text(FLOWSEG))), {}
+    on_page, table = set(re.findall(r"--\w+", text(FLOWSEG))), {}
     for cells in rows(FLOWSEG):
         if len(cells) == 3:
             table.update(zip(re.findall(r"`(--\w+)`", cells[0]), cells[1].split(", ")))
@@ -407,7 +407,7 @@ def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
             for action in parser._actions
             if action.dest != "help"
         }
-        assert [option for option in options if option not in told] == [], name
+        assert [option for option in options if option not in on_page] == [], name
         for option in set(options) & set(table) - {
             "--batch_size",
             "--overlap",
@@ -482,8 +482,8 @@ def test_the_distances_of_codes_are_those_of_the_code():
         if len(cells) == 8 and cells[0].strip("`") in KINDS
     }
     assert list(table) == list(KINDS)
-    for kind, found in table.items():
-        assert found == [f"{minimum_distance(class_codes(n, kind)):.4f}" for n in numbers]
+    for kind, distances in table.items():
+        assert distances == [f"{minimum_distance(class_codes(n, kind)):.4f}" for n in numbers]
 
 
 def test_the_layouts_of_flowseg_are_those_of_the_code():

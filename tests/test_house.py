@@ -59,14 +59,14 @@ def imports(path, lazily=True):
     """Every module named by an import statement; with lazily=False, only by those that run when the
     module is imported.
     """
-    found, pending = set(), [tree(path)]
+    names, pending = set(), [tree(path)]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            found.update(
+            names.update(
                 f"{node.module}.{alias.name}"
                 if f"{node.module}.{alias.name}" in MODULES
                 else node.module
@@ -74,7 +74,7 @@ def imports(path, lazily=True):
             )
         elif lazily or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             pending += ast.iter_child_nodes(node)
-    return found
+    return names
 
 
 def roots(names):
