@@ -17,7 +17,7 @@ setup(
     # not "jseg": that name belongs to another project, and Jittor/JSeg installs it too
     name="jseg-diffusion",
     version=re.search(r'^__version__ = "([^"]+)"', read("jseg/__init__.py"), re.M).group(1),
-    description="Images from semantic maps (IIDM) and semantic maps from images (FlowSeg), in Jittor",
+    description="Images from semantic maps (IIDM) and back (FlowSeg), in Jittor",
     long_description=read("README.md") if os.path.exists(os.path.join(HERE, "README.md")) else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

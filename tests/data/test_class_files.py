@@ -36,7 +36,8 @@ FORMS = {
     "0x": "sky 0x010203\ncalm sea 0X040506",
     "colons": "sky: 1, 2, 3\ncalm sea: #040506",
     "equal signs": "sky = (1, 2, 3)\ncalm sea = 4 5 6",
-    "a Markdown table": "| id | name | colour |\n|---|:--|---|\n| 0 | sky | #010203 |\n| 1 | calm sea | 4 5 6 |",
+    "a Markdown table": "| id | name | colour |\n|---|:--|---|\n"
+    "| 0 | sky | #010203 |\n| 1 | calm sea | 4 5 6 |",
     "Excel's separator": "sep=;\nid;name;colour\n0;sky;1,2,3\n1;calm sea;4,5,6",
     "a pandas index": ",name,id,colour\n0,sky,0.0,#010203\n1,calm sea,1.0,#040506",
     "ADE20K's colours": 'Idx,Color_Code (R,G,B),Color_Code(hex),Color,Name\n0,"(1, 2, '
@@ -53,11 +54,14 @@ FORMS = {
     "id and hexadecimal behind": "sky,0,#010203\ncalm sea,1,#040506",
     "hexadecimal without #": "name,color\nsky,010203\ncalm sea,040506",
     "a Markdown table without frame": "name | colour\n---|:--\nsky | #010203\ncalm sea | #040506",
-    "YAML's objects": "classes:\n  - name: sky\n    color: [1, 2, 3]\n  - color: '#040506'\n    name: calm sea",
-    "METAINFO": "METAINFO = dict(\n    classes=('sky', 'calm sea'),\n    palette=[[1, 2, 3], [4, 5, 6]])",
+    "YAML's objects": "classes:\n  - name: sky\n    color: [1, 2, 3]\n"
+    "  - color: '#040506'\n    name: calm sea",
+    "METAINFO": "METAINFO = dict(\n    classes=('sky', 'calm sea'),\n"
+    "    palette=[[1, 2, 3], [4, 5, 6]])",
     "YAML": "nc: 2\nnames: [sky, calm sea]\npalette:\n  - [1, 2, 3]\n  - [4, 5, 6]",
     "JSON in a text file": '[["sky", [1, 2, 3]], ["calm sea", "#040506"]]',
-    "JSON a line": '{"name": "sky", "color": [1, 2, 3]}\n{"name": "calm sea", "color": [4, 5, 6, 255]}',
+    "JSON a line": '{"name": "sky", "color": [1, 2, 3]}\n'
+    '{"name": "calm sea", "color": [4, 5, 6, 255]}',
     "GIMP": "GIMP Palette\nName: mine\nColumns: 2\n#\n  1   2   3\tsky\n  4   5   6\tcalm sea\n",
     "id and colour": "0 sky 1 2 3\n1 calm sea 4 5 6",
 }
@@ -135,8 +139,8 @@ def test_json_of_other_programs_is_read(tmp_path, content):
 @pytest.mark.parametrize(
     "table",
     [
-        "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.2\t11664\t1172\t1\twall\n2\t0.1\t6046\t612\t1\tbuilding, "
-        "edifice\n4\t0.1\t6\t6\t1\tsky\n",
+        "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.2\t11664\t1172\t1\twall\n"
+        "2\t0.1\t6046\t612\t1\tbuilding, edifice\n4\t0.1\t6\t6\t1\tsky\n",
         'Idx,Ratio,Train,Val,Stuff,Name\n1,0.2,11664,1172,1,wall\n2,0.1,6046,612,1,"building, '
         'edifice"\n4,0.1,6,6,1,sky\n',
     ],

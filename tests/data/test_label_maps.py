@@ -293,7 +293,8 @@ def test_palettes_in_different_orders_are_no_ids(tmp_path):
         numbering.read(tmp_path / f"{name}.png", census)
     with pytest.raises(
         DataError,
-        match=r"c.png has the colour .* at index 0 of its palette, a.png at 2: .*save the maps as 8-bit gray",
+        match=r"c.png has the colour .* at index 0 of its palette, a.png at 2: "
+        ".*save the maps as 8-bit gray",
     ):
         numbering.read(tmp_path / "c.png", census)
 

@@ -505,7 +505,8 @@ BOMBS = {
     "huge memo index": b"K\x01r\xff\xff\xff\xff.",
     "huge length": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
     "huge integer": b"I" + b"9" * 100000 + b"\n.",
-    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01\x8a\x07"
+    "huge shape": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
+    + b"C\x01b\x87R(K\x01\x8a\x07"
     + b"\xff" * 6
     + b"\x01X\x01\x00\x00\x00x\x86cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R\x89C\x00tb.",
     "negative length": b"T\xff\xff\xff\xff.",

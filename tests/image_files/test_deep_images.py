@@ -73,7 +73,8 @@ def test_channels_one_after_the_other_are_read_in_8_bits_and_refused_in_16(tmp_p
     for read in (read_image, read_label):
         with pytest.raises(
             ImageError,
-            match=r"b.tif is a TIFF of 16 bits whose channels .* expected .*PlanarConfiguration 1.*save",
+            match=r"b.tif is a TIFF of 16 bits whose channels .* "
+            "expected .*PlanarConfiguration 1.*save",
         ):
             read(tmp_path / "b.tif")
 

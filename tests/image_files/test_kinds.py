@@ -116,7 +116,8 @@ def test_the_preview_in_a_raw_file_is_not_taken_for_the_photograph(tmp_path, tag
     tiff(tmp_path / "x.tif", colours(), **tags)
     with pytest.raises(
         ImageError,
-        match="x.tif is the raw file of a camera, whose first image is a small preview; .*develop it",
+        match="x.tif is the raw file of a camera, whose first image is a small preview; "
+        ".*develop it",
     ):
         read_image(tmp_path / "x.tif")
 

@@ -128,8 +128,7 @@ def test_each_image_is_followed_by_its_mirror_image_as_in_the_release(folder):
         and latents.labels.shape == (8, 12, 16)
     )
     for i, example in enumerate(find_examples(folder)):
-        # release: image.transpose(FLIP_LEFT_RIGHT) before encoding; label.resize(NEAREST) before
-        # label.transpose(FLIP_LEFT_RIGHT)
+        # release: mirrors the image before encoding, and the label map after resizing (NEAREST)
         image = Image.open(example.image)
         for row, seen in ((2 * i, image), (2 * i + 1, image.transpose(Image.FLIP_LEFT_RIGHT))):
             signed = (np.array(seen) / 127.5 - 1.0).astype(np.float32).transpose(2, 0, 1)
