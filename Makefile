@@ -1,20 +1,26 @@
-# make test, make demo: each sets up .venv on its first run (a few minutes: Jittor compiles itself), then does its work.
-# make PYTHON=python3.12 test: with another Python (3.8 to 3.12); .venv is made anew when its version differs.
+# make demo, make test and make lint: each sets up .venv on its first run, then does its work.
+# Jittor compiles itself once, which takes a few minutes. make PYTHON=python3.12 test uses another
+# Python (3.8 to 3.12); .venv is made anew when the version of Python changes.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-# What a shell may carry over from elsewhere and would lead Python or pip out of .venv.
-unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+# Variables of the calling shell that would lead Python or pip out of .venv.
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: test demo doctor cuda-compile venv clean
+.PHONY: test demo lint doctor cuda-compile venv venv-test venv-lint clean
 
-test: venv
+test: venv-test
 	@$(RUN) -m pytest --durations=15 $(ARGS)
 
 demo: venv
 	@$(RUN) scripts/demo.py $(ARGS)
+
+lint: venv-lint
+	@$(RUN) -m ruff check --quiet --output-format concise .
+	@$(RUN) -m ruff format --check --quiet .
 
 doctor: venv
 	@$(RUN) -m jseg doctor
@@ -24,8 +30,14 @@ cuda-compile: venv
 	@$(RUN) benchmarks/cuda_compile.py $(ARGS)
 
 venv:
-	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)"
+	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" use
+
+venv-test:
+	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" test
+
+venv-lint:
+	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" lint
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache
-	find jseg scripts tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find jseg scripts tests benchmarks examples -name __pycache__ -type d -exec rm -rf {} +

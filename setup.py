@@ -14,10 +14,10 @@ def read(name):
 
 
 setup(
-    # the name jseg belongs to another project, and Jittor/JSeg installs a distribution of that name
+    # not "jseg": that name belongs to another project, and Jittor/JSeg installs it too
     name="jseg-diffusion",
     version=re.search(r'^__version__ = "([^"]+)"', read("jseg/__init__.py"), re.M).group(1),
-    description="Images from semantic maps (IIDM) and semantic maps from images (FlowSeg), in Jittor",
+    description="Images from semantic maps (IIDM) and back (FlowSeg), in Jittor",
     long_description=read("README.md") if os.path.exists(os.path.join(HERE, "README.md")) else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -27,18 +27,23 @@ setup(
     },
     python_requires=">=3.8,<3.13",  # NumPy 1, which Jittor needs, has no wheels for 3.13
     install_requires=[
-        "jittor>=1.3.11,<1.4",  # 1.3.11 is what jseg/runtime.py knows the traps of
-        # oneDNN: convolutions on the CPU are 50 times faster with it; nothing is downloaded
+        "jittor>=1.3.11,<1.4",  # jseg/runtime.py works around the faults of 1.3.11
+        # oneDNN, without a download at run time: it makes convolutions on the CPU 50 times faster
         "jittor_offline>=0.0.7",
         "numpy>=1.22,<2",  # with NumPy 2, Jittor 1.3.11 computes wrong numbers without an error
-        "pillow>=9.1",  # Image.Resampling
-        # 4.12 wants NumPy 2; without "headless" it also wants libGL, which a bare machine lacks
+        "pillow>=9.1",  # the first with Image.Resampling
+        # 4.12 needs NumPy 2; the variant without "headless" needs libGL, which servers lack
         "opencv-python-headless>=4.5,<4.12",
-        "scipy>=1.7",
         "tqdm>=4.60",
-        "pytest>=7",  # `make test`, and anyone who wants to know whether an install is whole
     ],
-    extras_require={"plots": ["matplotlib>=3.5"]},  # the curves of a training; `make` installs it
+    extras_require={
+        # the curves of a training, `curve.png`; `make demo` and `make test` install it
+        "plots": ["matplotlib>=3.5"],
+        # `make test`; scipy has independent versions of formulas that the tests compare with
+        "test": ["pytest>=7", "scipy>=1.7"],
+        # `make lint`: one exact version, because another one formats in another way
+        "lint": ["ruff==0.17.6"],
+    },
     entry_points={"console_scripts": ["jseg = jseg.__main__:main"]},
     classifiers=[
         "Operating System :: POSIX :: Linux",

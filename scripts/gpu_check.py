@@ -1,11 +1,10 @@
-"""`python -m jseg gpu_check`: what a GPU machine can do."""
+"""`python -m jseg gpu_check`: whether, how exactly and how fast a GPU computes."""
 
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from jseg.__main__ import main
 

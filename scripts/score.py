@@ -1,11 +1,10 @@
-"""`python -m jseg score`: the results of test scored."""
+"""`python -m jseg score`: measures of the results of test."""
 
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from jseg.__main__ import main
 

@@ -1,11 +1,10 @@
-"""`python -m jseg test`: the challenge's reviewer command."""
+"""`python -m jseg test`: images by IIDM; the command of the challenge."""
 
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from jseg.__main__ import main
 

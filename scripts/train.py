@@ -1,11 +1,10 @@
-"""`python -m jseg train`: the challenge's reviewer command for training: the UNet of IIDM."""
+"""`python -m jseg train`: the UNet of IIDM; the command of the challenge."""
 
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from jseg.__main__ import main
 

@@ -1,13 +1,10 @@
-"""`python -m jseg train_autoencoder`: the VQ autoencoder that turns images into latents and
-back.
-"""
+"""`python -m jseg train_autoencoder`: the VQ autoencoder between images and latents."""
 
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a clone need not be installed
+# A clone need not be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from jseg.__main__ import main
 

@@ -1,5 +1,5 @@
-"""Settings of the suite: Jittor opened once and checked, fixed seeds, warnings of our modules as
-errors, slow and CUDA tests apart.
+"""Settings of the suite: Jittor is imported and checked once, seeds are fixed, warnings of jseg are
+errors, and the tests marked slow or cuda are off.
 """
 
 import os
@@ -30,8 +30,9 @@ def pytest_configure(config):
 
 
 def pytest_sessionstart(session):
-    """Open Jittor (its import compiles it on first use, shown live, and runs the canary); without
-    it no number below means anything.
+    """Import Jittor before any test, or end the session: no number means anything without it.
+
+    The first import compiles Jittor, which takes minutes, so its output is shown live.
     """
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
@@ -60,8 +61,9 @@ def _fixed_seed():
 
 @pytest.fixture
 def ctrl_c():
-    """SIGINT is answered here and in child processes, even where it was ignored when the tests were
-    started (`make test &`, nohup).
+    """SIGINT raises KeyboardInterrupt here and in child processes.
+
+    A shell that starts the tests in the background (`make test &`, nohup) has SIGINT ignored.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

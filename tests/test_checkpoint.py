@@ -392,7 +392,8 @@ def test_the_wrong_network_is_called_by_its_name():
     arrays = {name: np.zeros(shape, np.float32) for name, shape in autoencoder.items()}
     with pytest.raises(
         CheckpointError,
-        match="like an autoencoder with 32 base channels and 64 codes, the network is a UNet with 32",
+        match="like an autoencoder with 32 base channels and 64 codes, "
+        "the network is a UNet with 32",
     ):
         load_into(Network(unet), arrays)
     wider = {

@@ -1,9 +1,10 @@
-"""The pages: what they name exists, both READMEs say the same, commands parse, tables are the
-code's, the Python example runs.
+"""The pages: what they name exists, translations say the same, commands parse, tables are the
+code's, the Python examples run.
 """
 
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -15,13 +16,16 @@ from support.places import ROOT
 from jseg.commands import cli
 
 ENGLISH, CHINESE = READMES = ("README.md", "README.zh-CN.md")
-DIFFERENCES, FORMATS, TRAINING, FLOWSEG = (
+TRANSLATED = {"README.md": "README.zh-CN.md", "docs/training.md": "docs/training.zh-CN.md"}
+DIFFERENCES, FORMATS, TRAINING, FLOWSEG, INFERENCE = (
     "docs/differences.md",
     "docs/formats.md",
     "docs/training.md",
     "docs/flowseg.md",
+    "docs/inference.md",
 )
-PAGES = READMES + tuple(
+PAGES = READMES + ("CONTRIBUTING.md", "jseg/weights/CARD.md")
+PAGES += tuple(
     "docs/" + name
     for name in sorted(os.listdir(os.path.join(ROOT, "docs")))
     if name.endswith(".md")
@@ -34,7 +38,8 @@ CALL = re.compile(
     r"^(?:mpirun .*?)?python (?=scripts/|-m jseg .)"
 )  # of a command of ours, alone or in several processes
 FILE = re.compile(
-    r"(?<![\w./-])((?:jseg|tests|scripts|docs|benchmarks)/[\w./-]*[\w/]|\.ci/run|setup\.py|Makefile|LICENSE)(?![\w*])"
+    r"(?<![\w./-])((?:jseg|tests|scripts|docs|benchmarks|examples)/[\w./-]*[\w/]"
+    r"|\.ci/run|setup\.py|Makefile|LICENSE)(?![\w*])"
 )
 
 
@@ -48,7 +53,7 @@ def exists(name):
 
 
 def fences(page, kind):
-    return [body for found, body in FENCE.findall(text(page)) if found == kind]
+    return [body for language, body in FENCE.findall(text(page)) if language == kind]
 
 
 def commands(page):
@@ -120,12 +125,12 @@ def test_nothing_is_left_to_be_filled_in(page):
 
 
 def test_every_difference_names_its_test():
-    found = rows(DIFFERENCES)
-    assert len(found) > 50 and {len(cells) for cells in found} == {4}
+    table = rows(DIFFERENCES)
+    assert len(table) > 50 and {len(cells) for cells in table} == {4}
     assert [
-        cells for cells in found if not re.search(r"`tests/[\w/]*test_", cells[3])
+        cells for cells in table if not re.search(r"`tests/[\w/]*test_", cells[3])
     ] == [] and "not yet" not in text(DIFFERENCES)
-    numbers = [int(cells[0]) for cells in found if cells[0].isdigit()]
+    numbers = [int(cells[0]) for cells in table if cells[0].isdigit()]
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 41
 
 
@@ -154,32 +159,52 @@ def test_the_default_output_is_the_one_on_the_page():
 # --------------------------------------------------------------------------------------------------
 
 
+def options(page):
+    return sorted(set(re.findall(r"--\w+", text(page))))
+
+
+def addresses(page):
+    return sorted(set(re.findall(r"https://[^)\s]+", text(page))))
+
+
+def depths(page):
+    """The depth of every heading, in order."""
+    return [len(marks) for marks in re.findall(r"^(#+) ", FENCE.sub("", text(page)), re.M)]
+
+
+def pictures(page):
+    return re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text(page))
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+@pytest.mark.parametrize("part", [commands, options, depths], ids=lambda part: part.__name__)
+def test_a_translation_says_the_same(page, part):
+    assert part(page) == part(TRANSLATED[page]) and part(page)
+
+
 @pytest.mark.parametrize(
-    "what",
-    [
-        commands,
-        lambda page: fences(page, "python"),
-        lambda page: sorted(set(re.findall(r"https://[^)\s]+", text(page)))),
-        lambda page: [
-            heading.count("#") for heading in re.findall(r"^(#+) ", FENCE.sub("", text(page)), re.M)
-        ],
-        lambda page: len(rows(page)),
-    ],
-    ids=["commands", "python", "addresses", "sections", "rows"],
+    "part",
+    [lambda page: fences(page, "python"), addresses, pictures, lambda page: len(rows(page))],
+    ids=["python", "addresses", "pictures", "rows"],
 )
-def test_both_readmes_say_the_same(what):
-    assert what(ENGLISH) == what(CHINESE) and what(ENGLISH)
+def test_both_readmes_say_the_same(part):
+    assert part(ENGLISH) == part(CHINESE) and part(ENGLISH)
 
 
 @pytest.mark.parametrize("page", READMES)
 def test_the_first_screen(page):
+    """Name, image, install, two commands, Python, what has not been shown, in this order."""
     lines = text(page).splitlines()
-    assert lines[0].startswith("# jseg") and any(
-        "](docs/landscape_grid.jpg)" in line for line in lines[:6]
-    )
-    assert {"make demo", "make test"} <= set(commands(page)) and text(page).index(
-        "apt install"
-    ) < text(page).index("\nmake demo")
+    assert lines[0].startswith("# jseg") and "](docs/landscape_grid.jpg)" in lines[4]
+    order = ["apt install", "\nmake demo", "\nmake test", "```python", "CUDA", "scripts/test.py"]
+    places = [text(page).index(part) for part in order]
+    assert places == sorted(places)
+    assert text(page)[: places[-2]].count("\n") < 80, "the first screen is long"
+
+
+def test_the_demo_makes_as_many_images_as_the_pages_say():
+    count = importlib.import_module("jseg.commands.demo").parser().get_default("count")
+    assert count == 6 and "six images" in text(ENGLISH) and "六张图像" in text(CHINESE)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +212,8 @@ def test_the_first_screen(page):
 )
 def test_commands_are_understood(line):
     words = shlex.split(CALL.sub("", line))
+    if words == ["-m", "jseg", "--version"]:
+        return
     name, words = (
         (words[2], words[3:])
         if words[0] == "-m"
@@ -205,46 +232,21 @@ def test_options_exist():
         for action in parser._actions
         for option in action.option_strings
     }
-    for page in READMES + (FORMATS, TRAINING, FLOWSEG):
+    for page in READMES + (FORMATS, TRAINING, FLOWSEG, INFERENCE):
         assert [
             option for option in re.findall(r"`(--\w+)", text(page)) if option not in known
         ] == []
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("test", ["settings and timings in"]),
-        (
-            "demo",
-            [
-                "in the results FlowSeg sees the label maps that they were made from at",
-                "label map, reference, stages, result, made by the small weights that ship with "
-                "jseg (jseg/weights/CARD.md)",
-                "label map, result, what FlowSeg sees in it",
-            ],
-        ),
-    ],
-)
-@pytest.mark.parametrize("page", READMES)
-def test_output_is_what_the_commands_print(page, name, words):
-    shown = [
+def test_output_is_what_the_command_prints():
+    (line,) = [
         line
-        for body in fences(page, "text")
+        for body in fences(INFERENCE, "text")
         for line in body.splitlines()
-        if line.startswith(f"jseg {name}: ")
+        if line.startswith("jseg test: ")
     ]
-    assert shown and all(sum(part in line for part in words) == 1 for line in shown)
-    for part in words:
-        assert part in re.sub(r'"\s+f?"', "", text(f"jseg/commands/{name}.py")) and any(
-            part in line for line in shown
-        )
-
-
-def test_the_demo_makes_as_many_images_as_the_page_says():
-    count = importlib.import_module("jseg.commands.demo").parser().get_default("count")
-    for page in READMES:
-        assert re.findall(r"(\d+) images in demo/results", text(page)) == [str(count)]
+    source = re.sub(r'"\s+f?"', "", text("jseg/commands/test.py"))
+    assert all(part in source and part in line for part in ["settings and timings in"])
 
 
 def test_the_small_weights_are_for_images_of_the_size_on_the_page():
@@ -255,7 +257,25 @@ def test_the_small_weights_are_for_images_of_the_size_on_the_page():
         assert f"{unet.width * factor}x{unet.height * factor}" in text(page)
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch):
+def test_the_readme_s_python_example_runs(tmp_path, monkeypatch):
+    """On the files of a demo of two images, with one short stage."""
+    from jseg.commands import demo
+    from jseg.landscapes import draw
+
+    monkeypatch.chdir(tmp_path)
+    draw.write_challenge("demo/data", 2, 0, 128, 96)
+    stage = dict(demo.STAGES["stages"][0], steps=2)
+    with open("demo/stages.json", "w") as file:
+        json.dump({"base": "fine", "stages": [stage]}, file)
+    (example,) = fences(ENGLISH, "python")
+    names = {}
+    exec(compile(example, ENGLISH, "exec"), names)
+    assert names["image"].shape == (96, 128, 3) and os.path.exists("image.jpg")
+    assert names["labels"].shape == (96, 128) and names["labels"].dtype == np.int32
+    assert len(example.splitlines()) <= 12
+
+
+def test_the_python_example_of_inference_runs(tmp_path, monkeypatch):
     """On the tiny networks under the names of the official files, and with shorter stages."""
     from jseg import checkpoint
     from jseg.images import read_image, save_image
@@ -285,10 +305,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     save_image("label.png", random.integers(0, 29, (height, width)).astype(np.uint8))
     save_image("reference.jpg", random.integers(0, 256, (height, width, 3)).astype(np.uint8))
-    segmentation, example = fences(ENGLISH, "python")
-    exec(compile(example, "README.md", "exec"), {})
+    (example,) = fences(INFERENCE, "python")
+    exec(compile(example, INFERENCE, "exec"), {})
     assert read_image("image.jpg").shape == (height, width, 3)
-    assert segmentation in fences("docs/flowseg.md", "python"), "which is run below"
+
+
+def test_every_option_of_test_is_told():
+    parser = importlib.import_module("jseg.commands.test").parser()
+    known = {action.option_strings[-1] for action in parser._actions} - {"--help"}
+    assert sorted(known - set(options(INFERENCE))) == []
 
 
 # docs/training.md
@@ -297,22 +322,22 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 def training_options():
     """{command: {option: default}} of both training commands."""
-    found = {}
+    defaults = {}
     for name in ("train", "train_autoencoder"):
         parser = importlib.import_module("jseg.commands." + name).parser()
-        found[name] = {
+        defaults[name] = {
             action.option_strings[0]: action.default
             for action in parser._actions
             if action.dest != "help"
         }
-        found[name]["--steps"] = parser.get_default("default_steps")
-    return found
+        defaults[name]["--steps"] = parser.get_default("default_steps")
+    return defaults
 
 
 def test_every_option_of_training_is_told():
-    told = set(re.findall(r"--\w+", text(TRAINING)))
+    on_page = set(re.findall(r"--\w+", text(TRAINING)))
     for name, options in training_options().items():
-        assert [option for option in options if option not in told] == [], name
+        assert [option for option in options if option not in on_page] == [], name
 
 
 def test_the_table_of_training_options_has_the_defaults_of_the_code():
@@ -371,7 +396,7 @@ def test_the_example_of_flowseg_runs(tmp_path, monkeypatch):
 
 
 def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
-    told, table = set(re.findall(r"--\w+", text(FLOWSEG))), {}
+    on_page, table = set(re.findall(r"--\w+", text(FLOWSEG))), {}
     for cells in rows(FLOWSEG):
         if len(cells) == 3:
             table.update(zip(re.findall(r"`(--\w+)`", cells[0]), cells[1].split(", ")))
@@ -382,7 +407,7 @@ def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
             for action in parser._actions
             if action.dest != "help"
         }
-        assert [option for option in options if option not in told] == [], name
+        assert [option for option in options if option not in on_page] == [], name
         for option in set(options) & set(table) - {
             "--batch_size",
             "--overlap",
@@ -459,8 +484,8 @@ def test_the_distances_of_codes_are_those_of_the_code():
         if len(cells) == 8 and cells[0].strip("`") in KINDS
     }
     assert list(table) == list(KINDS)
-    for kind, found in table.items():
-        assert found == [f"{pdist(class_codes(n, kind)).min():.4f}" for n in numbers]
+    for kind, distances in table.items():
+        assert distances == [f"{pdist(class_codes(n, kind)).min():.4f}" for n in numbers]
 
 
 def test_the_layouts_of_flowseg_are_those_of_the_code():

@@ -12,6 +12,7 @@ from support.places import ROOT
 
 from jseg import __version__
 
+# Answers what make_venv.sh asks of a Python, and copies itself as the Python of a new environment.
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
     "-c import sys"*) echo {version} ;;
@@ -29,17 +30,13 @@ def make_venv(tmp_path):
     stderr).
     """
 
-    def run(version="3.11.7", machine="true", pip="true", python=None):
+    def run(version="3.11.7", machine="true", pip="true", python=None, purpose="use"):
         fake = tmp_path / "python"
         fake.write_text(FAKE_PYTHON.format(version=version, machine=machine, pip=pip))
         fake.chmod(0o755)
+        script = os.path.join("scripts", "make_venv.sh")
         done = subprocess.run(
-            [
-                "sh",
-                os.path.join("scripts", "make_venv.sh"),
-                python or str(fake),
-                str(tmp_path / "venv"),
-            ],
+            ["sh", script, python or str(fake), str(tmp_path / "venv"), purpose],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -52,19 +49,14 @@ def make_venv(tmp_path):
 
 def test_a_missing_python_and_an_unsupported_one_are_one_line(make_venv):
     code, _, errors = make_venv(python="python-of-nowhere")
-    assert (
-        code == 2
-        and len(errors) == 1
-        and "python-of-nowhere is not on PATH: sudo apt install" in errors[0]
-    )
+    assert code == 2 and len(errors) == 1
+    assert "python-of-nowhere is not on PATH: sudo apt install" in errors[0]
+
     for version in ("3.7.17", "3.13.0", "2.7.18"):
         code, _, errors = make_venv(version=version)
-        assert (
-            code == 2
-            and len(errors) == 1
-            and f"is {version}, jseg runs on 3.8 to 3.12" in errors[0]
-            and "make PYTHON=" in errors[0]
-        )
+        assert code == 2 and len(errors) == 1
+        assert f"is {version}, jseg runs on 3.8 to 3.12" in errors[0]
+        assert "make PYTHON=" in errors[0]
 
 
 def test_what_the_machine_lacks_stops_it_before_anything_is_made(make_venv, tmp_path):
@@ -76,25 +68,53 @@ def test_a_failing_pip_is_one_line_and_the_next_run_tries_again(make_venv, tmp_p
     code, _, errors = make_venv(
         pip="echo 'ERROR: No matching distribution found for jittor' >&2; exit 1"
     )
-    assert (
-        code == 2
-        and len(errors) == 1
-        and "(ERROR: No matching distribution found for jittor; all of it in " in errors[0]
-    )
-    assert not (tmp_path / "venv" / "ready").exists()
+    assert code == 2 and len(errors) == 1
+    assert "(ERROR: No matching distribution found for jittor; all of it in " in errors[0]
+    assert not (tmp_path / "venv" / "ready-use").exists()
 
 
-def test_it_is_done_once_for_one_version_of_python(make_venv, tmp_path):
+def test_it_is_done_once_for_one_version_of_python(make_venv):
     code, lines, errors = make_venv()
-    assert "install --quiet --editable .[plots]" in (tmp_path / "venv" / "pip.log").read_text(), (
-        "curves are drawn in .venv"
-    )
-    assert (code, errors, lines[-1]) == (0, [], "the doctor's screen") and any(
-        "making" in line for line in lines
-    )
+    assert (code, errors, lines[-1]) == (0, [], "the doctor's screen")
+    assert any("making" in line for line in lines)
+
     assert make_venv() == (0, [], [])
     code, lines, _ = make_venv(version="3.12.1")
     assert code == 0 and any("Python 3.12.1" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "purpose, installed",
+    [
+        ("use", "--editable .[plots]"),
+        ("test", "--editable .[plots,test]"),
+        ("lint", "ruff=="),
+    ],
+)
+def test_each_target_installs_what_it_needs(make_venv, tmp_path, purpose, installed):
+    code, lines, errors = make_venv(purpose=purpose)
+    assert (code, errors) == (0, [])
+    assert f"install --quiet {installed}" in (tmp_path / "venv" / "pip.log").read_text()
+    assert ("the doctor's screen" in lines) == (purpose != "lint"), "lint needs no Jittor"
+
+
+def test_an_environment_for_the_tests_serves_every_use_and_not_the_reverse(make_venv):
+    make_venv(purpose="use")
+    _, lines, _ = make_venv(purpose="test")
+    assert any("installing" in line for line in lines)
+
+    make_venv(version="3.12.1", purpose="test")
+    assert make_venv(version="3.12.1", purpose="use") == (0, [], [])
+
+
+def test_the_version_is_printed_without_jittor():
+    program = "import sys; from jseg.__main__ import main; main(['--version']); print(*sys.modules)"
+    output = subprocess.check_output(
+        [sys.executable, "-c", program], cwd=ROOT, universal_newlines=True
+    )
+    version, modules = output.splitlines()
+    assert version == f"jseg {__version__}"
+    assert not {"jittor", "jseg.runtime", "numpy", "cv2"} & set(modules.split())
 
 
 def test_the_machine_s_own_check_passes_here():
@@ -127,20 +147,40 @@ def test_setup_says_what_it_should(monkeypatch):
         and "jseg.ldm" in seen["packages"]
     )
     assert seen["entry_points"] == {"console_scripts": ["jseg = jseg.__main__:main"]}
-    names = {re.match(r"[\w-]+", line).group() for line in seen["install_requires"]}
-    assert names == {
+    required = [re.match(r"[\w-]+", line).group() for line in seen["install_requires"]]
+    assert required == [
         "jittor",
         "jittor_offline",
         "numpy",
         "pillow",
         "opencv-python-headless",
-        "scipy",
         "tqdm",
-        "pytest",
-    }
-    assert [name for lines in seen["extras_require"].values() for name in lines] == [
-        "matplotlib>=3.5"
     ]
+    extras = {
+        name: [re.match(r"[\w-]+", line).group() for line in lines]
+        for name, lines in seen["extras_require"].items()
+    }
+    assert extras == {"plots": ["matplotlib"], "test": ["pytest", "scipy"], "lint": ["ruff"]}
+
+
+def test_what_is_imported_is_what_setup_requires(monkeypatch):
+    from test_house import HEAVY, files, imports, roots
+
+    distributions = {"cv2": "opencv-python-headless", "PIL": "pillow", "jittor_utils": "jittor"}
+    imported = set()
+    for path in files("jseg"):
+        imported |= roots(imports(path)) & HEAVY
+    needed = {distributions.get(name, name) for name in imported}
+    seen = _setup_arguments(monkeypatch)
+    lines = seen["install_requires"] + seen["extras_require"]["plots"]
+    stated = {re.match(r"[\w-]+", line).group() for line in lines}
+    assert needed == stated - {"jittor_offline"}, "jittor_offline is files that Jittor reads"
+
+
+def test_one_version_of_ruff_is_named_everywhere(monkeypatch):
+    (pinned,) = _setup_arguments(monkeypatch)["extras_require"]["lint"]
+    with open(os.path.join(ROOT, ".pre-commit-config.yaml"), encoding="utf-8") as file:
+        assert set(re.findall(r"ruff==[\d.]+", file.read())) == {pinned}
 
 
 def test_the_installed_versions_are_within_setup_s_ranges(monkeypatch):
@@ -149,7 +189,8 @@ def test_the_installed_versions_are_within_setup_s_ranges(monkeypatch):
     def numbers(text):
         return [int(part) for part in re.findall(r"\d+", text)]
 
-    for line in _setup_arguments(monkeypatch)["install_requires"]:
+    seen = _setup_arguments(monkeypatch)
+    for line in seen["install_requires"] + seen["extras_require"]["test"]:
         name, *limits = re.split(r"(>=|<)", line.replace(",", ""))
         try:
             version = numbers(metadata.version(name))

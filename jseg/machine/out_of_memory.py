@@ -122,8 +122,11 @@ def _remedies(name: str, options: argparse.Namespace, cuda: bool) -> List[str]:
     # In training the batch may stay: what is computed at a time counts.
     if has("micro_batch"):
         world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
-        at_a_time = options.micro_batch or -(-options.batch_size // world)
-        if at_a_time > 1:
+        batch_size = options.batch_size or 0  # 0: the preset's, which is not known here
+        at_a_time = options.micro_batch or -(-batch_size // world)
+        if at_a_time == 0:
+            found.append("give a small --micro_batch (the update stays the same)")
+        elif at_a_time > 1:
             found.append(
                 f"give --micro_batch {at_a_time // 2} (it is {at_a_time}; the update stays the "
                 "same)"

@@ -22,7 +22,8 @@ from jseg.__main__ import main
 try:
     main([{name!r}, "--help"])
 finally:
-    heavy = [name for name in ("jittor", "jittor_utils", "jseg.runtime", "numpy", "cv2", "scipy", "PIL") if name in sys.modules]
+    names = ("jittor", "jittor_utils", "jseg.runtime", "numpy", "cv2", "scipy", "PIL")
+    heavy = [name for name in names if name in sys.modules]
     print(json.dumps(heavy), file=sys.stderr)
 """
 
@@ -305,7 +306,8 @@ def imported(name, *more, **named):
     return first(name, *more, **named)
 builtins.__import__ = imported
 sys.argv = ["train.py", "--input_path", {folder!r}]
-exec(compile(open({script!r}).read(), {script!r}, "exec"), {{"__file__": {script!r}, "__name__": "__main__"}})
+source = open({script!r}).read()
+exec(compile(source, {script!r}, "exec"), {{"__file__": {script!r}, "__name__": "__main__"}})
 """
 
 

@@ -52,7 +52,8 @@ def Normalize(ref, source):
     t, s = (cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2LAB) for image in (ref, source))
     (tm, td), (sm, sd) = ([np.around(v.ravel(), 2) for v in cv2.meanStdDev(x)] for x in (t, s))
     with np.errstate(all="ignore"):
-        moved = (s.astype(np.float32) - sm.astype(np.float32)) * (td / sd).astype(np.float32) + tm.astype(np.float32)
+        s, sm, tm = (x.astype(np.float32) for x in (s, sm, tm))
+        moved = (s - sm) * (td / sd).astype(np.float32) + tm
         moved = np.clip(np.round(moved), 0, 255).astype(np.uint8)
     return Image.fromarray(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB))
 """
@@ -62,7 +63,9 @@ import pickle
 
 def merge_ckpt(save_path, ckpts_to_merge):
     parts = [pickle.load(open(path, "rb")) for path in ckpts_to_merge]
-    mean = {name: sum(part[name].astype("float64") for part in parts) / len(parts) for name in parts[0]}
+    mean = {}
+    for name in parts[0]:
+        mean[name] = sum(part[name].astype("float64") for part in parts) / len(parts)
     pickle.dump(mean, open(save_path, "wb"))
 """
 

@@ -66,7 +66,8 @@ def test_what_fails_and_what_crashes_is_told_and_the_rest_goes_on(tmp_path, monk
             if ok is None:
                 print("terminate called", file=sys.stderr)
                 os.abort()
-            say(group="layers", case=name, ok=ok, difference=0.5, **({} if ok else {"why": "differs"}))
+            why = {} if ok else {"why": "differs"}
+            say(group="layers", case=name, ok=ok, difference=0.5, **why)
     """),
     )
     code, records, table = checked(tmp_path, "--only", "layers")
@@ -339,9 +340,11 @@ def test_neither_the_checks_nor_what_they_check_import_more_than_jittor_and_nump
     for name in [name for name in sys.modules if name.partition(".")[0] in BLOCKED]:
         del sys.modules[name]
     sys.meta_path.insert(0, Blocked())
-    import jseg.nn.layers, jseg.nn.kernels, jseg.nn.recompute, jseg.training.optimizer, jseg.training.loop, jseg.checkpoint
+    import jseg.nn.layers, jseg.nn.kernels, jseg.nn.recompute, jseg.checkpoint
+    import jseg.training.optimizer, jseg.training.loop
     import jseg.nn.attention, jseg.nn.group_norm, jseg.nn.rms_norm
-    import jseg.ldm.unet, jseg.ldm.autoencoder, jseg.ldm.discriminator, jseg.ldm.samplers, jseg.ldm.loss, jseg.ldm.vqgan_loss
+    import jseg.ldm.unet, jseg.ldm.autoencoder, jseg.ldm.discriminator
+    import jseg.ldm.samplers, jseg.ldm.loss, jseg.ldm.vqgan_loss
     import jseg.flowseg.pixnerd, jseg.flowseg.potential, jseg.flowseg.field, jseg.flowseg.ode
     import jseg.flowseg.dinov2, jseg.ldm.lpips
     import jseg.commands.gpu_check, jseg.parity.gpu.child, jseg.outputs.locks

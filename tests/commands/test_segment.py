@@ -222,7 +222,7 @@ def test_finished_images_are_kept_and_missing_ones_made_again(job, monkeypatch):
 def test_a_changed_image_is_segmented_again(job):
     assert job.run()[0] == 0
     first = everything(job.output)
-    (image,) = [path for path in job.photos.rglob("plain.*")]
+    (image,) = job.photos.rglob("plain.*")
     Image.fromarray(np.asarray(Image.open(image).convert("RGB"))[::-1]).save(image)
     code, lines = job.run()
     assert code == 0 and any("3 of 4 images are in" in line for line in lines)

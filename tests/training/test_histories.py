@@ -286,7 +286,8 @@ def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.raises(
         CheckpointError,
-        match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before it",
+        match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before "
+        "it",
     ):
         training(tmp_path)
     assert training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors")[0]

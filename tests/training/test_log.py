@@ -150,7 +150,8 @@ def test_another_program_s_file_is_refused_and_kept(log, content):
     ):
         with pytest.raises(
             ValueError,
-            match=r"^\S+log\.csv is no log of a training: .*expected step,loss,\.\.\.; move it away$",
+            match=r"^\S+log\.csv is no log of a training: "
+            r".*expected step,loss,\.\.\.; move it away$",
         ):
             use()
     assert log.path.read_text() == content and len(list(log.path.parent.iterdir())) == 1
@@ -179,7 +180,10 @@ log = Log(sys.argv[1])
 step = 0
 while True:
     step += 1
-    log.append(step, {"loss": step / 8, **({"number%d" % (step // 50): 1.0} if step % 50 == 0 and step < 2000 else {})})
+    losses = {"loss": step / 8}
+    if step % 50 == 0 and step < 2000:
+        losses[f"number{step // 50}"] = 1.0
+    log.append(step, losses)
     if step == 60:
         print("writing", flush=True)
 """
