@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     ):  # before the command itself could answer: the imports take half a second
         from jseg.machine import streams
 
-        with streams.kept():
+        with streams.guard():
             print(f"jseg{' ' + argv[0] if argv else ''}: interrupted", file=sys.stderr)
         return 130
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     from jseg.machine import streams
 
-    with streams.kept():
+    with streams.guard():
         return _chosen(argv)
 
 

@@ -43,7 +43,7 @@ def variables() -> Tuple[Dict[str, str], List[str]]:
 
 
 @contextlib.contextmanager
-def applied(values: Mapping[str, str]) -> Iterator[None]:
+def apply(values: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that the user has not set; afterwards the environment is as it was.
 
     CUDA_VISIBLE_DEVICES is one entry of the user's list; it replaces the list and stays, because

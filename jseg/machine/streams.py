@@ -1,5 +1,4 @@
-"""The standard streams of a command: none is missing, and standard error never ends or spoils the
-work.
+"""The standard streams of a command: none is missing, and standard error never ends the work.
 
 A daemon or a cron job may start without them, a terminal may be closed, the disk of a log may fill
 up, and the `tee` behind a pipe may be gone before the command that writes to it.
@@ -23,7 +22,7 @@ class StandardOutputError(OSError):
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def guard() -> Iterator[None]:
     """Inside of the `with`, what cannot be written to standard error is dropped, and standard
     output that cannot be written raises StandardOutputError (BrokenPipeError where its reader is
     gone).

@@ -188,7 +188,7 @@ def test_use_cuda_with_the_user_s_nvcc_asks_the_driver(monkeypatch):
 
 def test_use_cuda_is_kept_from_the_import_and_given_afterwards(monkeypatch):
     monkeypatch.setenv("use_cuda", "2")
-    with jittor_flags.withheld():
+    with jittor_flags.hide():
         assert "use_cuda" not in os.environ
     assert os.environ["use_cuda"] == "2"
     jittor = SimpleNamespace(has_cuda=1, flags=SimpleNamespace(use_cuda=0))

@@ -149,8 +149,8 @@ def test_an_unknown_command_without_streams():
 
 def test_the_streams_of_a_caller_come_back(capsys):
     before = sys.stdout, sys.stderr
-    with streams.kept():
-        with streams.kept():
+    with streams.guard():
+        with streams.guard():
             assert sys.stderr is not before[1]
         print("said", file=sys.stderr)
         print("printed")
@@ -158,7 +158,7 @@ def test_the_streams_of_a_caller_come_back(capsys):
     assert (sys.stdout, sys.stderr) == before
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("printed\n", "said\n")
-    with streams.kept():
+    with streams.guard():
         sys.stderr = replaced = io.StringIO()
     assert sys.stderr is replaced
     sys.stderr = before[1]
