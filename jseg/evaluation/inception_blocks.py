@@ -1,4 +1,4 @@
-"""Blocks of InceptionV3 (Szegedy et al. 2015) with its state-dict names; inputs are [B, C, H, W]."""
+"""Blocks of InceptionV3 (Szegedy et al. 2015) with its state-dict names; inputs [B, C, H, W]."""
 
 from __future__ import annotations
 

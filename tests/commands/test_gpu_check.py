@@ -262,7 +262,7 @@ def test_a_place_that_takes_no_file_is_told_before_the_checks(tmp_path, monkeypa
 
 
 def test_differences_are_relative_and_never_pass_what_is_not_finite():
-    from jseg.parity.gpu.parity import difference
+    from jseg.parity.gpu.comparing import difference
 
     a = np.array([1.0, -4.0], np.float32)
     assert difference([a], [a]) == 0 and difference([a + 0.04], [a]) == pytest.approx(
@@ -309,8 +309,8 @@ def test_a_network_in_half_precision_keeps_its_norms_in_float32(kind="float16", 
     tenth.
     """
     from jseg.flowseg.blocks import TransformerBlock, turn_tables
+    from jseg.parity.gpu.comparing import filled, random
     from jseg.parity.gpu.cost import cast
-    from jseg.parity.gpu.parity import filled, random
 
     block = filled(TransformerBlock(48, 3))
     inputs = [jt.array(random(1, 12, 48) * 4), jt.array(random(1, 48, seed=1))] + [
