@@ -7,7 +7,7 @@ pt_inception-2015-12-05-6726825d.pth. It compares names and shapes, the resized 
 layer's activations and the features: the largest difference over the largest value of the array.
 
   python benchmarks/inception_parity.py --python PYTHON_WITH_PYTORCH_FID
-  python benchmarks/inception_parity.py --python PYTHON_WITH_PYTORCH_FID \
+  python benchmarks/inception_parity.py --python PYTHON_WITH_PYTORCH_FID \\
       --weights pt_inception-2015-12-05-6726825d.pth
 """
 

@@ -373,11 +373,13 @@ random.seed(5)
 np.random.seed(5)
 
 def state():
-    return random.getstate(), np.random.get_state()[1].tolist(), dict(os.environ), ssl._create_default_https_context
+    generators = random.getstate(), np.random.get_state()[1].tolist()
+    return generators, dict(os.environ), ssl._create_default_https_context
 before = state()
 from jseg.runtime import RuntimeProblem, device, jt
 assert state() == before
-assert "torch" not in sys.modules and jt.compile_extern.mkl_ops is not None and not jt.has_cuda and not jt.in_mpi
+assert "torch" not in sys.modules and jt.compile_extern.mkl_ops is not None
+assert not jt.has_cuda and not jt.in_mpi
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 victim = subprocess.Popen(["sleep", "60"]); victim.kill(); victim.wait()
 with open(f"/proc/self/task/{os.getpid()}/children") as file:
@@ -616,7 +618,8 @@ def test_the_compiling_child_is_no_process_of_the_mpi_program(tmp_path, monkeypa
 TOGETHER = """
 import sys
 from jseg.machine import compilation
-compilation._CHILD = "import time; time.sleep(0.5); open(" + repr({counted!r}) + ", 'a').write('compiled ')"
+count = "open(" + repr({counted!r}) + ", 'a').write('compiled ')"
+compilation._CHILD = "import time; time.sleep(0.5); " + count
 compilation.ensure({cache!r}, lambda line: print(line, flush=True))
 import os
 assert any(name.startswith("jseg_ready") for name in os.listdir({cache!r}))

@@ -39,12 +39,12 @@ from PIL import Image
 
 class create_gaussian_diffusion:
     def __init__(self, steps, learn_sigma, noise_schedule, timestep_respacing):
-        kept = np.arange(0, steps, steps // int(timestep_respacing[4:]))
-        self.alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, steps))[kept]
+        timesteps = np.arange(0, steps, steps // int(timestep_respacing[4:]))
+        self.alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, steps))[timesteps]
 
     def q_sample(self, x, t, noise):
-        now = self.alpha_bar[t.numpy()].astype(np.float32).reshape(-1, 1, 1, 1)
-        return jittor.array(np.sqrt(now)) * x + jittor.array(np.sqrt(1 - now)) * noise
+        alpha_bar = self.alpha_bar[t.numpy()].astype(np.float32).reshape(-1, 1, 1, 1)
+        return jittor.array(np.sqrt(alpha_bar)) * x + jittor.array(np.sqrt(1 - alpha_bar)) * noise
 
 
 def Normalize(ref, source):
@@ -52,7 +52,8 @@ def Normalize(ref, source):
     t, s = (cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2LAB) for image in (ref, source))
     (tm, td), (sm, sd) = ([np.around(v.ravel(), 2) for v in cv2.meanStdDev(x)] for x in (t, s))
     with np.errstate(all="ignore"):
-        moved = (s.astype(np.float32) - sm.astype(np.float32)) * (td / sd).astype(np.float32) + tm.astype(np.float32)
+        s, sm, tm, ratio = (v.astype(np.float32) for v in (s, sm, tm, td / sd))
+        moved = (s - sm) * ratio + tm
         moved = np.clip(np.round(moved), 0, 255).astype(np.uint8)
     return Image.fromarray(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB))
 """
@@ -62,7 +63,9 @@ import pickle
 
 def merge_ckpt(save_path, ckpts_to_merge):
     parts = [pickle.load(open(path, "rb")) for path in ckpts_to_merge]
-    mean = {name: sum(part[name].astype("float64") for part in parts) / len(parts) for name in parts[0]}
+    mean = {}
+    for name in parts[0]:
+        mean[name] = sum(part[name].astype("float64") for part in parts) / len(parts)
     pickle.dump(mean, open(save_path, "wb"))
 """
 
@@ -159,7 +162,9 @@ def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job
 
 
 def test_what_differs_what_raises_and_what_crashes_is_told_and_the_rest_goes_on(job):
-    job.script.write_text(SCRIPT_UTIL.replace("np.sqrt(1 - now)", "np.sqrt(1.01 - now)"))
+    job.script.write_text(
+        SCRIPT_UTIL.replace("np.sqrt(1 - alpha_bar)", "np.sqrt(1.01 - alpha_bar)")
+    )
     (job.clone / "merge_model.py").write_text("raise ValueError('no merging today')")
     code, out, told = job.run("--only", "noise", "colour", "merge")
     rows = job.rows()

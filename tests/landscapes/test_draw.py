@@ -221,10 +221,8 @@ def test_the_challenge_s_layout(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     write_challenge(tmp_path, 3, seed=5, width=64, height=48)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(
-        ValueError,
-        match="holds landscapes of --count 3 --seed 5 --width 64 --height 48, not --count 2 --seed 5",
-    ):
+    words = "holds landscapes of --count 3 --seed 5 --width 64 --height 48, not --count 2 --seed 5"
+    with pytest.raises(ValueError, match=words):
         write_challenge(tmp_path, 2, seed=5, width=64, height=48)
 
 

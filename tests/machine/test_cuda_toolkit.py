@@ -307,11 +307,17 @@ def test_convolutions_of_halves_add_up_in_float(tmp_path):
         """
         #define CUDNN_MAJOR 9
         enum cudnnStatus_t { CUDNN_STATUS_SUCCESS, CUDNN_STATUS_NOT_SUPPORTED };
-        enum cudnnDataType_t { CUDNN_DATA_FLOAT, CUDNN_DATA_DOUBLE, CUDNN_DATA_HALF, CUDNN_DATA_BFLOAT16 };
+        enum cudnnDataType_t {
+            CUDNN_DATA_FLOAT, CUDNN_DATA_DOUBLE, CUDNN_DATA_HALF, CUDNN_DATA_BFLOAT16
+        };
         enum cudnnConvolutionMode_t { CUDNN_CROSS_CORRELATION };
         typedef int* cudnnConvolutionDescriptor_t;
-        inline cudnnStatus_t cudnnSetConvolutionNdDescriptor(int* seen, int, const int*, const int*, const int*, cudnnConvolutionMode_t,
-                                                             cudnnDataType_t type) { *seen = type; return CUDNN_STATUS_SUCCESS; }
+        inline cudnnStatus_t cudnnSetConvolutionNdDescriptor(
+                int* seen, int, const int*, const int*, const int*, cudnnConvolutionMode_t,
+                cudnnDataType_t type) {
+            *seen = type;
+            return CUDNN_STATUS_SUCCESS;
+        }
     """,
     )
     source = write(
@@ -322,7 +328,8 @@ def test_convolutions_of_halves_add_up_in_float(tmp_path):
         int main() {
             int seen, n[2] = {1, 1};
             for (int type = 0; type < 4; type++) {
-                cudnnSetConvolutionNdDescriptor(&seen, 2, n, n, n, CUDNN_CROSS_CORRELATION, (cudnnDataType_t)type);
+                cudnnSetConvolutionNdDescriptor(
+                    &seen, 2, n, n, n, CUDNN_CROSS_CORRELATION, (cudnnDataType_t)type);
                 std::printf("%d", seen);
             }
             std::printf(" %d", cudnnRNNForwardTraining(1, "two", n) == CUDNN_STATUS_NOT_SUPPORTED);
@@ -345,10 +352,13 @@ def test_limits_of_npp_are_those_of_the_integers(tmp_path):
         #include "npp.h"
         #include <limits>
         template <class T> constexpr bool are(T least, T largest) {
-            return least == std::numeric_limits<T>::min() && largest == std::numeric_limits<T>::max();
+            using Limits = std::numeric_limits<T>;
+            return least == Limits::min() && largest == Limits::max();
         }
-        static_assert(are<unsigned>(NPP_MIN_32U, NPP_MAX_32U) && are<int>(NPP_MIN_32S, NPP_MAX_32S), "");
-        static_assert(are<unsigned long long>(NPP_MIN_64U, NPP_MAX_64U) && are<long long>(NPP_MIN_64S, NPP_MAX_64S), "");
+        static_assert(are<unsigned>(NPP_MIN_32U, NPP_MAX_32U), "");
+        static_assert(are<int>(NPP_MIN_32S, NPP_MAX_32S), "");
+        static_assert(are<unsigned long long>(NPP_MIN_64U, NPP_MAX_64U), "");
+        static_assert(are<long long>(NPP_MIN_64S, NPP_MAX_64S), "");
     """,
     )
     include = os.path.join(cuda_home.OWN, "include")

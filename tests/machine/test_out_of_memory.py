@@ -54,8 +54,8 @@ def test_memory_of_the_machine(error, capsys, monkeypatch):
     monkeypatch.delenv("JSEG_TRACEBACK", raising=False)
     assert cli.run(command("train", error), REQUIRED["train"] + ["--batch_size", "6"]) == 2
     assert re.fullmatch(
-        r"jseg train: memory ran out: give --micro_batch 3 \(it is 6; .*; or give --recompute .*; or close other "
-        r"programs, or use a machine with more memory\n",
+        r"jseg train: memory ran out: give --micro_batch 3 \(it is 6; .*; or give --recompute .*; "
+        r"or close other programs, or use a machine with more memory\n",
         capsys.readouterr().err,
     )
 

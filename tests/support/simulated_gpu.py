@@ -43,7 +43,11 @@ void simulated(long blocks, unsigned threads, std::function<void()> kernel) {
         for (bool going = true; going;) {
             going = false;
             for (unsigned i = 0; i < threads; i++)
-                if (!done[i]) { threadIdx.x = i; swapcontext(&scheduler, &fibers[i]); going |= !done[i]; }
+                if (!done[i]) {
+                    threadIdx.x = i;
+                    swapcontext(&scheduler, &fibers[i]);
+                    going |= !done[i];
+                }
         }
     }
 }
