@@ -143,6 +143,8 @@ def _measure() -> None:
         "onednn_off": os.environ.get("use_mkl", "1") != "1",
         "cuda": "",
     }
+
+    # The same on the GPU, and what Jittor has compiled so far.
     if jt.has_cuda:
         device("cuda")
         facts["cuda"] = f"used: {cuda.choose().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"

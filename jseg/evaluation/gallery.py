@@ -113,6 +113,8 @@ def write_gallery(
                     f"gallery: row {number} has {len(row)} cells; expected {len(columns)}, one a "
                     "column"
                 )
+
+            # The row's first text names its images.
             pairs = list(zip(columns, row))
             texts = (str(cell) for column, cell in pairs if column.kind == "text" and cell)
             name = next(texts, f"row {number}")

@@ -124,6 +124,7 @@ def _by_stem(
     usual: Sequence[str] = (),
 ) -> Dict[str, Path]:
     """The files of a folder by the key of their stem; a line for what is of none of `stems`."""
+    # Of two files with one stem, neither is taken.
     files: Dict[str, Path] = {}
     keys = set(map(name_key, stems))
     endings = map_suffixes(folder) if suffixes is LABEL_SUFFIXES else suffixes
@@ -135,6 +136,8 @@ def _by_stem(
                 "other"
             )
         files[key] = path
+
+    # What is left out, apart from what our own commands write there.
     if notes is not None:
         others = [path.name for key, path in files.items() if key not in keys]
         others = [name for name in others if name != GRID]
@@ -159,6 +162,7 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
     def checks(item: Item) -> List[Tuple[Path, Callable[[Path], List[str]]]]:
         labels: List[np.ndarray] = []  # the label map, once it is read
 
+        # Each reads one file and returns its remarks; the label map comes first.
         def label(path: Path) -> List[str]:
             ids, remarks = numbering.read(path, census)
             labels.append(ids)
@@ -231,6 +235,8 @@ def check_output(
     """
     check_folder(output, "--output")
     check_origin(output, "--output", "score")
+
+    # An earlier call's files may be replaced, if they are still as it wrote them.
     known: Optional[Sequence[str]] = ()
     if os.path.lexists(str(output / SUMMARY)):
         try:

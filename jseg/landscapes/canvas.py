@@ -99,11 +99,15 @@ class Canvas:
         right = min(column + alpha.shape[1], self.view.width)
         if top >= bottom or left >= right:
             return
+
+        # The part within the image that nothing nearer covers.
         inner = (slice(top - row, bottom - row), slice(left - column, right - column))
         outer = (slice(top, bottom), slice(left, right))
         seen = alpha[inner] * (self.z[outer] >= z)
         if not seen.any():
             return
+
+        # Mixed into the image, with label and distance where it is more than half opaque.
         middle = (top + bottom) // 2, (left + right) // 2
         hazed = self.hazed(colour[inner], *middle, z, height)
         patch = self.image[outer]

@@ -141,6 +141,7 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
     training and no decoding.
     """
     device(target)
+
     # float16 and bfloat16 are summed in float32 at 0, at 1 they are not.
     jt.flags.use_tensorcore = 1 if precision == "tf32" else 0
     config, kind = UNETS[size], precision if precision.endswith("16") else "float32"

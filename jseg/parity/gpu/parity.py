@@ -44,6 +44,7 @@ def layer_cases(target: str) -> Iterator[Case]:
             above = layers.upsample(y) if self.up else y
             return self.block.from_maps(y, above, embedding, x)
 
+    # Modules, with gradients of parameters and inputs.
     nn = layers.nn
     for name, make, arrays in (
         ("convolution 3x3", lambda: nn.Conv2d(32, 64, 3, padding=1), [x]),
@@ -76,6 +77,8 @@ def layer_cases(target: str) -> Iterator[Case]:
         ("FinalLayer", lambda: field_blocks.FinalLayer(16), [random(6, 64, 16)]),
     ):
         yield compared(name, target, of_module(make, *arrays))
+
+    # Functions, with gradients of inputs.
     tokens = [random(4, n, 16, seed=n) for n in (48, 40, 40)]
     attend = of_function(lambda q, k, v: layers.attention(q, k, v, 0.25), *tokens, wanted=(0, 1, 2))
     yield compared("attention, in chunks", target, _in_chunks(attend))
