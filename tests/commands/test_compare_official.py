@@ -126,25 +126,18 @@ def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job
     assert code == 0 and told[-1].startswith("jseg compare_official: 6 of 6 rows within bounds"), (
         told
     )
-    assert (
-        out.count("| ok |") == 5
-        and out.count("on purpose (no. 13)") == 1
-        and "stdout is" not in out
-    )
+    assert out.count("| ok |") == 5
+    assert out.count("on purpose (no. 13)") == 1
+    assert "stdout is" not in out
     rows = job.rows()
-    assert (
-        rows["noise", "stage 2"]["relative"] < 1e-6
-        and 0 < rows["merge", "merged"]["relative"] < 1e-6
-    )
-    assert rows["colour", "flat"]["largest"] > 50 and all(
-        row["gigabytes"]["ours"] > 0.01 for row in rows.values()
-    )
+    assert rows["noise", "stage 2"]["relative"] < 1e-6
+    assert 0 < rows["merge", "merged"]["relative"] < 1e-6
+    assert rows["colour", "flat"]["largest"] > 50
+    assert all(row["gigabytes"]["ours"] > 0.01 for row in rows.values())
     page = (job.output / "comparison.md").read_text()
-    assert (
-        out.strip() in page
-        and "blobfile is not installed" in page
-        and "UNet of 32 channels" in page
-    )
+    assert out.strip() in page
+    assert "blobfile is not installed" in page
+    assert "UNet of 32 channels" in page
     assert read_image(job.output / "comparison.png").ndim == 3
     assert sorted(path.relative_to(job.clone) for path in job.clone.rglob("*")) == before, (
         "nothing is written into the clone"
@@ -154,9 +147,8 @@ def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job
     assert code == 0 and again == out and sum(line.endswith("is there") for line in told) == 6
     job.script.write_text(SCRIPT_UTIL + "\n")
     _, _, told = job.run("--only", "noise")
-    assert ["computing" in line for line in told[:3]] == [True, False, False] and told[2].endswith(
-        "noise, ours: is there"
-    )
+    assert ["computing" in line for line in told[:3]] == [True, False, False]
+    assert told[2].endswith("noise, ours: is there")
     _, _, told = job.run("--only", "noise", "--again")
     assert sum(line.endswith("computing") for line in told) == 2
 
@@ -168,23 +160,15 @@ def test_what_differs_what_raises_and_what_crashes_is_told_and_the_rest_goes_on(
     (job.clone / "merge_model.py").write_text("raise ValueError('no merging today')")
     code, out, told = job.run("--only", "noise", "colour", "merge")
     rows = job.rows()
-    assert (
-        code == 1
-        and "not: add noise, index 300 of ddim500;" in told[-1]
-        and "merge of two autoencoders" in told[-1]
-    )
-    assert (
-        rows["noise", "stage 0"]["verdict"] == "DIFFERS"
-        and rows["noise", "stage 0"]["relative"] > 1e-3
-    )
-    assert (
-        rows["colour", "image"]["verdict"] == "ok"
-        and rows["merge", "merged"]["verdict"] == "FAILED"
-    )
-    assert (
-        "no merging today" in rows["merge", "merged"]["note"]
-        and "release: the process ended with 1" in out
-    )
+    assert code == 1
+    assert "not: add noise, index 300 of ddim500;" in told[-1]
+    assert "merge of two autoencoders" in told[-1]
+    assert rows["noise", "stage 0"]["verdict"] == "DIFFERS"
+    assert rows["noise", "stage 0"]["relative"] > 1e-3
+    assert rows["colour", "image"]["verdict"] == "ok"
+    assert rows["merge", "merged"]["verdict"] == "FAILED"
+    assert "no merging today" in rows["merge", "merged"]["note"]
+    assert "release: the process ended with 1" in out
     job.script.write_text("import os\nos.abort()")
     code, out, _ = job.run("--only", "colour")
     assert code == 1 and out.count("FAILED") == 2 and "ended with -6" in out
@@ -221,11 +205,9 @@ def saved(folder, unet=UNETS["small"], autoencoder=AUTOENCODERS["small"]):
 def test_weights_of_one_s_own(job):
     code, _, _ = job.run("--only", "merge", *saved(job.root))
     page = (job.output / "comparison.md").read_text()
-    assert (
-        code == 0
-        and "weights: unet.safetensors, autoencoder.safetensors" in page
-        and not (job.output / "weights").exists()
-    )
+    assert code == 0
+    assert "weights: unet.safetensors, autoencoder.safetensors" in page
+    assert not (job.output / "weights").exists()
 
 
 def wrong(kind, job):
@@ -329,6 +311,5 @@ def test_the_real_release(parts, job):
     code, out, told = job.run("--only", *parts, official=Path(OFFICIAL))
     assert code == 0 and "FAILED" not in out and "DIFFERS" not in out, told
     rows = job.rows()
-    assert {part for part, _ in rows} == set(parts) and all(
-        np.isfinite(row["relative"]) for row in rows.values()
-    )
+    assert {part for part, _ in rows} == set(parts)
+    assert all(np.isfinite(row["relative"]) for row in rows.values())
