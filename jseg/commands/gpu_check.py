@@ -59,11 +59,7 @@ def parser():
         help="for all of it; what has not begun by then is left out (default 10)",
     )
     p.add_argument(
-        "--only",
-        nargs="+",
-        metavar="GROUP",
-        choices=names,
-        help="of: " + ", ".join(names),
+        "--only", nargs="+", metavar="GROUP", choices=names, help="of: " + ", ".join(names)
     )
     p.add_argument(
         "--sdm",

@@ -126,10 +126,7 @@ def write_gallery(
 
 
 def _opening(
-    title: str,
-    columns: Sequence[Column],
-    facts: Sequence[Tuple[str, str]],
-    notes: Sequence[str],
+    title: str, columns: Sequence[Column], facts: Sequence[Tuple[str, str]], notes: Sequence[str]
 ) -> str:
     """The page as far as the first row."""
     parts = [

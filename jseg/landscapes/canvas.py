@@ -65,10 +65,7 @@ class Canvas:
         self, colour: np.ndarray, row: int, column: int, z: float, height: float
     ) -> np.ndarray:
         """`colour` [..., 3] as it looks from `z` metres at this place of the image."""
-        place = (
-            min(max(row, 0), self.view.height - 1),
-            min(max(column, 0), self.view.width - 1),
-        )
+        place = (min(max(row, 0), self.view.height - 1), min(max(column, 0), self.view.width - 1))
         clear = transmission(self.style, z, height, self.mist_top, self.glare[place])
         return colour * clear + self.haze[place] * (1 - clear)
 

@@ -100,11 +100,7 @@ def test_cells_hold_images_texts_and_exact_numbers(page):
     assert head[3]["title"] == "a <b>"
     assert [tag for tag, _ in found.tags].count("button") == 2, "images are no order"
     assert [row[0]["data-value"] for row in rows] == ["b & <i>", 'a"', "c"]
-    assert [row[3].get("data-value") for row in rows] == [
-        "0.12345",
-        None,
-        None,
-    ]
+    assert [row[3].get("data-value") for row in rows] == ["0.12345", None, None]
     assert "0.12" in found.text
     assert "Title <x>" in found.text and "12 <3>" in found.text and "a note & more" in found.text
     assert rows[0][1]["img"]["alt"] == "map of b & <i>" and "img" not in rows[1][1]
@@ -112,14 +108,7 @@ def test_cells_hold_images_texts_and_exact_numbers(page):
         data = base64.b64decode(cell["img"]["src"].partition(",")[2])
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "JPEG"
-            assert (
-                image.size
-                == size
-                == (
-                    int(cell["img"]["width"]),
-                    int(cell["img"]["height"]),
-                )
-            )
+            assert image.size == size == (int(cell["img"]["width"]), int(cell["img"]["height"]))
 
 
 def test_thumbnails_are_small_and_look_alike():

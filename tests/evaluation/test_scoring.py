@@ -101,10 +101,7 @@ def test_missing_results_are_an_error_or_left_out(data):
     ):
         items(data)
     notes = []
-    assert [item.stem for item in items(data, partial=True, notes=notes)] == [
-        "a",
-        "b.v2",
-    ]
+    assert [item.stem for item in items(data, partial=True, notes=notes)] == ["a", "b.v2"]
     assert "left out (c)" in notes[0]
     (data / "seen" / "a.png").unlink()
     with pytest.raises(DataError, match="lacks the label maps of 1 of 2 results"):
@@ -560,14 +557,7 @@ def test_missing_terms_are_named_and_bounded():
         Terms(9, mask_accuracy=0.8, style_challenge=0.6, style_corrected=0.2, stand_in=0.01)
     )
     assert [score.value for score in found] == [None] * 3
-    assert (
-        found[0].missing
-        == (
-            "aesthetic value",
-            "FID",
-        )
-        == found[2].missing
-    )
+    assert found[0].missing == ("aesthetic value", "FID") == found[2].missing
     assert (found[0].low, found[0].high) == pytest.approx(
         (0.8 * 0.3 * 0.8, 0.8 * (0.2 + 0.3 * 0.8 + 0.5))
     )

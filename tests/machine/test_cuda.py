@@ -43,10 +43,7 @@ def test_the_user_s_nvcc_path_wins(bare, monkeypatch):
     toolkit(bare / "cuda")
     monkeypatch.setattr(cuda, "driver", lambda: pytest.fail("the driver need not be asked"))
     monkeypatch.setenv("nvcc_path", "")
-    assert (cuda.choose().case, cuda.choose().nvcc) == (
-        "cpu",
-        "",
-    )
+    assert (cuda.choose().case, cuda.choose().nvcc) == ("cpu", "")
     assert "switched off" in cuda.choose().reason
     monkeypatch.setenv("nvcc_path", "/my/nvcc")
     assert (cuda.choose().case, cuda.choose().nvcc, cuda.choose().home) == (
@@ -75,10 +72,7 @@ def test_a_machine_with_a_driver_is_asked_whole(bare, monkeypatch):
     cudnn(bare / "cuda", "8.9.7", lib="lib64")
     driver(bare, monkeypatch)
     found = cuda.choose()
-    assert (found.case, found.devices) == (
-        "stock",
-        (80, 86),
-    )
+    assert (found.case, found.devices) == ("stock", (80, 86))
     assert "2 device(s) of compute capability 8.0 and 8.6" in found.reason
 
 
@@ -151,11 +145,7 @@ def test_what_cannot_work_is_one_line_with_the_remedy(
     if version:
         cudnn(bare / "cuda", version, lib="lib64")
     found = cuda.choose_for(newest, [device])
-    assert (found.case, found.nvcc, found.devices) == (
-        "cpu",
-        "",
-        (device,),
-    )
+    assert (found.case, found.nvcc, found.devices) == ("cpu", "", (device,))
     assert words in found.reason
     assert str(nvcc) in found.reason and "\n" not in found.reason
 

@@ -138,10 +138,7 @@ def test_rows_that_differ_on_purpose_are_held_to_no_bound_and_failures_say_why(t
             flat=np.full((4, 4, 3), value_of, np.uint8),
         )
     found = differences.records(tmp_path, "colour", {})
-    assert [record["verdict"] for record in found] == [
-        "ok",
-        "on purpose",
-    ]
+    assert [record["verdict"] for record in found] == ["ok", "on purpose"]
     assert not differences.doubtful(found)
     failed = differences.records(
         tmp_path, "merge", {"release": "the process ended with -9: | no output"}

@@ -237,8 +237,7 @@ def loss_cases(target: str) -> Iterator[Case]:
     def of_codec():
         network = module("codec", lambda: Autoencoder(AUTOENCODERS["tiny"]))
         return with_gradients(
-            network,
-            autoencoder_loss(network)({"images": np.tanh(random(2, 3, 32, 48)), "step": 0}),
+            network, autoencoder_loss(network)({"images": np.tanh(random(2, 3, 32, 48)), "step": 0})
         )
 
     yield compared("diffusion loss, UNet tiny", target, of_unet, 5e-4)
