@@ -25,10 +25,10 @@ def read_aesthetic(
 ) -> Dict[str, float]:
     """{stem: value} of a file with an aesthetic value, 0 to `top`, for every result.
 
-    CSV: `name,value` a line, a heading allowed; of more columns, the heading must tell which is
-    meant (VALUES). JSON (a name ending in .json): {"name": value, ...}. A name may have a suffix
-    (.jpg). Which column was taken, and values of no result, are told in `notes`. Raises DataError
-    in one line, FileNotFoundError.
+    CSV: `name,value` a line, a heading allowed; with more columns, the heading must name the one
+    with the values (VALUES). JSON (a name ending in .json): {"name": value, ...}. A name may have a
+    suffix (.jpg). Lines about the column that was taken and about values of no result are added to
+    `notes`. Raises DataError in one line, FileNotFoundError.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,44 +37,45 @@ def read_aesthetic(
             f"--aesthetic {path} {problem}; expected a file of values, `name,value` a line"
         )
 
-    # The values first, then what of them is missing or unused.
-    said: List[str] = []
-    found = _values(path, read_text(path), top, said)
-    wanted = {name_key(stem): stem for stem in stems}
-    missing = [stem for key, stem in wanted.items() if key not in found]
+    # Every result needs a value; other values are not used.
+    values, remarks = _values(path, read_text(path), top)
+    keys = {name_key(stem): stem for stem in stems}
+    missing = [stem for key, stem in keys.items() if key not in values]
     if missing:
-        _check_encoding(path, top, set(wanted))
+        _check_encoding(path, top, set(keys))
         raise DataError(f"{path} has no value for {some(missing)}; expected one for every result")
-    unused = [key for key in found if key not in wanted]
+    unused = [key for key in values if key not in keys]
     if unused:
-        said.append(
-            f"{len(unused)} of {len(found)} values in {path} are of no result and are not used "
+        remarks.append(
+            f"{len(unused)} of {len(values)} values in {path} are of no result and are not used "
             f"({some(unused, False)})"
         )
     if notes is not None:
-        notes.extend(said)
-    return {stem: found[key] for key, stem in wanted.items()}
+        notes.extend(remarks)
+    return {stem: values[key] for key, stem in keys.items()}
 
 
-def _check_encoding(path: Path, top: float, wanted: Set[str]) -> None:
+def _check_encoding(path: Path, top: float, keys: Set[str]) -> None:
     """Raise DataError where the file has all names in another encoding than UTF-8."""
     for encoding, text in other_readings(path):
         try:
-            found = _values(path, text, top, [])
+            values, _ = _values(path, text, top)
         except DataError:
             continue
-        if wanted <= set(found):
+        if keys <= set(values):
             raise DataError(
                 f"{path} is not UTF-8 text (it looks like {encoding}: read so, it has a value for "
                 f"every result); expected UTF-8, save it as UTF-8"
             )
 
 
-def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, float]:
-    """{key of the name: value} of a file's text; what should be told is appended to `said`."""
-    is_json = path.suffix.lower() == ".json"
+def _values(path: Path, text: str, top: float) -> Tuple[Dict[str, float], List[str]]:
+    """({key of the name: value}, remarks) of a file's text."""
     try:
-        pairs = list(parse_json(text).items()) if is_json else _csv_pairs(path, text, said)
+        if path.suffix.lower() == ".json":
+            pairs, remarks = list(parse_json(text).items()), []
+        else:
+            pairs, remarks = _csv_pairs(path, text)
     except DataError:
         raise
     except (ValueError, AttributeError, RecursionError, csv.Error) as error:
@@ -84,7 +85,7 @@ def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, flo
         ) from None
 
     # A name stands for a result, with its suffix or without.
-    found: Dict[str, float] = {}
+    values: Dict[str, float] = {}
     for name, value in pairs:
         key = name_key(_stem(str(name)))
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -92,36 +93,40 @@ def _values(path: Path, text: str, top: float, said: List[str]) -> Dict[str, flo
             raise DataError(
                 f"{path}: the value of {name} is {value}; expected 0 to {top:g} (--aesthetic_max)"
             )
-        if key in found:
+        if key in values:
             raise DataError(f"{path} has two values for {key}; remove one")
-        found[key] = float(value)
-    return found
+        values[key] = float(value)
+    return values, remarks
 
 
-def _csv_pairs(path: Path, text: str, said: List[str]) -> List[Tuple[str, float]]:
+def _csv_pairs(path: Path, text: str) -> Tuple[List[Tuple[str, float]], List[str]]:
+    """((name, value) of every row, remarks)."""
     lines = enumerate(csv.reader(text.splitlines()), 1)
     rows = [(number, [cell.strip() for cell in row]) for number, row in lines]
     rows = [(number, row) for number, row in rows if any(row)]
-    name, value = _columns(path, rows, said)
+    name, value, remarks = _columns(path, rows)
     pairs: List[Tuple[str, float]] = []
     for number, row in rows:
-        found = _number(row[value]) if max(name, value) < len(row) else None
-        if found is None and (number > 1 or max(name, value) >= len(row)):
+        short = max(name, value) >= len(row)
+        parsed = None if short else _number(row[value])
+        if parsed is None and (number > 1 or short):
             shown = ",".join(row)[:60]
             raise DataError(f"{path}, line {number}: {shown}; expected `name,value`")
-        if found is not None:
-            pairs.append((row[name], found))
-    return pairs
+        if parsed is not None:
+            pairs.append((row[name], parsed))
+    return pairs, remarks
 
 
-def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]], said: List[str]) -> Tuple[int, int]:
-    """The columns of the names and of the values: the first two, or what a heading says of more."""
+def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]]) -> Tuple[int, int, List[str]]:
+    """(column of the names, column of the values, remarks): the first two, or those that a heading
+    names.
+    """
     used = {place for _, row in rows for place, cell in enumerate(row) if cell}
     heading = [cell.lower().replace(" ", "_") for cell in rows[0][1]] if rows else []
 
     # Two columns need no heading, unless it says that the second is something else.
     if max(used, default=1) < 2 and not set(heading[1:2]) & set(SPREADS):
-        return 0, 1
+        return 0, 1, []
     names = [place for place, cell in enumerate(heading) if cell in NAMES] or [0]
     values = [place for place, cell in enumerate(heading) if cell in VALUES and place not in names]
     if len(values) != 1 or len(names) != 1:
@@ -130,10 +135,9 @@ def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]], said: List[str])
             f"{path} has {max(used) + 1} columns ({shown}); expected `name,value`, or a heading "
             f"with one column of {', '.join(VALUES[:4])} or the like; remove the others"
         )
-    taken = rows[0][1][values[0]]
-    count = max(used) + 1
-    said.append(f"of the {count} columns in {path}, {taken} is taken as the aesthetic value")
-    return names[0], values[0]
+    column, count = rows[0][1][values[0]], max(used) + 1
+    remark = f"of the {count} columns in {path}, {column} is taken as the aesthetic value"
+    return names[0], values[0], [remark]
 
 
 def _number(text: str) -> Optional[float]:

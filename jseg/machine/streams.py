@@ -52,7 +52,7 @@ def guard() -> Iterator[None]:
 def open_missing() -> None:
     """Put the null device in place of the standard streams that this process was started without.
 
-    Their numbers are taken too: the next file that is opened would get them, and whatever a
+    Their numbers are occupied too: else the next open file would get one of them, and whatever a
     library or a child process prints would go into that file.
     """
     # All numbers first: a stream's own file would take the next of them.
@@ -102,7 +102,7 @@ class _Stream:
         raise NotImplementedError
 
     def _discard(self) -> None:
-        """The null device takes what is kept for the stream, and all that follows."""
+        """Send what waits in the stream, and all that follows, to the null device."""
         with contextlib.suppress(OSError, ValueError):
             descriptor = os.open(os.devnull, os.O_WRONLY)
             os.dup2(descriptor, self._stream.fileno())

@@ -1,4 +1,4 @@
-"""jseg/machine/compilation.py: the first compilation fails, is interrupted, is waited for, with fake
+"""jseg/machine/compilation.py: the first compilation fails, is interrupted, is waited for; with fake
 compilers.
 """
 
