@@ -1,5 +1,5 @@
-"""jseg/machine/compilation.py: the first compilation fails, is interrupted, is waited for; with fake
-compilers.
+"""jseg/machine/compilation.py: the first compilation fails, is interrupted, is waited for; with
+fake compilers.
 """
 
 import json
