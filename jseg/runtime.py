@@ -25,6 +25,7 @@ from jseg.machine import (
     mpirun,
     onednn,
     out_of_memory,
+    precompiled_headers,
 )
 from jseg.machine.facts import RuntimeProblem
 
@@ -64,6 +65,7 @@ def _open() -> ModuleType:
         )
 
     import_guard.wait_for_compilers(getattr(jittor, "lock", None), _tell_once)
+    precompiled_headers.use(jittor)
     _check_operators(jittor, suspects)
     out_of_memory.watch(jittor)
     user_flags = ", ".join(f"{name}={value}" for name, value in numeric_flags().items())
