@@ -3,15 +3,15 @@ kernel that our networks ask for.
 
 Jittor compiles a kernel when it is first run, so tiny networks are run, forward and backward, on a
 pretended device (benchmarks/pretended_cuda.cpp): the driver and the libraries are empty shells,
-kernels are not launched, and what comes out of them is of no meaning. Bring-up, headers, libraries'
-names and nvcc are the true ones. In the end every CUDA function that the compiled code calls is
-looked for in the true libraries. Nothing of this says that a kernel computes what it should.
+kernels are not launched, and their results are meaningless. Bring-up, headers, names of libraries
+and nvcc are real. At the end every CUDA function that the compiled code calls is looked up in the
+real libraries. None of this shows that a kernel computes the right numbers.
 
-Libraries and headers that the toolkit here lacks may come from NVIDIA's packages on PyPI; what is
-missing is named. All is kept in --folder, apart from the caches that jseg and Jittor use otherwise.
-The first run takes half an hour to an hour, a repeated one half a minute.
+Libraries and headers that the toolkit lacks may come from NVIDIA's packages on PyPI; what is
+missing is named. Everything is in --folder, apart from the caches that jseg and Jittor use
+otherwise. The first run takes half an hour to an hour, a repeated one half a minute.
 
-  python benchmarks/cuda_compile.py                                    # for compute capability 8.0, 9.0, 10.0 and 12.0
+  python benchmarks/cuda_compile.py       # for compute capability 8.0, 9.0, 10.0 and 12.0
   python benchmarks/cuda_compile.py --capabilities 90 --only unet
 """
 
@@ -572,7 +572,7 @@ def autoencoder():
     from jseg.runtime import jt
 
     network, images = tiny_autoencoder(), normal(2, 3, 64, 64)
-    back(autoencoder_loss(network)({"pictures": images, "step": 0})["loss"], *parameters(network))
+    back(autoencoder_loss(network)({"images": images, "step": 0})["loss"], *parameters(network))
     network.eval()
     with jt.no_grad():
         z = network.encode(images)
@@ -584,7 +584,7 @@ def critic():
     from jseg.ldm.discriminator import NORMS, Discriminator
     from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
 
-    network, batch = tiny_autoencoder(), {"pictures": normal(2, 3, 64, 64), "step": 0}
+    network, batch = tiny_autoencoder(), {"images": normal(2, 3, 64, 64), "step": 0}
     for norm in NORMS:
         judge = Discriminator(16, norm=norm)
         judge.train()
@@ -618,7 +618,7 @@ def flow_batch(config, codes):
     labels = rng.integers(0, config.labels, size)
     images, noise = rng.standard_normal((2, 2, 3, *size[1:])).astype(np.float32)
     return {
-        "pictures": images,
+        "images": images,
         "noise": noise,
         "x1": codes.astype(np.float32)[labels].transpose(0, 3, 1, 2),
         "labels": labels,

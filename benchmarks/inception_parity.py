@@ -2,13 +2,13 @@
 weights and images, layer by layer.
 
 Theirs runs in a Python that has PyTorch, torchvision and pytorch-fid, on its CPU in float32;
-weights are random and scaled to keep the activations' size, or a file's, the public
-pt_inception-2015-12-05-6726825d.pth for instance. Compared are names and shapes, the resized
-images, every layer's activations and the features: the largest difference over the largest value
-of the array.
+weights are random and scaled to keep the activations' size, or a file's, for instance the public
+pt_inception-2015-12-05-6726825d.pth. It compares names and shapes, the resized images, every
+layer's activations and the features: the largest difference over the largest value of the array.
 
-  python benchmarks/inception_parity.py --python /path/to/a/python/with/pytorch-fid
-  python benchmarks/inception_parity.py --python /path/to/a/python/with/pytorch-fid --weights pt_inception-2015-12-05-6726825d.pth
+  python benchmarks/inception_parity.py --python PYTHON_WITH_PYTORCH_FID
+  python benchmarks/inception_parity.py --python PYTHON_WITH_PYTORCH_FID \\
+      --weights pt_inception-2015-12-05-6726825d.pth
 """
 
 import argparse

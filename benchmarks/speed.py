@@ -2,18 +2,18 @@
 PyTorch's SDM on this device, in one run.
 
 Sides alternate, each measurement in a process of its own; medians of all repetitions count, without
-the first of each process, which may compile. Every side computes the same: a guided step as it does
-it; the release's stage 2, 20 guided steps, between encoding and decoding; both of these alone; the
-training loss with its gradient, everyone with gradient checkpoints and nobody with an optimiser.
-Ours and the release have the same weights and inputs (jseg/comparison); SDM, which has no
-autoencoder, has the same network and sizes, and its loss is that of the noise alone. Multiply-adds
-are those of benchmarks/multiply_adds.py, peak memory is the process's largest resident set.
+the first of each process, which may compile. Every side computes the same: a guided step in its own
+way; the release's stage 2, 20 guided steps, between encoding and decoding; both of these alone; the
+training loss with its gradient, all with gradient checkpoints and none with an optimiser. Ours and
+the release have the same weights and inputs (jseg/parity/release); SDM, which has no autoencoder,
+has the same network and sizes, and its loss is that of the noise alone. Multiply-adds are those of
+benchmarks/multiply_adds.py, peak memory is the process's largest resident set.
 
-  python benchmarks/speed.py                                                     # ours alone, small
+  python benchmarks/speed.py                              # ours alone, small
   python benchmarks/speed.py --official PATH --size release --parts step --rounds 2
-  python benchmarks/speed.py --official PATH --sdm PATH --torch PYTHON           # PYTHON: one that has torch, if this one has not
-  python benchmarks/speed.py --products --size release                           # how much of a guided step is convolution
-  python benchmarks/speed.py --growth                                            # cost as images, size and steps grow
+  python benchmarks/speed.py --official PATH --sdm PATH --torch PYTHON    # a PYTHON with torch
+  python benchmarks/speed.py --products --size release    # convolutions in a guided step
+  python benchmarks/speed.py --growth                     # cost as images, size and steps grow
 """
 
 import argparse
@@ -38,7 +38,7 @@ SIDES = {"release": "release", "sdm": "PyTorch SDM", "ours": "ours"}
 OF_SDM = ("step", "train")
 # forwards' worth of multiply-adds in a loss with its gradient: forward, forward again, backward (2)
 CHECKPOINTED = 4
-GROWTH = {"pictures": (1, 2, 4), "size": ((64, 48), (128, 96), (192, 144)), "steps": (5, 10, 20)}
+GROWTH = {"images": (1, 2, 4), "size": ((64, 48), (128, 96), (192, 144)), "steps": (5, 10, 20)}
 
 
 def main():
@@ -279,15 +279,15 @@ def products(args):
     """
     step, alone = run_child(args, "ours", "step"), run_child(args, "products")
     whole, kinds = statistics.median(step["seconds"]), alone["kinds"]
-    print(
-        "| products | number | multiply-adds | alone | a second | share of the step "
-        "|\n|---|---|---|---|---|---|"
-    )
-    for name, (number, count, taken) in list(kinds.items()) + [
-        ("all", [sum(column) for column in zip(*kinds.values())])
-    ]:
-        cells = name, number, count / 1e9, taken, count / taken / 1e9, 100 * taken / whole
-        print("| %s | %d | %.1fe9 | %.3f s | %.1fe9 | %.0f %% |" % cells)
+    print("| products | number | multiply-adds | alone | a second | part of the step |")
+    print("|---|---|---|---|---|---|")
+    kinds["all"] = [sum(column) for column in zip(*kinds.values())]
+    for name, (number, count, seconds) in kinds.items():
+        speed, part = count / seconds / 1e9, 100 * seconds / whole
+        print(
+            f"| {name} | {number} | {count / 1e9:.1f}e9 | {seconds:.3f} s | {speed:.1f}e9 "
+            f"| {part:.0f} % |"
+        )
     print(f"\nThe guided step takes {whole:.3f} s.")
 
 
@@ -367,7 +367,7 @@ def growth(args):
         for value in values:
             size = value if what == "size" else (128, 96)
             case = {
-                "pictures": value if what == "pictures" else 1,
+                "images": value if what == "images" else 1,
                 "size": size,
                 "steps": value if what == "steps" else 0,
             }
@@ -375,7 +375,7 @@ def growth(args):
             taken = statistics.median(found["seconds"])
             each = taken / (value[0] * value[1] if what == "size" else value)
             first = first or each
-            name = "latent of %dx%d" % value if what == "size" else f"{what}: {value}"
+            name = f"latent of {value[0]}x{value[1]}" if what == "size" else f"{what}: {value}"
             print(
                 f"| {name} | {taken:.2f} s | {each / first:.2f} | {found['peak']:.2f} GB |",
                 flush=True,
@@ -398,7 +398,7 @@ def of_growth(args):
 
     setting, _ = read(Path(args.folder))
     device(setting.device)
-    count, (width, height), steps = args.case["pictures"], args.case["size"], args.case["steps"]
+    count, (width, height), steps = args.case["images"], args.case["size"], args.case["steps"]
     unet = UNet(dataclasses.replace(setting.unet, width=width, height=height))
     checkpoint.load_into(unet, setting.unet_weights)
     unet.eval()

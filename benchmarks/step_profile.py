@@ -66,7 +66,7 @@ def guided_step(config):
     from jseg.ldm.samplers import guided
     from jseg.ldm.unet import UNet
     from jseg.nn.layers import one_hot
-    from jseg.parity.gpu.parity import filled, random
+    from jseg.parity.gpu.comparing import filled, random
     from jseg.runtime import jt
 
     unet = filled(UNet(config))

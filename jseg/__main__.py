@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # the imports, before the command can answer, take half a second
         from jseg.machine import streams
 
-        with streams.kept():  # not by cli.say: its import may be what was interrupted
+        with streams.guard():  # not by cli.say: its import may be what was interrupted
             print(" ".join(["jseg", *words[:1]]) + ": interrupted", file=sys.stderr)
         return 130
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     from jseg.machine import streams
 
-    with streams.kept():
+    with streams.guard():
         return _chosen(argv)
 
 

@@ -81,7 +81,7 @@ def _prepare_and_import(suspects: str) -> ModuleType:
     _refuse(facts.compiler())
     if mpirun.is_inside():
         _refuse(facts.mpi())
-    with jittor_flags.withheld(), _environment(), import_guard.process_kept():
+    with jittor_flags.hide(), _environment(), import_guard.restore_process():
         jittor = _import_jittor(suspects)
     jittor_flags.switch_on(jittor)
     return jittor
@@ -92,7 +92,7 @@ def _environment() -> Iterator[None]:
     variables, remarks = environment.variables()
     for remark in remarks:
         _tell_once(remark)
-    with environment.applied(variables):
+    with environment.apply(variables):
         yield
 
 

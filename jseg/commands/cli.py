@@ -113,7 +113,7 @@ def run(
     130, a reader of standard output that is gone 141. Standard error that cannot be written changes
     nothing (`streams`). With JSEG_TRACEBACK=1 in the environment, errors are raised instead.
     """
-    with streams.kept():
+    with streams.guard():
         try:
             code = _called(main, argv)
         except BaseException:
@@ -158,7 +158,7 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
         if os.environ.get("JSEG_TRACEBACK") == "1":
             raise
         if out_of_memory.is_shortage(error):
-            print(out_of_memory.told(error), file=sys.stderr)
+            print(out_of_memory.line_for(error), file=sys.stderr)
             return 2
         ours = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("jseg")
         if ours or not isinstance(

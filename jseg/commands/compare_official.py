@@ -84,7 +84,7 @@ def _compare(args, folder: Path, size: str, unet, autoencoder) -> int:
     from jseg.parity.release import differences, inputs, report, running, table
     from jseg.parity.release.parts import PARTS
 
-    # What both sides are given.
+    # The inputs of both sides.
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     if args.model_path:
         files = Path(args.model_path), Path(args.ae_path)
@@ -124,9 +124,7 @@ def _compare(args, folder: Path, size: str, unet, autoencoder) -> int:
 
 
 def check(args) -> None:
-    """Raise FileNotFoundError or ValueError for what cannot be meant, before anything is
-    computed.
-    """
+    """Raise FileNotFoundError or ValueError for wrong arguments, before anything is computed."""
     from jseg.parity.release.parts import FILES, REPOSITORY
 
     if not Path(args.official).is_dir():
@@ -151,7 +149,7 @@ def check(args) -> None:
 
 
 def claim_output(args) -> None:
-    """Refuse a folder that holds files of others under names that are written, or whose files are
+    """Refuse an output folder with files of another origin under names of ours, or one that holds
     the inputs.
     """
     from jseg.outputs.origin import origin
@@ -184,8 +182,7 @@ def claim_output(args) -> None:
 
 
 def networks(args):
-    """(key of SIZES, UNetConfig, AutoencoderConfig): of the files given, else of the size asked
-    for.
+    """(key of SIZES, UNetConfig, AutoencoderConfig) of the weight files, else of --size.
 
     Raises ValueError for files that are damaged or of networks that the release's code cannot
     build.

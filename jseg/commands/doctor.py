@@ -1,4 +1,4 @@
-"""Show on one screen whether jseg can compute on this machine, how fast, and what to do where it
+"""Show on one screen whether jseg can compute on this machine, how fast, and what to do if it
 cannot.
 
 Exit code 0 if it can, 1 if it cannot.
@@ -24,6 +24,14 @@ from jseg.commands import cli
 CHANNELS, HEIGHT, WIDTH = 128, 96, 128
 SIZE = f"{CHANNELS} to {CHANNELS} channels, 3x3, {WIDTH}x{HEIGHT}"
 SLOW = 5.0  # GFLOP/s: plain loops reach about 0.7, oneDNN 35 and more on two busy cores
+_CHILD = """
+import os
+try:
+    from jseg.commands.doctor import _measure
+    _measure()
+except KeyboardInterrupt:
+    os._exit(130)
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +59,7 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
     from jseg.machine import facts as machine
     from jseg.machine import jittor_flags, onednn
 
+    # What can be seen without Jittor.
     home = os.environ.get("JITTOR_HOME") or os.path.expanduser("~")
     facts = {
         "Python": machine.python(),
@@ -65,15 +74,15 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
     problems = [fact.problem for fact in (*facts.values(), machine.paths()) if fact.problem]
     rows = {name: fact.text for name, fact in facts.items()}
     rows["jseg"] = f"{__version__}, {rows['jseg']}"
+
+    # What Jittor itself shows, where nothing keeps it from running.
     measured = {} if problems else measure()
     if measured.get("problem"):
         problems.append(measured["problem"])
     elif measured:
         rows["Jittor"] += f", cache {measured['cache']} ({measured['megabytes']} MB)"
-        rows["oneDNN"] = (
-            onednn.fact(measured["home"]).text
-            + f"; conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
-        )
+        speed = f"conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
+        rows["oneDNN"] = f"{onednn.fact(measured['home']).text}; {speed}"
         if measured["gflops"] < SLOW and not measured["onednn_off"]:
             problems.append(
                 f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were "
@@ -84,8 +93,8 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
 
 
 def unused_cuda() -> str:
-    """Why CUDA does not compute; where it is the driver alone, also what would become of the
-    toolkit with one.
+    """Why CUDA is not used; where only the driver is missing, also what would become of the toolkit
+    with one.
     """
     from jseg.machine import cuda
 
@@ -98,14 +107,9 @@ def unused_cuda() -> str:
 
 
 def measure() -> Dict:
-    """What the child process found: {"problem"} or the facts of `_measure`."""
-    code = (
-        "import os\ntry:\n    from jseg.commands.doctor import _measure\n    _measure()\nexcept "
-        "KeyboardInterrupt:\n    os._exit(130)"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, universal_newlines=True
-    )
+    """What a child process measures: {"problem"} or the facts of `_measure`."""
+    words = [sys.executable, "-c", _CHILD]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, universal_newlines=True)
     try:
         lines = child.communicate()[0].splitlines()
     except KeyboardInterrupt:
@@ -114,11 +118,8 @@ def measure() -> Dict:
     try:
         return json.loads(lines[-1])
     except (IndexError, ValueError):
-        how = (
-            f"ended by {signal.Signals(-child.returncode).name}"
-            if child.returncode < 0
-            else f"exit code {child.returncode}"
-        )
+        code = child.returncode
+        how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
         return {
             "problem": f"Jittor crashed while it was imported or computed ({how}): delete "
             "~/.cache/jittor, unset nvcc_path if it is set, and run doctor again"
@@ -126,7 +127,7 @@ def measure() -> Dict:
 
 
 def _measure() -> None:
-    """Import Jittor, time it, and print what was found as one line of JSON."""
+    """Import Jittor, time it, and print the facts as one line of JSON."""
     from jseg.machine import cuda
     from jseg.machine.facts import RuntimeProblem
 
@@ -136,23 +137,25 @@ def _measure() -> None:
         print(json.dumps({"problem": str(problem)}))
         return
     device("cpu")
-    found = {
+    facts = {
         "gflops": _rate(jt),
         "size": SIZE,
         "onednn_off": os.environ.get("use_mkl", "1") != "1",
         "cuda": "",
     }
+
+    # The same on the GPU, and what Jittor has compiled so far.
     if jt.has_cuda:
         device("cuda")
-        found["cuda"] = f"used: {cuda.choose().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"
-    cache = found["cache"] = jt.flags.cache_path
-    found["home"] = cache.partition("/.cache/jittor/")[0]
+        facts["cuda"] = f"used: {cuda.choose().reason}; the same conv2d: {_rate(jt):.0f} GFLOP/s"
+    cache = facts["cache"] = jt.flags.cache_path
+    facts["home"] = cache.partition("/.cache/jittor/")[0]
     size = sum(
         os.lstat(os.path.join(folder, name)).st_size
         for folder, _, names in os.walk(cache)
         for name in names
     )
-    print(json.dumps(dict(found, megabytes=round(size / 2**20))))
+    print(json.dumps(dict(facts, megabytes=round(size / 2**20))))
 
 
 def _rate(jt) -> float:

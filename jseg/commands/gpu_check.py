@@ -56,14 +56,10 @@ def parser():
         "--minutes",
         type=float,
         default=10.0,
-        help="for all of it; what has not begun by then is left out (default 10)",
+        help="for all groups; one that has not begun by then is left out (default 10)",
     )
     p.add_argument(
-        "--only",
-        nargs="+",
-        metavar="GROUP",
-        choices=names,
-        help="of: " + ", ".join(names),
+        "--only", nargs="+", metavar="GROUP", choices=names, help="of: " + ", ".join(names)
     )
     p.add_argument(
         "--sdm",
@@ -168,7 +164,7 @@ def _stored(args) -> Dict:
 
 
 def asked(args) -> Dict:
-    """What makes a call the same work as another."""
+    """The settings that two calls have in common if they do the same work."""
     return {"device": args.device, "size": args.size, "groups": groups(args)}
 
 

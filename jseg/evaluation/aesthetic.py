@@ -25,10 +25,10 @@ def read_aesthetic(
 ) -> Tuple[Dict[str, float], List[str]]:
     """({stem: value} of a file with an aesthetic value, 0 to `top`, for every result; remarks).
 
-    CSV: `name,value` a line, a heading allowed; of more columns, the heading must tell which is
-    meant (VALUES). JSON (a name ending in .json): {"name": value, ...}. A name may have a suffix
-    (.jpg). Remarks say which column was taken, and count values of no result. Raises DataError in
-    one line, FileNotFoundError.
+    CSV: `name,value` a line, a heading allowed; with more columns, the heading must name the one
+    with the values (VALUES). JSON (a name ending in .json): {"name": value, ...}. A name may have a
+    suffix (.jpg). Remarks say which column was taken, and count values of no result. Raises
+    DataError in one line, FileNotFoundError.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,30 +37,30 @@ def read_aesthetic(
             f"--aesthetic {path} {problem}; expected a file of values, `name,value` a line"
         )
 
-    # The values first, then what of them is missing or unused.
-    found, remarks = _values(path, read_text(path), top)
-    wanted = {name_key(stem): stem for stem in stems}
-    missing = [stem for key, stem in wanted.items() if key not in found]
+    # Every result needs a value; other values are not used.
+    values, remarks = _values(path, read_text(path), top)
+    keys = {name_key(stem): stem for stem in stems}
+    missing = [stem for key, stem in keys.items() if key not in values]
     if missing:
-        _check_encoding(path, top, set(wanted))
+        _check_encoding(path, top, set(keys))
         raise DataError(f"{path} has no value for {some(missing)}; expected one for every result")
-    unused = [key for key in found if key not in wanted]
+    unused = [key for key in values if key not in keys]
     if unused:
         remarks.append(
-            f"{len(unused)} of {len(found)} values in {path} are of no result and are not used "
+            f"{len(unused)} of {len(values)} values in {path} are of no result and are not used "
             f"({listing(unused)})"
         )
-    return {stem: found[key] for key, stem in wanted.items()}, remarks
+    return {stem: values[key] for key, stem in keys.items()}, remarks
 
 
-def _check_encoding(path: Path, top: float, wanted: Set[str]) -> None:
+def _check_encoding(path: Path, top: float, keys: Set[str]) -> None:
     """Raise DataError where the file has all names in another encoding than UTF-8."""
     for encoding, text in other_readings(path):
         try:
-            found, _ = _values(path, text, top)
+            values, _ = _values(path, text, top)
         except DataError:
             continue
-        if wanted <= set(found):
+        if keys <= set(values):
             raise DataError(
                 f"{path} is not UTF-8 text (it looks like {encoding}: read so, it has a value for "
                 f"every result); expected UTF-8, save it as UTF-8"
@@ -68,11 +68,10 @@ def _check_encoding(path: Path, top: float, wanted: Set[str]) -> None:
 
 
 def _values(path: Path, text: str, top: float) -> Tuple[Dict[str, float], List[str]]:
-    """({key of the name: value} of a file's text, remarks)."""
-    remarks: List[str] = []
+    """({key of the name: value}, remarks) of a file's text."""
     try:
         if path.suffix.lower() == ".json":
-            pairs = list(parse_json(text).items())
+            pairs, remarks = list(parse_json(text).items()), []
         else:
             pairs, remarks = _csv_pairs(path, text)
     except DataError:
@@ -84,7 +83,7 @@ def _values(path: Path, text: str, top: float) -> Tuple[Dict[str, float], List[s
         ) from None
 
     # A name stands for a result, with its suffix or without.
-    found: Dict[str, float] = {}
+    values: Dict[str, float] = {}
     for name, value in pairs:
         key = name_key(_stem(str(name)))
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -92,33 +91,33 @@ def _values(path: Path, text: str, top: float) -> Tuple[Dict[str, float], List[s
             raise DataError(
                 f"{path}: the value of {name} is {value}; expected 0 to {top:g} (--aesthetic_max)"
             )
-        if key in found:
+        if key in values:
             raise DataError(f"{path} has two values for {key}; remove one")
-        found[key] = float(value)
-    return found, remarks
+        values[key] = float(value)
+    return values, remarks
 
 
 def _csv_pairs(path: Path, text: str) -> Tuple[List[Tuple[str, float]], List[str]]:
-    """(names and values of a CSV file, remarks)."""
+    """((name, value) of every row, remarks)."""
     lines = enumerate(csv.reader(text.splitlines()), 1)
     rows = [(number, [cell.strip() for cell in row]) for number, row in lines]
     rows = [(number, row) for number, row in rows if any(row)]
     name, value, remarks = _columns(path, rows)
     pairs: List[Tuple[str, float]] = []
     for number, row in rows:
-        found = _number(row[value]) if max(name, value) < len(row) else None
-        if found is None and (number > 1 or max(name, value) >= len(row)):
+        short = max(name, value) >= len(row)
+        parsed = None if short else _number(row[value])
+        if parsed is None and (number > 1 or short):
             shown = ",".join(row)[:60]
             raise DataError(f"{path}, line {number}: {shown}; expected `name,value`")
-        if found is not None:
-            pairs.append((row[name], found))
+        if parsed is not None:
+            pairs.append((row[name], parsed))
     return pairs, remarks
 
 
 def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]]) -> Tuple[int, int, List[str]]:
-    """(column of the names, column of the values, remarks).
-
-    They are the first two, or of more columns those that a heading names.
+    """(column of the names, column of the values, remarks): the first two, or those that a heading
+    names.
     """
     used = {place for _, row in rows for place, cell in enumerate(row) if cell}
     heading = [cell.lower().replace(" ", "_") for cell in rows[0][1]] if rows else []
@@ -134,8 +133,8 @@ def _columns(path: Path, rows: Sequence[Tuple[int, List[str]]]) -> Tuple[int, in
             f"{path} has {max(used) + 1} columns ({shown}); expected `name,value`, or a heading "
             f"with one column of {', '.join(VALUES[:4])} or the like; remove the others"
         )
-    taken, count = rows[0][1][values[0]], max(used) + 1
-    remark = f"of the {count} columns in {path}, {taken} is taken as the aesthetic value"
+    column, count = rows[0][1][values[0]], max(used) + 1
+    remark = f"of the {count} columns in {path}, {column} is taken as the aesthetic value"
     return names[0], values[0], [remark]
 
 

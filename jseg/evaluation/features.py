@@ -1,10 +1,10 @@
-"""Feature sets of image files: Inception's for FID, our autoencoder's for the stand-in, each kept
-in a `FeatureStore`.
+"""Feature sets of image files: Inception's for FID, our autoencoder's for the stand-in, each in a
+`FeatureStore`.
 
-The stand-in is always the autoencoder that ships, on images of 128x96: mean and spread over all
-positions of what its encoder holds behind each level and behind its middle, 704 numbers. It knows
-drawn landscapes; its distances order sets of results that are held against the same real images,
-and are not to be compared with any FID.
+The stand-in is always the autoencoder that ships, on images of 128x96: mean and deviation over all
+positions of its encoder's activations after each level and after its middle, 704 numbers. It was
+trained on drawn landscapes; its distances rank sets of results against the same real images, and
+cannot be compared with any FID.
 """
 
 from __future__ import annotations
@@ -57,16 +57,15 @@ def autoencoder() -> Extractor:
         batch = np.stack([to_signed(resize_image(image, *STAND_IN_SIZE)) for image in images])
         with jt.no_grad():
             maps = [h.numpy() for h in _levels(network.encoder, jt.array(batch))]
-        return np.concatenate(
-            [statistic((2, 3)) for h in maps for statistic in (h.mean, h.std)], axis=1
-        )
+        columns = [statistic((2, 3)) for h in maps for statistic in (h.mean, h.std)]
+        return np.concatenate(columns, axis=1)
 
     return Extractor("autoencoder-" + weights.sha256[:16], features)
 
 
 def _levels(encoder, x) -> Iterator:
-    """The encoder's activations [B, C_i, H_i, W_i] behind each level and behind the middle, of
-    images x [B, 3, H, W].
+    """The encoder's activations [B, C_i, H_i, W_i] after each level and after the middle, of images
+    x [B, 3, H, W].
     """
     h = strips.convolve(encoder.conv_in, strips.split(x, encoder.channels, encoder.multiple))
     h = [strips.settle(y) for y in h]
@@ -90,24 +89,30 @@ def digests(paths: Sequence[Path]) -> List[str]:
 def computed(
     paths: Sequence[Path], keys: Sequence[str], extractor: Extractor, store: FeatureStore
 ) -> Iterator[int]:
-    """Put the features of those files that the store lacks into it; yields how many images more
-    are done. Interrupted, it goes on later.
+    """Add the features of those files that the store lacks; yields how many more images are done.
 
-    keys: `digests` of the paths. Raises ImageError for a file that is no image.
+    After an interruption, another call continues. keys: `digests` of the paths. Raises ImageError
+    for a file that is no image.
     """
-    todo = dict(zip(keys, paths))
-    wanted = store.missing(todo)
-    order = [key for key in todo if key in wanted]
-    held, values = [], []
+    path_of = dict(zip(keys, paths))
+    missing = store.missing(path_of)
+    order = [key for key in path_of if key in missing]
+
+    # Features that are not in the store yet, by key.
+    pending: Dict[str, np.ndarray] = {}
+
+    def flush() -> None:
+        if pending:
+            store.add(list(pending), np.stack(list(pending.values())))
+            pending.clear()
+
     try:
         for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            values.append(extractor.features([read_image(todo[key]) for key in chosen]))
-            held += chosen
-            yield len(chosen)
-            if len(held) >= SHARD:
-                kept, held, values = (held, np.concatenate(values)), [], []
-                store.add(*kept)
+            batch = order[start : start + BATCH]
+            images = [read_image(path_of[key]) for key in batch]
+            pending.update(zip(batch, extractor.features(images)))
+            yield len(batch)
+            if len(pending) >= SHARD:
+                flush()
     finally:
-        if held:
-            store.add(held, np.concatenate(values))
+        flush()

@@ -146,6 +146,7 @@ def check_items(items: Sequence[Item], classes: ClassSet, ignore: Sequence[int] 
     def checks(item: Item) -> List[Tuple[Path, Callable[[Path], List[str]]]]:
         labels: List[np.ndarray] = []  # the label map, once it is read
 
+        # Each reads one file and returns its remarks; the label map comes first.
         def label(path: Path) -> List[str]:
             reading = numbering.read(path, census)
             labels.append(reading.ids)

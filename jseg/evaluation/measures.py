@@ -1,5 +1,5 @@
-"""From arrays to terms, and from terms to the challenge's score; a term that is not known is named,
-never made up.
+"""From arrays to terms, and from terms to the challenge's score; a term that is not known is named
+and never invented.
 
 The formulas are those of `jseg.metrics`. Where a term is missing, the score is the interval between
 its worst and its best value.
@@ -33,7 +33,7 @@ REMEDY = {MASK: "--predictions or --flowseg", AESTHETIC: "--aesthetic", FID: "--
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What is known of one result: shares 0 to 1, styles -1 to 1; None where nothing is known."""
+    """What is known of one result: fractions 0 to 1, styles -1 to 1; None where nothing is."""
 
     stem: str
     mask_accuracy: Optional[float]
@@ -52,18 +52,18 @@ def score_image(
     aesthetic: Optional[float] = None,
 ) -> Tuple[ImageScores, np.ndarray]:
     """(scores, confusion int64 [classes, classes]) of a result and its reference, uint8 [h, w, 3],
-    its label map and what was seen in it.
+    with its label map and a prediction of that.
 
     label, prediction: uint8 of one shape; pixels whose label is 255 are not scored. Without a
     prediction the confusion is all zero.
     """
     styles = {kind: style_similarity(result, reference, kind) for kind in STYLES}
-    share, matrix = None, np.zeros((classes, classes), np.int64)
+    accuracy, matrix = None, np.zeros((classes, classes), np.int64)
     if prediction is not None:
         known = label != IGNORED
         matrix = confusion(prediction, label, classes)
-        share = mask_accuracy(prediction[known], label[known]) if known.any() else None
-    return ImageScores(stem, share, styles["challenge"], styles["corrected"], aesthetic), matrix
+        accuracy = mask_accuracy(prediction[known], label[known]) if known.any() else None
+    return ImageScores(stem, accuracy, styles["challenge"], styles["corrected"], aesthetic), matrix
 
 
 @dataclass(frozen=True)
@@ -93,25 +93,27 @@ def gathered(
     real: int = 0,
     distances: Optional[Dict[str, float]] = None,
 ) -> Terms:
-    """The terms of all results. The mask accuracy is the mean of the images', as the challenge's;
-    the pixel accuracy is of all pixels.
+    """The terms of all results.
+
+    The mask accuracy is the mean over the images, as in the challenge; the pixel accuracy counts
+    all pixels.
     """
 
     def mean(name: str) -> Optional[float]:
         values = [getattr(score, name) for score in scores if getattr(score, name) is not None]
         return float(np.mean(values)) if values else None
 
-    seen = matrix.any()
+    predicted = matrix.any()
     return Terms(
-        len(scores),
-        mean("mask_accuracy"),
-        pixel_accuracy(matrix) if seen else None,
-        mean_iou(matrix) if seen else None,
-        mean("style_challenge"),
-        mean("style_corrected"),
-        mean("aesthetic"),
-        aesthetic_max,
-        real,
+        images=len(scores),
+        mask_accuracy=mean("mask_accuracy"),
+        pixel_accuracy=pixel_accuracy(matrix) if predicted else None,
+        mean_iou=mean_iou(matrix) if predicted else None,
+        style_challenge=mean("style_challenge"),
+        style_corrected=mean("style_corrected"),
+        aesthetic=mean("aesthetic"),
+        aesthetic_max=aesthetic_max,
+        real=real,
         **(distances or {}),
     )
 
@@ -122,10 +124,10 @@ def inception_distances(results: np.ndarray, real: np.ndarray) -> Dict[str, floa
 
 
 def stand_in_distance(results: np.ndarray, real: np.ndarray) -> Dict[str, float]:
-    """KID of the autoencoder's features [n, d] and [m, d], each brought to mean 0 and spread 1 over
-    the real images; no FID.
+    """KID of the autoencoder's features [n, d] and [m, d], each scaled to mean 0 and deviation 1
+    over the real images; no FID.
 
-    As they come, the brightness of an image would outweigh all else.
+    Without the scaling, the brightness of an image would outweigh all else.
     """
     centre, spread = real.mean(axis=0, dtype=np.float64), real.std(axis=0, dtype=np.float64)
     spread = np.where(spread > 1e-6 * max(1e-6, float(spread.max())), spread, 1.0)
@@ -134,8 +136,8 @@ def stand_in_distance(results: np.ndarray, real: np.ndarray) -> Dict[str, float]
 
 @dataclass(frozen=True)
 class Score:
-    """A formula's value, or None with the names of what is missing; low and high are what it may
-    be, given the rest.
+    """A formula's value, or None with the names of what is missing; it lies between low and high
+    whatever that is.
     """
 
     name: str
@@ -149,20 +151,19 @@ def challenge_scores(terms: Terms) -> List[Score]:
     """The challenge's formulas: 2023 with either kind of style similarity, and 2022, which has
     none.
     """
-    found = [
+    return [
         _score("2023, style as the challenge's script", terms, terms.style_challenge, 2023),
         _score("2023, style corrected", terms, terms.style_corrected, 2023),
-        _score("2022", terms, None, 2022),
+        _score("2022", terms, 0.0, 2022),
     ]
-    return found
 
 
 def _score(name: str, terms: Terms, style: Optional[float], year: int) -> Score:
     top = 1.0 if year == 2023 else 10.0
-    aesthetic = (
-        None if terms.aesthetic is None else min(top, terms.aesthetic / terms.aesthetic_max * top)
-    )
-    style = 0.0 if year == 2022 else style
+    aesthetic = None
+    if terms.aesthetic is not None:
+        aesthetic = min(top, terms.aesthetic / terms.aesthetic_max * top)
+
     # For each term: its value, its worst and its best.
     parts = {
         MASK: (terms.mask_accuracy, 0.0, 1.0),
@@ -171,11 +172,9 @@ def _score(name: str, terms: Terms, style: Optional[float], year: int) -> Score:
         FID: (terms.fid, WORST_FID, 0.0),
     }
     missing = tuple(part for part, (value, _, _) in parts.items() if value is None)
-    low, high = (
-        challenge_score(
-            *(triple[0] if triple[0] is not None else triple[end] for triple in parts.values()),
-            year=year,
-        )
-        for end in (1, 2)
-    )
+    bounds = []
+    for end in (1, 2):
+        values = [part[end] if part[0] is None else part[0] for part in parts.values()]
+        bounds.append(challenge_score(*values, year=year))
+    low, high = bounds
     return Score(name, None if missing else low, missing, low, high)

@@ -65,10 +65,7 @@ class Canvas:
         self, colour: np.ndarray, row: int, column: int, z: float, height: float
     ) -> np.ndarray:
         """`colour` [..., 3] as it looks from `z` metres at this place of the image."""
-        place = (
-            min(max(row, 0), self.view.height - 1),
-            min(max(column, 0), self.view.width - 1),
-        )
+        place = (min(max(row, 0), self.view.height - 1), min(max(column, 0), self.view.width - 1))
         clear = transmission(self.style, z, height, self.mist_top, self.glare[place])
         return colour * clear + self.haze[place] * (1 - clear)
 
@@ -99,11 +96,15 @@ class Canvas:
         right = min(column + alpha.shape[1], self.view.width)
         if top >= bottom or left >= right:
             return
+
+        # The part within the image that nothing nearer covers.
         inner = (slice(top - row, bottom - row), slice(left - column, right - column))
         outer = (slice(top, bottom), slice(left, right))
         seen = alpha[inner] * (self.z[outer] >= z)
         if not seen.any():
             return
+
+        # Mixed into the image, with label and distance where it is more than half opaque.
         middle = (top + bottom) // 2, (left + right) // 2
         hazed = self.hazed(colour[inner], *middle, z, height)
         patch = self.image[outer]

@@ -109,13 +109,7 @@ class Draw:
         return tuple(chains)
 
     def ribbon(
-        self,
-        label: int,
-        width: float,
-        near: Interval,
-        far: Interval,
-        bend: float,
-        winds: float,
+        self, label: int, width: float, near: Interval, far: Interval, bend: float, winds: float
     ) -> Ribbon:
         """A river, path or road that begins anywhere in its windings."""
         return Ribbon(label, width, near, far, bend, winds, self.between(0, 6.28))

@@ -147,11 +147,7 @@ def fbm(key: int, grid: Grid, frequency: float, octaves: int, gain: float = 0.5)
 
 
 def world_noise(
-    key: int,
-    grid: Grid,
-    longest: float,
-    shortest: float,
-    gain: float = 0.8,
+    key: int, grid: Grid, longest: float, shortest: float, gain: float = 0.8
 ) -> np.ndarray:
     """Noise with wavelengths between two world lengths on a grid whose v is the logarithm of
     distance, about [-1, 1].

@@ -13,12 +13,14 @@ from jseg.landscapes.plan import Basin, Forest, Plan
 
 
 def meadow(d: Draw) -> Plan:
+    # A path to the focal point.
     eye = d.between(2.2, 9)
     label, width = d.one(ids.PATH, ids.PATH, ids.ROAD), d.between(1.8, 3.6) * (0.6 + eye / 8)
     near = (eye * 0.8, -d.side * d.between(0.0, 0.25))
     far = (d.between(120, 500), d.focus)
     path = d.ribbon(label, width, near, far, d.between(0.04, 0.14), d.between(1.0, 2.0))
 
+    # A tree at the side, a house, a fence, a person.
     props = [d.frame_tree(d.one("broad", "broad", "birch", "pine"), eye)] if d.chance(0.6) else []
     if d.chance(0.6):
         at = d.between(60, 140)
@@ -158,6 +160,7 @@ def pass_road(d: Draw) -> Plan:
     far = (d.between(700, 1500), d.focus)
     road = d.ribbon(ids.ROAD, width, near, far, d.between(0.06, 0.15), d.between(1.3, 2.2))
 
+    # A wall and a post beside the road.
     props = []
     if d.chance(0.4):
         at = eye * 3.6
@@ -188,6 +191,7 @@ def pass_road(d: Draw) -> Plan:
 
 def snow(d: Draw) -> Plan:
     eye = d.between(3, 16)
+    # A frozen lake or a path; a house, a tree at the side, a fence.
     frozen, props = d.chance(0.4), []
     if d.chance(0.6):
         props.append(d.prop("house", d.between(50, 130), d.focus, 1.0, d.between(-0.7, 0.7)))

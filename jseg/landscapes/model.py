@@ -42,14 +42,7 @@ class Model:
         self.face([(px, top, pz) for px, pz in corners], colour)
 
     def gable(
-        self,
-        y: float,
-        width: float,
-        depth: float,
-        rise: float,
-        roof,
-        wall,
-        over: float = 0.4,
+        self, y: float, width: float, depth: float, rise: float, roof, wall, over: float = 0.4
     ) -> None:
         """A ridge roof along x over a box of the given ground plan."""
         left, right, front, back = -width / 2, width / 2, -depth / 2, depth / 2

@@ -221,6 +221,8 @@ def _let_water_in(
     if plan.basin is not None or any(ribbon.label in ids.OPEN_WATER for ribbon in plan.ribbons):
         ground.level = LEVEL
     height = np.maximum(ground.height, ground.level + 0.1)
+
+    # Mountains and hills stand out of a basin; rivers end at their feet.
     if plan.basin is not None:
         bottom = _fill_basin(plan.basin, ground, height, seed)
         height = np.maximum(bottom, ground.level - 3.0 + risen * 1.1)
@@ -236,6 +238,8 @@ def _let_water_in(
             surface[(room > 0) & (surface != ids.MOUNTAIN) & (height > ground.level)] = ribbon.label
             if ribbon.label == ids.ROAD:
                 ground.road_middle = np.abs(grid.x - centre_of(ribbon, v)) * np.exp(v)
+
+    # All that lies below the level is water.
     ground.height, ground.base = height, height.copy()
     ground.water = np.clip(ground.level - height, 0, None).astype(np.float32)
     surface[ground.water > 0] = water_label

@@ -142,23 +142,7 @@ def paint_water(
     along, sideways, wind = _ripples(plan, canvas, level, start, rough)
     calm = 0.55 + 0.45 * smoothstep(-0.25, 0.35, wind)
     along, sideways = along * calm, sideways * calm
-
-    # What it mirrors, broken by the waves.
-    mirrored = _mirrored(canvas, wet, level)
-    if rough > 0.05:
-        mirrored = cv2.blur(mirrored, (1, 1 + 2 * int(round(slope * view.focal * 0.35))))
-    rows, columns = wet.shape
-    shift = 2 * slope * view.focal
-    map_x = np.arange(columns, dtype=np.float32) + sideways * shift * 0.6
-    lower = np.arange(start, rows, dtype=np.float32)[:, None]
-    map_y = lower + np.abs(along) * shift * 0.8 + along * shift * 0.5
-    reflected = cv2.remap(
-        mirrored,
-        map_x.astype(np.float32),
-        np.clip(map_y, start, rows - 1).astype(np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    reflected = _reflected(canvas, wet, level, start, along, sideways, slope, rough > 0.05)
 
     # The flatter the view, the more of it (Fresnel's law by Schlick), else the water itself.
     up = -view.tangents()[start:, None]
@@ -178,6 +162,34 @@ def paint_water(
     water = canvas.through_air(water, start, z, np.zeros_like(z))
     open_part = (wet[start:] * (1 - canvas.cover[start:]))[..., None]
     canvas.image[start:] += water * open_part
+
+
+def _reflected(
+    canvas: Canvas,
+    wet: np.ndarray,
+    level: float,
+    start: int,
+    along: np.ndarray,
+    sideways: np.ndarray,
+    slope: float,
+    blurred: bool,
+) -> np.ndarray:
+    """What the rows from `start` down mirror, [rows, W, 3], broken by the waves."""
+    focal, (rows, columns) = canvas.view.focal, wet.shape
+    mirrored = _mirrored(canvas, wet, level)
+    if blurred:
+        mirrored = cv2.blur(mirrored, (1, 1 + 2 * int(round(slope * focal * 0.35))))
+    shift = 2 * slope * focal
+    map_x = np.arange(columns, dtype=np.float32) + sideways * shift * 0.6
+    lower = np.arange(start, rows, dtype=np.float32)[:, None]
+    map_y = lower + np.abs(along) * shift * 0.8 + along * shift * 0.5
+    return cv2.remap(
+        mirrored,
+        map_x.astype(np.float32),
+        np.clip(map_y, start, rows - 1).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def _body(
@@ -213,6 +225,7 @@ def _foam(
     white = (style.ambient * 0.75 + style.sun * (0.2 + 0.4 * np.sin(style.elevation))) * 0.95
     d = depth[start:]
     if label == ids.SEA:
+        # The last of a wave on the sand, rollers before it, white caps in wind.
         swash = smoothstep(0.35, 0.0, d + 0.22 * lace) * (d > 0)
         rolls = np.zeros_like(d)
         for number, place in enumerate((0.45, 0.85, 1.35)):
@@ -224,6 +237,7 @@ def _foam(
         caps = smoothstep(1.0, 1.5, along + 0.7 * crests) * smoothstep(0.55, 1.2, rough)
         amount = np.maximum(np.maximum(swash, rolls * min(0.3 + rough, 1.0)), caps)
     elif label == ids.RIVER:
+        # Where the river runs over stones.
         riffle = world_noise(key + 7, Grid(grid.v, grid.x * 0.5), 1.6, 0.08, 1.0)[::-1]
         where = smoothstep(0.0, 0.6, fbm(key + 8, grid, 3.0, 3)[::-1]) * 0.8
         where = where + smoothstep(0.5, 0.05, d)

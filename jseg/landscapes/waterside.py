@@ -18,6 +18,8 @@ def alpine_lake(d: Draw) -> Plan:
     eye = d.between(4, 16)
     wood = d.one("conifer", "conifer", "mixed")
     far = d.between(500, 1800)
+
+    # A pier, a boat, a house on the far shore, a tree at the side.
     props: List[Prop] = []
     if d.chance(0.35):
         props.append(d.prop("pier", eye * 4.6, d.focus * 0.5, 0.9 + eye / 14, d.between(-0.3, 0.3)))
@@ -60,6 +62,7 @@ def alpine_lake(d: Draw) -> Plan:
 
 
 def seashore(d: Draw) -> Plan:
+    # A boat, a ship far out, a person on the beach.
     eye = d.between(3, 22)
     props = []
     if d.chance(0.55):
@@ -72,6 +75,7 @@ def seashore(d: Draw) -> Plan:
         at, x = eye * d.between(2.6, 3.4), d.between(-0.3, 0.3)
         props.append(d.prop("person", at, x, 1.05, d.between(-1, 1)))
 
+    # Land across the water.
     ranges = ()
     if d.chance(0.75):
         peak = (d.side * d.between(0.45, 0.7), 1.0, d.between(0.15, 0.35))
@@ -141,6 +145,7 @@ def river_valley(d: Draw) -> Plan:
     far = (d.between(1500, 3000), d.focus)
     river = d.ribbon(ids.RIVER, width, near, far, d.between(0.12, 0.3), d.between(1.4, 2.8))
 
+    # A bridge where the river runs, a person, a tree at the side.
     props = []
     if d.chance(0.4):
         at = d.between(9, 16) * eye
@@ -218,6 +223,7 @@ def waterfront(d: Draw) -> Plan:
 
 
 def waterfall(d: Draw) -> Plan:
+    # A cliff at the focal point, mountains behind it.
     eye = d.between(4, 9)
     at = d.between(140, 220)
     peaks = ((d.focus, 1.0, 0.5), (-d.focus * 2, 0.9, 0.3))
@@ -247,8 +253,9 @@ def waterfall(d: Draw) -> Plan:
 
 
 def headland(d: Draw) -> Plan:
+    # A lighthouse on its hill, a coast far behind.
     eye = d.between(12, 40)
-    at = d.between(260, 420)  # the lighthouse
+    at = d.between(260, 420)
     view = d.view((0.52, 0.64), (0.38, 0.5))
     top = (d.side * 0.42, 1.0, 0.22)
     hill = d.chain("hill", at, (eye * 0.5) / at + 0.01, (top,), 0.0, (0.35, 0.35), 2.0)

@@ -1,8 +1,8 @@
 """Jittor's first use on a machine: it compiles itself, for minutes, in a child process that can
 fail, be watched and be interrupted.
 
-In this process a failure might abort it, and Ctrl-C would be answered by every compiling process
-with a traceback of its own.
+Here a failure might abort the process, and every compiling process would answer Ctrl-C with a
+traceback of its own.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from jseg.machine.facts import RuntimeProblem, jittor
 from jseg.machine.import_guard import wait_for
 
 MEMORY_PER_WORKER = 1 << 30  # bytes: Jittor's largest source file takes half of it in g++ 12
-DISK = (
-    400 << 20
-)  # bytes: 200 MB for the core and its operators, 60 MB for oneDNN, room for the compiler
+# Bytes: 200 MB for the core and its operators, 60 MB for oneDNN, room for the compiler.
+DISK = 400 << 20
 
-# Jittor starts a compiling process for every 3 GiB of the machine's memory, whatever its cores and
-# a container's limit are.
+# Jittor starts a compiling process for every 3 GiB of the machine's memory, whatever the number of
+# cores and a container's limit are.
 _CHILD = """
 import sys
 sys.path[:] = eval(sys.argv[1])
@@ -43,12 +42,13 @@ _PROGRESS = re.compile(rb"\((\d+)/(\d+)\) used:")
 
 
 def workers() -> int:
-    """How many compilers to run at once: one a core, as far as the memory goes, 16 at most
+    """How many compilers to run at once: one per core, as far as the memory goes, 16 at most
     (Jittor's own limit).
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -60,17 +60,14 @@ def workers() -> int:
 
 
 def ensure(cache: str, tell: Callable[[str], None]) -> None:
-    """Compile Jittor into `cache` unless that is done; `tell` is given one line before it takes
-    minutes. Raises RuntimeProblem.
+    """Compile Jittor into `cache` unless that is done; `tell` gets a line before it takes minutes.
 
     Of several processes on a machine, under mpirun or not, one compiles and the others wait for it.
+    Raises RuntimeProblem.
     """
     nvcc = os.environ.get("nvcc_path", "")
-    done = os.path.join(
-        cache,
-        f"jseg_ready_{jittor().text}_"
-        + (hashlib.md5(nvcc.encode()).hexdigest()[:6] if nvcc else "cpu"),
-    )
+    device = hashlib.md5(nvcc.encode()).hexdigest()[:6] if nvcc else "cpu"
+    done = os.path.join(cache, f"jseg_ready_{jittor().text}_{device}")
     if os.path.isfile(done):
         return
     with _alone(os.path.join(cache, "jseg_compile.lock"), tell):
@@ -88,9 +85,8 @@ def _alone(path: str, tell: Callable[[str], None]) -> Iterator[None]:
             if not mpirun.is_inside():
                 tell("another process compiles Jittor here; this one waits for it")
             wait_for(file, path, tell, only_suspended=True)
-        except (
-            OSError
-        ):  # a file system without locks: Jittor's own lock still keeps the cache whole
+        except OSError:
+            # A file system without locks: Jittor's own lock still keeps the cache whole.
             pass
         yield
 
@@ -118,7 +114,7 @@ def _compile(cache: str, done: str, tell: Callable[[str], None]) -> None:
 
 
 def without_cuda() -> str:
-    """The way round a CUDA that Jittor cannot build on, as the end of a message; "" where CUDA is
+    """How to avoid a CUDA that Jittor cannot build on, as the end of a message; "" where CUDA is
     not used.
     """
     return "; nvcc_path= in the environment uses the CPU" if os.environ.get("nvcc_path") else ""
@@ -154,17 +150,18 @@ def _run(cache: str, cold: bool) -> None:
 
 
 def _environment() -> "dict[str, str]":
-    """The child's environment: outside MPI, which it could only join under its parent's rank."""
+    """The child's environment, without MPI, which it could only join under its parent's rank."""
     return dict(mpirun.without(os.environ), log_silent="0", use_mpi="0")
 
 
 def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:
-    """Copy the child's output to `log`; show how far it is on one line of the terminal."""
+    """Copy the child's output to `log`; show the progress on one line of the terminal."""
     start = time.time()
     pipe = child.stdout.fileno()
     while True:
         if not select.select([pipe], [], [], 0.5)[0]:
-            if child.poll() is not None:  # dead, though compilers it left behind hold the pipe open
+            # It may have ended, though compilers that it left behind hold the pipe open.
+            if child.poll() is not None:
                 break
             continue
         chunk = os.read(pipe, 1 << 16)
@@ -183,9 +180,7 @@ def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End the child and whatever it started; g++ removes its unfinished output when it is asked to
-    end.
-    """
+    """End the child and everything it started; asked to end, g++ removes its unfinished output."""
     child.stdout.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -197,21 +192,16 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 def _cause(log: str, status: int) -> str:
     if status < 0:
-        return f"ended by {signal.Signals(-status).name}" + (
-            ", probably for want of memory" if status == -signal.SIGKILL else ""
-        )
+        guess = ", probably because memory ran out" if status == -signal.SIGKILL else ""
+        return f"ended by {signal.Signals(-status).name}{guess}"
     with open(log, errors="replace") as file:
         return telling_line(file.read())
 
 
 def telling_line(output: str) -> str:
-    """The line of a compilation's output that names the cause, as far as one can tell."""
-    lines: List[str] = [
-        re.sub(r"\x1b\[[0-9;]*[mK]", "", line).strip() for line in re.split(r"[\r\n]+", output)
-    ]
-    marked = [
-        line
-        for line in lines
-        if re.search(r"\berror:|\bError\b|Exception:|failed:|cannot |out of memory", line)
-    ]
-    return ((marked or [line for line in lines if line] or ["no output"])[0])[:200]
+    """The line of a compilation's output that most likely names the cause."""
+    plain = re.sub(r"\x1b\[[0-9;]*[mK]", "", output)
+    lines: List[str] = [line.strip() for line in re.split(r"[\r\n]+", plain) if line.strip()]
+    signs = re.compile(r"\berror:|\bError\b|Exception:|failed:|cannot |out of memory")
+    marked = list(filter(signs.search, lines))
+    return (marked or lines or ["no output"])[0][:200]

@@ -1,7 +1,7 @@
 """How Jittor gets to CUDA on this machine, or why it does not.
 
-The driver is asked in a child process, and no toolkit is used without a driver that answers: then
-importing Jittor with nvcc would abort the process. Standard library only.
+The driver is asked in a child process, and no toolkit is used without a driver that answers:
+importing Jittor with nvcc would then abort the process. Standard library only.
 """
 
 from __future__ import annotations

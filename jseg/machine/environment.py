@@ -43,7 +43,7 @@ def variables() -> Tuple[Dict[str, str], List[str]]:
 
 
 @contextlib.contextmanager
-def applied(values: Mapping[str, str]) -> Iterator[None]:
+def apply(values: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that the user has not set; afterwards the environment is as it was.
 
     CUDA_VISIBLE_DEVICES is one entry of the user's list; it replaces the list and stays, because
@@ -74,6 +74,8 @@ def cuda_variables() -> Tuple[Dict[str, str], List[str]]:
             f"{choice.reason}, but no NVIDIA driver answers: Jittor may abort; unset nvcc_path to "
             "use the CPU"
         )
+
+    # A device that is not there, or devices that are not used.
     number, count = int(os.environ.get("device_id") or "-1"), len(choice.devices)
     if count and number >= count:
         raise RuntimeProblem(
@@ -83,6 +85,7 @@ def cuda_variables() -> Tuple[Dict[str, str], List[str]]:
     if choice.case == "cpu" and choice.devices:
         remarks.append(f"the CPU computes, not the GPU: {choice.reason}")
 
+    # What has to be built, and what several processes need.
     if choice.home is not None:
         with cache_errors(os.path.dirname(choice.home.folder)):
             cuda_home.build(choice.home)

@@ -1,7 +1,7 @@
-"""What importing Jittor does to the process, undone: standard output, signals, random generators,
-TLS checks, children, and a wait for its lock that says nothing and hears nothing.
+"""Undo what importing Jittor does to the process: to standard output, signals, random generators,
+TLS checks and children; and wait for its lock with a word to the user.
 
-Standard library and NumPy only; `runtime.py` imports Jittor within these. Facts about Jittor
+Standard library and NumPy only; `runtime.py` imports Jittor inside of these. Facts about Jittor
 1.3.11: src/utils/log.cc, jittor_utils/__init__.py.
 """
 
@@ -22,20 +22,20 @@ from types import ModuleType
 from typing import Callable, Iterator, Optional
 
 PATIENCE = 10.0  # seconds of waiting for another process before it is named
-PAUSE = 0.01  # between two attempts: a process that compiles lets go between two operators alone
+PAUSE = 0.01  # between two attempts: a compiling process releases the lock only between operators
 
 
 @contextlib.contextmanager
-def process_kept() -> Iterator[None]:
+def restore_process() -> Iterator[None]:
     """Undo what importing Jittor does to the process: standard output, signals, random generators,
     TLS checks.
     """
     import numpy as np
 
+    # NumPy remembers these. Later it would warn: Jittor's fast code rounds denormals to zero in the
+    # whole process.
     for kind in (np.float16, np.float32, np.float64):
-        np.finfo(
-            kind
-        )  # remembered by NumPy, which would warn later: Jittor's fast code rounds denormals to zero in the whole process
+        np.finfo(kind)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
     states = random.getstate(), np.random.get_state()
     context = ssl._create_default_https_context
@@ -45,7 +45,7 @@ def process_kept() -> Iterator[None]:
     finally:
         # Jittor seeds both generators from the clock, ends the process at Ctrl-C without a chance
         # to finish a file, ends it when any child process is killed, and switches certificate
-        # checks off for every download in the process.
+        # checks off for every download of the process.
         random.setstate(states[0])
         np.random.set_state(states[1])
         ssl._create_default_https_context = context
@@ -56,8 +56,8 @@ def process_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C back while Jittor's own handler is in place, which ends the process with words of
-    its own; then Python's answers it.
+    """Hold Ctrl-C back while Jittor's own handler is in place, which ends the process with another
+    message; afterwards Python's handler answers it.
     """
     handler = signal.getsignal(signal.SIGINT)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -98,8 +98,8 @@ def end_pool(jittor_utils: ModuleType) -> None:
 
 
 def wait_aloud(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
-    """Have jittor_utils.lock say for which process it waits; one that is suspended would hold up
-    every other for good.
+    """Make jittor_utils.lock report for which process it waits; a suspended one would block all
+    others forever.
 
     Jittor imports, and compiles operators that come with files of their own, under this lock.
     """
@@ -115,8 +115,9 @@ def wait_aloud(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
 
 
 def wait_for_compilers(lock: Optional[ModuleType], tell: Callable[[str], None]) -> None:
-    """Wait until no process compiles an operator, before this one begins to: Jittor's own wait for
-    that, in C++, can say nothing and hears no Ctrl-C."""
+    """Wait until no other process compiles an operator: Jittor's own wait for that, in C++, reports
+    nothing and ignores Ctrl-C.
+    """
     if not _known(lock):
         return
     with contextlib.suppress(OSError), open(lock.lock_path, "r+") as file:
@@ -125,20 +126,19 @@ def wait_for_compilers(lock: Optional[ModuleType], tell: Callable[[str], None]) 
 
 def _known(lock: Optional[ModuleType]) -> bool:
     """Whether Jittor locks, and in the way of Jittor 1.3.11."""
-    return all(hasattr(lock, name) for name in ("jittor_lock", "lock_path")) and not getattr(
-        lock, "disable_lock", False
-    )
+    known = all(hasattr(lock, name) for name in ("jittor_lock", "lock_path"))
+    return known and not getattr(lock, "disable_lock", False)
 
 
 def wait_for(
     file, path: str, tell: Callable[[str], None], only_suspended: bool = False, kind: str = "FLOCK"
 ) -> None:
-    """Lock `file`, which is open at `path`; after PATIENCE seconds `tell` is given one line with
+    """Lock `file`, which is open at `path`; after PATIENCE seconds `tell` gets one line that names
     the process that holds it.
 
-    only_suspended: the line is for a holder that is suspended alone. kind: "FLOCK", or "POSIX" for
-    fcntl's locks, which know nothing of the others. Ctrl-C ends the waiting, also while it is held
-    back (`ctrl_c_waits`). Raises OSError where the file system knows no locks.
+    only_suspended: only a suspended holder is worth a line. kind: "FLOCK", or "POSIX" for fcntl's
+    locks, which are independent of the others. Ctrl-C ends the waiting, also while it is held back
+    (`ctrl_c_waits`). Raises OSError where the file system has no locks.
     """
     lock = fcntl.flock if kind == "FLOCK" else fcntl.lockf
     look = time.monotonic() + PATIENCE
@@ -161,26 +161,21 @@ def wait_for(
 
 
 def waiting_line(path: str, process: Optional[int], suspended: bool) -> str:
-    """What is said of the process that is waited for."""
-    if process is None:
-        return (
-            f"waiting for another process, which holds Jittor's lock {path}; Ctrl-C ends the "
-            "waiting"
-        )
+    """The line about the process that this one waits for."""
+    holder = "another process" if process is None else f"process {process}"
+    remedy = ""
     if suspended:
-        return (
-            f"waiting for process {process}, which holds Jittor's lock {path} and is suspended: "
-            f"let it go on (fg in its terminal, or kill -CONT {process}), or end it; Ctrl-C ends "
-            "the waiting"
+        remedy = (
+            f" and is suspended: let it go on (fg in its terminal, or kill -CONT {process}), or "
+            "end it"
         )
-    return (
-        f"waiting for process {process}, which holds Jittor's lock {path}; Ctrl-C ends the waiting"
-    )
+    line = f"waiting for {holder}, which holds Jittor's lock {path}{remedy}"
+    return f"{line}; Ctrl-C ends the waiting"
 
 
 def holder(path: str, kind: str = "FLOCK") -> Optional[int]:
     """The process that has locked the file by this kind of lock, None where the system does not
-    tell.
+    say.
     """
     try:
         inode = str(os.stat(path).st_ino)
@@ -188,17 +183,12 @@ def holder(path: str, kind: str = "FLOCK") -> Optional[int]:
             rows = [line.split() for line in file]
     except (OSError, ValueError):
         return None
-    # "1: FLOCK ADVISORY WRITE 1806 fe:00:2508737 0 EOF"; those who wait have an arrow before the
-    # kind.
+    # "1: FLOCK ADVISORY WRITE 1806 fe:00:2508737 0 EOF"; processes that wait have an arrow before
+    # the kind.
     for row in rows:
-        if (
-            len(row) > 5
-            and row[1] == kind
-            and row[5].rpartition(":")[2] == inode
-            and row[4].isdigit()
-            and row[4] != "0"
-        ):
-            return int(row[4])
+        if len(row) > 5 and row[1] == kind and row[5].rpartition(":")[2] == inode:
+            if row[4].isdigit() and row[4] != "0":
+                return int(row[4])
     return None
 
 

@@ -1,5 +1,5 @@
-"""Jittor's flags in the environment: Jittor reads every one of them under its own name, and ends
-the process over some.
+"""Jittor's flags in the environment: Jittor reads each of them under its own name, and some end the
+process.
 
 `runtime.py` asks before it imports Jittor; `numeric` also goes into the records of results.
 Standard library only. The names are those of Jittor 1.3.11: DEFINE_FLAG in its C++ sources,
@@ -66,12 +66,13 @@ SWITCHES = (
     "no_fuse",
 )
 PROGRAMS = ("cc_path", "nvcc_path", "gdb_path", "python_config_path")
-# An empty value of these says something: no CUDA, no debugger, no flags. Any other flag that is set
-# and empty is as good as unset.
+# An empty value of these has a meaning: no CUDA, no debugger, no flags. Any other flag that is set
+# and empty counts as unset.
 EMPTY_COUNTS = ("nvcc_path", "gdb_path", "cc_flags", "nvcc_flags", "kernel_flags")
 OTHERS = ("mpicc_path", "cache_name", "JITTOR_HOME", "log_vprefix", "FIX_TORCH_ERROR")
+KNOWN = INTEGERS + SWITCHES + PROGRAMS + OTHERS
 
-# What changes computed numbers, and the value that Jittor has by itself; None: it has none.
+# The flags that change computed numbers, and Jittor's defaults; None where it has none.
 NUMERIC = {
     "auto_mixed_precision_level": "0",
     "amp_reg": "0",
@@ -96,27 +97,22 @@ NUMERIC = {
     "debug": "0",
     "NVIDIA_TF32_OVERRIDE": None,
 }
-# Never passed on: without gradients nothing learns, and SKEY has Jittor report to a course's
+# Never passed on: without gradients nothing learns, and SKEY makes Jittor report to a course's
 # server.
 NEVER = ("no_grad", "SKEY")
 
 
 def check() -> Fact:
-    """The flags that are set, and the first one with a value that Jittor would crash over or ignore
-    without a word.
+    """The flags that are set, and the first one whose value makes Jittor crash or is silently
+    ignored.
     """
-    found = {
-        name: os.environ[name]
-        for name in INTEGERS + SWITCHES + PROGRAMS + OTHERS
-        if os.environ.get(name, "") != ""
-    }
-    text = ", ".join(f"{name}={value}" for name, value in found.items()) or "none is set"
-
-    for name, value in found.items():
+    values = {name: os.environ[name] for name in KNOWN if os.environ.get(name, "") != ""}
+    text = ", ".join(f"{name}={value}" for name, value in values.items()) or "none is set"
+    for name, value in values.items():
         problem = _misread(name, value)
         if problem:
             return Fact(text, f"{name}={value} in the environment {problem}")
-    if int(found.get("use_cuda", "0")):
+    if int(values.get("use_cuda", "0")):
         return Fact(text, no_cuda())
     return Fact(text)
 
@@ -144,21 +140,16 @@ def _misread(name: str, value: str) -> str:
 
 
 def suspects() -> str:
-    """The end of a message about a Jittor that fails: which flags are set that change what it does;
+    """The end of a message about a failing Jittor: the flags that are set and change what it does;
     "" where none is.
     """
-    names = [
-        name
-        for name in INTEGERS
-        if not name.startswith("log_") and name != "use_cuda" and os.environ.get(name)
-    ]
-    said = ", ".join(f"{name}={os.environ[name]}" for name in names)
-    return (
-        f"; {said} in the environment may be why: unset {'it' if len(names) == 1 else 'them'} and "
-        "start again"
-        if names
-        else ""
-    )
+    harmless = [name for name in INTEGERS if name.startswith("log_")] + ["use_cuda"]
+    names = [name for name in INTEGERS if name not in harmless and os.environ.get(name)]
+    if not names:
+        return ""
+    values = ", ".join(f"{name}={os.environ[name]}" for name in names)
+    them = "it" if len(names) == 1 else "them"
+    return f"; {values} in the environment may be why: unset {them} and start again"
 
 
 def wanted_cuda() -> int:
@@ -167,8 +158,8 @@ def wanted_cuda() -> int:
 
 
 def no_cuda() -> str:
-    """Why use_cuda in the environment cannot be had, with the remedy; "" if CUDA is there, as far
-    as can be told before Jittor is.
+    """Why use_cuda in the environment cannot be satisfied, with the remedy; "" if CUDA is there, as
+    far as can be seen before Jittor is imported.
     """
     choice = cuda.choose()
     if choice.nvcc and (choice.devices or cuda.driver() is not None):
@@ -182,30 +173,24 @@ def no_cuda() -> str:
 
 def numeric() -> Dict[str, str]:
     """The flags set by the user that change computed numbers: {name: value} of those that differ
-    from what Jittor has by itself.
+    from Jittor's defaults.
     """
-    found = {name: " ".join(os.environ.get(name, "").split()) for name in NUMERIC}
-    return {name: value for name, value in found.items() if value and value != NUMERIC[name]}
+    values = {name: " ".join(os.environ.get(name, "").split()) for name in NUMERIC}
+    return {name: value for name, value in values.items() if value and value != NUMERIC[name]}
 
 
 def record() -> Dict[str, Dict[str, str]]:
-    """For the settings of results: {"jittor_flags": `numeric`}, or nothing where no such flag is
-    set, as before there was a record.
-    """
-    found = numeric()
-    return {"jittor_flags": found} if found else {}
+    """For the settings of results: {"jittor_flags": `numeric`}, or {} where no such flag is set."""
+    values = numeric()
+    return {"jittor_flags": values} if values else {}
 
 
 @contextlib.contextmanager
-def withheld() -> Iterator[None]:
-    """Hide from Jittor, while it is imported, what is empty or never meant, and use_cuda, over
-    which its C++ side ends the process.
+def hide() -> Iterator[None]:
+    """Hide from Jittor, while it is imported, empty flags, those of NEVER, and use_cuda, which
+    makes its C++ side end the process where there is no CUDA.
     """
-    names = [
-        name
-        for name in INTEGERS + SWITCHES + PROGRAMS + OTHERS
-        if name not in EMPTY_COUNTS and os.environ.get(name) == ""
-    ]
+    names = [name for name in KNOWN if name not in EMPTY_COUNTS and os.environ.get(name) == ""]
     names += [name for name in NEVER + ("use_cuda",) if os.environ.get(name)]
     before = {name: os.environ.pop(name) for name in names}
     try:
@@ -215,8 +200,8 @@ def withheld() -> Iterator[None]:
 
 
 def switch_on(jittor) -> None:
-    """Give Jittor the user's use_cuda, which was withheld. Raises RuntimeProblem where there is no
-    CUDA after all.
+    """Give Jittor the user's use_cuda, which was hidden from its import. Raises RuntimeProblem
+    where there is no CUDA after all.
     """
     value = wanted_cuda()
     if value and not jittor.has_cuda:

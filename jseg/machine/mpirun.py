@@ -1,4 +1,4 @@
-"""What Open MPI's mpirun tells a process through its environment, before MPI itself is there.
+"""What a process learns from mpirun through its environment, before MPI itself is there.
 
 Standard library only.
 """
@@ -9,8 +9,8 @@ import os
 import re
 from typing import Dict, Mapping
 
-# How the launchers of MPI (Open MPI, PMIx, PMI of MPICH and SLURM, MVAPICH, Intel MPI) tell a
-# process that it is one of several.
+# Variables by which the launchers of MPI (Open MPI, PMIx, PMI of MPICH and SLURM, MVAPICH, Intel
+# MPI) make a process one of several.
 _LAUNCHERS = re.compile(r"(OMPI|PMIX|PMI|PRTE|ORTE|OPAL|MPI|MPICH|MV2|I_MPI|HYDRA|HYDI|SLURM)_")
 
 

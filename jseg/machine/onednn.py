@@ -1,10 +1,10 @@
-"""oneDNN, which makes Jittor's CPU convolutions 50 times faster: in place and whole before Jittor
-is imported, or refused.
+"""oneDNN, which makes Jittor's CPU convolutions 50 times faster: it is whole before Jittor is
+imported, or the import is refused.
 
-Jittor fetches oneDNN itself, from its makers' server or from the package jittor_offline, and
-unpacks it in place: an interrupted import leaves half a folder behind, which it then takes for a
-whole one. Here the archive of jittor_offline is unpacked beside the place and moved there in one
-step. Mirrors `install_mkl` of jittor/compile_extern.py (names and checksums of the archives).
+Jittor itself fetches oneDNN from its makers' server or from the package jittor_offline and unpacks
+it in place: an interrupted import leaves an incomplete folder, which it later takes for a whole
+one. Here the archive of jittor_offline is unpacked beside the place and moved there in one step.
+Mirrors `install_mkl` of jittor/compile_extern.py (names and checksums of the archives).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HEADERS = (
 
 
 def wanted() -> bool:
-    """Whether oneDNN is our business: not where the user set use_mkl=0, nor where Jittor has no
+    """Whether oneDNN is to be there: not where the user set use_mkl=0, nor where Jittor has no
     archive for Linux.
     """
     return (
@@ -62,14 +62,10 @@ def is_whole(place: str) -> bool:
     try:
         with open(os.path.join(place, "lib", "libmkldnn.so"), "rb") as library:
             head = library.read(64)
-            offset, (size, count) = (
-                struct.unpack_from("<Q", head, 0x28)[0],
-                struct.unpack_from("<HH", head, 0x3A),
-            )
-            return (
-                head[:5] == b"\x7fELF\x02"
-                and os.fstat(library.fileno()).st_size >= offset + size * count
-            )
+            (offset,) = struct.unpack_from("<Q", head, 0x28)
+            size, count = struct.unpack_from("<HH", head, 0x3A)
+            whole = os.fstat(library.fileno()).st_size >= offset + size * count
+            return head[:5] == b"\x7fELF\x02" and whole
     except (OSError, struct.error):
         return False
 
@@ -85,7 +81,7 @@ def archive() -> Optional[str]:
 
 
 def fact(jittor_home: str) -> Fact:
-    """oneDNN as `doctor` tells it; nothing is unpacked."""
+    """oneDNN as `doctor` shows it; nothing is unpacked."""
     if os.environ.get("use_mkl", "1") != "1":
         return Fact("off (use_mkl=0): convolutions are about 50 times slower")
     if not wanted():
@@ -103,8 +99,8 @@ def fact(jittor_home: str) -> Fact:
 
 
 def prepare(jittor_home: str) -> None:
-    """Put oneDNN where Jittor expects it; heal a half-unpacked folder; raise RuntimeProblem where
-    there is none to be had.
+    """Put oneDNN where Jittor expects it, also in place of an incomplete folder; raise
+    RuntimeProblem where it is not available.
     """
     if not wanted():
         return
@@ -136,11 +132,8 @@ def _unpack(source: str, place: str) -> None:
     try:
         with tarfile.open(source) as tar:
             members = [member for member in tar.getmembers() if "/examples" not in member.name]
-            tar.extractall(
-                temporary,
-                members,
-                **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}),
-            )
+            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(temporary, members, **safe)
         if os.path.lexists(place) and not is_whole(place):
             os.rename(place, os.path.join(temporary, "broken"))
         if not os.path.lexists(place):

@@ -1,9 +1,9 @@
-"""Memory that runs out while a command computes: one line with the options that help, in the order
-in which they help.
+"""Memory that runs out while a command computes: one line with the options that help, the best
+first.
 
-What reaches Python is an exception (`is_shortage`). Jittor's own allocator on the CPU passes a null
-pointer on instead, over which the process dies: `watch` has that answered with the same line. Where
-the system kills the process, nobody is left to answer.
+Most shortages reach Python as an exception (`is_shortage`). Jittor's own allocator on the CPU
+returns a null pointer instead, and the process crashes: `watch` makes it end with the same line.
+Where the system kills the process, no line is possible.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Callable, List, Optional, Sequence
 
 from jseg.machine.facts import RuntimeProblem
 
-# NumPy and Pillow raise MemoryError; these are oneDNN's, Jittor's, CUDA's, cuDNN's, cuBLAS's, the
-# C++ library's and the compiler's words.
+# NumPy and Pillow raise MemoryError; these are the words of oneDNN, Jittor, CUDA, cuDNN, cuBLAS,
+# the C++ library and the compiler.
 _SIGNS = re.compile(
-    r"could not create a memory object|unable to alloc|memory ?allocation|out[ _]of[ _]memory|bad_alloc|_alloc_failed|"
-    r"cannot allocate memory",
+    r"could not create a memory object|unable to alloc|memory ?allocation|out[ _]of[ _]memory|"
+    r"bad_alloc|_alloc_failed|cannot allocate memory",
     re.I,
 )
 _CUDA_SIGNS = re.compile(r"cuda|cudnn|cublas|cufft|cusparse|nccl", re.I)
-# No block lies below this address: what faults there is an offset from a null pointer.
+# No block lies below 1 TiB: a fault there is an offset from a null pointer.
 _NULL = """
 #include <signal.h>
 #include <string.h>
@@ -57,10 +57,10 @@ _running: List[Callable[[bool], str]] = []
 
 
 def begin(name: str, module: Optional[object], argv: Optional[Sequence[str]]) -> None:
-    """The command `name`, whose `module` has a parser() for `argv`, begins: its options are those
-    that a line names.
+    """Remember the command that begins: the line names its options, which `module`.parser() reads
+    from `argv`.
     """
-    _running[:] = [lambda cuda: f"jseg {name}: {line(name, _parsed(module, argv), cuda)}"]
+    _running[:] = [lambda cuda: f"jseg {name}: {line(_parsed(module, argv), cuda)}"]
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -74,14 +74,14 @@ def is_shortage(error: BaseException) -> bool:
     )
 
 
-def told(error: BaseException) -> str:
+def line_for(error: BaseException) -> str:
     """The whole line for an exception that `is_shortage`, raised by the command that began last."""
     cuda = isinstance(error, RuntimeError) and bool(_CUDA_SIGNS.search(_reason(error)))
     return _running[-1](cuda)
 
 
 def _reason(error: BaseException) -> str:
-    """The part of Jittor's message that tells the cause: what is before it names sources and
+    """The part of Jittor's message that gives the cause; what is before it names sources and
     shapes.
     """
     return str(error).rpartition("[Reason]:")[2]
@@ -90,67 +90,63 @@ def _reason(error: BaseException) -> str:
 def _parsed(
     module: Optional[object], argv: Optional[Sequence[str]]
 ) -> Optional[argparse.Namespace]:
+    """The options of a call, None where they cannot be read; nothing is printed."""
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(
-            nowhere
-        ), contextlib.redirect_stderr(nowhere):
+        with contextlib.ExitStack() as stack:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
             return module.parser().parse_args(argv)
     except (AttributeError, SystemExit):
         return None
 
 
-def line(name: str, options: Optional[argparse.Namespace], cuda: bool) -> str:
-    """What ran out and what helps; `options`: those that the command was called with, None where
-    they are not known.
-    """
-    remedies = _remedies(name, options, cuda) if options is not None else []
-    remedies.append(
-        "close other programs that use the GPU"
-        if cuda
-        else "close other programs, or use a machine with more memory"
-    )
-    return f"{'the memory of the GPU' if cuda else 'memory'} ran out: {'; or '.join(remedies)}"
+def line(options: Optional[argparse.Namespace], cuda: bool) -> str:
+    """What ran out and what helps; `options`: those of the call, None where they are not known."""
+    remedies = _remedies(options, cuda) if options is not None else []
+    if cuda:
+        memory, last = "the memory of the GPU", "close other programs that use the GPU"
+    else:
+        memory, last = "memory", "close other programs, or use a machine with more memory"
+    return f"{memory} ran out: {'; or '.join([*remedies, last])}"
 
 
-def _remedies(name: str, options: argparse.Namespace, cuda: bool) -> List[str]:
+def _remedies(options: argparse.Namespace, cuda: bool) -> List[str]:
     """Options that can still help, the best first."""
 
     def has(option: str) -> bool:
         return hasattr(options, option)
 
-    found = []
-    # In training the batch may stay: what is computed at a time counts.
+    remedies = []
+    # In training the batch may stay: only what is computed at a time needs memory.
     if has("micro_batch"):
         world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
         batch_size = options.batch_size or 0  # 0: the preset's, which is not known here
-        at_a_time = options.micro_batch or -(-batch_size // world)
-        if at_a_time == 0:
-            found.append("give a small --micro_batch (the update stays the same)")
-        elif at_a_time > 1:
-            found.append(
-                f"give --micro_batch {at_a_time // 2} (it is {at_a_time}; the update stays the "
-                "same)"
+        size = options.micro_batch or -(-batch_size // world)
+        if size == 0:
+            remedies.append("give a small --micro_batch (the update stays the same)")
+        elif size > 1:
+            remedies.append(
+                f"give --micro_batch {size // 2} (it is {size}; the update stays the same)"
             )
         if has("recompute") and not options.recompute:
-            found.append("give --recompute (slower; the update stays the same)")
-        found += (
-            ["give a smaller --crop"] if has("crop") else ["give a smaller --width and --height"]
-        )
-        found.append("take a smaller --preset")
+            remedies.append("give --recompute (slower; the update stays the same)")
+        sides = "--crop" if has("crop") else "--width and --height"
+        remedies += [f"give a smaller {sides}", "take a smaller --preset"]
     elif has("batch_size"):
         batch_size = options.batch_size or (5 if cuda else 1)  # the test command's own choice
         if batch_size > 1:
-            found.append(f"give --batch_size {batch_size // 2} (it is {batch_size})")
+            remedies.append(f"give --batch_size {batch_size // 2} (it is {batch_size})")
         if has("scale") and str(options.scale) != "1":
-            found.append(f"give a smaller --scale (it is {options.scale})")
+            remedies.append(f"give a smaller --scale (it is {options.scale})")
     if cuda and has("device"):
-        found.append("give --device cpu")
-    return found
+        remedies.append("give --device cpu")
+    return remedies
 
 
 def watch(jt) -> None:
-    """Have a null pointer that Jittor takes for memory end the process with the line and exit code
-    2; outside a command nothing changes.
+    """Make the process end with the line and exit code 2 where Jittor uses a null pointer as
+    memory; outside of a command nothing changes.
     """
     if not _running or sys.platform != "linux":
         return

@@ -1,5 +1,4 @@
-"""The standard streams of a command: none is missing, and standard error never ends or spoils the
-work.
+"""The standard streams of a command: none is missing, and standard error never ends the work.
 
 A daemon or a cron job may start without them, a terminal may be closed, the disk of a log may fill
 up, and the `tee` behind a pipe may be gone before the command that writes to it.
@@ -23,7 +22,7 @@ class StandardOutputError(OSError):
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def guard() -> Iterator[None]:
     """Inside of the `with`, what cannot be written to standard error is dropped, and standard
     output that cannot be written raises StandardOutputError (BrokenPipeError where its reader is
     gone).
@@ -53,7 +52,7 @@ def kept() -> Iterator[None]:
 def open_missing() -> None:
     """Put the null device in place of the standard streams that this process was started without.
 
-    Their numbers are taken too: the next file that is opened would get them, and whatever a
+    Their numbers are occupied too: else the next open file would get one of them, and whatever a
     library or a child process prints would go into that file.
     """
     # All numbers first: a stream's own file would take the next of them.
@@ -103,7 +102,7 @@ class _Stream:
         raise NotImplementedError
 
     def _discard(self) -> None:
-        """The null device takes what is kept for the stream, and all that follows."""
+        """Send what waits in the stream, and all that follows, to the null device."""
         with contextlib.suppress(OSError, ValueError):
             descriptor = os.open(os.devnull, os.O_WRONLY)
             os.dup2(descriptor, self._stream.fileno())

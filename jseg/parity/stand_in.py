@@ -1,7 +1,7 @@
 """Deterministic stand-in weights from names and shapes alone, for tests, benchmarks and
 demonstrations without a checkpoint.
 
-Any implementation with the same state-dict layout, the official one included, can be held against
+Any implementation with the same state-dict layout, the official one included, can be compared with
 another under them. They are untrained: images made with them are noise.
 """
 
@@ -17,9 +17,8 @@ def value(name: str, shape: Sequence[int]) -> np.ndarray:
     """Weight `name` as float32 of `shape`: N(0, 1/fan_in) for matrices and kernels, near 1 for norm
     scales, small for biases.
     """
-    normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(
-        tuple(shape), dtype=np.float32
-    )
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    normal = rng.standard_normal(tuple(shape), dtype=np.float32)
     if name.endswith("embedding.weight"):  # the codebook: spread like the latents that it quantises
         return normal
     if len(shape) >= 2:

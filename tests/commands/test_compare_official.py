@@ -39,12 +39,12 @@ from PIL import Image
 
 class create_gaussian_diffusion:
     def __init__(self, steps, learn_sigma, noise_schedule, timestep_respacing):
-        kept = np.arange(0, steps, steps // int(timestep_respacing[4:]))
-        self.alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, steps))[kept]
+        timesteps = np.arange(0, steps, steps // int(timestep_respacing[4:]))
+        self.alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, steps))[timesteps]
 
     def q_sample(self, x, t, noise):
-        now = self.alpha_bar[t.numpy()].astype(np.float32).reshape(-1, 1, 1, 1)
-        return jittor.array(np.sqrt(now)) * x + jittor.array(np.sqrt(1 - now)) * noise
+        alpha_bar = self.alpha_bar[t.numpy()].astype(np.float32).reshape(-1, 1, 1, 1)
+        return jittor.array(np.sqrt(alpha_bar)) * x + jittor.array(np.sqrt(1 - alpha_bar)) * noise
 
 
 def Normalize(ref, source):
@@ -52,8 +52,8 @@ def Normalize(ref, source):
     t, s = (cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2LAB) for image in (ref, source))
     (tm, td), (sm, sd) = ([np.around(v.ravel(), 2) for v in cv2.meanStdDev(x)] for x in (t, s))
     with np.errstate(all="ignore"):
-        s, sm, tm = (x.astype(np.float32) for x in (s, sm, tm))
-        moved = (s - sm) * (td / sd).astype(np.float32) + tm
+        s, sm, tm, ratio = (v.astype(np.float32) for v in (s, sm, tm, td / sd))
+        moved = (s - sm) * ratio + tm
         moved = np.clip(np.round(moved), 0, 255).astype(np.uint8)
     return Image.fromarray(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB))
 """
@@ -126,25 +126,18 @@ def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job
     assert code == 0 and told[-1].startswith("jseg compare_official: 6 of 6 rows within bounds"), (
         told
     )
-    assert (
-        out.count("| ok |") == 5
-        and out.count("on purpose (no. 13)") == 1
-        and "stdout is" not in out
-    )
+    assert out.count("| ok |") == 5
+    assert out.count("on purpose (no. 13)") == 1
+    assert "stdout is" not in out
     rows = job.rows()
-    assert (
-        rows["noise", "stage 2"]["relative"] < 1e-6
-        and 0 < rows["merge", "merged"]["relative"] < 1e-6
-    )
-    assert rows["colour", "flat"]["largest"] > 50 and all(
-        row["gigabytes"]["ours"] > 0.01 for row in rows.values()
-    )
+    assert rows["noise", "stage 2"]["relative"] < 1e-6
+    assert 0 < rows["merge", "merged"]["relative"] < 1e-6
+    assert rows["colour", "flat"]["largest"] > 50
+    assert all(row["gigabytes"]["ours"] > 0.01 for row in rows.values())
     page = (job.output / "comparison.md").read_text()
-    assert (
-        out.strip() in page
-        and "blobfile is not installed" in page
-        and "UNet of 32 channels" in page
-    )
+    assert out.strip() in page
+    assert "blobfile is not installed" in page
+    assert "UNet of 32 channels" in page
     assert read_image(job.output / "comparison.png").ndim == 3
     assert sorted(path.relative_to(job.clone) for path in job.clone.rglob("*")) == before, (
         "nothing is written into the clone"
@@ -154,35 +147,28 @@ def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job
     assert code == 0 and again == out and sum(line.endswith("is there") for line in told) == 6
     job.script.write_text(SCRIPT_UTIL + "\n")
     _, _, told = job.run("--only", "noise")
-    assert ["computing" in line for line in told[:3]] == [True, False, False] and told[2].endswith(
-        "noise, ours: is there"
-    )
+    assert ["computing" in line for line in told[:3]] == [True, False, False]
+    assert told[2].endswith("noise, ours: is there")
     _, _, told = job.run("--only", "noise", "--again")
     assert sum(line.endswith("computing") for line in told) == 2
 
 
 def test_what_differs_what_raises_and_what_crashes_is_told_and_the_rest_goes_on(job):
-    job.script.write_text(SCRIPT_UTIL.replace("np.sqrt(1 - now)", "np.sqrt(1.01 - now)"))
+    job.script.write_text(
+        SCRIPT_UTIL.replace("np.sqrt(1 - alpha_bar)", "np.sqrt(1.01 - alpha_bar)")
+    )
     (job.clone / "merge_model.py").write_text("raise ValueError('no merging today')")
     code, out, told = job.run("--only", "noise", "colour", "merge")
     rows = job.rows()
-    assert (
-        code == 1
-        and "not: add noise, index 300 of ddim500;" in told[-1]
-        and "merge of two autoencoders" in told[-1]
-    )
-    assert (
-        rows["noise", "stage 0"]["verdict"] == "DIFFERS"
-        and rows["noise", "stage 0"]["relative"] > 1e-3
-    )
-    assert (
-        rows["colour", "image"]["verdict"] == "ok"
-        and rows["merge", "merged"]["verdict"] == "FAILED"
-    )
-    assert (
-        "no merging today" in rows["merge", "merged"]["note"]
-        and "release: the process ended with 1" in out
-    )
+    assert code == 1
+    assert "not: add noise, index 300 of ddim500;" in told[-1]
+    assert "merge of two autoencoders" in told[-1]
+    assert rows["noise", "stage 0"]["verdict"] == "DIFFERS"
+    assert rows["noise", "stage 0"]["relative"] > 1e-3
+    assert rows["colour", "image"]["verdict"] == "ok"
+    assert rows["merge", "merged"]["verdict"] == "FAILED"
+    assert "no merging today" in rows["merge", "merged"]["note"]
+    assert "release: the process ended with 1" in out
     job.script.write_text("import os\nos.abort()")
     code, out, _ = job.run("--only", "colour")
     assert code == 1 and out.count("FAILED") == 2 and "ended with -6" in out
@@ -219,11 +205,9 @@ def saved(folder, unet=UNETS["small"], autoencoder=AUTOENCODERS["small"]):
 def test_weights_of_one_s_own(job):
     code, _, _ = job.run("--only", "merge", *saved(job.root))
     page = (job.output / "comparison.md").read_text()
-    assert (
-        code == 0
-        and "weights: unet.safetensors, autoencoder.safetensors" in page
-        and not (job.output / "weights").exists()
-    )
+    assert code == 0
+    assert "weights: unet.safetensors, autoencoder.safetensors" in page
+    assert not (job.output / "weights").exists()
 
 
 def wrong(kind, job):
@@ -327,6 +311,5 @@ def test_the_real_release(parts, job):
     code, out, told = job.run("--only", *parts, official=Path(OFFICIAL))
     assert code == 0 and "FAILED" not in out and "DIFFERS" not in out, told
     rows = job.rows()
-    assert {part for part, _ in rows} == set(parts) and all(
-        np.isfinite(row["relative"]) for row in rows.values()
-    )
+    assert {part for part, _ in rows} == set(parts)
+    assert all(np.isfinite(row["relative"]) for row in rows.values())

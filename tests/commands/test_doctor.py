@@ -30,11 +30,9 @@ def test_no_cuda_at_all(line):
 
 def test_a_toolkit_without_a_driver_is_told_what_else_it_lacks(bare, line):
     toolkit(bare / "cuda")
-    assert (
-        "no NVIDIA driver answers" in line()
-        and "; with a driver: nvcc 13.0.88 at " in line()
-        and "nvidia-cudnn-cu13" in line()
-    )
+    assert "no NVIDIA driver answers" in line()
+    assert "; with a driver: nvcc 13.0.88 at " in line()
+    assert "nvidia-cudnn-cu13" in line()
     cudnn(bare / "cuda", lib="lib64")
     assert line().endswith("cuDNN 9.2.1; through a home of links and headers")
 
@@ -42,10 +40,8 @@ def test_a_toolkit_without_a_driver_is_told_what_else_it_lacks(bare, line):
 def test_a_gpu_that_cannot_be_used_says_why(bare, line):
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
-    assert (
-        line((12, [80])).startswith("not used: nvcc 13.0.88 at ")
-        and line((12, [80])).count("newer than the driver") == 1
-    )
+    assert line((12, [80])).startswith("not used: nvcc 13.0.88 at ")
+    assert line((12, [80])).count("newer than the driver") == 1
     assert "with a driver" not in line((12, [80]))
 
 

@@ -181,12 +181,10 @@ def test_every_layer_is_the_twin_s():
 
 def test_the_layout():
     shapes = {name: tuple(v.shape) for name, v in Inception().state_dict().items()}
-    assert (
-        len(shapes) == 94 * 5 and sum(int(np.prod(shape)) for shape in shapes.values()) == 21820000
-    )
-    assert shapes["Mixed_6c.branch7x7dbl_4.conv.weight"] == (160, 160, 7, 1) and shapes[
-        "Mixed_7c.branch_pool.bn.running_var"
-    ] == (192,)
+    assert len(shapes) == 94 * 5
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == 21820000
+    assert shapes["Mixed_6c.branch7x7dbl_4.conv.weight"] == (160, 160, 7, 1)
+    assert shapes["Mixed_7c.branch_pool.bn.running_var"] == (192,)
     assert all(v.is_stop_grad() for v in network().parameters())
 
 

@@ -16,9 +16,9 @@ from jseg.evaluation import features, measures, report
 from jseg.evaluation.aesthetic import read_aesthetic
 from jseg.evaluation.features import Extractor, computed, digests
 from jseg.evaluation.inputs import check_items, find_items, find_real
+from jseg.evaluation.measures import ImageScores, Terms, challenge_scores, gathered, score_image
 from jseg.evaluation.predictions import load_prediction
 from jseg.evaluation.results import SUMMARY, TABLE, check_output
-from jseg.evaluation.measures import ImageScores, Terms, challenge_scores, gathered, score_image
 from jseg.evaluation.store import FeatureStore, default_folder
 from jseg.files import DataError
 from jseg.images import read_image, save_image
@@ -175,11 +175,9 @@ def test_predictions_may_be_in_the_colours_of_the_classes_which_is_told(data, cl
         items(data, predictions=data / "seen"),
         dataclasses.replace(CLASSES, palette=classes.palette[:29]),
     )
-    assert (
-        len(notes) == 1
-        and notes[0].startswith("3 predictions ")
-        and "colours of landscape-29, by which they are read" in notes[0]
-    )
+    assert len(notes) == 1
+    assert notes[0].startswith("3 predictions ")
+    assert "colours of landscape-29, by which they are read" in notes[0]
 
 
 def test_predictions_in_other_colours_stay_refused(data):
@@ -203,10 +201,8 @@ def test_predictions_in_another_numbering_are_warned_of(data, shift, said):
             (read_label(data / f"labels/{stem}.png") + shift).astype(np.uint8),
         )
     (note,) = check_items(items(data, predictions=data / "seen"), CLASSES)
-    assert (
-        note.startswith("warning: the predictions agree with 0 % of the label maps' pixels, ")
-        and f"{said} with 100 %" in note
-    )
+    assert note.startswith("warning: the predictions agree with 0 % of the label maps' pixels, ")
+    assert f"{said} with 100 %" in note
 
 
 def test_predictions_numbered_as_the_data_set_s_label_files_are_told_or_refused(data):
@@ -390,10 +386,8 @@ def test_features_are_computed_once_by_content(data):
     )
     keys = digests(paths)
     store = FeatureStore(data / "cache", "test")
-    assert (
-        sum(computed(paths, keys, counted(calls), store)) == 4 == sum(calls)
-        and store.missing(keys) == set()
-    )
+    assert sum(computed(paths, keys, counted(calls), store)) == 4 == sum(calls)
+    assert store.missing(keys) == set()
     expected = [read_image(path).mean((0, 1)) for path in paths]
     np.testing.assert_allclose(FeatureStore(data / "cache", "test").get(keys), expected, rtol=1e-6)
     (data / "moved").mkdir()
@@ -417,10 +411,8 @@ def test_an_interrupted_computation_goes_on(data, monkeypatch):
     next(running), next(running)
     running.close()
     assert len(FeatureStore(data / "cache", "test").missing(keys)) == 1
-    assert (
-        sum(computed(paths, keys, counted(calls), FeatureStore(data / "cache", "test"))) == 1
-        and sum(calls) == 3
-    )
+    assert sum(computed(paths, keys, counted(calls), FeatureStore(data / "cache", "test"))) == 1
+    assert sum(calls) == 3
 
 
 def test_damaged_features_count_as_absent(data):
@@ -517,10 +509,8 @@ def test_an_image_s_scores():
     )
     assert np.array_equal(matrix, confusion(prediction, label, 29)) and matrix.sum() == 20 * 32
     assert row.style_challenge == style_similarity(image(0), image(1), "challenge"), "to the bit"
-    assert (
-        row.style_corrected == style_similarity(image(0), image(1), "corrected")
-        and row.aesthetic == 5
-    )
+    assert row.style_corrected == style_similarity(image(0), image(1), "corrected")
+    assert row.aesthetic == 5
     row, matrix = score_image(
         "x", image(0), image(1), np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8), 29
     )
@@ -541,11 +531,9 @@ def test_terms_are_means_over_images():
         5,
         7,
     )
-    assert (
-        terms.mean_iou == pytest.approx((30 / 40 + 60 / 70) / 2)
-        and terms.style_challenge == pytest.approx(0.4)
-        and terms.fid == 3
-    )
+    assert terms.mean_iou == pytest.approx((30 / 40 + 60 / 70) / 2)
+    assert terms.style_challenge == pytest.approx(0.4)
+    assert terms.fid == 3
     bare = gathered([ImageScores("a", None, 0.2, 0.1)], np.zeros((2, 2), int))
     assert (
         bare.mask_accuracy is bare.mean_iou is bare.aesthetic is bare.fid is bare.stand_in is None
@@ -557,15 +545,12 @@ def test_scores_are_the_formulas():
         9, mask_accuracy=0.9, style_challenge=0.9, style_corrected=0.5, aesthetic=5.0, fid=35.0
     )
     found = challenge_scores(terms)
-    assert found[0].value == pytest.approx(0.639) and all(
-        score.low == score.high == score.value for score in found
-    )
-    assert found[1].value == challenge_score(0.9, 0.5, 0.5, 35) and found[
-        2
-    ].value == challenge_score(0.9, 5.0, None, 35, 2022)
-    assert [score.name[:4] for score in found] == ["2023", "2023", "2022"] and all(
-        not score.missing for score in found
-    )
+    assert found[0].value == pytest.approx(0.639)
+    assert all(score.low == score.high == score.value for score in found)
+    assert found[1].value == challenge_score(0.9, 0.5, 0.5, 35)
+    assert found[2].value == challenge_score(0.9, 5.0, None, 35, 2022)
+    assert [score.name[:4] for score in found] == ["2023", "2023", "2022"]
+    assert all(not score.missing for score in found)
     scaled = challenge_scores(dataclasses.replace(terms, aesthetic=0.5, aesthetic_max=1))
     assert [score.value for score in scaled] == pytest.approx([score.value for score in found])
 
@@ -574,10 +559,8 @@ def test_missing_terms_are_named_and_bounded():
     found = challenge_scores(
         Terms(9, mask_accuracy=0.8, style_challenge=0.6, style_corrected=0.2, stand_in=0.01)
     )
-    assert [score.value for score in found] == [None] * 3 and found[0].missing == (
-        "aesthetic value",
-        "FID",
-    ) == found[2].missing
+    assert [score.value for score in found] == [None] * 3
+    assert found[0].missing == ("aesthetic value", "FID") == found[2].missing
     assert (found[0].low, found[0].high) == pytest.approx(
         (0.8 * 0.3 * 0.8, 0.8 * (0.2 + 0.3 * 0.8 + 0.5))
     )
@@ -587,12 +570,8 @@ def test_missing_terms_are_named_and_bounded():
             Terms(9, style_challenge=0.6, style_corrected=0.2, stand_in=0.01, real=4), found
         )
     )
-    assert (
-        lines["FID"] == "missing: give --inception"
-        and lines["mask accuracy"] == "missing: give --predictions or --flowseg"
-    )
-    assert (
-        lines["aesthetic value"] == "missing: give --aesthetic"
-        and "no FID" in lines["stand-in for FID"]
-    )
+    assert lines["FID"] == "missing: give --inception"
+    assert lines["mask accuracy"] == "missing: give --predictions or --flowseg"
+    assert lines["aesthetic value"] == "missing: give --aesthetic"
+    assert "no FID" in lines["stand-in for FID"]
     assert "missing: without aesthetic value, FID; between 0.1920 and 0.7520" in lines.values()

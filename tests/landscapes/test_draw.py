@@ -38,9 +38,8 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_too(gallery):
     state = np.random.get_state()[1].tobytes()
     for seed, kind in ((0, "lake"), (10, "forest")):
         again = landscape(seed, kind=kind, **SIZE)
-        assert list(KINDS)[seed] == kind and all(
-            np.array_equal(one, other) for one, other in zip(gallery[kind], again)
-        )
+        assert list(KINDS)[seed] == kind
+        assert all(np.array_equal(one, other) for one, other in zip(gallery[kind], again))
     code = (
         "import hashlib; import numpy as np; np.random.seed(9); from jseg.landscapes.draw import "
         "landscape; print([hashlib.sha256(part.tobytes()).hexdigest() for part in landscape(0, "
@@ -62,9 +61,8 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_too(gallery):
 
 def test_another_seed_is_another_scene(gallery):
     other = landscape(100, kind="lake", **SIZE)
-    assert (other[1] != gallery["lake"][1]).mean() > 0.02 and np.abs(
-        other[0].astype(int) - gallery["lake"][0]
-    ).mean() > 5
+    assert (other[1] != gallery["lake"][1]).mean() > 0.02
+    assert np.abs(other[0].astype(int) - gallery["lake"][0]).mean() > 5
 
 
 @pytest.mark.parametrize("kind", ["lake", "desert", "farm", "snow", "headland"])
@@ -82,11 +80,9 @@ def test_another_size_shows_the_same_scene(gallery, kind):
 
 def test_images_and_labels_have_the_promised_form(gallery):
     for image, label in gallery.values():
-        assert (
-            image.shape == (72, 96, 3)
-            and label.shape == (72, 96)
-            and image.dtype == label.dtype == np.uint8
-        )
+        assert image.shape == (72, 96, 3)
+        assert label.shape == (72, 96)
+        assert image.dtype == label.dtype == np.uint8
         assert label.max() <= 28 and image.std() > 8
     for width, height in ((33, 20), (40, 90), (200, 50)):
         image, label = landscape(3, width, height)
@@ -154,10 +150,8 @@ def test_styles_differ_in_their_colours(gallery):
     )
     distances = np.linalg.norm(means[:, None] - means[None], axis=2)[np.triu_indices(16, 1)]
     assert np.median(distances) > 25 and distances.min() > 0.5 and np.ptp(means.mean(axis=1)) > 60
-    assert (
-        len({make_style(seed).hour for seed in range(60)}) == 8
-        and len({make_style(seed).season for seed in range(60)}) == 4
-    )
+    assert len({make_style(seed).hour for seed in range(60)}) == 8
+    assert len({make_style(seed).season for seed in range(60)}) == 4
     assert all(make_style(seed, wintry=True).season == "winter" for seed in range(20))
 
 
@@ -201,12 +195,10 @@ def read_challenge(folder):
         ) as reference, Image.open(
             os.path.join(folder, "train", "labels", os.path.splitext(table[name])[0] + ".png")
         ) as other:
-            assert (
-                label.mode == other.mode == "L"
-                and reference.mode == "RGB"
-                and label.format == "PNG"
-                and reference.format == "JPEG"
-            )
+            assert label.mode == other.mode == "L"
+            assert reference.mode == "RGB"
+            assert label.format == "PNG"
+            assert reference.format == "JPEG"
             triples.append((np.array(label), np.array(reference), np.array(other)))
     return triples
 
@@ -358,10 +350,8 @@ def test_a_post_in_calm_water_is_mirrored_about_its_foot():
     column = mirrored[:, 30, 0] - mirrored[:, 30, 1]
     rows = np.flatnonzero(column > 1)
     rows = rows[rows >= int(foot)]  # above its foot the post itself hides the water
-    assert (
-        abs(rows.min() - foot) <= 1.5
-        and abs(rows.max() + 1 - view.row_of(np.float64(-(3.0 + 2.0) / 20))) <= 1.5
-    )
+    assert abs(rows.min() - foot) <= 1.5
+    assert abs(rows.max() + 1 - view.row_of(np.float64(-(3.0 + 2.0) / 20))) <= 1.5
     assert np.allclose(mirrored[-1, 2], 0.5, atol=1e-3)  # elsewhere the sky
 
 

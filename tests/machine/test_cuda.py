@@ -14,9 +14,8 @@ def test_nvcc_without_a_driver_means_the_cpu(bare, monkeypatch):
     nvcc = toolkit(bare / "cuda")
     monkeypatch.setattr(cuda, "driver", lambda: None)
     found = cuda.choose()
-    assert (found.case, found.nvcc, found.devices) == ("cpu", "", ()) and found.toolkit.nvcc == str(
-        nvcc
-    )
+    assert (found.case, found.nvcc, found.devices) == ("cpu", "", ())
+    assert found.toolkit.nvcc == str(nvcc)
     assert found.reason.startswith(f"nvcc 13.0.88 at {nvcc}, but no NVIDIA driver answers: ")
 
 
@@ -44,10 +43,8 @@ def test_the_user_s_nvcc_path_wins(bare, monkeypatch):
     toolkit(bare / "cuda")
     monkeypatch.setattr(cuda, "driver", lambda: pytest.fail("the driver need not be asked"))
     monkeypatch.setenv("nvcc_path", "")
-    assert (cuda.choose().case, cuda.choose().nvcc) == (
-        "cpu",
-        "",
-    ) and "switched off" in cuda.choose().reason
+    assert (cuda.choose().case, cuda.choose().nvcc) == ("cpu", "")
+    assert "switched off" in cuda.choose().reason
     monkeypatch.setenv("nvcc_path", "/my/nvcc")
     assert (cuda.choose().case, cuda.choose().nvcc, cuda.choose().home) == (
         "chosen",
@@ -75,10 +72,8 @@ def test_a_machine_with_a_driver_is_asked_whole(bare, monkeypatch):
     cudnn(bare / "cuda", "8.9.7", lib="lib64")
     driver(bare, monkeypatch)
     found = cuda.choose()
-    assert (found.case, found.devices) == (
-        "stock",
-        (80, 86),
-    ) and "2 device(s) of compute capability 8.0 and 8.6" in found.reason
+    assert (found.case, found.devices) == ("stock", (80, 86))
+    assert "2 device(s) of compute capability 8.0 and 8.6" in found.reason
 
 
 CASES = [
@@ -96,7 +91,8 @@ def test_the_cases(bare, release, version, device, case):
     nvcc = toolkit(bare / "cuda", release)
     cudnn(bare / "cuda", version, lib="lib64")
     found = cuda.choose_for(13, [device])
-    assert found.case == case and found.reason.startswith(
+    assert found.case == case
+    assert found.reason.startswith(
         f"nvcc {release} at {nvcc}, cuDNN {version}, 1 device(s) of compute capability "
     )
     assert found.nvcc == (
@@ -149,11 +145,8 @@ def test_what_cannot_work_is_one_line_with_the_remedy(
     if version:
         cudnn(bare / "cuda", version, lib="lib64")
     found = cuda.choose_for(newest, [device])
-    assert (found.case, found.nvcc, found.devices) == (
-        "cpu",
-        "",
-        (device,),
-    ) and words in found.reason
+    assert (found.case, found.nvcc, found.devices) == ("cpu", "", (device,))
+    assert words in found.reason
     assert str(nvcc) in found.reason and "\n" not in found.reason
 
 
@@ -176,9 +169,9 @@ def test_the_first_toolkit_that_works_is_taken_and_the_nearest_refusal_told(bare
 )
 def test_a_gpu_without_a_toolkit_is_told_what_to_install(bare, newest, words):
     found = cuda.choose_for(newest, [90])
-    assert (
-        found.case == "cpu" and found.reason.startswith("no nvcc on PATH") and words in found.reason
-    )
+    assert found.case == "cpu"
+    assert found.reason.startswith("no nvcc on PATH")
+    assert words in found.reason
 
 
 def test_an_nvcc_that_does_not_run_is_named(bare):

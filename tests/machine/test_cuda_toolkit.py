@@ -161,10 +161,8 @@ def test_a_home_for_cuda_12_changes_cudnn_alone(bare):
     cudnn(bare / "usr", lib="lib64")
     home = cuda_home.plan(found(nvcc), [80])
     assert set(home.texts) == {"bin/nvcc", "include/cudnn.h", "include/npp.h"}
-    assert (
-        home.links["include/cub"] == str(bare / "cuda/include/cub")
-        and "include/cudnn.h" not in home.links
-    )
+    assert home.links["include/cub"] == str(bare / "cuda/include/cub")
+    assert "include/cudnn.h" not in home.links
     assert home.links["include/real/cudnn.h"] == str(bare / "usr/include/cudnn.h")
     cuda_home.build(home)
     assert (
@@ -183,9 +181,8 @@ def test_libraries_of_another_version_are_passed_over(bare):
     for version in (12, 13):
         write(bare / f"usr/lib64/libcudart.so.{version}")
     links = cuda_home.plan(found(nvcc), [90]).links
-    assert links["lib64/libcudnn.so"].endswith("libcudnn.so.9") and links[
-        "lib64/libcudart.so"
-    ].endswith("libcudart.so.13")
+    assert links["lib64/libcudnn.so"].endswith("libcudnn.so.9")
+    assert links["lib64/libcudart.so"].endswith("libcudart.so.13")
     assert not [target for target in links.values() if target.endswith((".so.8", ".so.12"))]
 
 
@@ -276,9 +273,8 @@ def test_nccl_is_found_as_a_pair(bare):
     nvcc = toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     kit = found(nvcc)
-    assert (
-        cuda_home.nccl(kit, None) is None and cuda_home.nccl(kit, cuda_home.plan(kit, [90])) is None
-    )
+    assert cuda_home.nccl(kit, None) is None
+    assert cuda_home.nccl(kit, cuda_home.plan(kit, [90])) is None
     write(bare / "site/nvidia/nccl/include/nccl.h")
     write(bare / "site/nvidia/nccl/lib/libnccl.so.2")
     write(bare / "site/nvidia_nccl_cu13-2.27.dist-info/METADATA")
@@ -415,10 +411,8 @@ def test_the_page_tells_every_file_variable_and_case():
                 file.read(),
             )
         )
-    assert (
-        len(ours) > 7
-        and [name for name in {*ours, *environment.SWITCHES} if f"`{name}`" not in page] == []
-    )
+    assert len(ours) > 7
+    assert [name for name in {*ours, *environment.SWITCHES} if f"`{name}`" not in page] == []
     cases = set(re.findall(r'"(\w+)"', cuda.Choice.__doc__.partition("nvcc: ")[0]))
     assert (
         cases

@@ -128,7 +128,7 @@ def test_variables_are_set_for_a_while_and_the_user_s_win(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     monkeypatch.delenv("use_cutt", raising=False)
     values = {"cache_name": "default", "use_cutt": "0", "CUDA_VISIBLE_DEVICES": "5"}
-    with environment.applied(values):
+    with environment.apply(values):
         assert [os.environ[name] for name in values] == ["mine", "0", "5"]
     assert os.environ["cache_name"] == "mine" and "use_cutt" not in os.environ
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5", "CUDA may be asked after the import only"

@@ -94,10 +94,8 @@ def test_the_waiting_for_a_compilation_names_a_suspended_process_alone(
     said = []
     with compilation._alone(path, said.append):
         pass
-    assert (
-        said[0] == "another process compiles Jittor here; this one waits for it"
-        and len(said) == 1 + suspended
-    )
+    assert said[0] == "another process compiles Jittor here; this one waits for it"
+    assert len(said) == 1 + suspended
     assert not suspended or f"process {process.pid}, which holds" in said[1]
 
 

@@ -100,7 +100,7 @@ def remedies(name, *arguments, cuda=False):
         .parser()
         .parse_args(REQUIRED[name] + list(arguments))
     )
-    return re.findall(r"--\w+", out_of_memory.line(name, options, cuda))
+    return re.findall(r"--\w+", out_of_memory.line(options, cuda))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_every_option_that_is_named_is_the_command_s_own():
 def test_several_processes_compute_a_part_each(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
     options = argparse.Namespace(micro_batch=None, batch_size=32, recompute=True)
-    assert "--micro_batch 4 (it is 8;" in out_of_memory.line("train", options, True)
+    assert "--micro_batch 4 (it is 8;" in out_of_memory.line(options, True)
 
 
 SHORT = """

@@ -149,8 +149,8 @@ def test_an_unknown_command_without_streams():
 
 def test_the_streams_of_a_caller_come_back(capsys):
     before = sys.stdout, sys.stderr
-    with streams.kept():
-        with streams.kept():
+    with streams.guard():
+        with streams.guard():
             assert sys.stderr is not before[1]
         print("said", file=sys.stderr)
         print("printed")
@@ -158,7 +158,7 @@ def test_the_streams_of_a_caller_come_back(capsys):
     assert (sys.stdout, sys.stderr) == before
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("printed\n", "said\n")
-    with streams.kept():
+    with streams.guard():
         sys.stderr = replaced = io.StringIO()
     assert sys.stderr is replaced
     sys.stderr = before[1]
@@ -212,9 +212,8 @@ def test_a_training_ends_well_without_anyone_to_talk_to(place, tmp_path, redirec
         redirections,
     )
     assert code == 0, said
-    assert (tmp_path / "run" / "checkpoint-00000001.safetensors").is_file() and (
-        tmp_path / "run" / "log.csv"
-    ).is_file()
+    assert (tmp_path / "run" / "checkpoint-00000001.safetensors").is_file()
+    assert (tmp_path / "run" / "log.csv").is_file()
 
 
 def test_a_conversion_into_a_full_standard_output_is_no_fault_of_the_weights(place, tmp_path):
@@ -226,11 +225,9 @@ def test_a_conversion_into_a_full_standard_output_is_no_fault_of_the_weights(pla
         tmp_path / "out.safetensors",
     ]
     code, _, said = shell(words, ">/dev/full")
-    assert (
-        code == 2
-        and said.count("\n") == 1
-        and said.startswith("jseg convert_weights: standard output cannot be written")
-    )
+    assert code == 2
+    assert said.count("\n") == 1
+    assert said.startswith("jseg convert_weights: standard output cannot be written")
     assert (tmp_path / "out.safetensors").is_file()
     assert shell(words, ">&-") == (0, "", "")
 

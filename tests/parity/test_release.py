@@ -50,9 +50,8 @@ def test_each_measure_is_what_it_says():
         0.25,
     )
     names = [np.frombuffer(text, np.uint8) for text in (b"a [1]\nb [2]", b"a [1]\nb [3]")]
-    assert compared("names", {"x": names[0]}, {"x": names[0]}) == (0, 0) and compared(
-        "names", {"x": names[0]}, {"x": names[1]}
-    ) == (2, 1)
+    assert compared("names", {"x": names[0]}, {"x": names[0]}) == (0, 0)
+    assert compared("names", {"x": names[0]}, {"x": names[1]}) == (2, 1)
     assert set(MEASURES) == {row.measure for part in PARTS.values() for row in part.rows}
 
 
@@ -116,23 +115,17 @@ def test_a_difference_is_the_release_s_rounding_where_exact_norms_side_with_us(t
     put(tmp_path, "encode", "ours", latent=array(1e-3))
     put(tmp_path, "encode", "release")
     (record,) = differences.records(tmp_path, "encode", {})
-    assert (
-        record["verdict"] == "DIFFERS"
-        and differences.doubtful([record])
-        and record["relative"] == pytest.approx(1e-3, rel=1e-3)
-    )
+    assert record["verdict"] == "DIFFERS"
+    assert differences.doubtful([record])
+    assert record["relative"] == pytest.approx(1e-3, rel=1e-3)
     put(tmp_path, "encode", EXACT, latent=array(1e-3 + BOUND / 2))
     (record,) = differences.records(tmp_path, "encode", {}, exact=True)
-    assert (
-        record["verdict"] == "release's rounding"
-        and "ours 5.0e-05, the release itself 1.0e-03" in record["note"]
-    )
+    assert record["verdict"] == "release's rounding"
+    assert "ours 5.0e-05, the release itself 1.0e-03" in record["note"]
     put(tmp_path, "encode", EXACT)
     (record,) = differences.records(tmp_path, "encode", {}, exact=True)
-    assert (
-        record["verdict"] == "DIFFERS"
-        and "ours 1.0e-03, the release itself 0.0e+00" in record["note"]
-    )
+    assert record["verdict"] == "DIFFERS"
+    assert "ours 1.0e-03, the release itself 0.0e+00" in record["note"]
     assert table.nudges_of(tmp_path, [record]) == ["nudge of release", "nudge of exact"]
 
 
@@ -146,26 +139,20 @@ def test_rows_that_differ_on_purpose_are_held_to_no_bound_and_failures_say_why(t
             flat=np.full((4, 4, 3), value_of, np.uint8),
         )
     found = differences.records(tmp_path, "colour", {})
-    assert [record["verdict"] for record in found] == [
-        "ok",
-        "on purpose",
-    ] and not differences.doubtful(found)
+    assert [record["verdict"] for record in found] == ["ok", "on purpose"]
+    assert not differences.doubtful(found)
     failed = differences.records(
         tmp_path, "merge", {"release": "the process ended with -9: | no output"}
     )
     text = table.page(
         found + failed, {"machine": "this"}, table.nudges_of(tmp_path, found + failed), image=True
     )
-    assert (
-        "2 of 3 rows are fine" in text
-        and "on purpose (no. 13)" in text
-        and "ended with -9: / no output" in text
-    )
-    assert (
-        "| 3.00 s | 1.50 s | 2.00 | 1.00 GB | 1.00 GB |" in text
-        and "- nudge of release" in text
-        and "comparison.png" in text
-    )
+    assert "2 of 3 rows are fine" in text
+    assert "on purpose (no. 13)" in text
+    assert "ended with -9: / no output" in text
+    assert "| 3.00 s | 1.50 s | 2.00 | 1.00 GB | 1.00 GB |" in text
+    assert "- nudge of release" in text
+    assert "comparison.png" in text
     lines = table.table(found + failed).splitlines()
     assert len({text.count("|") for text in lines}) == 1 and len(lines) == 5
 
@@ -191,10 +178,9 @@ def test_the_sheet_shows_what_there_is(tmp_path):
     found = differences.records(tmp_path, "decode", {})
     sheet = table.sheet(tmp_path, {}, found)
     assert sheet.ndim == 3 and sheet.dtype == np.uint8 and sheet.shape[1] > 4 * 256
+    assert table.sheet(tmp_path, {}, []) is None
     assert (
-        table.sheet(tmp_path, {}, []) is None
-        and table.sheet(tmp_path, {}, differences.records(tmp_path, "decode", {"ours": "why"}))
-        is None
+        table.sheet(tmp_path, {}, differences.records(tmp_path, "decode", {"ours": "why"})) is None
     )
 
 
@@ -210,22 +196,16 @@ def setting(**changed):
 def test_inputs_are_read_as_they_were_written_and_always_the_same(tmp_path):
     written = inputs.write(tmp_path, setting())
     found, arrays = inputs.read(tmp_path)
-    assert (
-        found == setting()
-        and set(arrays) == set(written)
-        and inputs.digest(arrays) == inputs.digest(inputs.draw(setting()))
-    )
+    assert found == setting()
+    assert set(arrays) == set(written)
+    assert inputs.digest(arrays) == inputs.digest(inputs.draw(setting()))
     assert arrays["reference"].shape == arrays["source"].shape == (384, 512, 3)
     assert len(np.unique(arrays["flat"].reshape(-1, 3), axis=0)) == 1
-    assert (
-        arrays["label"].shape == (1, 96, 128)
-        and arrays["label"].max() < 29
-        and len(np.unique(arrays["label"])) > 2
-    )
-    assert (
-        arrays["labels"].shape[0] == arrays["train.z"].shape[0] == 2
-        and arrays["noise.2"].dtype == np.float32
-    )
+    assert arrays["label"].shape == (1, 96, 128)
+    assert arrays["label"].max() < 29
+    assert len(np.unique(arrays["label"])) > 2
+    assert arrays["labels"].shape[0] == arrays["train.z"].shape[0] == 2
+    assert arrays["noise.2"].dtype == np.float32
     assert inputs.draw(setting(examples=1))["train.z"].shape == (1, 3, 96, 128)
 
 
@@ -234,10 +214,8 @@ def test_stand_ins_are_the_golden_recipe_and_made_once(tmp_path):
     assert UNETS["small"] == SMALL_UNET and checkpoint.load_config(unet) == SMALL_UNET
     assert checkpoint.load_config(autoencoder) == AUTOENCODERS["small"]
     state = checkpoint.load(autoencoder)
-    assert (
-        all((array == value(name, array.shape)).all() for name, array in state.items())
-        and len(state) == 205
-    )
+    assert all((array == value(name, array.shape)).all() for name, array in state.items())
+    assert len(state) == 205
     before = unet.stat().st_mtime_ns
     assert inputs.stand_in_weights(tmp_path, "small")[0].stat().st_mtime_ns == before
 
@@ -290,19 +268,15 @@ def test_a_computation_is_warmed_up_and_its_best_time_counts():
         return {"a": jt.ones(2) + len(calls), "b": {"c": jt.zeros(1), "d": np.ones(3)}}
 
     found, seconds = computing.measured(computing.Computation(run), 3)
-    assert (
-        calls == ["run"] * 4
-        and set(found) == {"a", "b/c", "b/d"}
-        and found["a"].numpy()[0] == 5
-        and seconds > 0
-    )
+    assert calls == ["run"] * 4
+    assert set(found) == {"a", "b/c", "b/d"}
+    assert found["a"].numpy()[0] == 5
+    assert seconds > 0
     calls.clear()
     computing.measured(computing.Computation(run, lambda: run("warm")), 3)
     assert calls == ["warm", "run"]
-    assert (
-        computing.measured(computing.Computation(run, timed=False), 3)[1] is None
-        and len(calls) == 3
-    )
+    assert computing.measured(computing.Computation(run, timed=False), 3)[1] is None
+    assert len(calls) == 3
 
 
 def test_codes_and_steps_of_our_side_are_those_of_the_golden_release(tmp_path):

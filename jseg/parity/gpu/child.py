@@ -14,6 +14,8 @@ from jseg.runtime import device, jt
 
 
 def bring_up(target: str) -> Iterator[Case]:
+    """Whether Jittor computes, with its versions."""
+
     def facts():
         chosen = device(target)
         versions = {"jittor": jt.__version__, "device": chosen}
@@ -29,6 +31,7 @@ def bring_up(target: str) -> Iterator[Case]:
 
 
 def cases(group: str, target: str, size: str, folder: str) -> Iterator[Case]:
+    """The cases of a group."""
     kind, _, precision = group.partition(" ")
     if kind == "speed":
         return cost.speed_cases(target, size, precision, folder)

@@ -24,8 +24,9 @@ from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.samplers import ddim, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
-from jseg.nn.layers import nn, one_hot
-from jseg.parity.gpu.parity import compared, compiled, difference, filled, kernel_functions, random
+from jseg.nn.layers import one_hot
+from jseg.parity.gpu.comparing import compared, difference, filled, random
+from jseg.parity.gpu.parity import compiled, kernel_functions
 from jseg.parity.gpu.records import Case
 from jseg.runtime import device, jt
 from jseg.training.loop import TrainedNetwork, take_step
@@ -37,19 +38,19 @@ BOUNDS = {"float32": 2e-4, "tf32": 5e-3, "float16": 3e-2, "bfloat16": 2e-1}
 
 
 def cast(module, kind: str):
-    """Every floating array of a module in that type, its constants too; what is computed from them
-    then is, norms and softmax excepted.
+    """The module with every float32 array in that type, its constants too; norms and softmax still
+    compute in float32.
     """
     seen, waiting = set(), [module]
     while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
+        part = waiting.pop()
+        if id(part) in seen:
             continue
-        seen.add(id(one))
-        for name, held in list(vars(one).items()):
-            if isinstance(held, jt.Var) and str(held.dtype) == "float32":
-                setattr(one, name, held.detach().cast(kind).stop_grad())
-        waiting += [child for child in one.modules() if child is not one]
+        seen.add(id(part))
+        for name, array in list(vars(part).items()):
+            if isinstance(array, jt.Var) and str(array.dtype) == "float32":
+                setattr(part, name, array.detach().cast(kind).stop_grad())
+        waiting += [child for child in part.modules() if child is not part]
     return module
 
 
@@ -61,9 +62,9 @@ def seconds(compute: Callable, repetitions: int = 5, limit: float = 20.0) -> flo
         before = time.perf_counter()
         compute()
         jt.sync_all(True)
-        taken = time.perf_counter() - before
-        best = min(best, taken) if number else best
-        spent += taken
+        duration = time.perf_counter() - before
+        best = min(best, duration) if number else best
+        spent += duration
         if number and spent > limit:
             break
     return best
@@ -72,10 +73,10 @@ def seconds(compute: Callable, repetitions: int = 5, limit: float = 20.0) -> flo
 def kernel_time_cases(target: str) -> Iterator[Case]:
     """Each operator of ours against what the networks do without it, result and gradients."""
     device(target)
-    for name, told, function, arrays, wanted in kernel_functions():
+    for name, title, function, arrays, wanted in kernel_functions():
 
         def compare(name=name, function=function, arrays=arrays, wanted=wanted):
-            variables, found = [jt.array(array) for array in arrays], {}
+            variables, best = [jt.array(array) for array in arrays], {}
             factor = jt.array(random(*function(*variables).shape, seed=9)).stop_grad()
 
             def once(gradients):
@@ -87,65 +88,52 @@ def kernel_time_cases(target: str) -> Iterator[Case]:
             for what, gradients in (("forward", False), ("gradients", True)):
                 for on in (True, False):
                     with compiled(name, on):
-                        found[what, on] = seconds(lambda: once(gradients), 10)
+                        best[what, on] = seconds(lambda: once(gradients), 10)
             return {
-                "seconds": found["forward", True],
-                "ratio": found["forward", False] / found["forward", True],
-                "ratio with gradients": found["gradients", False] / found["gradients", True],
+                "seconds": best["forward", True],
+                "ratio": best["forward", False] / best["forward", True],
+                "ratio with gradients": best["gradients", False] / best["gradients", True],
             }
 
-        yield Case(told, compare)
+        yield Case(title, compare)
 
 
 def release_cases(target: str, size: str) -> Iterator[Case]:
     """Networks at release size: the CPU's results against the device's."""
-    config, codec, field = (
-        UNETS[size],
-        AUTOENCODERS[size],
-        NETWORKS["pixnerd-L/16" if size == "release" else "small"],
-    )
-    held = {}
+    config, codec = UNETS[size], AUTOENCODERS[size]
+    field_name = "pixnerd-L/16" if size == "release" else "small"
+    field = NETWORKS[field_name]
+    latent = random(1, 3, config.height, config.width)
+    modules = {}  # one at a time
 
     def module(name, make):
-        if name not in held:
-            held.clear()
-            held[name] = filled(make())
-            held[name].eval()
-        return held[name]
+        if name not in modules:
+            modules.clear()
+            modules[name] = filled(make())
+            modules[name].eval()
+        return modules[name]
 
     def step():
         unet = module("unet", lambda: UNet(config))
-        labels = np.random.default_rng(0).integers(
-            0, config.classes, (1, config.height, config.width)
-        )
+        shape = (1, config.height, config.width)
+        labels = np.random.default_rng(0).integers(0, config.classes, shape)
         predictor = guided(unet, one_hot(labels, config.classes), SCALE)
-        return [
-            predictor(
-                jt.array(random(1, 3, config.height, config.width)),
-                jt.array(np.array([600], np.int32)),
-            )
-        ], []
+        return [predictor(jt.array(latent), jt.array(np.array([600], np.int32)))], []
 
     def decoded():
         network = module("codec", lambda: Autoencoder(codec))
         with jt.no_grad():
-            return [network.decode(jt.array(random(1, 3, config.height, config.width)))], []
+            return [network.decode(jt.array(latent))], []
 
     def flow():
         network = module("field", lambda: PixNerd(field))
+        x, t = random(1, 3, field.height, field.width), np.array([0.3], np.float32)
         with jt.no_grad():
-            return [
-                network(
-                    jt.array(random(1, 3, field.height, field.width)),
-                    jt.array(np.array([0.3], np.float32)),
-                )
-            ], []
+            return [network(jt.array(x), jt.array(t))], []
 
     yield compared(f"guided step, {size}", target, step, 1e-3)
     yield compared(f"decode, {size}", target, decoded, 1e-3)
-    yield compared(
-        f"velocity, {'pixnerd-L/16' if size == 'release' else 'small'}", target, flow, 1e-3
-    )
+    yield compared(f"velocity, {field_name}", target, flow, 1e-3)
 
 
 def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator[Case]:
@@ -153,23 +141,21 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
     training and no decoding.
     """
     device(target)
-    jt.flags.use_tensorcore = (
-        1 if precision == "tf32" else 0
-    )  # float16 and bfloat16 are summed in float32 at 0, at 1 they are not
+
+    # float16 and bfloat16 are summed in float32 at 0, at 1 they are not.
+    jt.flags.use_tensorcore = 1 if precision == "tf32" else 0
     config, kind = UNETS[size], precision if precision.endswith("16") else "float32"
     latent, t = random(1, 3, config.height, config.width), jt.array(np.array([600], np.int32))
     labels = np.random.default_rng(0).integers(0, config.classes, (1, config.height, config.width))
 
-    def told(name: str, best: float, result) -> Dict[str, object]:
-        found, path = (
-            {"seconds": best, "gigabytes": peak_gigabytes()},
-            os.path.join(folder, name + ".npy"),
-        )
+    def record(name: str, best: float, result) -> Dict[str, object]:
+        columns = {"seconds": best, "gigabytes": peak_gigabytes()}
+        path = os.path.join(folder, name + ".npy")
         if precision == "float32":
             np.save(path, result)
         elif os.path.exists(path):
-            found["difference"] = difference([result], [np.load(path)])
-        return found
+            columns["difference"] = difference([result], [np.load(path)])
+        return columns
 
     def inference():
         network = cast(filled(UNet(config)), kind) if kind != "float32" else filled(UNet(config))
@@ -179,43 +165,46 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
         inner = guided(network, one_hot(labels, config.classes), SCALE)
         return lambda x, t: inner(x.cast(kind), t).float32()
 
-    held = []
+    # The predictor is made once, and let go before the next network.
+    networks = []
 
     def predictor():
-        held[:] = held or [inference()]
-        return held[0]
+        networks[:] = networks or [inference()]
+        return networks[0]
 
     def step():
         x, guide = jt.array(latent), predictor()
         best = seconds(lambda: guide(x, t).sync())
-        return told("step", best, guide(x, t).numpy())
+        return record("step", best, guide(x, t).numpy())
 
     def stage():
-        guide, found = predictor(), []
+        guide, last = predictor(), []
 
         def once():
-            found[:] = list(ddim(guide, jt.array(latent), Schedule("ddim50"), STAGE_STEPS))[-1:]
+            last[:] = list(ddim(guide, jt.array(latent), Schedule("ddim50"), STAGE_STEPS))[-1:]
 
         best = seconds(once, 2)
-        return {**told("stage", best, found[0].numpy()), "seconds a step": best / STAGE_STEPS}
+        columns = record("stage", best, last[0].numpy())
+        return {**columns, "seconds a step": best / STAGE_STEPS}
 
     def decode():
-        held[:] = []
+        networks.clear()
         network = filled(Autoencoder(AUTOENCODERS[size]))
         z = jt.array(latent)
         with jt.no_grad():
             best = seconds(lambda: network.decode(z).sync(), 3)
-            return told("decode", best, network.decode(z).numpy())
+            return record("decode", best, network.decode(z).numpy())
 
     bound = BOUNDS[precision] if precision != "float32" else None
+    wider = 10 * bound if bound else None
     yield Case(f"guided step, {size}", _bounded(step, bound), bound)
-    yield Case(
-        f"stage of {STAGE_STEPS} steps, {size}",
-        _bounded(stage, 10 * bound if bound else None),
-        10 * bound if bound else None,
-    )
-    if kind == "float32":
-        yield Case(f"decode, {size}", _bounded(decode, bound), bound)
+    yield Case(f"stage of {STAGE_STEPS} steps, {size}", _bounded(stage, wider), wider)
+    if kind != "float32":
+        return
+    yield Case(f"decode, {size}", _bounded(decode, bound), bound)
+
+    def train_unet():
+        networks.clear()
         batch = {
             "z": latent,
             "t": np.array([500]),
@@ -225,24 +214,21 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
             "step": 0,
             "start": 0,
         }
-        yield Case(
-            f"training step, {size}",
-            lambda: _training(
-                held, UNet(config), lambda unet: (training_loss(unet, Schedule()), batch)
-            ),
-        )
-        field = NETWORKS["pixnerd-L/16" if size == "release" else "small"]
-        yield Case(
-            "training step, " + ("pixnerd-L/16" if size == "release" else "FlowSeg small"),
-            lambda: _training(
-                held,
-                PixNerd(field),
-                lambda network: (
-                    flow_training_loss(network, class_codes(field.labels)),
-                    _flow_batch(field),
-                ),
-            ),
-        )
+        unet = UNet(config)
+        return _training(unet, training_loss(unet, Schedule()), batch)
+
+    field_name = "pixnerd-L/16" if size == "release" else "small"
+    field = NETWORKS[field_name]
+
+    def train_field():
+        networks.clear()
+        network = PixNerd(field)
+        loss = flow_training_loss(network, class_codes(field.labels))
+        return _training(network, loss, _flow_batch(field))
+
+    yield Case(f"training step, {size}", train_unet)
+    title = field_name if size == "release" else "FlowSeg small"
+    yield Case(f"training step, {title}", train_field)
 
 
 def _bounded(compute, bound):
@@ -264,13 +250,10 @@ def _flow_batch(field):
     }
 
 
-def _training(held, network, of: Callable) -> Dict[str, object]:
+def _training(network, loss: Callable, batch: Dict) -> Dict[str, object]:
     """Seconds of a loss, its gradient and an update by AdamW, one example."""
-    held[:] = []
     filled(network)
-    assert isinstance(network, nn.Module)
     network.train()
-    loss, batch = of(network)
     part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
     losses = {}
     best = seconds(lambda: losses.update(take_step(part, [(batch, 1.0)], 0)), 3)

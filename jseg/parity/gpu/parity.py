@@ -1,16 +1,13 @@
 """Cases that compute the same on the CPU and on the device: layers, kernels, networks, losses, each
 with its gradients.
-
-A difference is the largest of any array, relative to that array's largest value; among gradients,
-arrays below 1e-5 of the largest gradient are zero but for rounding and are compared with that one
-instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from typing import Callable, Iterator, List, Sequence
+from typing import Iterator
 
 import numpy as np
 
@@ -29,87 +26,10 @@ from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.vqgan_loss import autoencoder_loss
 from jseg.nn import attention, group_norm, kernels, layers, rms_norm
+from jseg.parity.gpu.comparing import compared, filled, of_function, of_module, random
 from jseg.parity.gpu.records import Case
-from jseg.parity.stand_in import value
-from jseg.runtime import device, jt
+from jseg.runtime import jt
 from jseg.training.optimizer import trainable
-
-BOUND = 2e-4  # float32 without TF32, convolutions included
-FLOOR = 1e-5  # of the largest gradient
-
-
-def random(*shape, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def filled(module):
-    """The module under weights that are a function of their names and shapes."""
-    for name, v in module.state_dict().items():
-        if not v.is_stop_grad():
-            v.assign(jt.array(value(name, v.shape)))
-    jt.sync_all()
-    return module
-
-
-def difference(
-    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], floor: float = 0.0
-) -> float:
-    """The largest relative difference; infinite where something is not finite."""
-    if not all(np.isfinite(a).all() for a in ours):
-        return float("inf")
-    least = floor * max((float(np.abs(b).max()) for b in theirs), default=0.0)
-    return max(
-        float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), least, 1e-30))
-        for a, b in zip(ours, theirs)
-    )
-
-
-def compared(
-    name: str, target: str, compute: Callable[[], Sequence[List]], bound: float = BOUND
-) -> Case:
-    """compute() gives (results, gradients), lists of Vars, on whatever device is on."""
-
-    def both():
-        found = []
-        for where in ("cpu", target):
-            device(where)
-            found.append([[v.float32().numpy() for v in part] for part in compute()])
-        (results, gradients), (theirs, their_gradients) = found[1], found[0]
-        parts = {
-            "results": difference(results, theirs),
-            "gradients": difference(gradients, their_gradients, FLOOR) if gradients else None,
-        }
-        return {"difference": max(v for v in parts.values() if v is not None), **parts}
-
-    return Case(name, both, bound)
-
-
-def of_function(function, *arrays, wanted: Sequence[int] = ()):
-    """Results and gradients, to the inputs of those numbers, of function(*Vars), a Var."""
-
-    def compute():
-        variables = [jt.array(array) for array in arrays]
-        y = function(*variables)
-        factor = jt.array(random(*y.shape, seed=9)).stop_grad()
-        return [y], jt.grad(y * factor, [variables[i] for i in wanted]) if wanted else []
-
-    return compute
-
-
-def of_module(make: Callable, *arrays):
-    """Results and gradients, to parameters and inputs, of a module that `make` makes."""
-    held = []
-
-    def compute():
-        module = held[0] if held else filled(make())
-        held[:] = [module]
-        variables = [jt.array(array) for array in arrays]
-        y = module(*variables)
-        factor = jt.array(random(*y.shape, seed=9)).stop_grad()
-        inputs = [v for v in variables if str(v.dtype) == "float32"]
-        return [y], jt.grad(y * factor, list(trainable(module).values()) + inputs)
-
-    return compute
 
 
 def layer_cases(target: str) -> Iterator[Case]:
@@ -125,6 +45,7 @@ def layer_cases(target: str) -> Iterator[Case]:
             above = layers.upsample(y) if self.up else y
             return self.block.from_maps(y, above, embedding, x)
 
+    # Modules, with gradients of parameters and inputs.
     nn = layers.nn
     for name, make, arrays in (
         ("convolution 3x3", lambda: nn.Conv2d(32, 64, 3, padding=1), [x]),
@@ -157,17 +78,11 @@ def layer_cases(target: str) -> Iterator[Case]:
         ("FinalLayer", lambda: neural_field.FinalLayer(16), [random(6, 64, 16)]),
     ):
         yield compared(name, target, of_module(make, *arrays))
-    yield compared(
-        "attention, in chunks",
-        target,
-        _in_chunks(
-            of_function(
-                lambda q, k, v: layers.attention(q, k, v, 0.25),
-                *(random(4, n, 16, seed=n) for n in (48, 40, 40)),
-                wanted=(0, 1, 2),
-            )
-        ),
-    )
+
+    # Functions, with gradients of inputs.
+    tokens = [random(4, n, 16, seed=n) for n in (48, 40, 40)]
+    attend = of_function(lambda q, k, v: layers.attention(q, k, v, 0.25), *tokens, wanted=(0, 1, 2))
+    yield compared("attention, in chunks", target, _in_chunks(attend))
     yield compared("upsample", target, of_function(layers.upsample, x, wanted=(0,)))
     yield compared("halve", target, of_function(blocks.halve, x, wanted=(0,)))
 
@@ -185,8 +100,8 @@ def _in_chunks(compute):
 
 @contextlib.contextmanager
 def compiled(name: str, on: bool = True):
-    """Inside of the `with`, jseg.nn's operator of that name computes on every device, or its
-    twin does.
+    """Inside of the `with`, jseg.nn's operator of that name computes on every device, or its twin
+    does.
     """
     before = kernels.FASTER
     kernels.FASTER = dict.fromkeys(("cpu", "cuda"), (name,) if on else ())
@@ -212,13 +127,8 @@ def kernel_functions():
     yield group_norm.NAME, "group norm, SiLU", norm(True), [x, *rows], (0, 1, 2)
     yield group_norm.NAME, "group norm, FiLM, SiLU", norm(True), [x, *rows, *film], (0, 1, 2, 3, 4)
     yield group_norm.NAME, "group norm, SPADE, SiLU", norm(True), [x, *maps], (0, 1, 2)
-    yield (
-        group_norm.NAME,
-        "group norm, SPADE, FiLM, SiLU",
-        norm(True),
-        [x, *maps, *film],
-        (0, 1, 2, 3, 4),
-    )
+    whole = [x, *maps, *film]
+    yield group_norm.NAME, "group norm, SPADE, FiLM, SiLU", norm(True), whole, (0, 1, 2, 3, 4)
     for channels in (64, 72, 16):
         yield (
             attention.NAME,
@@ -233,35 +143,25 @@ def kernel_functions():
 
 
 def kernel_cases(target: str) -> Iterator[Case]:
-    def forced(name, compute, kind):
+    def computation(name, function, arrays, wanted, kind):
         calls = itertools.count()
 
-        def under():
-            with compiled(
-                name, on=next(calls) % 2 == 1
-            ):  # first on the CPU without the operator, then on the device with it
-                return compute(kind)
+        def compute():
+            # First on the CPU without the operator, then on the device with it.
+            with compiled(name, on=next(calls) % 2 == 1):
+                types = [kind if array.ndim > 1 else "float32" for array in arrays]
+                variables = [jt.array(array).cast(dtype) for array, dtype in zip(arrays, types)]
+                y = function(*variables)
+                factor = jt.array(random(*y.shape, seed=9)).cast(kind).stop_grad()
+                return [y], jt.grad(y * factor, [variables[i] for i in wanted])
 
-        return under
+        return compute
 
-    for name, told, function, arrays, wanted in kernel_functions():
-
-        def compute(kind, function=function, arrays=arrays, wanted=wanted):
-            variables = [
-                jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays
-            ]
-            y = function(*variables)
-            factor = jt.array(random(*y.shape, seed=9)).cast(kind).stop_grad()
-            found = jt.grad(y * factor, [variables[i] for i in wanted])
-            return [y], found
-
+    for name, title, *function in kernel_functions():
         for kind, bound in (("float32", 1e-5), ("float16", 4e-3), ("bfloat16", 3e-2)):
-            yield compared(
-                f"{told}, {kind}",
-                target,
-                forced(name, lambda kind, compute=compute: compute(kind), kind),
-                bound,
-            )
+            compute = computation(name, *function, kind)
+            yield compared(f"{title}, {kind}", target, compute, bound)
+
     x, codes = random(2, 3, 24, 40) * 0.6, class_codes(150).astype(np.float32)
     labels = np.random.default_rng(0).integers(-1, 150, (2, 24, 40)).astype(np.int32)
     for tau in (1.0, 0.5):
@@ -287,25 +187,23 @@ def network_cases(target: str) -> Iterator[Case]:
         target,
         of_module(lambda: PixNerd(pixnerd), random(1, 3, 120, 160), times),
     )
-    held = []
+    network = functools.lru_cache(maxsize=None)(lambda: filled(Autoencoder(autoencoder)))
 
     def codec():
-        network = held[0] if held else filled(Autoencoder(autoencoder))
-        held[:] = [network]
         with jt.no_grad():
-            z = network.encode(jt.array(np.tanh(random(1, 3, 64, 96))))
-            return [z, network.decode(jt.array(random(1, 3, 16, 24)))], []
+            z = network().encode(jt.array(np.tanh(random(1, 3, 64, 96))))
+            return [z, network().decode(jt.array(random(1, 3, 16, 24)))], []
 
     yield compared("autoencoder small, 96x64", target, codec)
 
 
 def loss_cases(target: str) -> Iterator[Case]:
-    held = {}
+    modules = {}
 
     def module(name, make):
-        if name not in held:
-            held[name] = filled(make())
-        return held[name]
+        if name not in modules:
+            modules[name] = filled(make())
+        return modules[name]
 
     def with_gradients(network, losses):
         return list(losses.values()), jt.grad(losses["loss"], list(trainable(network).values()))
@@ -340,8 +238,7 @@ def loss_cases(target: str) -> Iterator[Case]:
     def of_codec():
         network = module("codec", lambda: Autoencoder(AUTOENCODERS["tiny"]))
         return with_gradients(
-            network,
-            autoencoder_loss(network)({"images": np.tanh(random(2, 3, 32, 48)), "step": 0}),
+            network, autoencoder_loss(network)({"images": np.tanh(random(2, 3, 32, 48)), "step": 0})
         )
 
     yield compared("diffusion loss, UNet tiny", target, of_unet, 5e-4)

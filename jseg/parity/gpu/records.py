@@ -1,5 +1,5 @@
-"""What a check's process tells the one that waits for it: a line of JSON when a case begins and one
-when it has ended.
+"""How a check's process reports to the one that waits for it: a line of JSON when a case begins and
+one when it has ended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jseg.machine.compilation import telling_line
 
 
 class Case(NamedTuple):
-    """compute() gives {column: number}; the case is fine if "difference", where there is one, keeps
-    to the bound.
+    """compute() gives {column: number}; the case is fine if "difference", where there is one, is
+    within the bound.
     """
 
     name: str
@@ -25,37 +25,28 @@ class Case(NamedTuple):
 
 def run(group: str, cases: Iterable[Case], skip: int = 0) -> None:
     """Compute the cases after the first `skip` and print {"begins"} and then {"case", "ok",
-    "seconds", ...} of each; failures go on.
+    "seconds", ...} of each; after a failure comes the next case.
     """
     for case in list(cases)[skip:]:
         print(json.dumps({"begins": case.name}), flush=True)
         before = time.perf_counter()
         try:
-            found = dict(case.compute())
-            ok = case.bound is None or bool(found["difference"] <= case.bound)
+            columns = dict(case.compute())
+            ok = case.bound is None or bool(columns["difference"] <= case.bound)
             if not ok:
-                found["why"] = (
-                    f"differs by {found['difference']:.1e}, expected at most {case.bound:.0e}"
-                )
+                size = f"{columns['difference']:.1e}"
+                columns["why"] = f"differs by {size}, expected at most {case.bound:.0e}"
         except Exception as error:
-            reason = re.search(r"\[Reason\]: *(.+)", str(error))  # Jittor's own word for it
-            why = (
-                re.sub(r"\x1b\[[0-9;]*m", "", reason.group(1))
-                if reason
-                else telling_line(str(error))
-            )
-            found, ok = {"why": f"{type(error).__name__}: {why[:200]}"}, False
+            columns, ok = {"why": f"{type(error).__name__}: {_cause(str(error))[:200]}"}, False
             print(str(error)[-4000:], file=sys.stderr)
-        print(
-            json.dumps(
-                {
-                    "group": group,
-                    "case": case.name,
-                    "ok": ok,
-                    "bound": case.bound,
-                    "took": time.perf_counter() - before,
-                    **found,
-                }
-            ),
-            flush=True,
-        )
+        took = time.perf_counter() - before
+        record = {"group": group, "case": case.name, "ok": ok, "bound": case.bound, "took": took}
+        print(json.dumps({**record, **columns}), flush=True)
+
+
+def _cause(message: str) -> str:
+    """The reason that Jittor gives, else the line that most likely names the cause."""
+    reason = re.search(r"\[Reason\]: *(.+)", message)
+    if reason is None:
+        return telling_line(message)
+    return re.sub(r"\x1b\[[0-9;]*m", "", reason.group(1))

@@ -112,6 +112,7 @@ def run_child(
     def read_errors():
         errors.extend(text.strip() for text in process.stderr if text.strip())
 
+    # A timer ends the process, a thread empties its standard error, this one reads its output.
     timer = threading.Timer(max(0.0, until - time.monotonic()), stop)
     reader = threading.Thread(target=read_errors, daemon=True)
     timer.start()

@@ -1,7 +1,7 @@
 """One part on one side in a process of its own: python -m jseg.parity.release.child SIDE PART
 FOLDER KEY.
 
-Written are parts/PART-SIDE.safetensors, the rows' arrays, and then parts/PART-SIDE.json: the key,
+It writes parts/PART-SIDE.safetensors, the rows' arrays, and then parts/PART-SIDE.json: the key,
 seconds by row, peak memory, nudges.
 """
 
@@ -26,23 +26,25 @@ from jseg.training.memory import peak_gigabytes
 
 def main(argv: List[str]) -> None:
     side, part, folder, key = argv
-    setting, arrays = read(Path(folder))
+    setting, inputs = read(Path(folder))
     chosen = device(setting.device)
     with contextlib.redirect_stdout(sys.stderr):  # the release prints
         if side == "ours":
             from jseg.parity.release.ours import Ours
 
-            implementation = Ours(setting, arrays, Path(folder))
+            implementation = Ours(setting, inputs, Path(folder))
         else:
             from jseg.parity.release.official import Release
 
-            implementation = Release(setting, arrays, Path(folder), exact_norms=side == EXACT)
+            implementation = Release(setting, inputs, Path(folder), exact_norms=side == EXACT)
+
+        # The peak of memory is that of the computations, before what only the comparison needs.
         rows, seconds = {}, {}
         for computation in getattr(implementation, part)():
-            found, best = measured(computation, setting.repetitions)
-            rows.update(found)
-            seconds.update((name.partition("/")[0], best) for name in found)
-        peak = peak_gigabytes()  # before what only the comparison needs
+            arrays, best = measured(computation, setting.repetitions)
+            rows.update(arrays)
+            seconds.update((name.partition("/")[0], best) for name in arrays)
+        peak = peak_gigabytes()
         results, record = result_paths(Path(folder), part, side)
         checkpoint.save(results, rows)
         about = {

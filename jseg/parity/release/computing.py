@@ -1,4 +1,4 @@
-"""One computation of a part, and how it is run, timed and measured, the same on both sides."""
+"""A computation of a part; both sides run and time it in the same way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jseg.training.optimizer import trainable
 
 
 class Computation(NamedTuple):
-    """run() gives {row: array or Var, or {name: array or Var}}. It is timed after warm(), which is
+    """run() gives {row: array or Var, or {name: array or Var}}; it is timed after warm(), which is
     run() itself if None.
     """
 
@@ -43,29 +43,28 @@ def measured(
 ) -> Tuple[Dict[str, object], Optional[float]]:
     """({row or row/name: array or Var}, seconds: the best repetition's, None if it is not timed).
 
-    Once where there is a shorter warm() to compile everything: what has one takes long.
+    A computation with a shorter warm(), which compiles everything, takes long and is run once.
     """
     if not computation.timed:
         return completed(computation.run), None
-    found = completed(computation.warm or computation.run)
+    arrays = completed(computation.warm or computation.run)
     best = float("inf")
     for _ in range(1 if computation.warm else repetitions):
-        del found  # or two results would be in memory
+        del arrays  # or two results would be in memory
         before = time.perf_counter()
-        found = completed(computation.run)
+        arrays = completed(computation.run)
         best = min(best, time.perf_counter() - before)
-    return found, best
+    return arrays, best
 
 
 def completed(run: Callable) -> Dict[str, object]:
     """The arrays of run() as {row or row/name: array or Var}, computed."""
     arrays: Dict[str, object] = {}
-    for row, found in run().items():
-        arrays.update(
-            {f"{row}/{name}": value for name, value in found.items()}
-            if isinstance(found, dict)
-            else {row: found}
-        )
+    for row, result in run().items():
+        if isinstance(result, dict):
+            arrays.update((f"{row}/{name}", value) for name, value in result.items())
+        else:
+            arrays[row] = result
     variables: List = [value for value in arrays.values() if isinstance(value, jt.Var)]
     jt.sync(variables)
     jt.sync_all(True)

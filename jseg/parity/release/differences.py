@@ -28,10 +28,13 @@ def records(
         note = "; ".join(f"{side}: {why}" for side, why in failures.items())
         return [dict(_heading(part, row), verdict="FAILED", note=note) for row in PARTS[part].rows]
 
+    # What each side's process has recorded.
     about = {}
     for side in SIDES:
         text = result_paths(folder, part, side)[1].read_text(encoding="utf-8")
         about[side] = json.loads(text)
+
+    # The differences, and the third side's word on those above the bound.
     rows = []
     with arrays(folder, part, "ours") as ours, arrays(folder, part, "release") as theirs:
         for row in PARTS[part].rows:

@@ -184,6 +184,7 @@ class Release:
         image = jt.array(self.arrays["image"])
         noise = jt.array(self.arrays[f"noise.{number}"])
 
+        # As image_sample.py does it, from encoding to 8 bits; a first run of one step compiles all.
         def run(start=stage.start_index):
             t = jt.array([stage.start_index])
             x = diffusion.q_sample(network.encode(image), t=t, noise=noise)

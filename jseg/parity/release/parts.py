@@ -83,10 +83,7 @@ PARTS: Dict[str, Part] = {
     ),
     "noise": Part(
         tuple(
-            Row(
-                f"stage {number}",
-                f"add noise, index {stage.start_index} of {stage.respacing}",
-            )
+            Row(f"stage {number}", f"add noise, index {stage.start_index} of {stage.respacing}")
             for number, stage in enumerate(STAGES)
         )
     ),
