@@ -16,11 +16,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(words)
     except KeyboardInterrupt:  # the imports, before the command can answer, take half a second
-        from jseg.commands import cli
         from jseg.machine import streams
 
-        with streams.kept():
-            cli.say(words[0] if words else "", "interrupted", every_process=True)
+        with streams.kept():  # not by cli.say: its import may be what was interrupted
+            print(" ".join(["jseg", *words[:1]]) + ": interrupted", file=sys.stderr)
         return 130
 
 

@@ -191,7 +191,7 @@ def test_everything_given_gives_the_score(job, judge):
         result = read_image(job.root / "results" / f"{stem}.jpg")
         reference = read_image(job.root / "data/train/imgs" / pairing[stem + ".png"])
         assert (
-            row["picture"] == stem
+            row["image"] == stem
             and float(row["aesthetic"]) == value
             and float(row["mask_accuracy"]) == 0.75
         )

@@ -25,7 +25,7 @@ from support.tiny import (
 )
 
 from jseg import contact_sheet, images, noise
-from jseg.checkpoint import save
+from jseg.checkpoint import describe, save
 from jseg.commands import test as command
 from jseg.data.classes import CLASS_SETS, ClassSet, spread_palette
 from jseg.data.label_maps import read_label
@@ -347,14 +347,14 @@ def test_label_maps_in_another_numbering_than_the_training_s_are_told(tmp_path):
         step=1,
         settings={"class_set": ade.name, "classes": list(ade.file_ids)},
     )
-    (line,) = command._otherwise(path, 150)
+    (line,) = command._otherwise(describe(path), 150)
     assert line.startswith(
         "warning: the network was trained on label maps of ade20k-150, which store its classes as "
         "1 to 150; these are read as 0 to 149"
     ) and line.endswith("give --classes ade20k-150")
-    assert command._otherwise(path, ade) == []
+    assert command._otherwise(describe(path), ade) == []
     save(path, {"w": np.zeros(2, np.float32)}, None, step=1, settings={"seed": 1})
-    assert command._otherwise(path, 150) == []
+    assert command._otherwise(describe(path), 150) == []
 
 
 def test_maps_of_sixteen_bits_give_the_images_of_their_eight_bit_copies(challenge):
