@@ -209,7 +209,9 @@ def _checked_inputs(args) -> Job:
     output, files = Path(args.output_path), results.names_of([pair.stem for pair in pairs], *grid)
     coming = results.names_of([pair.stem for pair in limited], *grid)
     needed = results.room(output, coming, *size)
-    results.check_output(output, files, *_inputs(args, pairs), needed)
+    missing = sum(not (output / f"{pair.stem}.jpg").exists() for pair in limited)
+    work = f"{missing} images of {size[0]}x{size[1]}"
+    results.check_output(output, files, *_inputs(args, pairs), needed, work)
     if problem:
         raise problem
     remarks += weights.remarks + _otherwise(weights.model, classes)

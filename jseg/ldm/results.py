@@ -90,14 +90,15 @@ def check_output(
     inputs: Iterable[Path] = (),
     places: Iterable[Path] = (),
     needed: int = 0,
+    work: str = "",
 ) -> None:
     """Raise DataError unless the files `names` of a run can be written into `output`.
 
-    inputs, places, needed: as for `jseg.outputs.places.claim`.
+    inputs, places, needed, work: as for `jseg.outputs.places.claim`.
     """
     old = _read(output)
     known = old.files if old else {}
-    claim(output, OPTION, COMMAND, names, inputs, places, known, run_file.NAME, needed)
+    claim(output, OPTION, COMMAND, names, inputs, places, known, run_file.NAME, needed, work)
 
 
 def finished(pair: Pair, output: Path) -> bool:

@@ -32,23 +32,24 @@ def claim(
     known: Collection[str] = (),
     record: str = "run.json",
     needed: int = 0,
+    work: str = "",
 ) -> None:
     """Raise OutputError unless `command` may write `names` into `folder` without a loss.
 
     Writes nothing. option: the one that gives the folder, for the messages. inputs: files that are
     read. places: folders that inputs are looked for in, there or not. known: names that the same
-    work has written before, as `record` says. needed: bytes of room.
+    work has written before, as `record` says. needed, work: bytes of room, and what they are for.
     """
-    check_folder(folder, option, needed)
+    check_folder(folder, option, needed, work)
     check_origin(folder, option, command)
     check_inputs(folder, option, [*names, record], inputs, places)
     check_names(folder, option, names, known, record)
 
 
-def check_folder(folder: PathLike, option: str, needed: int = 0) -> None:
+def check_folder(folder: PathLike, option: str, needed: int = 0, work: str = "") -> None:
     """Raise OutputError unless a folder can be written, and made where it is missing.
 
-    needed: bytes of room on its disk.
+    needed: bytes of room on its disk. work: what they are needed for, for the message.
     """
     place = existing = Path(folder)
     while not existing.exists() and existing != existing.parent:
@@ -67,9 +68,10 @@ def check_folder(folder: PathLike, option: str, needed: int = 0) -> None:
         raise OutputError(f"{culprit} cannot be written; give a folder that can")
     free = free_bytes(existing)
     if needed > free:
+        purpose = f" for {work}" if work else ""
         raise OutputError(
-            f"{option} {place} has {free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB may be needed; "
-            "free some room or give another folder"
+            f"{option} {place} has {free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB may be needed"
+            f"{purpose}; free some room or give another folder"
         )
 
 

@@ -482,7 +482,7 @@ def test_a_full_disk_is_told_before_the_work(challenge, monkeypatch):
     refused(challenge, ["results", "MB free", "1 images of 64x48"], limit=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=8000))
     assert challenge.run(limit=1)[0] == 0, "one image may take 7680 bytes"
-    refused(challenge, ["2 images of 64x48"])
+    refused(challenge, ["MB may be needed for 2 images of 64x48"])
 
 
 def test_an_output_that_cannot_be_written_is_told(challenge, monkeypatch):
