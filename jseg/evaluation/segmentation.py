@@ -26,7 +26,9 @@ class Segmentation:
     def __init__(
         self, weights: WeightFile, items: Sequence[Item], output: Path, device: str, asked: str
     ):
-        """weights: FlowSeg's network, its SHA-256 known. output: of the scores. asked: the device that was given."""
+        """weights: FlowSeg's network, its SHA-256 known. output: of the scores. asked: the device
+        that was given.
+        """
         self.weights, self.items = weights, items
         self.images = [Example(item.stem, item.result) for item in items]
         self.digests = results.digests_of(self.images)
