@@ -88,7 +88,7 @@ def versions() -> Dict[str, str]:
     """The versions of everything that the results may depend on."""
     numbers = {"jseg": __version__, "python": platform.python_version()}
     opencv = ("opencv-python-headless", "opencv-python")
-    for names in (("jittor",), ("numpy",), opencv, ("pillow",), ("scipy",)):
+    for names in (("jittor",), ("numpy",), opencv, ("pillow",)):
         for name in names:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 numbers[name] = metadata.version(name)
