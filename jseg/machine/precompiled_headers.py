@@ -4,6 +4,10 @@ Jittor compiles an operator the first time that a shape or a type needs it, and 
 tenths of that time parsing the same headers. GCC can keep what it has parsed (a precompiled header,
 .gch beside the .h) and uses it only if flags and macros are those it was made with; otherwise it
 reads the header as text, which is slower and gives the same code.
+
+Jittor keeps an operator under its name and compiles it again where the command was another one. So
+operators that are compiled with our flags have a folder of their own: a program that uses Jittor
+without jseg finds its operators as it left them.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import re
 import shlex
 import subprocess
 
-PREFIX, HEADER = "jseg_headers_", "operators.h"
+PREFIX, HEADER = "jseg_", "operators.h"
+FOLDERS = ("jit", "obj_files", "tmp")  # what Jittor writes below its cache while it computes
 INCLUDES = (
     "<cmath>",
     "<algorithm>",
@@ -43,11 +48,27 @@ def use(jittor) -> bool:
 
     # GCC does not look whether the headers have changed since, so the folder is named by them.
     sources = os.path.join(os.path.dirname(jittor.__file__), "src")
-    name = f"{PREFIX}{_digest(sources, flags)}"
-    header = os.path.join(jittor.flags.cache_path, name, HEADER)
+    cache = jittor.flags.cache_path
+    folder = os.path.join(cache, f"{PREFIX}{_digest(sources, flags)}")
+    header = os.path.join(folder, HEADER)
+    if not _make_folder(folder, cache):
+        return False
     if not os.path.exists(f"{header}.gch") and not _compile(jittor.flags.cc_path, flags, header):
         return False
     jittor.flags.cc_flags = f'{flags} {MACROS} -include"{header}" '
+    jittor.flags.cache_path = folder
+    return True
+
+
+def _make_folder(folder: str, cache: str) -> bool:
+    """Make the cache of our operators beside Jittor's own; whether it is there then."""
+    try:
+        for name in FOLDERS:
+            os.makedirs(os.path.join(folder, name), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(os.path.join(cache, "gen"), os.path.join(folder, "gen"))  # generated headers
+    except OSError:
+        return False
     return True
 
 
@@ -62,11 +83,10 @@ def _digest(sources: str, flags: str) -> str:
 
 def _compile(compiler: str, flags: str, header: str) -> bool:
     """Write the header and compile it under another name first; whether it is there then."""
-    folder, partial = os.path.dirname(header), f"{header}.{os.getpid()}.part"
+    partial = f"{header}.{os.getpid()}.part"
     words = [word for word in shlex.split(flags) if not re.match(r"-(l|L|Wl,|shared)", word)]
     command = [compiler, *words, DEBUG, *MACROS.split(), "-x", "c++-header", header, "-o", partial]
     try:
-        os.makedirs(folder, exist_ok=True)
         with open(partial, "w", encoding="ascii") as file:
             file.write("".join(f"#include {name}\n" for name in INCLUDES))
         os.replace(partial, header)
