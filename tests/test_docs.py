@@ -260,10 +260,10 @@ def test_the_small_weights_are_for_images_of_the_size_on_the_page():
 def test_the_readme_s_python_example_runs(tmp_path, monkeypatch):
     """On the files of a demo of two images, with one short stage."""
     from jseg.commands import demo
-    from jseg.landscapes import draw
+    from jseg.landscapes import challenge_folder
 
     monkeypatch.chdir(tmp_path)
-    draw.write_challenge("demo/data", 2, 0, 128, 96)
+    challenge_folder.write_challenge("demo/data", 2, 0, 128, 96)
     stage = dict(demo.STAGES["stages"][0], steps=2)
     with open("demo/stages.json", "w") as file:
         json.dump({"base": "fine", "stages": [stage]}, file)
