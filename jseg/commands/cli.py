@@ -56,14 +56,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def commands() -> Dict[str, str]:
-    """Each command's name and first docstring line, read without importing it."""
-    found = {}
+    """Each command's name and the first sentence about it, read without importing it."""
+    summaries = {}
     for file in sorted(os.listdir(FOLDER)):
         name, suffix = os.path.splitext(file)
         if suffix == ".py" and name not in NO_COMMANDS:
             with open(os.path.join(FOLDER, file), encoding="utf-8") as source:
-                found[name] = (ast.get_docstring(ast.parse(source.read())) or "").partition("\n")[0]
-    return found
+                docstring = ast.get_docstring(ast.parse(source.read())) or ""
+            summaries[name] = " ".join(docstring.partition("\n\n")[0].split())
+    return summaries
 
 
 def make_parser(name: str, docstring: str) -> argparse.ArgumentParser:

@@ -214,6 +214,10 @@ def _train(args, ae_weights, config, autoencoder_config, classes, all_examples, 
     device = runtime.device(args.device)
     for remark in remarks:
         say(remark)
+
+    # Another setting is refused here, not when its latents have taken the place of the old ones.
+    held_back = {"validate_count": args.validate_count or 0}
+    training.check_newest(args, {**held_back, "drop": args.drop, "zero_init": args.zero_init})
     autoencoder = Autoencoder(autoencoder_config)
     load_into(autoencoder, ae_weights)
     autoencoder.eval()
@@ -242,6 +246,7 @@ def _train(args, ae_weights, config, autoencoder_config, classes, all_examples, 
         networks=[network],
         config=config,
         settings={
+            **held_back,
             "drop": args.drop,
             "zero_init": args.zero_init,
             "autoencoder": ae_weights.digest,

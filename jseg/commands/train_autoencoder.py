@@ -193,13 +193,13 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
         result="autoencoder",
         networks=networks,
         config=config,
-        settings=settings(args, examples),
+        settings={**settings(args, examples), "validate_count": args.validate_count or 0},
         batches=batches,
         examples=len(examples),
         about=about,
         first_batch=first_batch,
         preview=lambda path: write_preview(path, autoencoder, batches),
-        finish=None if args.decoder_only else lambda: say(standardize(autoencoder, batches)),
+        finish=None if args.decoder_only else lambda: standardize(autoencoder, batches),
         validate=validate,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jseg.commands import cli
@@ -34,11 +35,16 @@ def reads_first(args: argparse.Namespace, examples: int, say: Callable[[str], No
 
 
 def check_hold_out(args: argparse.Namespace, examples: int) -> None:
-    """Raise ValueError if `hold_out` would leave nothing to train on."""
+    """Raise ValueError if `hold_out` would leave nothing to train on, or has nothing to do."""
+    if args.validate_interval and not args.validate_count:
+        raise ValueError(
+            f"--validate_interval is {args.validate_interval} and nothing is held out to validate "
+            "on; give --validate_count too"
+        )
     if (args.validate_count or 0) >= examples:
         raise ValueError(
-            f"--validate_count is {args.validate_count}; expected less than {examples}, the number "
-            "of examples"
+            f"--validate_count is {args.validate_count}; expected fewer than {examples}, the "
+            "number of examples"
         )
 
 
@@ -68,6 +74,22 @@ def shared_settings(args: argparse.Namespace, steps: int) -> Dict[str, object]:
     if args.model_path:
         values["model_path"] = describe(args.model_path, sha256=True).sha256
     return values
+
+
+def check_newest(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
+    """Raise CheckpointError where the run in --output cannot go on with these settings.
+
+    settings: those that are known before the data are prepared. `train` compares all of them.
+    """
+    from jseg.training.changes import check_changes
+    from jseg.training.records import checkpoints, record
+
+    folder = Path(args.output)
+    saved = checkpoints(folder) if args.resume == "auto" and folder.is_dir() else []
+    earlier = record(saved[-1]).get("settings", {}) if saved else {}
+    if earlier:
+        stored = {name: earlier[name] for name in settings if name in earlier}
+        check_changes(saved[-1], stored, settings, args.given)
 
 
 def train(

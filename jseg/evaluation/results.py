@@ -22,6 +22,7 @@ from jseg.outputs.record import FORMAT, is_own, own_record, write_json, write_te
 
 COMMAND, OPTION = "score", "--output"
 SUMMARY, TABLE, GALLERY, PREDICTIONS = "summary.json", "images.csv", "gallery.html", "predictions"
+FORMER_TABLE = "pictures.csv"  # what the table was called at first
 ROOM = 1 << 20  # bytes without which not even the smallest tables fit
 COLUMNS = ("image", "mask_accuracy", "style_challenge", "style_corrected", "aesthetic")
 
@@ -63,8 +64,12 @@ def write_claim(output: Path, settings: dict) -> None:
 
     An older summary stays, but lists no files any more, as they are about to be written again.
     """
-    new = {**_head(settings), "unfinished": True}
-    write_json(output / SUMMARY, {**(_read(output) or new), "files": {}})
+    earlier = _read(output) or {**_head(settings), "unfinished": True}
+    if earlier.get("files", {}).get(FORMER_TABLE) and is_own(
+        output, FORMER_TABLE, earlier["files"]
+    ):
+        (output / FORMER_TABLE).unlink(missing_ok=True)  # the new table would stand beside it
+    write_json(output / SUMMARY, {**earlier, "files": {}})
 
 
 def write(

@@ -27,6 +27,7 @@ WHEN_MISSING: Dict[str, object] = {
     "zero_init": "zero",
     "warmup": 0,
     "decay": "none",
+    "validate_count": 0,
     "scales": [0.5, 2.0],
     "jitter": 0.0,
     "shift": 1.0,

@@ -100,17 +100,17 @@ class TrainingRun:
         batches: Batches,
         start_step: int,
         preview: Optional[Callable[[Path], None]] = None,
-        finish: Optional[Callable[[], None]] = None,
+        finish: Optional[Callable[[], str]] = None,
         validate: Optional[Validate] = None,
         learning_rate: Optional[Callable[[int], float]] = None,
     ) -> bool:
         """Train up to `plan.steps`; True if all steps are done, False if a signal asked for an
         early end (all is saved then).
 
-        preview(path) writes an image, finish() has the last word on the result, validate(stop)
-        scores the network (`best.Validate`); all three see the moving average in the network's
-        place, and process 0 alone calls them. learning_rate: of `train`. Raises TrainingProblem,
-        OSError; checkpoints stay.
+        preview(path) writes an image, finish() has the last word on the result and returns a line
+        about it, validate(stop) scores the network (`best.Validate`); all three see the moving
+        average in the network's place, and process 0 alone calls them. learning_rate: of `train`.
+        Raises TrainingProblem, OSError; checkpoints stay.
         """
         plan, means, step = self.plan, Means(), start_step
         with Signals(distributed.rank() == 0) as signals, TrainingBar(
@@ -238,7 +238,7 @@ class TrainingRun:
                     self.say(f"no {CURVE}: {problem}")
                 self.draws_curves = False
 
-    def _save_result(self, step: int, finish: Optional[Callable[[], None]]) -> None:
+    def _save_result(self, step: int, finish: Optional[Callable[[], str]]) -> None:
         if distributed.rank():
             return
         path = self.folder / f"{self.name}.safetensors"
@@ -251,22 +251,29 @@ class TrainingRun:
             target = set_aside(self.folder, int(about.get("step", 0)), [path])
             self.say(f"{path.name} is no result of this training: it is set aside in {target}")
 
-        self._save_network(path, step, finish)
+        line = self._save_network(path, step, finish)
+        if line:
+            self.say(line)
         self.say(f"{step} steps are done: {path}")
 
     def _save_network(
-        self, path: Path, step: int, finish: Optional[Callable[[], None]], **extra
-    ) -> None:
-        """Write the network as it would be if it were the result, and leave it as it is."""
+        self, path: Path, step: int, finish: Optional[Callable[[], str]], **extra
+    ) -> str:
+        """Write the network as it would be if it were the result, and leave it as it is.
+
+        Returns what `finish` says about it, "" without one.
+        """
+        line = ""
         module = self.networks[0].module
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._ema_in_place())
             if finish is not None:
                 stack.enter_context(unchanged(trainable(module)))
-                finish()
+                line = finish()
             stack.enter_context(writing(path))
             about = {"step": step, "settings": self.settings, **extra}
             save(path, module.state_dict(), self.config, **about)
+        return line
 
     def _preview(self, step: int, preview: Callable[[Path], None]) -> None:
         if distributed.rank() == 0:
@@ -279,7 +286,7 @@ class TrainingRun:
         step: int,
         validate: Optional[Validate],
         signals: Signals,
-        finish: Optional[Callable[[], None]],
+        finish: Optional[Callable[[], str]],
     ) -> None:
         """Validate a step that is due and has not been, after it was saved: a validation may take
         long, and mpirun's Ctrl-C is quick.

@@ -288,6 +288,18 @@ def test_held_out_images_are_validated_on_and_not_trained_on(folder, command, ow
         np.testing.assert_array_equal(value, result[name], name)
 
 
+def test_another_validate_count_is_refused_before_a_latent_is_touched(folder):
+    assert folder.run(steps=2, validate_count=1)[0] == 0
+    before = {path: path.read_bytes() for path in folder.output.rglob("*") if path.is_file()}
+    code, lines = folder.run(steps=3, validate_count=2)
+    assert code == 2 and "validate_count was 1, is 2; give the old ones to go on" in lines[-1]
+    assert before == {
+        path: path.read_bytes() for path in folder.output.rglob("*") if path.is_file()
+    }
+    code, lines = folder.run(steps=3, validate_interval=1)
+    assert code == 2 and "--validate_interval is 1 and nothing is held out" in lines[-1]
+
+
 def test_the_best_autoencoder_is_one_that_could_be_the_result(folder):
     """Its latents have unit variance, which is seen to at the end alone."""
     options = dict(SMALL, command=train_autoencoder, steps=2, learning_rate=1e-2, save_interval=1)
@@ -402,7 +414,7 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
         (dict(classes="nothing-7"), "no class set or file nothing-7"),
         (dict(batch_size=4, micro_batch=0), "--micro_batch is 0"),
         (dict(warmup=-1), "--warmup is -1; expected 0 or more"),
-        (dict(validate_count=5), "--validate_count is 5; expected less than 5"),
+        (dict(validate_count=5), "--validate_count is 5; expected fewer than 5"),
         (dict(precision="float32"), "--precision is no longer an option"),
     ],
 )
