@@ -157,22 +157,22 @@ def claim_output(args) -> None:
     from jseg.parity.release.inputs import MERGED
 
     # setting.json is written first of all, so a folder that has it is of an earlier call.
-    names = [*WRITTEN, "parts/x", "weights/x", *MERGED]
-    known = None if origin(args.output) == "compare_official" else ()
+    names = [*WRITTEN, "parts/x", "weights/x", *MERGED, "setting.json"]
+    goes_on = origin(args.output) == "compare_official"
     files = [Path(path) for path in (args.model_path, args.ae_path) if path]
     files += sorted(Path(args.official).rglob("*.py"))
     claim(
         args.output,
         "--output",
         "compare_official",
-        names + ["setting.json"],
+        names,
         files,
         [args.official],
-        known,
+        names if goes_on else (),
         "setting.json",
         ROOM,
     )
-    if known is not None:
+    if not goes_on:
         taken = [name for name in ("parts", "weights") if (Path(args.output) / name).exists()]
         if taken:
             raise ValueError(
