@@ -39,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "output", metavar="OUT", help="the file to write: .safetensors, .npz or .pkl"
     )
+
+    # What is taken from the file.
     result.add_argument(
         "--to",
         choices=("unet", "autoencoder", "pixnerd"),
@@ -50,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
         default="ema",
         help="which weights of a file that has both: the moving average (default) or the model",
     )
+
+    # What the weights do not tell.
     result.add_argument(
         "--head_channels",
         type=int,
@@ -72,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="of every group norm, which the weights do not tell either (default 32)",
     )
+
+    # What is written.
     result.add_argument(
         "--half", action="store_true", help="write float16: half the size, three digits"
     )

@@ -40,6 +40,8 @@ class Job:
 
 def parser():
     p = cli.make_parser("score", __doc__)
+
+    # What is scored.
     p.add_argument(
         "--results",
         required=True,
@@ -68,6 +70,8 @@ def parser():
         metavar="DIR",
         help="label maps of the results, NAME.png of class ids, for the mask accuracy",
     )
+
+    # What sees the results: networks and values that the user brings.
     p.add_argument(
         "--flowseg",
         nargs="?",
@@ -93,6 +97,8 @@ def parser():
         metavar="MAX",
         help="the best aesthetic value possible (default 10)",
     )
+
+    # Where to, and how the label files are read.
     p.add_argument(
         "--output",
         default="./scores",
@@ -120,6 +126,8 @@ def parser():
         help="values in label files that stand for another class, such "
         "as 255:1; CLASS is an id as stored, or a name",
     )
+
+    # How the work is done.
     p.add_argument(
         "--partial",
         action="store_true",

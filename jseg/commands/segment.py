@@ -25,6 +25,8 @@ say = partial(cli.say, "segment")
 
 def parser():
     p = cli.make_parser("segment", __doc__)
+
+    # The network, the images and where to.
     p.add_argument(
         "--weights",
         help="network of train_flowseg: best.safetensors, flowseg.safetensors or a checkpoint "
@@ -43,6 +45,8 @@ def parser():
         metavar="DIR",
         help="folder for the label maps, created if missing",
     )
+
+    # The flow.
     p.add_argument("--steps", type=int, default=10, help="of the flow; less is faster (default 10)")
     p.add_argument(
         "--method",
@@ -69,6 +73,8 @@ def parser():
         metavar="SEED",
         help="of the noise, for networks that start from some; several are averaged (default 0)",
     )
+
+    # The windows over an image.
     p.add_argument(
         "--scale",
         default="1",
@@ -83,6 +89,8 @@ def parser():
         help="of neighbouring windows, 0 to below 1 (default 1/3)",
     )
     p.add_argument("--batch_size", type=int, default=1, help="windows at a time (default 1)")
+
+    # What is written.
     p.add_argument(
         "--probabilities",
         action="store_true",

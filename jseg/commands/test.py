@@ -44,6 +44,8 @@ class Job:
 
 def parser():
     p = cli.make_parser("test", __doc__)
+
+    # The inputs and where to.
     p.add_argument(
         "--input_path", required=True, help="folder with the label maps and label_to_img.json"
     )
@@ -57,6 +59,8 @@ def parser():
         default="./results",
         help="folder for the images and run.json (default ./results)",
     )
+
+    # The networks and the stages.
     p.add_argument(
         "--model_path",
         help="weights of the UNet (default: the official file under ./checkpoints, else the small "
@@ -70,6 +74,8 @@ def parser():
         "in 32 steps of DPM-Solver++, aligned, nothing lost between",
     )
     p.add_argument("--stages", metavar="FILE", help="JSON file with other stages")
+
+    # How the work is done.
     p.add_argument(
         "--seed",
         type=int,
@@ -80,6 +86,8 @@ def parser():
         "--batch_size", type=int, help="images at a time (default 1 on the CPU, 5 on a GPU)"
     )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+    # How the label files are read.
     p.add_argument(
         "--classes",
         help="class set of the label files, as in the training: a name or a file (default: ids 0, "
@@ -101,6 +109,8 @@ def parser():
         help="values in label files that stand for another class, such "
         "as 255:1; CLASS is an id as stored, or a name",
     )
+
+    # How much is made.
     p.add_argument("--limit", type=int, metavar="N", help="only the first N label maps")
     p.add_argument(
         "--grid",

@@ -46,6 +46,8 @@ def parser():
         validate_count="images that are held out of the training, evenly chosen, on which the "
         "loss is measured (default 0: none)",
     )
+
+    # The network and the size of what it sees.
     p.add_argument(
         "--preset",
         default="release",
@@ -60,6 +62,8 @@ def parser():
         type=int,
         help="side of the square crops that are trained on (default: crops of --width x --height)",
     )
+
+    # What is trained.
     p.add_argument(
         "--decoder_only",
         action="store_true",
@@ -72,6 +76,8 @@ def parser():
         help="with --model_path: whiten its latents again and refill its codebook, where training "
         "has flattened them",
     )
+
+    # The terms of the loss.
     p.add_argument(
         "--commitment_weight",
         type=float,
