@@ -23,7 +23,13 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["jseg", "jseg.*"]),
     package_data={
-        "jseg": ["weights/*", "machine/nvcc.in", "machine/include/*.h", "machine/include/cub/*"]
+        "jseg": [
+            "weights/*",
+            "machine/nvcc.in",
+            "machine/compile_operator.sh",
+            "machine/include/*.h",
+            "machine/include/cub/*",
+        ]
     },
     python_requires=">=3.8,<3.13",  # NumPy 1, which Jittor needs, has no wheels for 3.13
     install_requires=[

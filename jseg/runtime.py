@@ -24,8 +24,8 @@ from jseg.machine import (
     jittor_flags,
     mpirun,
     onednn,
+    operator_compiler,
     out_of_memory,
-    precompiled_headers,
 )
 from jseg.machine.facts import RuntimeProblem
 
@@ -65,7 +65,7 @@ def _open() -> ModuleType:
         )
 
     import_guard.wait_for_compilers(getattr(jittor, "lock", None), _tell_once)
-    precompiled_headers.use(jittor)
+    operator_compiler.use(jittor)
     _check_operators(jittor, suspects)
     out_of_memory.watch(jittor)
     user_flags = ", ".join(f"{name}={value}" for name, value in numeric_flags().items())
