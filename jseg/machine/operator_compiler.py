@@ -21,8 +21,7 @@ import re
 import shlex
 import subprocess
 
-PREFIX, HEADER = "jseg_", "operators.h"
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compile_operator.sh")
+PREFIX, HEADER, SCRIPT = "jseg_", "operators.h", "compile_operator.sh"
 FOLDERS = ("jit", "obj_files", "tmp", f"{HEADER}.gch")  # the first three are Jittor's
 INCLUDES = (
     "<cmath>",
@@ -53,7 +52,7 @@ def use(jittor) -> bool:
     sources = os.path.join(os.path.dirname(jittor.__file__), "src")
     cache = jittor.flags.cache_path
     folder = os.path.join(cache, f"{PREFIX}{_digest(sources, flags)}")
-    header = os.path.join(folder, HEADER)
+    header, script = os.path.join(folder, HEADER), os.path.join(folder, SCRIPT)
     if not _make_folder(folder, cache) or not _compile(jittor.flags.cc_path, flags, header):
         return False
 
@@ -61,7 +60,7 @@ def use(jittor) -> bool:
     jittor.flags.cache_path = folder
     python = jittor.flags.python_path
     if not python.startswith("/bin/sh "):
-        jittor.flags.python_path = f'/bin/sh "{SCRIPT}" --python="{python}"'
+        jittor.flags.python_path = f'/bin/sh "{script}" --python="{python}"'
     return True
 
 
@@ -72,6 +71,7 @@ def _make_folder(folder: str, cache: str) -> bool:
             os.makedirs(os.path.join(folder, name), exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.symlink(os.path.join(cache, "gen"), os.path.join(folder, "gen"))  # generated headers
+        _write(os.path.join(folder, SCRIPT), _script())  # Jittor compares the path, so one for all
     except OSError:
         return False
     return True
@@ -81,12 +81,30 @@ def _digest(sources: str, flags: str) -> str:
     """The compiler's flags and the contents of the script and of all of Jittor's headers, in twelve
     letters.
     """
-    digest = hashlib.md5(flags.encode())
-    headers = glob.glob(os.path.join(sources, "**", "*.h"), recursive=True)
-    for path in (SCRIPT, *sorted(headers)):
+    digest = hashlib.md5(flags.encode() + _script())
+    for path in sorted(glob.glob(os.path.join(sources, "**", "*.h"), recursive=True)):
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()[:12]
+
+
+def _script() -> bytes:
+    with open(os.path.join(os.path.dirname(__file__), SCRIPT), "rb") as file:
+        return file.read()
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write a file whole, unless it is there."""
+    if os.path.exists(path):
+        return
+    partial = f"{path}.{os.getpid()}.part"
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
 
 
 def _compile(compiler: str, flags: str, header: str) -> bool:
@@ -101,15 +119,13 @@ def _compile(compiler: str, flags: str, header: str) -> bool:
     # Each is written under another name first: a variant that is there is whole. GCC tries every
     # file in the folder, so the other name is outside of it.
     partial = {name: f"{header}.{os.getpid()}.{name}.part" for name in missing}
-    text = f"{header}.{os.getpid()}.part"
     processes = []
     try:
-        with open(text, "w", encoding="ascii") as file:
-            file.write("".join(f"#include {name}\n" for name in INCLUDES))
-        os.replace(text, header)
+        _write(header, "".join(f"#include {name}\n" for name in INCLUDES).encode())
         for name in missing:
             processes.append(_start([*command, *VARIANTS[name], "-o", partial[name]]))
-        if any([process.wait(MOST_SECONDS) for process in processes]):
+        statuses = [process.wait(MOST_SECONDS) for process in processes]
+        if any(statuses):
             return False
         for name in missing:
             os.replace(partial[name], targets[name])
@@ -119,7 +135,7 @@ def _compile(compiler: str, flags: str, header: str) -> bool:
         for process in processes:
             process.kill()
             process.wait()
-        for path in (text, *partial.values()):
+        for path in partial.values():
             with contextlib.suppress(OSError):
                 os.unlink(path)
     return True

@@ -378,7 +378,7 @@ def test_our_files_are_installed_with_the_package():
         for name in members
         if not name.endswith((".py", ".pyc"))
     ]
-    assert len(files) == 5
+    assert len(files) == 6
     assert [
         name
         for name in files
@@ -401,7 +401,7 @@ def test_the_page_tells_every_file_variable_and_case():
         assert [
             name
             for name in members
-            if not name.endswith((".py", ".pyc"))
+            if not name.endswith((".py", ".pyc", ".sh"))
             and f"`{os.path.relpath(os.path.join(folder, name), root)}`" not in page
         ] == []
     with open(environment.__file__, encoding="utf-8") as file:
