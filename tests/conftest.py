@@ -24,7 +24,10 @@ def pytest_configure(config):
         "markers", "slow: takes more than a few seconds; off without --run-slow"
     )
     config.addinivalue_line("markers", "cuda: needs a CUDA device; off without --run-cuda")
+    config.addinivalue_line("markers", "curve: trainings draw their curve, which others do not")
     config.addinivalue_line("filterwarnings", r"error:::jseg(\.|$)")
+    if hasattr(config, "workerinput"):  # several processes: waiting threads must not spin
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not config.getoption("--run-cuda"):
         os.environ.setdefault("nvcc_path", "")
 
@@ -57,6 +60,15 @@ def _fixed_seed():
     """Every test starts from the same state of Python's and NumPy's generators."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_curve(request, monkeypatch):
+    """A training of two steps takes half of its time for the drawing of its curve."""
+    if not request.node.get_closest_marker("curve"):
+        from jseg.training import run
+
+        monkeypatch.setattr(run, "draw_curve", lambda *arguments: True)
 
 
 @pytest.fixture

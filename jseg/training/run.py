@@ -16,6 +16,7 @@ every network of jseg. Mirrors the saving, logging and resuming of the release's
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Callable, Collection, Mapping, NoReturn, Optional, Sequence
 
@@ -41,6 +42,8 @@ from jseg.training.plan import Plan, Signals
 from jseg.training.records import CURVE, LOG, checkpoint_path, is_trained, prune, record, set_aside
 from jseg.training.resume import Past, Resumption
 from jseg.training.state import broadcast_state, state_sets
+
+CURVE_SECONDS = 20  # between two drawings of the curve, which takes as long as small checkpoints
 
 
 class TrainingRun:
@@ -69,7 +72,7 @@ class TrainingRun:
         self.log = Log(self.folder / LOG)
         self.best = Best(self.folder, self.settings, self.say)
         self.past, self.skipped = Past(), 0
-        self.draws_curves = True
+        self.draws_curves, self.last_curve = True, time.monotonic()
         self.again = "the same command"  # that goes on from what is saved
 
     def resume(self, mode: str = "auto") -> int:
@@ -143,6 +146,7 @@ class TrainingRun:
             except TrainingProblem as problem:
                 self._save_before(problem, means)
 
+        self._draw()
         if step < plan.steps:
             self.say(f"stopped after step {step}, which is saved; {self.again} goes on from there")
             return False
@@ -194,6 +198,7 @@ class TrainingRun:
             if means:
                 self._log(step, means)
             self._save(step)
+            self._draw()
         again = "the same command with --resume auto" if self.past.branch else self.again
         raise TrainingProblem(
             f"{problem}; {f'step {step} is saved: ' if step else ''}give {again} and a lower "
@@ -224,11 +229,18 @@ class TrainingRun:
                 optimizer_steps=[network.optimizer.steps for network in self.networks],
                 **state_sets(self.networks),
             )
-        self._draw()
+        self._draw_sometimes()
         prune(self.folder, self.plan.keep, self.past.branch, self.settings)
+
+    def _draw_sometimes(self) -> None:
+        """Draw the curve unless it was drawn a moment ago; `follow` draws the last one."""
+        if time.monotonic() - self.last_curve >= CURVE_SECONDS:
+            self._draw()
 
     def _draw(self) -> None:
         """Draw the curve of the log so far; say once where it cannot be drawn."""
+        if distributed.rank():
+            return
         path = self.folder / CURVE
         with writing(path):
             try:
@@ -237,6 +249,7 @@ class TrainingRun:
                 if self.draws_curves:
                     self.say(f"no {CURVE}: {problem}")
                 self.draws_curves = False
+        self.last_curve = time.monotonic()
 
     def _save_result(self, step: int, finish: Optional[Callable[[], str]]) -> None:
         if distributed.rank():
@@ -305,7 +318,7 @@ class TrainingRun:
             self._save_network(self.best.path, step, finish, score=score, measured=measured)
 
         self.log.append(step, {VALIDATION + name: value for name, value in scores.items()})
-        self._draw()
+        self._draw_sometimes()
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         verdict = "the best so far" if better else "not a best"
         if not better and best is not None:

@@ -89,6 +89,7 @@ def assert_equal(one, other):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.curve
 def test_training_from_a_folder_to_label_maps(folder):
     code, lines = folder.run(steps=3, preview_interval=3, validate_interval=2)
     assert code == 0, lines
@@ -115,6 +116,7 @@ def test_training_from_a_folder_to_label_maps(folder):
         max(scores.values()), rel=1e-6
     )
     assert read_image(folder.output / "preview-00000003.png").ndim == 3
+    assert min(read_image(folder.output / "curve.png").shape[:2]) > 100
     config = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)
     for weights in ("best.safetensors", "flowseg.safetensors", "checkpoint-00000002.safetensors"):
         assert (

@@ -103,11 +103,6 @@ def line(folder):
     }
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch):
-    monkeypatch.setattr(training_run, "draw_curve", lambda *arguments: True)
-
-
 def test_the_same_branching_command_goes_on_after_a_stop_and_nothing_is_lost(tmp_path):
     training(tmp_path, steps=9)
     before, told = saved(tmp_path), []
@@ -190,6 +185,16 @@ def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
     assert [
         line.split(",")[0] for line in drawn[-1].splitlines()[1:] if not line.endswith(",")
     ] == ["3", "6"]
+
+
+@pytest.mark.parametrize("seconds, times", [(0, 9), (3600, 1)])
+def test_the_curve_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, seconds, times):
+    """Six steps are saved, two are validated."""
+    drawn = []
+    monkeypatch.setattr(training_run, "CURVE_SECONDS", seconds)
+    monkeypatch.setattr(training_run, "draw_curve", lambda log, curve, name: drawn.append(curve))
+    training(tmp_path, steps=6, save_interval=1, validate_interval=3, validate=Lucky([0.1, 0.2], 5))
+    assert drawn == [tmp_path / "curve.png"] * times
 
 
 def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
