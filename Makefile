@@ -12,8 +12,9 @@ unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
 .PHONY: test demo lint doctor cuda-compile venv venv-test venv-lint clean
 
+# The tests of a file stay in one process, which trains what they share once.
 test: venv-test
-	@$(RUN) -m pytest --durations=15 $(ARGS)
+	@$(RUN) -m pytest --numprocesses auto --dist loadfile --durations=15 $(ARGS)
 
 demo: venv
 	@$(RUN) scripts/demo.py $(ARGS)

@@ -45,8 +45,9 @@ setup(
     extras_require={
         # the curves of a training, `curve.png`; `make demo` and `make test` install it
         "plots": ["matplotlib>=3.5"],
-        # `make test`; scipy has independent versions of formulas that the tests compare with
-        "test": ["pytest>=7", "scipy>=1.7"],
+        # `make test`; scipy has independent versions of formulas that the tests compare with, xdist
+        # runs the tests in several processes: most of their time, one core is busy
+        "test": ["pytest>=7", "pytest-xdist>=2.5", "scipy>=1.7"],
         # `make lint`: one exact version, because another one formats in another way
         "lint": ["ruff==0.17.6"],
     },

@@ -32,6 +32,12 @@ def pytest_configure(config):
         os.environ.setdefault("nvcc_path", "")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """The processes of `make test`: one for each core, at most four; they would share a GPU."""
+    return 1 if config.getoption("--run-cuda") else min(4, os.cpu_count() or 1)
+
+
 def pytest_sessionstart(session):
     """Import Jittor before any test, or end the session: no number means anything without it.
 

@@ -160,7 +160,11 @@ def test_setup_says_what_it_should(monkeypatch):
         name: [re.match(r"[\w-]+", line).group() for line in lines]
         for name, lines in seen["extras_require"].items()
     }
-    assert extras == {"plots": ["matplotlib"], "test": ["pytest", "scipy"], "lint": ["ruff"]}
+    assert extras == {
+        "plots": ["matplotlib"],
+        "test": ["pytest", "pytest-xdist", "scipy"],
+        "lint": ["ruff"],
+    }
 
 
 def test_what_is_imported_is_what_setup_requires(monkeypatch):
