@@ -102,7 +102,7 @@ def _check_pictures(record: dict) -> None:
     for name in ("pictures", "sources"):
         texts = record["pictures"] if name == "pictures" else record.get(name, {})
         if not all(isinstance(text, str) for text in [*texts, *texts.values()]):
-            raise ValueError(f"{name} that are no texts")
+            raise ValueError(f"its {name} are no texts")
 
 
 def _check_sources(run: Run, images: Sequence[Example], digests: Dict[str, str]) -> None:

@@ -139,7 +139,7 @@ def read(folder: Path, option: str = "--output") -> Optional[dict]:
 
 def _check_written(record: dict) -> None:
     if not isinstance(record["written"], int):
-        raise ValueError("a number of pairs that is no number")
+        raise ValueError("its number of pairs is no number")
 
 
 def _write_pair(folder: Path, number: int, seed: int, width: int, height: int) -> bool:

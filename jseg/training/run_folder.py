@@ -13,7 +13,7 @@ from typing import Iterator, Mapping
 from jseg.outputs import places
 from jseg.outputs.locks import held
 from jseg.outputs.places import OutputError
-from jseg.outputs.record import read_record
+from jseg.outputs.record import sound_record
 from jseg.training.records import BEST, CHECKPOINT, CURVE, LOG, MARK, PREVIEW, is_trained
 
 # The caches of `train`, which are there before anything else.
@@ -128,11 +128,11 @@ def check_origin(folder: Path, name: str) -> None:
             )
 
     if MARK in files:
-        other = (read_record(folder / MARK) or {}).get("training")
+        remedy = "remove it and give the same command again, or give another --output"
+        other = sound_record(folder / MARK, remedy, _check_mark)["training"]
         if other != name:
             raise OutputError(
-                f"{folder} holds a training of {other or 'something else'}, not of {name}; give "
-                "another --output"
+                f"{folder} holds a training of {other}, not of {name}; give another --output"
             )
         return
     weights = [file for file in own if file.endswith(".safetensors")]
@@ -141,3 +141,9 @@ def check_origin(folder: Path, name: str) -> None:
             f"{folder} holds {own[0]}, which no training of {name} wrote there; give another "
             "--output, or move it away"
         )
+
+
+def _check_mark(record: dict) -> None:
+    """Raise ValueError or KeyError for a training.json that does not say what is trained."""
+    if not isinstance(record["training"], str):
+        raise ValueError("it does not say what is trained")

@@ -248,11 +248,7 @@ def test_a_damaged_run_file_is_refused(challenge, stubbed, damage):
     (challenge.output / "run.json").write_bytes(damage)
     before = challenge.everything()
     code, lines = challenge.run()
-    assert (
-        code == 2
-        and len(lines) == 1
-        and "run.json is no record of the test command, or is damaged" in lines[0]
-    )
+    assert code == 2 and len(lines) == 1 and "run.json is damaged (it " in lines[0]
     assert challenge.everything() == before
 
 

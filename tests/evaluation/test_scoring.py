@@ -353,7 +353,7 @@ def test_output_of_others_is_refused(tmp_path):
     (output / TABLE).write_text("mine")
     with pytest.raises(DataError, match=r"holds images.csv \(1 of .*\) but no summary.json"):
         check_output(output, results)
-    for text, said in (("{", "damaged"), ("{}", "no record of the score"), ("[]", "no record")):
+    for text, said in (("{", "damaged"), ("{}", "no record of the score"), ("[]", "damaged")):
         (output / SUMMARY).write_text(text)
         with pytest.raises(DataError, match=said):
             check_output(output, results)
