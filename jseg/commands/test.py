@@ -145,17 +145,21 @@ def main(argv: Optional[List[str]] = None) -> int:
     with held(output):
         run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
         run.fields["notes"] = [*job.remarks, *remarks]
-        _synthesize(job, run, args.limit, device)
+        inputs = _synthesize(job, run, args.limit, device)
         if job.shown:
             stages = len(job.pipeline.stages)
-            for remark in write_grid(run, job.shown, stages, job.size, args.ignore, job.classes):
+            for remark in write_grid(
+                run, job.shown, inputs, stages, job.size, args.ignore, job.classes
+            ):
                 say(remark)
     say(f"{len(job.limited)} images in {output}, settings and timings in {output / 'run.json'}")
     return 0
 
 
-def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
-    """Make the images that are missing, under progress bars."""
+def _synthesize(job: Job, run, limit: Optional[int], device: str) -> dict:
+    """Make the images that are missing, under progress bars; what was read for the grid on the way,
+    by stem.
+    """
     from jseg.ldm.pipelines import stage_steps
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.results import unfinished_batches
@@ -178,10 +182,13 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
     shown = [pair.stem for pair in job.shown]
     reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
     steps = [stage_steps(job.pipeline, number) for number in range(len(job.pipeline.stages))]
+    inputs = {}
     with SynthesisBar(steps, [len(batch) for batch in todo], total) as bar:
         for report in reports:
             step = report.progress
             bar.show(step.stage, step.step, step.images is not None, report.seconds)
+            inputs.update({stem: report.inputs[stem] for stem in shown if stem in report.inputs})
+    return inputs
 
 
 def _checked_inputs(args) -> Job:

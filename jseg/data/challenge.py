@@ -32,7 +32,7 @@ from jseg.data.pairing_table import find_table, read_table
 from jseg.data.references import find_references, reference_places
 from jseg.data.validation import FileChecks, check_image, check_label
 from jseg.files import DataError
-from jseg.images import read_image, resize_image, resize_label
+from jseg.images import read_image, resize_image
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 USUAL = (PAIRING, "imgs", "images") + LABEL_FOLDERS  # that a folder of label maps may hold as well
@@ -193,20 +193,16 @@ def load_pair(
     pair: Pair,
     width: int,
     height: int,
-    latent_width: int,
-    latent_height: int,
     ignore: Sequence[int] = (),
     classes: Classes = 256,
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """(label uint8 [latent_height, latent_width], reference uint8 [height, width, 3]) of a pair
-    that was checked with these `classes` and `ignore`.
+    """(label uint8 [H, W] in its own size, reference uint8 [height, width, 3]) of a pair that was
+    checked with these `classes` and `ignore`.
 
-    The label map goes from its own size straight to the latent's with NEAREST, as in the release;
-    ids become 0..N-1, ignored ones 255.
+    Ids become 0..N-1, ignored ones 255.
     """
     ids = Numbering.of(classes, ignore).read(pair.label).ids
-    reference = resize_image(read_image(pair.reference), width, height)
-    return resize_label(ids, latent_width, latent_height), reference
+    return ids, resize_image(read_image(pair.reference), width, height)
 
 
 def batches(pairs: Sequence[Item], batch_size: int) -> List[List[Item]]:

@@ -17,12 +17,13 @@ from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 from jseg.data.examples import Example
 from jseg.files import DataError, sha256
 from jseg.outputs import run as run_file
-from jseg.outputs.places import check_names, claim
+from jseg.outputs.places import check_folder, check_names, claim
 from jseg.outputs.record import opens
 from jseg.outputs.run import Run
 
 COMMAND, OPTION = "segment", "--output"
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"
+RESULT_BYTES = 3.5  # a pixel at most: an overlay takes 2.5, a label map 1
 
 
 def names_of(stems: Iterable[str], probabilities: bool = False) -> List[str]:
@@ -49,15 +50,24 @@ def check_output(
     names: Sequence[str],
     inputs: Iterable[Path] = (),
     places: Iterable[Path] = (),
-    needed: int = 0,
 ) -> None:
     """Raise DataError unless the files `names` of a run can be written into `output`.
 
-    inputs, places: as for `jseg.outputs.places.claim`. needed: bytes of room for a new run.
+    inputs, places: as for `jseg.outputs.places.claim`.
     """
     old = _read(output)
-    known, room = (old.files, 0) if old else ({}, needed)
-    claim(output, OPTION, COMMAND, names, inputs, places, known, run_file.NAME, room)
+    claim(output, OPTION, COMMAND, names, inputs, places, old.files if old else {})
+
+
+def check_room(output: Path, images: Sequence[Example], probabilities: int) -> None:
+    """Raise OutputError unless a new run has room in `output` for the results of checked images.
+
+    probabilities: the classes of which probabilities are kept as well, or 0.
+    """
+    if (output / run_file.NAME).exists():
+        return
+    pixels = sum(example.pixels for example in images)
+    check_folder(output, OPTION, int(pixels * (RESULT_BYTES + 2 * probabilities)))
 
 
 def resumed(

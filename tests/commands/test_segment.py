@@ -246,6 +246,18 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(job):
         assert code == 2 and said in lines[-1] and everything(job.output) == before
 
 
+def test_options_out_of_range_are_told_before_anything_else(job):
+    """Before other settings are, and before the line about the weights that ship."""
+    job.run()
+    for changed, said in (
+        (dict(overlap=1, steps=3), "overlap 1.0"),
+        (dict(scale=0.2, weights=None), "scale 0.2; expected 1"),
+        (dict(steps=0, mirror=True), "0 steps; expected"),
+    ):
+        code, lines = job.run(**changed)
+        assert code == 2 and len(lines) == 1 and said in lines[0], lines
+
+
 def test_files_of_others_are_not_overwritten(job):
     job.output.mkdir()
     (job.output / "plain.png").write_bytes(b"mine")

@@ -358,21 +358,18 @@ def test_other_sizes_and_modes_are_told_once_each(challenge):
     )
 
 
-def test_loading_resizes_labels_straight_to_the_latent(challenge):
+def test_loading_keeps_the_size_of_labels(challenge):
     label = label_map(1024, 768) // 2
     label[:2, :2] = 28
     images.save_image(labels_of(challenge) / "a.png", label)
     pair = pairs_of(challenge)[0]
-    loaded, reference = load_pair(pair, 512, 384, 128, 96, ignore=(3, 5))
-    expected = np.array(Image.fromarray(label).resize((128, 96), Image.NEAREST))
-    assert loaded.dtype == np.uint8 and loaded.shape == (96, 128)
-    assert (
-        np.array_equal(loaded == 255, (expected == 3) | (expected == 5)) and (loaded == 255).any()
-    )
-    assert np.array_equal(loaded[loaded != 255], expected[loaded != 255])
+    loaded, reference = load_pair(pair, 512, 384, ignore=(3, 5))
+    assert loaded.dtype == np.uint8 and loaded.shape == (768, 1024)
+    assert np.array_equal(loaded == 255, (label == 3) | (label == 5)) and (loaded == 255).any()
+    assert np.array_equal(loaded[loaded != 255], label[loaded != 255])
     assert np.array_equal(reference, images.read_image(pair.reference))
-    small = load_pair(pair, 256, 192, 64, 48)
-    assert small[0].shape == (48, 64) and small[1].shape == (192, 256, 3) and 255 not in small[0]
+    small = load_pair(pair, 256, 192)
+    assert small[1].shape == (192, 256, 3) and 255 not in small[0]
 
 
 def test_ignored_ids_are_allowed_and_told(challenge):
@@ -389,7 +386,7 @@ def test_palette_labels_are_read_by_index_and_told(challenge):
     label.save(labels_of(challenge) / "a.png")
     _, notes = check_pairs(pairs_of(challenge))
     assert len(notes) == 1 and "palette" in notes[0] and "a.png" in notes[0]
-    assert np.array_equal(load_pair(pairs_of(challenge)[0], 512, 384, 512, 384)[0], label_map())
+    assert np.array_equal(load_pair(pairs_of(challenge)[0], 512, 384)[0], label_map())
 
 
 def test_shares_read_as_a_sentence():
