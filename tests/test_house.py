@@ -17,7 +17,7 @@ from support.places import ROOT
 from jseg import __version__
 
 HEAVY = {"jittor", "jittor_utils", "numpy", "cv2", "scipy", "PIL", "tqdm", "matplotlib"}
-SHARED_BY_COMMANDS = {"jseg.commands", "jseg.commands.cli"} | {
+SHARED_BY_COMMANDS = {"jseg.commands", "jseg.commands.cli", "jseg.counting"} | {
     f"jseg.commands.{name}" for name in ("training", "training_options")
 }
 
@@ -247,6 +247,7 @@ def test_what_must_not_need_jittor_never_reaches_it():
         "noise",
         "configs",
         "progress",
+        "counting",
         "contact_sheet",
         "text_file",
         "image_files",

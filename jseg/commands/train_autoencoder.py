@@ -94,16 +94,16 @@ def parser():
         "--critic_start",
         type=int,
         default=50_000,
-        help="step at which the critic begins; -1: never (default 50000)",
+        help="step at which the discriminator begins; -1: never (default 50000)",
     )
     p.add_argument(
         "--critic_weight",
         type=float,
         default=0.75,
-        help="of the critic's term, before the adaptive weight (default 0.75)",
+        help="of the discriminator's term, before the adaptive weight (default 0.75)",
     )
     p.add_argument(
-        "--critic_channels", type=int, default=64, help="width of the critic (default 64)"
+        "--critic_channels", type=int, default=64, help="width of the discriminator (default 64)"
     )
     p.add_argument(
         "--lpips_path",
@@ -172,21 +172,24 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
     from jseg.ldm.validation import autoencoder_validation
 
     device = runtime.device(args.device)
+    held_back = {"validate_count": args.validate_count or 0}
+    training.check_newest(args, held_back)
     for remark in remarks:
         say(remark)
+
+    # Crops to train on, the networks, crops to validate on.
     size, shards = (args.width, args.height), training.batch_shards(args)
     examples, held_out = training.hold_out(args, all_examples)
-    batches = ImageBatches(
-        [example.image for example in examples], size, _crop(args), shards, args.seed
-    )
+
+    def batches_of(some) -> ImageBatches:
+        paths = [example.image for example in some]
+        return ImageBatches(paths, size, _crop(args), shards, args.seed)
+
+    batches, validate = batches_of(examples), None
     networks, plain_loss = trained_networks(args, config, batches)
     autoencoder = networks[0].module
-    about, validate = f"{len(examples)} images", None
     if held_out:
-        paths = [example.image for example in held_out]
-        images = ImageBatches(paths, size, _crop(args), shards, args.seed)
-        validate = autoencoder_validation(autoencoder, plain_loss, images)
-        about += f", {len(held_out)} to validate on"
+        validate = autoencoder_validation(autoencoder, plain_loss, batches_of(held_out))
 
     def first_batch(count: int) -> dict:
         # With the discriminator at work, for that needs the most memory.
@@ -199,10 +202,10 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
         result="autoencoder",
         networks=networks,
         config=config,
-        settings={**settings(args, examples), "validate_count": args.validate_count or 0},
+        settings={**settings(args, examples), **held_back},
         batches=batches,
         examples=len(examples),
-        about=about,
+        validated=len(held_out),
         first_batch=first_batch,
         preview=lambda path: write_preview(path, autoencoder, batches),
         finish=None if args.decoder_only else lambda: standardize(autoencoder, batches),
