@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-FORMS = re.compile(r"\[([a-z]+)(?:\|([a-z]+))?\]")  # [s], [is|are]
+FORMS = re.compile(r"\[([a-z ]+)(?:\|([a-z ]*))?\]")  # [s], [is|are]
 
 
 def counted(count: int, words: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Dict, List, Optional
 
 from jseg.commands import cli
+from jseg.counting import counted
 
 say = partial(cli.say, "score")
 
@@ -180,7 +181,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         results.write(output, rows, terms, scores, settings, job.remarks)
     print(report.table(lines))
     files = [output / name for name in (results.TABLE, results.SUMMARY, results.GALLERY)]
-    say(f"{len(rows)} images scored: {', '.join(map(str, files))}")
+    say(f"{counted(len(rows), 'image[s]')} scored: {', '.join(map(str, files))}")
     return 0
 
 
@@ -210,7 +211,9 @@ def _checked_inputs(args) -> Job:
     remarks += more + inputs.check_items(items, classes, args.ignore)
     remarks += limits(len(items), real, aesthetic, args.aesthetic_max, bool(args.inception))
     if not args.real:
-        remarks.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")
+        remarks.append(
+            f"no --real: {counted(len(real), 'image[s]')} in {real[0].parent} are the real ones"
+        )
     return Job(items, real, aesthetic, classes, remarks)
 
 
@@ -270,7 +273,7 @@ def _segmented(job: Job, segmentation) -> list:
     from jseg.progress import ImageBar
 
     count, done = len(job.items), segmentation.done()
-    say(f"segmenting {count - done} of {count} results with {segmentation.weights}")
+    say(f"segmenting {count - done} of {counted(count, 'result[s]')} with {segmentation.weights}")
     with ImageBar(count, done) as bar:
         for _ in segmentation.make(job.classes):
             bar.show()
@@ -299,14 +302,17 @@ def _distances(job: Job, extractor, known, measure) -> dict:
 
     count, real = len(job.items), len(job.real)
     if min(count, real) < 2:
-        say(f"no distance of sets: {count} results and {real} real images; it needs two of each")
+        say(
+            f"no distance of sets: {counted(count, 'result[s]')} and "
+            f"{counted(real, 'real image[s]')}; it needs two of each"
+        )
         return {}
     paths = [item.result for item in job.items] + job.real
     keys = features.digests(paths)
     todo = len(known.missing(keys))
     say(
-        f"features of {todo} of {len(set(keys))} images ({extractor.kind}), the others are in "
-        f"{known.folder}"
+        f"features of {todo} of {counted(len(set(keys)), 'image[s]')} ({extractor.kind}), the "
+        f"others are in {known.folder}"
     )
     with ImageBar(todo) as bar:
         for number in features.computed(paths, keys, extractor, known):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from jseg.commands import cli
+from jseg.counting import agreeing, counted
 
 say = partial(cli.say, "segment")
 
@@ -139,13 +140,17 @@ def main(argv: Optional[List[str]] = None) -> int:
         for remark in job.remarks + remarks:
             say(remark)
         if kept:
-            say(f"{kept} of {len(job.images)} images are in {output} already and are kept")
+            total, verb = counted(len(job.images), "image[s]"), agreeing(kept, "[is|are]")
+            say(f"{kept} of {total} {verb} in {output} already and {verb} kept")
         with ImageBar(len(job.images), kept) as bar:
             for _ in segment_folder(
                 segmenter, job.images, run, job.classes, digests, args.probabilities
             ):
                 bar.show()
-    say(f"{len(job.images)} label maps in {output}, overlays in {output / results.OVERLAYS}")
+    say(
+        f"{counted(len(job.images), 'label map[s]')} in {output}, overlays in "
+        f"{output / results.OVERLAYS}"
+    )
     return 0
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from jseg.commands import cli
+from jseg.counting import agreeing, counted
 
 GRID_ROWS = 12
 say = partial(cli.say, "test")
@@ -152,7 +153,10 @@ def main(argv: Optional[List[str]] = None) -> int:
                 run, job.shown, inputs, stages, job.size, args.ignore, job.classes
             ):
                 say(remark)
-    say(f"{len(job.limited)} images in {output}, settings and timings in {output / 'run.json'}")
+    say(
+        f"{counted(len(job.limited), 'image[s]')} in {output}, settings and timings in "
+        f"{output / 'run.json'}"
+    )
     return 0
 
 
@@ -177,7 +181,8 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> dict:
         say(remark)
     total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
     if kept:
-        say(f"{kept} of {total} images are in {run.folder} already and are kept")
+        images, verb = counted(total, "image[s]"), agreeing(kept, "[is|are]")
+        say(f"{kept} of {images} {verb} in {run.folder} already and {verb} kept")
 
     shown = [pair.stem for pair in job.shown]
     reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
@@ -227,7 +232,7 @@ def _checked_inputs(args) -> Job:
     coming = results.names_of([pair.stem for pair in limited], *grid)
     needed = results.room(output, coming, *size)
     missing = sum(not (output / f"{pair.stem}.jpg").exists() for pair in limited)
-    work = f"{missing} images of {size[0]}x{size[1]}"
+    work = f"{counted(missing, 'image[s]')} of {size[0]}x{size[1]}"
     results.check_output(output, files, *_inputs(args, pairs), needed, work)
     if problem:
         raise problem

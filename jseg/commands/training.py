@@ -119,7 +119,8 @@ def train(
     result: name of the file of weights that comes out. settings: what the command adds to
     `shared_settings`. batches, examples: what a step takes, out of how many. validated: examples to
     validate on. about: more of the data for the line that says what begins. first_batch(count): a
-    micro-batch, to see whether it fits into memory. hooks: `preview`, `finish` and `validate` of `TrainingRun.follow`.
+    micro-batch, to see whether it fits into memory. hooks: `preview`, `finish` and `validate` of
+    `TrainingRun.follow`.
     """
     from jseg.training.memory import check_batch
     from jseg.training.optimizer import rates

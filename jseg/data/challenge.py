@@ -15,6 +15,7 @@ from typing import Dict, List, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
+from jseg.counting import agreeing, counted
 from jseg.data.census import Census
 from jseg.data.folders import (
     existing_folder,
@@ -67,12 +68,15 @@ def find_label_folder(input_path: Union[str, Path]) -> Tuple[Path, List[str]]:
         chosen, *others = filled
         remarks = [
             f"{folder} holds both {chosen.name} and {other.name}; using {chosen.name}, the "
-            f"{len(visible_files(other))} label maps of {other.name} are left out"
+            f"{counted(count, 'label map[s]')} of {other.name} {agreeing(count, '[is|are]')} left "
+            "out"
             for other in others
+            for count in [len(visible_files(other))]
         ]
         if in_root:
             remarks.append(
-                f"{len(in_root)} label maps in {folder} itself are left out, those in "
+                f"{counted(len(in_root), 'label map[s]')} in {folder} itself "
+                f"{agreeing(len(in_root), '[is|are]')} left out, those in "
                 f"{chosen.name} are taken ({listing(in_root)})"
             )
         return chosen, remarks
@@ -120,9 +124,15 @@ def find_pairs(
     references = find_references(Path(img_path), places, table_path, wanted)
 
     spare = sorted({path.name for path in visible_files(folder)} - set(names))
-    beside = f"{len(spare)} files beside the label maps in {folder} are left out ({listing(spare)})"
+    beside = (
+        f"{counted(len(spare), 'file[s] beside the label maps')} in {folder} "
+        f"{agreeing(len(spare), '[is|are]')} left out ({listing(spare)})"
+    )
     unused = len(set(table) - {name_key(Path(name).stem) for name in names})
-    without = f"{unused} of {len(table)} entries of {table_path} have no label map and are not used"
+    without = (
+        f"{unused} of {len(table)} entries of {table_path} "
+        f"{agreeing(unused, '[has|have] no label map and [is|are] not used')}"
+    )
     remarks = in_other_folders + left_out(folder, LABEL_SUFFIXES, USUAL) + other_table
     remarks += [beside] * bool(spare) + [without] * bool(unused)
     pairs = [Pair(Path(name).stem, folder / name, path) for name, path in zip(names, references)]

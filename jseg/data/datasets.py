@@ -16,6 +16,7 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.data.census import MOST_CLASSES, Census
 from jseg.data.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
 from jseg.data.examples import Example, check_examples_of_any_size, load_label
@@ -109,14 +110,15 @@ def open_dataset(
     if not val:
         every = train
         train, val = held_out(every)
-        said = f"{len(val)} of its {len(every)} examples are held out for validation"
+        of_all = f"of its {len(every)} examples [is|are] held out for validation"
+        said = counted(len(val), of_all)
         said = said if len(every) > 1 else "its one example serves for both"
         remarks.append(f"{root} has no validation folder; {said}")
 
     if classes is None and LAYOUTS[layout].classes is None:
-        counted = _count(train + val, ignore, split_map(mapped, ignore))
-        remarks.append(f"{counted} classes counted in the label maps")
-        stored = _numbered(counted)
+        number = _count(train + val, ignore, split_map(mapped, ignore))
+        remarks.append(f"{number} classes counted in the label maps")
+        stored = _numbered(number)
     else:
         stored = _class_set(layout, classes)
     trained, of_train_ids = with_train_ids(stored, train + val)

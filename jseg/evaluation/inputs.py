@@ -10,6 +10,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from jseg.counting import agreeing, counted
 from jseg.data.census import Census
 from jseg.data.challenge import find_pairs
 from jseg.data.classes import IGNORED, ClassSet
@@ -76,8 +77,8 @@ def find_items(
     missing = [stem for stem in stems if name_key(stem) not in images]
     if len(missing) == len(pairs):
         raise DataError(
-            f"{results} holds no result of the {len(pairs)} label maps ({missing[0]}.jpg, ...); "
-            "give the folder that test wrote"
+            f"{results} holds no result of the {counted(len(pairs), 'label map[s]')} "
+            f"({missing[0]}.jpg, ...); give the folder that test wrote"
         )
     if missing and not partial:
         raise DataError(
@@ -86,7 +87,8 @@ def find_items(
         )
     if missing:
         remarks.append(
-            f"{len(missing)} of {len(pairs)} label maps have no result and are left out "
+            f"{len(missing)} of {counted(len(pairs), 'label map[s]')} "
+            f"{agreeing(len(missing), '[has|have] no result and [is|are] left out')} "
             f"({listing(missing)})"
         )
     pairs = [pair for pair in pairs if name_key(pair.stem) in images]
@@ -129,7 +131,9 @@ def _by_stem(
         files[key] = path
     others = [path.name for key, path in files.items() if key not in keys and path.name != GRID]
     remark = (
-        f"{len(others)} files in {folder} are of no label map and are left out ({listing(others)})"
+        f"{counted(len(others), 'file[s]')} in {folder} "
+        f"{agreeing(len(others), '[is|are] of no label map and [is|are]')} left out "
+        f"({listing(others)})"
     )
     return files, [remark] * bool(others) + left_out(folder, endings, OWN + tuple(usual))
 
@@ -192,7 +196,8 @@ def find_real(folder, least: int = 2) -> Tuple[List[Path], List[str]]:
     others = left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS)
     if len(images) < least:
         raise DataError(
-            f"{place} holds {len(images)} images; expected the real images, {least} at least"
+            f"{place} holds {counted(len(images), 'image[s]')}; expected the real images, "
+            f"{least} at least"
         )
 
     def header(path: Path) -> List[str]:

@@ -14,10 +14,11 @@ import os
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
+from jseg.counting import counted
 from jseg.data.examples import Example
 from jseg.files import DataError, sha256
 from jseg.outputs import run as run_file
-from jseg.outputs.places import check_folder, check_names, claim
+from jseg.outputs.places import TAKEN, check_folder, check_names, claim
 from jseg.outputs.record import opens
 from jseg.outputs.run import Run
 
@@ -133,7 +134,7 @@ def _check_sources(run: Run, images: Sequence[Example], digests: Dict[str, str])
         first = others[0]
         raise DataError(
             f"{run.folder} holds {first.stem}.png of another image of this name than "
-            f"{first.image} ({len(others)} of the results' names are taken so); give another "
+            f"{first.image} ({counted(len(others), TAKEN)} so); give another "
             f"{OPTION}"
         )
 

@@ -7,6 +7,7 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg.contact_sheet import contact_sheet
+from jseg.counting import counted
 from jseg.data.challenge import Pair, load_pair
 from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
 from jseg.data.numbering import Classes
@@ -48,8 +49,8 @@ def write_grid(
     remarks = []
     if blank:
         remarks.append(
-            f"{blank} cells of the grid are blank: stages of images that were made without --grid "
-            "are not kept"
+            f"{counted(blank, 'cell[s] of the grid [is|are]')} blank: stages of images that were "
+            "made without --grid are not kept"
         )
 
     # Versions that did not record how much a sheet shows left no stage away.

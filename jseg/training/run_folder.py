@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Iterator, Mapping
 
+from jseg.counting import counted
 from jseg.outputs import places
 from jseg.outputs.locks import held
 from jseg.outputs.places import OutputError
@@ -123,7 +124,7 @@ def check_origin(folder: Path, name: str) -> None:
         images = [file for file in files if Path(file).suffix.lower() in IMAGES and file not in own]
         if images:
             raise OutputError(
-                f"{folder} holds {len(images)} images, such as {images[0]}, and no "
+                f"{folder} holds {counted(len(images), 'image[s]')}, such as {images[0]}, and no "
                 "training; give another --output, which is created if missing"
             )
 

@@ -392,7 +392,7 @@ def test_images_are_found_by_name_and_checked_once(job):
     ]
     converted = [line for line in check_images(found, 8)[1] if "not plain RGB" in line]
     assert converted == [
-        f"1 images are not plain RGB and are converted: {mode} ({name})"
+        f"images are not plain RGB and are converted: {mode} ({name})"
         for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))
     ]
     found, _ = find_images([str(job.photos / "clear.png"), str(job.photos / "plain.png")])

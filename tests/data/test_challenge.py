@@ -20,7 +20,7 @@ from jseg.data.challenge import (
     find_pairs,
     load_pair,
 )
-from jseg.data.label_maps import read_label, shares
+from jseg.data.label_maps import fractions, read_label
 from jseg.data.references import near_name
 from jseg.data.validation import same_aspect
 from jseg.files import DataError, sha256
@@ -167,7 +167,7 @@ def test_label_maps_beside_their_folder_are_counted(challenge):
     images.save_image(challenge / "test/z.png", label_map())
     assert len(pairs_of(challenge)) == 3
     assert remarks_of(challenge) == [
-        f"1 label maps in {challenge / 'test'} itself are left out, those in val_B_labels_resized "
+        f"1 label map in {challenge / 'test'} itself is left out, those in val_B_labels_resized "
         "are taken (z.png)"
     ]
 
@@ -190,7 +190,7 @@ def test_both_boards_mean_b_and_it_is_said_once(challenge):
     assert len(pairs_of(challenge)) == 3
     assert remarks_of(challenge) == [
         f"{challenge / 'test'} holds both val_B_labels_resized and val_A_labels_resized; using "
-        "val_B_labels_resized, the 1 label maps of val_A_labels_resized are left out"
+        "val_B_labels_resized, the 1 label map of val_A_labels_resized is left out"
     ]
 
 
@@ -389,13 +389,13 @@ def test_palette_labels_are_read_by_index_and_told(challenge):
     assert np.array_equal(load_pair(pairs_of(challenge)[0], 512, 384)[0], label_map())
 
 
-def test_shares_read_as_a_sentence():
+def test_fractions_read_as_a_sentence():
     counts = np.bincount([0] * 41 + [3] * 20 + [255] * 2 + [7] * 37, minlength=256)
     ids = np.flatnonzero(counts)
-    assert shares(ids, counts[ids]) == "0 (41 %), 7 (37 %), 3 (20 %), 255 (2 %)"
+    assert fractions(ids, counts[ids]) == "0 (41 %), 7 (37 %), 3 (20 %), 255 (2 %)"
     many = np.ones(256, int)
     many[4] = 100000
-    line = shares(np.arange(256), many)
+    line = fractions(np.arange(256), many)
     assert line.startswith("4 (100 %), 0 (<1 %)") and line.endswith("and 244 more")
 
 

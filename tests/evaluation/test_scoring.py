@@ -83,11 +83,11 @@ def test_files_of_no_label_map_are_counted(data):
     found, remarks = found_items(data, predictions=data / "seen")
     assert len(found) == 3
     assert remarks == [
-        f"1 files in {data / 'results'} are of no label map and are left out (z.jpg)",
-        f"1 other files in {data / 'results'} are left out (notes.txt)",
-        f"1 files in folders of {data / 'results'} are left out (old: 1); folders in it are not "
+        f"1 file in {data / 'results'} is of no label map and is left out (z.jpg)",
+        f"1 other file in {data / 'results'} is left out (notes.txt)",
+        f"1 file in folders of {data / 'results'} is left out (old: 1); folders in it are not "
         "looked at",
-        f"1 files in {data / 'seen'} are of no label map and are left out (y.png)",
+        f"1 file in {data / 'seen'} is of no label map and is left out (y.png)",
     ]
 
 

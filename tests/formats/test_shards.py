@@ -125,9 +125,9 @@ def test_an_array_in_two_parts_is_named(tmp_path):
 def test_an_array_that_its_part_lacks_is_named_and_so_is_one_that_the_index_lacks(tmp_path):
     index = split(tmp_path)
     save(tmp_path / NAMES[1], {"other": STATE["c"]})
-    assert f"1 arrays are not in the part that the index names (c in {NAMES[1]})" in refusal(index)
+    assert f"1 array is not in the part that the index names (c in {NAMES[1]})" in refusal(index)
     save(tmp_path / NAMES[1], {"c": STATE["c"], "other": STATE["c"]})
-    assert f"1 arrays are in the parts and not in the index (other in {NAMES[1]})" in refusal(index)
+    assert f"1 array is in the parts and not in the index (other in {NAMES[1]})" in refusal(index)
 
 
 def test_folders_and_indexes_that_are_none(tmp_path):

@@ -82,7 +82,7 @@ def test_what_may_change_is_told(tmp_path, changed, words, older):
     assert run.files == {"a.jpg": ""} and run.fields["stages"] == []
     assert len(remarks) == bool(words)
     for remark in remarks:
-        assert words in remark and "1 results are there already" in remark
+        assert words in remark and "1 result is there already" in remark
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_file_that_someone_has_changed_is_kept_and_told(tmp_path):
     save_image(tmp_path / "a.png", np.ones((4, 4), np.uint8))
     mine = (tmp_path / "a.png").read_bytes()
     run, (remark,) = again(tmp_path)
-    assert "1 results were changed by others since they were made (a.png)" in remark
+    assert "1 result was changed by others since it was made (a.png)" in remark
     run.write("a.png", lambda path: pytest.fail("written again"))
     run.save()
     assert (tmp_path / "a.png").read_bytes() == mine and len(again(tmp_path)[1]) == 1

@@ -300,7 +300,7 @@ def test_a_folder_of_images_or_inside_of_an_input_becomes_no_run(tmp_path):
     (photos / "cat.jpg").write_bytes(b"x")
     with pytest.raises(
         OutputError,
-        match="holds 1 images, such as cat.jpg, and no training; give another --output",
+        match="holds 1 image, such as cat.jpg, and no training; give another --output",
     ):
         training(photos)
     with pytest.raises(OutputError, match="would take the place of the input --data"):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, Tuple
 
+from jseg.counting import counted
 from jseg.data.class_files.literals import LISTS
 from jseg.data.class_files.rows import ClassRows, class_id, colour_of, kind_of
 from jseg.data.class_files.tables import rows_of
@@ -189,7 +190,8 @@ def _spread(path: Path, what: str, values: object, items: List[dict], listed: bo
         entries = list(values[:count])
     else:
         raise ValueError(
-            f"{path}: {len(values)} entries of {what} beside {count} classes; expected one a class"
+            f"{path}: {counted(len(values), 'entr[y|ies]')} of {what} beside {count} "
+            "classes; expected one a class"
         )
 
     for item, value in zip(items, entries):
