@@ -78,6 +78,29 @@ def make_parser(name: str, docstring: str) -> argparse.ArgumentParser:
     )
 
 
+def add_label_options(p: argparse.ArgumentParser, ignored: str) -> None:
+    """Add --ignore and --map, which say how values in label files are read.
+
+    ignored: the end of the first one's help.
+    """
+    p.add_argument(
+        "--ignore",
+        type=int,
+        nargs="*",
+        default=[],
+        metavar="ID",
+        help=f"values in label files that mean nothing is known{ignored}",
+    )
+    p.add_argument(
+        "--map",
+        nargs="*",
+        default=[],
+        metavar="VALUE:CLASS",
+        help="values in label files that stand for another class, such as 255:1; CLASS is an id as "
+        "stored, or a name",
+    )
+
+
 def no_file(path: str) -> str:
     """Why there is no file to be read at `path`, as the predicate of a message."""
     if os.path.isdir(path):

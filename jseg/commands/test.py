@@ -94,22 +94,7 @@ def parser():
         help="class set of the label files, as in the training: a name or a file (default: ids 0, "
         "1, 2, ...)",
     )
-    p.add_argument(
-        "--ignore",
-        type=int,
-        nargs="*",
-        default=[],
-        metavar="ID",
-        help="label ids that mean nothing is known, such as 255",
-    )
-    p.add_argument(
-        "--map",
-        nargs="*",
-        default=[],
-        metavar="VALUE:CLASS",
-        help="values in label files that stand for another class, such "
-        "as 255:1; CLASS is an id as stored, or a name",
-    )
+    cli.add_label_options(p, ", such as 255")
 
     # How much is made.
     p.add_argument("--limit", type=int, metavar="N", help="only the first N label maps")
@@ -245,6 +230,8 @@ def _check_options(args) -> None:
     from jseg import noise
 
     noise.check_seed(args.seed)
+    if args.map and not args.classes:
+        raise ValueError("--map needs --classes, whose ids it names; give both")
     if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
         raise ValueError(
             "started by mpirun, where every process would make every image; start it without "
@@ -275,8 +262,6 @@ def _classes(args, count: int):
     from jseg.data.classes import class_set
     from jseg.data.numbering import with_map
 
-    if args.map and not args.classes:
-        raise ValueError("--map needs --classes, whose ids it names; give both")
     if not args.classes:
         return count
     classes = with_map(class_set(args.classes), args.map, args.ignore)
