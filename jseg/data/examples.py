@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
@@ -43,7 +43,7 @@ class Example:
     label: Optional[Path] = None
     image_sha256: str = ""
     label_sha256: str = ""
-    pixels: int = 0
+    pixels: int = field(default=0, compare=False)
     by_colour: bool = False
 
     def checked(

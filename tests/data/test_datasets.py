@@ -352,7 +352,7 @@ def test_what_is_unusual_is_told(tmp_path):
     (tmp_path / "images/p1.jpg").unlink()
     data = open_dataset(tmp_path, "folders", classes=2)
     _, remarks = data.check(16)
-    assert sorted(remarks)[:4] == [
+    assert [line for line in sorted(remarks) if line[0] != "2"] == [
         "images are not plain RGB and are converted: L (p1.png)",
         "images are of one colour (p1.png)",
         "label maps hold nothing but ignored ids (p0.png)",

@@ -327,7 +327,7 @@ def test_an_empty_column_at_the_end_is_none_and_unused_values_are_counted(tmp_pa
     values, remarks = read_aesthetic(tmp_path / "v.csv", ["a", "b"], 10)
     assert values == {"a": 1, "b": 2}
     assert remarks == [
-        f"1 of 3 values in {tmp_path / 'v.csv'} are of no result and are not used (other)"
+        f"1 of 3 values in {tmp_path / 'v.csv'} is of no result and is not used (other)"
     ]
 
 

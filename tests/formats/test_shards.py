@@ -102,7 +102,7 @@ def test_a_module_is_filled_from_parts_and_their_digest_is_that_of_all(tmp_path)
 def test_a_missing_part_is_named(tmp_path):
     index = split(tmp_path)
     (tmp_path / NAMES[1]).unlink()
-    assert f"1 of the 3 parts that its index names are missing ({NAMES[1]})" in refusal(index)
+    assert f"1 of the 3 parts that its index names is missing ({NAMES[1]})" in refusal(index)
     index.unlink()
     assert "holds 2 of the 3 parts of model.safetensors; missing: 2" in refusal(tmp_path)
 
