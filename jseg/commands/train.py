@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from jseg.commands import cli, training
 from jseg.commands import training_options as options
@@ -245,30 +245,29 @@ def _train(args: argparse.Namespace, job: Job) -> None:
     from jseg.ldm.dataset import LatentBatches
     from jseg.ldm.preview import Preview
     from jseg.ldm.unet_training import loaded_autoencoder, trained_network
-    from jseg.ldm.validation import unet_validation
-    from jseg.training.run_folder import HELD_OUT_LATENTS, LATENTS
+    from jseg.training.run_folder import LATENTS
 
     # Another setting is refused here, not when its latents have taken the place of the old ones.
     device = runtime.device(args.device)
-    held_back = {"validate_count": 0 if job.val else args.validate_count or 0}
-    own_settings = {**held_back, "drop": args.drop, "zero_init": args.zero_init}
+    own_settings = {
+        "validate_count": 0 if job.val else args.validate_count or 0,
+        "drop": args.drop,
+        "zero_init": args.zero_init,
+    }
     training.check_newest(args, own_settings)
     for remark in job.remarks:
         say(remark)
 
     # What is trained on, the network, and what is validated on.
-    examples, held_out = (job.examples, job.val)
+    examples, held_out = job.examples, job.val
     if not job.val:
         examples, held_out = training.hold_out(args, job.examples)
     autoencoder = loaded_autoencoder(job.autoencoder, job.ae_weights)
-    folder = Path(args.output)
-    latents = _latents(args, job, autoencoder, examples, Path(args.cache or folder / LATENTS))
+    cache = Path(args.cache or Path(args.output) / LATENTS)
+    latents = _latents(args, job, autoencoder, examples, cache)
     shards = training.batch_shards(args)
     batches = LatentBatches(latents.z, latents.labels, shards, args.seed, args.drop)
-    network, validate = trained_network(args, job.config), None
-    if held_out:
-        others = _latents(args, job, autoencoder, held_out, folder / HELD_OUT_LATENTS)
-        validate = unet_validation(network.module, network.loss, others, args.seed)
+    network = trained_network(args, job.config)
 
     training.train(
         args,
@@ -277,21 +276,36 @@ def _train(args: argparse.Namespace, job: Job) -> None:
         result="unet",
         networks=[network],
         config=job.config,
-        settings={
-            **own_settings,
-            "autoencoder": job.ae_weights.digest,
-            "data": latents.digest,
-            "class_set": job.classes.name,
-            "classes": list(job.classes.file_ids or range(len(job.classes))),
-        },
+        settings={**own_settings, **_settings_of_data(job), "data": latents.digest},
         batches=batches,
         examples=len(latents),
         validated=len(held_out),
         preview=Preview(
             network.module, autoencoder, latents, examples, job.classes, args.seed, args.fit
         ),
-        validate=validate,
+        validate=_validation(args, job, autoencoder, network, held_out),
     )
+
+
+def _settings_of_data(job: Job) -> Dict[str, object]:
+    """How the data are read and encoded, for the settings of the run."""
+    return {
+        "autoencoder": job.ae_weights.digest,
+        "class_set": job.classes.name,
+        "classes": list(job.classes.file_ids or range(len(job.classes))),
+    }
+
+
+def _validation(args: argparse.Namespace, job: Job, autoencoder, network, held_out):
+    """The loss on the examples that are not trained on, None where there are none."""
+    from jseg.ldm.validation import unet_validation
+    from jseg.training.run_folder import HELD_OUT_LATENTS
+
+    if not held_out:
+        return None
+    folder = Path(args.output) / HELD_OUT_LATENTS
+    latents = _latents(args, job, autoencoder, held_out, folder)
+    return unet_validation(network.module, network.loss, latents, args.seed)
 
 
 def _latents(args: argparse.Namespace, job: Job, autoencoder, examples, folder: Path):

@@ -161,14 +161,9 @@ def _check_size(args: argparse.Namespace, factor: int) -> None:
 
 
 def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -> None:
+    """Train the autoencoder, and its discriminator where it has one."""
     from jseg import runtime
-    from jseg.ldm.autoencoder_training import (
-        settings,
-        standardize,
-        trained_networks,
-        write_preview,
-    )
-    from jseg.ldm.dataset import ImageBatches
+    from jseg.ldm import autoencoder_training as parts
     from jseg.ldm.validation import autoencoder_validation
 
     device = runtime.device(args.device)
@@ -178,18 +173,12 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
         say(remark)
 
     # Crops to train on, the networks, crops to validate on.
-    size, shards = (args.width, args.height), training.batch_shards(args)
     examples, held_out = training.hold_out(args, all_examples)
-
-    def batches_of(some) -> ImageBatches:
-        paths = [example.image for example in some]
-        return ImageBatches(paths, size, _crop(args), shards, args.seed)
-
-    batches, validate = batches_of(examples), None
-    networks, plain_loss = trained_networks(args, config, batches)
+    batches, validate = _batches(args, examples), None
+    networks, plain_loss = parts.trained_networks(args, config, batches)
     autoencoder = networks[0].module
     if held_out:
-        validate = autoencoder_validation(autoencoder, plain_loss, batches_of(held_out))
+        validate = autoencoder_validation(autoencoder, plain_loss, _batches(args, held_out))
 
     def first_batch(count: int) -> dict:
         # With the discriminator at work, for that needs the most memory.
@@ -202,15 +191,23 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
         result="autoencoder",
         networks=networks,
         config=config,
-        settings={**settings(args, examples), **held_back},
+        settings={**parts.settings(args, examples), **held_back},
         batches=batches,
         examples=len(examples),
         validated=len(held_out),
         first_batch=first_batch,
-        preview=lambda path: write_preview(path, autoencoder, batches),
-        finish=None if args.decoder_only else lambda: standardize(autoencoder, batches),
+        preview=lambda path: parts.write_preview(path, autoencoder, batches),
+        finish=None if args.decoder_only else lambda: parts.standardize(autoencoder, batches),
         validate=validate,
     )
+
+
+def _batches(args: argparse.Namespace, examples):
+    """The crops of these images, in the batches that `args` ask for."""
+    from jseg.ldm.dataset import ImageBatches
+
+    paths, size = [example.image for example in examples], (args.width, args.height)
+    return ImageBatches(paths, size, _crop(args), training.batch_shards(args), args.seed)
 
 
 if __name__ == "__main__":

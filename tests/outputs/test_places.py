@@ -605,9 +605,7 @@ def test_images_given_twice_are_taken_once(place):
     code, lines = place.run(
         "segment", input=[photos / "a.jpg", photos, photos / ".." / "photos" / "b.jpg"]
     )
-    assert code == 0 and any(
-        "2 images are given twice and taken once" in line for line in lines
-    )
+    assert code == 0 and any("2 images are given twice and taken once" in line for line in lines)
     assert len(list(place.out.glob("*.png"))) == 2
 
 
