@@ -191,12 +191,12 @@ def _job(args: argparse.Namespace) -> Job:
 
     ae_weights, remarks = find_autoencoder(args.ae_path, args.preset)
     autoencoder = network_config(ae_weights, "AutoencoderConfig")
+    size = _size(args, autoencoder.downsampling)
     part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
     if not part.val:
         training.check_hold_out(args, len(part.examples))
     val = training.evenly_chosen(part.val, args.validate_count)
-    config = _network(args, len(part.classes), autoencoder)
-    size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
+    config = _network(args, len(part.classes), autoencoder, size)
 
     # The validation folder, where the layout has one.
     of_val = []
@@ -215,13 +215,14 @@ def _with_release(asked: argparse.Namespace) -> argparse.Namespace:
     return options.with_values(asked, {**RELEASE, **batch, "given": given})
 
 
-def _network(args, classes: int, autoencoder):
-    """The UNet's configuration: the preset at the asked size, with as many columns as there are
-    classes.
+def _size(args: argparse.Namespace, factor: int) -> Tuple[int, int]:
+    """Width and height of the images: those asked for, else the preset's.
+
+    factor: the autoencoder's downsampling. Raises ValueError unless the UNet can halve the latents.
     """
     from jseg.ldm.presets import UNETS
 
-    config, factor = UNETS[args.preset], autoencoder.downsampling
+    config = UNETS[args.preset]
     width, height = args.width or config.width * factor, args.height or config.height * factor
     multiple = factor * 2 ** (len(config.channel_mult) - 1)
     if width < multiple or height < multiple or width % multiple or height % multiple:
@@ -229,12 +230,21 @@ def _network(args, classes: int, autoencoder):
             f"--width {width} --height {height}: expected multiples of {multiple} for the preset "
             f"{args.preset} and this autoencoder"
         )
+    return width, height
+
+
+def _network(args: argparse.Namespace, classes: int, autoencoder, size: Tuple[int, int]):
+    """The UNet's configuration: the preset at that size of images, with as many columns as there
+    are classes.
+    """
+    from jseg.ldm.presets import UNETS
+
     return dataclasses.replace(
-        config,
+        UNETS[args.preset],
         classes=classes,
         dropout=args.dropout,
-        width=width // factor,
-        height=height // factor,
+        width=size[0] // autoencoder.downsampling,
+        height=size[1] // autoencoder.downsampling,
         latent_channels=autoencoder.latent_channels,
     )
 

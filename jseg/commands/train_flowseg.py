@@ -203,8 +203,9 @@ def _check_options(args: argparse.Namespace) -> None:
             "dinov2_vitb14_pretrain.pth"
         )
 
-    # The block that REPA looks at.
+    # What depends on the preset: the size, and the block that REPA looks at.
     options.check_preset(args, NETWORKS)
+    _network(args, NETWORKS[args.preset].labels)
     depth = NETWORKS[args.preset].depth
     if args.repa and not 1 <= _repa_block(args, depth) <= depth:
         raise ValueError(
