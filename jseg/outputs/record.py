@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, Mapping, Optional
 
 from jseg.files import DataError, PathLike, sha256, write_atomic
-from jseg.image_files.decoding import IMAGE_SUFFIXES, ImageError, read_header
 
 FORMAT = 1
 
@@ -156,6 +155,8 @@ def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
     It may if it does not exist, if it is empty or an image that cannot be opened, if its SHA-256
     is not known, and if it is as it was written. One that someone has changed may not.
     """
+    from jseg.image_files.decoding import IMAGE_SUFFIXES  # Pillow, which records do not need
+
     path, known = Path(folder) / name, files.get(name, "")
     if not path.exists() or not known or not path.stat().st_size:
         return True
@@ -166,6 +167,8 @@ def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
 
 def opens(path: PathLike, kind: str = "") -> bool:
     """Whether the file exists and is an image that can be opened, of a `kind` such as "PNG"."""
+    from jseg.image_files.decoding import ImageError, read_header
+
     try:
         return Path(path).exists() and kind in ("", read_header(path).format)
     except ImageError:
