@@ -119,7 +119,7 @@ class Job:
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
-    scale = _scale(args.scale)
+    scale, (path, of_weights) = _scale(args.scale), _weights(args.weights)
     from jseg import runtime
     from jseg.flowseg import results
     from jseg.flowseg.predict import Segmenter
@@ -127,17 +127,16 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.outputs.locks import held
     from jseg.progress import ImageBar
 
-    job = _checked_inputs(args, scale)
+    job = _checked_inputs(args, scale, path)
     device, output = runtime.device(args.device), Path(args.output)
-    digests = results.digests_of(job.images)
-    work = job.images, digests, args.probabilities
+    digests, settings = results.digests_of(job.images), _settings(args, job, device)
     with held(output):
-        run, remarks = results.resumed(output, _settings(args, job, device), *work)
+        run, of_run = results.resumed(output, settings, job.images, digests, args.probabilities)
         segmenter = Segmenter.from_file(job.weights, args.steps, args.device, **job.options)
         kept = len(results.finished(job.images, run, digests, args.probabilities))
 
         # Only now: a refusal is one line.
-        for remark in job.remarks + remarks:
+        for remark in of_weights + job.remarks + of_run:
             say(remark)
         if kept:
             total, verb = counted(len(job.images), "image[s]"), agreeing(kept, "[is|are]")
@@ -154,15 +153,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     return 0
 
 
-def _checked_inputs(args, scale: Optional[float]) -> Job:
+def _checked_inputs(args, scale: Optional[float], path: Path) -> Job:
     """Check the options, then the images and the output, before anything long."""
     from jseg.checkpoint import describe
     from jseg.data.examples import check_images
-    from jseg.flowseg import ode, predict, results
+    from jseg.flowseg import predict, results
     from jseg.flowseg.segment import find_images
 
     # The options, which say what the network is.
-    path, remarks = _weights(args.weights)
     weights = describe(path, sha256=True)
     config = predict.network_config(weights)
     options = {
@@ -174,11 +172,9 @@ def _checked_inputs(args, scale: Optional[float]) -> Job:
         "batch_size": args.batch_size,
         "shift": predict.trained_shift(weights) if args.shift is None else args.shift,
     }
-    ode.times(args.steps, options["shift"])
-    ranges = ("method", "seeds", "scale", "overlap", "batch_size")
-    predict.check_options(config, **{name: options[name] for name in ranges})
+    predict.check_options(config, args.steps, **options)
     classes = _classes(args.classes, weights, config.labels)
-    remarks += [classes.summary()] * bool(args.classes)
+    remarks = [classes.summary()] * bool(args.classes)
 
     # The images and the output.
     found, of_folders = find_images(args.input)

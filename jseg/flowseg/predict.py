@@ -59,8 +59,9 @@ class Segmenter:
         batch_size: int = 1,
         shift: float = 1.0,
     ):
-        config, self.times = network.config, ode.times(steps, shift)
-        check_options(config, method, seeds, scale, overlap, batch_size)
+        config = network.config
+        check_options(config, steps, method, mirror, seeds, scale, overlap, batch_size, shift)
+        self.times = ode.times(steps, shift)
         self.network, self.method, self.mirror, self.seeds = network, method, mirror, tuple(seeds)
         self.scale, self.overlap, self.batch_size = scale, overlap, batch_size
         self.codes = class_codes(config.labels, config.codes)
@@ -201,13 +202,18 @@ class Segmenter:
 
 def check_options(
     config: PixNerdConfig,
-    method: str = "euler",
-    seeds: Sequence[int] = (0,),
-    scale: Optional[float] = 1.0,
-    overlap: float = OVERLAP,
-    batch_size: int = 1,
+    steps: int,
+    method: str,
+    mirror: bool,
+    seeds: Sequence[int],
+    scale: Optional[float],
+    overlap: float,
+    batch_size: int,
+    shift: float,
 ) -> None:
     """Raise ValueError for options that no `Segmenter` of such a network takes."""
+    del mirror  # takes either value
+    ode.times(steps, shift)
     if method not in ode.METHODS:
         raise ValueError(f"method {method!r}; choose one of {', '.join(ode.METHODS)}")
     if not seeds or len(set(map(check_seed, seeds))) < len(seeds):
