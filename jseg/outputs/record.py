@@ -73,13 +73,13 @@ def sound_record(path: PathLike, remedy: str, check: Callable[[dict], object]) -
 
     check: raises ValueError, LookupError, TypeError or AttributeError for a record that lacks what
     its reader needs. Raises DataError that names the file as damaged, says why and ends with
-    `remedy`.
+    `remedy`; also where it cannot be read.
     """
     try:
         record = _read_object(path)
         check(record)
     except OSError as error:
-        why = error.strerror or "it cannot be read"
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from None
     except KeyError as error:
         why = f"it lacks {error}"
     except (LookupError, TypeError, AttributeError):
