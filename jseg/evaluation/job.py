@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Sequence
 
-from jseg.counting import counted
+from jseg.counting import agreeing, counted
 from jseg.data.classes import ClassSet, class_set
 from jseg.data.numbering import with_map
 from jseg.evaluation import inputs, results
@@ -49,7 +49,8 @@ def checked(options) -> Job:
     remarks += limits(len(items), real, aesthetic, options.aesthetic_max, bool(options.inception))
     if not options.real:
         remarks.append(
-            f"no --real: {counted(len(real), 'image[s]')} in {real[0].parent} are the real ones"
+            f"no --real: the {counted(len(real), 'image[s]')} in {real[0].parent} "
+            f"{agreeing(len(real), '[is the real one|are the real ones]')}"
         )
     return Job(items, real, aesthetic, classes, remarks)
 

@@ -565,4 +565,4 @@ def test_help_and_the_script_run_at_once_and_without_jittor(folder):
     for name in ("convert_weights", "merge_weights"):
         command = [sys.executable, str(ROOT / "scripts" / (name + ".py")), "--help"]
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0 and "examples:" in result.stdout
+        assert result.returncode == 0 and "Examples:" in result.stdout

@@ -212,7 +212,7 @@ INPUTS = [
     (
         "two labels wrong",
         lambda c: (truncated(c.labels / "a.png"), with_id(c, 77)),
-        ["a.png", "truncated", "1 more files", "b.png"],
+        ["a.png", "truncated", "1 more file with", "b.png"],
     ),
     (
         "stages file missing",

@@ -388,7 +388,7 @@ def weights(job):
         (
             occupied,
             {},
-            "holds images.csv (1 of the results' names are taken) but no summary.json",
+            "holds images.csv (1 of the results' names is taken) but no summary.json",
         ),
         (a_file, {}, "scores is a file"),
         (broken, {}, "truncated or damaged"),
