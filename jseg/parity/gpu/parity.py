@@ -60,18 +60,23 @@ def layer_cases(target: str) -> Iterator[Case]:
 def _unet_layers() -> Dict[str, tuple]:
     """{name: (what makes a layer, its inputs)} of IIDM's networks."""
     nn, x, embedding = layers.nn, random(2, 32, 12, 16), random(2, 128, seed=1)
-    maps = random(2, UNETS["tiny"].classes, 12, 16, seed=2)
+    config = UNETS["tiny"]
+    maps = random(2, config.classes, 12, 16, seed=2)
     return {
         "convolution 3x3": (lambda: nn.Conv2d(32, 64, 3, padding=1), x),
         "convolution 3x3, stride 2": (lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), x),
         "linear": (lambda: nn.Linear(128, 64), embedding),
         "Pointwise": (lambda: layers.Pointwise(32, 48), x),
         "GroupNorm": (lambda: layers.GroupNorm(8, 32), x),
-        "ResBlock": (lambda: blocks.ResBlock(32, 64, 128, 0.0), x, embedding),
-        "ResBlock, halving": (lambda: blocks.ResBlock(32, 32, 128, 0.0, down=True), x, embedding),
+        "ResBlock": (lambda: blocks.ResBlock(32, 64, 128, config), x, embedding),
+        "ResBlock, halving": (
+            lambda: blocks.ResBlock(32, 32, 128, config, down=True),
+            x,
+            embedding,
+        ),
         "SpadeResBlock": (lambda: Spade(False), x, maps, embedding),
         "SpadeResBlock, doubling": (lambda: Spade(True), x, maps, embedding),
-        "AttentionBlock": (lambda: blocks.AttentionBlock(32, 16), x),
+        "AttentionBlock": (lambda: blocks.AttentionBlock(32, config), x),
     }
 
 
