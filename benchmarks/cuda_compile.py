@@ -362,7 +362,7 @@ def groups():
             unet,
             sampling,
             autoencoder,
-            critic,
+            discriminator,
             perceptual,
             pixnerd,
             segmentation,
@@ -579,8 +579,8 @@ def autoencoder():
         jt.sync([network.decode(z), network.decode(z, quantize=False)])
 
 
-def critic():
-    """the critic with both norms: both losses and all gradients"""
+def discriminator():
+    """the discriminator with both norms: both losses and all gradients"""
     from jseg.ldm.discriminator import NORMS, Discriminator
     from jseg.ldm.vqgan_loss import autoencoder_loss, discriminator_loss
 

@@ -18,6 +18,7 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, 
 import numpy as np
 
 from jseg import __version__, configs
+from jseg.counting import counted
 from jseg.files import PathLike, write_atomic
 from jseg.formats import record as own
 from jseg.formats.mismatch import mismatch, shape_of, some
@@ -157,9 +158,9 @@ def load_into(module, source: Source, weights: str = "ema") -> None:
         ]
         if bad:
             raise CheckpointError(
-                f"{len(bad)} arrays hold NaN, infinite or other values that the network's types "
-                f"cannot hold ({some(bad)}); the file is damaged or its training diverged, take "
-                "an earlier one"
+                f"{counted(len(bad), 'array[s] [holds|hold]')} NaN, infinite or other values that "
+                f"the network's types cannot hold ({some(bad)}); the file is damaged or its "
+                "training diverged, take an earlier one"
             )
         for name, value in parameters.items():
             _assign(value, cast(read(name, arrays[name]), value))

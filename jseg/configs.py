@@ -83,6 +83,11 @@ class PixNerdConfig:
     height: int = 512
 
     def __post_init__(self):
+        self._check_source()
+        self._check_numbers()
+
+    def _check_source(self):
+        """Raise ValueError unless the flow's start and what is fed in go together."""
         if self.source not in SOURCES:
             raise ValueError(
                 f"PixNerdConfig: source is {self.source!r}; choose one of {', '.join(SOURCES)}"
@@ -98,6 +103,9 @@ class PixNerdConfig:
                 "PixNerdConfig: source 'noise' without image_input never sees the image; leave "
                 "image_input out"
             )
+
+    def _check_numbers(self):
+        """Raise ValueError for numbers of which no network can be built."""
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(

@@ -427,7 +427,7 @@ def test_values_take_the_parameters_type(dtype, stored, tmp_path):
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf, 1e300))
 def test_values_that_are_no_weights_are_refused_by_name(bad):
     network = Network({"good": (2,), "bad": (2,)})
-    with pytest.raises(CheckpointError, match=r"1 arrays hold NaN.*\(bad\)"):
+    with pytest.raises(CheckpointError, match=r"1 array holds NaN.*\(bad\)"):
         load_into(network, {"good": np.ones(2), "bad": np.array([1, bad])})
     assert not any(variable.assigned for variable in network.variables.values())
 

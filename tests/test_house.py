@@ -17,7 +17,7 @@ from support.places import ROOT
 from jseg import __version__
 
 HEAVY = {"jittor", "jittor_utils", "numpy", "cv2", "scipy", "PIL", "tqdm", "matplotlib"}
-SHARED_BY_COMMANDS = {"jseg.commands", "jseg.commands.cli"} | {
+SHARED_BY_COMMANDS = {"jseg.commands", "jseg.commands.cli", "jseg.counting"} | {
     f"jseg.commands.{name}" for name in ("training", "training_options")
 }
 
@@ -53,7 +53,8 @@ def tree(path):
 PROGRAMS = ("scripts", "benchmarks", "examples")  # on the top floor, outside of the package
 SOURCES = ("jseg", "tests") + PROGRAMS
 
-LINE_LENGTH, FILE_LENGTH, SCRIPT_LENGTH, EXAMPLE_LENGTH = 100, 400, 12, 65
+LINE_LENGTH, FILE_LENGTH, SCRIPT_LENGTH, EXAMPLE_LENGTH = 100, 330, 12, 65
+FUNCTION_LENGTH = 50  # without its docstring
 
 MODULES = {module(path): path for path in files("jseg")}
 
@@ -247,6 +248,7 @@ def test_what_must_not_need_jittor_never_reaches_it():
         "noise",
         "configs",
         "progress",
+        "counting",
         "contact_sheet",
         "text_file",
         "image_files",
@@ -353,6 +355,29 @@ def test_files_are_short():
     assert long_files([os.path.join(ROOT, "README.zh-CN.md")], 200) == {}
 
 
+def long_functions(paths, limit):
+    """{"file: function": lines} of those above the limit. Their docstrings do not count, nor do
+    functions that add options to a parser.
+    """
+    functions = [
+        (path, node)
+        for path in paths
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and node.name not in ("parser", "add_options")
+    ]
+    counts = {}
+    for path, node in functions:
+        first = node.body[0]
+        said = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) else 0
+        name = f"{os.path.relpath(path, ROOT)}: {node.name}"
+        counts[name] = node.end_lineno - node.lineno + 1 - said
+    return {name: count for name, count in counts.items() if count > limit}
+
+
+def test_functions_are_short():
+    assert long_functions(files("jseg"), FUNCTION_LENGTH) == {}
+
+
 # Split, so that this file does not hold what it looks for.
 FORBIDDEN = {
     "the path of a machine": "/(?:" + "|".join(("work", "root", "tmp")) + r")/|/home/\w",
@@ -382,6 +407,9 @@ def test_the_rules_of_the_page_can_fail(tmp_path):
     path.write_text("x" * (LINE_LENGTH + 1) + "\n" + "\n".join(["# TO" + "DO", "", "/ro" + "ot/x"]))
     assert len(long_lines([path])) == 1 and len(long_files([path], 3)) == 1
     assert long_files([path], 4) == {}
+    (tmp_path / "long.py").write_text("def f():\n" + '    """Said."""\n' + "    x = 1\n" * 3)
+    assert list(long_functions([tmp_path / "long.py"], 3).values()) == [4]
+    assert long_functions([tmp_path / "long.py"], 4) == {}
     for what, number in (("the path of a machine", 4), ("unfinished business", 2)):
         (line,) = lines_where([path], re.compile(FORBIDDEN[what]).search)
         assert f"page.py:{number}:" in line

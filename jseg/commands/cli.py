@@ -78,6 +78,29 @@ def make_parser(name: str, docstring: str) -> argparse.ArgumentParser:
     )
 
 
+def add_label_options(p: argparse.ArgumentParser, ignored: str) -> None:
+    """Add --ignore and --map, which say how values in label files are read.
+
+    ignored: the end of the first one's help.
+    """
+    p.add_argument(
+        "--ignore",
+        type=int,
+        nargs="*",
+        default=[],
+        metavar="ID",
+        help=f"values in label files that mean nothing is known{ignored}",
+    )
+    p.add_argument(
+        "--map",
+        nargs="*",
+        default=[],
+        metavar="VALUE:CLASS",
+        help="values in label files that stand for another class, such as 255:1; CLASS is an id as "
+        "stored, or a name",
+    )
+
+
 def no_file(path: str) -> str:
     """Why there is no file to be read at `path`, as the predicate of a message."""
     if os.path.isdir(path):
@@ -138,9 +161,8 @@ def _others_wait() -> bool:
 
 
 def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]]) -> int:
-    name = main.__module__.rpartition(".")[2]
-    if name == "__main__":
-        name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    """The exit code of `main(argv)`; raises what is no user's error."""
+    name = _name_of(main)
     out_of_memory.begin(name, sys.modules.get(main.__module__), argv)
     try:
         try:
@@ -150,24 +172,41 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
             raise
         sys.stdout.flush()
         return code
+
+    # Whoever ends the command, or no longer reads what it prints, needs no explanation.
     except KeyboardInterrupt:
         say(name, "interrupted", every_process=True)
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` for instance, has had enough
+    except BrokenPipeError:
         return 141
+
+    # What a user can cause is one line.
     except Exception as error:
         if os.environ.get("JSEG_TRACEBACK") == "1":
             raise
         if out_of_memory.is_shortage(error):
             print(out_of_memory.line_for(error), file=sys.stderr)
             return 2
-        ours = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("jseg")
-        if ours or not isinstance(
-            error, (RuntimeProblem, ValueError, OSError, ModuleNotFoundError)
-        ):
+        if not _can_be_caused(error):
             raise
         say(name, _one_line(error), every_process=True)
         return 2
+
+
+def _name_of(main: Callable) -> str:
+    """The command that `main` is of, for the lines that it writes."""
+    name = main.__module__.rpartition(".")[2]
+    return os.path.splitext(os.path.basename(sys.argv[0]))[0] if name == "__main__" else name
+
+
+def _can_be_caused(error: Exception) -> bool:
+    """Whether a user can cause an error: all but mistakes of ours, such as a module of jseg that is
+    not there.
+    """
+    ours = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("jseg")
+    return not ours and isinstance(
+        error, (RuntimeProblem, ValueError, OSError, ModuleNotFoundError)
+    )
 
 
 def _one_line(error: Exception) -> str:

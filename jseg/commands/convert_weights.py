@@ -8,7 +8,7 @@ and counted. OUT: .safetensors, .npz or .pkl, in float32; its folder is made if 
 file that is there is replaced only if it is an earlier result of the same input. A checkpoint of a
 training run becomes a file of its moving average alone.
 
-examples:
+Examples:
   python scripts/convert_weights.py vq-f4/model.ckpt autoencoder.safetensors
   python scripts/convert_weights.py sdm/ema_0.9999_best.pt unet.safetensors --dry_run
   python scripts/convert_weights.py PixNerd-XL-16.ckpt pixnerd-xl.safetensors
@@ -24,6 +24,7 @@ import sys
 from typing import List, Optional
 
 from jseg.commands import cli
+from jseg.counting import agreeing, counted
 
 # Fields of configurations that weights do not show; options have the same names.
 UNREADABLE = ("head_channels", "width", "height", "groups")
@@ -253,11 +254,14 @@ def _report(selection, network, kind: str, vanished: int) -> None:
     for old, new in network.renamed:
         print(f"renamed     {old} -> {new}")
     if network.reshaped:
-        print(f"reshaped    {len(network.reshaped)} arrays by trailing dimensions of 1")
+        print(
+            f"reshaped    {counted(len(network.reshaped), 'array[s]')} by trailing dimensions of 1"
+        )
     for group, count in sorted((network.dropped + selection.dropped).items()):
         print(f"left out    {count} of {group}")
     if vanished:
-        print(f"rounded     {vanished:,} values to 0, which are too small for {kind}")
+        words = agreeing(vanished, "value[s] to 0, [which is|which are] too small")
+        print(f"rounded     {vanished:,} {words} for {kind}")
 
 
 def _report_ignored(given: dict, config) -> None:

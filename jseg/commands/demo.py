@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 from jseg.commands import cli
+from jseg.counting import counted
 
 RECORD, STAGES_FILE, SHEET = "demo.json", "stages.json", "segmented.png"
 say = partial(cli.say, "demo")
@@ -77,7 +78,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         _check(folder, settings, *size)  # once more: another process may have written there since
         record = {"format": FORMAT, "command": "demo", "settings": settings}
         write_json(folder / RECORD, record)
-        say(f"drawing {args.count} landscapes of {size[0]}x{size[1]} into {folder / 'data'}")
+        say(
+            f"drawing {counted(args.count, 'landscape[s]')} of {size[0]}x{size[1]} into "
+            f"{folder / 'data'}"
+        )
         write_challenge(folder / "data", args.count, args.seed, *size)
         write_text(folder / STAGES_FILE, _stages())
         _synthesize(folder, args.seed)

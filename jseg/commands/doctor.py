@@ -3,7 +3,7 @@ cannot.
 
 Exit code 0 if it can, 1 if it cannot.
 
-examples:
+Examples:
   python -m jseg doctor
   nvcc_path= python -m jseg doctor     as if there were no GPU
 """

@@ -156,11 +156,9 @@ def earlier(args) -> Dict:
 
 def _stored(args) -> Dict:
     """The JSON object in the record's place, {} if there is none."""
-    try:
-        about = json.loads(Path(args.output + RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) else {}
+    from jseg.outputs.record import read_record
+
+    return read_record(args.output + RECORD) or {}
 
 
 def asked(args) -> Dict:

@@ -1,12 +1,12 @@
 """Draw procedural landscapes with their label maps into a folder in the challenge's layout.
 
-OUT/test/val_B_labels_resized/*.png are label maps, OUT/test/label_to_img.json names each one's
-style reference, OUT/train/imgs/*.jpg are the references (images of other scenes) and
-OUT/train/labels/*.png their own label maps. The same seed gives the same files. OUT must be new or
-empty; OUT/landscapes.json tells how the files were drawn, so the same call goes on and another one
+DIR/test/val_B_labels_resized/*.png are label maps, DIR/test/label_to_img.json names each one's
+style reference, DIR/train/imgs/*.jpg are the references (images of other scenes) and
+DIR/train/labels/*.png their own label maps. The same seed gives the same files. DIR must be new or
+empty; DIR/landscapes.json tells how the files were drawn, so the same call goes on and another one
 is refused.
 
-examples:
+Examples:
   python scripts/landscapes.py --output landscapes --count 12 --sheet landscapes/sheet.png
   python -m jseg landscapes --output landscapes --count 1000 --seed 7 --width 256 --height 192
   python scripts/test.py --input_path landscapes/test --img_path landscapes/train \\
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from jseg.commands import cli
+from jseg.counting import agreeing, counted
 
 SHOWN = 24  # pairs on a sheet at most
 ACROSS = 3  # pairs in a row of the sheet
@@ -86,11 +87,12 @@ def _draw(args) -> None:
         if number % TOLD == 0:
             say(f"{number} of {args.count}")
     if kept:
-        say(f"{kept} of {args.count} pairs were there already and are kept")
+        words = "[was|were] there already and [is|are] kept"
+        say(f"{kept} of {counted(args.count, 'pair[s]')} {agreeing(kept, words)}")
     folder = Path(args.output)
     print(
-        f"wrote {args.count} pairs of {args.width}x{args.height}: --input_path {folder / 'test'} "
-        f"--img_path {folder / 'train'}"
+        f"wrote {counted(args.count, 'pair[s]')} of {args.width}x{args.height}: --input_path "
+        f"{folder / 'test'} --img_path {folder / 'train'}"
     )
 
 

@@ -7,7 +7,7 @@ that is made if it is missing. Settings of the trainings are kept where all part
 different autoencoders or class sets are refused. A file that is there is replaced only if it is an
 earlier result of the same parts.
 
-examples:
+Examples:
   python scripts/merge_weights.py --ckpts 176000.pkl 266000.pkl --save_path average-176k-266k.pkl
   python -m jseg merge_weights --ckpts a.npz b.npz c.pth:2 --weights model --save_path mean.npz
 """
@@ -21,6 +21,7 @@ import sys
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 from jseg.commands import cli
+from jseg.counting import counted
 
 # Settings that decide what the weights of a training mean, and what to do where two parts differ.
 DECISIVE = {
@@ -77,32 +78,36 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     # What was done.
     for (part, _), member in zip(parts, origin["merged_from"]):
-        print(f"{member['share']:8.4f}  {part}")
+        print(f"{member['weight']:8.4f}  {part}")
     settings = sorted(extra.get("settings", {}))
     if settings:
-        print(f"kept {len(settings)} settings on which all parts agree: {', '.join(settings)}")
+        print(
+            f"kept {counted(len(settings), 'setting[s]')} on which all parts agree: "
+            f"{', '.join(settings)}"
+        )
     if left_out:
         print(
-            f"left out {len(left_out)} settings that differ or that not all parts have: "
-            f"{', '.join(left_out)}"
+            f"left out {counted(len(left_out), 'setting[s] that [differs|differ]')} or that not "
+            f"all parts have: {', '.join(left_out)}"
         )
     for folder in folders:
         print(f"made the folder {folder}, which was missing")
     print(
-        f"{'replaced' if replaced else 'wrote'} {args.save_path}: {len(mean)} arrays, "
-        f"configuration {config or 'not stored (not in every input)'}"
+        f"{'replaced' if replaced else 'wrote'} {args.save_path}: "
+        f"{counted(len(mean), 'array[s]')}, configuration "
+        f"{config or 'not stored (not in every input)'}"
     )
     print(f"sha256 {checkpoint.weights_sha256(args.save_path)}")
     return 0
 
 
 def _origin(parts: Sequence[tuple]) -> dict:
-    """What the file's record says of the parts; "share" is a part's weight in the mean."""
+    """What the file's record says of the parts; "weight" is a part's in the mean."""
     total = math.fsum(weight for _, weight in parts)
     names = [os.path.basename(os.path.abspath(part)) for part, _ in parts]
     weights = [weight / total if total else 0.0 for _, weight in parts]
     return {
-        "merged_from": [{"file": name, "share": weight} for name, weight in zip(names, weights)],
+        "merged_from": [{"file": name, "weight": weight} for name, weight in zip(names, weights)],
         "sources": [part.sha256 for part, _ in parts],
     }
 

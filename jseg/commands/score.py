@@ -17,25 +17,14 @@ Examples:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import List, Optional
 
 from jseg.commands import cli
+from jseg.counting import counted
 
 say = partial(cli.say, "score")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the options ask for, checked: everything that needs no network computed."""
-
-    items: list  # of jseg.evaluation.inputs.Item
-    real: List[Path]
-    aesthetic: Dict[str, float]  # by stem
-    classes: object  # a ClassSet
-    remarks: List[str]
 
 
 def parser():
@@ -110,22 +99,7 @@ def parser():
         default="landscape-29",
         help="class set of the label files: a name or a file (default landscape-29)",
     )
-    p.add_argument(
-        "--ignore",
-        type=int,
-        nargs="*",
-        default=[],
-        metavar="ID",
-        help="label ids that mean nothing is known; not scored",
-    )
-    p.add_argument(
-        "--map",
-        nargs="*",
-        default=[],
-        metavar="VALUE:CLASS",
-        help="values in label files that stand for another class, such "
-        "as 255:1; CLASS is an id as stored, or a name",
-    )
+    cli.add_label_options(p, "; not scored")
 
     # How the work is done.
     p.add_argument(
@@ -143,20 +117,25 @@ def parser():
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then compute, write and print; 0 when all is written."""
     args = parser().parse_args(argv)
-    job = _checked_inputs(args)
+    _check_options(args)
+    from jseg.evaluation import job as jobs
+
+    job = jobs.checked(args)
     from jseg import runtime
     from jseg.checkpoint import describe
     from jseg.evaluation import features, measures, report, results, store
     from jseg.evaluation.segmentation import Segmentation, check_network
     from jseg.outputs.locks import held
 
+    # The networks, and what the scores depend on.
     device, output, flowseg = runtime.device(args.device), Path(args.output), _network(args.flowseg)
     inception = describe(args.inception, sha256=True) if args.inception else None
     extractor = features.inception(inception) if inception else features.autoencoder()
     known = store.FeatureStore(args.cache or store.default_folder(), extractor.kind)
-    settings, segmentation = _settings(args, flowseg, inception, extractor.kind), None
+    settings, segmentation = jobs.settings(args, flowseg, inception, extractor.kind), None
+
     with held(output):
-        _check_places(args, job.items)  # once more: another process may have written there since
+        jobs.check_places(args, job.items)  # again: another process may have written there since
         if flowseg:
             check_network(flowseg, job.classes, args.classes)
             segmentation = Segmentation(flowseg, job.items, output, device, args.device)
@@ -180,38 +159,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         results.write(output, rows, terms, scores, settings, job.remarks)
     print(report.table(lines))
     files = [output / name for name in (results.TABLE, results.SUMMARY, results.GALLERY)]
-    say(f"{len(rows)} images scored: {', '.join(map(str, files))}")
+    say(f"{counted(len(rows), 'image[s]')} scored: {', '.join(map(str, files))}")
     return 0
-
-
-def _checked_inputs(args) -> Job:
-    """Check all that needs no network computed."""
-    from jseg.data.classes import class_set
-    from jseg.data.numbering import with_map
-    from jseg.evaluation import inputs
-    from jseg.evaluation.aesthetic import read_aesthetic
-    from jseg.evaluation.scoring import limits
-
-    _check_options(args)
-    classes = with_map(class_set(args.classes), args.map, args.ignore)
-    items, remarks = inputs.find_items(
-        args.results, args.labels, args.references, args.predictions, args.partial
-    )
-    remarks = [classes.summary(), *remarks]
-    _check_places(args, items)
-
-    # A single reference is no set: there is then no distance, which is said.
-    aesthetic: Dict[str, float] = {}
-    if args.aesthetic:
-        stems = [item.stem for item in items]
-        aesthetic, more = read_aesthetic(args.aesthetic, stems, args.aesthetic_max)
-        remarks += more
-    real, more = inputs.find_real(args.real or args.references, 2 if args.real else 1)
-    remarks += more + inputs.check_items(items, classes, args.ignore)
-    remarks += limits(len(items), real, aesthetic, args.aesthetic_max, bool(args.inception))
-    if not args.real:
-        remarks.append(f"no --real: the {len(real)} images in {real[0].parent} are the real ones")
-    return Job(items, real, aesthetic, classes, remarks)
 
 
 def _check_options(args) -> None:
@@ -228,27 +177,11 @@ def _check_options(args) -> None:
             f"--inception {args.inception} {cli.no_file(args.inception)}; expected "
             "pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
         )
-
-
-def _check_places(args, items) -> None:
-    """Refuse an output or a cache that would take an input's place, or mix with files of others."""
-    from jseg.evaluation import results
-    from jseg.outputs.places import check_cache, check_inputs
-
-    # All that is read, and the folders that it is looked for in.
-    groups = [(item.result, item.label, item.reference, item.prediction) for item in items]
-    files, output = [path for group in groups for path in group if path], Path(args.output)
-    folders = (args.results, args.labels, args.references, args.real, args.predictions)
-    places = [Path(path) for path in folders if path] + [path.parent for path in files]
-    options = (args.flowseg, args.inception, args.aesthetic, args.classes)
-    files += [Path(path) for path in options if path]
-
-    results.check_output(output, Path(args.results), files, places)
-    if args.flowseg is not None:
-        names = [f"{results.PREDICTIONS}/{item.stem}.png" for item in items]
-        check_inputs(output, "--output", names, files, places)
-    if args.cache:
-        check_cache(args.cache, "--cache", output, files, places)
+    if args.flowseg and not Path(args.flowseg).is_file():
+        raise FileNotFoundError(
+            f"--flowseg {args.flowseg} {cli.no_file(args.flowseg)}; expected a file that "
+            "train_flowseg wrote"
+        )
 
 
 def _network(given: Optional[str]):
@@ -258,26 +191,22 @@ def _network(given: Optional[str]):
     from jseg.checkpoint import describe
     from jseg.flowseg.predict import SHIPPED
 
-    if given and not Path(given).is_file():
-        raise FileNotFoundError(
-            f"--flowseg {given} {cli.no_file(given)}; expected a file that train_flowseg wrote"
-        )
     return describe(given or SHIPPED, sha256=True)
 
 
-def _segmented(job: Job, segmentation) -> list:
+def _segmented(job, segmentation) -> list:
     """The items with FlowSeg's label maps, made where they are missing."""
     from jseg.progress import ImageBar
 
     count, done = len(job.items), segmentation.done()
-    say(f"segmenting {count - done} of {count} results with {segmentation.weights}")
+    say(f"segmenting {count - done} of {counted(count, 'result[s]')} with {segmentation.weights}")
     with ImageBar(count, done) as bar:
         for _ in segmentation.make(job.classes):
             bar.show()
     return segmentation.items_with_predictions()
 
 
-def _scored(job: Job, items, ignore):
+def _scored(job, items, ignore):
     """(ImageScores of every item, confusion of all)."""
     from jseg.evaluation.scoring import score_items
     from jseg.progress import ImageBar
@@ -292,46 +221,30 @@ def _scored(job: Job, items, ignore):
     return rows, total
 
 
-def _distances(job: Job, extractor, known, measure) -> dict:
+def _distances(job, extractor, known, measure) -> dict:
     """The set's distances by name; {} where a set is too small."""
     from jseg.evaluation import features
     from jseg.progress import ImageBar
 
     count, real = len(job.items), len(job.real)
     if min(count, real) < 2:
-        say(f"no distance of sets: {count} results and {real} real images; it needs two of each")
+        say(
+            f"no distance of sets: {counted(count, 'result[s]')} and "
+            f"{counted(real, 'real image[s]')}; it needs two of each"
+        )
         return {}
     paths = [item.result for item in job.items] + job.real
     keys = features.digests(paths)
     todo = len(known.missing(keys))
     say(
-        f"features of {todo} of {len(set(keys))} images ({extractor.kind}), the others are in "
-        f"{known.folder}"
+        f"features of {todo} of {counted(len(set(keys)), 'image[s]')} ({extractor.kind}), the "
+        f"others are in {known.folder}"
     )
     with ImageBar(todo) as bar:
         for number in features.computed(paths, keys, extractor, known):
             for _ in range(number):
                 bar.show()
     return measure(known.get(keys[:count]), known.get(keys[count:]))
-
-
-def _settings(args, flowseg, inception, features: str) -> dict:
-    """What the scores depend on beside the files' content."""
-
-    def named(weights):
-        return weights and {"file": weights.path.name, "sha256": weights.sha256}
-
-    folders = ("results", "labels", "references", "real", "predictions", "aesthetic")
-    paths = {name: getattr(args, name) for name in folders}
-    return {
-        **{name: path and str(Path(path).resolve()) for name, path in paths.items()},
-        "flowseg": named(flowseg),
-        "inception": named(inception),
-        "features": features,
-        "classes": args.classes,
-        "ignore": args.ignore,
-        **({"map": args.map} if args.map else {}),
-    }
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ Examples:
 
 from __future__ import annotations
 
-import contextlib
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from jseg.commands import cli
+from jseg.counting import agreeing, counted
 
 say = partial(cli.say, "segment")
 
@@ -104,31 +105,64 @@ def parser():
     return p
 
 
+@dataclass(frozen=True)
+class Job:
+    """What the options ask for, checked: everything that needs no network computed."""
+
+    images: list  # of jseg.data.examples.Example
+    classes: object  # a ClassSet
+    weights: object  # jseg.checkpoint.WeightFile
+    options: Dict[str, object]  # of the Segmenter
+    remarks: List[str]
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
-    scale, path = _scale(args.scale), _weights(args.weights)
+    scale, (path, of_weights) = _scale(args.scale), _weights(args.weights)
     from jseg import runtime
-    from jseg.checkpoint import describe
-    from jseg.data.examples import check_images
     from jseg.flowseg import results
-    from jseg.flowseg.predict import Segmenter, network_config, trained_shift
-    from jseg.flowseg.segment import find_images, segment_folder
-    from jseg.machine import jittor_flags
+    from jseg.flowseg.predict import Segmenter
+    from jseg.flowseg.segment import segment_folder
     from jseg.outputs.locks import held
     from jseg.progress import ImageBar
 
-    # The inputs and the output, before anything long.
-    weights = describe(path, sha256=True)
-    config = network_config(weights)
-    classes = _classes(args.classes, weights, config.labels)
-    found, remarks = find_images(args.input)
-    _check_output(args, path, found, len(classes))
-    images, more = check_images(found, config.patch)
-    remarks = [classes.summary()] * bool(args.classes) + remarks + more
-
-    # All that the label maps depend on.
+    job = _checked_inputs(args, scale, path)
     device, output = runtime.device(args.device), Path(args.output)
+    digests, settings = results.digests_of(job.images), _settings(args, job, device)
+    with held(output):
+        run, of_run = results.resumed(output, settings, job.images, digests, args.probabilities)
+        segmenter = Segmenter.from_file(job.weights, args.steps, args.device, **job.options)
+        kept = len(results.finished(job.images, run, digests, args.probabilities))
+
+        # Only now: a refusal is one line.
+        for remark in of_weights + job.remarks + of_run:
+            say(remark)
+        if kept:
+            total, verb = counted(len(job.images), "image[s]"), agreeing(kept, "[is|are]")
+            say(f"{kept} of {total} {verb} in {output} already and {verb} kept")
+        with ImageBar(len(job.images), kept) as bar:
+            for _ in segment_folder(
+                segmenter, job.images, run, job.classes, digests, args.probabilities
+            ):
+                bar.show()
+    say(
+        f"{counted(len(job.images), 'label map[s]')} in {output}, overlays in "
+        f"{output / results.OVERLAYS}"
+    )
+    return 0
+
+
+def _checked_inputs(args, scale: Optional[float], path: Path) -> Job:
+    """Check the options, then the images and the output, before anything long."""
+    from jseg.checkpoint import describe
+    from jseg.data.examples import check_images
+    from jseg.flowseg import predict, results
+    from jseg.flowseg.segment import find_images
+
+    # The options, which say what the network is.
+    weights = describe(path, sha256=True)
+    config = predict.network_config(weights)
     options = {
         "method": args.method,
         "mirror": args.mirror,
@@ -136,52 +170,52 @@ def main(argv: Optional[List[str]] = None) -> int:
         "scale": scale,
         "overlap": args.overlap,
         "batch_size": args.batch_size,
-        "shift": trained_shift(weights) if args.shift is None else args.shift,
+        "shift": predict.trained_shift(weights) if args.shift is None else args.shift,
     }
-    settings = {
-        "weights": weights.sha256,
+    predict.check_options(config, args.steps, **options)
+    classes = _classes(args.classes, weights, config.labels)
+    remarks = [classes.summary()] * bool(args.classes)
+
+    # The images and the output.
+    found, of_folders = find_images(args.input)
+    _check_output(args, path, found)
+    images, of_images = check_images(found, config.patch)
+    results.check_room(Path(args.output), images, len(classes) if args.probabilities else 0)
+    return Job(images, classes, weights, options, remarks + of_folders + of_images)
+
+
+def _settings(args, job: Job, device: str) -> dict:
+    """All that the label maps depend on."""
+    from jseg.machine import jittor_flags
+
+    return {
+        "weights": job.weights.sha256,
         "steps": args.steps,
-        **options,
+        **job.options,
         "device": device,
-        "classes": classes.name,
+        "classes": job.classes.name,
         **jittor_flags.record(),
     }
-    digests = results.digests_of(images)
-    with held(output):
-        run, of_run = results.resumed(output, settings, images, digests, args.probabilities)
-        segmenter = Segmenter.from_file(weights, args.steps, args.device, **options)
-        kept = len(results.finished(images, run, digests, args.probabilities))
-
-        # Only now: a refusal is one line.
-        for remark in remarks + of_run:
-            say(remark)
-        if kept:
-            say(f"{kept} of {len(images)} images are in {output} already and are kept")
-        with ImageBar(len(images), kept) as bar:
-            for _ in segment_folder(segmenter, images, run, classes, digests, args.probabilities):
-                bar.show()
-    say(f"{len(images)} label maps in {output}, overlays in {output / results.OVERLAYS}")
-    return 0
 
 
-def _weights(path: Optional[str]) -> Path:
-    """The file of the network: the one that is given, else the one that ships."""
+def _weights(path: Optional[str]) -> Tuple[Path, List[str]]:
+    """(the file of the network that is given, else the one that ships; remarks)."""
     if path is None:
         from jseg.flowseg.predict import SHIPPED
 
-        say(
+        remark = (
             "no weights given: using the small ones that ship with jseg, trained on procedural "
             "landscapes of 128x96"
         )
-        return Path(SHIPPED)
+        return Path(SHIPPED), [remark]
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"--weights {path} {cli.no_file(path)}; expected a file that train_flowseg wrote"
         )
-    return Path(path)
+    return Path(path), []
 
 
-def _check_output(args, weights: Path, images, count: int) -> None:
+def _check_output(args, weights: Path, images) -> None:
     """Refuse an output that would replace an input or another's file, or that cannot be written."""
     from jseg.data.image_folder import IMAGE_FOLDERS
     from jseg.flowseg import results
@@ -194,22 +228,8 @@ def _check_output(args, weights: Path, images, count: int) -> None:
     files = [example.image for example in images] + [weights]
     files += [Path(args.classes)] if args.classes else []
 
-    # An overlay takes 2.5 bytes a pixel at most, a label map one, probabilities two a class.
-    needed = int(_pixels(images) * (3.5 + 2 * count * args.probabilities))
     names = results.names_of([example.stem for example in images], args.probabilities)
-    results.check_output(Path(args.output), names, files, places, needed)
-
-
-def _pixels(images) -> int:
-    """The pixels of all images; those of a broken file, which is told later, do not count."""
-    from jseg.image_files.decoding import ImageError, read_header
-
-    pixels = 0
-    for example in images:
-        with contextlib.suppress(ImageError):
-            header = read_header(example.image)
-            pixels += header.width * header.height
-    return pixels
+    results.check_output(Path(args.output), names, files, places)
 
 
 def _scale(text: str) -> Optional[float]:

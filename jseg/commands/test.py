@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from jseg.commands import cli
+from jseg.counting import agreeing, counted
 
 GRID_ROWS = 12
 say = partial(cli.say, "test")
@@ -93,22 +94,7 @@ def parser():
         help="class set of the label files, as in the training: a name or a file (default: ids 0, "
         "1, 2, ...)",
     )
-    p.add_argument(
-        "--ignore",
-        type=int,
-        nargs="*",
-        default=[],
-        metavar="ID",
-        help="label ids that mean nothing is known, such as 255",
-    )
-    p.add_argument(
-        "--map",
-        nargs="*",
-        default=[],
-        metavar="VALUE:CLASS",
-        help="values in label files that stand for another class, such "
-        "as 255:1; CLASS is an id as stored, or a name",
-    )
+    cli.add_label_options(p, ", such as 255")
 
     # How much is made.
     p.add_argument("--limit", type=int, metavar="N", help="only the first N label maps")
@@ -145,17 +131,24 @@ def main(argv: Optional[List[str]] = None) -> int:
     with held(output):
         run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
         run.fields["notes"] = [*job.remarks, *remarks]
-        _synthesize(job, run, args.limit, device)
+        inputs = _synthesize(job, run, args.limit, device)
         if job.shown:
             stages = len(job.pipeline.stages)
-            for remark in write_grid(run, job.shown, stages, job.size, args.ignore, job.classes):
+            for remark in write_grid(
+                run, job.shown, inputs, stages, job.size, args.ignore, job.classes
+            ):
                 say(remark)
-    say(f"{len(job.limited)} images in {output}, settings and timings in {output / 'run.json'}")
+    say(
+        f"{counted(len(job.limited), 'image[s]')} in {output}, settings and timings in "
+        f"{output / 'run.json'}"
+    )
     return 0
 
 
-def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
-    """Make the images that are missing, under progress bars."""
+def _synthesize(job: Job, run, limit: Optional[int], device: str) -> dict:
+    """Make the images that are missing, under progress bars; what was read for the grid on the way,
+    by stem.
+    """
     from jseg.ldm.pipelines import stage_steps
     from jseg.ldm.refine import Synthesizer
     from jseg.ldm.results import unfinished_batches
@@ -173,15 +166,19 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> None:
         say(remark)
     total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
     if kept:
-        say(f"{kept} of {total} images are in {run.folder} already and are kept")
+        images, verb = counted(total, "image[s]"), agreeing(kept, "[is|are]")
+        say(f"{kept} of {images} {verb} in {run.folder} already and {verb} kept")
 
     shown = [pair.stem for pair in job.shown]
     reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
     steps = [stage_steps(job.pipeline, number) for number in range(len(job.pipeline.stages))]
+    inputs = {}
     with SynthesisBar(steps, [len(batch) for batch in todo], total) as bar:
         for report in reports:
             step = report.progress
             bar.show(step.stage, step.step, step.images is not None, report.seconds)
+            inputs.update({stem: report.inputs[stem] for stem in shown if stem in report.inputs})
+    return inputs
 
 
 def _checked_inputs(args) -> Job:
@@ -220,7 +217,7 @@ def _checked_inputs(args) -> Job:
     coming = results.names_of([pair.stem for pair in limited], *grid)
     needed = results.room(output, coming, *size)
     missing = sum(not (output / f"{pair.stem}.jpg").exists() for pair in limited)
-    work = f"{missing} images of {size[0]}x{size[1]}"
+    work = f"{counted(missing, 'image[s]')} of {size[0]}x{size[1]}"
     results.check_output(output, files, *_inputs(args, pairs), needed, work)
     if problem:
         raise problem
@@ -233,6 +230,8 @@ def _check_options(args) -> None:
     from jseg import noise
 
     noise.check_seed(args.seed)
+    if args.map and not args.classes:
+        raise ValueError("--map needs --classes, whose ids it names; give both")
     if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
         raise ValueError(
             "started by mpirun, where every process would make every image; start it without "
@@ -263,8 +262,6 @@ def _classes(args, count: int):
     from jseg.data.classes import class_set
     from jseg.data.numbering import with_map
 
-    if args.map and not args.classes:
-        raise ValueError("--map needs --classes, whose ids it names; give both")
     if not args.classes:
         return count
     classes = with_map(class_set(args.classes), args.map, args.ignore)

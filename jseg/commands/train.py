@@ -21,10 +21,11 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Tuple
 
 from jseg.commands import cli, training
 from jseg.commands import training_options as options
+from jseg.counting import counted
 
 DEFAULTS = {
     "steps": 266_000,
@@ -55,8 +56,8 @@ def parser():
         p,
         "runs/train",
         DEFAULTS,
-        validate_count="examples that are held out of the training, evenly chosen, on which the "
-        "loss is measured (default 0: none)",
+        validate_count="examples, evenly chosen, on which the loss is measured: of the layout's "
+        "validation folder (default: all), else held out of the training (default 0: none)",
     )
     p.add_argument(
         "--preset",
@@ -123,33 +124,35 @@ def parser():
     return p
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained on what, found and not read yet."""
+
+    config: object  # of the UNet
+    size: Tuple[int, int]  # width and height of the images
+    autoencoder: object  # its configuration
+    ae_weights: object  # jseg.checkpoint.WeightFile
+    classes: object  # a ClassSet
+    examples: list  # to train on, and those that are held out of these
+    val: list  # of the layout's validation folder, evenly chosen
+    remarks: List[str]
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then train; 0 also when stopped by a signal with everything saved."""
     asked = options.parse(parser(), argv)
     args = _with_release(asked) if asked.release else asked
-    options.check_options(args)
-    for name in ("drop", "dropout"):
-        if not 0 <= getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
+    _check_options(args)
+    job = _job(args)
 
-    from jseg.data.datasets import training_part
     from jseg.data.examples import check_examples
-    from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
     from jseg.outputs.places import check_cache
     from jseg.training.run_folder import check_places, run_folder
-
-    # The autoencoder, the data and the network that goes with both.
-    ae_weights, remarks = find_autoencoder(args.ae_path, args.preset)
-    autoencoder = network_config(ae_weights, "AutoencoderConfig")
-    part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
-    training.check_hold_out(args, len(part.examples))
-    config = _network(args, len(part.classes), autoencoder)
-    size = config.width * autoencoder.downsampling, config.height * autoencoder.downsampling
 
     # Nothing is written where it would do harm.
     inputs = {
         "input_path": args.input_path,
-        "ae_path": ae_weights,
+        "ae_path": job.ae_weights,
         "model_path": args.model_path,
         "classes": args.classes,
     }
@@ -158,14 +161,50 @@ def main(argv: Optional[List[str]] = None) -> int:
         check_cache(args.cache, "--cache", args.output)
 
     with run_folder(args.output, "unet", inputs, cli.speaks()):
-        examples, lines = part.examples, [autoencoder_line(ae_weights), *remarks, *part.remarks]
-        if training.reads_first(args, len(examples), say):
-            examples, more = check_examples(
-                examples, part.classes, args.ignore, *size, fit=args.fit
+        count, every = len(job.examples), job.examples + job.val
+        if training.reads_first(args, len(every), say):
+            every, remarks = check_examples(
+                every, job.classes, args.ignore, *job.size, fit=args.fit
             )
-            lines += more
-        _train(args, ae_weights, config, autoencoder, part.classes, examples, lines)
+            job = dataclasses.replace(
+                job, examples=every[:count], val=every[count:], remarks=job.remarks + remarks
+            )
+        _train(args, job)
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise ValueError for options that cannot be meant."""
+    from jseg.ldm.presets import UNETS
+
+    options.check_options(args)
+    for name in ("drop", "dropout"):
+        if not 0 <= getattr(args, name) < 1:
+            raise ValueError(f"--{name} is {getattr(args, name)}; expected 0 to below 1")
+    options.check_preset(args, UNETS)
+
+
+def _job(args: argparse.Namespace) -> Job:
+    """The autoencoder, the data and the network that goes with both."""
+    from jseg.data.datasets import training_part
+    from jseg.ldm.weights import autoencoder_line, find_autoencoder, network_config
+
+    ae_weights, remarks = find_autoencoder(args.ae_path, args.preset)
+    autoencoder = network_config(ae_weights, "AutoencoderConfig")
+    size = _size(args, autoencoder.downsampling)
+    part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
+    if not part.val:
+        training.check_hold_out(args, len(part.examples))
+    val = training.evenly_chosen(part.val, args.validate_count)
+    config = _network(args, len(part.classes), autoencoder, size)
+
+    # The validation folder, where the layout has one.
+    of_val = []
+    if part.val:
+        folder = counted(len(part.val), "example[s] in the validation folder")
+        of_val = [f"of {folder} {counted(len(val), '[is|are]')} validated on and none trained on"]
+    lines = [autoencoder_line(ae_weights), *remarks, *part.remarks, *of_val]
+    return Job(config, size, autoencoder, ae_weights, part.classes, part.examples, val, lines)
 
 
 def _with_release(asked: argparse.Namespace) -> argparse.Namespace:
@@ -176,14 +215,14 @@ def _with_release(asked: argparse.Namespace) -> argparse.Namespace:
     return options.with_values(asked, {**RELEASE, **batch, "given": given})
 
 
-def _network(args, classes: int, autoencoder):
-    """The UNet's configuration: the preset at the asked size, with as many columns as there are
-    classes.
+def _size(args: argparse.Namespace, factor: int) -> Tuple[int, int]:
+    """Width and height of the images: those asked for, else the preset's.
+
+    factor: the autoencoder's downsampling. Raises ValueError unless the UNet can halve the latents.
     """
     from jseg.ldm.presets import UNETS
 
-    options.check_preset(args, UNETS)
-    config, factor = UNETS[args.preset], autoencoder.downsampling
+    config = UNETS[args.preset]
     width, height = args.width or config.width * factor, args.height or config.height * factor
     multiple = factor * 2 ** (len(config.channel_mult) - 1)
     if width < multiple or height < multiple or width % multiple or height % multiple:
@@ -191,52 +230,54 @@ def _network(args, classes: int, autoencoder):
             f"--width {width} --height {height}: expected multiples of {multiple} for the preset "
             f"{args.preset} and this autoencoder"
         )
+    return width, height
+
+
+def _network(args: argparse.Namespace, classes: int, autoencoder, size: Tuple[int, int]):
+    """The UNet's configuration: the preset at that size of images, with as many columns as there
+    are classes.
+    """
+    from jseg.ldm.presets import UNETS
+
     return dataclasses.replace(
-        config,
+        UNETS[args.preset],
         classes=classes,
         dropout=args.dropout,
-        width=width // factor,
-        height=height // factor,
+        width=size[0] // autoencoder.downsampling,
+        height=size[1] // autoencoder.downsampling,
         latent_channels=autoencoder.latent_channels,
     )
 
 
-def _train(args, ae_weights, config, autoencoder_config, classes, all_examples, remarks) -> None:
+def _train(args: argparse.Namespace, job: Job) -> None:
+    """Encode what is not in the cache, then train the UNet on it."""
     from jseg import runtime
-    from jseg.checkpoint import load_into
-    from jseg.ldm.autoencoder import Autoencoder
     from jseg.ldm.dataset import LatentBatches
     from jseg.ldm.preview import Preview
-    from jseg.ldm.unet_training import cached_latents, trained_network
-    from jseg.ldm.validation import unet_validation
-    from jseg.training.run_folder import HELD_OUT_LATENTS, LATENTS
-
-    device = runtime.device(args.device)
-    for remark in remarks:
-        say(remark)
+    from jseg.ldm.unet_training import loaded_autoencoder, trained_network
+    from jseg.training.run_folder import LATENTS
 
     # Another setting is refused here, not when its latents have taken the place of the old ones.
-    held_back = {"validate_count": args.validate_count or 0}
-    training.check_newest(args, {**held_back, "drop": args.drop, "zero_init": args.zero_init})
-    autoencoder = Autoencoder(autoencoder_config)
-    load_into(autoencoder, ae_weights)
-    autoencoder.eval()
-
-    def latents_of(some: Sequence, folder: Path):
-        digest = ae_weights.digest
-        return cached_latents(args, config, autoencoder, digest, some, classes, folder, say)
+    device = runtime.device(args.device)
+    own_settings = {
+        "validate_count": 0 if job.val else args.validate_count or 0,
+        "drop": args.drop,
+        "zero_init": args.zero_init,
+    }
+    training.check_newest(args, own_settings)
+    for remark in job.remarks:
+        say(remark)
 
     # What is trained on, the network, and what is validated on.
-    examples, held_out = training.hold_out(args, all_examples)
-    output, shards = Path(args.output), training.batch_shards(args)
-    latents = latents_of(examples, Path(args.cache or output / LATENTS))
+    examples, held_out = job.examples, job.val
+    if not job.val:
+        examples, held_out = training.hold_out(args, job.examples)
+    autoencoder = loaded_autoencoder(job.autoencoder, job.ae_weights)
+    cache = Path(args.cache or Path(args.output) / LATENTS)
+    latents = _latents(args, job, autoencoder, examples, cache)
+    shards = training.batch_shards(args)
     batches = LatentBatches(latents.z, latents.labels, shards, args.seed, args.drop)
-    network = trained_network(args, config)
-    about, validate = f"{len(latents)} examples", None
-    if held_out:
-        others = latents_of(held_out, output / HELD_OUT_LATENTS)
-        validate = unet_validation(network.module, network.loss, others, args.seed)
-        about += f", {len(held_out)} images to validate on"
+    network = trained_network(args, job.config)
 
     training.train(
         args,
@@ -244,24 +285,45 @@ def _train(args, ae_weights, config, autoencoder_config, classes, all_examples, 
         device,
         result="unet",
         networks=[network],
-        config=config,
-        settings={
-            **held_back,
-            "drop": args.drop,
-            "zero_init": args.zero_init,
-            "autoencoder": ae_weights.digest,
-            "data": latents.digest,
-            "class_set": classes.name,
-            "classes": list(classes.file_ids or range(len(classes))),
-        },
+        config=job.config,
+        settings={**own_settings, **_settings_of_data(job), "data": latents.digest},
         batches=batches,
         examples=len(latents),
-        about=about,
+        validated=len(held_out),
         preview=Preview(
-            network.module, autoencoder, latents, examples, classes, args.seed, args.fit
+            network.module, autoencoder, latents, examples, job.classes, args.seed, args.fit
         ),
-        validate=validate,
+        validate=_validation(args, job, autoencoder, network, held_out),
     )
+
+
+def _settings_of_data(job: Job) -> Dict[str, object]:
+    """How the data are read and encoded, for the settings of the run."""
+    return {
+        "autoencoder": job.ae_weights.digest,
+        "class_set": job.classes.name,
+        "classes": list(job.classes.file_ids or range(len(job.classes))),
+    }
+
+
+def _validation(args: argparse.Namespace, job: Job, autoencoder, network, held_out):
+    """The loss on the examples that are not trained on, None where there are none."""
+    from jseg.ldm.validation import unet_validation
+    from jseg.training.run_folder import HELD_OUT_LATENTS
+
+    if not held_out:
+        return None
+    folder = Path(args.output) / HELD_OUT_LATENTS
+    latents = _latents(args, job, autoencoder, held_out, folder)
+    return unet_validation(network.module, network.loss, latents, args.seed)
+
+
+def _latents(args: argparse.Namespace, job: Job, autoencoder, examples, folder: Path):
+    """The latents of the examples, out of their cache or made now."""
+    from jseg.ldm.unet_training import cached_latents
+
+    digest = job.ae_weights.digest
+    return cached_latents(args, job.config, autoencoder, digest, examples, job.classes, folder, say)
 
 
 if __name__ == "__main__":

@@ -94,16 +94,16 @@ def parser():
         "--critic_start",
         type=int,
         default=50_000,
-        help="step at which the critic begins; -1: never (default 50000)",
+        help="step at which the discriminator begins; -1: never (default 50000)",
     )
     p.add_argument(
         "--critic_weight",
         type=float,
         default=0.75,
-        help="of the critic's term, before the adaptive weight (default 0.75)",
+        help="of the discriminator's term, before the adaptive weight (default 0.75)",
     )
     p.add_argument(
-        "--critic_channels", type=int, default=64, help="width of the critic (default 64)"
+        "--critic_channels", type=int, default=64, help="width of the discriminator (default 64)"
     )
     p.add_argument(
         "--lpips_path",
@@ -161,32 +161,24 @@ def _check_size(args: argparse.Namespace, factor: int) -> None:
 
 
 def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -> None:
+    """Train the autoencoder, and its discriminator where it has one."""
     from jseg import runtime
-    from jseg.ldm.autoencoder_training import (
-        settings,
-        standardize,
-        trained_networks,
-        write_preview,
-    )
-    from jseg.ldm.dataset import ImageBatches
+    from jseg.ldm import autoencoder_training as parts
     from jseg.ldm.validation import autoencoder_validation
 
     device = runtime.device(args.device)
+    held_back = {"validate_count": args.validate_count or 0}
+    training.check_newest(args, held_back)
     for remark in remarks:
         say(remark)
-    size, shards = (args.width, args.height), training.batch_shards(args)
+
+    # Crops to train on, the networks, crops to validate on.
     examples, held_out = training.hold_out(args, all_examples)
-    batches = ImageBatches(
-        [example.image for example in examples], size, _crop(args), shards, args.seed
-    )
-    networks, plain_loss = trained_networks(args, config, batches)
+    batches, validate = _batches(args, examples), None
+    networks, plain_loss = parts.trained_networks(args, config, batches)
     autoencoder = networks[0].module
-    about, validate = f"{len(examples)} images", None
     if held_out:
-        paths = [example.image for example in held_out]
-        images = ImageBatches(paths, size, _crop(args), shards, args.seed)
-        validate = autoencoder_validation(autoencoder, plain_loss, images)
-        about += f", {len(held_out)} to validate on"
+        validate = autoencoder_validation(autoencoder, plain_loss, _batches(args, held_out))
 
     def first_batch(count: int) -> dict:
         # With the discriminator at work, for that needs the most memory.
@@ -199,15 +191,23 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
         result="autoencoder",
         networks=networks,
         config=config,
-        settings={**settings(args, examples), "validate_count": args.validate_count or 0},
+        settings={**parts.settings(args, examples), **held_back},
         batches=batches,
         examples=len(examples),
-        about=about,
+        validated=len(held_out),
         first_batch=first_batch,
-        preview=lambda path: write_preview(path, autoencoder, batches),
-        finish=None if args.decoder_only else lambda: standardize(autoencoder, batches),
+        preview=lambda path: parts.write_preview(path, autoencoder, batches),
+        finish=None if args.decoder_only else lambda: parts.standardize(autoencoder, batches),
         validate=validate,
     )
+
+
+def _batches(args: argparse.Namespace, examples):
+    """The crops of these images, in the batches that `args` ask for."""
+    from jseg.ldm.dataset import ImageBatches
+
+    paths, size = [example.image for example in examples], (args.width, args.height)
+    return ImageBatches(paths, size, _crop(args), training.batch_shards(args), args.seed)
 
 
 if __name__ == "__main__":

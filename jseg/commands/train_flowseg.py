@@ -203,8 +203,9 @@ def _check_options(args: argparse.Namespace) -> None:
             "dinov2_vitb14_pretrain.pth"
         )
 
-    # The block that REPA looks at.
+    # What depends on the preset: the size, and the block that REPA looks at.
     options.check_preset(args, NETWORKS)
+    _network(args, NETWORKS[args.preset].labels)
     depth = NETWORKS[args.preset].depth
     if args.repa and not 1 <= _repa_block(args, depth) <= depth:
         raise ValueError(
@@ -243,32 +244,19 @@ def _network(args: argparse.Namespace, classes: int):
 
 def _train(args: argparse.Namespace, config, dataset, remarks: List[str]) -> None:
     from jseg import runtime
-    from jseg.flowseg.dataset import CropBatches
     from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.pixnerd_training import settings, trained_network
     from jseg.flowseg.validation import Validation
-    from jseg.training.sampling import evenly
 
     device = runtime.device(args.device)
     for remark in remarks:
         say(remark)
 
     # Crops to train on, the network, whole images to validate on.
-    codes = class_codes(config.labels, config.codes)
-    shards = training.batch_shards(args)
-    batches = CropBatches(
-        dataset.train,
-        dataset.load,
-        codes,
-        (config.width, config.height),
-        shards,
-        args.seed,
-        tuple(args.scales),
-        jitter=args.jitter,
-    )
-    block = _repa_block(args, config.depth)
+    codes, block = class_codes(config.labels, config.codes), _repa_block(args, config.depth)
+    batches = _batches(args, config, dataset, codes)
     network = trained_network(args, config, codes, block)
-    chosen = [dataset.val[i] for i in evenly(len(dataset.val), args.validate_count)]
+    chosen = training.evenly_chosen(dataset.val, args.validate_count)
     validation = Validation(
         network.module, chosen, dataset.load, dataset.classes, args.validate_steps
     )
@@ -283,10 +271,26 @@ def _train(args: argparse.Namespace, config, dataset, remarks: List[str]) -> Non
         settings=settings(args, dataset, block),
         batches=batches,
         examples=len(dataset.train),
-        about=f"{len(dataset.train)} examples, {len(chosen)} to validate on, "
-        f"{len(dataset.classes)} classes",
+        validated=len(chosen),
+        about=f"{len(dataset.classes)} classes",
         preview=validation.preview,
         validate=validation,
+    )
+
+
+def _batches(args: argparse.Namespace, config, dataset, codes):
+    """The crops that are trained on."""
+    from jseg.flowseg.dataset import CropBatches
+
+    return CropBatches(
+        dataset.train,
+        dataset.load,
+        codes,
+        (config.width, config.height),
+        training.batch_shards(args),
+        args.seed,
+        tuple(args.scales),
+        jitter=args.jitter,
     )
 
 

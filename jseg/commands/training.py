@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jseg.commands import cli
+from jseg.counting import counted
 
 SETTINGS = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "warmup", "decay")
 SLOW_CHECK = 2000  # examples whose check takes a while, which is then said
@@ -50,11 +51,16 @@ def check_hold_out(args: argparse.Namespace, examples: int) -> None:
 
 def hold_out(args: argparse.Namespace, examples: Sequence) -> Tuple[List, List]:
     """(the examples to train on, the --validate_count ones, evenly chosen, to validate on)."""
+    chosen = {example.stem for example in evenly_chosen(examples, args.validate_count or 0)}
+    trained = [example for example in examples if example.stem not in chosen]
+    return trained, [example for example in examples if example.stem in chosen]
+
+
+def evenly_chosen(examples: Sequence, number: Optional[int]) -> List:
+    """At most `number` of the examples, evenly chosen; None: all."""
     from jseg.training.sampling import evenly
 
-    chosen = set(evenly(len(examples), args.validate_count or 0).tolist())
-    trained = [example for place, example in enumerate(examples) if place not in chosen]
-    return trained, [examples[place] for place in sorted(chosen)]
+    return [examples[place] for place in evenly(len(examples), number)]
 
 
 def total_steps(args: argparse.Namespace, examples: int) -> int:
@@ -103,16 +109,18 @@ def train(
     settings: Mapping[str, object],
     batches,
     examples: int,
-    about: str,
+    validated: int,
+    about: str = "",
     first_batch: Optional[Callable] = None,
     **hooks,
 ) -> None:
     """Resume the run in --output or begin it, and follow it to its end.
 
     result: name of the file of weights that comes out. settings: what the command adds to
-    `shared_settings`. batches, examples: what a step takes, out of how many. about: the first words
-    of the line that says what begins. first_batch(count): a micro-batch, to see whether it fits
-    into memory. hooks: `preview`, `finish` and `validate` of `TrainingRun.follow`.
+    `shared_settings`. batches, examples: what a step takes, out of how many. validated: examples to
+    validate on. about: more of the data for the line that says what begins. first_batch(count): a
+    micro-batch, to see whether it fits into memory. hooks: `preview`, `finish` and `validate` of
+    `TrainingRun.follow`.
     """
     from jseg.training.memory import check_batch
     from jseg.training.optimizer import rates
@@ -129,9 +137,10 @@ def train(
     if start < steps:
         check_batch(networks[0], first_batch or batches.first, shards.micro_batch)
         ahead = f"steps {start} to {steps} of {args.batch_size}"
+    data = [counted(examples, "example[s]"), f"{validated} to validate on", about]
     say(
-        f"{about}, {networks[0].size:,} parameters, {ahead} on {device}, {shards.world} "
-        f"process(es), into {args.output}"
+        f"{', '.join(filter(None, data))}, {networks[0].size:,} parameters, {ahead} on {device}, "
+        f"{counted(shards.world, 'process[es]')}, into {args.output}"
     )
 
     decay = steps if args.decay == "linear" else 0

@@ -160,22 +160,7 @@ def add_options(
 
 def add_data_options(p: argparse.ArgumentParser) -> None:
     """Add the options of the trainings that read label maps."""
-    p.add_argument(
-        "--ignore",
-        type=int,
-        nargs="*",
-        default=[],
-        metavar="ID",
-        help="values in label files that mean nothing is known, such as 255",
-    )
-    p.add_argument(
-        "--map",
-        nargs="*",
-        default=[],
-        metavar="VALUE:CLASS",
-        help="values in label files that stand for another class, such "
-        "as 255:1; CLASS is an id as stored, or a name",
-    )
+    cli.add_label_options(p, ", such as 255")
     p.add_argument(
         "--recompute",
         action="store_true",

@@ -9,6 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from jseg.counting import agreeing, counted
 from jseg.data.classes import IGNORED, ClassSet
 from jseg.data.label_maps import COLOURS, GRAY, GRAYS, INDICES, LOW, LabelMap
 from jseg.files import DataError
@@ -69,9 +70,9 @@ class Census:
         names = self._names
         if self._moved and INDICES in names:
             raise DataError(
-                f"{len(self._moved)} label maps have palettes of grays alone ({self._moved[0]}), "
-                f"others of colours ({names[INDICES][0]}): one numbering cannot be meant by both; "
-                "save all maps as 8-bit gray"
+                f"{counted(len(self._moved), 'label map[s] [has a palette|have palettes]')} of "
+                f"grays alone ({self._moved[0]}), others of colours ({names[INDICES][0]}): one "
+                "numbering cannot be meant by both; save all maps as 8-bit gray"
             )
 
         # These may be meant.
@@ -85,10 +86,10 @@ class Census:
         low, others = names.get(LOW, []), names.get(GRAY, []) + names.get(GRAYS, [])
         if low and others:
             lines.append(
-                f"warning: {len(low)} label maps are gray of 1, 2 or 4 bits ({low[0]}) beside "
-                f"others of 8 ({others[0]}): their stored values are taken as ids, 1 for what a "
-                "viewer shows as white or 17; if a program has made the files smaller, save them "
-                "with 8 bits"
+                f"warning: {counted(len(low), 'label map[s] [is|are]')} gray of 1, 2 or 4 bits "
+                f"({low[0]}) beside others of 8 ({others[0]}): their stored values are taken as "
+                "ids, 1 for what a viewer shows as white or 17; if a program has made the files "
+                "smaller, save them with 8 bits"
             )
         return lines
 
@@ -125,7 +126,9 @@ class Census:
         # What there is.
         present = self._present(numbering)
         absent = [name for i, name in enumerate(classes.names) if i not in present]
-        line = f"{len(present)} of {len(classes)} classes are present"
+        line = (
+            f"{len(present)} of {len(classes)} classes {agreeing(len(present), '[is|are]')} present"
+        )
         if absent:
             more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
             line += f", absent: {', '.join(absent[:SHOWN])}{more}"

@@ -15,6 +15,7 @@ from typing import Dict, List, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
+from jseg.counting import agreeing, counted
 from jseg.data.census import Census
 from jseg.data.folders import (
     existing_folder,
@@ -32,7 +33,7 @@ from jseg.data.pairing_table import find_table, read_table
 from jseg.data.references import find_references, reference_places
 from jseg.data.validation import FileChecks, check_image, check_label
 from jseg.files import DataError
-from jseg.images import read_image, resize_image, resize_label
+from jseg.images import read_image, resize_image
 
 LABEL_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized")
 USUAL = (PAIRING, "imgs", "images") + LABEL_FOLDERS  # that a folder of label maps may hold as well
@@ -67,12 +68,15 @@ def find_label_folder(input_path: Union[str, Path]) -> Tuple[Path, List[str]]:
         chosen, *others = filled
         remarks = [
             f"{folder} holds both {chosen.name} and {other.name}; using {chosen.name}, the "
-            f"{len(visible_files(other))} label maps of {other.name} are left out"
+            f"{counted(count, 'label map[s]')} of {other.name} {agreeing(count, '[is|are]')} left "
+            "out"
             for other in others
+            for count in [len(visible_files(other))]
         ]
         if in_root:
             remarks.append(
-                f"{len(in_root)} label maps in {folder} itself are left out, those in "
+                f"{counted(len(in_root), 'label map[s]')} in {folder} itself "
+                f"{agreeing(len(in_root), '[is|are]')} left out, those in "
                 f"{chosen.name} are taken ({listing(in_root)})"
             )
         return chosen, remarks
@@ -120,9 +124,15 @@ def find_pairs(
     references = find_references(Path(img_path), places, table_path, wanted)
 
     spare = sorted({path.name for path in visible_files(folder)} - set(names))
-    beside = f"{len(spare)} files beside the label maps in {folder} are left out ({listing(spare)})"
+    beside = (
+        f"{counted(len(spare), 'file[s] beside the label maps')} in {folder} "
+        f"{agreeing(len(spare), '[is|are]')} left out ({listing(spare)})"
+    )
     unused = len(set(table) - {name_key(Path(name).stem) for name in names})
-    without = f"{unused} of {len(table)} entries of {table_path} have no label map and are not used"
+    without = (
+        f"{unused} of {len(table)} entries of {table_path} "
+        f"{agreeing(unused, '[has|have] no label map and [is|are] not used')}"
+    )
     remarks = in_other_folders + left_out(folder, LABEL_SUFFIXES, USUAL) + other_table
     remarks += [beside] * bool(spare) + [without] * bool(unused)
     pairs = [Pair(Path(name).stem, folder / name, path) for name, path in zip(names, references)]
@@ -193,20 +203,16 @@ def load_pair(
     pair: Pair,
     width: int,
     height: int,
-    latent_width: int,
-    latent_height: int,
     ignore: Sequence[int] = (),
     classes: Classes = 256,
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """(label uint8 [latent_height, latent_width], reference uint8 [height, width, 3]) of a pair
-    that was checked with these `classes` and `ignore`.
+    """(label uint8 [H, W] in its own size, reference uint8 [height, width, 3]) of a pair that was
+    checked with these `classes` and `ignore`.
 
-    The label map goes from its own size straight to the latent's with NEAREST, as in the release;
-    ids become 0..N-1, ignored ones 255.
+    Ids become 0..N-1, ignored ones 255.
     """
     ids = Numbering.of(classes, ignore).read(pair.label).ids
-    reference = resize_image(read_image(pair.reference), width, height)
-    return resize_label(ids, latent_width, latent_height), reference
+    return ids, resize_image(read_image(pair.reference), width, height)
 
 
 def batches(pairs: Sequence[Item], batch_size: int) -> List[List[Item]]:

@@ -16,6 +16,7 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.data.census import MOST_CLASSES, Census
 from jseg.data.classes import CLASS_SETS, IGNORED, ClassSet, class_set, spread_palette
 from jseg.data.examples import Example, check_examples_of_any_size, load_label
@@ -75,9 +76,12 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPart:
-    """The examples of a data set to train on, their classes, and remarks on how they were found."""
+    """The examples of a data set to train on, those of its validation folder, their classes, and
+    remarks on how they were found.
+    """
 
     examples: List[Example]
+    val: List[Example]
     classes: ClassSet
     remarks: List[str]
 
@@ -106,14 +110,15 @@ def open_dataset(
     if not val:
         every = train
         train, val = held_out(every)
-        said = f"{len(val)} of its {len(every)} examples are held out for validation"
+        of_all = f"of its {len(every)} examples [is|are] held out for validation"
+        said = counted(len(val), of_all)
         said = said if len(every) > 1 else "its one example serves for both"
         remarks.append(f"{root} has no validation folder; {said}")
 
     if classes is None and LAYOUTS[layout].classes is None:
-        counted = _count(train + val, ignore, split_map(mapped, ignore))
-        remarks.append(f"{counted} classes counted in the label maps")
-        stored = _numbered(counted)
+        number = _count(train + val, ignore, split_map(mapped, ignore))
+        remarks.append(f"{number} classes counted in the label maps")
+        stored = _numbered(number)
     else:
         stored = _class_set(layout, classes)
     trained, of_train_ids = with_train_ids(stored, train + val)
@@ -129,7 +134,7 @@ def training_part(
     ignore: Sequence[int] = (),
     mapped: Sequence[str] = (),
 ) -> TrainingPart:
-    """What to train on, for networks that need no validation: all but a validation folder's.
+    """What to train on, for networks that need no validation, and a validation folder's examples.
 
     layout: None for images and label maps in `folder` itself. classes: a set's name or a file;
     None: the layout's own, else landscape-29. The rest as for `open_dataset`.
@@ -144,16 +149,16 @@ def training_part(
 
     # Where a layout has a validation folder, its examples are not trained on.
     root = existing_folder(folder, "training folder")
+    val: List[Example] = []
     if layout:
         train, remarks = find_split(root, layout, TRAIN, chosen)
-        val, _ = find_split(root, layout, VAL, chosen)
+        val, of_val = find_split(root, layout, VAL, chosen)
+        remarks = remarks + of_val
     else:
         train, remarks = in_subfolders(root, root, None, chosen)
-        val = []
-    left = [f"the {len(val)} examples of the validation folder are left out"] * bool(val)
-    trained, of_train_ids = with_train_ids(chosen, train)
-    remarks = remarks + left + [chosen.summary()] + of_train_ids
-    return TrainingPart(train, with_map(trained, mapped, ignore), remarks)
+    trained, of_train_ids = with_train_ids(chosen, train + val)
+    remarks = remarks + [chosen.summary()] + of_train_ids
+    return TrainingPart(train, val, with_map(trained, mapped, ignore), remarks)
 
 
 def _class_set(layout: str, classes: Union[ClassSet, int, None]) -> ClassSet:

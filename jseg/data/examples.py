@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
@@ -34,7 +34,8 @@ class Example:
     """An image and its label map, or None where only images are wanted; stem is their name.
 
     image_sha256, label_sha256: of the bytes that a check has read, in hexadecimal; "" before.
-    by_colour: whether the check has read the label map by the colours of the class set.
+    pixels: of the image, 0 before the check. by_colour: whether the check has read the label map by
+    the colours of the class set.
     """
 
     stem: str
@@ -42,6 +43,7 @@ class Example:
     label: Optional[Path] = None
     image_sha256: str = ""
     label_sha256: str = ""
+    pixels: int = field(default=0, compare=False)
     by_colour: bool = False
 
     def checked(
@@ -52,6 +54,7 @@ class Example:
             self,
             image_sha256=image.sha256 if image else "",
             label_sha256=label.sha256 if label else "",
+            pixels=image.width * image.height if image else 0,
             by_colour=bool(label and label.by_colour),
         )
 

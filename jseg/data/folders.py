@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
+from jseg.counting import agreeing, counted
 from jseg.data.label_maps import LABEL_SUFFIXES, RARE_SUFFIXES
 from jseg.files import DataError
 
@@ -91,7 +92,10 @@ def left_out(folder: Path, suffixes: Sequence[str], usual: Sequence[str] = ()) -
     # Images that this Pillow cannot open come first, with what to do.
     unreadable = [name for name in others if Path(name).suffix.lower() in UNREADABLE_SUFFIXES]
     names = unreadable + [name for name in others if name not in unreadable]
-    line = f"{len(others)} other files in {folder} are left out ({listing(names)})"
+    line = (
+        f"{counted(len(others), 'other file[s]')} in {folder} "
+        f"{agreeing(len(others), '[is|are]')} left out ({listing(names)})"
+    )
     if unreadable:
         line += f"; {listing(unreadable)}: convert to JPEG or PNG to use them"
     return [line] * bool(others) + left_out_below(folder, suffixes, usual)
@@ -117,13 +121,14 @@ def left_out_below(folder: Path, suffixes: Sequence[str], usual: Sequence[str] =
             if looked_at > SEARCHED:
                 break
 
-    filled = [f"{name}: {count}" for name, count in counts.items() if count]
+    count, filled = sum(counts.values()), [f"{name}: {n}" for name, n in counts.items() if n]
     if not filled:
         return []
     least = " at least" if looked_at > SEARCHED else ""
     return [
-        f"{sum(counts.values())} files{least} in folders of {folder} are left out "
-        f"({listing(filled)}); folders in it are not looked at"
+        f"{counted(count, 'file[s]')}{least} in folders of {folder} "
+        f"{agreeing(count, '[is|are]')} left out ({listing(filled)}); folders in it are not "
+        "looked at"
     ]
 
 

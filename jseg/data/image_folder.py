@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
+from jseg.counting import agreeing, counted
 from jseg.data.classes import ClassSet
 from jseg.data.examples import Example
 from jseg.data.folders import by_stem, existing_folder, left_out_below, listing, visible_files
@@ -89,7 +90,8 @@ def _in_the_root(root: Path, place: Path) -> List[str]:
     """One remark on the images in `root` itself, where those of its folder `place` are taken."""
     names = [path.name for path in visible_files(root, IMAGE_SUFFIXES)]
     remark = (
-        f"{len(names)} images in {root} itself are left out, those in {place.name}/ are taken "
+        f"{counted(len(names), 'image[s]')} in {root} itself "
+        f"{agreeing(len(names), '[is|are]')} left out, those in {place.name}/ are taken "
         f"({listing(names)})"
     )
     return [remark] * bool(names)
@@ -110,8 +112,8 @@ def _subfolder(
     one, other = filled[:2]
     count = len(visible_files(other, suffixes))
     return one, [
-        f"{root} holds both {one.name} and {other.name}; using {one.name}, the {count} files of "
-        f"{other.name} are left out"
+        f"{root} holds both {one.name} and {other.name}; using {one.name}, "
+        f"{counted(count, 'file[s]')} of {other.name} {agreeing(count, '[is|are]')} left out"
     ]
 
 

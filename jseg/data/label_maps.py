@@ -16,6 +16,7 @@ from typing import Dict, NamedTuple, Optional, Tuple
 import numpy as np
 from PIL import Image
 
+from jseg.counting import agreeing
 from jseg.data.classes import ClassSet
 from jseg.data.palettes import are_ids, has_colours_of, ids_of, is_reduced_image
 from jseg.files import PathLike
@@ -80,7 +81,7 @@ def read_label(path: PathLike, classes: Optional[ClassSet] = None) -> np.ndarray
         ids, counts = np.unique(values, return_counts=True)
         raise ImageError(
             f"label {path} holds values {ids[0]}..{ids[-1]}; expected ids within 0..255; values "
-            f"found: {shares(ids, counts)}; {EXPECTED}"
+            f"found: {fractions(ids, counts)}; {EXPECTED}"
         )
     return values
 
@@ -202,8 +203,8 @@ def _coloured(image: Image.Image, path: PathLike, classes: Optional[ClassSet]) -
     if classes is not None:
         most = tuple(colours[np.argmax(np.where(ids < 0, counts, -1))].tolist())
         unknown = (
-            f": {(ids < 0).sum()} of its {len(codes)} colours are not in {classes.name}, such as "
-            f"{most}"
+            f": {(ids < 0).sum()} of its {len(codes)} colours "
+            f"{agreeing((ids < 0).sum(), '[is|are]')} not in {classes.name}, such as {most}"
         )
     raise ImageError(
         f"label {path} has mode {image.mode} and looks like a colour-coded map{unknown}; "
@@ -228,7 +229,7 @@ def _stretched_from(image: Image.Image) -> Optional[Tuple[int, int]]:
     return None
 
 
-def shares(values: np.ndarray, counts: np.ndarray, total: Optional[int] = None) -> str:
+def fractions(values: np.ndarray, counts: np.ndarray, total: Optional[int] = None) -> str:
     """'0 (41 %), 3 (20 %)' of values [n] and their pixel counts [n] out of `total`, at most 12."""
     whole = int(counts.sum()) if total is None else total
     order = np.argsort(-counts, kind="stable")

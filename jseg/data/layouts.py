@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from jseg.counting import agreeing, counted
 from jseg.data.classes import ClassSet
 from jseg.data.examples import Example
 from jseg.data.folders import visible_files
@@ -120,7 +121,10 @@ def _split_of_subfolders(root: Path, layout: str, split: str, classes: Optional[
     examples, remarks = in_subfolders(root / split, root, layout, classes)
     if not above:
         return examples, remarks
-    left = f"{len(above)} images in {above[0].parent} are left out, those in {split}/ are taken"
+    left = (
+        f"{counted(len(above), 'image[s]')} in {above[0].parent} "
+        f"{agreeing(len(above), '[is|are]')} left out, those in {split}/ are taken"
+    )
     return examples, [left] + remarks
 
 

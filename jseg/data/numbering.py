@@ -10,7 +10,7 @@ import numpy as np
 
 from jseg.data.census import Census, suspected
 from jseg.data.classes import CLASS_SETS, IGNORED, ClassSet
-from jseg.data.label_maps import LabelMap, read_values, shares
+from jseg.data.label_maps import LabelMap, fractions, read_values
 from jseg.files import DataError
 
 Classes = Union[int, ClassSet]
@@ -174,8 +174,8 @@ def class_ids(
         suspicion = suspected(stored.tolist(), counted=stored.tolist())
         raise DataError(
             f"label {path} holds ids outside {_span(classes)}: "
-            f"{shares(stored[unknown], counts[unknown], values.size)}; ids found: "
-            f"{shares(stored, counts)}; correct it, or name the ids to be ignored (--ignore)"
+            f"{fractions(stored[unknown], counts[unknown], values.size)}; ids found: "
+            f"{fractions(stored, counts)}; correct it, or name the ids to be ignored (--ignore)"
             + (f"; {suspicion}" if suspicion else "")
         )
     return numbering.meaning(values).astype(np.uint8)

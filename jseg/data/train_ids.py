@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import List, Sequence, Tuple
 
+from jseg.counting import agreeing, counted
 from jseg.data.classes import IGNORED, ClassSet
 from jseg.data.examples import Example
 from jseg.data.folders import listing
@@ -28,16 +29,16 @@ def with_train_ids(classes: ClassSet, examples: Sequence[Example]) -> Tuple[Clas
     plain = classes.file_ids == tuple(range(len(classes)))
     if by_id and classes.train_ids and not classes.numbered:
         raise DataError(
-            f"{by_id} label maps are *{LABEL_IDS}.png, and {classes.name} has train ids alone; "
-            f"expected *{TRAIN_IDS}.png, or a column id in the file of classes"
+            f"{counted(by_id, 'label map[s] [is|are]')} *{LABEL_IDS}.png, and {classes.name} has "
+            f"train ids alone; expected *{TRAIN_IDS}.png, or a column id in the file of classes"
         )
     if not count or (plain and not classes.numbered):
         return classes, []
     one_reading = classes.train_ids == classes.file_ids or (plain and not classes.train_ids)
     if count < len(examples) and (by_id or not one_reading):
         raise DataError(
-            f"{count} of {len(examples)} label maps are *{TRAIN_IDS}.png, the others are not; "
-            "expected one numbering, remove one kind"
+            f"{count} of {len(examples)} label maps {agreeing(count, '[is|are]')} "
+            f"*{TRAIN_IDS}.png, the others are not; expected one numbering, remove one kind"
         )
 
     # By the file's train ids, by its ids if they may be meant as train ids, else from 0 on.
@@ -46,14 +47,14 @@ def with_train_ids(classes: ClassSet, examples: Sequence[Example]) -> Tuple[Clas
     if classes.numbered:
         _check_meant(classes, plain)
         return classes, []
-    counted = replace(
+    from_zero = replace(
         classes, ignore=(IGNORED,), file_ids=tuple(range(len(classes))), file_ignore=(IGNORED,)
     )
     remark = (
         f"*{TRAIN_IDS}.png count the classes of {classes.name} from 0 to {len(classes) - 1}, 255 "
         "being ignored"
     )
-    return counted, [remark] * bool(classes.file_ids)
+    return from_zero, [remark] * bool(classes.file_ids)
 
 
 def _check_meant(classes: ClassSet, plain: bool) -> None:
@@ -85,7 +86,8 @@ def _by_train_ids(classes: ClassSet) -> Tuple[ClassSet, List[str]]:
     untrained = [name for name, number in zip(classes.names, ids) if number == IGNORED]
     remark = f"*{TRAIN_IDS}.png are read by the train ids of {classes.name}, {len(places)} classes"
     if untrained:
-        remark += f"; {len(untrained)} have none and are ignored: {listing(untrained)}"
+        words = "[has|have] none and [is|are] ignored"
+        remark += f"; {counted(len(untrained), words)}: {listing(untrained)}"
     trained = replace(
         classes,
         names=tuple(classes.names[place] for place in places),

@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.data.census import Census
 from jseg.data.classes import IGNORED
 from jseg.data.folders import listing
@@ -67,15 +68,18 @@ class FileChecks:
         return self._checked[path]
 
     def remarks(self) -> List[str]:
-        """One line per kind of remark.
+        """One line per kind of remark, with the number of files where there are several.
 
         Raises DataError naming the first unusable file and how many more there are.
         """
         if self._faults:
             names = [path.name for path, _ in self._faults[1:]]
-            more = f" (and {len(names)} more files with problems: {listing(names)})"
+            more = f" (and {counted(len(names), 'more file[s]')} with problems: {listing(names)})"
             raise DataError(self._faults[0][1] + more * bool(names))
-        return [f"{len(names)} {kind} ({listing(names)})" for kind, names in self._names.items()]
+        return [
+            f"{len(names)} {kind} ({listing(names)})" if len(names) > 1 else f"{kind} ({names[0]})"
+            for kind, names in self._names.items()
+        ]
 
 
 def check_files(groups: Sequence[Sequence[Tuple[Path, Callable[[Path], List[str]]]]]) -> List[str]:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
+from jseg.counting import agreeing, counted
 from jseg.data.folders import listing, name_key, some
 from jseg.files import DataError, PathLike
 from jseg.image_files.decoding import IMAGE_SUFFIXES
@@ -47,7 +48,8 @@ def read_aesthetic(
     unused = [key for key in values if key not in keys]
     if unused:
         remarks.append(
-            f"{len(unused)} of {len(values)} values in {path} are of no result and are not used "
+            f"{len(unused)} of {counted(len(values), 'value[s]')} in {path} "
+            f"{agreeing(len(unused), '[is|are] of no result and [is|are]')} not used "
             f"({listing(unused)})"
         )
     return {stem: values[key] for key, stem in keys.items()}, remarks

@@ -10,8 +10,9 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from jseg.counting import agreeing, counted
 from jseg.data.census import Census
-from jseg.data.challenge import find_pairs
+from jseg.data.challenge import Pair, find_pairs
 from jseg.data.classes import IGNORED, ClassSet
 from jseg.data.folders import (
     existing_folder,
@@ -66,50 +67,65 @@ def find_items(
     line.
     """
     pairs, remarks = find_pairs(labels, references)
-    stems = [pair.stem for pair in pairs]
     usual = [Path(path).name for path in (predictions, labels, references) if path]
-    folder = existing_folder(results, "results folder")
-    images, others = _by_stem(folder, IMAGE_SUFFIXES, stems, usual)
-    remarks = remarks + others
-
-    # Every label map needs a result, unless a part of them is enough.
-    missing = [stem for stem in stems if name_key(stem) not in images]
-    if len(missing) == len(pairs):
-        raise DataError(
-            f"{results} holds no result of the {len(pairs)} label maps ({missing[0]}.jpg, ...); "
-            "give the folder that test wrote"
-        )
-    if missing and not partial:
-        raise DataError(
-            f"{results} lacks the results of {len(missing)} of {len(pairs)} label maps "
-            f"({listing(missing)}); make them, or give --partial to score what is there"
-        )
-    if missing:
-        remarks.append(
-            f"{len(missing)} of {len(pairs)} label maps have no result and are left out "
-            f"({listing(missing)})"
-        )
+    images, others = _results(Path(results), pairs, usual, partial)
     pairs = [pair for pair in pairs if name_key(pair.stem) in images]
-
-    # Every result needs a prediction, if there is a folder of them.
-    maps: Dict[str, Path] = {}
-    if predictions is not None:
-        stems = [pair.stem for pair in pairs]
-        folder = existing_folder(predictions, "predictions folder")
-        maps, others = _by_stem(folder, LABEL_SUFFIXES, stems)
-        remarks += others
-        missing = [stem for stem in stems if name_key(stem) not in maps]
-        if missing:
-            raise DataError(
-                f"{predictions} lacks the label maps of {len(missing)} of {len(pairs)} results "
-                f"({missing[0]}.png, ...); expected one for each, as segment writes them"
-            )
+    maps, of_predictions = _predictions(predictions, pairs)
     items = [
         Item(pair.stem, images[key], pair.label, pair.reference, maps.get(key))
         for pair in pairs
         for key in [name_key(pair.stem)]
     ]
-    return items, remarks
+    return items, remarks + others + of_predictions
+
+
+def _results(
+    folder: Path, pairs: Sequence[Pair], usual: Sequence[str], partial: bool
+) -> Tuple[Dict[str, Path], List[str]]:
+    """(the results by the key of their stem, remarks); every label map needs one, unless a part of
+    them is enough.
+    """
+    stems = [pair.stem for pair in pairs]
+    images, remarks = _by_stem(
+        existing_folder(folder, "results folder"), IMAGE_SUFFIXES, stems, usual
+    )
+    missing = [stem for stem in stems if name_key(stem) not in images]
+    if not missing:
+        return images, remarks
+
+    if len(missing) == len(pairs):
+        raise DataError(
+            f"{folder} holds no result of the {counted(len(pairs), 'label map[s]')} "
+            f"({missing[0]}.jpg, ...); give the folder that test wrote"
+        )
+    if not partial:
+        raise DataError(
+            f"{folder} lacks the results of {len(missing)} of {len(pairs)} label maps "
+            f"({listing(missing)}); make them, or give --partial to score what is there"
+        )
+    without = (
+        f"{len(missing)} of {counted(len(pairs), 'label map[s]')} "
+        f"{agreeing(len(missing), '[has|have] no result and [is|are] left out')} "
+        f"({listing(missing)})"
+    )
+    return images, [*remarks, without]
+
+
+def _predictions(folder, pairs: Sequence[Pair]) -> Tuple[Dict[str, Path], List[str]]:
+    """(the predictions by the key of their stem, remarks); every result needs one, if there is a
+    folder of them.
+    """
+    if folder is None:
+        return {}, []
+    stems = [pair.stem for pair in pairs]
+    maps, remarks = _by_stem(existing_folder(folder, "predictions folder"), LABEL_SUFFIXES, stems)
+    missing = [stem for stem in stems if name_key(stem) not in maps]
+    if missing:
+        raise DataError(
+            f"{folder} lacks the label maps of {len(missing)} of {len(pairs)} results "
+            f"({missing[0]}.png, ...); expected one for each, as segment writes them"
+        )
+    return maps, remarks
 
 
 def _by_stem(
@@ -129,7 +145,9 @@ def _by_stem(
         files[key] = path
     others = [path.name for key, path in files.items() if key not in keys and path.name != GRID]
     remark = (
-        f"{len(others)} files in {folder} are of no label map and are left out ({listing(others)})"
+        f"{counted(len(others), 'file[s]')} in {folder} "
+        f"{agreeing(len(others), '[is|are] of no label map and [is|are]')} left out "
+        f"({listing(others)})"
     )
     return files, [remark] * bool(others) + left_out(folder, endings, OWN + tuple(usual))
 
@@ -192,7 +210,8 @@ def find_real(folder, least: int = 2) -> Tuple[List[Path], List[str]]:
     others = left_out(place, IMAGE_SUFFIXES, IMAGE_FOLDERS + LABEL_FOLDERS)
     if len(images) < least:
         raise DataError(
-            f"{place} holds {len(images)} images; expected the real images, {least} at least"
+            f"{place} holds {counted(len(images), 'image[s]')}; expected the real images, "
+            f"{least} at least"
         )
 
     def header(path: Path) -> List[str]:

@@ -7,6 +7,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.numbering import Numbering
 from jseg.evaluation.gallery import WIDTH, Column, write_gallery
@@ -119,7 +120,7 @@ def write_page(
                 cell.append(None)
             yield cell + [getattr(row, name) for name in names]
 
-    title = f"jseg score: {len(rows)} images"
+    title = f"jseg score: {counted(len(rows), 'image[s]')}"
     with writing(output / GALLERY):
         write_gallery(output / GALLERY, title, columns, cells(), facts, remarks)
 

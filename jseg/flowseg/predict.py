@@ -59,25 +59,9 @@ class Segmenter:
         batch_size: int = 1,
         shift: float = 1.0,
     ):
-        config, self.times = network.config, ode.times(steps, shift)
-        if method not in ode.METHODS:
-            raise ValueError(f"method {method!r}; choose one of {', '.join(ode.METHODS)}")
-        if not seeds or len(set(map(check_seed, seeds))) < len(seeds):
-            raise ValueError(f"seeds {list(seeds)}; expected one, or several different ones")
-        if len(seeds) > 1 and "noise" not in config.source:
-            raise ValueError(
-                f"{len(seeds)} seeds, but this network's flow starts from the image alone: all "
-                "would give the same; give one"
-            )
-        if scale is not None and not scale >= 1:
-            raise ValueError(
-                f"scale {scale}; expected 1, at which the image covers a window, or more; or "
-                "None for the image's own size"
-            )
-        if not 0 <= overlap < 1 or batch_size < 1:
-            raise ValueError(
-                f"overlap {overlap}, batch_size {batch_size}; expected 0 to below 1, and 1 or more"
-            )
+        config = network.config
+        check_options(config, steps, method, mirror, seeds, scale, overlap, batch_size, shift)
+        self.times = ode.times(steps, shift)
         self.network, self.method, self.mirror, self.seeds = network, method, mirror, tuple(seeds)
         self.scale, self.overlap, self.batch_size = scale, overlap, batch_size
         self.codes = class_codes(config.labels, config.codes)
@@ -214,6 +198,40 @@ class Segmenter:
             for x in solver(lambda x, t: network(x, t, condition), x, self.times):
                 pass
             return x.numpy()
+
+
+def check_options(
+    config: PixNerdConfig,
+    steps: int,
+    method: str,
+    mirror: bool,
+    seeds: Sequence[int],
+    scale: Optional[float],
+    overlap: float,
+    batch_size: int,
+    shift: float,
+) -> None:
+    """Raise ValueError for options that no `Segmenter` of such a network takes."""
+    del mirror  # takes either value
+    ode.times(steps, shift)
+    if method not in ode.METHODS:
+        raise ValueError(f"method {method!r}; choose one of {', '.join(ode.METHODS)}")
+    if not seeds or len(set(map(check_seed, seeds))) < len(seeds):
+        raise ValueError(f"seeds {list(seeds)}; expected one, or several different ones")
+    if len(seeds) > 1 and "noise" not in config.source:
+        raise ValueError(
+            f"{len(seeds)} seeds, but this network's flow starts from the image alone: all "
+            "would give the same; give one"
+        )
+    if scale is not None and not scale >= 1:
+        raise ValueError(
+            f"scale {scale}; expected 1, at which the image covers a window, or more; or None for "
+            "the image's own size"
+        )
+    if not 0 <= overlap < 1 or batch_size < 1:
+        raise ValueError(
+            f"overlap {overlap}, batch_size {batch_size}; expected 0 to below 1, and 1 or more"
+        )
 
 
 def network_config(path) -> PixNerdConfig:

@@ -14,15 +14,17 @@ import os
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
+from jseg.counting import counted
 from jseg.data.examples import Example
 from jseg.files import DataError, sha256
 from jseg.outputs import run as run_file
-from jseg.outputs.places import check_names, claim
+from jseg.outputs.places import TAKEN, check_folder, check_names, claim
 from jseg.outputs.record import opens
 from jseg.outputs.run import Run
 
 COMMAND, OPTION = "segment", "--output"
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"
+RESULT_BYTES = 3.5  # a pixel at most: an overlay takes 2.5, a label map 1
 
 
 def names_of(stems: Iterable[str], probabilities: bool = False) -> List[str]:
@@ -49,15 +51,24 @@ def check_output(
     names: Sequence[str],
     inputs: Iterable[Path] = (),
     places: Iterable[Path] = (),
-    needed: int = 0,
 ) -> None:
     """Raise DataError unless the files `names` of a run can be written into `output`.
 
-    inputs, places: as for `jseg.outputs.places.claim`. needed: bytes of room for a new run.
+    inputs, places: as for `jseg.outputs.places.claim`.
     """
     old = _read(output)
-    known, room = (old.files, 0) if old else ({}, needed)
-    claim(output, OPTION, COMMAND, names, inputs, places, known, run_file.NAME, room)
+    claim(output, OPTION, COMMAND, names, inputs, places, old.files if old else {})
+
+
+def check_room(output: Path, images: Sequence[Example], probabilities: int) -> None:
+    """Raise OutputError unless a new run has room in `output` for the results of checked images.
+
+    probabilities: the classes of which probabilities are kept as well, or 0.
+    """
+    if (output / run_file.NAME).exists():
+        return
+    pixels = sum(example.pixels for example in images)
+    check_folder(output, OPTION, int(pixels * (RESULT_BYTES + 2 * probabilities)))
 
 
 def resumed(
@@ -102,7 +113,7 @@ def _check_pictures(record: dict) -> None:
     for name in ("pictures", "sources"):
         texts = record["pictures"] if name == "pictures" else record.get(name, {})
         if not all(isinstance(text, str) for text in [*texts, *texts.values()]):
-            raise ValueError(f"{name} that are no texts")
+            raise ValueError(f"its {name} are no texts")
 
 
 def _check_sources(run: Run, images: Sequence[Example], digests: Dict[str, str]) -> None:
@@ -123,7 +134,7 @@ def _check_sources(run: Run, images: Sequence[Example], digests: Dict[str, str])
         first = others[0]
         raise DataError(
             f"{run.folder} holds {first.stem}.png of another image of this name than "
-            f"{first.image} ({len(others)} of the results' names are taken so); give another "
+            f"{first.image} ({counted(len(others), TAKEN)} so); give another "
             f"{OPTION}"
         )
 

@@ -11,6 +11,7 @@ from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.data import image_folder
 from jseg.data.classes import ClassSet, colorize
 from jseg.data.examples import Example
@@ -54,7 +55,8 @@ def find_images(inputs: Sequence[str]) -> Tuple[List[Example], List[str]]:
                 )
             twice.append(example.image.name)
     if twice:
-        remarks.append(f"{len(twice)} images are given twice and are taken once ({listing(twice)})")
+        words = "image[s] [is|are] given twice and taken once"
+        remarks.append(f"{counted(len(twice), words)} ({listing(twice)})")
     return [found[stem] for stem in sorted(found)], remarks
 
 

@@ -114,6 +114,7 @@ def read_legacy(file: BinaryIO, data, file_size: int):
     blob, storages = Region(file, 0, file_size), {}
 
     def persistent(identifier) -> Storage:
+        """A storage, or the part of one that a view sees."""
         kind, storage_type, key, _, count = identifier[:5]
         if kind != "storage" or not isinstance(key, str):
             raise ValueError("persistent id")
@@ -133,13 +134,7 @@ def read_legacy(file: BinaryIO, data, file_size: int):
     magic, position = unpickle(0)
     version, position = unpickle(position)
     system, position = unpickle(position)
-    if magic != LEGACY_MAGIC or version != 1001 or not isinstance(system, dict):
-        raise CheckpointError(
-            "the file is of an unknown version of PyTorch's older format; load it in PyTorch and "
-            "save it again"
-        )
-    if system.get("little_endian") is not True:
-        raise CheckpointError(BIG_ENDIAN)
+    _check_version(magic, version, system)
 
     # The object; its storages are found once all of them are known.
     result, position = unpickle(position, persistent)
@@ -155,6 +150,17 @@ def read_legacy(file: BinaryIO, data, file_size: int):
             "download it again"
         )
     return result
+
+
+def _check_version(magic, version, system) -> None:
+    """Raise CheckpointError unless the older format is the one that is read here."""
+    if magic != LEGACY_MAGIC or version != 1001 or not isinstance(system, dict):
+        raise CheckpointError(
+            "the file is of an unknown version of PyTorch's older format; load it in PyTorch and "
+            "save it again"
+        )
+    if system.get("little_endian") is not True:
+        raise CheckpointError(BIG_ENDIAN)
 
 
 def _place(file: BinaryIO, data, position: int, storages: List[Storage]) -> int:

@@ -214,8 +214,26 @@ def _mapped(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _kind(file: BinaryIO, size: int) -> str:
+    """The format of a weight file, by its first bytes; raises CheckpointError for other files."""
     file.seek(0)
     head = file.read(512)
+    _refuse_others(head)
+
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if head[4:9] == b"\0\0\0\0{":
+        return "safetensors"
+    if pytorch.LEGACY_MAGIC_BYTES in head[:32]:
+        return "legacy"
+    if head[0] == 0x80 or head[:1] in b"(]}cl":
+        return "pickle"
+    raise CheckpointError(
+        f"is not a weight file ({size} bytes that start with {bytes(head[:8])!r}); {EXPECTED}"
+    )
+
+
+def _refuse_others(head: bytes) -> None:
+    """Raise CheckpointError for a file of another program, by its first bytes, with what to do."""
     if not head:
         raise CheckpointError("is empty (0 bytes); copy or download it again")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -232,17 +250,6 @@ def _kind(file: BinaryIO, size: int) -> str:
             "is a tar archive (or of PyTorch before 0.2); unpack it, or load it in PyTorch and "
             "save it again"
         )
-    if head.startswith(b"PK\x03\x04"):
-        return "zip"
-    if head[4:9] == b"\0\0\0\0{":
-        return "safetensors"
-    if pytorch.LEGACY_MAGIC_BYTES in head[:32]:
-        return "legacy"
-    if head[0] == 0x80 or head[:1] in b"(]}cl":
-        return "pickle"
-    raise CheckpointError(
-        f"is not a weight file ({size} bytes that start with {bytes(head[:8])!r}); {EXPECTED}"
-    )
 
 
 def sealed(record: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Dict, Iterable, List, Optional
 
+from jseg.counting import agreeing, counted
 from jseg.files import PathLike
 from jseg.formats.mismatch import some
 from jseg.formats.tensor import EXPECTED, CheckpointError
@@ -95,8 +96,8 @@ def join(
             joined[name], places[name] = array, part.name
     if twice:
         raise CheckpointError(
-            f"{len(twice)} arrays are in two parts ({some(twice)}); expected each once; download "
-            "the parts again"
+            f"{counted(len(twice), 'array[s] [is|are]')} in two parts ({some(twice)}); expected "
+            "each once; download the parts again"
         )
 
     # The index and the parts must agree on every array.
@@ -105,12 +106,12 @@ def join(
     absent = [f"{name} in {part}" for name, part in table.items() if places.get(name) != part]
     unnamed = [f"{name} in {part}" for name, part in places.items() if name not in table]
     for names, what in (
-        (absent, "are not in the part that the index names"),
-        (unnamed, "are in the parts and not in the index"),
+        (absent, "array[s] [is|are] not in the part that the index names"),
+        (unnamed, "array[s] [is|are] in the parts and not in the index"),
     ):
         if names:
             raise CheckpointError(
-                f"{len(names)} arrays {what} ({some(names)}); the parts are of another model than "
+                f"{counted(len(names), what)} ({some(names)}); the parts are of another model than "
                 "the index, download them again"
             )
     return {name: joined[name] for name in table}
@@ -177,7 +178,8 @@ def _of_index(index: Path, file: BinaryIO) -> Parts:
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{len(missing)} of the {len(names)} parts that its index names are missing "
+            f"{len(missing)} of the {len(names)} parts that its index names "
+            f"{agreeing(len(missing), '[is|are]')} missing "
             f"({some(missing)}); copy or download them to {index.parent}"
         )
     return Parts([index.parent / name for name in names], index, text, dict(table))

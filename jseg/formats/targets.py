@@ -71,7 +71,7 @@ def check_replaceable(
         record = None
 
     # The first of the origin's records names the inputs.
-    extra = record.get("extra") if record else None
+    extra = _as_today(record.get("extra")) if record else None
     stored = (record or {}).get("config") or {}
     first = next(iter(origin))
     if not isinstance(extra, dict):
@@ -87,6 +87,19 @@ def check_replaceable(
     raise CheckpointError(
         f"cannot save {path}: it exists and {reason}; give another name, or move that file away"
     )
+
+
+def _as_today(extra: object) -> object:
+    """A record's `extra`; earlier versions wrote the weight of a merged part as "share"."""
+    if not isinstance(extra, dict) or not isinstance(extra.get("merged_from"), list):
+        return extra
+    parts = [
+        {{"share": "weight"}.get(key, key): value for key, value in part.items()}
+        if isinstance(part, dict)
+        else part
+        for part in extra["merged_from"]
+    ]
+    return {**extra, "merged_from": parts}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
+from jseg.counting import counted
 from jseg.files import PathLike, remove_stale_temporaries
 from jseg.image_files.decoding import read_header
 from jseg.images import save_image
@@ -106,8 +107,8 @@ def _check_places(folder: Path, option: str, names: set) -> None:
         foreign = [n for n in present if not n.startswith(".") and f"{place}/{n}" not in names]
         if foreign:
             raise OutputError(
-                f"{option} {folder / place} holds {len(foreign)} files of another origin, such as "
-                f"{foreign[0]}; move them away, or give another {option}"
+                f"{option} {folder / place} holds {counted(len(foreign), 'file[s]')} of another "
+                f"origin, such as {foreign[0]}; move them away, or give another {option}"
             )
 
 
@@ -139,7 +140,7 @@ def read(folder: Path, option: str = "--output") -> Optional[dict]:
 
 def _check_written(record: dict) -> None:
     if not isinstance(record["written"], int):
-        raise ValueError("a number of pairs that is no number")
+        raise ValueError("its number of pairs is no number")
 
 
 def _write_pair(folder: Path, number: int, seed: int, width: int, height: int) -> bool:

@@ -69,32 +69,30 @@ def trained_networks(
         adversarial=options.critic_weight,
         discriminator_start=options.critic_start,
     )
+
+    # What moves, and by which optimiser.
     moved = {
         name: value
         for name, value in trainable(autoencoder).items()
         if not options.decoder_only or name.startswith(DECODER)
     }
-    rate, decay = options.learning_rate, options.weight_decay
-    networks = [
-        TrainedNetwork(
-            "",
-            autoencoder,
-            loss,
-            AdamW(moved, rate, weight_decay=decay, betas=BETAS),
-            EMA(moved, options.ema) if options.ema else None,
-        )
-    ]
+    optimizer = AdamW(moved, options.learning_rate, weight_decay=options.weight_decay, betas=BETAS)
+    average = EMA(moved, options.ema) if options.ema else None
+    networks = [TrainedNetwork("", autoencoder, loss, optimizer, average)]
     if discriminator is not None:
-        networks.append(
-            TrainedNetwork(
-                "critic",
-                discriminator,
-                discriminator_loss(autoencoder, discriminator),
-                AdamW(trainable(discriminator), rate, betas=BETAS),
-                start_step=options.critic_start,
-            )
-        )
+        networks.append(_trained_discriminator(options, autoencoder, discriminator))
     return networks, autoencoder_loss(autoencoder, None, lpips, **weights)
+
+
+def _trained_discriminator(options, autoencoder, discriminator: Discriminator) -> TrainedNetwork:
+    """The discriminator with its loss and optimiser; checkpoints and the log call it the critic."""
+    return TrainedNetwork(
+        "critic",
+        discriminator,
+        discriminator_loss(autoencoder, discriminator),
+        AdamW(trainable(discriminator), options.learning_rate, betas=BETAS),
+        start_step=options.critic_start,
+    )
 
 
 def _fill_codebook(options, autoencoder, batches: ImageBatches) -> None:

@@ -19,6 +19,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 
 from jseg.files import remove_stale_temporaries, write_atomic
+from jseg.outputs.record import read_record
 
 FORMAT = 1
 ABOUT, LATENTS, LABELS, KEYS = "about.json", "latents.npy", "labels.npy", "keys.npy"
@@ -43,11 +44,7 @@ def digest(common: dict, keys: np.ndarray) -> str:
 
 def read_about(folder: Path) -> Optional[dict]:
     """What the arrays of a folder have in common, None where it does not say."""
-    try:
-        common = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return common if isinstance(common, dict) else None
+    return read_record(folder / ABOUT)
 
 
 def read_arrays(

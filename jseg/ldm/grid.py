@@ -7,11 +7,13 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 
 from jseg.contact_sheet import contact_sheet
+from jseg.counting import counted
 from jseg.data.challenge import Pair, load_pair
 from jseg.data.classes import CLASS_SETS, ClassSet, colorize, spread_palette
 from jseg.data.numbering import Classes
-from jseg.images import read_image, save_image
+from jseg.images import read_image, resize_label, save_image
 from jseg.ldm.results import GRID, stage_name
+from jseg.ldm.synthesize import Inputs
 from jseg.outputs.record import is_own
 from jseg.outputs.run import Run
 
@@ -21,6 +23,7 @@ Row = List[Optional[np.ndarray]]
 def write_grid(
     run: Run,
     pairs: Sequence[Pair],
+    inputs: Inputs,
     stages: int,
     size: Tuple[int, int],
     ignore: Sequence[int],
@@ -28,22 +31,17 @@ def write_grid(
 ) -> List[str]:
     """Write the sheet of `pairs` from the files in the run's folder; remarks for the user.
 
-    A sheet that shows more, or that someone has changed, is kept. size: (width, height) of the
-    images.
+    A sheet that shows more, or that someone has changed, is kept. inputs: those of the pairs that
+    were read already. size: (width, height) of the images.
     """
-    colours = _palette_of(classes)
-    rows: List[Row] = []
-    for pair in pairs:
-        label, reference = load_pair(pair, *size, *size, ignore, classes)
-        result = read_image(run.folder / f"{pair.stem}.jpg")
-        rows.append([colorize(label, colours), reference, *_stages(run, pair, stages), result])
+    rows = _rows(run, pairs, inputs, stages, size, ignore, classes)
     blank = sum(cell is None for row in rows for cell in row)
     filled = sum(map(len, rows)) - blank
     remarks = []
     if blank:
         remarks.append(
-            f"{blank} cells of the grid are blank: stages of images that were made without --grid "
-            "are not kept"
+            f"{counted(blank, 'cell[s] of the grid [is|are]')} blank: stages of images that were "
+            "made without --grid are not kept"
         )
 
     # Versions that did not record how much a sheet shows left no stage away.
@@ -71,6 +69,29 @@ def write_grid(
     run.write(GRID, lambda target: save_image(target, sheet))
     run.save()
     return remarks
+
+
+def _rows(
+    run: Run,
+    pairs: Sequence[Pair],
+    inputs: Inputs,
+    stages: int,
+    size: Tuple[int, int],
+    ignore: Sequence[int],
+    classes: Classes,
+) -> List[Row]:
+    """The images of every pair, from the label map to the result; arguments as of `write_grid`."""
+    colours = _palette_of(classes)
+    rows: List[Row] = []
+    for pair in pairs:
+        if pair.stem in inputs:
+            label, reference = inputs[pair.stem]
+        else:
+            label, reference = load_pair(pair, *size, ignore, classes)
+        result = read_image(run.folder / f"{pair.stem}.jpg")
+        shown = colorize(resize_label(label, *size), colours)
+        rows.append([shown, reference, *_stages(run, pair, stages), result])
+    return rows
 
 
 def _palette_of(classes: Classes) -> ClassSet:

@@ -22,6 +22,7 @@ from typing import Callable, Dict, Iterator, List, Optional
 
 import numpy as np
 
+from jseg.counting import agreeing, counted
 from jseg.files import DataError
 from jseg.ldm.cache_files import (
     KEYS,
@@ -103,10 +104,9 @@ def _complete(cache: Path, target: Path, common: dict, rows: Rows, tell: Tell) -
         known = _known(_others(cache, target), common)
         new = sum(rows.keys[i, 0].tobytes() not in known[LATENTS] for i in missing)
         if new:
-            tell(
-                f"{new} of {len(rows)} images are to be encoded, with their mirror images, into "
-                f"{cache}"
-            )
+            words = "[is|are] to be encoded, with [its mirror image|their mirror images]"
+            images = counted(len(rows), "image[s]")
+            tell(f"{new} of {images} {agreeing(new, words)}, into {cache}")
         _write(target, read_arrays(target, common, len(rows)), rows, missing, known, tell)
 
     # The new folder is whole: the old ones go.
@@ -117,8 +117,8 @@ def _complete(cache: Path, target: Path, common: dict, rows: Rows, tell: Tell) -
             [] if arrays is None else [key.tobytes() for key in arrays[KEYS][:, 0] if key.any()]
         )
         if others and not images & set(others):
-            count = len(set(others))
-            tell(f"{cache} keeps one data set: {count} encoded images of another are removed")
+            words = "encoded image[s] of another [is|are] removed"
+            tell(f"{cache} keeps one data set: {counted(len(set(others)), words)}")
         remove(other)
 
 

@@ -155,6 +155,6 @@ def _check_counts(record: dict) -> None:
     pictures, seconds = record["pictures"], record["seconds"]
     counts = [pictures["total"], seconds["total"], *seconds.values()]
     if not all(type(count) in (int, float) for count in counts):
-        raise ValueError("counts that are no numbers")
+        raise ValueError("its counts are no numbers")
     if not all(isinstance(stem, str) for stem in record.get("stages", [])):
-        raise ValueError("stages that are no names")
+        raise ValueError("its stages are no names")

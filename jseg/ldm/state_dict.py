@@ -24,46 +24,57 @@ class LayoutError(ValueError):
 def unet_shapes(config: UNetConfig) -> Shapes:
     """The UNet's state dict for a configuration."""
     shapes: Shapes = {}
-    base, levels = config.channels, len(config.channel_mult)
-    embedding = TIME_FACTOR * base
-    _linear(shapes, "time_embed.0", base, embedding)
+    embedding = TIME_FACTOR * config.channels
+    _linear(shapes, "time_embed.0", config.channels, embedding)
     _linear(shapes, "time_embed.2", embedding, embedding)
+    skips = _unet_encoder(shapes, config, embedding)
 
-    # encoder
-    channels = base * config.channel_mult[0]
+    # middle
+    channels = skips[-1]
+    _spade_block(shapes, "middle_block.0", channels, channels, embedding, config)
+    _attention(shapes, "middle_block.1", channels)
+    _spade_block(shapes, "middle_block.2", channels, channels, embedding, config)
+
+    channels = _unet_decoder(shapes, config, embedding, skips)
+    _norm(shapes, "out.0", channels)
+    _conv(shapes, "out.2", channels, 2 * config.latent_channels)
+    return shapes
+
+
+def _unet_encoder(shapes: Shapes, config: UNetConfig, embedding: int) -> List[int]:
+    """The encoder's shapes, into `shapes`; the channels of its blocks, which the decoder takes."""
+    levels = len(config.channel_mult)
+    channels = config.channels * config.channel_mult[0]
     _conv(shapes, "input_blocks.0.0", config.latent_channels, channels)
+
     skips = [channels]
     for level, mult in enumerate(config.channel_mult):
         for i in range(config.blocks + (level < levels - 1)):
             at, down = f"input_blocks.{len(skips)}", i == config.blocks
-            width = channels if down else base * mult
+            width = channels if down else config.channels * mult
             _res_block(shapes, at + ".0", channels, width, embedding)
             channels = width
             if 2**level in config.attention_downsampling and not down:
                 _attention(shapes, at + ".1", channels)
             skips.append(channels)
+    return skips
 
-    # middle
-    _spade_block(shapes, "middle_block.0", channels, channels, embedding, config)
-    _attention(shapes, "middle_block.1", channels)
-    _spade_block(shapes, "middle_block.2", channels, channels, embedding, config)
 
-    # decoder
-    number = 0
-    for level in reversed(range(levels)):
+def _unet_decoder(shapes: Shapes, config: UNetConfig, embedding: int, skips: List[int]) -> int:
+    """The decoder's shapes, into `shapes`; the channels that it ends with."""
+    channels, number, remaining = skips[-1], 0, list(skips)
+    for level in reversed(range(len(config.channel_mult))):
         attends = 2**level in config.attention_downsampling
         for i in range(config.blocks + 1):
-            at, width = f"output_blocks.{number}.", base * config.channel_mult[level]
-            _spade_block(shapes, at + "0", channels + skips.pop(), width, embedding, config)
+            at, width = f"output_blocks.{number}.", config.channels * config.channel_mult[level]
+            _spade_block(shapes, at + "0", channels + remaining.pop(), width, embedding, config)
             channels, number = width, number + 1
             if attends:
                 _attention(shapes, at + "1", channels)
             if level and i == config.blocks:
                 up = at + ("2" if attends else "1")
                 _spade_block(shapes, up, channels, channels, embedding, config)
-    _norm(shapes, "out.0", channels)
-    _conv(shapes, "out.2", channels, 2 * config.latent_channels)
-    return shapes
+    return channels
 
 
 def autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
@@ -124,16 +135,11 @@ def unet_config(
     Compare `unet_shapes` of it with them: other layers may be there too. Raises LayoutError.
     """
     base = _shape(shapes, "time_embed.0.weight")[1]
-
-    # Levels end in the decoder where a second conditioned block doubles the map.
-    blocks = _numbers(shapes, "output_blocks.")
-    ends = [number for number in blocks if _doubles(shapes, number)]
-    per_level = ends[0] if ends else len(blocks) - 1
-    levels = len(ends) + 1
-    if not base or per_level < 1 or len(blocks) != levels * (per_level + 1):
+    levels, per_level = _levels(shapes)
+    if not base or per_level < 1:
         raise LayoutError(
-            f"this UNet's blocks ({len(blocks)} in the decoder) are not arranged as SDM's with "
-            "resblock_updown"
+            f"this UNet's blocks ({len(_numbers(shapes, 'output_blocks.'))} in the decoder) are "
+            "not arranged as SDM's with resblock_updown"
         )
 
     # Widths and attention are read off the first block of each level of the encoder.
@@ -141,16 +147,9 @@ def unet_config(
     widths = [_shape(shapes, f"input_blocks.{start}.0.out_layers.3.weight")[0] for start in starts]
     if any(width % base for width in widths):
         raise LayoutError(f"this UNet's widths {widths} are not multiples of its base width {base}")
-    attending = tuple(
-        2**level
-        for level, start in enumerate(starts)
-        if f"input_blocks.{start}.1.qkv.weight" in shapes
-    )
-    attended = {
-        width
-        for level, width in enumerate(widths)
-        if 2**level in attending or level == levels - 1  # the middle block attends
-    }
+    attends = [f"input_blocks.{start}.1.qkv.weight" in shapes for start in starts]
+    attended = {width for width, one in zip(widths, attends) if one}
+    attended.add(widths[-1])  # in the middle
     _check_heads(attended, unreadable.head_channels)
     _check_groups(base, unreadable.groups)
 
@@ -159,7 +158,7 @@ def unet_config(
         channels=base,
         channel_mult=tuple(width // base for width in widths),
         blocks=per_level,
-        attention_downsampling=attending,
+        attention_downsampling=tuple(2**level for level, one in enumerate(attends) if one),
         head_channels=unreadable.head_channels,
         classes=classes,
         spade_channels=spade_channels,
@@ -168,6 +167,17 @@ def unet_config(
         width=unreadable.width,
         height=unreadable.height,
     )
+
+
+def _levels(shapes: Mapping[str, Tuple[int, ...]]) -> Tuple[int, int]:
+    """(the levels of a UNet, the blocks of one in the encoder); 0 blocks where they differ.
+
+    Levels end in the decoder where a second conditioned block doubles the map.
+    """
+    blocks = _numbers(shapes, "output_blocks.")
+    ends = [number for number in blocks if _doubles(shapes, number)]
+    levels, per_level = len(ends) + 1, ends[0] if ends else len(blocks) - 1
+    return levels, per_level if len(blocks) == levels * (per_level + 1) else 0
 
 
 def _doubles(shapes: Mapping[str, Tuple[int, ...]], number: int) -> bool:

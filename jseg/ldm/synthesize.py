@@ -10,26 +10,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from jseg.data.challenge import Pair, load_pair
 from jseg.data.numbering import Classes
 from jseg.files import remove_stale_temporaries
-from jseg.images import save_image
+from jseg.images import resize_label, save_image
 from jseg.ldm.presets import Pipeline
 from jseg.ldm.refine import Progress, Synthesizer
 from jseg.ldm.results import GRID, finished, names_of, stage_name, unfinished_batches
 from jseg.outputs.run import Run
 
+Inputs = Dict[str, Tuple[np.ndarray, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class Report:
-    """One step of a running folder: the pairs of the batch, its `Progress`, and the seconds since
-    the previous report."""
+    """One step of a running folder.
 
-    pairs: List[Pair]
+    inputs: {stem: label map and reference of the pair, as `load_pair` gives them} of the batch.
+    seconds: since the previous report.
+    """
+
+    inputs: Inputs
     progress: Progress
     seconds: float
 
@@ -106,12 +111,15 @@ def _add_seconds(run: Run, stage: int, seconds: float) -> None:
 def _synthesize_batch(
     synthesizer: Synthesizer, batch: List[Pair], settings: dict, classes: Classes
 ) -> Iterator[Report]:
-    sizes = *synthesizer.size, *synthesizer.latent_size
-    loaded = [load_pair(pair, *sizes, settings["ignore"], classes) for pair in batch]
-    labels, references = [label for label, _ in loaded], [reference for _, reference in loaded]
-    stems = [pair.stem for pair in batch]
+    stems, ignore = [pair.stem for pair in batch], settings["ignore"]
+    loaded = [load_pair(pair, *synthesizer.size, ignore, classes) for pair in batch]
+    inputs = dict(zip(stems, loaded))
+
+    # Label maps go from their own size straight to the latents', as in the release.
+    labels = [resize_label(label, *synthesizer.latent_size) for label, _ in loaded]
+    references = [reference for _, reference in loaded]
     before = time.perf_counter()
     for progress in synthesizer.run(labels, references, settings["seed"], stems):
         now = time.perf_counter()
-        yield Report(batch, progress, now - before)
+        yield Report(inputs, progress, now - before)
         before = now

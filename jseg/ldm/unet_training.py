@@ -10,7 +10,9 @@ from typing import Callable, Sequence
 
 from jseg import runtime
 from jseg.checkpoint import load_into
+from jseg.configs import AutoencoderConfig
 from jseg.data.classes import ClassSet
+from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.latents import Latents, prepare
 from jseg.ldm.loss import training_loss
 from jseg.ldm.schedule import Schedule
@@ -36,6 +38,14 @@ def trained_network(options, config) -> TrainedNetwork:
         AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay),
         EMA(parameters, options.ema) if options.ema else None,
     )
+
+
+def loaded_autoencoder(config: AutoencoderConfig, weights) -> Autoencoder:
+    """The autoencoder with its weights, ready to encode and decode."""
+    autoencoder = Autoencoder(config)
+    load_into(autoencoder, weights)
+    autoencoder.eval()
+    return autoencoder
 
 
 def cached_latents(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from jseg.counting import agreeing, counted
 from jseg.files import DataError, PathLike
 from jseg.outputs.record import read_record
 
@@ -25,6 +26,7 @@ SHEETS = {
     "train": "curve.png",
 }
 SHOWN = 5  # names in a message
+BY_PRODUCTS = "file[s] that [is no result|are no results] of the command that wrote [it|them]"
 
 
 def origin(folder: PathLike) -> Optional[str]:
@@ -82,11 +84,11 @@ def images_alone(paths: Sequence[Path]) -> Tuple[List[Path], List[str]]:
     shown = ", ".join(f"{name}: {others[name]}" for name in sorted(others)[:SHOWN])
     if len(others) == len(paths):
         raise DataError(
-            f"{folder} holds no images but {len(others)} files that are no results of the command "
-            f"that wrote them ({shown}); give the folder of the images"
+            f"{folder} holds no images but {counted(len(others), BY_PRODUCTS)} ({shown}); give the "
+            "folder of the images"
         )
     remark = (
-        f"{len(others)} files in {folder} that are no results of the command that wrote them are "
+        f"{counted(len(others), BY_PRODUCTS)}, in {folder}, {agreeing(len(others), '[is|are]')} "
         f"left out ({shown})"
     )
     return [path for path in paths if path.name not in others], [remark] * bool(others)

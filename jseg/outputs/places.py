@@ -13,8 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Collection, Iterable, Iterator, List
 
+from jseg.counting import counted
 from jseg.files import DataError, PathLike
 
+TAKEN = "of the results' names [is|are] taken"
 MOST = 1000  # foreign files in a folder are counted up to here
 
 
@@ -130,7 +132,7 @@ def check_inputs(
         path = os.path.join(parents[name.parent], name.name)
         lost += [taken[known] for known in [*_identities(path)[::-1], path] if known in taken][:1]
     if lost:
-        more = f" and {len(lost) - 1} more inputs" if len(lost) > 1 else ""
+        more = f" and {counted(len(lost) - 1, 'more input[s]')}" if len(lost) > 1 else ""
         raise OutputError(
             f"{option} {root}: a result would take the place of the input {lost[0]}{more}; give "
             f"another {option}"
@@ -162,8 +164,8 @@ def check_names(
     folders = [name for name in wanted if os.path.isdir(str(root / name))]
     if folders:
         raise OutputError(
-            f"{option} {root}: {folders[0]} is a folder ({len(folders)} of the results' names are "
-            f"taken); give another {option}, or move it away"
+            f"{option} {root}: {folders[0]} is a folder ({counted(len(folders), TAKEN)}); "
+            f"give another {option}, or move it away"
         )
 
     # A file in the way of a folder, or a link to nowhere, would stop the work later.
@@ -182,7 +184,7 @@ def check_names(
             else f"but no {record} that says how it was made"
         )
         raise OutputError(
-            f"{option} {root} holds {foreign[0]} ({len(foreign)} of the results' names are taken) "
+            f"{option} {root} holds {foreign[0]} ({counted(len(foreign), TAKEN)}) "
             f"{why}; give another {option}, or move those files away"
         )
 
@@ -199,9 +201,9 @@ def check_empty(folder: PathLike, option: str, record: str, ours: Collection[str
             break
     if foreign:
         count = len(foreign)
-        counted = f"{count} files or more" if count == MOST else f"{count} file" + "s" * (count > 1)
+        files = f"{count} files or more" if count == MOST else counted(count, "file[s]")
         raise OutputError(
-            f"{option} {folder} holds {counted} of another origin, such as {foreign[0]}, and no "
+            f"{option} {folder} holds {files} of another origin, such as {foreign[0]}, and no "
             f"{record} that says how they were made; give a new or an empty folder"
         )
 
@@ -240,8 +242,8 @@ def check_cache(
     files = [name for name in names if not name.startswith(".") and not (root / name).is_dir()]
     if files:
         raise OutputError(
-            f"{option} {root} holds {len(files)} files of another origin, such as {files[0]}; give "
-            "a new or an empty folder, or that of an earlier cache"
+            f"{option} {root} holds {counted(len(files), 'file[s]')} of another origin, such as "
+            f"{files[0]}; give a new or an empty folder, or that of an earlier cache"
         )
 
 

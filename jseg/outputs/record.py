@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, Mapping, Optional
 
 from jseg.files import DataError, PathLike, sha256, write_atomic
-from jseg.image_files.decoding import IMAGE_SUFFIXES, ImageError, read_header
 
 FORMAT = 1
 
@@ -64,10 +63,52 @@ def write_json(path: PathLike, record: Mapping) -> None:
 def read_record(path: PathLike) -> Optional[dict]:
     """The JSON object in a file, None if there is none that can be read."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return _read_object(path)
+    except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
+
+
+def sound_record(path: PathLike, remedy: str, check: Callable[[dict], object]) -> dict:
+    """The JSON object in a record of ours.
+
+    check: raises ValueError, LookupError, TypeError or AttributeError for a record that lacks what
+    its reader needs. Raises DataError that names the file as damaged, says why and ends with
+    `remedy`; also where it cannot be read.
+    """
+    try:
+        record = _read_object(path)
+        check(record)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from None
+    except KeyError as error:
+        why = f"it lacks {error}"
+    except (LookupError, TypeError, AttributeError):
+        why = "a value in it has another form than expected"
+    except DataError:
+        raise
+    except ValueError as error:
+        why = str(error)
+    else:
+        return record
+    raise DataError(f"{path} is damaged ({why}); {remedy}")
+
+
+def _read_object(path: PathLike) -> dict:
+    """The JSON object in a file; raises OSError, and ValueError that says what is wrong with it."""
+    content = Path(path).read_bytes()
+    if not content:
+        raise ValueError("it is empty")
+    try:
+        record = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON from line {error.lineno} on") from None
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError("it holds no JSON object")
+    return record
 
 
 def own_record(
@@ -78,27 +119,25 @@ def own_record(
 ) -> Optional[dict]:
     """The record that `command` keeps at `path`, None if there is none.
 
-    check: raises ValueError, LookupError or TypeError for a record that lacks what the command
-    needs. Raises DataError for one that is damaged or of another kind.
+    check: as for `sound_record`, of what the command needs. Raises DataError for a record that is
+    damaged or of another kind.
     """
     if not os.path.lexists(str(path)):
         return None
-    try:
-        record = _as_today(json.loads(Path(path).read_text(encoding="utf-8")), command)
-        if record["format"] != FORMAT or record["command"] != command:
-            raise ValueError("another kind of record")
+    remedy = f"move it away, or give another {option}"
+
+    def check_all(stored: dict) -> None:
+        record = _as_today(stored, command)
+        if record.get("format") != FORMAT or record.get("command") != command:
+            raise DataError(f"{path} is no record of the {command} command; {remedy}")
         if not isinstance(record["settings"], dict):
-            raise ValueError("settings that are no object")
+            raise ValueError("its settings are no object")
         files = record.get("files", {})
         if not all(isinstance(text, str) for text in [*files, *files.values()]):
-            raise ValueError("files that are no names")
+            raise ValueError("its files are no names")
         check(record)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is no record of the {command} command, or is damaged "
-            f"({type(error).__name__}: {error}); move it away, or give another {option}"
-        ) from None
-    return record
+
+    return _as_today(sound_record(path, remedy, check_all), command)
 
 
 def _as_today(record: dict, command: str) -> dict:
@@ -116,6 +155,8 @@ def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
     It may if it does not exist, if it is empty or an image that cannot be opened, if its SHA-256
     is not known, and if it is as it was written. One that someone has changed may not.
     """
+    from jseg.image_files.decoding import IMAGE_SUFFIXES  # Pillow, which records do not need
+
     path, known = Path(folder) / name, files.get(name, "")
     if not path.exists() or not known or not path.stat().st_size:
         return True
@@ -126,6 +167,8 @@ def is_own(folder: PathLike, name: str, files: Mapping[str, str]) -> bool:
 
 def opens(path: PathLike, kind: str = "") -> bool:
     """Whether the file exists and is an image that can be opened, of a `kind` such as "PNG"."""
+    from jseg.image_files.decoding import ImageError, read_header
+
     try:
         return Path(path).exists() and kind in ("", read_header(path).format)
     except ImageError:

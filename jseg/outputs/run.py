@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from jseg import __version__
+from jseg.counting import agreeing, counted
 from jseg.files import sha256
 from jseg.outputs.places import check_folder, check_origin
 from jseg.outputs.record import FORMAT, is_own, listed, own_record, write_json, writing
@@ -140,8 +141,8 @@ def resumed(
         raise refusal(new.folder, option, fixed)
     if fixed:
         remark = (
-            f"{count} results in {new.folder} were made with other settings ({text}) and are made "
-            "again"
+            f"{counted(count, 'result[s]')} in {new.folder} {agreeing(count, '[was|were]')} made "
+            f"with other settings ({text}), and all are made again"
             if results
             else f"nothing was finished in {new.folder}, so the run begins again with other "
             f"settings ({text})"
@@ -149,8 +150,9 @@ def resumed(
         return replace(begun, files=old.files), [*remarks, remark]
     if differences and results:
         remarks.append(
-            f"{text}: {count} results are there already and are kept; those that are made now may "
-            "differ from what the old setting would give in the last bits"
+            f"{text}: {counted(count, 'result[s] [is|are] there already and [is|are] kept')}; "
+            "those that are made now may differ from what the old setting would give in the last "
+            "bits"
         )
     return replace(old, settings=begun.settings), remarks
 
@@ -159,6 +161,7 @@ def _changed(names: Sequence[str]) -> List[str]:
     """The remark on results that someone has changed."""
     shown = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
     return [
-        f"{len(names)} results were changed by others since they were made ({shown}); they are "
-        "kept as they are"
+        f"{counted(len(names), 'result[s] [was|were] changed by others since [it|they]')} "
+        f"{agreeing(len(names), '[was|were]')} made ({shown}), and "
+        f"{agreeing(len(names), '[is|are] kept as [it is|they are]')}"
     ]

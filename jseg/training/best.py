@@ -46,10 +46,10 @@ class Best:
         if "score" in about and own and alike:
             return float(about["score"]), step
         target = set_aside(self.folder, step, [self.path])
-        self.say(
-            f"{BEST} was scored in another way or is of other settings: it is set aside in "
-            f"{target} and not compared"
-        )
+        why = "was scored in another way or is of other settings"
+        if not about:
+            why = "is damaged, or no file of a training"
+        self.say(f"{BEST} {why}: it is set aside in {target} and not compared")
         return None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable, Collection, List, Mapping, Optional, Sequence, Tuple
 
 from jseg.checkpoint import CheckpointError, describe, weights_sha256
+from jseg.counting import counted
 from jseg.files import remove_stale_temporaries
 from jseg.training.changes import check_changes, differences
 from jseg.training.log import Log
@@ -156,8 +157,8 @@ class Resumption:
             names = ", ".join(path.name for path in files[:SHOWN])
             more = ", ..." if len(files) > SHOWN else ""
             self.say(
-                f"{len(files)} files of later steps are set aside in {target}, with the log: "
-                f"{names}{more}"
+                f"{counted(len(files), 'file[s] of later steps [is|are]')} set aside in {target}, "
+                f"with the log: {names}{more}"
             )
         if elsewhere:
             copy_log(begun, self.folder)

@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import Iterator, Mapping
 
+from jseg.counting import counted
 from jseg.outputs import places
 from jseg.outputs.locks import held
 from jseg.outputs.places import OutputError
-from jseg.outputs.record import read_record
+from jseg.outputs.record import sound_record
 from jseg.training.records import BEST, CHECKPOINT, CURVE, LOG, MARK, PREVIEW, is_trained
 
 # The caches of `train`, which are there before anything else.
@@ -123,16 +124,16 @@ def check_origin(folder: Path, name: str) -> None:
         images = [file for file in files if Path(file).suffix.lower() in IMAGES and file not in own]
         if images:
             raise OutputError(
-                f"{folder} holds {len(images)} images, such as {images[0]}, and no "
+                f"{folder} holds {counted(len(images), 'image[s]')}, such as {images[0]}, and no "
                 "training; give another --output, which is created if missing"
             )
 
     if MARK in files:
-        other = (read_record(folder / MARK) or {}).get("training")
+        remedy = "remove it and give the same command again, or give another --output"
+        other = sound_record(folder / MARK, remedy, _check_mark)["training"]
         if other != name:
             raise OutputError(
-                f"{folder} holds a training of {other or 'something else'}, not of {name}; give "
-                "another --output"
+                f"{folder} holds a training of {other}, not of {name}; give another --output"
             )
         return
     weights = [file for file in own if file.endswith(".safetensors")]
@@ -141,3 +142,9 @@ def check_origin(folder: Path, name: str) -> None:
             f"{folder} holds {own[0]}, which no training of {name} wrote there; give another "
             "--output, or move it away"
         )
+
+
+def _check_mark(record: dict) -> None:
+    """Raise ValueError or KeyError for a training.json that does not say what is trained."""
+    if not isinstance(record["training"], str):
+        raise ValueError("it does not say what is trained")

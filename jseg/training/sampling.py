@@ -97,8 +97,8 @@ class BatchShards:
         return cls(options.batch_size, min(options.micro_batch or part, part), rank, world)
 
     def parts(self) -> Iterator[Tuple[range, float]]:
-        """Positions within the global batch and their share of it, for every micro-batch of this
-        process.
+        """Positions within the global batch and their fraction of it, for every micro-batch of
+        this process.
         """
         for start, stop in micro_batches(self.batch_size, self.micro_batch, self.rank, self.world):
             yield range(start, stop), (stop - start) / self.batch_size

@@ -463,7 +463,7 @@ def test_what_is_too_large_for_half_is_told_apart_from_what_is_not_finite(folder
         and "--half" not in message
     )
     pickled("small.pkl", {**VQ, "quant_conv.bias": np.array([1, 1e-9, 1])})
-    assert "rounded     1 values to 0" in convert(capsys, "small.pkl", "small.npz", "--half")[1]
+    assert "rounded     1 value to 0" in convert(capsys, "small.pkl", "small.npz", "--half")[1]
 
 
 def test_networks_of_pixels_are_told_from_networks_of_latents(folder, capsys):
@@ -565,4 +565,4 @@ def test_help_and_the_script_run_at_once_and_without_jittor(folder):
     for name in ("convert_weights", "merge_weights"):
         command = [sys.executable, str(ROOT / "scripts" / (name + ".py")), "--help"]
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0 and "examples:" in result.stdout
+        assert result.returncode == 0 and "Examples:" in result.stdout

@@ -212,7 +212,7 @@ INPUTS = [
     (
         "two labels wrong",
         lambda c: (truncated(c.labels / "a.png"), with_id(c, 77)),
-        ["a.png", "truncated", "1 more files", "b.png"],
+        ["a.png", "truncated", "1 more file with", "b.png"],
     ),
     (
         "stages file missing",
@@ -479,7 +479,7 @@ def test_a_full_disk_is_told_before_the_work(challenge, monkeypatch):
     usage = shutil.disk_usage(str(challenge.root))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
     refused(challenge, ["results", "MB free", "3 images of 64x48", "free some room"])
-    refused(challenge, ["results", "MB free", "1 images of 64x48"], limit=1)
+    refused(challenge, ["results", "MB free", "1 image of 64x48"], limit=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=8000))
     assert challenge.run(limit=1)[0] == 0, "one image may take 7680 bytes"
     refused(challenge, ["MB may be needed for 2 images of 64x48"])

@@ -50,13 +50,13 @@ def failure(capsys, save_path, *parts):
     return err
 
 
-def mean(*shares):
-    total = sum(shares)
+def mean(*fractions):
+    total = sum(fractions)
     return {
         name: (
             sum(
                 share / total * arrays(seed)[name].astype(np.float64)
-                for seed, share in enumerate(shares)
+                for seed, share in enumerate(fractions)
             )
         )
         for name in arrays(0)
@@ -73,9 +73,9 @@ def test_three_files_with_weights(folder, capsys, save_path):
             given[name], array, rtol=1e-6, atol=1e-9
         )
     assert load_extra(save_path)["merged_from"] == [
-        {"file": "a.pkl", "share": 0.5 / 3.5},
-        {"file": "b.npz", "share": 2 / 3.5},
-        {"file": "c.safetensors", "share": 1 / 3.5},
+        {"file": "a.pkl", "weight": 0.5 / 3.5},
+        {"file": "b.npz", "weight": 2 / 3.5},
+        {"file": "c.safetensors", "weight": 1 / 3.5},
     ]
 
 
@@ -96,6 +96,17 @@ def test_the_release_s_call_and_its_result(folder, capsys):
         np.array_equal(given[name], array.astype(np.float32)) for name, array in mean(1, 1).items()
     )
     assert load_config("average-176k-266k.pkl") is None
+
+
+def test_a_result_of_an_earlier_version_is_replaced(folder, capsys):
+    """Its record calls the weight of a part "share"."""
+    assert merge(capsys, "mean.npz", "a.pkl", "b.npz:3")[0] == 0
+    about = load_extra("mean.npz")
+    parts = [{"file": part["file"], "share": part["weight"]} for part in about["merged_from"]]
+    save("mean.npz", load("mean.npz"), load_config("mean.npz"), **{**about, "merged_from": parts})
+    code, lines = merge(capsys, "mean.npz", "a.pkl", "b.npz:3")[:2]
+    assert code == 0 and load_extra("mean.npz") == about
+    assert "was made from others" in failure(capsys, "mean.npz", "a.pkl", "b.npz:2")
 
 
 def test_moving_averages_or_the_models(folder, capsys):
@@ -196,7 +207,7 @@ def test_settings_on_which_all_parts_agree_are_kept_and_the_others_named(folder,
         and load_extra("out.npz")["settings"] == {"autoencoder": "aa"}
         and "step" not in load_extra("out.npz")
     )
-    assert "kept 1 settings on which all parts agree: autoencoder" in out
+    assert "kept 1 setting on which all parts agree: autoencoder" in out
     assert (
         "left out 3 settings that differ or that not all parts have: learning_rate, seed, zero_init"
         in out
@@ -209,7 +220,7 @@ def test_a_part_that_does_not_say_takes_the_setting_from_the_result(folder, caps
     assert (
         code == 0
         and "settings" not in load_extra("out.npz")
-        and "left out 1 settings" in out
+        and "left out 1 setting that differs" in out
         and "autoencoder" in out
     )
 

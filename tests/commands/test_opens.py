@@ -66,7 +66,7 @@ def counts(root):
     coloured = [*train, "--input_path", root / "coloured", "--classes", root / "classes.txt"]
     return opens(
         {
-            "test": [*test, "--model_path", unet, "--ae_path", autoencoder],
+            "test": [*test, "--model_path", unet, "--ae_path", autoencoder, "--grid"],
             "segment": ["segment", "--weights", flowseg, "--input", root / "scenes/val/images"]
             + ["--output", root / "labels", "--steps", 2, "--device", "cpu"],
             "score": [
@@ -109,8 +109,9 @@ def test_a_weight_file_is_opened_for_its_description_and_for_its_arrays(call, na
 @pytest.mark.parametrize(
     "call, folder, times",
     (
-        ("test", "test", {2}),  # checked, and made into an image
+        ("test", "test", {2}),  # checked, and made into an image; the grid reads none again
         ("test", "train/imgs", {2}),
+        ("segment", "scenes/val/images", {2}),
         ("train", "train", {2}),  # checked and encoded
         ("train again", "train", {1}),  # checked: what it gives is in the cache
         ("train coloured", "coloured", {2}),

@@ -87,7 +87,7 @@ def test_an_image_that_was_retouched_is_never_written_again(challenge, stubbed):
     retouched = (challenge.output / "a.jpg").read_bytes()
     (challenge.output / "b.jpg").unlink()
     code, lines = challenge.run()
-    assert code == 0 and "1 results were changed by others since they were made (a.jpg)" in lines[0]
+    assert code == 0 and "1 result was changed by others since it was made (a.jpg)" in lines[0]
     assert stubbed[-1] == ["a", "b"] and (challenge.output / "a.jpg").read_bytes() == retouched
 
 
@@ -248,11 +248,7 @@ def test_a_damaged_run_file_is_refused(challenge, stubbed, damage):
     (challenge.output / "run.json").write_bytes(damage)
     before = challenge.everything()
     code, lines = challenge.run()
-    assert (
-        code == 2
-        and len(lines) == 1
-        and "run.json is no record of the test command, or is damaged" in lines[0]
-    )
+    assert code == 2 and len(lines) == 1 and "run.json is damaged (it " in lines[0]
     assert challenge.everything() == before
 
 

@@ -173,9 +173,9 @@ def test_what_is_special_in_the_images_is_told(job):
     code, _, told = job.run()
     assert code == 0
     assert any(
-        f"1 results are not plain RGB and are converted: L ({result.name})" in line for line in told
+        f"results are not plain RGB and are converted: L ({result.name})" in line for line in told
     ), told
-    assert any(f"1 references are of one colour ({reference.name})" in line for line in told), told
+    assert any(f"references are of one colour ({reference.name})" in line for line in told), told
 
 
 def test_everything_given_gives_the_score(job, judge):
@@ -388,7 +388,7 @@ def weights(job):
         (
             occupied,
             {},
-            "holds images.csv (1 of the results' names are taken) but no summary.json",
+            "holds images.csv (1 of the results' names is taken) but no summary.json",
         ),
         (a_file, {}, "scores is a file"),
         (broken, {}, "truncated or damaged"),

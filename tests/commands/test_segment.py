@@ -246,6 +246,18 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(job):
         assert code == 2 and said in lines[-1] and everything(job.output) == before
 
 
+def test_options_out_of_range_are_told_before_anything_else(job):
+    """Before other settings are, and before the line about the weights that ship."""
+    job.run()
+    for changed, said in (
+        (dict(overlap=1, steps=3), "overlap 1.0"),
+        (dict(scale=0.2, weights=None), "scale 0.2; expected 1"),
+        (dict(steps=0, mirror=True), "0 steps; expected"),
+    ):
+        code, lines = job.run(**changed)
+        assert code == 2 and len(lines) == 1 and said in lines[0], lines
+
+
 def test_files_of_others_are_not_overwritten(job):
     job.output.mkdir()
     (job.output / "plain.png").write_bytes(b"mine")
@@ -380,7 +392,7 @@ def test_images_are_found_by_name_and_checked_once(job):
     ]
     converted = [line for line in check_images(found, 8)[1] if "not plain RGB" in line]
     assert converted == [
-        f"1 images are not plain RGB and are converted: {mode} ({name})"
+        f"images are not plain RGB and are converted: {mode} ({name})"
         for mode, name in (("RGBA", "clear.png"), ("L", "gray.v2.jpg"), ("P", "palette.png"))
     ]
     found, _ = find_images([str(job.photos / "clear.png"), str(job.photos / "plain.png")])

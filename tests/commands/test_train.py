@@ -473,10 +473,16 @@ def test_a_published_folder_of_squares_is_trained_on_as_it_is(folder):
     assert any(
         "150 classes of ade20k-150: wall, building" in line and "1..150" in line for line in lines
     )
-    assert any("3 examples of the validation folder are left out" in line for line in lines)
-    assert any("classes are present, absent: " in line for line in lines) and any(
-        "6 examples" in line for line in lines
-    )
+    said = "of 3 examples in the validation folder 3 are validated on and none trained on"
+    assert any(said in line for line in lines)
+    assert any("classes are present, absent: " in line for line in lines)
+    assert any("6 examples, 3 to validate on, " in line for line in lines)
+    assert np.isfinite(load_extra(folder.output / "best.safetensors")["score"])
+
+    # The option rules, and changes nothing of what is trained on.
+    count = dict(fit="crop", validate_count=1, **{**options, "steps": 2})
+    code, lines = folder.run(**count)
+    assert code == 0 and any("6 examples, 1 to validate on, " in line for line in lines), lines
     assert load_config(folder.output / "unet.safetensors").classes == 150
     code, lines = folder.run(fit="crop", classes="camvid-11", **options)
     assert code == 2 and "--classes camvid-11 and --layout ade20k" in lines[0]

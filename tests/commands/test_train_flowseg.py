@@ -276,7 +276,7 @@ def test_a_run_for_epochs_without_an_average_or_a_validation_folder(folder):
     code, lines = folder.run(
         data=folder.data / "train", steps=None, epochs=1, batch_size=5, ema=0, validate_count=1
     )
-    assert code == 0 and any("1 of its 6 examples are held out" in line for line in lines), lines
+    assert code == 0 and any("1 of its 6 examples is held out" in line for line in lines), lines
     assert [row["step"] for row in folder.rows() if row["loss"]] == ["1"]
     assert "ema" not in load_sets(folder.output / "checkpoint-00000001.safetensors")
 

@@ -426,7 +426,7 @@ def test_what_is_not_used_of_a_file_is_said(tmp_path, name, text, words):
         (
             "c.json",
             '{"classes": ["sky", "sea"], "palette": [[1, 2, 3]]}',
-            "1 entries of color beside 2 classes",
+            "1 entry of color beside 2 classes",
         ),
         (
             "c.json",

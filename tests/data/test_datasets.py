@@ -143,7 +143,7 @@ def test_other_places_are_understood(tmp_path):
         ]
         assert sum("the label maps are NAME_L.png" in remark for remark in data.remarks) == 2
     assert open_dataset(tmp_path / "b", "coco_stuff").check()[1][:1] == [
-        "1 label maps hold one class alone (p0.png)"
+        "label maps hold one class alone (p0.png)"
     ]
 
 
@@ -352,11 +352,11 @@ def test_what_is_unusual_is_told(tmp_path):
     (tmp_path / "images/p1.jpg").unlink()
     data = open_dataset(tmp_path, "folders", classes=2)
     _, remarks = data.check(16)
-    assert sorted(remarks)[:4] == [
-        "1 images are not plain RGB and are converted: L (p1.png)",
-        "1 images are of one colour (p1.png)",
-        "1 label maps hold nothing but ignored ids (p0.png)",
-        "1 label maps of another size than their image are resized with nearest (p0.png)",
+    assert [line for line in sorted(remarks) if line[0] != "2"] == [
+        "images are not plain RGB and are converted: L (p1.png)",
+        "images are of one colour (p1.png)",
+        "label maps hold nothing but ignored ids (p0.png)",
+        "label maps of another size than their image are resized with nearest (p0.png)",
     ]
     assert len(remarks) == 5
     image, label = data.load(data.train[0])

@@ -76,6 +76,7 @@ def test_examples_are_complete_sorted_and_paired_by_their_whole_stem(folder):
     assert remarks == [] and [example.stem for example in checked] == ["a", "b.1", "c"]
     assert checked[0].image_sha256 == sha256(examples[0].image)
     assert checked[0].label_sha256 == sha256(examples[0].label) and not checked[0].by_colour
+    assert checked[0].pixels == 64 * 48
     assert with_digests(examples[0], Numbering.of(29)) == checked[0]
 
 
@@ -138,7 +139,7 @@ def test_two_image_folders_are_named_and_an_empty_one_does_not_count(folder):
         save_image(folder / "imgs" / f"{name}.png", image())
     examples, remarks = find_examples(folder)
     assert examples[0].image.parent.name == "imgs"
-    assert len(remarks) == 1 and "both imgs and images; using imgs, the 3 files" in remarks[0]
+    assert len(remarks) == 1 and "both imgs and images; using imgs, 3 files" in remarks[0]
 
 
 def test_images_alone_are_found_in_imgs_or_directly(folder):
@@ -422,7 +423,7 @@ def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(f
     for fit, words in (("crop", "cut to their middle"), ("resize", "stretched")):
         _, notes = check_examples(examples, 29, (), 64, 48, fit=fit)
         assert any(
-            words in note and note.startswith("1 images") and "(a.jpg)" in note for note in notes
+            words in note and note.startswith("images ") and "(a.jpg)" in note for note in notes
         )
     save_image(folder / "labels" / "a.png", label_map(64, 48))
     assert "expected 48x48, its image's size" in told(

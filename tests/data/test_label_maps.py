@@ -154,7 +154,7 @@ def test_one_colour_that_is_not_in_the_class_set_is_named(tmp_path):
     image[0, 0] = 1, 2, 3
     Image.fromarray(image).save(tmp_path / "map.png")
     with pytest.raises(
-        ImageError, match=r"1 of its 5 colours are not in landscape-29, such as \(1, 2, 3\)"
+        ImageError, match=r"1 of its 5 colours is not in landscape-29, such as \(1, 2, 3\)"
     ):
         Numbering.of(29).read(tmp_path / "map.png")
 
@@ -300,7 +300,7 @@ def test_maps_of_few_bits_beside_others_are_told(tmp_path):
         numbering.read(tmp_path / f"{name}.png", census)
     (line,) = census.check_readings()
     assert line.startswith(
-        "warning: 1 label maps are gray of 1, 2 or 4 bits (b.png) beside others of 8 (a.png)"
+        "warning: 1 label map is gray of 1, 2 or 4 bits (b.png) beside others of 8 (a.png)"
     )
     alone = Census()
     numbering.read(tmp_path / "b.png", alone)

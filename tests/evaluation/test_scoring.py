@@ -83,11 +83,11 @@ def test_files_of_no_label_map_are_counted(data):
     found, remarks = found_items(data, predictions=data / "seen")
     assert len(found) == 3
     assert remarks == [
-        f"1 files in {data / 'results'} are of no label map and are left out (z.jpg)",
-        f"1 other files in {data / 'results'} are left out (notes.txt)",
-        f"1 files in folders of {data / 'results'} are left out (old: 1); folders in it are not "
+        f"1 file in {data / 'results'} is of no label map and is left out (z.jpg)",
+        f"1 other file in {data / 'results'} is left out (notes.txt)",
+        f"1 file in folders of {data / 'results'} is left out (old: 1); folders in it are not "
         "looked at",
-        f"1 files in {data / 'seen'} are of no label map and are left out (y.png)",
+        f"1 file in {data / 'seen'} is of no label map and is left out (y.png)",
     ]
 
 
@@ -327,7 +327,7 @@ def test_an_empty_column_at_the_end_is_none_and_unused_values_are_counted(tmp_pa
     values, remarks = read_aesthetic(tmp_path / "v.csv", ["a", "b"], 10)
     assert values == {"a": 1, "b": 2}
     assert remarks == [
-        f"1 of 3 values in {tmp_path / 'v.csv'} are of no result and are not used (other)"
+        f"1 of 3 values in {tmp_path / 'v.csv'} is of no result and is not used (other)"
     ]
 
 
@@ -353,7 +353,7 @@ def test_output_of_others_is_refused(tmp_path):
     (output / TABLE).write_text("mine")
     with pytest.raises(DataError, match=r"holds images.csv \(1 of .*\) but no summary.json"):
         check_output(output, results)
-    for text, said in (("{", "damaged"), ("{}", "no record of the score"), ("[]", "no record")):
+    for text, said in (("{", "damaged"), ("{}", "no record of the score"), ("[]", "damaged")):
         (output / SUMMARY).write_text(text)
         with pytest.raises(DataError, match=said):
             check_output(output, results)

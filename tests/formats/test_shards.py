@@ -102,7 +102,7 @@ def test_a_module_is_filled_from_parts_and_their_digest_is_that_of_all(tmp_path)
 def test_a_missing_part_is_named(tmp_path):
     index = split(tmp_path)
     (tmp_path / NAMES[1]).unlink()
-    assert f"1 of the 3 parts that its index names are missing ({NAMES[1]})" in refusal(index)
+    assert f"1 of the 3 parts that its index names is missing ({NAMES[1]})" in refusal(index)
     index.unlink()
     assert "holds 2 of the 3 parts of model.safetensors; missing: 2" in refusal(tmp_path)
 
@@ -125,9 +125,9 @@ def test_an_array_in_two_parts_is_named(tmp_path):
 def test_an_array_that_its_part_lacks_is_named_and_so_is_one_that_the_index_lacks(tmp_path):
     index = split(tmp_path)
     save(tmp_path / NAMES[1], {"other": STATE["c"]})
-    assert f"1 arrays are not in the part that the index names (c in {NAMES[1]})" in refusal(index)
+    assert f"1 array is not in the part that the index names (c in {NAMES[1]})" in refusal(index)
     save(tmp_path / NAMES[1], {"c": STATE["c"], "other": STATE["c"]})
-    assert f"1 arrays are in the parts and not in the index (other in {NAMES[1]})" in refusal(index)
+    assert f"1 array is in the parts and not in the index (other in {NAMES[1]})" in refusal(index)
 
 
 def test_folders_and_indexes_that_are_none(tmp_path):

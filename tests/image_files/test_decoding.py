@@ -292,14 +292,14 @@ def fill(root, *names):
             ["imgs/i0.jpg", "imgs/i1.jpg", "imgs/more/d.jpg", "labels/i0.png"],
             ["i0.jpg", "i1.jpg"],
             [
-                "1 files in folders of {root}/imgs are left out (more: 1); folders in it are not "
+                "1 file in folders of {root}/imgs is left out (more: 1); folders in it are not "
                 "looked at"
             ],
         ),
         (
             ["imgs/i0.jpg", "imgs/i1.jpg", "images/j.jpg"],
             ["i0.jpg", "i1.jpg"],
-            ["{root} holds both imgs and images; using imgs, the 1 files of images are left out"],
+            ["{root} holds both imgs and images; using imgs, 1 file of images is left out"],
         ),
         (
             ["r0.jpg", "r1.jpg", ".hidden/h.jpg", "._r0.jpg", "labels/r0.png"],
@@ -341,9 +341,9 @@ def test_images_and_label_maps_beside_the_folders_of_a_training_are_counted(tmp_
     examples, remarks = image_folder.find_examples(tmp_path)
     assert [example.stem for example in examples] == ["a"]
     assert remarks == [
-        f"1 images in {tmp_path} itself are left out, those in imgs/ are taken (r0.jpg)"
+        f"1 image in {tmp_path} itself is left out, those in imgs/ are taken (r0.jpg)"
     ] + [
-        f"1 files in folders of {tmp_path}/{name} are left out (more: 1); folders in it are not "
+        f"1 file in folders of {tmp_path}/{name} is left out (more: 1); folders in it are not "
         "looked at"
         for name in ("imgs", "labels")
     ]

@@ -9,7 +9,7 @@ LABELS = np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2)
 
 
 def joined(batches, step):
-    """All micro-batches of a step as one dict, and the sum of their shares."""
+    """All micro-batches of a step as one dict, and the sum of their fractions."""
     parts = list(batches(step))
     keys = [key for key in parts[0][0] if isinstance(parts[0][0][key], np.ndarray)]
     return {key: np.concatenate([part[key] for part, _ in parts]) for key in keys}, sum(
@@ -20,8 +20,8 @@ def joined(batches, step):
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
 def test_micro_batches_are_the_batch_cut(micro_batch):
     whole, share = joined(LatentBatches(LATENTS, LABELS, BatchShards(8, 8), seed=3), 5)
-    cut, shares = joined(LatentBatches(LATENTS, LABELS, BatchShards(8, micro_batch), seed=3), 5)
-    assert share == shares == pytest.approx(1)
+    cut, fractions = joined(LatentBatches(LATENTS, LABELS, BatchShards(8, micro_batch), seed=3), 5)
+    assert share == fractions == pytest.approx(1)
     for key, value in whole.items():
         assert np.array_equal(cut[key], value)
 

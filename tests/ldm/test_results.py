@@ -82,7 +82,7 @@ def test_what_may_change_is_told(tmp_path, changed, words, older):
     assert run.files == {"a.jpg": ""} and run.fields["stages"] == []
     assert len(remarks) == bool(words)
     for remark in remarks:
-        assert words in remark and "1 results are there already" in remark
+        assert words in remark and "1 result is there already" in remark
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_record_without_its_counts_is_refused(tmp_path, damage):
     begun(tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**record, **damage}))
-    with pytest.raises(DataError, match="run.json is no record of the test command, or is damaged"):
+    with pytest.raises(DataError, match="run.json is damaged"):
         results.resumed(tmp_path, settings(), STEMS)
 
 

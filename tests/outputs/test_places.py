@@ -481,7 +481,7 @@ def test_landscapes_go_on_by_the_same_call_alone(place, monkeypatch):
     changed = {path for path, digest in place.tree().items() if before[path] != digest}
     assert {os.path.basename(path) for path in changed} == {"scene_0000.png"}
     (place.out / "train/imgs/P1.jpg").write_text("mine")
-    place.refused("landscapes", "holds 1 files of another origin, such as P1.jpg")
+    place.refused("landscapes", "holds 1 file of another origin, such as P1.jpg")
 
 
 def test_a_sheet_replaces_no_file_but_its_own(place):
@@ -564,7 +564,7 @@ def test_segment_keeps_a_label_map_that_someone_has_corrected(place):
     (place.out / "overlays" / "a.jpg").unlink()
     code, lines = place.run("segment")
     assert code == 0 and any(
-        "1 results were changed by others since they were made (a.png)" in line for line in lines
+        "1 result was changed by others since it was made (a.png)" in line for line in lines
     )
     assert (place.out / "a.png").read_bytes() == corrected
 
@@ -605,9 +605,7 @@ def test_images_given_twice_are_taken_once(place):
     code, lines = place.run(
         "segment", input=[photos / "a.jpg", photos, photos / ".." / "photos" / "b.jpg"]
     )
-    assert code == 0 and any(
-        "2 images are given twice and are taken once" in line for line in lines
-    )
+    assert code == 0 and any("2 images are given twice and taken once" in line for line in lines)
     assert len(list(place.out.glob("*.png"))) == 2
 
 
@@ -617,7 +615,7 @@ def test_sheets_are_no_images_to_be_segmented(place, stubbed):
     place.out = place.root / "labels"
     code, lines = place.run("segment", input=results)
     assert code == 0 and any(
-        "1 files" in line and "grid.png: sheet of test" in line for line in lines
+        "1 file that is no result" in line and "grid.png: sheet of test" in line for line in lines
     ), lines
     assert sorted(path.name for path in place.out.glob("*.png")) == [
         f"scene_{number:04d}.png" for number in range(3)
@@ -680,7 +678,7 @@ def test_inputs_elsewhere_do_no_harm(tmp_path):
     (tmp_path / "a.png").write_text("")
     check_inputs(tmp_path / "out", "--output", ["a.png"], [tmp_path / "a.png"], [tmp_path])
     with pytest.raises(
-        OutputError, match="would take the place of the input .*a.png and 1 more inputs"
+        OutputError, match="would take the place of the input .*a.png and 1 more input;"
     ):
         (tmp_path / "b.png").write_text("")
         check_inputs(

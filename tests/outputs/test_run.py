@@ -92,7 +92,7 @@ def test_a_file_that_someone_has_changed_is_kept_and_told(tmp_path):
     save_image(tmp_path / "a.png", np.ones((4, 4), np.uint8))
     mine = (tmp_path / "a.png").read_bytes()
     run, (remark,) = again(tmp_path)
-    assert "1 results were changed by others since they were made (a.png)" in remark
+    assert "1 result was changed by others since it was made (a.png)" in remark
     run.write("a.png", lambda path: pytest.fail("written again"))
     run.save()
     assert (tmp_path / "a.png").read_bytes() == mine and len(again(tmp_path)[1]) == 1
@@ -112,32 +112,40 @@ def test_an_interrupted_run_knows_its_own_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "damage, said",
     [
-        lambda record: "",
-        lambda record: "{",
-        lambda record: "[]",
-        lambda record: "null",
-        lambda record: "\0",
-        lambda record: "[" * 100000,
-        lambda record: json.dumps(record)[:-9],
-        lambda record: json.dumps({**record, "format": 2}),
-        lambda record: json.dumps({**record, "settings": None}),
-        lambda record: json.dumps({**record, "files": {"a.png": 1}}),
-        lambda record: json.dumps({**record, "made": None}),
+        (lambda record: b"", "it is empty"),
+        (lambda record: b"{", "it is no JSON from line 1 on"),
+        (lambda record: b"[]", "it holds no JSON object"),
+        (lambda record: b"null", "it holds no JSON object"),
+        (lambda record: b"\0", "it is no JSON from line 1 on"),
+        (lambda record: b"\xff\xfe", "it is no text in UTF-8"),
+        (lambda record: b"[" * 100000, "it"),
+        (lambda record: written({**record, "settings": None}), "its settings are no object"),
+        (lambda record: written({**record, "files": {"a.png": 1}}), "its files are no names"),
+        (lambda record: written({**record, "made": {}}), "it lacks 'x'"),
+        (lambda record: written({**record, "made": None}), "a value in it has another form"),
+        (lambda record: written({**record, "format": 2}), None),
+        (lambda record: written({**record, "command": "test"}), None),
+        (lambda record: b"{}", None),
     ],
 )
-def test_a_damaged_record_is_refused(tmp_path, damage):
+def test_a_damaged_record_is_refused(tmp_path, damage, said):
     path, record = tmp_path / "summary.json", {"format": 1, "command": "score", "settings": {}}
     record = {**record, "files": {}, "made": {"x": 1}}
     write_json(path, record)
     assert own_record(path, "score", "--output", lambda found: found["made"]["x"]) == record
-    path.write_text(damage(record))
+    path.write_bytes(damage(record))
     with pytest.raises(DataError) as error:
         own_record(path, "score", "--output", lambda found: found["made"]["x"])
     line = str(error.value)
-    assert "summary.json is no record of the score command, or is damaged" in line
-    assert "move it away, or give another --output" in line and "\n" not in line
+    why = f"is damaged ({said}" if said else "is no record of the score command"
+    assert line.startswith(f"{path} {why}") and "Error" not in line and "\n" not in line
+    assert line.endswith("; move it away, or give another --output")
+
+
+def written(record):
+    return json.dumps(record).encode()
 
 
 def test_names_of_any_kind_survive(tmp_path):

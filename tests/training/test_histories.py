@@ -15,6 +15,7 @@ from support.least_squares import network
 
 from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
+from jseg.files import DataError
 from jseg.outputs.places import OutputError, check_origin
 from jseg.training import run as training_run
 from jseg.training import run_folder
@@ -175,6 +176,18 @@ def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
     )
 
 
+def test_a_damaged_best_is_set_aside_as_damaged(tmp_path):
+    training(tmp_path, steps=3, validate=Lucky([0.99], 50))
+    (tmp_path / "best.safetensors").write_bytes(b"half")
+    told = []
+    training(tmp_path, told, steps=6, validate=Lucky([0.40], 50))
+    assert record(tmp_path / "best.safetensors")["score"] == 0.40
+    assert [line for line in told if "set aside" in line] == [
+        "best.safetensors is damaged, or no file of a training: it is set aside in "
+        f"{tmp_path / 'set_aside-00000000-1'} and not compared"
+    ]
+
+
 def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
@@ -254,6 +267,28 @@ def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
         training(merged)
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    (
+        ("", "is damaged (it is empty); remove it and give the same command again"),
+        ('{"training": ', "is damaged (it is no JSON from line 1 on); remove it"),
+        ("{}", "is damaged (it lacks 'training'); remove it"),
+        ('{"training": 3}', "is damaged (it does not say what is trained); remove it"),
+        ('{"training": "other"}', "holds a training of other, not of model; give another --output"),
+    ),
+)
+def test_a_damaged_mark_is_no_other_training(tmp_path, text, said):
+    training(tmp_path, steps=3)
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        training(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+    # As the line says.
+    (tmp_path / "training.json").unlink()
+    assert training(tmp_path)[0]
+
+
 def test_a_checkpoint_of_another_training_is_no_old_one_of_this(tmp_path):
     training(tmp_path / "other", steps=3, settings={"seed": 5}.items())
     training(tmp_path / "run", steps=6)
@@ -270,7 +305,7 @@ def test_a_folder_of_images_or_inside_of_an_input_becomes_no_run(tmp_path):
     (photos / "cat.jpg").write_bytes(b"x")
     with pytest.raises(
         OutputError,
-        match="holds 1 images, such as cat.jpg, and no training; give another --output",
+        match="holds 1 image, such as cat.jpg, and no training; give another --output",
     ):
         training(photos)
     with pytest.raises(OutputError, match="would take the place of the input --data"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
+from jseg.counting import counted
 from jseg.data.class_files.literals import LISTS
 from jseg.data.class_files.rows import ClassRows, class_id, colour_of, kind_of
 from jseg.data.class_files.tables import rows_of
@@ -73,50 +74,58 @@ def _inner(data: object) -> object:
 
 def _split(path: Path, data: dict) -> Tuple[object, Dict[str, object], List[str]]:
     """(the classes, {"color", "id", "trainid", "ignore": what is beside them}, unused keys)."""
-    data = {key: value for key, value in data.items() if value is not None}
-    word = {key: _word(str(key)) for key in data}
-    beside: Dict[str, object] = {}
-    listed = [key for key in data if word[key] in LISTS and data[key]]
-    lists = [key for key in listed if _holds_names(data[key])]
-    lists = lists or [key for key in listed if isinstance(data[key], list)][:1]
+    filled = {key: value for key, value in data.items() if value is not None}
+    listed = [key for key in filled if _word(str(key)) in LISTS and filled[key]]
+    lists = [key for key in listed if _holds_names(filled[key])]
+    lists = lists or [key for key in listed if isinstance(filled[key], list)][:1]
 
     # What is beside the classes, by its key and its form.
-    for key, value in data.items():
-        numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
-        kind = ""
-        if word[key] in IGNORES and (lists or isinstance(value, (int, list))):
-            kind = "ignore"
-        elif lists and word[key] in PALETTES and isinstance(value, (list, dict)):
-            kind = "color"
-        elif lists and numbers and key not in lists and word[key] in IDS + ("labels",):
-            kind = "id"
-        elif lists and numbers and word[key] in TRAIN_IDS:
-            kind = "trainid"
+    kinds = {key: _kind_beside(key, value, lists) for key, value in filled.items()}
+    beside: Dict[str, object] = {}
+    for key, kind in kinds.items():
         if kind and kind in beside:
             raise ValueError(
                 f"{path}: {key} and another entry both give the {kind}; expected one of them"
             )
         if kind:
-            beside[kind] = value
-        word[key] = kind or word[key]
-    rest = {key: value for key, value in data.items() if word[key] not in beside}
+            beside[kind] = filled[key]
+    others = [key for key in filled if not kinds[key] and _word(str(key)) not in beside]
+    rest = {key: filled[key] for key in others}
     if not lists:
         return rest, beside, []
 
     # What two lists of classes say must agree: id2label and label2id.
-    names = [_names(data[key]) for key in lists]
+    names = [_names(filled[key]) for key in lists]
     if any(other != names[0] for other in names[1:]):
         raise ValueError(
             f"{path} has {' and '.join(map(str, lists))}, which name different classes; "
             f"expected one list"
         )
-    for key in rest:
+
+    # Colours under a key that says nothing of them.
+    unused = [key for key in rest if key not in lists]
+    for key in unused:
         value = rest[key]
-        if key in lists or not isinstance(value, list) or len(value) != len(data[lists[0]]):
+        if not isinstance(value, list) or len(value) != len(filled[lists[0]]):
             continue
         if all(isinstance(item, list) and len(item) == 3 for item in value):
             raise ValueError(f"{path}: {key} looks like colours; expected the key palette")
-    return data[lists[0]], beside, [str(key) for key in rest if key not in lists]
+    return filled[lists[0]], beside, [str(key) for key in unused]
+
+
+def _kind_beside(key, value, lists: Sequence) -> str:
+    """What an entry beside the `lists` of classes says of them: "color", "id", "trainid" or
+    "ignore"; "" for any other.
+    """
+    word = _word(str(key))
+    numbers = isinstance(value, list) and value and all(type(item) is int for item in value)
+    if word in IGNORES and (lists or isinstance(value, (int, list))):
+        return "ignore"
+    if lists and word in PALETTES and isinstance(value, (list, dict)):
+        return "color"
+    if lists and numbers and key not in lists and word in IDS + ("labels",):
+        return "id"
+    return "trainid" if lists and numbers and word in TRAIN_IDS else ""
 
 
 def _word(key: str) -> str:
@@ -189,7 +198,8 @@ def _spread(path: Path, what: str, values: object, items: List[dict], listed: bo
         entries = list(values[:count])
     else:
         raise ValueError(
-            f"{path}: {len(values)} entries of {what} beside {count} classes; expected one a class"
+            f"{path}: {counted(len(values), 'entr[y|ies]')} of {what} beside {count} "
+            "classes; expected one a class"
         )
 
     for item, value in zip(items, entries):

@@ -144,91 +144,107 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
 
     # float16 and bfloat16 are summed in float32 at 0, at 1 they are not.
     jt.flags.use_tensorcore = 1 if precision == "tf32" else 0
-    config, kind = UNETS[size], precision if precision.endswith("16") else "float32"
-    latent, t = random(1, 3, config.height, config.width), jt.array(np.array([600], np.int32))
-    labels = np.random.default_rng(0).integers(0, config.classes, (1, config.height, config.width))
-
-    def record(name: str, best: float, result) -> Dict[str, object]:
-        columns = {"seconds": best, "gigabytes": peak_gigabytes()}
-        path = os.path.join(folder, name + ".npy")
-        if precision == "float32":
-            np.save(path, result)
-        elif os.path.exists(path):
-            columns["difference"] = difference([result], [np.load(path)])
-        return columns
-
-    def inference():
-        network = cast(filled(UNet(config)), kind) if kind != "float32" else filled(UNet(config))
-        network.eval()
-        condition = network.condition
-        network.condition = lambda y: condition(y.cast(kind))  # the guidance's null map is float32
-        inner = guided(network, one_hot(labels, config.classes), SCALE)
-        return lambda x, t: inner(x.cast(kind), t).float32()
-
-    # The predictor is made once, and let go before the next network.
-    networks = []
-
-    def predictor():
-        networks[:] = networks or [inference()]
-        return networks[0]
-
-    def step():
-        x, guide = jt.array(latent), predictor()
-        best = seconds(lambda: guide(x, t).sync())
-        return record("step", best, guide(x, t).numpy())
-
-    def stage():
-        guide, last = predictor(), []
-
-        def once():
-            last[:] = list(ddim(guide, jt.array(latent), Schedule("ddim50"), STAGE_STEPS))[-1:]
-
-        best = seconds(once, 2)
-        columns = record("stage", best, last[0].numpy())
-        return {**columns, "seconds a step": best / STAGE_STEPS}
-
-    def decode():
-        networks.clear()
-        network = filled(Autoencoder(AUTOENCODERS[size]))
-        z = jt.array(latent)
-        with jt.no_grad():
-            best = seconds(lambda: network.decode(z).sync(), 3)
-            return record("decode", best, network.decode(z).numpy())
-
     bound = BOUNDS[precision] if precision != "float32" else None
     wider = 10 * bound if bound else None
-    yield Case(f"guided step, {size}", _bounded(step, bound), bound)
-    yield Case(f"stage of {STAGE_STEPS} steps, {size}", _bounded(stage, wider), wider)
-    if kind != "float32":
+    speed = _Speed(size, precision, folder)
+    yield Case(f"guided step, {size}", _bounded(speed.step, bound), bound)
+    yield Case(f"stage of {STAGE_STEPS} steps, {size}", _bounded(speed.stage, wider), wider)
+    if speed.kind != "float32":
         return
-    yield Case(f"decode, {size}", _bounded(decode, bound), bound)
+    yield Case(f"decode, {size}", _bounded(speed.decode, bound), bound)
 
-    def train_unet():
-        networks.clear()
+    yield Case(f"training step, {size}", speed.train_unet)
+    field_name = "pixnerd-L/16" if size == "release" else "small"
+    title = field_name if size == "release" else "FlowSeg small"
+    yield Case(f"training step, {title}", lambda: speed.train_field(NETWORKS[field_name]))
+
+
+class _Speed:
+    """What is timed in one precision, on inputs that are the same in each; one network is held at a
+    time.
+    """
+
+    def __init__(self, size: str, precision: str, folder: str):
+        self.size, self.precision, self.folder = size, precision, folder
+        self.kind = precision if precision.endswith("16") else "float32"
+        self.config = config = UNETS[size]
+        self.latent = random(1, 3, config.height, config.width)
+        self.t = jt.array(np.array([600], np.int32))
+        rng = np.random.default_rng(0)
+        self.labels = rng.integers(0, config.classes, (1, config.height, config.width))
+        self._predictor = None
+
+    def step(self) -> Dict[str, object]:
+        """A guided step of the UNet."""
+        x, guide = jt.array(self.latent), self._guided()
+        best = seconds(lambda: guide(x, self.t).sync())
+        return self._record("step", best, guide(x, self.t).numpy())
+
+    def stage(self) -> Dict[str, object]:
+        """Several steps of DDIM."""
+        guide, last = self._guided(), []
+
+        def once():
+            x = jt.array(self.latent)
+            last[:] = list(ddim(guide, x, Schedule("ddim50"), STAGE_STEPS))[-1:]
+
+        best = seconds(once, 2)
+        columns = self._record("stage", best, last[0].numpy())
+        return {**columns, "seconds a step": best / STAGE_STEPS}
+
+    def decode(self) -> Dict[str, object]:
+        """The autoencoder's decoder."""
+        self._predictor = None
+        network = filled(Autoencoder(AUTOENCODERS[self.size]))
+        z = jt.array(self.latent)
+        with jt.no_grad():
+            best = seconds(lambda: network.decode(z).sync(), 3)
+            return self._record("decode", best, network.decode(z).numpy())
+
+    def train_unet(self) -> Dict[str, object]:
+        """A training step of the UNet."""
+        self._predictor = None
         batch = {
-            "z": latent,
+            "z": self.latent,
             "t": np.array([500]),
-            "labels": labels,
-            "noise": random(*latent.shape, seed=1),
+            "labels": self.labels,
+            "noise": random(*self.latent.shape, seed=1),
             "seed": 0,
             "step": 0,
             "start": 0,
         }
-        unet = UNet(config)
+        unet = UNet(self.config)
         return _training(unet, training_loss(unet, Schedule()), batch)
 
-    field_name = "pixnerd-L/16" if size == "release" else "small"
-    field = NETWORKS[field_name]
+    def train_field(self, config) -> Dict[str, object]:
+        """A training step of a PixNerd."""
+        self._predictor = None
+        network = PixNerd(config)
+        loss = flow_training_loss(network, class_codes(config.labels))
+        return _training(network, loss, _flow_batch(config))
 
-    def train_field():
-        networks.clear()
-        network = PixNerd(field)
-        loss = flow_training_loss(network, class_codes(field.labels))
-        return _training(network, loss, _flow_batch(field))
+    def _guided(self):
+        """The guided UNet, made once and kept until another network comes."""
+        if self._predictor is None:
+            network = filled(UNet(self.config))
+            network = cast(network, self.kind) if self.kind != "float32" else network
+            network.eval()
+            condition = network.condition
+            # The guidance's null map is float32.
+            network.condition = lambda y: condition(y.cast(self.kind))
+            inner = guided(network, one_hot(self.labels, self.config.classes), SCALE)
+            self._predictor = lambda x, t: inner(x.cast(self.kind), t).float32()
+        return self._predictor
 
-    yield Case(f"training step, {size}", train_unet)
-    title = field_name if size == "release" else "FlowSeg small"
-    yield Case(f"training step, {title}", train_field)
+    def _record(self, name: str, best: float, result) -> Dict[str, object]:
+        """The columns of a measurement; its result is held against float32's."""
+        columns = {"seconds": best, "gigabytes": peak_gigabytes()}
+        path = os.path.join(self.folder, name + ".npy")
+        if self.precision == "float32":
+            np.save(path, result)
+        elif os.path.exists(path):
+            columns["difference"] = difference([result], [np.load(path)])
+        return columns
 
 
 def _bounded(compute, bound):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from typing import Iterator
+from typing import Dict, Iterator
 
 import numpy as np
 
@@ -32,59 +32,75 @@ from jseg.runtime import jt
 from jseg.training.optimizer import trainable
 
 
+class Spade(layers.nn.Module):
+    """A conditioned block that is given its maps, as the UNet gives it their scales and shifts."""
+
+    def __init__(self, up: bool):
+        self.block = blocks.SpadeResBlock(32, 64, 128, UNETS["tiny"], up=up)
+        self.up = up
+
+    def execute(self, x, y, embedding):
+        above = layers.upsample(y) if self.up else y
+        return self.block.from_maps(y, above, embedding, x)
+
+
 def layer_cases(target: str) -> Iterator[Case]:
-    config, x, embedding = UNETS["tiny"], random(2, 32, 12, 16), random(2, 128, seed=1)
-    maps = random(2, config.classes, 12, 16, seed=2)
-    table = field_blocks.turn_tables(3, 4, 16)
-
-    class Spade(layers.nn.Module):
-        def __init__(self, up: bool):
-            self.block, self.up = blocks.SpadeResBlock(32, 64, 128, config, up=up), up
-
-        def execute(self, x, y, embedding):
-            above = layers.upsample(y) if self.up else y
-            return self.block.from_maps(y, above, embedding, x)
-
-    # Modules, with gradients of parameters and inputs.
-    nn = layers.nn
-    for name, make, arrays in (
-        ("convolution 3x3", lambda: nn.Conv2d(32, 64, 3, padding=1), [x]),
-        ("convolution 3x3, stride 2", lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), [x]),
-        ("linear", lambda: nn.Linear(128, 64), [embedding]),
-        ("Pointwise", lambda: layers.Pointwise(32, 48), [x]),
-        ("GroupNorm", lambda: layers.GroupNorm(8, 32), [x]),
-        ("ResBlock", lambda: blocks.ResBlock(32, 64, 128, 0.0), [x, embedding]),
-        ("ResBlock, halving", lambda: blocks.ResBlock(32, 32, 128, 0.0, down=True), [x, embedding]),
-        ("SpadeResBlock", lambda: Spade(False), [x, maps, embedding]),
-        ("SpadeResBlock, doubling", lambda: Spade(True), [x, maps, embedding]),
-        ("AttentionBlock", lambda: blocks.AttentionBlock(32, 16), [x]),
-        ("RMSNorm", lambda: field_blocks.RMSNorm(32), [random(2, 12, 32)]),
-        (
-            "TimeEmbedding",
-            lambda: field_blocks.TimeEmbedding(64),
-            [np.array([0.1, 0.9], np.float32)],
-        ),
-        (
-            "TransformerBlock",
-            lambda: field_blocks.TransformerBlock(48, 3),
-            [random(2, 12, 48), random(2, 48, seed=1), *table],
-        ),
-        ("PixelEmbedding", lambda: neural_field.PixelEmbedding(16, 4, 8), [random(6, 64, 3)]),
-        (
-            "FieldBlock",
-            lambda: neural_field.FieldBlock(48, 16, 2),
-            [random(6, 64, 16), random(6, 48, seed=1)],
-        ),
-        ("FinalLayer", lambda: neural_field.FinalLayer(16), [random(6, 64, 16)]),
-    ):
+    """The layers of both branches, with gradients."""
+    for name, (make, *arrays) in {**_unet_layers(), **_field_layers()}.items():
         yield compared(name, target, of_module(make, *arrays))
 
     # Functions, with gradients of inputs.
-    tokens = [random(4, n, 16, seed=n) for n in (48, 40, 40)]
+    x, tokens = random(2, 32, 12, 16), [random(4, n, 16, seed=n) for n in (48, 40, 40)]
     attend = of_function(lambda q, k, v: layers.attention(q, k, v, 0.25), *tokens, wanted=(0, 1, 2))
     yield compared("attention, in chunks", target, _in_chunks(attend))
     yield compared("upsample", target, of_function(layers.upsample, x, wanted=(0,)))
     yield compared("halve", target, of_function(blocks.halve, x, wanted=(0,)))
+
+
+def _unet_layers() -> Dict[str, tuple]:
+    """{name: (what makes a layer, its inputs)} of IIDM's networks."""
+    nn, x, embedding = layers.nn, random(2, 32, 12, 16), random(2, 128, seed=1)
+    config = UNETS["tiny"]
+    maps = random(2, config.classes, 12, 16, seed=2)
+    return {
+        "convolution 3x3": (lambda: nn.Conv2d(32, 64, 3, padding=1), x),
+        "convolution 3x3, stride 2": (lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), x),
+        "linear": (lambda: nn.Linear(128, 64), embedding),
+        "Pointwise": (lambda: layers.Pointwise(32, 48), x),
+        "GroupNorm": (lambda: layers.GroupNorm(8, 32), x),
+        "ResBlock": (lambda: blocks.ResBlock(32, 64, 128, config), x, embedding),
+        "ResBlock, halving": (
+            lambda: blocks.ResBlock(32, 32, 128, config, down=True),
+            x,
+            embedding,
+        ),
+        "SpadeResBlock": (lambda: Spade(False), x, maps, embedding),
+        "SpadeResBlock, doubling": (lambda: Spade(True), x, maps, embedding),
+        "AttentionBlock": (lambda: blocks.AttentionBlock(32, config), x),
+    }
+
+
+def _field_layers() -> Dict[str, tuple]:
+    """The same of PixNerd."""
+    tokens, condition, pixels = random(2, 12, 48), random(2, 48, seed=1), random(6, 64, 16)
+    times, table = np.array([0.1, 0.9], np.float32), field_blocks.turn_tables(3, 4, 16)
+    return {
+        "RMSNorm": (lambda: field_blocks.RMSNorm(32), random(2, 12, 32)),
+        "TimeEmbedding": (lambda: field_blocks.TimeEmbedding(64), times),
+        "TransformerBlock": (
+            lambda: field_blocks.TransformerBlock(48, 3),
+            tokens,
+            condition,
+            *table,
+        ),
+        "PixelEmbedding": (lambda: neural_field.PixelEmbedding(16, 4, 8), random(6, 64, 3)),
+        "FieldBlock": (
+            lambda: neural_field.FieldBlock(48, 16, 2),
+            pixels,
+            random(6, 48, seed=1),
+        ),
+        "FinalLayer": (lambda: neural_field.FinalLayer(16), pixels),
+    }
 
 
 def _in_chunks(compute):
@@ -198,49 +214,55 @@ def network_cases(target: str) -> Iterator[Case]:
 
 
 def loss_cases(target: str) -> Iterator[Case]:
-    modules = {}
+    """The losses of the trainings, with the gradients of all parameters."""
+    for name, compute in (
+        ("diffusion loss, UNet tiny", _loss_of_unet),
+        ("flow loss, PixNerd tiny", _loss_of_flow),
+        ("autoencoder's loss, tiny", _loss_of_autoencoder),
+    ):
+        yield compared(name, target, compute, 5e-4)
 
-    def module(name, make):
-        if name not in modules:
-            modules[name] = filled(make())
-        return modules[name]
 
-    def with_gradients(network, losses):
-        return list(losses.values()), jt.grad(losses["loss"], list(trainable(network).values()))
+def _with_gradients(network, losses):
+    return list(losses.values()), jt.grad(losses["loss"], list(trainable(network).values()))
 
-    def of_unet():
-        unet = module("unet", lambda: UNet(UNETS["tiny"]))
-        labels = np.random.default_rng(0).integers(0, 29, (2, 12, 16))
-        losses = diffusion_loss(
-            unet,
-            Schedule(),
-            random(2, 3, 12, 16),
-            np.array([300, 640]),
-            layers.one_hot(labels, 29),
-            random(2, 3, 12, 16, seed=1),
-        )
-        return with_gradients(unet, {name: v.mean() for name, v in losses.items()})
 
-    def of_flow():
-        network, codes = module("flow", lambda: PixNerd(NETWORKS["tiny"])), class_codes(11)
-        labels = np.random.default_rng(0).integers(0, 11, (2, 32, 48)).astype(np.uint8)
-        x1, mask = encode(labels, codes)
-        batch = {
-            "images": np.tanh(random(2, 3, 32, 48)),
-            "labels": labels,
-            "x1": x1,
-            "mask": mask,
-            "t": np.array([0.2, 0.8], np.float32),
-            "noise": random(2, 3, 32, 48, seed=1),
-        }
-        return with_gradients(network, training_loss(network, codes)(batch))
+@functools.lru_cache(maxsize=None)
+def _tiny(kind):
+    """A tiny network, the same for both devices."""
+    configs = {UNet: UNETS, PixNerd: NETWORKS, Autoencoder: AUTOENCODERS}
+    return filled(kind(configs[kind]["tiny"]))
 
-    def of_codec():
-        network = module("codec", lambda: Autoencoder(AUTOENCODERS["tiny"]))
-        return with_gradients(
-            network, autoencoder_loss(network)({"images": np.tanh(random(2, 3, 32, 48)), "step": 0})
-        )
 
-    yield compared("diffusion loss, UNet tiny", target, of_unet, 5e-4)
-    yield compared("flow loss, PixNerd tiny", target, of_flow, 5e-4)
-    yield compared("autoencoder's loss, tiny", target, of_codec, 5e-4)
+def _loss_of_unet():
+    unet, labels = _tiny(UNet), np.random.default_rng(0).integers(0, 29, (2, 12, 16))
+    losses = diffusion_loss(
+        unet,
+        Schedule(),
+        random(2, 3, 12, 16),
+        np.array([300, 640]),
+        layers.one_hot(labels, 29),
+        random(2, 3, 12, 16, seed=1),
+    )
+    return _with_gradients(unet, {name: v.mean() for name, v in losses.items()})
+
+
+def _loss_of_flow():
+    network, codes = _tiny(PixNerd), class_codes(11)
+    labels = np.random.default_rng(0).integers(0, 11, (2, 32, 48)).astype(np.uint8)
+    x1, mask = encode(labels, codes)
+    batch = {
+        "images": np.tanh(random(2, 3, 32, 48)),
+        "labels": labels,
+        "x1": x1,
+        "mask": mask,
+        "t": np.array([0.2, 0.8], np.float32),
+        "noise": random(2, 3, 32, 48, seed=1),
+    }
+    return _with_gradients(network, training_loss(network, codes)(batch))
+
+
+def _loss_of_autoencoder():
+    network = _tiny(Autoencoder)
+    batch = {"images": np.tanh(random(2, 3, 32, 48)), "step": 0}
+    return _with_gradients(network, autoencoder_loss(network)(batch))

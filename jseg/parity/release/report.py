@@ -13,6 +13,7 @@ from typing import Dict, List, Mapping
 import numpy as np
 
 from jseg import __version__
+from jseg.counting import counted
 from jseg.files import write_atomic
 from jseg.images import save_image
 from jseg.parity.release import table
@@ -47,7 +48,7 @@ def write(
 def _facts(folder: Path, setting: Setting, weights: str, parts: List[str]) -> Dict[str, str]:
     """What the numbers depend on, as lines of the page."""
     unet, autoencoder, (width, height) = setting.unet, setting.autoencoder, setting.image_size
-    examples = f"{setting.examples} example{'s' if setting.examples > 1 else ''}"
+    examples = counted(setting.examples, "example[s]")
     facts = {
         "networks": f"UNet of {unet.channels} channels, {unet.width}x{unet.height} latents; "
         f"autoencoder of {autoencoder.channels} channels, images of {width}x{height}",

@@ -5,7 +5,6 @@ is there.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from typing import Callable, Dict, List, Mapping
 
 import numpy as np
 
+from jseg.outputs.record import read_record
 from jseg.parity.release import differences
 from jseg.parity.release.inputs import Setting, digest, result_paths
 from jseg.parity.release.parts import EXACT, PARTS, SIDES
@@ -71,9 +71,7 @@ def part_records(folder: Path, part: str, key: Key, again: bool) -> List[Dict]:
 def compute(folder: Path, part: str, side: str, key: str, again: bool) -> str:
     """Compute a part on one side, unless its result is there; why it failed, or ""."""
     arrays, record = result_paths(folder, part, side)
-    about = {}
-    if record.is_file() and arrays.is_file():
-        about = json.loads(record.read_text(encoding="utf-8"))
+    about = (read_record(record) or {}) if arrays.is_file() else {}
     if about.get("key") == key and not again:
         say(f"{part}, {TITLES[side]}: is there")
         return ""
