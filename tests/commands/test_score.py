@@ -139,10 +139,8 @@ def test_without_anything_the_missing_terms_are_named(job):
     )
     assert any("no --real: the 3 images in" in line for line in told)
     lines = shown(out)
-    assert (
-        lines["FID"] == "missing: give --inception"
-        and lines["mask accuracy"] == "missing: give --predictions or --flowseg"
-    )
+    assert lines["FID"] == "missing: give --inception"
+    assert lines["mask accuracy"] == "missing: give --predictions or --flowseg"
     assert lines["stand-in for FID"].endswith(
         "(KID of our autoencoder's features, 3 results, 3 real images; no FID)"
     )
@@ -190,11 +188,8 @@ def test_everything_given_gives_the_score(job, judge):
     for row, stem, value in zip(rows, job.stems, (4, 5, 6)):
         result = read_image(job.root / "results" / f"{stem}.jpg")
         reference = read_image(job.root / "data/train/imgs" / pairing[stem + ".png"])
-        assert (
-            row["image"] == stem
-            and float(row["aesthetic"]) == value
-            and float(row["mask_accuracy"]) == 0.75
-        )
+        assert row["image"] == stem and float(row["aesthetic"]) == value
+        assert float(row["mask_accuracy"]) == 0.75
         for kind in ("challenge", "corrected"):
             assert float(row["style_" + kind]) == pytest.approx(
                 style_similarity(result, reference, kind), abs=1e-6
@@ -210,25 +205,17 @@ def test_everything_given_gives_the_score(job, judge):
         for group in paths
     ]
     terms = job.summary()["terms"]
-    assert (
-        terms["fid"] == pytest.approx(frechet_distance(*sets), rel=1e-6)
-        and terms["mask_accuracy"] == 0.75
-        and terms["aesthetic"] == 5
-    )
+    assert terms["fid"] == pytest.approx(frechet_distance(*sets), rel=1e-6)
+    assert terms["mask_accuracy"] == 0.75 and terms["aesthetic"] == 5
     style = np.mean([float(row["style_challenge"]) for row in rows])
     expected = 0.75 * (
         0.2 * 0.5 + 0.3 * (style / 2 + 0.5) + 0.5 * (100 - min(100, terms["fid"])) / 100
     )
-    assert (
-        job.summary()["scores"][0]["value"] == pytest.approx(expected, abs=1e-5)
-        and "missing" not in out
-    )
+    assert job.summary()["scores"][0]["value"] == pytest.approx(expected, abs=1e-5)
+    assert "missing" not in out
     page = (job.output / "gallery.html").read_text(encoding="utf-8")
-    assert (
-        page.count("<img ") == 3 * 4
-        and "//" not in page.split("base64")[0]
-        and all(stem in page for stem in job.stems)
-    )
+    assert page.count("<img ") == 3 * 4 and "//" not in page.split("base64")[0]
+    assert all(stem in page for stem in job.stems)
     assert sum(judge) == 6
     again = everything(job.output)
     assert (
@@ -327,12 +314,8 @@ def test_an_interrupted_call_goes_on(job, monkeypatch):
 def test_what_is_there_is_scored_on_request(job):
     (job.root / "results" / f"{job.stems[1]}.jpg").unlink()
     code, _, told = job.run()
-    assert (
-        code == 2
-        and len(told) == 1
-        and "lacks the results of 1 of 3" in told[0]
-        and not job.output.exists()
-    )
+    assert code == 2 and len(told) == 1 and "lacks the results of 1 of 3" in told[0]
+    assert not job.output.exists()
     code, out, told = job.run(partial=True)
     assert code == 0 and shown(out)["images"] == "2" and any("left out" in line for line in told)
     (job.root / "results" / f"{job.stems[2]}.jpg").unlink()
@@ -345,11 +328,8 @@ def test_the_scale_of_the_aesthetic_value(job):
     code, out, told = job.run(aesthetic=small)
     assert code == 0 and any("if it is 1, give --aesthetic_max 1" in line for line in told)
     code, out, told = job.run(aesthetic=small, aesthetic_max=1)
-    assert (
-        code == 0
-        and not any("--aesthetic_max" in line for line in told)
-        and shown(out)["aesthetic value"] == "0.5000 of 1"
-    )
+    assert code == 0 and not any("--aesthetic_max" in line for line in told)
+    assert shown(out)["aesthetic value"] == "0.5000 of 1"
 
 
 # Errors
@@ -426,11 +406,8 @@ def test_a_network_of_other_classes_is_refused(job):
     weights = job.network(11)
     before = everything(job.root)
     code, _, told = job.run(flowseg=weights)
-    assert (
-        code == 2
-        and "knows 11 classes, --classes landscape-29 has 29" in told[-1]
-        and everything(job.root) == before
-    )
+    assert code == 2 and "knows 11 classes, --classes landscape-29 has 29" in told[-1]
+    assert everything(job.root) == before
 
 
 def test_scores_of_other_results_are_not_overwritten(job):

@@ -87,9 +87,8 @@ def test_images_of_any_size_and_mode_become_label_maps(job):
     assert set(job.labels()) == {name + ".png" for name in sizes}
     for name, (width, height) in sizes.items():
         with Image.open(job.output / f"{name}.png") as label:
-            assert (
-                label.mode == "L" and label.size == (width, height) and np.asarray(label).max() < 11
-            )
+            assert label.mode == "L" and label.size == (width, height)
+            assert np.asarray(label).max() < 11
         assert images.read_image(job.output / "overlays" / f"{name}.jpg").shape == (
             height,
             width,
@@ -98,17 +97,11 @@ def test_images_of_any_size_and_mode_become_label_maps(job):
     expected = Segmenter.from_file(job.weights, 2, "cpu").segment(
         images.read_image(job.photos / "palette.png"), "palette"
     )
-    assert (
-        np.array_equal(read_label(job.output / "palette.png"), expected)
-        and len(np.unique(expected)) > 1
-    )
+    assert np.array_equal(read_label(job.output / "palette.png"), expected)
+    assert len(np.unique(expected)) > 1
     run = json.loads((job.output / "run.json").read_text())
-    assert (
-        run["format"] == 1
-        and run["classes"][3] == "road"
-        and run["settings"]["steps"] == 2
-        and len(run["settings"]["weights"]) == 64
-    )
+    assert run["format"] == 1 and run["classes"][3] == "road" and run["settings"]["steps"] == 2
+    assert len(run["settings"]["weights"]) == 64
     assert not list(job.output.rglob(".jseg-*"))
 
 
@@ -154,10 +147,8 @@ def test_probability_maps_on_request(job):
         ).mean() > 0.99  # but for ties in float16
     plain = job.labels()
     job.output = job.root / "plain"
-    assert (
-        job.run(mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0
-        and job.labels() == plain
-    )
+    assert job.run(mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0
+    assert job.labels() == plain
 
 
 def test_several_inputs_and_folders_of_a_data_set(job):
@@ -208,13 +199,10 @@ def test_finished_images_are_kept_and_missing_ones_made_again(job, monkeypatch):
     ):
         spoil()
         code, lines = job.run()
-        assert code == 0 and any(
-            "3 of 4 images are in" in line and "are kept" in line for line in lines
-        )
-        assert (
-            everything(job.output) == first
-            and (job.output / "gray.v2.png").stat().st_mtime_ns == times["gray.v2.png"]
-        )
+        assert code == 0
+        assert any("3 of 4 images are in" in line and "are kept" in line for line in lines)
+        assert everything(job.output) == first
+        assert (job.output / "gray.v2.png").stat().st_mtime_ns == times["gray.v2.png"]
     monkeypatch.setattr(Segmenter, "segment", lambda *given: pytest.fail("nothing is to be made"))
     assert job.run()[0] == 0
 
@@ -227,10 +215,8 @@ def test_a_changed_image_is_segmented_again(job):
     code, lines = job.run()
     assert code == 0 and any("3 of 4 images are in" in line for line in lines)
     changed = {name for name, data in everything(job.output).items() if data != first[name]}
-    assert (
-        changed >= {"plain.png", "overlays/plain.jpg", "run.json"}
-        and not {"clear.png", "gray.v2.png"} & changed
-    )
+    assert changed >= {"plain.png", "overlays/plain.jpg", "run.json"}
+    assert not {"clear.png", "gray.v2.png"} & changed
 
 
 def test_other_settings_are_refused_by_name_and_nothing_changes(job):
@@ -250,21 +236,15 @@ def test_files_of_others_are_not_overwritten(job):
     job.output.mkdir()
     (job.output / "plain.png").write_bytes(b"mine")
     code, lines = job.run()
-    assert (
-        code == 2
-        and "holds plain.png" in lines[-1]
-        and (job.output / "plain.png").read_bytes() == b"mine"
-    )
+    assert code == 2 and "holds plain.png" in lines[-1]
+    assert (job.output / "plain.png").read_bytes() == b"mine"
     (job.output / "plain.png").unlink()
     assert job.run()[0] == 0
     (job.output / "other.png").write_bytes(b"mine")
     Image.new("RGB", (40, 40)).save(job.photos / "other.jpg")
     code, lines = job.run()
-    assert (
-        code == 2
-        and "holds other.png" in lines[-1]
-        and (job.output / "other.png").read_bytes() == b"mine"
-    )
+    assert code == 2 and "holds other.png" in lines[-1]
+    assert (job.output / "other.png").read_bytes() == b"mine"
     (job.output / "run.json").write_text("{}")
     code, lines = job.run()
     assert code == 2 and "run.json is no record of the segment command" in lines[-1]
@@ -282,11 +262,8 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(job, monkeypatch):
     monkeypatch.setattr(images, "write_atomic", filling)
     monkeypatch.setattr(folder_module, "write_atomic", filling)
     code, lines = job.run()
-    assert (
-        code == 2
-        and "No space left on device" in lines[-1]
-        and "what is finished stays" in lines[-1]
-    )
+    assert code == 2 and "No space left on device" in lines[-1]
+    assert "what is finished stays" in lines[-1]
     left = job.labels()
     assert 0 < len(left) < 4
     monkeypatch.undo()

@@ -79,10 +79,8 @@ def arrays(path):
 
 def assert_equal(one, other):
     one, other = arrays(one), arrays(other)
-    assert (
-        set(one) == set(other)
-        and [name for name in one if not np.array_equal(one[name], other[name])] == []
-    )
+    assert set(one) == set(other)
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
 
 
 # A run
@@ -92,10 +90,8 @@ def assert_equal(one, other):
 def test_training_from_a_folder_to_label_maps(folder):
     code, lines = folder.run(steps=3, preview_interval=3, validate_interval=2)
     assert code == 0, lines
-    assert (
-        any("6 examples, 2 to validate on, 4 classes" in line for line in lines)
-        and "3 steps are done" in lines[-1]
-    )
+    assert any("6 examples, 2 to validate on, 4 classes" in line for line in lines)
+    assert "3 steps are done" in lines[-1]
     assert any("4 classes counted in the label maps" in line for line in lines)
     assert [path.name for path in checkpoints(folder.output)] == [
         "checkpoint-00000002.safetensors",
@@ -106,21 +102,17 @@ def test_training_from_a_folder_to_label_maps(folder):
     settings = load_extra(checkpoints(folder.output)[-1])["settings"]
     assert set(settings) <= known, "older trainings would not go on"
     rows = folder.rows()
-    assert [row["step"] for row in rows] == ["1", "2", "2", "3", "3"] and float(
-        rows[0]["correction_norm"]
-    ) > 0
+    assert [row["step"] for row in rows] == ["1", "2", "2", "3", "3"]
+    assert float(rows[0]["correction_norm"]) > 0
     scores = {row["step"]: float(row["validation/miou"]) for row in rows if row["validation/miou"]}
     best = load_extra(folder.output / "best.safetensors")
-    assert set(scores) == {"2", "3"} and best["score"] == pytest.approx(
-        max(scores.values()), rel=1e-6
-    )
+    assert set(scores) == {"2", "3"}
+    assert best["score"] == pytest.approx(max(scores.values()), rel=1e-6)
     assert read_image(folder.output / "preview-00000003.png").ndim == 3
     config = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)
     for weights in ("best.safetensors", "flowseg.safetensors", "checkpoint-00000002.safetensors"):
-        assert (
-            load_config(folder.output / weights) == config
-            and trained_classes(folder.output / weights, CLASSES).name == "4 classes"
-        )
+        assert load_config(folder.output / weights) == config
+        assert trained_classes(folder.output / weights, CLASSES).name == "4 classes"
         labels = folder.root / weights[:4]
         code, lines = called(
             segment,
@@ -142,9 +134,8 @@ def test_a_stopped_run_goes_on_bit_by_bit_and_validations_change_nothing(folder)
     folder.into("cut").run(steps=1, validate_interval=1, preview_interval=1)
     folder.run(steps=3, validate_interval=1)
     code, lines = folder.run(steps=4, validate_interval=1)
-    assert code == 0 and any(
-        "going on from" in line and "checkpoint-00000003" in line for line in lines
-    )
+    assert code == 0
+    assert any("going on from" in line and "checkpoint-00000003" in line for line in lines)
     assert_equal(
         folder.root / "whole" / "checkpoint-00000004.safetensors",
         folder.output / "checkpoint-00000004.safetensors",
@@ -262,11 +253,8 @@ def test_only_the_weight_tells_flowseg_from_flow_matching(folder):
     for weight in (0, 1):
         folder.into(f"weight{weight}").run(weight=weight)
         rows[weight] = folder.rows()[0]
-    assert (
-        rows[0]["fm"] == rows[1]["fm"]
-        and rows[0]["loss"] == rows[0]["fm"]
-        and float(rows[0]["correction_norm"]) == 0
-    )
+    assert rows[0]["fm"] == rows[1]["fm"] and rows[0]["loss"] == rows[0]["fm"]
+    assert float(rows[0]["correction_norm"]) == 0
     assert float(rows[1]["loss"]) > float(rows[1]["fm"])
 
 
@@ -385,10 +373,8 @@ def test_tokens_are_aligned_and_the_projection_is_resumed_but_not_shipped(folder
     assert all(0 < float(row["repa"]) < 2 for row in folder.rows() if row["loss"])
     assert float(folder.rows()[0]["loss"]) > float(folder.rows()[0]["repa"]) / 2
     last = folder.output / "checkpoint-00000003.safetensors"
-    assert (
-        load_extra(last)["settings"]["repa_block"] == 2
-        and "proj.0.4.weight" in load_sets(last)["companion"]
-    )
+    assert load_extra(last)["settings"]["repa_block"] == 2
+    assert "proj.0.4.weight" in load_sets(last)["companion"]
     assert not [name for name in load(folder.output / "flowseg.safetensors") if "proj.0." in name]
     folder.into("cut").run(steps=1, repa=encoder)
     assert folder.run(steps=3, repa=encoder)[0] == 0
@@ -425,11 +411,9 @@ def test_weights_of_another_dinov2_are_refused_by_name(folder):
         {**state, **{f"blocks.{i}.norm1.weight": np.zeros(width, np.float32) for i in range(12)}},
     )
     code, lines = folder.run(repa=folder.root / "vits.npz")
-    assert (
-        code == 2
-        and len([line for line in lines if "ViT-S/14" in line and "expected ViT-B/14" in line]) == 1
-        and "ViT" in lines[-1]
-    )
+    assert code == 2
+    assert len([line for line in lines if "ViT-S/14" in line and "expected ViT-B/14" in line]) == 1
+    assert "ViT" in lines[-1]
 
 
 # Errors
@@ -542,20 +526,12 @@ def test_weights_and_checkpoints_of_another_preset_are_refused(folder, monkeypat
     assert folder.run(steps=1)[0] == 0
     before = everything(folder.output)
     code, lines = folder.run(steps=2, preset="small")
-    assert (
-        code == 2
-        and "holds another network" in lines[-1]
-        and "--preset" in lines[-1]
-        and everything(folder.output) == before
-    )
+    assert code == 2 and "holds another network" in lines[-1] and "--preset" in lines[-1]
+    assert everything(folder.output) == before
     started = folder.output / "flowseg.safetensors"
     code, lines = folder.into("other").run(preset="small", model_path=started)
-    assert (
-        code == 2
-        and str(started) in lines[-1]
-        and "blocks.1" in lines[-1]
-        and not folder.output.exists()
-    )
+    assert code == 2 and str(started) in lines[-1] and "blocks.1" in lines[-1]
+    assert not folder.output.exists()
 
 
 def test_other_data_and_settings_are_refused_by_name(folder):

@@ -158,9 +158,8 @@ def test_a_folder_is_not_proposed_for_itself(challenge):
     shutil.copy(str(challenge / "test" / "label_to_img.json"), str(alone))
     with pytest.raises(DataError) as error:
         find_label_folder(alone)
-    assert "nor any label map" in str(error.value) and f"did you mean {alone}?" not in str(
-        error.value
-    )
+    assert "nor any label map" in str(error.value)
+    assert f"did you mean {alone}?" not in str(error.value)
 
 
 def test_label_maps_beside_their_folder_are_counted(challenge):
@@ -349,13 +348,11 @@ def test_other_sizes_and_modes_are_told_once_each(challenge):
     Image.fromarray(photograph(1024, 768)).convert("L").save(references / "ref_a.jpg")
     Image.fromarray(photograph(683, 512)).convert("CMYK").save(references / "ref_c.jpg")
     _, notes = check_pairs(pairs_of(challenge))
-    assert [note[0] for note in notes] == ["2", "2", "1", "1"] and not any(
-        "\n" in note for note in notes
-    )
+    assert [note[0] for note in notes] == ["2", "2", "1", "1"]
+    assert not any("\n" in note for note in notes)
     assert any("label maps of another size" in note and "a.png, c.png" in note for note in notes)
-    assert any("converted: L (" in note for note in notes) and any(
-        "converted: CMYK (" in note for note in notes
-    )
+    assert any("converted: L (" in note for note in notes)
+    assert any("converted: CMYK (" in note for note in notes)
 
 
 def test_loading_resizes_labels_straight_to_the_latent(challenge):
@@ -366,9 +363,8 @@ def test_loading_resizes_labels_straight_to_the_latent(challenge):
     loaded, reference = load_pair(pair, 512, 384, 128, 96, ignore=(3, 5))
     expected = np.array(Image.fromarray(label).resize((128, 96), Image.NEAREST))
     assert loaded.dtype == np.uint8 and loaded.shape == (96, 128)
-    assert (
-        np.array_equal(loaded == 255, (expected == 3) | (expected == 5)) and (loaded == 255).any()
-    )
+    assert np.array_equal(loaded == 255, (expected == 3) | (expected == 5))
+    assert (loaded == 255).any()
     assert np.array_equal(loaded[loaded != 255], expected[loaded != 255])
     assert np.array_equal(reference, images.read_image(pair.reference))
     small = load_pair(pair, 256, 192, 64, 48)

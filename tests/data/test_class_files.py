@@ -108,11 +108,8 @@ def test_names_and_colours_are_read_from_every_form(tmp_path, form):
 def test_names_and_ids_are_read_from_every_form(tmp_path, form):
     (tmp_path / "c.txt").write_text(IDS[form])
     classes = load_classes(tmp_path / "c.txt")
-    assert (
-        classes.names == ("sky", "calm sea")
-        and classes.file_ids == (0, 1)
-        and classes.ignore == (255,)
-    )
+    assert classes.names == ("sky", "calm sea") and classes.file_ids == (0, 1)
+    assert classes.ignore == (255,)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +146,8 @@ def test_ids_with_gaps_are_those_of_the_label_files(tmp_path, table):
     (tmp_path / "c.txt").write_text(table)
     classes = load_classes(tmp_path / "c.txt")
     assert classes.names == ("wall", "building, edifice", "sky") and classes.file_ids == (1, 2, 4)
-    assert (
-        label_table(classes)[:6].tolist() == [-1, 0, 1, -1, 2, -1]
-        and label_table(classes)[255] == 255
-    )
+    assert label_table(classes)[:6].tolist() == [-1, 0, 1, -1, 2, -1]
+    assert label_table(classes)[255] == 255
     assert (
         classes.summary()
         == "3 classes of c: wall, building, edifice, sky; stored as 1..2, 4; columns not used: "
@@ -293,10 +288,8 @@ def test_colours_and_ids_of_json_are_read_wherever_they_stand(tmp_path, form):
     content, ids = BESIDE[form]
     (tmp_path / "c.json").write_text(json.dumps(content))
     classes = load_classes(tmp_path / "c.json")
-    assert (
-        tuple(zip(classes.names, map(tuple, classes.palette.tolist()))) == TWO
-        and classes.file_ids == ids
-    )
+    assert tuple(zip(classes.names, map(tuple, classes.palette.tolist()))) == TWO
+    assert classes.file_ids == ids
 
 
 @pytest.mark.parametrize(
@@ -314,11 +307,8 @@ def test_colours_and_ids_of_json_are_read_wherever_they_stand(tmp_path, form):
 def test_nothing_is_known_at_255_in_every_form(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     classes = load_classes(tmp_path / name)
-    assert (
-        classes.names == ("sky", "sea")
-        and classes.file_ids == (0, 1)
-        and classes.file_ignore == classes.ignore == (255,)
-    )
+    assert classes.names == ("sky", "sea") and classes.file_ids == (0, 1)
+    assert classes.file_ignore == classes.ignore == (255,)
 
 
 @pytest.mark.parametrize(
@@ -349,9 +339,8 @@ def test_an_ignored_id_of_a_class_that_is_no_void_is_refused(tmp_path):
 def test_labelme_s_first_line_is_no_class(tmp_path):
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nsky\ntree\n")
     classes = load_classes(tmp_path / "labels.txt")
-    assert classes.names == ("_background_", "sky", "tree") and label_table(classes)[
-        [0, 1, 2, 255]
-    ].tolist() == [0, 1, 2, 255]
+    assert classes.names == ("_background_", "sky", "tree")
+    assert label_table(classes)[[0, 1, 2, 255]].tolist() == [0, 1, 2, 255]
     assert "__ignore__ is no class" in classes.summary()
 
 
@@ -468,11 +457,8 @@ def test_what_cannot_be_read_safely_is_refused_in_one_line(tmp_path, name, text,
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError) as error:
         load_classes(tmp_path / name)
-    assert (
-        words in str(error.value)
-        and "\n" not in str(error.value)
-        and str(tmp_path / name) in str(error.value)
-    )
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert str(tmp_path / name) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -511,11 +497,8 @@ name2label = {label.name: label for label in labels}
 def ids(): pass
 ''')
     classes = load_classes(tmp_path / "labels.py")
-    assert (
-        classes.names == ("unlabeled", "road", "car")
-        and classes.file_ids == (0, 7, 26)
-        and classes.train_ids == (255, 0, 13)
-    )
+    assert classes.names == ("unlabeled", "road", "car") and classes.file_ids == (0, 7, 26)
+    assert classes.train_ids == (255, 0, 13)
     assert classes.palette.tolist()[1] == [128, 64, 128]
     assert classes.remarks == (
         "not used: name2label",

@@ -22,9 +22,8 @@ def test_sets_are_complete_and_distinct(name):
         len(palette)
     )
     assert distance.min() >= (30 if SIZES[name] < 30 else 18)
-    assert len(classes.file_ids) == SIZES[name] and not set(classes.file_ids) & set(
-        classes.file_ignore
-    )
+    assert len(classes.file_ids) == SIZES[name]
+    assert not set(classes.file_ids) & set(classes.file_ignore)
     assert all(value >= len(classes) for value in classes.ignore)
     with pytest.raises(ValueError):
         classes.palette[0, 0] = 1
@@ -40,9 +39,8 @@ def test_landscape_order_is_the_challenge_table():
         zip(CLASS_SETS["landscape-29"].names, CLASS_SETS["landscape-29"].palette.astype(int))
     )
     assert colours["sky"].sum() > colours["water"].sum() > colours["sea"].sum()
-    assert (
-        colours["sea"].argmax() == 2 and colours["tree"].argmax() == colours["grass"].argmax() == 1
-    )
+    assert colours["sea"].argmax() == 2
+    assert colours["tree"].argmax() == colours["grass"].argmax() == 1
 
 
 @pytest.mark.parametrize(
@@ -145,13 +143,11 @@ def test_text_file(tmp_path):
     classes = load_classes(path)
     assert classes.name == "mine" and classes.names == ("sky", "green grass")
     assert classes.palette.tolist() == [[160, 205, 245], [10, 200, 30]] and classes.ignore == (9,)
-    assert (
-        class_set(path).names == classes.names and class_set("camvid-11") is CLASS_SETS["camvid-11"]
-    )
+    assert class_set(path).names == classes.names
+    assert class_set("camvid-11") is CLASS_SETS["camvid-11"]
     path.write_text("sky\ngrass\n")
-    assert np.array_equal(load_classes(path).palette, spread_palette(2)) and load_classes(
-        path
-    ).ignore == (255,)
+    assert np.array_equal(load_classes(path).palette, spread_palette(2))
+    assert load_classes(path).ignore == (255,)
 
 
 def test_json_file(tmp_path):
@@ -160,11 +156,8 @@ def test_json_file(tmp_path):
         json.dumps({"classes": [["sky", [1, 2, 3]], ["sea", [4, 5, 6]]], "ignore": [2]})
     )
     classes = load_classes(path)
-    assert (
-        classes.names == ("sky", "sea")
-        and classes.palette.tolist() == [[1, 2, 3], [4, 5, 6]]
-        and classes.ignore == (2,)
-    )
+    assert classes.names == ("sky", "sea") and classes.palette.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert classes.ignore == (2,)
     path.write_text(json.dumps({"classes": ["sky", "sea"]}))
     assert load_classes(path).names == ("sky", "sea")
 

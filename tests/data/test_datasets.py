@@ -339,10 +339,8 @@ def test_folders_that_are_complete_are_taken_whatever_else_is_there(tmp_path):
     write(tmp_path, "images", "labels", [0, 1])
     for name in ("images/training", "annotations/training"):
         (tmp_path / name).mkdir(parents=True)
-    assert (
-        len(training_part(tmp_path, None).examples) == 3
-        and len(open_dataset(tmp_path, "folders").train) == 2
-    )
+    assert len(training_part(tmp_path, None).examples) == 3
+    assert len(open_dataset(tmp_path, "folders").train) == 2
 
 
 def test_what_is_unusual_is_told(tmp_path):

@@ -361,9 +361,8 @@ def test_ids_are_read_as_the_data_set_stores_them(folder, name):
     example = find_examples(folder)[0][0]
     check_examples([example], CLASS_SETS[name], (), 64, 48)
     label = load_label(example, 64, 48, Numbering.of(CLASS_SETS[name]))
-    assert label.dtype == np.uint8 and np.array_equal(
-        label, np.tile(np.array(trained)[columns], (48, 1))
-    )
+    assert label.dtype == np.uint8
+    assert np.array_equal(label, np.tile(np.array(trained)[columns], (48, 1)))
     save_image(folder / "labels" / "a.png", np.full((48, 64), unknown, np.uint8))
     assert words in told(check_examples, [example], CLASS_SETS[name], (), 64, 48)
     assert words in told(load_label, example, 16, 12, Numbering.of(CLASS_SETS[name]))
@@ -396,10 +395,8 @@ def test_labels_go_straight_to_the_latent_s_size_as_in_the_release(folder):
     label = load_label(example, 128, 96, Numbering.of(256, (3, 5)))
     # release: `label.resize((128, 96), Image.NEAREST)`
     expected = np.array(Image.fromarray(stored).resize((128, 96), Image.NEAREST))
-    assert (
-        np.array_equal(label, np.where(np.isin(expected, (3, 5)), 255, expected))
-        and (label == 255).any()
-    )
+    assert np.array_equal(label, np.where(np.isin(expected, (3, 5)), 255, expected))
+    assert (label == 255).any()
     shown = load_image(example, 256, 192)
     assert shown.dtype == np.uint8 and shown.shape == (192, 256, 3)
     assert np.array_equal(load_image(example, 512, 384), read_image(example.image))

@@ -328,9 +328,8 @@ def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path):
     )
     reading = Numbering.of(29).read(tmp_path / "map.tif")
     ids, remarks = reading.ids, reading.remarks
-    assert np.array_equal(ids, IDS) and remarks == [
-        "label maps are of several frames, of which the first is taken"
-    ]
+    assert np.array_equal(ids, IDS)
+    assert remarks == ["label maps are of several frames, of which the first is taken"]
 
 
 @pytest.mark.parametrize("void", [-1, 256, 65535])

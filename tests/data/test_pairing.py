@@ -73,9 +73,8 @@ def test_coco_stuff_s_versions_have_their_own_numbering(tmp_path, endings, store
     table = data.numbering.table
     # The originals store 170 for the class that train ids call 159.
     assert table[[0, 12, 255]].tolist() == ([0, 12, 255] if stored else [0, 11, 255])
-    assert (table[11] == 11) == stored and any(
-        "from 0 to 170" in remark for remark in data.remarks
-    ) == stored
+    assert (table[11] == 11) == stored
+    assert any("from 0 to 170" in remark for remark in data.remarks) == stored
     assert training_part(tmp_path, "coco_stuff").classes.file_ids[11] == (11 if stored else 12)
 
 

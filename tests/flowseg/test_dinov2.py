@@ -185,9 +185,8 @@ def test_names_and_shapes_are_those_of_the_public_file():
         )
     dinov2 = Dinov2()
     assert {name: list(value.shape) for name, value in dinov2.state_dict().items()} == expected
-    assert (
-        len(expected) == 175 and sum(int(np.prod(shape)) for shape in expected.values()) == 86580480
-    )
+    assert len(expected) == 175
+    assert sum(int(np.prod(shape)) for shape in expected.values()) == 86580480
     assert expected["pos_embed"] == [1, 1370, 768] and expected["patch_embed.proj.weight"] == [
         768,
         3,
@@ -247,10 +246,8 @@ def test_the_layout_of_timm_is_read(tmp_path, monkeypatch, prefix):
     )
     np.savez(tmp_path / "timm.npz", **timm)
     found = load_dinov2(tmp_path / "timm.npz")
-    assert (
-        np.array_equal(found(x).numpy(), network()(x).numpy())
-        and not found.mask_token.numpy().any()
-    )
+    assert np.array_equal(found(x).numpy(), network()(x).numpy())
+    assert not found.mask_token.numpy().any()
     np.savez(
         tmp_path / "damaged.npz",
         **{name: array for name, array in timm.items() if not name.endswith("cls_token")},

@@ -31,10 +31,8 @@ GOLDEN = {
 @pytest.mark.parametrize("size", GOLDEN)
 def test_the_layouts_are_the_official_code_s(size):
     assert pixnerd_shapes(NETWORKS[f"pixnerd-{size}"]) == GOLDEN[size]
-    assert (
-        pixnerd_config(GOLDEN[size]) == NETWORKS[f"pixnerd-{size}"]
-        and preset_of(GOLDEN[size]) == f"pixnerd-{size}"
-    )
+    assert pixnerd_config(GOLDEN[size]) == NETWORKS[f"pixnerd-{size}"]
+    assert preset_of(GOLDEN[size]) == f"pixnerd-{size}"
 
 
 @pytest.mark.parametrize(

@@ -331,9 +331,8 @@ def test_no_file_and_a_folder(tmp_path):
 def test_a_zip_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("unet.pth", b"x")
-    assert "without weights" in refusal(tmp_path / "a.zip") and "unet.pth" in refusal(
-        tmp_path / "a.zip"
-    )
+    assert "without weights" in refusal(tmp_path / "a.zip")
+    assert "unet.pth" in refusal(tmp_path / "a.zip")
 
 
 # Hostile pickles
@@ -444,11 +443,8 @@ def test_hostile_pickles_are_refused_by_name_and_not_run(name, tmp_path):
 
 def test_one_line_that_says_what_to_do(tmp_path):
     message = refusal(written(tmp_path, pickle.dumps(Call(os.system, "true"))))
-    assert (
-        "posix.system" in message
-        and "nothing was run" in message
-        and "export its weights alone" in message
-    )
+    assert "posix.system" in message and "nothing was run" in message
+    assert "export its weights alone" in message
 
 
 BOMBS = {

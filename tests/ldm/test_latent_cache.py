@@ -185,11 +185,8 @@ def test_an_error_loses_nothing_that_was_made(tmp_path, error):
         data.fill(tmp_path, make_latents=fails)
     again = Data("abcdef")
     again.check(again.fill(tmp_path))
-    assert (
-        "".join(data.encoded) == "abcd"
-        and "".join(again.encoded) == "ef"
-        and "2 of 6" in again.told[0]
-    )
+    assert "".join(data.encoded) == "abcd" and "".join(again.encoded) == "ef"
+    assert "2 of 6" in again.told[0]
     changed = Data("Xabc")  # rows of an unfinished folder are good too
     with pytest.raises(error):
         Data("abcdefg").fill(tmp_path, make_latents=lambda i: fails(4))
@@ -245,9 +242,8 @@ def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(
             (left / name).write_bytes(content)
         again = Data(*after)
         path = again.fill(left)
-        assert contents(path) == fresh and [
-            entry.name for entry in left.iterdir() if entry.is_dir()
-        ] == [path.name]
+        assert contents(path) == fresh
+        assert [entry.name for entry in left.iterdir() if entry.is_dir()] == [path.name]
         assert set(again.encoded) <= set(encoded)
         most = max(most, len(again.encoded))
     assert most == len(encoded) and again.encoded == []
@@ -367,19 +363,11 @@ def test_another_autoencoder_or_size_is_refused_and_nothing_changes(tmp_path):
     before = contents(tmp_path)
     data = Data("abc")
     message = refusal(data.fill, tmp_path, common=dict(COMMON, autoencoder="cd" * 32))
-    assert (
-        "another autoencoder" in message
-        and "abababababab" in message
-        and "cdcdcdcdcdcd" in message
-        and "--ae_path" in message
-    )
+    assert "another autoencoder" in message and "abababababab" in message
+    assert "cdcdcdcdcdcd" in message and "--ae_path" in message
     message = refusal(data.fill, tmp_path, common=dict(COMMON, width=40, latent=[3, 4, 10]))
-    assert (
-        "20x16" in message
-        and "40x16" in message
-        and "--cache" in message
-        and str(folder) in message
-    )
+    assert "20x16" in message and "40x16" in message and "--cache" in message
+    assert str(folder) in message
     assert "another version" in refusal(data.fill, tmp_path, common=dict(COMMON, format=2))
     assert contents(tmp_path) == before and data.encoded == []
 
@@ -410,11 +398,8 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, monkeypatc
     monkeypatch.setattr(os, "pwrite", pwrite)
     data = Data("abcd")
     message = refusal(data.fill, tmp_path, kind=OSError)
-    assert (
-        "No space left on device" in message
-        and "what is finished stays" in message
-        and str(tmp_path) in message
-    )
+    assert "No space left on device" in message and "what is finished stays" in message
+    assert str(tmp_path) in message
     monkeypatch.undo()
     again = Data("abcd")
     again.check(again.fill(tmp_path))

@@ -78,9 +78,8 @@ def test_other_colours_of_the_classes_are_another_label_map(folder):
     for path in (folder / "labels").iterdir():
         save_image(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     ids = [np.array(prepared(folder, classes=classes(swapped))[0].labels[0]) for swapped in (0, 1)]
-    assert (ids[0] != ids[1]).any() and np.array_equal(
-        np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1]
-    )
+    assert (ids[0] != ids[1]).any()
+    assert np.array_equal(np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1])
 
 
 def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
@@ -118,16 +117,10 @@ def arrays(latents):
 def test_each_image_is_followed_by_its_mirror_image_as_in_the_release(folder):
     latents, _ = prepared(folder, ignore=(3, 5))
     assert latents.stems == ("a", "b", "c", "d") and len(latents) == 8
-    assert (
-        isinstance(latents.z, np.memmap)
-        and latents.z.dtype == np.float32
-        and latents.z.shape == (8, 3, 12, 16)
-    )
-    assert (
-        isinstance(latents.labels, np.memmap)
-        and latents.labels.dtype == np.uint8
-        and latents.labels.shape == (8, 12, 16)
-    )
+    assert isinstance(latents.z, np.memmap) and latents.z.dtype == np.float32
+    assert latents.z.shape == (8, 3, 12, 16)
+    assert isinstance(latents.labels, np.memmap) and latents.labels.dtype == np.uint8
+    assert latents.labels.shape == (8, 12, 16)
     for i, example in enumerate(find_examples(folder)[0]):
         # release: images are mirrored before they are encoded, label maps after they are resized
         image = Image.open(example.image)
@@ -199,13 +192,8 @@ def test_a_second_start_encodes_nothing_and_adds_nothing(folder):
     told = []
     again, idle = prepared(folder, tell=told.append)
     # release: appends on every start, so the second has 16 rows; here: 8 again.
-    assert (
-        autoencoder.calls == 4
-        and idle.calls == 0
-        and told == []
-        and len(again) == 8
-        and arrays(again) == arrays(first)
-    )
+    assert autoencoder.calls == 4 and idle.calls == 0 and told == [] and len(again) == 8
+    assert arrays(again) == arrays(first)
 
 
 def in_another_format(folder):
@@ -264,11 +252,8 @@ def test_other_ignored_ids_need_no_encoding(folder):
     plain, _ = prepared(folder)
     after, autoencoder = prepared(folder, ignore=(4,))
     assert autoencoder.calls == 0 and after.digest != plain.digest
-    assert (
-        np.array_equal(after.z, plain.z)
-        and (after.labels == 255).any()
-        and not (plain.labels == 255).any()
-    )
+    assert np.array_equal(after.z, plain.z) and (after.labels == 255).any()
+    assert not (plain.labels == 255).any()
 
 
 # -- interruptions and faults ----------------------------------------------------------------------

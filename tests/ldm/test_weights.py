@@ -202,11 +202,8 @@ def test_the_training_command_refuses_the_shipped_autoencoder_for_release(
     for options in ((), ("--release",)):
         assert cli.run(train.main, ["--input_path", "data", *options]) == 2
         message = capsys.readouterr().err
-        assert (
-            message.count("\n") == 1
-            and "official autoencoder" in message
-            and "--ae_path" in message
-        )
+        assert message.count("\n") == 1 and "official autoencoder" in message
+        assert "--ae_path" in message
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -233,9 +230,8 @@ def test_what_ships_for_flowseg():
     config = checkpoint.load_config(SHIPPED)
     assert config == dataclasses.replace(NETWORKS["small"], labels=29, width=128, height=96)
     assert trained_classes(SHIPPED, 29).names[0] == "mountain"
-    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {
-        np.dtype(np.float16)
-    } and SHIPPED.stat().st_size < 15_000_000
+    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {np.dtype(np.float16)}
+    assert SHIPPED.stat().st_size < 15_000_000
     assert checkpoint.weights_sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(
         encoding="utf-8"
     ), "the card's hash is of another file"

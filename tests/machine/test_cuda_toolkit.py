@@ -414,9 +414,7 @@ def test_the_page_tells_every_file_variable_and_case():
     assert len(ours) > 7
     assert [name for name in {*ours, *environment.SWITCHES} if f"`{name}`" not in page] == []
     cases = set(re.findall(r'"(\w+)"', cuda.Choice.__doc__.partition("nvcc: ")[0]))
-    assert (
-        cases
-        == set(re.findall(r"^\| (\w+) \|", page.partition("## What to install")[0], re.M))
-        - {"case"}
-        and len(cases) == 4
-    )
+    assert cases == set(
+        re.findall(r"^\| (\w+) \|", page.partition("## What to install")[0], re.M)
+    ) - {"case"}
+    assert len(cases) == 4

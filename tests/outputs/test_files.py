@@ -101,10 +101,8 @@ def test_the_second_of_two_runs_into_one_file_names_the_first_one_s_process(
     with Holder(path) as process:
         before = sorted(tmp_path.iterdir())
         code, said = main(command, *words)
-        assert (
-            code == 2
-            and f"{path} is being written by another run of jseg (process {process})" in said
-        )
+        assert code == 2
+        assert f"{path} is being written by another run of jseg (process {process})" in said
         assert sorted(tmp_path.iterdir()) == before
     assert main(command, *words)[0] == 0 and path.is_file()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(LOCK)]
@@ -320,6 +318,5 @@ def test_score_looks_at_its_folder_once_more_when_it_holds_it(place, networks, c
     monkeypatch.setattr(locks, "held", later)
     module, words = words_of("score", networks, "cache")
     assert cli.run(module.main, words) == 2
-    assert "holds the scores of" in capsys.readouterr().err and os.listdir(place / "scores") == [
-        "summary.json"
-    ]
+    assert "holds the scores of" in capsys.readouterr().err
+    assert os.listdir(place / "scores") == ["summary.json"]

@@ -143,9 +143,8 @@ def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_p
         TrainingProblem, match="step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"
     ):
         training(tmp_path, bad=(5,))
-    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors" and steps_logged(
-        tmp_path
-    ) == [1, 2, 3, 4]
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors"
+    assert steps_logged(tmp_path) == [1, 2, 3, 4]
     done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
     assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
     assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
@@ -174,10 +173,8 @@ def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
         f"{tmp_path / 'set_aside-00000003-1'} and not compared"
     ]
     training(tmp_path, told, steps=END, validate=Lucky([0.35], 50))
-    assert (
-        record(tmp_path / "best.safetensors")["score"] == 0.40
-        and told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
-    )
+    assert record(tmp_path / "best.safetensors")["score"] == 0.40
+    assert told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
 
 
 def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
@@ -232,10 +229,8 @@ def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
         theirs = (folder / "model.safetensors").read_bytes()
         assert training(folder, told, steps=6)[0]
         (aside,) = folder.glob("set_aside-*/model.safetensors")
-        assert (
-            aside.read_bytes() == theirs
-            and not (load(folder / "model.safetensors")["weight"] == 0).all()
-        )
+        assert aside.read_bytes() == theirs
+        assert not (load(folder / "model.safetensors")["weight"] == 0).all()
         assert any(
             "model.safetensors is no result of this training: it is set aside in" in line
             for line in told
@@ -374,9 +369,8 @@ def test_files_of_another_origin_are_refused_and_nothing_is_written(tmp_path, na
     (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(OutputError, match=name):
         training(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name] and (
-        tmp_path / name
-    ).read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"mine"
 
 
 def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
