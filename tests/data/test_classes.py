@@ -43,69 +43,36 @@ def test_landscape_order_is_the_challenge_table():
     assert colours["tree"].argmax() == colours["grass"].argmax() == 1
 
 
-@pytest.mark.parametrize(
-    "name, places",
-    [
-        (
-            "ade20k-150",
-            {
-                0: "wall",
-                2: "sky",
-                4: "tree",
-                16: "mountain",
-                21: "water",
-                26: "sea",
-                60: "river",
-                128: "lake",
-                149: "flag",
-            },
-        ),
-        (
-            "coco-stuff-171",
-            {
-                0: "person",
-                10: "fire hydrant",
-                11: "stop sign",
-                79: "toothbrush",
-                80: "banner",
-                170: "wood",
-            },
-        ),
-        ("camvid-11", {0: "sky", 3: "road", 5: "tree", 8: "car", 10: "bicyclist"}),
-    ],
-)
-def test_published_positions(name, places):
-    for index, expected in places.items():
-        assert CLASS_SETS[name].names[index] == expected
+def listed(text):
+    """{number: name} of "0 wall, 2 sky"."""
+    entries = (entry.partition(" ") for entry in text.split(", "))
+    return {int(number): name for number, _, name in entries}
+
+
+PUBLISHED = {
+    "ade20k-150": "0 wall, 2 sky, 4 tree, 16 mountain, 21 water, 26 sea, 60 river, 128 lake, "
+    "149 flag",
+    "coco-stuff-171": "0 person, 10 fire hydrant, 11 stop sign, 79 toothbrush, 80 banner, 170 wood",
+    "camvid-11": "0 sky, 3 road, 5 tree, 8 car, 10 bicyclist",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_positions(name):
+    places = listed(PUBLISHED[name])
+    assert {index: CLASS_SETS[name].names[index] for index in places} == places
 
 
 def test_coco_stuff_file_numbers():
     classes = CLASS_SETS["coco-stuff-171"]
     by_file_id = dict(zip(classes.file_ids, classes.names))
     # Label numbers of the COCO-Stuff list are one more than the values stored in the files.
-    listed = {
-        1: "person",
-        13: "stop sign",
-        27: "backpack",
-        31: "handbag",
-        46: "wine glass",
-        67: "dining table",
-        70: "toilet",
-        72: "tv",
-        84: "book",
-        90: "toothbrush",
-        92: "banner",
-        106: "clouds",
-        124: "grass",
-        135: "mountain",
-        148: "river",
-        155: "sea",
-        157: "sky-other",
-        169: "tree",
-        178: "water-other",
-        182: "wood",
-    }
-    assert {label: by_file_id[label - 1] for label in listed} == listed
+    labels = listed(
+        "1 person, 13 stop sign, 27 backpack, 31 handbag, 46 wine glass, 67 dining table, "
+        "70 toilet, 72 tv, 84 book, 90 toothbrush, 92 banner, 106 clouds, 124 grass, 135 mountain, 148 river, "
+        "155 sea, 157 sky-other, 169 tree, 178 water-other, 182 wood"
+    )
+    assert {label: by_file_id[label - 1] for label in labels} == labels
     assert sorted(set(range(182)) - set(by_file_id)) == [11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90]
 
 
