@@ -126,9 +126,8 @@ def test_shapes_of_nothing_known():
         with pytest.raises(LayoutError):
             read({"w": (3,)})
     assert looks_like({"w": (3,)}) is None
-    with pytest.raises(
-        CheckpointError, match="holds no network to convert; it looks like nothing that is known"
-    ):
+    said = "holds no network to convert; it looks like nothing that is known"
+    with pytest.raises(CheckpointError, match=said):
         convert_weights.extract({"w": (3,)}, None, None, Unreadable())
 
 
@@ -261,10 +260,8 @@ def test_a_flowseg_network_of_ours_is_halved_under_its_own_names(folder, capsys)
     assert load_config("half.safetensors") == NETWORKS["tiny"]
     assert load_extra("half.safetensors")["step"] == 3
     assert load("half.safetensors")["blocks.0.attn.qkv.weight"].dtype == np.float16
-    assert (
-        cli.run(convert_weights.main, ["best.safetensors", "other.safetensors", "--to", "unet"])
-        == 2
-    )
+    call = ["best.safetensors", "other.safetensors", "--to", "unet"]
+    assert cli.run(convert_weights.main, call) == 2
     assert "holds a network of FlowSeg (PixNerdConfig), not unet" in capsys.readouterr().err
     assert not (folder / "other.safetensors").exists()
 
@@ -301,57 +298,31 @@ def test_a_file_with_both_networks(folder, capsys):
     assert "--to unet or --to autoencoder" in failure(capsys, "both.pkl", "out.npz")
     assert convert(capsys, "both.pkl", "a.npz", "--to", "autoencoder")[0] == 0
     assert load_config("a.npz") == TINY_VQ
-    assert (
-        convert(
-            capsys,
-            "both.pkl",
-            "u.npz",
-            "--to",
-            "unet",
-            "--head_channels",
-            16,
-            "--width",
-            16,
-            "--height",
-            12,
-        )[0]
-        == 0
-    )
+    options = "--to unet --head_channels 16 --width 16 --height 12"
+    assert convert(capsys, "both.pkl", "u.npz", *options.split())[0] == 0
     assert load_config("u.npz") == TINY_UNET
 
 
-def without(arrays, name):
-    return {key: array for key, array in arrays.items() if key != name}
+def without(arrays, start):
+    return {key: array for key, array in arrays.items() if not key.startswith(start)}
 
 
 VQ = filled(autoencoder_shapes(TINY_VQ))
 NETWORK = filled(unet_shapes(TINY_UNET))
+ATTENTION, BIAS = "encoder.down.2.attn.0.norm.weight", "quant_conv.bias"
 REFUSED = {
     "no codebook": (without(VQ, "quantize.embedding.weight"), "KL autoencoder"),
     "gumbel": ({**VQ, "quantize.proj.weight": np.ones((2, 2, 1, 1))}, "Gumbel"),
-    "attention in levels": (
-        {**VQ, "encoder.down.2.attn.0.norm.weight": np.ones(2)},
-        "attention in encoder.down.2",
-    ),
+    "attention in levels": ({**VQ, ATTENTION: np.ones(2)}, "attention in encoder.down.2"),
     "incomplete": (without(VQ, "decoder.conv_out.bias"), r"1 missing (decoder.conv_out.bias)"),
     "more": ({**VQ, "decoder.extra": np.ones(2)}, "1 unexpected (decoder.extra)"),
-    "another shape": (
-        {**VQ, "quant_conv.bias": np.ones(5)},
-        "quant_conv.bias is [5], expected [3]",
-    ),
+    "another shape": ({**VQ, BIAS: np.ones(5)}, "quant_conv.bias is [5], expected [3]"),
     "not finite": (
-        {**VQ, "quant_conv.bias": np.array([1, np.nan, 1])},
+        {**VQ, BIAS: np.array([1, np.nan, 1])},
         "array quant_conv.bias holds NaN or infinite values (1 of 3)",
     ),
     "no spade": ({"input_blocks.0.0.weight": np.ones((2, 2, 3, 3))}, "UNet without SPADE norms"),
-    "strided convolutions": (
-        {
-            name: array
-            for name, array in NETWORK.items()
-            if not name.startswith("output_blocks.1.2")
-        },
-        "differs",
-    ),
+    "strided convolutions": (without(NETWORK, "output_blocks.1.2"), "differs"),
     "nothing": ({"w": np.ones(1)}, "nothing that is known"),
 }
 
@@ -490,10 +461,8 @@ def test_a_pixnerd_becomes_a_plain_file_with_its_configuration(wrapped, folder, 
     assert all(np.array_equal(given[name], state[name]) for name in state)
     assert "for         train_flowseg --model_path OUT --preset tiny" in out
     assert ("1 of diffusion_trainer.*" in out) == wrapped
-    with pytest.raises(
-        CheckpointError,
-        match="PixNerd's own weights .* segment nothing; start a training from them",
-    ):
+    said = "PixNerd's own weights .* segment nothing; start a training from them"
+    with pytest.raises(CheckpointError, match=said):
         network_config("pixnerd.safetensors")
     assert convert(capsys, "pixnerd.safetensors", "half.npz", "--half")[0] == 0
     with pytest.raises(CheckpointError, match="segment nothing"):

@@ -201,25 +201,21 @@ def test_a_part_that_does_not_say_takes_the_setting_from_the_result(folder, caps
     assert "autoencoder" in out
 
 
+ENCODERS = "different autoencoders (aaaaaaaaaaaa..., bbbbbbbbbbbb...)"
+SEA, TREE = ({"names": ["sky", name]} for name in ("sea", "tree"))
+
+
 @pytest.mark.parametrize(
-    "one, two, word",
+    "name, one, two, word",
     (
-        (
-            {"autoencoder": "a" * 64},
-            {"autoencoder": "b" * 64},
-            "different autoencoders (aaaaaaaaaaaa..., bbbbbbbbbbbb...)",
-        ),
-        (
-            {"classes": {"names": ["sky", "sea"]}},
-            {"classes": {"names": ["sky", "tree"]}},
-            "different classes (2 classes: sky, sea..., 2 classes",
-        ),
-        ({"shift": 1.0}, {"shift": 20.0}, "different --shift (1.0, 20.0)"),
+        ("autoencoder", "a" * 64, "b" * 64, ENCODERS),
+        ("classes", SEA, TREE, "different classes (2 classes: sky, sea..., 2 classes"),
+        ("shift", 1.0, 20.0, "different --shift (1.0, 20.0)"),
     ),
 )
-def test_parts_that_mean_different_things_are_refused(one, two, word, folder, capsys):
-    trained("one.npz", 0, **one)
-    trained("two.npz", 1, **two)
+def test_parts_that_mean_different_things_are_refused(name, one, two, word, folder, capsys):
+    trained("one.npz", 0, **{name: one})
+    trained("two.npz", 1, **{name: two})
     assert word in failure(capsys, "out.npz", "one.npz", "a.pkl", "two.npz")
 
 

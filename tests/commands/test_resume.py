@@ -129,12 +129,8 @@ def test_another_setting_refuses_to_mix_and_is_named(challenge, stubbed, change,
     changed = change(challenge)
     before, made = challenge.everything(), len(stubbed)
     code, lines = challenge.run(**(changed if isinstance(changed, dict) else {}))
-    assert (
-        code == 2
-        and len(lines) == 1
-        and "holds results of other settings" in lines[0]
-        and word in lines[0]
-    ), lines
+    assert code == 2 and len(lines) == 1 and "holds results of other settings" in lines[0], lines
+    assert word in lines[0], lines
     assert challenge.everything() == before and len(stubbed) == made
     assert (
         challenge.run(

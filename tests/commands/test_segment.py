@@ -9,7 +9,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_flowseg import TINY, called, everything, random_network, scene
+from support.calls import called, everything
+from support.faults import cut, drawn, emptied
+from support.small_flowseg import TINY, random_network, saved_network, scene
 
 from jseg import images
 from jseg.checkpoint import save
@@ -19,7 +21,7 @@ from jseg.data.examples import check_images
 from jseg.data.label_maps import read_label
 from jseg.files import write_atomic
 from jseg.flowseg import segment as folder_module
-from jseg.flowseg.predict import Segmenter, stored_classes
+from jseg.flowseg.predict import Segmenter
 from jseg.flowseg.segment import find_images, overlay
 from jseg.ldm.presets import UNETS
 
@@ -28,27 +30,15 @@ CONFIG = dataclasses.replace(TINY, labels=11)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "best.safetensors"
-    save(
-        path,
-        random_network(CONFIG).state_dict(),
-        CONFIG,
-        settings={"classes": stored_classes(CLASS_SETS["camvid-11"])},
-    )
-    return path
+    return saved_network(tmp_path_factory.mktemp("weights") / "best.safetensors", "camvid-11")
 
 
 class Job:
     """Images of several kinds and sizes under root/photos, and a call of the command on them."""
 
     def __init__(self, root, weights, capsys):
-        self.root, self.weights, self.capsys, self.photos, self.output = (
-            root,
-            weights,
-            capsys,
-            root / "photos",
-            root / "labels",
-        )
+        self.root, self.weights, self.capsys = root, weights, capsys
+        self.photos, self.output = root / "photos", root / "labels"
         self.photos.mkdir()
         image = Image.fromarray(scene(1)[0])
         image.save(self.photos / "plain.png")
@@ -188,10 +178,8 @@ def test_an_overlay_is_half_of_each():
 
 def test_finished_images_are_kept_and_missing_ones_made_again(job, monkeypatch):
     assert job.run()[0] == 0
-    first, times = (
-        everything(job.output),
-        {path.name: path.stat().st_mtime_ns for path in job.output.glob("*.png")},
-    )
+    first = everything(job.output)
+    times = {path.name: path.stat().st_mtime_ns for path in job.output.glob("*.png")}
     for spoil in (
         lambda: (job.output / "plain.png").unlink(),
         lambda: (job.output / "overlays" / "clear.jpg").unlink(),
@@ -274,21 +262,11 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(job, monkeypatch):
 # --------------------------------------------------------------------------------------------------
 
 
-def broken(job):
-    (job.photos / "plain.png").write_bytes((job.photos / "plain.png").read_bytes()[:60])
+SMALL = np.zeros((5, 30, 3), np.uint8)
 
 
-def small(job):
-    Image.new("RGB", (30, 5)).save(job.photos / "plain.png")
-
-
-def empty(job):
-    for path in job.photos.iterdir():
-        path.unlink()
-
-
-def doubled(job):
-    Image.new("RGB", (48, 32)).save(job.photos / "plain.jpg")
+def to_photos(fault):
+    return lambda job: fault(job.photos)
 
 
 def other_network(job):
@@ -309,10 +287,14 @@ def occupied(job):
 @pytest.mark.parametrize(
     "spoil, options, said",
     [
-        (broken, {}, "plain.png"),
-        (small, {}, "plain.png is 30x5; expected at least 8x8, one patch"),
-        (empty, {}, "photos holds no *.jpg"),
-        (doubled, {}, "plain"),
+        (to_photos(cut("plain.png", 60)), {}, "plain.png"),
+        (
+            to_photos(drawn("plain.png", SMALL)),
+            {},
+            "plain.png is 30x5; expected at least 8x8, one patch",
+        ),
+        (to_photos(emptied(".")), {}, "photos holds no *.jpg"),
+        (to_photos(drawn("plain.jpg", SMALL)), {}, "plain"),
         (other_network, {}, "a network described by UNetConfig"),
         (torn, {}, "torn.safetensors"),
         (occupied, {}, "labels is a file"),
@@ -349,12 +331,8 @@ def test_two_inputs_of_one_name_are_refused(job):
 
 def test_images_are_found_by_name_and_checked_once(job):
     found, remarks = find_images([str(job.photos)])
-    assert remarks == [] and [example.stem for example in found] == [
-        "clear",
-        "gray.v2",
-        "palette",
-        "plain",
-    ]
+    assert remarks == []
+    assert [example.stem for example in found] == "clear gray.v2 palette plain".split()
     converted = [line for line in check_images(found, 8)[1] if "not plain RGB" in line]
     assert converted == [
         f"1 images are not plain RGB and are converted: {mode} ({name})"

@@ -6,7 +6,6 @@ take what; a function of TROUBLES spoils that world and the call. A trouble that
 meet (no text file among its inputs, say) is named in NONE, so that no cell is missing by accident.
 """
 
-import dataclasses
 import errno
 import json
 import os
@@ -15,11 +14,10 @@ import struct
 import zlib
 
 import pytest
-from support.small_flowseg import TINY, random_network
+from support.small_flowseg import saved_network
 from support.tiny import STAGES, label_map, photograph, saved
 
 from jseg import files as atomic
-from jseg.checkpoint import save
 from jseg.commands import (
     cli,
     convert_weights,
@@ -33,8 +31,6 @@ from jseg.commands import (
     train_flowseg,
 )
 from jseg.commands import test as test_command
-from jseg.data.classes import CLASS_SETS
-from jseg.flowseg.predict import stored_classes
 from jseg.images import save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 
@@ -163,13 +159,7 @@ def weights(tmp_path_factory):
     saved(folder / "unet.safetensors", UNETS["tiny"])
     saved(folder / "autoencoder.safetensors", AUTOENCODERS["tiny"])
     shutil.copy(folder / "unet.safetensors", folder / "second.safetensors")
-    config = dataclasses.replace(TINY, labels=29)
-    save(
-        folder / "flowseg.safetensors",
-        random_network(config).state_dict(),
-        config,
-        settings={"classes": stored_classes(CLASS_SETS["landscape-29"])},
-    )
+    saved_network(folder / "flowseg.safetensors", "landscape-29")
     return folder
 
 

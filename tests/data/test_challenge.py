@@ -301,9 +301,8 @@ def test_a_table_in_another_encoding_is_called_by_that_in_which_its_files_are_th
         json.dumps(table, ensure_ascii=False).encode(encoding)
     )
     said = {"gbk": "GBK", "big5": "Big5", "shift_jis": "Shift-JIS"}[encoding]
-    with pytest.raises(
-        DataError, match=f"it looks like {said}: read so, all of its files are there"
-    ):
+    words = f"it looks like {said}: read so, all of its files are there"
+    with pytest.raises(DataError, match=words):
         pairs_of(challenge)
     (challenge / f"train/imgs/{text}.jpg").unlink()
     with pytest.raises(DataError, match="not UTF-8 text .byte 0x"):

@@ -5,6 +5,7 @@ refused.
 import json
 
 import pytest
+from support.refusals import refusal
 
 from jseg.data.classes import load_classes
 from jseg.data.numbering import label_table
@@ -170,9 +171,7 @@ NO_FORM = (
 @pytest.mark.parametrize("line", NO_FORM.split(" | "))
 def test_a_line_of_no_form_is_refused_by_its_number(tmp_path, line):
     (tmp_path / "c.txt").write_text("# mine\n" + line + "\n")
-    with pytest.raises(ValueError, match="line 2") as error:
-        load_classes(tmp_path / "c.txt")
-    assert "\n" not in str(error.value)
+    assert "line 2" in refusal(load_classes, tmp_path / "c.txt")
 
 
 @pytest.mark.parametrize(
@@ -383,10 +382,8 @@ REFUSED = [
 @pytest.mark.parametrize("name, text, words", REFUSED)
 def test_what_cannot_be_read_safely_is_refused_in_one_line(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError) as error:
-        load_classes(tmp_path / name)
-    assert words in str(error.value) and "\n" not in str(error.value)
-    assert str(tmp_path / name) in str(error.value)
+    line = refusal(load_classes, tmp_path / name)
+    assert words in line and str(tmp_path / name) in line
 
 
 MARKED = (

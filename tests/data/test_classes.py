@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from support.refusals import refusal
 
 from jseg.data.classes import CLASS_SETS, class_set, colorize, load_classes, spread_palette
 
@@ -69,8 +70,8 @@ def test_coco_stuff_file_numbers():
     # Label numbers of the COCO-Stuff list are one more than the values stored in the files.
     labels = listed(
         "1 person, 13 stop sign, 27 backpack, 31 handbag, 46 wine glass, 67 dining table, "
-        "70 toilet, 72 tv, 84 book, 90 toothbrush, 92 banner, 106 clouds, 124 grass, 135 mountain, 148 river, "
-        "155 sea, 157 sky-other, 169 tree, 178 water-other, 182 wood"
+        "70 toilet, 72 tv, 84 book, 90 toothbrush, 92 banner, 106 clouds, 124 grass, 135 mountain, "
+        "148 river, 155 sea, 157 sky-other, 169 tree, 178 water-other, 182 wood"
     )
     assert {label: by_file_id[label - 1] for label in labels} == labels
     assert sorted(set(range(182)) - set(by_file_id)) == [11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90]
@@ -154,11 +155,8 @@ def test_json_file(tmp_path):
 def test_malformed_files_are_explained_in_one_line(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError) as error:
-        load_classes(path)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
-    for word in words:
-        assert word in str(error.value)
+    line = refusal(load_classes, path)
+    assert [word for word in [str(path), *words] if word not in line] == [], line
 
 
 def test_unknown_set_lists_the_known_ones():

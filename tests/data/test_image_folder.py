@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.faults import all_of, cut, dangling, drawn, emptied, moved, new_folder, removed
+from support.refusals import refusal
 
 from jseg.data.classes import CLASS_SETS, load_classes
 from jseg.data.examples import (
@@ -48,14 +49,6 @@ def folder(tmp_path):
 
 def stems(examples):
     return [example.stem for example in examples]
-
-
-def told(call, *arguments, **named):
-    with pytest.raises(ValueError) as error:
-        call(*arguments, **named)
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 900, message
-    return message
 
 
 # -- finding ---------------------------------------------------------------------------------------
@@ -116,12 +109,9 @@ def test_other_folder_names_and_suffixes(folder):
     (folder / "images" / "a.jpg").rename(folder / "images" / "a.JPEG")
     save_image(folder / "images" / "d.png", image())
     save_image(folder / "annotations" / "d.png", label_map())
-    assert [example.image.name for example in find_examples(folder)[0]] == [
-        "a.JPEG",
-        "b.1.jpg",
-        "c.jpg",
-        "d.png",
-    ]
+    assert [
+        example.image.name for example in find_examples(folder)[0]
+    ] == "a.JPEG b.1.jpg c.jpg d.png".split()
 
 
 def test_two_image_folders_are_named_and_an_empty_one_does_not_count(folder):
@@ -222,7 +212,7 @@ FAULTS = {
 def test_a_fault_is_one_line_that_names_it_and_changes_nothing(folder, words):
     FAULTS[words](folder)
     before = sorted(str(path) for path in folder.parent.rglob("*"))
-    message = told(lambda: check_examples(find_examples(folder)[0], 29, (), 64, 48))
+    message = refusal(lambda: check_examples(find_examples(folder)[0], 29, (), 64, 48))
     assert [word for word in words.split(" | ") if word not in message] == [], message
     assert sorted(str(path) for path in folder.parent.rglob("*")) == before
 
@@ -230,26 +220,26 @@ def test_a_fault_is_one_line_that_names_it_and_changes_nothing(folder, words):
 def test_many_faults_name_five_and_count_all(folder):
     for number in range(12):
         (folder / "imgs" / (f"n{number:02d}.jpg")).write_bytes(b"x")
-    assert "12 files (n00.jpg, n01.jpg, n02.jpg, n03.jpg, n04.jpg, ...)" in told(
+    assert "12 files (n00.jpg, n01.jpg, n02.jpg, n03.jpg, n04.jpg, ...)" in refusal(
         find_examples, folder
     )
 
 
 def test_images_alone_have_their_own_words(folder):
     emptied("imgs")(folder)
-    assert "expected images in it" in told(find_images, folder)
-    assert "does not exist" in told(find_images, folder / "nowhere")
+    assert "expected images in it" in refusal(find_images, folder)
+    assert "does not exist" in refusal(find_images, folder / "nowhere")
 
 
 def test_images_alone_in_a_folder_in_capitals_are_pointed_at(folder):
     (folder / "imgs").rename(folder / "Images")
-    message = told(find_images, folder)
+    message = refusal(find_images, folder)
     assert "but folders (Images, labels)" in message and message.endswith("rename Images to images")
 
 
 def test_the_parent_folder_gets_a_hint(folder):
-    assert f"did you mean {folder}?" in told(find_examples, folder.parent)
-    assert f"did you mean {folder}?" in told(find_examples, folder / "imgs")
+    assert f"did you mean {folder}?" in refusal(find_examples, folder.parent)
+    assert f"did you mean {folder}?" in refusal(find_examples, folder / "imgs")
 
 
 # -- ids -------------------------------------------------------------------------------------------
@@ -295,8 +285,8 @@ def test_ids_are_read_as_the_data_set_stores_them(folder, name):
     assert label.dtype == np.uint8
     assert np.array_equal(label, np.tile(np.array(trained)[columns], (48, 1)))
     save_image(folder / "labels" / "a.png", np.full((48, 64), unknown, np.uint8))
-    assert words in told(check_examples, [example], CLASS_SETS[name], (), 64, 48)
-    assert words in told(load_label, example, 16, 12, Numbering.of(CLASS_SETS[name]))
+    assert words in refusal(check_examples, [example], CLASS_SETS[name], (), 64, 48)
+    assert words in refusal(load_label, example, 16, 12, Numbering.of(CLASS_SETS[name]))
     assert check_examples([example], CLASS_SETS[name], (unknown,), 64, 48)[1]
     numbering = Numbering.of(CLASS_SETS[name], (unknown,))
     assert (load_label(example, 16, 12, numbering) == 255).all()
@@ -310,7 +300,7 @@ def test_a_file_of_classes_and_a_class_that_is_ignored(folder):
     label = load_label(example, 64, 48, Numbering.of(classes, (0,)))
     assert label[0, :4].tolist() == [255, 1, 255, 1]
     save_image(folder / "labels" / "a.png", np.full((48, 64), 3, np.uint8))
-    assert "the classes, all of which are ignored" in told(
+    assert "the classes, all of which are ignored" in refusal(
         check_examples, [example], 2, (0, 1), 64, 48
     )
 
@@ -345,7 +335,7 @@ def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(f
     save_image(folder / "imgs" / "a.jpg", image(48, 48))
     save_image(folder / "labels" / "a.png", label_map(24, 24))
     examples = find_examples(folder)[0]
-    message = told(lambda: check_examples(examples, 29, (), 64, 48, fit=""))
+    message = refusal(lambda: check_examples(examples, 29, (), 64, 48, fit=""))
     assert "48x48" in message and "--fit crop" in message and "--fit resize" in message
     for fit, words in (("crop", "cut to their middle"), ("resize", "stretched")):
         _, notes = check_examples(examples, 29, (), 64, 48, fit=fit)
@@ -353,7 +343,7 @@ def test_another_aspect_ratio_names_the_two_options_and_each_is_taken_and_said(f
             words in note and note.startswith("1 images") and "(a.jpg)" in note for note in notes
         )
     save_image(folder / "labels" / "a.png", label_map(64, 48))
-    assert "expected 48x48, its image's size" in told(
+    assert "expected 48x48, its image's size" in refusal(
         lambda: check_examples(examples, 29, (), 64, 48, fit="crop")
     )
 

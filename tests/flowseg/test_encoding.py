@@ -121,10 +121,8 @@ def test_labels_come_back_for_every_number_of_classes(kind):
     ],
 )
 def test_wrong_requests_for_codes_are_refused(n, kind):
-    with pytest.raises(
-        ValueError,
-        match="class_codes: .*(2 or more|choose one of kronecker, r3, grid, lattice|use kind='r3')",
-    ):
+    said = "class_codes: .*(2 or more|choose one of kronecker, r3, grid, lattice|use kind='r3')"
+    with pytest.raises(ValueError, match=said):
         class_codes(n, kind)
 
 

@@ -239,9 +239,8 @@ def test_weights_of_other_networks_are_called_by_their_name(tmp_path):
         (None, "without a network's description"),
     ):
         save(tmp_path / "other.npz", {"w": np.zeros(2, np.float32)}, config)
-        with pytest.raises(
-            CheckpointError, match=words + "; expected a file that train_flowseg wrote"
-        ):
+        said = words + "; expected a file that train_flowseg wrote"
+        with pytest.raises(CheckpointError, match=said):
             network_config(tmp_path / "other.npz")
     save(tmp_path / "half.npz", {"w": np.zeros(2, np.float32)}, TINY)
     with pytest.raises(CheckpointError, match="missing"):

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from support.calls import called
 from support.places import GOLDEN
-from support.small_flowseg import called, write_scenes
+from support.small_flowseg import write_scenes
 
 from jseg.checkpoint import mismatch, save
 from jseg.commands import score, segment, train_flowseg

@@ -1,12 +1,13 @@
 """A model in several files is read as one file, by its index or its names; what is missing,
 double or elsewhere is named."""
 
+import functools
 import json
 import os
 import pickle
 
 import numpy as np
-import pytest
+from support import refusals
 
 from jseg import checkpoint
 from jseg.checkpoint import CheckpointError, load, save
@@ -48,11 +49,7 @@ def assert_whole(path, state=None):
     }
 
 
-def refusal(path):
-    with pytest.raises(CheckpointError) as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = functools.partial(refusals.refusal, load, kind=CheckpointError)
 
 
 def test_an_index_and_its_folder_give_the_whole_model(tmp_path):

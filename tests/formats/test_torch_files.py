@@ -92,9 +92,8 @@ def test_types_that_are_not_read_are_named_with_what_to_convert_to(name, kind, r
     (("namedtuple.ckpt", "__main__.Point"), ("whole_module.pth", "torch.nn.modules.linear.Linear")),
 )
 def test_classes_of_the_program_are_refused_by_name_with_how_to_export(name, word):
-    with pytest.raises(
-        CheckpointError, match=f"asks for {word}.*nothing was run.*export its weights alone"
-    ):
+    said = f"asks for {word}.*nothing was run.*export its weights alone"
+    with pytest.raises(CheckpointError, match=said):
         load(TORCH / name)
 
 
@@ -102,8 +101,6 @@ def test_types_of_other_containers(tmp_path):
     np.savez(tmp_path / "complex.npz", w=np.ones(2, np.complex64))
     np.savez(tmp_path / "long.npz", w=np.ones(2, np.longdouble))
     for name, kind in (("complex.npz", "complex64"), ("long.npz", "float128")):
-        with pytest.raises(
-            CheckpointError,
-            match=f"type {kind}; float16, bfloat16, float32, float64, integers and bool are read",
-        ):
+        said = f"type {kind}; float16, bfloat16, float32, float64, integers and bool are read"
+        with pytest.raises(CheckpointError, match=said):
             load(tmp_path / name)

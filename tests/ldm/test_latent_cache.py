@@ -3,6 +3,7 @@ makes; nothing here needs Jittor.
 """
 
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support import refusals
 from support.places import ROOT
 
 from jseg.files import DataError
@@ -46,12 +48,10 @@ class Data:
     """
 
     def __init__(self, images, labels=None):
-        self.images, self.labels, self.encoded, self.told = (
-            list(images),
-            list(labels or images.upper()),
-            [],
-            [],
-        )
+        self.images = list(images)
+        self.labels = list(labels or images.upper())
+        self.encoded = []
+        self.told = []
         keys = [
             hashlib.sha256(content.encode()).digest()
             for pair in zip(self.images, self.labels)
@@ -91,12 +91,7 @@ def contents(cache):
     }
 
 
-def refusal(call, *arguments, kind=DataError, **named):
-    with pytest.raises(kind) as error:
-        call(*arguments, **named)
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 600
-    return message
+refusal = functools.partial(refusals.refusal, kind=DataError, most=600)
 
 
 # -- made once -------------------------------------------------------------------------------------
@@ -327,15 +322,9 @@ def test_keys_are_written_after_their_rows_are_on_the_disk(tmp_path, monkeypatch
         lambda folder: (folder / "about.json").write_text("{"),
         lambda folder: (folder / "about.json").write_text("[]"),
     ],
-    ids=[
-        "latents gone",
-        "keys gone",
-        "labels cut",
-        "keys empty",
-        "float64",
-        "broken json",
-        "a list",
-    ],
+    ids=(
+        "latents gone | keys gone | labels cut | keys empty | float64 | broken json | a list"
+    ).split(" | "),
 )
 def test_files_that_are_not_what_they_should_be_are_made_again(tmp_path, spoil):
     folder = Data("abc").fill(tmp_path)

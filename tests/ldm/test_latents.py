@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from support.faults import all_of, drawn, moved, removed
+from support.refusals import refusal
 from support.tiny import HEIGHT, WIDTH, label_map, photograph
 
 from jseg.checkpoint import load_into
@@ -196,32 +198,17 @@ def test_a_second_start_encodes_nothing_and_adds_nothing(folder):
     assert arrays(again) == arrays(first)
 
 
-def in_another_format(folder):
-    path = folder / "imgs" / "b.bmp"
-    (folder / "imgs" / "b.png").unlink()
-    Image.fromarray(photograph(7)).save(path)
-
-
+ADDED = all_of(drawn("imgs/aa.png", photograph(9)), drawn("labels/aa.png", label_map(9)))
+RENAMED = all_of(moved("imgs/b.png", "imgs/z.png"), moved("labels/b.png", "labels/z.png"))
+REFORMATTED = all_of(removed("imgs/b.png"), drawn("imgs/b.bmp", photograph(7)))
 CHANGES = {
-    "picture": (lambda f: save_image(f / "imgs" / "b.png", photograph(9)), 1, 8),
-    "image of another format": (in_another_format, 1, 8),
-    "label": (lambda f: save_image(f / "labels" / "b.png", label_map(9)), 0, 8),
-    "added": (
-        lambda f: [
-            save_image(f / "imgs" / "aa.png", photograph(9)),
-            save_image(f / "labels" / "aa.png", label_map(9)),
-        ],
-        1,
-        10,
-    ),
-    "removed": (lambda f: [(f / place / "b.png").unlink() for place in ("imgs", "labels")], 0, 6),
-    "renamed": (
-        lambda f: [
-            (f / place / "b.png").rename(f / place / "z.png") for place in ("imgs", "labels")
-        ],
-        0,
-        8,
-    ),
+    # what is done, how many images are encoded again, and how many rows there are then
+    "image": (drawn("imgs/b.png", photograph(9)), 1, 8),
+    "image of another format": (REFORMATTED, 1, 8),
+    "label": (drawn("labels/b.png", label_map(9)), 0, 8),
+    "added": (ADDED, 1, 10),
+    "removed": (removed("imgs/b.png", "labels/b.png"), 0, 6),
+    "renamed": (RENAMED, 0, 8),
 }
 
 
@@ -272,9 +259,9 @@ def test_an_interrupted_preparation_is_continued_to_the_same_bytes(folder, at):
 def test_a_cache_of_other_weights_is_refused_in_one_line(folder):
     latents, _ = prepared(folder)
     before = arrays(latents)
-    with pytest.raises(DataError, match="another autoencoder .*--ae_path.*--cache") as error:
-        prepared(folder, Blocks(), sha="cd" * 32)
-    assert "\n" not in str(error.value) and arrays(prepared(folder)[0]) == before
+    said = "another autoencoder .*--ae_path.*--cache"
+    refusal(prepared, folder, Blocks(), sha="cd" * 32, kind=DataError, match=said)
+    assert arrays(prepared(folder)[0]) == before
     with pytest.raises(DataError, match="64x48.*32x24"):
         prepared(folder, width=32, height=24, latent_width=8, latent_height=6)
     assert prepared(folder, sha="cd" * 32, cache="other")[1].calls == 4

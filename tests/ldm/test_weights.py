@@ -99,9 +99,8 @@ def test_both_files_are_described_once_and_the_description_is_handed_on(shelf, t
 
 def test_a_unet_of_an_autoencoder_that_is_not_here_is_refused(shelf, tmp_path):
     model = trained_with(tmp_path / "unet.safetensors", shelf[1])
-    with pytest.raises(
-        FileNotFoundError, match="neither the official nor the shipped one; give it as --ae_path"
-    ):
+    said = "neither the official nor the shipped one; give it as --ae_path"
+    with pytest.raises(FileNotFoundError, match=said):
         find_weights(model)
 
 
@@ -143,10 +142,8 @@ def test_official_weights_are_found_in_parts(shelf):
     assert found_autoencoder() == folder and encoder_digest(folder) == encoder_digest(shelf[0])
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert found_autoencoder() == shelf[0]
-    with pytest.raises(
-        checkpoint.CheckpointError,
-        match="--ae_path checkpoints/autoencoder: holds 1 of the 2 parts .* missing: 2",
-    ):
+    said = "--ae_path checkpoints/autoencoder: holds 1 of the 2 parts .* missing: 2"
+    with pytest.raises(checkpoint.CheckpointError, match=said):
         find_autoencoder(folder)
 
 
@@ -177,10 +174,8 @@ def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_un
     shelf,
 ):
     shipped, other = shelf
-    with pytest.raises(
-        FileNotFoundError,
-        match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96",
-    ):
+    said = "--preset release .* official autoencoder.* --ae_path.*drawings of 128x96"
+    with pytest.raises(FileNotFoundError, match=said):
         find_autoencoder(None, "release")
     assert found_autoencoder(shipped, "release") == shipped
     assert found_autoencoder(None, "landscape") == shipped

@@ -219,10 +219,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_log_as_it_was(log):
     before = log.path.read_bytes()
     for room, values in ((3, {"loss": 1.0, "mse": 2.0}), (0, {"loss": 1.0}), (3, CRITIC)):
         with files_up_to(len(before) + room):
-            with pytest.raises(
-                OSError,
-                match=r"^cannot write \S+log\.csv \((No space left on device|File too large)\)",
-            ):
+            said = r"^cannot write \S+log\.csv \((No space left on device|File too large)\)"
+            with pytest.raises(OSError, match=said):
                 log.append(4, values)
         assert log.path.read_bytes() == before and len(list(log.path.parent.iterdir())) == 1
     fill(log, 1, first=4)

@@ -156,9 +156,8 @@ def test_a_finished_run_trains_nothing_more(whole):
 
 
 def test_never_refuses_a_folder_with_checkpoints(whole):
-    with pytest.raises(
-        CheckpointError, match="--resume is never; give another --output, or --resume auto"
-    ):
+    said = "--resume is never; give another --output, or --resume auto"
+    with pytest.raises(CheckpointError, match=said):
         train(whole, 9, resume="never")
 
 

@@ -82,11 +82,10 @@ def test_thirty_examples_on_eight_processes():
 
 
 def test_a_process_without_work_is_refused_with_the_remedy():
-    with pytest.raises(
-        ValueError,
-        match="a batch of 4 for 5 processes; .* give --batch_size 5 or more, or start 4 processes "
-        "at most",
-    ):
+    said = (
+        "a batch of 4 for 5 processes; .* give --batch_size 5 or more, or start 4 processes at most"
+    )
+    with pytest.raises(ValueError, match=said):
         micro_batches(4, 4, 0, 5)
 
 
