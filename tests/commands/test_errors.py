@@ -178,13 +178,13 @@ def refused(c, words, **changed):
 
 
 @pytest.mark.parametrize("words", FILES)
-def test_a_wrong_file(challenge, words):
+def test_a_wrong_input(challenge, words):
     FILES[words](challenge.root)
     refused(challenge, words)
 
 
 @pytest.mark.parametrize("words", FILES)
-def test_a_wrong_file_wins_over_weights_that_are_missing(challenge, words):
+def test_a_wrong_input_wins_over_weights_that_are_missing(challenge, words):
     FILES[words](challenge.root)
     words = words.replace("expected 64x48", "expected 128x96")  # the weights that ship
     refused(challenge, words, model_path=None, ae_path=None)

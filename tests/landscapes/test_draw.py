@@ -160,7 +160,7 @@ def test_impossible_arguments_get_one_line(tmp_path):
         (dict(seed=0, height=9000), "size"),
         (dict(seed=0, kind="moon"), "moon"),
     ):
-        refusal(landscape, match=words, **arguments)
+        refusal(lambda: landscape(**arguments), match=words)
     with pytest.raises(ValueError, match="count"):
         write_challenge(tmp_path / "none", 0)
     assert not (tmp_path / "none").exists()
