@@ -242,7 +242,7 @@ def test_held_out_images_are_validated_on_and_not_trained_on(folder, command, ow
     held_out = folder.output / "checkpoint-00000003.safetensors"
     folder.output = folder.root / "without"
     for stem in ("p0", "p4"):
-        for path in (folder.data).rglob(stem + ".*"):
+        for path in folder.data.rglob(stem + ".*"):
             path.unlink()
     assert folder.run(**options)[0] == 0
     result = load(folder.output / "checkpoint-00000003.safetensors", weights="model")
@@ -317,7 +317,7 @@ def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(
 @COMMANDS
 def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command, own):
     name = b"\xc4\xe3".decode("utf-8", "surrogateescape")
-    for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
+    for path in (folder.data / "imgs/p0.jpg", folder.data / "labels/p0.png"):
         path.rename(path.with_name(name + path.suffix))
     sys.stderr.reconfigure(errors="backslashreplace")  # as Python opens it; pytest's own is strict
     code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)

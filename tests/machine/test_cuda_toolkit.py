@@ -132,9 +132,8 @@ def test_a_home_for_cuda_13_from_packages_alone(bare):
     home = cuda_home.plan(kit, [90])
     assert os.path.basename(home.folder).startswith("cuda13.0.88-cudnn9.2.1-sm90-")
     assert home.folder.startswith(str(bare / "home/.cache/jseg/cuda-home"))
-    assert set(home.texts) == set(
-        ("bin/nvcc include/cudnn.h include/cuda_runtime.h include/cub/cub.cuh").split()
-    ), "npp.h is there"
+    texts = "bin/nvcc include/cudnn.h include/cuda_runtime.h include/cub/cub.cuh".split()
+    assert set(home.texts) == set(texts), "npp.h is there"
     assert {f"lib{name}.so" for name in PARTS} | {
         "libcudnn.so",
         "libcudnn_ops.so.9",
