@@ -73,12 +73,9 @@ def test_a_font_of_the_system_that_has_the_characters_is_taken(monkeypatch, caps
 
 def test_fonts_with_chinese_characters_are_found_by_their_names(tmp_path, monkeypatch):
     for name in (
-        "a/DejaVuSans.ttf",
-        "b/wqy-zenhei.ttc",
-        "c/d/NotoSansCJK-Regular.ttc",
-        "NotoSansCJK.txt",
-        "DroidSansFallbackFull.ttf",
-    ):
+        "a/DejaVuSans.ttf b/wqy-zenhei.ttc c/d/NotoSansCJK-Regular.ttc "
+        "NotoSansCJK.txt DroidSansFallbackFull.ttf"
+    ).split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(sheet, "FONT_FOLDERS", (str(tmp_path), "/nowhere"))

@@ -18,12 +18,8 @@ from jseg.commands import cli
 ENGLISH, CHINESE = READMES = ("README.md", "README.zh-CN.md")
 TRANSLATED = {"README.md": "README.zh-CN.md", "docs/training.md": "docs/training.zh-CN.md"}
 DIFFERENCES, FORMATS, TRAINING, FLOWSEG, INFERENCE = (
-    "docs/differences.md",
-    "docs/formats.md",
-    "docs/training.md",
-    "docs/flowseg.md",
-    "docs/inference.md",
-)
+    "docs/differences.md docs/formats.md docs/training.md docs/flowseg.md docs/inference.md"
+).split()
 PAGES = READMES + ("CONTRIBUTING.md", "jseg/weights/CARD.md")
 PAGES += tuple(
     "docs/" + name
@@ -127,9 +123,8 @@ def test_nothing_is_left_to_be_filled_in(page):
 def test_every_difference_names_its_test():
     table = rows(DIFFERENCES)
     assert len(table) > 50 and {len(cells) for cells in table} == {4}
-    assert [
-        cells for cells in table if not re.search(r"`tests/[\w/]*test_", cells[3])
-    ] == [] and "not yet" not in text(DIFFERENCES)
+    assert [cells for cells in table if not re.search(r"`tests/[\w/]*test_", cells[3])] == []
+    assert "not yet" not in text(DIFFERENCES)
     numbers = [int(cells[0]) for cells in table if cells[0].isdigit()]
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 41
 
@@ -408,15 +403,9 @@ def test_every_option_of_flowseg_s_commands_is_told_with_its_default():
             if action.dest != "help"
         }
         assert [option for option in options if option not in on_page] == [], name
-        for option in set(options) & set(table) - {
-            "--batch_size",
-            "--overlap",
-            "--seeds",
-            "--scales",
-            "--classes",
-            "--source",
-            "--codes",
-        }:
+        for option in set(options) & set(table) - set(
+            "--batch_size --overlap --seeds --scales --classes --source --codes".split()
+        ):
             default, said = options[option], table[option].strip("`")
             expected = (
                 "no"
@@ -440,10 +429,8 @@ def test_the_table_of_flowseg_s_presets_is_that_of_the_code():
     table = {cells[0].strip("`"): cells[1:] for cells in cells_of if len(cells) == 4}
     for place, presets in enumerate((["tiny"], ["small"], ["pixnerd-L/16", "pixnerd-XL/16"])):
         assert re.findall(r"`([^`]+)`", table["what is not given"][place]) == presets
-        stand_in, sizes = (
-            RECIPES.get(presets[0], RECIPES[""]),
-            {(NETWORKS[name].width, NETWORKS[name].height) for name in presets},
-        )
+        stand_in = RECIPES.get(presets[0], RECIPES[""])
+        sizes = {(NETWORKS[name].width, NETWORKS[name].height) for name in presets}
         assert sizes == {tuple(map(int, table["crops and windows"][place].split("x")))}
         for option, name in (
             ("steps", "default_steps"),

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.refusals import refusal
 
 from jseg.noise import check_seed, normal
 
@@ -79,9 +80,7 @@ def test_odd_stems_and_numpy_integers():
 @pytest.mark.parametrize("seed", [-1, 1.0, "1", None, True])
 def test_bad_seeds(seed):
     for call in (lambda: normal(seed, "x", 0, (1,)), lambda: check_seed(seed)):
-        with pytest.raises(ValueError, match="whole number") as error:
-            call()
-        assert "\n" not in str(error.value)
+        refusal(call, match="whole number")
 
 
 def test_bad_stage():

@@ -369,10 +369,8 @@ def test_the_canary_names_the_cache_to_delete(monkeypatch):
             return [value + 1 for value in runtime.jt.fetch_sync(values)]
 
     runtime._canary(runtime.jt)
-    with pytest.raises(
-        RuntimeProblem,
-        match="computes wrong numbers.*: delete " + re.escape(runtime.jt.flags.cache_path),
-    ):
+    said = "computes wrong numbers.*: delete " + re.escape(runtime.jt.flags.cache_path)
+    with pytest.raises(RuntimeProblem, match=said):
         runtime._canary(Wrong())
 
 
@@ -384,10 +382,8 @@ def test_operators_that_do_not_compile_are_one_line(monkeypatch):
         )
 
     monkeypatch.setattr(runtime, "_canary", broken)
-    with pytest.raises(
-        RuntimeProblem,
-        match=r"^Jittor cannot compile its operators \(x.cc:3: fatal error: no such header\)$",
-    ):
+    said = r"^Jittor cannot compile its operators \(x.cc:3: fatal error: no such header\)$"
+    with pytest.raises(RuntimeProblem, match=said):
         runtime._open()
 
 

@@ -35,11 +35,8 @@ def test_text_in_another_encoding_is_named_in_one_line(tmp_path, name, encoding)
     with pytest.raises(ValueError) as error:
         reader(tmp_path / name)
     message = str(error.value)
-    assert (
-        str(tmp_path / name) in message
-        and ENCODINGS[encoding] in message
-        and message.endswith("save it as UTF-8")
-    )
+    assert str(tmp_path / name) in message and ENCODINGS[encoding] in message
+    assert message.endswith("save it as UTF-8")
     assert "\n" not in message
 
 

@@ -86,12 +86,11 @@ def test_the_module_runs_as_a_program():
     assert done.returncode == 0 and "python -m jseg doctor" in done.stdout
 
 
-def test_a_wrong_option_gets_one_line():
-    done = run("-m", "jseg", "doctor", "--colour")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "jseg doctor: unrecognized arguments: --colour (see jseg doctor --help)\n",
-    )
+def test_a_wrong_option_gets_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--colour"])
+    line = "jseg doctor: unrecognized arguments: --colour (see jseg doctor --help)\n"
+    assert (stopped.value.code, capsys.readouterr().err) == (2, line)
 
 
 def _raising(error):
@@ -188,11 +187,7 @@ FILES = [
 FILES += [
     ("train_flowseg", ["--data", "data", "--output", "out"], "repa"),
     ("segment", ["--input", "data", "--output", "out"], "weights"),
-    (
-        "score",
-        ["--results", "data", "--labels", "data", "--references", "data", "--output", "out"],
-        "inception",
-    ),
+    ("score", "--results data --labels data --references data --output out".split(), "inception"),
 ]
 
 
@@ -228,18 +223,7 @@ def test_doctor_shows_one_screen_and_a_rate():
     done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
-    assert list(rows) == [
-        "Python",
-        "NumPy",
-        "compiler",
-        "Jittor",
-        "oneDNN",
-        "jseg",
-        "MPI",
-        "flags",
-        "CUDA",
-        "verdict",
-    ]
+    assert list(rows) == "Python NumPy compiler Jittor oneDNN jseg MPI flags CUDA verdict".split()
     assert float(rows["oneDNN"].split()[-2]) > doctor.SLOW and rows["oneDNN"].endswith("GFLOP/s")
     assert rows["jseg"].startswith(__version__) and "cache" in rows["Jittor"]
 
@@ -254,23 +238,17 @@ def test_doctor_survives_a_jittor_that_crashes(tmp_path):
     (tmp_path / "jittor_utils").mkdir()
     (tmp_path / "jittor_utils" / "__init__.py").write_text("import os\nos.abort()\n")
     done = run("-m", "jseg", "doctor", env=dict(os.environ, PYTHONPATH=str(tmp_path)))
-    assert (
-        done.returncode == 1
-        and "SIGABRT" in done.stdout
-        and "jseg cannot compute here" in done.stdout
-    )
+    assert done.returncode == 1 and "SIGABRT" in done.stdout
+    assert "jseg cannot compute here" in done.stdout
+
+
+def measured(**changed):
+    found = dict(cache="", home="", megabytes=1, gflops=99.0, size="", onednn_off=False, cuda="")
+    return {**found, **changed}
 
 
 def test_doctor_calls_a_slow_convolution_a_problem(monkeypatch):
-    slow = {
-        "cache": "CACHE",
-        "home": "",
-        "megabytes": 1,
-        "gflops": 0.7,
-        "size": "tiny",
-        "onednn_off": False,
-        "cuda": "",
-    }
+    slow = measured(cache="CACHE", gflops=0.7, size="tiny")
     monkeypatch.setattr(doctor, "measure", lambda: slow)
     assert "0.7 GFLOP/s only" in doctor.examine()[1][0] and "delete CACHE" in doctor.examine()[1][0]
     monkeypatch.setattr(doctor, "measure", lambda: dict(slow, onednn_off=True))
@@ -278,15 +256,7 @@ def test_doctor_calls_a_slow_convolution_a_problem(monkeypatch):
 
 
 def test_doctor_names_the_gpu_in_use_and_every_problem(monkeypatch):
-    found = {
-        "cache": "",
-        "home": "",
-        "megabytes": 1,
-        "gflops": 99.0,
-        "size": "",
-        "onednn_off": False,
-        "cuda": "used: it",
-    }
+    found = measured(cuda="used: it")
     monkeypatch.setattr(doctor, "measure", lambda: found)
     assert dict(doctor.examine()[0])["CUDA"] == "used: it"
     monkeypatch.setattr(facts, "numpy", lambda: facts.Fact("2.1", "first"))
@@ -309,6 +279,14 @@ sys.argv = ["train.py", "--input_path", {folder!r}]
 source = open({script!r}).read()
 exec(compile(source, {script!r}, "exec"), {{"__file__": {script!r}, "__name__": "__main__"}})
 """
+FAKE_TRAINING = """import types
+fake = types.ModuleType("jseg.commands.train")
+def main(argv):
+    import jseg.runtime
+main.__module__, fake.main = fake.__name__, main
+import jseg.commands
+sys.modules[fake.__name__] = fake
+"""
 
 
 @pytest.mark.parametrize(
@@ -318,18 +296,8 @@ def test_ctrl_c_during_the_imports_is_one_line_and_130_under_scripts_too(name, t
     """While Jittor's own modules load, its handler would end the process with words of its own."""
     script = os.path.join(ROOT, "scripts", "train.py")
     code = EARLY.format(name=name, folder=str(tmp_path), script=script)
-    if name in (
-        "jseg.runtime",
-        "jittor",
-        "jittor_utils",
-    ):  # beyond what a wrong folder is refused by
-        code = EARLY.format(name=name, folder=str(tmp_path), script=script).replace(
-            "exec(compile",
-            "import types\nfake = types.ModuleType('jseg.commands.train')\ndef main(argv):\n    "
-            "import jseg.runtime\nmain.__module__, fake.main = fake.__name__, main\nimport "
-            "jseg.commands\nsys.modules[fake.__name__] = fake\nexec(compile",
-            1,
-        )
+    if name in ("jseg.runtime", "jittor", "jittor_utils"):  # beyond a wrong folder's refusal
+        code = code.replace("exec(compile", FAKE_TRAINING + "exec(compile", 1)
     done = run("-c", code, env=dict(os.environ, PYTHONPATH=str(ROOT), nvcc_path=""))
     assert (done.returncode, done.stderr.strip().splitlines()[-1:]) == (
         130,

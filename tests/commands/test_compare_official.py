@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.calls import answered
 from support.places import ROOT
 
 from jseg import checkpoint
-from jseg.commands import cli, compare_official
+from jseg.commands import compare_official
 from jseg.images import read_image
 from jseg.ldm import weights as weight_files
 from jseg.ldm.presets import AUTOENCODERS, UNETS
@@ -74,12 +75,10 @@ class Job:
     """A folder that looks like the release, and calls of the command on it."""
 
     def __init__(self, root, capsys):
-        self.root, self.capsys, self.clone, self.output = (
-            root,
-            capsys,
-            root / "clone",
-            root / "found",
-        )
+        self.root = root
+        self.capsys = capsys
+        self.clone = root / "clone"
+        self.output = root / "found"
         for name in FILES:
             (self.clone / name).parent.mkdir(parents=True, exist_ok=True)
             (self.clone / name).write_text("")
@@ -89,24 +88,8 @@ class Job:
 
     def run(self, *words, official=None):
         """(exit code, standard output, lines on standard error)."""
-        self.capsys.readouterr()
-        try:
-            code = cli.run(
-                compare_official.main,
-                [
-                    "--official",
-                    str(official or self.clone),
-                    "--output",
-                    str(self.output),
-                    "--device",
-                    "cpu",
-                    *map(str, words),
-                ],
-            )
-        except SystemExit as stopped:  # argparse
-            code = stopped.code
-        printed = self.capsys.readouterr()
-        return code, printed.out, printed.err.splitlines()
+        options = dict(official=official or self.clone, output=self.output, device="cpu")
+        return answered(compare_official, self.capsys, *words, **options)
 
     def rows(self):
         return {
@@ -123,9 +106,8 @@ def job(tmp_path, capsys):
 def test_rows_that_agree_are_in_the_table_and_a_second_call_computes_nothing(job):
     before = sorted(path.relative_to(job.clone) for path in job.clone.rglob("*"))
     code, out, told = job.run("--only", "noise", "colour", "merge")
-    assert code == 0 and told[-1].startswith("jseg compare_official: 6 of 6 rows within bounds"), (
-        told
-    )
+    assert code == 0, told
+    assert told[-1].startswith("jseg compare_official: 6 of 6 rows within bounds"), told
     assert out.count("| ok |") == 5
     assert out.count("on purpose (no. 13)") == 1
     assert "stdout is" not in out
@@ -251,26 +233,13 @@ def wrong(kind, job):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        "empty",
-        "nothing",
-        "half",
-        "output",
-        "swapped",
-        "cut",
-        "one",
-        "gone",
-        "shipped",
-        "size",
-        "part",
-    ],
+    "empty nothing half output swapped cut one gone shipped size part".split(),
 )
 def test_a_wrong_argument_is_one_line_and_nothing_is_written(kind, job):
     words, parts = wrong(kind, job)
     code, out, told = job.run(*words)
-    assert code == 2 and len(told) == 1 and out == "" and all(part in told[0] for part in parts), (
-        told
-    )
+    assert code == 2 and len(told) == 1 and out == "", told
+    assert all(part in told[0] for part in parts), told
     assert not job.output.exists() or job.output.is_file()
 
 

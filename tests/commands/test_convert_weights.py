@@ -64,12 +64,8 @@ def convert(capsys, *arguments):
 def failure(capsys, *arguments):
     before = sorted(os.listdir("."))
     code, _, err = convert(capsys, *arguments)
-    assert (
-        code == 2
-        and err.count("\n") == 1
-        and err.startswith("jseg convert_weights: ")
-        and sorted(os.listdir(".")) == before
-    )
+    assert code == 2 and err.count("\n") == 1 and err.startswith("jseg convert_weights: ")
+    assert sorted(os.listdir(".")) == before
     return err
 
 
@@ -80,10 +76,8 @@ def failure(capsys, *arguments):
 def test_the_layouts_are_the_release_s():
     layout = release_layout()
     assert unet_shapes(UNETS["release"]) == layout["unet"] and len(layout["unet"]) == 660
-    assert (
-        autoencoder_shapes(AUTOENCODERS["release"]) == layout["autoencoder"]
-        and len(layout["autoencoder"]) == 205
-    )
+    assert autoencoder_shapes(AUTOENCODERS["release"]) == layout["autoencoder"]
+    assert len(layout["autoencoder"]) == 205
     assert sum(int(np.prod(shape)) for shape in layout["unet"].values()) == 501540358
 
 
@@ -132,9 +126,8 @@ def test_shapes_of_nothing_known():
         with pytest.raises(LayoutError):
             read({"w": (3,)})
     assert looks_like({"w": (3,)}) is None
-    with pytest.raises(
-        CheckpointError, match="holds no network to convert; it looks like nothing that is known"
-    ):
+    said = "holds no network to convert; it looks like nothing that is known"
+    with pytest.raises(CheckpointError, match=said):
         convert_weights.extract({"w": (3,)}, None, None, Unreadable())
 
 
@@ -150,15 +143,11 @@ def test_an_sdm_unet(folder, capsys):
     )
     assert code == 0 and load_config("unet.safetensors") == TINY_UNET
     given = load("unet.safetensors")
-    assert list(given) == list(arrays) and {array.dtype for array in given.values()} == {
-        np.dtype(np.float32)
-    }
+    assert list(given) == list(arrays)
+    assert {array.dtype for array in given.values()} == {np.dtype(np.float32)}
     assert all(np.array_equal(given[name], arrays[name]) for name in arrays)
-    assert (
-        "head_channels 16, latent 16x12" in out
-        and weights_sha256("unet.safetensors") in out
-        and str(len(arrays)) in out
-    )
+    assert "head_channels 16, latent 16x12" in out and weights_sha256("unet.safetensors") in out
+    assert str(len(arrays)) in out
     assert load_extra("unet.safetensors")["converted_from"] == "ema.npz"
 
 
@@ -194,14 +183,10 @@ def test_a_vq_gan_of_taming_transformers(folder, capsys):
     code, out, _ = convert(capsys, pickled("last.ckpt", taming(arrays)), "autoencoder.pkl")
     given = load("autoencoder.pkl")
     assert code == 0 and load_config("autoencoder.pkl") == TINY_VQ
-    assert list(given) == list(autoencoder_shapes(TINY_VQ)) and all(
-        np.array_equal(given[name], arrays[name]) for name in arrays
-    )
-    assert (
-        "quantize.embed.weight -> quantize.embedding.weight" in out
-        and "4 of loss.*" in out
-        and "1 of quantize.used" in out
-    )
+    assert list(given) == list(autoencoder_shapes(TINY_VQ))
+    assert all(np.array_equal(given[name], arrays[name]) for name in arrays)
+    assert "quantize.embed.weight -> quantize.embedding.weight" in out and "4 of loss.*" in out
+    assert "1 of quantize.used" in out
 
 
 def test_a_vq_autoencoder_of_latent_diffusion_with_its_average(folder, capsys):
@@ -220,9 +205,8 @@ def test_a_vq_autoencoder_of_latent_diffusion_with_its_average(folder, capsys):
             capsys, pickled("model.ckpt", tree), weights + ".npz", "--weights", weights
         )
         given = load(weights + ".npz")
-        assert code == 0 and all(
-            np.array_equal(given[name], arrays[name] * factor) for name in arrays
-        )
+        assert code == 0
+        assert all(np.array_equal(given[name], arrays[name] * factor) for name in arrays)
         assert ("moving average" in out.split("arrays")[0]) == (weights == "ema")
 
 
@@ -244,11 +228,8 @@ def test_the_first_stage_of_a_whole_latent_diffusion_model(folder, capsys):
     given = load("autoencoder.safetensors")
     assert code == 0 and load_config("autoencoder.safetensors") == TINY_VQ
     assert all(np.array_equal(given[name], arrays[name]) for name in arrays)
-    assert (
-        "first_stage_model.* -> *" in out
-        and "1 of cond_stage_model.*" in out
-        and "1 of first_stage_model.loss.*" in out
-    )
+    assert "first_stage_model.* -> *" in out and "1 of cond_stage_model.*" in out
+    assert "1 of first_stage_model.loss.*" in out
 
 
 def test_the_release_s_files_and_ours(folder, capsys):
@@ -262,10 +243,8 @@ def test_the_release_s_files_and_ours(folder, capsys):
     save("ours.pkl", filled(unet_shapes(TINY_UNET)), TINY_UNET)
     code, out, _ = convert(capsys, "ours.pkl", "two.npz")
     assert code == 0 and load_config("two.npz") == TINY_UNET and "assumed" not in out
-    assert (
-        convert(capsys, "ours.pkl", "three.npz", "--head_channels", 32)[0] == 0
-        and load_config("three.npz").head_channels == 32
-    )
+    assert convert(capsys, "ours.pkl", "three.npz", "--head_channels", 32)[0] == 0
+    assert load_config("three.npz").head_channels == 32
 
 
 def test_a_flowseg_network_of_ours_is_halved_under_its_own_names(folder, capsys):
@@ -278,19 +257,13 @@ def test_a_flowseg_network_of_ours_is_halved_under_its_own_names(folder, capsys)
         step=3,
     )
     assert cli.run(convert_weights.main, ["best.safetensors", "half.safetensors", "--half"]) == 0
-    assert (
-        load_config("half.safetensors") == NETWORKS["tiny"]
-        and load_extra("half.safetensors")["step"] == 3
-    )
+    assert load_config("half.safetensors") == NETWORKS["tiny"]
+    assert load_extra("half.safetensors")["step"] == 3
     assert load("half.safetensors")["blocks.0.attn.qkv.weight"].dtype == np.float16
-    assert (
-        cli.run(convert_weights.main, ["best.safetensors", "other.safetensors", "--to", "unet"])
-        == 2
-    )
-    assert (
-        "holds a network of FlowSeg (PixNerdConfig), not unet" in capsys.readouterr().err
-        and not (folder / "other.safetensors").exists()
-    )
+    call = ["best.safetensors", "other.safetensors", "--to", "unet"]
+    assert cli.run(convert_weights.main, call) == 2
+    assert "holds a network of FlowSeg (PixNerdConfig), not unet" in capsys.readouterr().err
+    assert not (folder / "other.safetensors").exists()
 
 
 def test_trailing_dimensions_of_one(folder, capsys):
@@ -309,12 +282,8 @@ def test_trailing_dimensions_of_one(folder, capsys):
 def test_a_dry_run_writes_nothing(folder, capsys):
     np.savez("vq.npz", **filled(autoencoder_shapes(TINY_VQ)))
     code, out, _ = convert(capsys, "vq.npz", "autoencoder.safetensors", "--dry_run")
-    assert (
-        code == 0
-        and "dry run" in out
-        and "AutoencoderConfig(channels=32" in out
-        and os.listdir(".") == ["vq.npz"]
-    )
+    assert code == 0 and "dry run" in out and "AutoencoderConfig(channels=32" in out
+    assert os.listdir(".") == ["vq.npz"]
 
 
 def test_a_file_with_both_networks(folder, capsys):
@@ -327,61 +296,33 @@ def test_a_file_with_both_networks(folder, capsys):
     }
     pickled("both.pkl", tree)
     assert "--to unet or --to autoencoder" in failure(capsys, "both.pkl", "out.npz")
-    assert (
-        convert(capsys, "both.pkl", "a.npz", "--to", "autoencoder")[0] == 0
-        and load_config("a.npz") == TINY_VQ
-    )
-    assert (
-        convert(
-            capsys,
-            "both.pkl",
-            "u.npz",
-            "--to",
-            "unet",
-            "--head_channels",
-            16,
-            "--width",
-            16,
-            "--height",
-            12,
-        )[0]
-        == 0
-    )
+    assert convert(capsys, "both.pkl", "a.npz", "--to", "autoencoder")[0] == 0
+    assert load_config("a.npz") == TINY_VQ
+    options = "--to unet --head_channels 16 --width 16 --height 12"
+    assert convert(capsys, "both.pkl", "u.npz", *options.split())[0] == 0
     assert load_config("u.npz") == TINY_UNET
 
 
-def without(arrays, name):
-    return {key: array for key, array in arrays.items() if key != name}
+def without(arrays, start):
+    return {key: array for key, array in arrays.items() if not key.startswith(start)}
 
 
 VQ = filled(autoencoder_shapes(TINY_VQ))
 NETWORK = filled(unet_shapes(TINY_UNET))
+ATTENTION, BIAS = "encoder.down.2.attn.0.norm.weight", "quant_conv.bias"
 REFUSED = {
     "no codebook": (without(VQ, "quantize.embedding.weight"), "KL autoencoder"),
     "gumbel": ({**VQ, "quantize.proj.weight": np.ones((2, 2, 1, 1))}, "Gumbel"),
-    "attention in levels": (
-        {**VQ, "encoder.down.2.attn.0.norm.weight": np.ones(2)},
-        "attention in encoder.down.2",
-    ),
+    "attention in levels": ({**VQ, ATTENTION: np.ones(2)}, "attention in encoder.down.2"),
     "incomplete": (without(VQ, "decoder.conv_out.bias"), r"1 missing (decoder.conv_out.bias)"),
     "more": ({**VQ, "decoder.extra": np.ones(2)}, "1 unexpected (decoder.extra)"),
-    "another shape": (
-        {**VQ, "quant_conv.bias": np.ones(5)},
-        "quant_conv.bias is [5], expected [3]",
-    ),
+    "another shape": ({**VQ, BIAS: np.ones(5)}, "quant_conv.bias is [5], expected [3]"),
     "not finite": (
-        {**VQ, "quant_conv.bias": np.array([1, np.nan, 1])},
+        {**VQ, BIAS: np.array([1, np.nan, 1])},
         "array quant_conv.bias holds NaN or infinite values (1 of 3)",
     ),
     "no spade": ({"input_blocks.0.0.weight": np.ones((2, 2, 3, 3))}, "UNet without SPADE norms"),
-    "strided convolutions": (
-        {
-            name: array
-            for name, array in NETWORK.items()
-            if not name.startswith("output_blocks.1.2")
-        },
-        "differs",
-    ),
+    "strided convolutions": (without(NETWORK, "output_blocks.1.2"), "differs"),
     "nothing": ({"w": np.ones(1)}, "nothing that is known"),
 }
 
@@ -437,9 +378,8 @@ def test_what_something_else_wrote_is_never_replaced(folder, capsys):
 
 def test_a_missing_folder_is_made_and_told_and_goes_again_if_nothing_was_written(folder, capsys):
     pickled("in.pkl", VQ)
-    assert "made        the folder" not in convert(capsys, "in.pkl", "new/out.npz", "--dry_run")[
-        1
-    ] and not os.path.exists("new")
+    assert "made        the folder" not in convert(capsys, "in.pkl", "new/out.npz", "--dry_run")[1]
+    assert not os.path.exists("new")
     code, out, _ = convert(capsys, "in.pkl", "new/out.npz")
     assert code == 0 and f"made        the folder {folder / 'new'}, which was missing" in out
     pickled("nan.pkl", {**VQ, "quant_conv.bias": np.array([1, np.nan, 1])})
@@ -458,10 +398,8 @@ def test_what_is_too_large_for_half_is_told_apart_from_what_is_not_finite(folder
     assert "holds 1e+300, too large for float32" in failure(capsys, "huge.pkl", "huge.npz")
     pickled("inf.pkl", {**VQ, "quant_conv.bias": np.array([1, np.inf, 1])})
     message = failure(capsys, "inf.pkl", "inf.npz", "--half")
-    assert (
-        "holds NaN or infinite values (1 of 3); its training diverged" in message
-        and "--half" not in message
-    )
+    assert "holds NaN or infinite values (1 of 3); its training diverged" in message
+    assert "--half" not in message
     pickled("small.pkl", {**VQ, "quant_conv.bias": np.array([1, 1e-9, 1])})
     assert "rounded     1 value to 0" in convert(capsys, "small.pkl", "small.npz", "--half")[1]
 
@@ -478,10 +416,8 @@ def test_networks_of_pixels_are_told_from_networks_of_latents(folder, capsys):
         "are those of SDM's own networks" in out
     )
     out = convert(capsys, "latent.pkl", "b.npz", "--head_channels", 16)[1]
-    assert (
-        "assumed     a network of VQ-f4's latents, which have 3 channels as pixels have" in out
-        and "6 levels" not in out
-    )
+    assert "assumed     a network of VQ-f4's latents, which have 3 channels as pixels have" in out
+    assert "6 levels" not in out
 
 
 def test_options_of_another_network_are_named_as_ignored(folder, capsys):
@@ -521,17 +457,12 @@ def test_a_pixnerd_becomes_a_plain_file_with_its_configuration(wrapped, folder, 
     config = load_config("pixnerd.safetensors")
     assert code == 0 and config == dataclasses.replace(size, labels=150, width=64, height=32)
     given = load("pixnerd.safetensors")
-    assert list(given) == list(state) and all(
-        np.array_equal(given[name], state[name]) for name in state
-    )
-    assert (
-        "for         train_flowseg --model_path OUT --preset tiny" in out
-        and ("1 of diffusion_trainer.*" in out) == wrapped
-    )
-    with pytest.raises(
-        CheckpointError,
-        match="PixNerd's own weights .* segment nothing; start a training from them",
-    ):
+    assert list(given) == list(state)
+    assert all(np.array_equal(given[name], state[name]) for name in state)
+    assert "for         train_flowseg --model_path OUT --preset tiny" in out
+    assert ("1 of diffusion_trainer.*" in out) == wrapped
+    said = "PixNerd's own weights .* segment nothing; start a training from them"
+    with pytest.raises(CheckpointError, match=said):
         network_config("pixnerd.safetensors")
     assert convert(capsys, "pixnerd.safetensors", "half.npz", "--half")[0] == 0
     with pytest.raises(CheckpointError, match="segment nothing"):

@@ -129,12 +129,8 @@ def test_another_setting_refuses_to_mix_and_is_named(challenge, stubbed, change,
     changed = change(challenge)
     before, made = challenge.everything(), len(stubbed)
     code, lines = challenge.run(**(changed if isinstance(changed, dict) else {}))
-    assert (
-        code == 2
-        and len(lines) == 1
-        and "holds results of other settings" in lines[0]
-        and word in lines[0]
-    ), lines
+    assert code == 2 and len(lines) == 1 and "holds results of other settings" in lines[0], lines
+    assert word in lines[0], lines
     assert challenge.everything() == before and len(stubbed) == made
     assert (
         challenge.run(
@@ -151,24 +147,19 @@ def test_the_same_settings_by_another_way_are_the_same(challenge, stubbed):
     assert challenge.run(limit=1)[0] == 0
     challenge.stages.write_text(json.dumps({**STAGES, "jpeg_quality": 75}))
     challenge.model.with_name("copy.safetensors").write_bytes(challenge.model.read_bytes())
-    assert (
-        challenge.run(model_path=challenge.model.with_name("copy.safetensors"))[0] == 0
-        and len(challenge.results()) == 3
-    )
+    assert challenge.run(model_path=challenge.model.with_name("copy.safetensors"))[0] == 0
+    assert len(challenge.results()) == 3
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_limited_run_and_then_all_is_one_run(challenge, stubbed, limit):
     challenge.fill("d", "e")
     assert challenge.run(output_path=challenge.root / "expected")[0] == 0
-    assert (
-        challenge.run(limit=limit)[0] == 0
-        and sorted(challenge.results()) == ["a.jpg", "b.jpg", "c.jpg"][:limit]
-    )
+    assert challenge.run(limit=limit)[0] == 0
+    assert sorted(challenge.results()) == ["a.jpg", "b.jpg", "c.jpg"][:limit]
     assert whole(challenge)["pictures"] == {"total": 5, "finished": limit}
-    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(
-        challenge.root / "expected"
-    )
+    assert challenge.run()[0] == 0
+    assert challenge.results() == challenge.results(challenge.root / "expected")
     assert whole(challenge)["pictures"] == {"total": 5, "finished": 5}
     assert challenge.run(limit=limit)[0] == 0 and whole(challenge)["pictures"] == {
         "total": 5,
@@ -188,10 +179,8 @@ def test_another_batch_size_goes_on_and_is_told(challenge, stubbed, older):
     code, lines = challenge.run(batch_size=1)
     assert code == 0 and "batch_size was 2, is 1" in lines[0] and "last bits" in lines[0]
     assert stubbed[1:] == [["b"], ["c"]] and before.items() <= challenge.results().items()
-    assert (
-        whole(challenge)["settings"]["batch_size"] == 1
-        and "last bits" in whole(challenge)["notes"][0]
-    )
+    assert whole(challenge)["settings"]["batch_size"] == 1
+    assert "last bits" in whole(challenge)["notes"][0]
 
 
 def test_a_run_that_was_stopped_before_its_first_image_may_take_other_settings(
@@ -214,12 +203,8 @@ def test_an_image_put_there_after_an_interruption_is_not_taken_for_a_result(chal
     save_image(challenge.output / "c.jpg", photograph(1))
     before = challenge.everything()
     code, lines = challenge.run(batch_size=1)
-    assert (
-        code == 2
-        and len(lines) == 1
-        and "holds c.jpg (1 of the results' names" in lines[0]
-        and "run.json" in lines[0]
-    )
+    assert code == 2 and len(lines) == 1 and "holds c.jpg (1 of the results' names" in lines[0]
+    assert "run.json" in lines[0]
     assert challenge.everything() == before
 
 
@@ -235,9 +220,8 @@ def test_foreign_images_are_not_taken_for_results(challenge, stubbed):
 def test_results_never_overwrite_references_of_the_same_name(challenge, stubbed):
     save_image(challenge.references / "a.jpg", photograph(1))
     before = challenge.everything()
-    assert (
-        challenge.run(output_path=challenge.references)[0] == 2 and challenge.everything() == before
-    )
+    assert challenge.run(output_path=challenge.references)[0] == 2
+    assert challenge.everything() == before
 
 
 @pytest.mark.parametrize(
@@ -248,7 +232,8 @@ def test_a_damaged_run_file_is_refused(challenge, stubbed, damage):
     (challenge.output / "run.json").write_bytes(damage)
     before = challenge.everything()
     code, lines = challenge.run()
-    assert code == 2 and len(lines) == 1 and "run.json is damaged (it " in lines[0]
+    assert code == 2 and len(lines) == 1
+    assert "run.json is damaged (it " in lines[0]
     assert challenge.everything() == before
 
 
@@ -271,12 +256,8 @@ def stopped_by_a_full_disk(c, finished):
     """
     code, lines = c.run()
     errors = [line for line in lines if line.startswith("jseg test: ")]
-    assert (
-        code == 2
-        and len(errors) == 1
-        and "No space left on device" in errors[0]
-        and "give the same command again" in errors[0]
-    )
+    assert code == 2 and len(errors) == 1 and "No space left on device" in errors[0]
+    assert "give the same command again" in errors[0]
     assert f"cannot write {c.output / WRITES[finished]}" in errors[0]
     assert list(c.results()) == [name for name in WRITES[:finished] if name.endswith(".jpg")]
     assert {path.name for path in c.output.glob("*")} == set(WRITES[:finished])
@@ -296,9 +277,8 @@ def test_a_disk_that_fills_up_leaves_what_is_finished(challenge, stubbed, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         stopped_by_a_full_disk(challenge, finished)
-    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(
-        challenge.root / "expected"
-    )
+    assert challenge.run()[0] == 0
+    assert challenge.results() == challenge.results(challenge.root / "expected")
     assert whole(challenge)["pictures"] == {"total": 3, "finished": 3}
 
 
@@ -316,9 +296,8 @@ def test_an_image_that_is_half_written_is_removed(challenge, stubbed, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
         stopped_by_a_full_disk(challenge, 4)
-    assert challenge.run()[0] == 0 and challenge.results() == challenge.results(
-        challenge.root / "expected"
-    )
+    assert challenge.run()[0] == 0
+    assert challenge.results() == challenge.results(challenge.root / "expected")
 
 
 def test_a_contact_sheet_without_room_is_told_and_the_images_stay(challenge, stubbed, monkeypatch):
@@ -331,14 +310,10 @@ def test_a_contact_sheet_without_room_is_told_and_the_images_stay(challenge, stu
 
     monkeypatch.setattr(Image.Image, "save", full)
     code, lines = challenge.run(grid=True)
-    assert (
-        code == 2
-        and f"cannot write {challenge.output / 'grid.png'} (No space left on device)" in lines[-1]
-    )
-    assert (
-        whole(challenge)["pictures"] == {"total": 3, "finished": 3}
-        and len(challenge.results()) == 3
-    )
+    assert code == 2
+    assert f"cannot write {challenge.output / 'grid.png'} (No space left on device)" in lines[-1]
+    assert whole(challenge)["pictures"] == {"total": 3, "finished": 3}
+    assert len(challenge.results()) == 3
 
 
 # -- kill -9 and Ctrl-C ----------------------------------------------------------------------------
@@ -470,8 +445,5 @@ def test_ctrl_c_is_130_and_one_line_and_the_next_run_goes_on(challenge):
     whole(challenge)
     assert 2 <= len(challenge.results()) < 5
     code, lines = challenge.run()
-    assert (
-        code == 0
-        and "are in" in lines[0]
-        and challenge.results() == challenge.results(challenge.root / "expected")
-    )
+    assert code == 0 and "are in" in lines[0]
+    assert challenge.results() == challenge.results(challenge.root / "expected")

@@ -3,21 +3,22 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_flowseg import TINY, everything, random_network
+from support.calls import answered, everything
+from support.small_flowseg import saved_network
 
 from jseg.checkpoint import save
-from jseg.commands import cli, score
-from jseg.data.classes import CLASS_SETS
+from jseg.commands import score
 from jseg.data.examples import Example
 from jseg.data.label_maps import read_label
 from jseg.evaluation import features
 from jseg.evaluation import inception as inception_module
 from jseg.flowseg import results
-from jseg.flowseg.predict import Segmenter, stored_classes
+from jseg.flowseg.predict import Segmenter
 from jseg.images import read_image, save_image
 from jseg.landscapes.challenge_folder import write_challenge
 from jseg.metrics import frechet_distance, style_similarity
@@ -48,17 +49,7 @@ class Job:
             cache=self.root / "cache",
             device="cpu",
         )
-        words = []
-        for name, value in {**options, **changed}.items():
-            if value is not None and value is not False:
-                words += [f"--{name}"] + ([] if value is True else [str(value)])
-        self.capsys.readouterr()
-        try:
-            code = cli.run(score.main, words)
-        except SystemExit as stopped:  # argparse
-            code = stopped.code
-        printed = self.capsys.readouterr()
-        return code, printed.out, printed.err.splitlines()
+        return answered(score, self.capsys, **{**options, **changed})
 
     def predictions(self):
         """Label maps with a quarter of the pixels wrong."""
@@ -74,21 +65,8 @@ class Job:
         (self.root / "aesthetic.csv").write_text(text.format(*self.stems))
         return self.root / "aesthetic.csv"
 
-    def network(self, labels=29):
-        import dataclasses
-
-        config, path = (
-            dataclasses.replace(TINY, labels=labels),
-            self.root / f"flowseg{labels}.safetensors",
-        )
-        classes = {29: "landscape-29", 11: "camvid-11"}[labels]
-        save(
-            path,
-            random_network(config).state_dict(),
-            config,
-            settings={"classes": stored_classes(CLASS_SETS[classes])},
-        )
-        return path
+    def network(self, classes="landscape-29"):
+        return saved_network(self.root / f"{classes}.safetensors", classes)
 
     def summary(self):
         return json.loads((self.output / "summary.json").read_text())
@@ -106,6 +84,15 @@ def job(tmp_path, drawn, capsys):
     return Job(tmp_path, drawn, capsys)
 
 
+def fewer(x):
+    return x.reshape(len(x), -1)[:, ::131][:, :2048]
+
+
+def judged(paths):
+    """The features of `judge` for these images."""
+    return fewer(inception_module.prepared([read_image(path) for path in sorted(paths)]))
+
+
 @pytest.fixture
 def judge(monkeypatch):
     """Inception's place taken by 2048 numbers that depend on the image alone; how many images
@@ -116,8 +103,7 @@ def judge(monkeypatch):
     class Network:
         def __call__(self, x):
             seen.append(len(x))
-            flat = x.reshape(len(x), -1)[:, ::131][:, :2048]
-            return type("Var", (), {"numpy": lambda self: flat})()
+            return SimpleNamespace(numpy=lambda: fewer(x))
 
     monkeypatch.setattr(features, "load_inception", lambda path: Network())
     return seen
@@ -139,20 +125,13 @@ def test_without_anything_the_missing_terms_are_named(job):
     )
     assert any("no --real: the 3 images in" in line for line in told)
     lines = shown(out)
-    assert (
-        lines["FID"] == "missing: give --inception"
-        and lines["mask accuracy"] == "missing: give --predictions or --flowseg"
-    )
+    assert lines["FID"] == "missing: give --inception"
+    assert lines["mask accuracy"] == "missing: give --predictions or --flowseg"
     assert lines["stand-in for FID"].endswith(
         "(KID of our autoencoder's features, 3 results, 3 real images; no FID)"
     )
-    assert (
-        sum(
-            "missing: without mask accuracy, aesthetic value, FID; between 0.0000 and" in line
-            for line in out.splitlines()
-        )
-        == 3
-    )
+    missing = "missing: without mask accuracy, aesthetic value, FID; between 0.0000 and"
+    assert sum(missing in line for line in out.splitlines()) == 3
     summary = job.summary()
     assert summary["terms"]["fid"] is None and summary["terms"]["stand_in"] is not None
     assert [entry["value"] for entry in summary["scores"]] == [None] * 3
@@ -164,10 +143,8 @@ def test_without_anything_the_missing_terms_are_named(job):
 
 
 def test_what_is_special_in_the_images_is_told(job):
-    result, reference = (
-        job.root / "results" / f"{job.stems[0]}.jpg",
-        sorted((job.root / "data/train/imgs").glob("*.jpg"))[1],
-    )
+    result = job.root / "results" / f"{job.stems[0]}.jpg"
+    reference = sorted((job.root / "data/train/imgs").glob("*.jpg"))[1]
     Image.fromarray(read_image(result)).convert("L").save(result)
     Image.new("RGB", (WIDTH, HEIGHT), (2, 2, 2)).save(reference)
     code, _, told = job.run()
@@ -190,53 +167,29 @@ def test_everything_given_gives_the_score(job, judge):
     for row, stem, value in zip(rows, job.stems, (4, 5, 6)):
         result = read_image(job.root / "results" / f"{stem}.jpg")
         reference = read_image(job.root / "data/train/imgs" / pairing[stem + ".png"])
-        assert (
-            row["image"] == stem
-            and float(row["aesthetic"]) == value
-            and float(row["mask_accuracy"]) == 0.75
-        )
+        assert row["image"] == stem and float(row["aesthetic"]) == value
+        assert float(row["mask_accuracy"]) == 0.75
         for kind in ("challenge", "corrected"):
             assert float(row["style_" + kind]) == pytest.approx(
                 style_similarity(result, reference, kind), abs=1e-6
             )
-    paths = [
-        [job.root / "results" / f"{stem}.jpg" for stem in job.stems],
-        sorted((job.root / "data/train/imgs").iterdir()),
-    ]
-    sets = [
-        inception_module.prepared([read_image(path) for path in group]).reshape(3, -1)[:, ::131][
-            :, :2048
-        ]
-        for group in paths
-    ]
     terms = job.summary()["terms"]
-    assert (
-        terms["fid"] == pytest.approx(frechet_distance(*sets), rel=1e-6)
-        and terms["mask_accuracy"] == 0.75
-        and terms["aesthetic"] == 5
-    )
+    sets = (job.root / "results").glob("*.jpg"), (job.root / "data/train/imgs").iterdir()
+    assert terms["fid"] == pytest.approx(frechet_distance(*map(judged, sets)), rel=1e-6)
+    assert terms["mask_accuracy"] == 0.75 and terms["aesthetic"] == 5
     style = np.mean([float(row["style_challenge"]) for row in rows])
-    expected = 0.75 * (
-        0.2 * 0.5 + 0.3 * (style / 2 + 0.5) + 0.5 * (100 - min(100, terms["fid"])) / 100
-    )
-    assert (
-        job.summary()["scores"][0]["value"] == pytest.approx(expected, abs=1e-5)
-        and "missing" not in out
-    )
+    fid = (100 - min(100, terms["fid"])) / 100
+    expected = 0.75 * (0.2 * 0.5 + 0.3 * (style / 2 + 0.5) + 0.5 * fid)
+    assert job.summary()["scores"][0]["value"] == pytest.approx(expected, abs=1e-5)
+    assert "missing" not in out
     page = (job.output / "gallery.html").read_text(encoding="utf-8")
-    assert (
-        page.count("<img ") == 3 * 4
-        and "//" not in page.split("base64")[0]
-        and all(stem in page for stem in job.stems)
-    )
+    assert page.count("<img ") == 3 * 4 and "//" not in page.split("base64")[0]
+    assert all(stem in page for stem in job.stems)
     assert sum(judge) == 6
     again = everything(job.output)
-    assert (
-        job.run(predictions=job.root / "seen", aesthetic=job.aesthetic(), inception=weights)[0] == 0
-    )
-    assert sum(judge) == 6 and everything(job.output) == again, (
-        "features are computed once, the same call gives the same bytes"
-    )
+    code, *_ = job.run(predictions=job.root / "seen", aesthetic=job.aesthetic(), inception=weights)
+    assert code == 0 and sum(judge) == 6, "features are computed once"
+    assert everything(job.output) == again, "the same call gives the same bytes"
 
 
 def test_flowseg_segments_what_is_new(job, monkeypatch):
@@ -248,10 +201,8 @@ def test_flowseg_segments_what_is_new(job, monkeypatch):
         read_image(job.root / "results" / f"{stem}.jpg"), stem
     )
     assert np.array_equal(read_label(job.output / "predictions" / f"{stem}.png"), expected)
-    label, row = (
-        read_label(job.labels[0]),
-        next(csv.DictReader((job.output / "images.csv").open())),
-    )
+    label = read_label(job.labels[0])
+    row = next(csv.DictReader((job.output / "images.csv").open()))
     assert float(row["mask_accuracy"]) == pytest.approx((expected == label).mean(), abs=1e-6)
     monkeypatch.setattr(Segmenter, "segment", lambda *given: pytest.fail("nothing is to be made"))
     assert job.run(flowseg=weights)[0] == 0
@@ -277,26 +228,14 @@ def test_stale_label_maps_are_made_again_and_it_is_told(job, monkeypatch):
         del old[name]
     run.write_text(json.dumps(old))
     code, _, told = job.run(flowseg=weights)
-    assert code == 0 and any(
-        "3 results in" in line and "made with other settings" in line for line in told
-    ), told
+    assert code == 0, told
+    assert any("3 results in" in line and "made with other settings" in line for line in told), told
     assert everything(job.output) == fresh
 
     # Each thing that the label maps depend on is in their key, and any change of it makes them
     # stale.
     key = json.loads(run.read_text())["settings"]
-    names = {
-        "weights",
-        "times",
-        "method",
-        "mirror",
-        "seeds",
-        "scale",
-        "overlap",
-        "batch_size",
-        "device",
-        "code",
-    }
+    names = set("weights times method mirror seeds scale overlap batch_size device code".split())
     assert set(key) == names
     images = [Example(stem, job.root / "results" / f"{stem}.jpg") for stem in job.stems]
     digests = results.digests_of(images)
@@ -327,12 +266,8 @@ def test_an_interrupted_call_goes_on(job, monkeypatch):
 def test_what_is_there_is_scored_on_request(job):
     (job.root / "results" / f"{job.stems[1]}.jpg").unlink()
     code, _, told = job.run()
-    assert (
-        code == 2
-        and len(told) == 1
-        and "lacks the results of 1 of 3" in told[0]
-        and not job.output.exists()
-    )
+    assert code == 2 and len(told) == 1 and "lacks the results of 1 of 3" in told[0]
+    assert not job.output.exists()
     code, out, told = job.run(partial=True)
     assert code == 0 and shown(out)["images"] == "2" and any("left out" in line for line in told)
     (job.root / "results" / f"{job.stems[2]}.jpg").unlink()
@@ -345,11 +280,8 @@ def test_the_scale_of_the_aesthetic_value(job):
     code, out, told = job.run(aesthetic=small)
     assert code == 0 and any("if it is 1, give --aesthetic_max 1" in line for line in told)
     code, out, told = job.run(aesthetic=small, aesthetic_max=1)
-    assert (
-        code == 0
-        and not any("--aesthetic_max" in line for line in told)
-        and shown(out)["aesthetic value"] == "0.5000 of 1"
-    )
+    assert code == 0 and not any("--aesthetic_max" in line for line in told)
+    assert shown(out)["aesthetic value"] == "0.5000 of 1"
 
 
 # Errors
@@ -382,14 +314,13 @@ def weights(job):
     (job.root / "other.pth").write_bytes(b"no weights")
 
 
+MISSING = "nowhere does not exist"
+
+
 @pytest.mark.parametrize(
     "spoil, options, said",
     [
-        (
-            occupied,
-            {},
-            "holds images.csv (1 of the results' names is taken) but no summary.json",
-        ),
+        (occupied, {}, "holds images.csv (1 of the results' names is taken) but no summary.json"),
         (a_file, {}, "scores is a file"),
         (broken, {}, "truncated or damaged"),
         (ids, {}, "99"),
@@ -399,11 +330,7 @@ def weights(job):
         (None, {"labels": "nowhere"}, "nowhere"),
         (None, {"references": "nowhere"}, "nowhere"),
         (None, {"real": "nowhere"}, "folder of real images nowhere"),
-        (
-            None,
-            {"inception": "nowhere"},
-            "--inception nowhere does not exist; expected pt_inception",
-        ),
+        (None, {"inception": "nowhere"}, f"--inception {MISSING}; expected pt_inception"),
         (None, {"flowseg": "nowhere"}, "--flowseg nowhere does not exist"),
         (None, {"aesthetic": "nowhere"}, "--aesthetic nowhere does not"),
         (None, {"predictions": "nowhere"}, "predictions folder nowhere"),
@@ -423,14 +350,11 @@ def test_mistakes_are_one_line_and_nothing_is_written(job, spoil, options, said)
 
 
 def test_a_network_of_other_classes_is_refused(job):
-    weights = job.network(11)
+    weights = job.network("camvid-11")
     before = everything(job.root)
     code, _, told = job.run(flowseg=weights)
-    assert (
-        code == 2
-        and "knows 11 classes, --classes landscape-29 has 29" in told[-1]
-        and everything(job.root) == before
-    )
+    assert code == 2 and "knows 11 classes, --classes landscape-29 has 29" in told[-1]
+    assert everything(job.root) == before
 
 
 def test_scores_of_other_results_are_not_overwritten(job):

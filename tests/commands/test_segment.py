@@ -9,7 +9,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_flowseg import TINY, called, everything, random_network, scene
+from support.calls import called, everything
+from support.faults import cut, drawn, emptied
+from support.small_flowseg import TINY, random_network, saved_network, scene
 
 from jseg import images
 from jseg.checkpoint import save
@@ -19,7 +21,7 @@ from jseg.data.examples import check_images
 from jseg.data.label_maps import read_label
 from jseg.files import write_atomic
 from jseg.flowseg import segment as folder_module
-from jseg.flowseg.predict import Segmenter, stored_classes
+from jseg.flowseg.predict import Segmenter
 from jseg.flowseg.segment import find_images, overlay
 from jseg.ldm.presets import UNETS
 
@@ -28,27 +30,15 @@ CONFIG = dataclasses.replace(TINY, labels=11)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "best.safetensors"
-    save(
-        path,
-        random_network(CONFIG).state_dict(),
-        CONFIG,
-        settings={"classes": stored_classes(CLASS_SETS["camvid-11"])},
-    )
-    return path
+    return saved_network(tmp_path_factory.mktemp("weights") / "best.safetensors", "camvid-11")
 
 
 class Job:
     """Images of several kinds and sizes under root/photos, and a call of the command on them."""
 
     def __init__(self, root, weights, capsys):
-        self.root, self.weights, self.capsys, self.photos, self.output = (
-            root,
-            weights,
-            capsys,
-            root / "photos",
-            root / "labels",
-        )
+        self.root, self.weights, self.capsys = root, weights, capsys
+        self.photos, self.output = root / "photos", root / "labels"
         self.photos.mkdir()
         image = Image.fromarray(scene(1)[0])
         image.save(self.photos / "plain.png")
@@ -87,9 +77,8 @@ def test_images_of_any_size_and_mode_become_label_maps(job):
     assert set(job.labels()) == {name + ".png" for name in sizes}
     for name, (width, height) in sizes.items():
         with Image.open(job.output / f"{name}.png") as label:
-            assert (
-                label.mode == "L" and label.size == (width, height) and np.asarray(label).max() < 11
-            )
+            assert label.mode == "L" and label.size == (width, height)
+            assert np.asarray(label).max() < 11
         assert images.read_image(job.output / "overlays" / f"{name}.jpg").shape == (
             height,
             width,
@@ -98,17 +87,11 @@ def test_images_of_any_size_and_mode_become_label_maps(job):
     expected = Segmenter.from_file(job.weights, 2, "cpu").segment(
         images.read_image(job.photos / "palette.png"), "palette"
     )
-    assert (
-        np.array_equal(read_label(job.output / "palette.png"), expected)
-        and len(np.unique(expected)) > 1
-    )
+    assert np.array_equal(read_label(job.output / "palette.png"), expected)
+    assert len(np.unique(expected)) > 1
     run = json.loads((job.output / "run.json").read_text())
-    assert (
-        run["format"] == 1
-        and run["classes"][3] == "road"
-        and run["settings"]["steps"] == 2
-        and len(run["settings"]["weights"]) == 64
-    )
+    assert run["format"] == 1 and run["classes"][3] == "road" and run["settings"]["steps"] == 2
+    assert len(run["settings"]["weights"]) == 64
     assert not list(job.output.rglob(".jseg-*"))
 
 
@@ -154,10 +137,8 @@ def test_probability_maps_on_request(job):
         ).mean() > 0.99  # but for ties in float16
     plain = job.labels()
     job.output = job.root / "plain"
-    assert (
-        job.run(mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0
-        and job.labels() == plain
-    )
+    assert job.run(mirror=True, batch_size=4, scale="own", overlap=0.5)[0] == 0
+    assert job.labels() == plain
 
 
 def test_several_inputs_and_folders_of_a_data_set(job):
@@ -197,10 +178,8 @@ def test_an_overlay_is_half_of_each():
 
 def test_finished_images_are_kept_and_missing_ones_made_again(job, monkeypatch):
     assert job.run()[0] == 0
-    first, times = (
-        everything(job.output),
-        {path.name: path.stat().st_mtime_ns for path in job.output.glob("*.png")},
-    )
+    first = everything(job.output)
+    times = {path.name: path.stat().st_mtime_ns for path in job.output.glob("*.png")}
     for spoil in (
         lambda: (job.output / "plain.png").unlink(),
         lambda: (job.output / "overlays" / "clear.jpg").unlink(),
@@ -208,13 +187,10 @@ def test_finished_images_are_kept_and_missing_ones_made_again(job, monkeypatch):
     ):
         spoil()
         code, lines = job.run()
-        assert code == 0 and any(
-            "3 of 4 images are in" in line and "are kept" in line for line in lines
-        )
-        assert (
-            everything(job.output) == first
-            and (job.output / "gray.v2.png").stat().st_mtime_ns == times["gray.v2.png"]
-        )
+        assert code == 0
+        assert any("3 of 4 images are in" in line and "are kept" in line for line in lines)
+        assert everything(job.output) == first
+        assert (job.output / "gray.v2.png").stat().st_mtime_ns == times["gray.v2.png"]
     monkeypatch.setattr(Segmenter, "segment", lambda *given: pytest.fail("nothing is to be made"))
     assert job.run()[0] == 0
 
@@ -227,10 +203,8 @@ def test_a_changed_image_is_segmented_again(job):
     code, lines = job.run()
     assert code == 0 and any("3 of 4 images are in" in line for line in lines)
     changed = {name for name, data in everything(job.output).items() if data != first[name]}
-    assert (
-        changed >= {"plain.png", "overlays/plain.jpg", "run.json"}
-        and not {"clear.png", "gray.v2.png"} & changed
-    )
+    assert changed >= {"plain.png", "overlays/plain.jpg", "run.json"}
+    assert not {"clear.png", "gray.v2.png"} & changed
 
 
 def test_other_settings_are_refused_by_name_and_nothing_changes(job):
@@ -262,21 +236,15 @@ def test_files_of_others_are_not_overwritten(job):
     job.output.mkdir()
     (job.output / "plain.png").write_bytes(b"mine")
     code, lines = job.run()
-    assert (
-        code == 2
-        and "holds plain.png" in lines[-1]
-        and (job.output / "plain.png").read_bytes() == b"mine"
-    )
+    assert code == 2 and "holds plain.png" in lines[-1]
+    assert (job.output / "plain.png").read_bytes() == b"mine"
     (job.output / "plain.png").unlink()
     assert job.run()[0] == 0
     (job.output / "other.png").write_bytes(b"mine")
     Image.new("RGB", (40, 40)).save(job.photos / "other.jpg")
     code, lines = job.run()
-    assert (
-        code == 2
-        and "holds other.png" in lines[-1]
-        and (job.output / "other.png").read_bytes() == b"mine"
-    )
+    assert code == 2 and "holds other.png" in lines[-1]
+    assert (job.output / "other.png").read_bytes() == b"mine"
     (job.output / "run.json").write_text("{}")
     code, lines = job.run()
     assert code == 2 and "run.json is no record of the segment command" in lines[-1]
@@ -294,11 +262,8 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(job, monkeypatch):
     monkeypatch.setattr(images, "write_atomic", filling)
     monkeypatch.setattr(folder_module, "write_atomic", filling)
     code, lines = job.run()
-    assert (
-        code == 2
-        and "No space left on device" in lines[-1]
-        and "what is finished stays" in lines[-1]
-    )
+    assert code == 2 and "No space left on device" in lines[-1]
+    assert "what is finished stays" in lines[-1]
     left = job.labels()
     assert 0 < len(left) < 4
     monkeypatch.undo()
@@ -309,21 +274,11 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(job, monkeypatch):
 # --------------------------------------------------------------------------------------------------
 
 
-def broken(job):
-    (job.photos / "plain.png").write_bytes((job.photos / "plain.png").read_bytes()[:60])
+SMALL = np.zeros((5, 30, 3), np.uint8)
 
 
-def small(job):
-    Image.new("RGB", (30, 5)).save(job.photos / "plain.png")
-
-
-def empty(job):
-    for path in job.photos.iterdir():
-        path.unlink()
-
-
-def doubled(job):
-    Image.new("RGB", (48, 32)).save(job.photos / "plain.jpg")
+def to_photos(fault):
+    return lambda job: fault(job.photos)
 
 
 def other_network(job):
@@ -344,10 +299,14 @@ def occupied(job):
 @pytest.mark.parametrize(
     "spoil, options, said",
     [
-        (broken, {}, "plain.png"),
-        (small, {}, "plain.png is 30x5; expected at least 8x8, one patch"),
-        (empty, {}, "photos holds no *.jpg"),
-        (doubled, {}, "plain"),
+        (to_photos(cut("plain.png", 60)), {}, "plain.png"),
+        (
+            to_photos(drawn("plain.png", SMALL)),
+            {},
+            "plain.png is 30x5; expected at least 8x8, one patch",
+        ),
+        (to_photos(emptied(".")), {}, "photos holds no *.jpg"),
+        (to_photos(drawn("plain.jpg", SMALL)), {}, "plain"),
         (other_network, {}, "a network described by UNetConfig"),
         (torn, {}, "torn.safetensors"),
         (occupied, {}, "labels is a file"),
@@ -384,12 +343,8 @@ def test_two_inputs_of_one_name_are_refused(job):
 
 def test_images_are_found_by_name_and_checked_once(job):
     found, remarks = find_images([str(job.photos)])
-    assert remarks == [] and [example.stem for example in found] == [
-        "clear",
-        "gray.v2",
-        "palette",
-        "plain",
-    ]
+    assert remarks == []
+    assert [example.stem for example in found] == "clear gray.v2 palette plain".split()
     converted = [line for line in check_images(found, 8)[1] if "not plain RGB" in line]
     assert converted == [
         f"images are not plain RGB and are converted: {mode} ({name})"

@@ -42,15 +42,14 @@ def test_every_label_gets_its_image_in_order_once(challenge, stubbed, count, bat
     challenge.labels.mkdir()
     challenge.fill(*reversed(STEMS[:count]))
     code, lines = challenge.run(batch_size=5)
-    assert code == 0 and list(challenge.results()) == sorted(
-        f"{stem}.jpg" for stem in STEMS[:count]
-    )
+    assert code == 0
+    assert list(challenge.results()) == sorted(f"{stem}.jpg" for stem in STEMS[:count])
     # release: drops the partial batch, sorts as os.listdir does and cuts names at the first dot;
     # here: none of these.
     assert [len(batch) for batch in stubbed] == batches and sum(stubbed, []) == STEMS[:count]
-    assert f"{count} of {count} images" in lines[-2] and lines[-1].startswith(
-        f"jseg test: {counted(count, 'image[s]')} in {challenge.output}"
-    )
+    assert f"{count} of {count} images" in lines[-2]
+    said = counted(count, "image[s]")
+    assert lines[-1].startswith(f"jseg test: {said} in {challenge.output}")
 
 
 def test_1000_and_1001_inputs(challenge, stubbed, monkeypatch):
@@ -89,19 +88,13 @@ def test_the_real_thing_makes_images_of_the_right_size_and_records_how(challenge
     assert run["seconds"]["total"] == pytest.approx(
         run["seconds"]["stage 0"] + run["seconds"]["stage 1"], abs=0.02
     )
-    assert (
-        run["settings"]["pipeline"]["stages"][1]["color_transfer"] is True
-        and run["settings"]["seed"] == 0
+    assert run["settings"]["pipeline"]["stages"][1]["color_transfer"] is True
+    assert run["settings"]["seed"] == 0
+    assert {path.name for path in challenge.output.iterdir()} == set(
+        "a.jpg b.jpg c.jpg run.json".split()
     )
-    assert {path.name for path in challenge.output.iterdir()} == {
-        "a.jpg",
-        "b.jpg",
-        "c.jpg",
-        "run.json",
-    }
-    assert challenge.everything().keys() >= {"results/run.json"} and not list(
-        challenge.root.rglob(".jseg-*")
-    )
+    assert challenge.everything().keys() >= {"results/run.json"}
+    assert not list(challenge.root.rglob(".jseg-*"))
 
 
 @pytest.mark.parametrize("pipeline", ["release", "fine"])
@@ -110,10 +103,8 @@ def test_the_same_from_python_is_the_same_image(challenge, pipeline):
     assert challenge.run(batch_size=1, seed=5, limit=2)[0] == 0
     expected = {"release": RELEASE, "fine": FINE}[pipeline]
     synthesizer = Synthesizer.from_files(challenge.model, challenge.autoencoder, preset=expected)
-    label, reference = (
-        np.array(Image.open(challenge.labels / "b.png")),
-        np.array(Image.open(challenge.references / "ref_b.jpg")),
-    )
+    label = np.array(Image.open(challenge.labels / "b.png"))
+    reference = np.array(Image.open(challenge.references / "ref_b.jpg"))
     image = synthesizer.synthesize(label, reference, seed=5, stem="b")
     buffer = io.BytesIO()
     Image.fromarray(image).save(
@@ -173,10 +164,8 @@ def test_every_layout_gives_the_same_images(challenge, stubbed, arrange):
     assert challenge.run(output_path=challenge.root / "expected")[0] == 0
     changed = arrange(challenge)
     assert challenge.run(**(changed or {}))[0] == 0
-    assert (
-        challenge.results() == challenge.results(challenge.root / "expected")
-        and len(challenge.results()) == 3
-    )
+    assert challenge.results() == challenge.results(challenge.root / "expected")
+    assert len(challenge.results()) == 3
 
 
 def test_what_is_resized_converted_or_ignored_is_told_once(challenge, stubbed):
@@ -194,9 +183,8 @@ def test_what_is_resized_converted_or_ignored_is_told_once(challenge, stubbed):
         "2 label maps of another size than 64x48 are resized with nearest (a.png, b.png)" in line
         for line in told
     )
-    assert any("references are not plain RGB" in line for line in told) and any(
-        "ignored ids" in line for line in told
-    )
+    assert any("references are not plain RGB" in line for line in told)
+    assert any("ignored ids" in line for line in told)
     assert json.loads((challenge.output / "run.json").read_text())["notes"] == [
         line[len("jseg test: ") :] for line in told
     ]
@@ -221,10 +209,8 @@ def test_labels_in_a_data_set_s_own_numbering_give_the_same_images(challenge, mo
         label = np.array(Image.open(path))
         images.save_image(path, np.where(label == 255, 0, label + 1).astype(np.uint8))
     assert challenge.run(classes="own", grid=True)[0] == 0
-    assert (
-        challenge.results() == challenge.results(challenge.root / "expected")
-        and len(challenge.results()) == 3
-    )
+    assert challenge.results() == challenge.results(challenge.root / "expected")
+    assert len(challenge.results()) == 3
     code, lines = challenge.run()
     assert code == 2 and len(lines) == 1 and "29" in lines[0], (
         "with the numbering forgotten, id 29 is beyond the classes"
@@ -275,17 +261,12 @@ def test_the_contact_sheet_of_a_resumed_run_lacks_only_the_stages_of_what_was_ma
         Image.open(challenge.output / "grid.png").load()
         rows, headings, names = sheets[-1]
         assert headings == ["label", "reference", "stage 0", "result"] and names == ["a", "b", "c"]
-        assert [row[2] is None for row in rows] == [True, False, True] and all(
-            row[i] is not None for row in rows for i in (0, 1, 3)
-        )
-    assert sorted(path.name for path in challenge.output.iterdir()) == [
-        "a.jpg",
-        "b.jpg",
-        "c.jpg",
-        "grid.png",
-        "run.json",
-        "stages",
-    ]
+        assert [row[2] is None for row in rows] == [True, False, True]
+        assert all(row[i] is not None for row in rows for i in (0, 1, 3))
+    assert (
+        sorted(path.name for path in challenge.output.iterdir())
+        == "a.jpg b.jpg c.jpg grid.png run.json stages".split()
+    )
     assert [
         str(path.relative_to(challenge.output)) for path in challenge.output.glob("stages/*/*")
     ] == ["stages/0/b.png"]
@@ -320,9 +301,8 @@ def test_stages_of_other_settings_are_in_no_contact_sheet(challenge, stubbed, sh
         path.unlink()
     assert challenge.run(seed=1)[0] == 0, "nothing is finished, so the seed may change"
     (challenge.output / "grid.png").unlink()
-    assert (
-        challenge.run(seed=1, grid=True)[0] == 0 and [row[2] for row in sheets[-1][0]] == [None] * 3
-    )
+    assert challenge.run(seed=1, grid=True)[0] == 0
+    assert [row[2] for row in sheets[-1][0]] == [None] * 3
 
 
 def test_the_contact_sheet_of_one_stage_and_of_many_images(challenge, stubbed, sheets):
@@ -330,11 +310,8 @@ def test_the_contact_sheet_of_one_stage_and_of_many_images(challenge, stubbed, s
     challenge.fill(*[f"p{number:02d}" for number in range(12)])
     assert challenge.run(grid=True)[0] == 0
     rows, headings, names = sheets[-1]
-    assert (
-        headings == ["label", "reference", "result"]
-        and len(rows) == 12 == len(names)
-        and {len(row) for row in rows} == {3}
-    )
+    assert headings == ["label", "reference", "result"] and len(rows) == 12 == len(names)
+    assert {len(row) for row in rows} == {3}
     assert len(challenge.results()) == 15
 
 

@@ -1,12 +1,13 @@
 """The training commands as a user calls them, on tiny networks and drawn data."""
 
-import csv
 import json
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.calls import TrainingFolder, called, everything, words
+from support.faults import cut, drawn, emptied, removed
 from support.tiny import HEIGHT, WIDTH, label_map, photograph, saved
 
 from jseg.checkpoint import load, load_config, load_extra
@@ -19,27 +20,23 @@ from jseg.training.changes import LABEL, WHEN_MISSING
 from jseg.training.records import checkpoints
 
 
-class Folder:
+class Folder(TrainingFolder):
     """Training data under `root` and a call of a command on it; `run` returns (exit code, stderr's
     lines).
     """
 
     def __init__(self, root, autoencoder, capsys):
-        self.root, self.autoencoder, self.capsys, self.output = (
-            root,
-            autoencoder,
-            capsys,
-            root / "run",
-        )
+        super().__init__(root, capsys)
+        self.autoencoder = autoencoder
         for name in ("imgs", "labels"):
-            (root / "data" / name).mkdir(parents=True)
+            (self.data / name).mkdir(parents=True)
         for seed in range(5):
-            save_image(root / "data" / "imgs" / f"p{seed}.jpg", photograph(seed))
-            save_image(root / "data" / "labels" / f"p{seed}.png", label_map(seed))
+            save_image(self.data / "imgs" / f"p{seed}.jpg", photograph(seed))
+            save_image(self.data / "labels" / f"p{seed}.png", label_map(seed))
 
-    def arguments(self, **changed):
+    def run(self, command=train, **changed):
         options = dict(
-            input_path=self.root / "data",
+            input_path=self.data,
             output=self.output,
             ae_path=self.autoencoder,
             preset="tiny",
@@ -50,26 +47,7 @@ class Folder:
             preview_interval=0,
             device="cpu",
         )
-        options.update(changed)
-        found = []
-        for name, value in options.items():
-            if value is not None and value is not False:
-                found += [f"--{name}"] + ([] if value is True else [str(value)])
-        return found
-
-    def run(self, command=train, **changed):
-        self.capsys.readouterr()
-        try:
-            code = cli.run(command.main, self.arguments(**changed))
-        except SystemExit as stopped:  # argparse
-            code = stopped.code
-        printed = self.capsys.readouterr()
-        assert printed.out == "", "standard output is for results"
-        return code, printed.err.splitlines()
-
-    def rows(self):
-        with open(self.output / "log.csv") as file:
-            return list(csv.DictReader(file))
+        return called(command, self.capsys, **{**options, **changed})
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +97,7 @@ def test_training_from_a_folder_to_images(folder):
         folder,
         "autoencoder batch_size data drop ema learning_rate seed weight_decay zero_init",
     )
-    labels = folder.root / "data" / "labels"
+    labels = folder.data / "labels"
     (labels / "label_to_img.json").write_text(
         json.dumps({f"p{seed}.png": f"p{seed}.jpg" for seed in range(5)})
     )
@@ -130,37 +108,28 @@ def test_training_from_a_folder_to_images(folder):
         output = folder.root / weights[:4]
         options = dict(
             input_path=labels,
-            img_path=folder.root / "data",
+            img_path=folder.data,
             output_path=output,
             model_path=folder.output / weights,
             ae_path=folder.autoencoder,
             stages=folder.root / "stages.json",
             limit=1,
         )
-        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        assert cli.run(test_command.main, words) == 0
+        assert cli.run(test_command.main, words(**options)) == 0
         assert read_image(output / "p0.jpg").shape == (HEIGHT, WIDTH, 3)
+
+
+def times_of(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
 
 
 def test_the_same_command_again_goes_on_and_encodes_nothing(folder):
     folder.run(steps=2)
-    before = {
-        path.name: path.stat().st_mtime_ns
-        for path in (folder.output / "latents").rglob("*")
-        if path.suffix == ".npy"
-    }
+    before = times_of(folder.output / "latents")
     code, lines = folder.run(steps=4)
-    assert (
-        code == 0
-        and before
-        and any("going on from" in line for line in lines)
-        and not any("to be encoded" in line for line in lines)
-    )
-    assert {
-        path.name: path.stat().st_mtime_ns
-        for path in (folder.output / "latents").rglob("*")
-        if path.suffix == ".npy"
-    } == before
+    assert code == 0 and before and any("going on from" in line for line in lines)
+    assert not any("to be encoded" in line for line in lines)
+    assert times_of(folder.output / "latents") == before
     assert [row["step"] for row in folder.rows()] == ["1", "2", "3", "4"]
 
 
@@ -171,8 +140,7 @@ def test_micro_batches_and_recompute_give_the_same_update(folder):
         ("cut", {"micro_batch": 1}),
         ("again", {"recompute": True}),
     ):
-        folder.output = folder.root / name
-        assert folder.run(steps=2, **options)[0] == 0
+        assert folder.into(name).run(steps=2, **options)[0] == 0
         results.append(load(folder.output / "checkpoint-00000002.safetensors", weights="model"))
     for other in results[1:]:
         for key, value in results[0].items():
@@ -182,14 +150,17 @@ def test_micro_batches_and_recompute_give_the_same_update(folder):
 def test_another_start_is_another_run_and_weights_can_be_taken_over(folder):
     folder.run(steps=2)
     first = folder.output
-    folder.output = folder.root / "second"
-    assert folder.run(steps=2, seed=7)[0] == 0
+    assert folder.into("second").run(steps=2, seed=7)[0] == 0
     assert not np.array_equal(
         load(first / "unet.safetensors")["out.2.weight"],
         load(folder.output / "unet.safetensors")["out.2.weight"],
     )
-    folder.output = folder.root / "third"
-    assert folder.run(steps=1, model_path=first / "unet.safetensors", learning_rate=1e-9)[0] == 0
+    assert (
+        folder.into("third").run(
+            steps=1, model_path=first / "unet.safetensors", learning_rate=1e-9
+        )[0]
+        == 0
+    )
     np.testing.assert_allclose(
         load(folder.output / "unet.safetensors")["out.2.weight"],
         load(first / "unet.safetensors")["out.2.weight"],
@@ -199,8 +170,7 @@ def test_another_start_is_another_run_and_weights_can_be_taken_over(folder):
 
 def test_zero_init_and_the_release_s(folder):
     for name, zero in (("zero", True), ("release", False)):
-        folder.output = folder.root / name
-        folder.run(steps=1, zero_init=name, learning_rate=1e-12)
+        folder.into(name).run(steps=1, zero_init=name, learning_rate=1e-12)
         weight = load(folder.output / "checkpoint-00000001.safetensors", weights="model")[
             "out.2.weight"
         ]
@@ -211,17 +181,9 @@ def test_the_release_s_recipe_whatever_else_is_given(folder, monkeypatch):
     monkeypatch.setattr(train, "RELEASE", {**train.RELEASE, "preset": "tiny"})
     assert folder.run(steps=1, release=True, learning_rate=0.5, batch_size=2)[0] == 0
     settings = load_extra(folder.output / "checkpoint-00000001.safetensors")["settings"]
-    assert {
-        name: settings[name]
-        for name in ("learning_rate", "ema", "drop", "batch_size", "zero_init", "weight_decay")
-    } == {
-        "learning_rate": 1e-4,
-        "ema": 0.9999,
-        "drop": 0.2,
-        "batch_size": 5,
-        "zero_init": "release",
-        "weight_decay": 0.0,
-    }
+    recipe = dict(learning_rate=1e-4, ema=0.9999, drop=0.2, batch_size=5, weight_decay=0.0)
+    recipe["zero_init"] = "release"
+    assert {name: settings[name] for name in recipe} == recipe
     assert train.RELEASE["zero_init"] == "release"
 
 
@@ -231,7 +193,7 @@ def test_classes_of_one_s_own(folder):
     )
     label = np.full((HEIGHT, WIDTH), 31, np.uint8)
     label[:20] = 30
-    save_image(folder.root / "data" / "labels" / "p0.png", label)
+    save_image(folder.data / "labels" / "p0.png", label)
     code, lines = folder.run(steps=1, classes=folder.root / "classes.txt", preview_interval=1)
     assert code == 0, lines
     assert load_config(folder.output / "unet.safetensors").classes == 31
@@ -280,7 +242,7 @@ def test_held_out_images_are_validated_on_and_not_trained_on(folder, command, ow
     held_out = folder.output / "checkpoint-00000003.safetensors"
     folder.output = folder.root / "without"
     for stem in ("p0", "p4"):
-        for path in (folder.root / "data").rglob(stem + ".*"):
+        for path in folder.data.rglob(stem + ".*"):
             path.unlink()
     assert folder.run(**options)[0] == 0
     result = load(folder.output / "checkpoint-00000003.safetensors", weights="model")
@@ -290,12 +252,10 @@ def test_held_out_images_are_validated_on_and_not_trained_on(folder, command, ow
 
 def test_another_validate_count_is_refused_before_a_latent_is_touched(folder):
     assert folder.run(steps=2, validate_count=1)[0] == 0
-    before = {path: path.read_bytes() for path in folder.output.rglob("*") if path.is_file()}
+    before = everything(folder.output)
     code, lines = folder.run(steps=3, validate_count=2)
     assert code == 2 and "validate_count was 1, is 2; give the old ones to go on" in lines[-1]
-    assert before == {
-        path: path.read_bytes() for path in folder.output.rglob("*") if path.is_file()
-    }
+    assert everything(folder.output) == before
     code, lines = folder.run(steps=3, validate_interval=1)
     assert code == 2 and "--validate_interval is 1 and nothing is held out" in lines[-1]
 
@@ -306,8 +266,7 @@ def test_the_best_autoencoder_is_one_that_could_be_the_result(folder):
     code, lines = folder.run(validate_count=1, **options)
     assert code == 0, lines
     best = load_extra(folder.output / "best.safetensors")["step"]
-    folder.output = folder.root / "whole"
-    assert folder.run(validate_count=1, **{**options, "steps": best})[0] == 0
+    assert folder.into("whole").run(validate_count=1, **{**options, "steps": best})[0] == 0
     result = load(folder.output / "autoencoder.safetensors")
     for name, value in load(folder.root / "run" / "best.safetensors").items():
         np.testing.assert_array_equal(value, result[name], name)
@@ -317,8 +276,7 @@ def test_the_best_autoencoder_is_one_that_could_be_the_result(folder):
 def test_the_rate_may_rise_and_fall(folder, command, own):
     results = []
     for name, options in (("plain", {}), ("warmup", {"warmup": 9}), ("decay", {"decay": "linear"})):
-        folder.output = folder.root / name
-        assert folder.run(command=command, steps=2, **options, **own)[0] == 0
+        assert folder.into(name).run(command=command, steps=2, **options, **own)[0] == 0
         results.append(load(folder.output / "checkpoint-00000002.safetensors", weights="model"))
     for other in results[1:]:
         assert any(not np.array_equal(other[name], value) for name, value in results[0].items())
@@ -328,18 +286,19 @@ def test_the_rate_may_rise_and_fall(folder, command, own):
 
 @COMMANDS
 def test_trusted_data_are_not_read_first(folder, command, own):
-    (folder.root / "data" / "imgs" / "p3.jpg").unlink()
+    (folder.data / "imgs" / "p3.jpg").unlink()
     deep = Image.new("I;16", (WIDTH, HEIGHT), 40000)
-    deep.save(folder.root / "data" / "imgs" / "p3.png")
+    deep.save(folder.data / "imgs" / "p3.png")
     for trusted in (False, True):
-        folder.output = folder.root / str(trusted)
-        code, lines = folder.run(command=command, steps=1, trust_data=trusted, **own)
+        code, lines = folder.into(str(trusted)).run(
+            command=command, steps=1, trust_data=trusted, **own
+        )
         remarks = [line for line in lines if "images are reduced from 16 bits" in line]
         assert code == 0 and bool(remarks) != trusted, lines
 
 
 def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(folder):
-    images = folder.root / "data" / "imgs"
+    images = folder.data / "imgs"
     Image.new("I;16", (WIDTH, HEIGHT), 40000).save(images / "deep.png")
     (images / "notes.docx").write_text("x")
     code, lines = folder.run(command=train_autoencoder, steps=1, **SMALL)
@@ -351,49 +310,32 @@ def test_what_is_special_in_an_autoencoder_s_images_is_told_before_the_training(
     ):
         assert any(said in line for line in lines), (said, lines)
     (images / "torn.png").write_bytes((images / "deep.png").read_bytes()[:60])
-    folder.output = folder.root / "other"
-    code, lines = folder.run(command=train_autoencoder, steps=1, **SMALL)
+    code, lines = folder.into("other").run(command=train_autoencoder, steps=1, **SMALL)
     assert code == 2 and len(lines) == 1 and "torn.png" in lines[0] and not folder.output.exists()
 
 
 @COMMANDS
 def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command, own):
     name = b"\xc4\xe3".decode("utf-8", "surrogateescape")
-    for path in ((folder.root / "data/imgs/p0.jpg"), (folder.root / "data/labels/p0.png")):
+    for path in (folder.data / "imgs/p0.jpg", folder.data / "labels/p0.png"):
         path.rename(path.with_name(name + path.suffix))
     sys.stderr.reconfigure(errors="backslashreplace")  # as Python opens it; pytest's own is strict
     code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
     assert code == 0 and "1 steps are done" in lines[-1], lines
 
 
-def empty(folder):
-    for path in (folder.root / "data" / "imgs").iterdir():
-        path.unlink()
+WRONG_DATA = {
+    "imgs": emptied("imgs"),
+    "p2": removed("imgs/p2.jpg"),
+    "p1.png": drawn("labels/p1.png", np.full((HEIGHT, WIDTH), 77, np.uint8)),
+    "p3.jpg": cut("imgs/p3.jpg", 200),
+    "p0.jpg": drawn("imgs/p0.jpg", photograph(0, 48, 64)),
+}
 
 
-def lonely(folder):
-    (folder.root / "data" / "imgs" / "p2.jpg").unlink()
-
-
-def beyond(folder):
-    save_image(folder.root / "data" / "labels" / "p1.png", np.full((HEIGHT, WIDTH), 77, np.uint8))
-
-
-def torn(folder):
-    path = folder.root / "data" / "imgs" / "p3.jpg"
-    path.write_bytes(path.read_bytes()[:200])
-
-
-def tall(folder):
-    save_image(folder.root / "data" / "imgs" / "p0.jpg", photograph(0, 48, 64))
-
-
-@pytest.mark.parametrize(
-    "spoil, named",
-    [(empty, "imgs"), (lonely, "p2"), (beyond, "p1.png"), (torn, "p3.jpg"), (tall, "p0.jpg")],
-)
-def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folder, spoil, named):
-    spoil(folder)
+@pytest.mark.parametrize("named", WRONG_DATA)
+def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folder, named):
+    WRONG_DATA[named](folder.data)
     code, lines = folder.run()
     assert code == 2 and len(lines) == 1 and named in lines[0] and not folder.output.exists()
 
@@ -450,11 +392,8 @@ def test_a_checkpoint_of_another_network_or_other_settings_is_refused(folder):
 def test_too_large_a_batch_is_told_with_one_that_fits(folder, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)
     code, lines = folder.run(batch_size=4096)
-    assert (
-        code == 2
-        and "4096 examples at a time need about" in lines[-1]
-        and "give --micro_batch" in lines[-1]
-    )
+    assert code == 2 and "4096 examples at a time need about" in lines[-1]
+    assert "give --micro_batch" in lines[-1]
     assert checkpoints(folder.output) == []
 
 

@@ -1,6 +1,5 @@
 """The training of FlowSeg as a user calls it, on the tiny network and drawn scenes."""
 
-import csv
 import dataclasses
 import os
 import signal
@@ -10,8 +9,10 @@ import time
 
 import numpy as np
 import pytest
+from support.calls import TrainingFolder, called, everything, words
+from support.faults import all_of, cut, drawn, emptied, removed
 from support.places import ROOT
-from support.small_flowseg import CLASSES, called, everything, scene, write_scenes
+from support.small_flowseg import CLASSES, scene, write_scenes
 
 from jseg.checkpoint import load, load_config, load_extra, load_sets, save
 from jseg.commands import segment, train_flowseg
@@ -27,13 +28,13 @@ from jseg.training.records import checkpoints
 SMALL_DINO = dinov2.Dinov2Config(width=24, depth=1, heads=3, patch=7, grid=3)
 
 
-class Folder:
+class Folder(TrainingFolder):
     """Six scenes to train on and two to validate on, and a call of the command on them; `run`
     returns (exit code, stderr's lines).
     """
 
     def __init__(self, root, capsys):
-        self.root, self.capsys, self.output, self.data = root, capsys, root / "run", root / "data"
+        super().__init__(root, capsys)
         write_scenes(self.data / "train", range(6))
         write_scenes(self.data / "val", (10, 11))
 
@@ -57,14 +58,6 @@ class Folder:
     def run(self, **changed):
         return called(train_flowseg, self.capsys, **self.options(**changed))
 
-    def rows(self):
-        with open(self.output / "log.csv") as file:
-            return list(csv.DictReader(file))
-
-    def into(self, name):
-        self.output = self.root / name
-        return self
-
 
 @pytest.fixture
 def folder(tmp_path, capsys):
@@ -79,10 +72,8 @@ def arrays(path):
 
 def assert_equal(one, other):
     one, other = arrays(one), arrays(other)
-    assert (
-        set(one) == set(other)
-        and [name for name in one if not np.array_equal(one[name], other[name])] == []
-    )
+    assert set(one) == set(other)
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
 
 
 # A run
@@ -93,10 +84,8 @@ def assert_equal(one, other):
 def test_training_from_a_folder_to_label_maps(folder):
     code, lines = folder.run(steps=3, preview_interval=3, validate_interval=2)
     assert code == 0, lines
-    assert (
-        any("6 examples, 2 to validate on, 4 classes" in line for line in lines)
-        and "3 steps are done" in lines[-1]
-    )
+    assert any("6 examples, 2 to validate on, 4 classes" in line for line in lines)
+    assert "3 steps are done" in lines[-1]
     assert any("4 classes counted in the label maps" in line for line in lines)
     assert [path.name for path in checkpoints(folder.output)] == [
         "checkpoint-00000002.safetensors",
@@ -107,22 +96,18 @@ def test_training_from_a_folder_to_label_maps(folder):
     settings = load_extra(checkpoints(folder.output)[-1])["settings"]
     assert set(settings) <= known, "older trainings would not go on"
     rows = folder.rows()
-    assert [row["step"] for row in rows] == ["1", "2", "2", "3", "3"] and float(
-        rows[0]["correction_norm"]
-    ) > 0
+    assert [row["step"] for row in rows] == ["1", "2", "2", "3", "3"]
+    assert float(rows[0]["correction_norm"]) > 0
     scores = {row["step"]: float(row["validation/miou"]) for row in rows if row["validation/miou"]}
     best = load_extra(folder.output / "best.safetensors")
-    assert set(scores) == {"2", "3"} and best["score"] == pytest.approx(
-        max(scores.values()), rel=1e-6
-    )
+    assert set(scores) == {"2", "3"}
+    assert best["score"] == pytest.approx(max(scores.values()), rel=1e-6)
     assert read_image(folder.output / "preview-00000003.png").ndim == 3
     assert min(read_image(folder.output / "curve.png").shape[:2]) > 100
     config = dataclasses.replace(NETWORKS["tiny"], labels=CLASSES)
     for weights in ("best.safetensors", "flowseg.safetensors", "checkpoint-00000002.safetensors"):
-        assert (
-            load_config(folder.output / weights) == config
-            and trained_classes(folder.output / weights, CLASSES).name == "4 classes"
-        )
+        assert load_config(folder.output / weights) == config
+        assert trained_classes(folder.output / weights, CLASSES).name == "4 classes"
         labels = folder.root / weights[:4]
         code, lines = called(
             segment,
@@ -144,9 +129,8 @@ def test_a_stopped_run_goes_on_bit_by_bit_and_validations_change_nothing(folder)
     folder.into("cut").run(steps=1, validate_interval=1, preview_interval=1)
     folder.run(steps=3, validate_interval=1)
     code, lines = folder.run(steps=4, validate_interval=1)
-    assert code == 0 and any(
-        "going on from" in line and "checkpoint-00000003" in line for line in lines
-    )
+    assert code == 0
+    assert any("going on from" in line and "checkpoint-00000003" in line for line in lines)
     assert_equal(
         folder.root / "whole" / "checkpoint-00000004.safetensors",
         folder.output / "checkpoint-00000004.safetensors",
@@ -160,13 +144,9 @@ def killed(folder, step, **options):
     """Start the training in a process of its own, and kill it as soon as the checkpoint of that
     step is there.
     """
-    words = [
-        str(word)
-        for name, value in folder.options(save_interval=1, **options).items()
-        for word in (f"--{name}", value)
-    ]
+    options = folder.options(save_interval=1, **options)
     process = subprocess.Popen(
-        [sys.executable, os.path.join("scripts", "train_flowseg.py"), *words],
+        [sys.executable, os.path.join("scripts", "train_flowseg.py"), *words(**options)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -264,11 +244,8 @@ def test_only_the_weight_tells_flowseg_from_flow_matching(folder):
     for weight in (0, 1):
         folder.into(f"weight{weight}").run(weight=weight)
         rows[weight] = folder.rows()[0]
-    assert (
-        rows[0]["fm"] == rows[1]["fm"]
-        and rows[0]["loss"] == rows[0]["fm"]
-        and float(rows[0]["correction_norm"]) == 0
-    )
+    assert rows[0]["fm"] == rows[1]["fm"] and rows[0]["loss"] == rows[0]["fm"]
+    assert float(rows[0]["correction_norm"]) == 0
     assert float(rows[1]["loss"]) > float(rows[1]["fm"])
 
 
@@ -282,48 +259,21 @@ def test_a_run_for_epochs_without_an_average_or_a_validation_folder(folder):
 
 
 def test_other_options_reach_the_network_and_the_loss(folder):
-    assert (
-        folder.run(
-            steps=1,
-            source="noise",
-            codes="grid",
-            width=32,
-            height=24,
-            classes=6,
-            schedule="1-t",
-            tau=2,
-            scales=[1, 1],
-        )[0]
-        == 0
-    )
-    expected = dataclasses.replace(
-        NETWORKS["tiny"], labels=6, source="noise", codes="grid", width=32, height=24
-    )
+    network = dict(source="noise", codes="grid", width=32, height=24)
+    code, _ = folder.run(steps=1, classes=6, schedule="1-t", tau=2, scales=[1, 1], **network)
+    assert code == 0
+    expected = dataclasses.replace(NETWORKS["tiny"], labels=6, **network)
     assert load_config(folder.output / "best.safetensors") == expected and expected.sees_image
     started = folder.output / "best.safetensors"
-    assert (
-        folder.into("next").run(
-            steps=1,
-            source="noise",
-            codes="grid",
-            width=32,
-            height=24,
-            classes=6,
-            model_path=started,
-        )[0]
-        == 0
-    )
+    code, _ = folder.into("next").run(steps=1, classes=6, model_path=started, **network)
+    assert code == 0
 
 
 def test_a_network_that_sees_the_image_starts_from_one_that_does_not(folder):
     assert folder.run(steps=1)[0] == 0
     started = folder.output / "flowseg.safetensors"
-    assert (
-        folder.into("fed").run(
-            steps=1, source="image+noise", model_path=started, learning_rate=1e-9
-        )[0]
-        == 0
-    )
+    options = dict(source="image+noise", model_path=started, learning_rate=1e-9)
+    assert folder.into("fed").run(steps=1, **options)[0] == 0
     found, before = load(folder.output / "flowseg.safetensors"), load(started)
     assert {name for name in found if name not in before} == {
         "c_embedder.proj.weight",
@@ -387,10 +337,8 @@ def test_tokens_are_aligned_and_the_projection_is_resumed_but_not_shipped(folder
     assert all(0 < float(row["repa"]) < 2 for row in folder.rows() if row["loss"])
     assert float(folder.rows()[0]["loss"]) > float(folder.rows()[0]["repa"]) / 2
     last = folder.output / "checkpoint-00000003.safetensors"
-    assert (
-        load_extra(last)["settings"]["repa_block"] == 2
-        and "proj.0.4.weight" in load_sets(last)["companion"]
-    )
+    assert load_extra(last)["settings"]["repa_block"] == 2
+    assert "proj.0.4.weight" in load_sets(last)["companion"]
     assert not [name for name in load(folder.output / "flowseg.safetensors") if "proj.0." in name]
     folder.into("cut").run(steps=1, repa=encoder)
     assert folder.run(steps=3, repa=encoder)[0] == 0
@@ -427,68 +375,46 @@ def test_weights_of_another_dinov2_are_refused_by_name(folder):
         {**state, **{f"blocks.{i}.norm1.weight": np.zeros(width, np.float32) for i in range(12)}},
     )
     code, lines = folder.run(repa=folder.root / "vits.npz")
-    assert (
-        code == 2
-        and len([line for line in lines if "ViT-S/14" in line and "expected ViT-B/14" in line]) == 1
-        and "ViT" in lines[-1]
-    )
+    assert code == 2
+    assert len([line for line in lines if "ViT-S/14" in line and "expected ViT-B/14" in line]) == 1
+    assert "ViT" in lines[-1]
 
 
 # Errors
 # --------------------------------------------------------------------------------------------------
 
 
-def beyond(folder):
+def with_77():
     label = scene(2)[1]
     label[0] = 77
-    save_image(folder.data / "train" / "labels" / "s2.png", label)
+    return label
 
 
-def tiny_image(folder):
-    for name, array in (
-        ("images/s3.jpg", scene(3, 48, 7)[0]),
-        ("labels/s3.png", scene(3, 48, 7)[1]),
-    ):
-        save_image(folder.data / "train" / name, array)
-
-
-def empty(folder):
-    for path in (folder.data / "train" / "images").iterdir():
-        path.unlink()
-
-
-def lonely(folder):
-    (folder.data / "val" / "labels" / "s10.png").unlink()
-
-
-def torn(folder):
-    path = folder.data / "train" / "images" / "s1.jpg"
-    path.write_bytes(path.read_bytes()[:300])
-
-
-def tall(folder):
-    save_image(folder.data / "train" / "labels" / "s1.png", scene(1, 32, 48)[1])
-
-
-@pytest.mark.parametrize(
-    "spoil, options, said",
-    [
-        (beyond, {"classes": 4}, ("s2.png", "outside 0..3: 77 (", "ids found: ")),
-        (tiny_image, {}, ("s3.jpg is 48x7; expected at least 8x8",)),
-        (empty, {}, ("images holds no",)),
-        (lonely, {}, ("s10",)),
-        (torn, {}, ("s1.jpg",)),
-        (tall, {}, ("s1.png is 32x48; expected 48x32",)),
-        (beyond, {"layout": "landscape"}, ("s2.png", "outside 0..28: 77 (")),
-    ],
+BEYOND = drawn("train/labels/s2.png", with_77())
+TOO_SMALL = all_of(
+    drawn("train/images/s3.jpg", scene(3, 48, 7)[0]),
+    drawn("train/labels/s3.png", scene(3, 48, 7)[1]),
 )
-def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(
-    folder, spoil, options, said
-):
-    spoil(folder)
+# What the one line holds, what was done to the data, and the options of the call.
+WRONG_DATA = {
+    "s2.png | outside 0..3: 77 ( | ids found: ": (BEYOND, {"classes": 4}),
+    "s2.png | outside 0..28: 77 (": (BEYOND, {"layout": "landscape"}),
+    "s3.jpg is 48x7; expected at least 8x8": (TOO_SMALL, {}),
+    "images holds no": (emptied("train/images"), {}),
+    "s10": (removed("val/labels/s10.png"), {}),
+    "s1.jpg": (cut("train/images/s1.jpg", 300), {}),
+    "s1.png is 32x48; expected 48x32": (drawn("train/labels/s1.png", scene(1, 32, 48)[1]), {}),
+}
+
+
+@pytest.mark.parametrize("words", WRONG_DATA)
+def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folder, words):
+    fault, options = WRONG_DATA[words]
+    fault(folder.data)
     before = everything(folder.root)
     code, lines = folder.run(**options)
-    assert code == 2 and len(lines) == 1 and all(words in lines[0] for words in said), lines
+    assert code == 2 and len(lines) == 1, lines
+    assert [word for word in words.split(" | ") if word not in lines[0]] == [], lines
     assert everything(folder.root) == before
 
 
@@ -508,20 +434,8 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(
         (dict(shift=0), "--shift is 0"),
         (dict(jitter=1), "--jitter is 1"),
         (dict(eps=0), "--eps is 0.0; expected a number from 1e-12"),
-        (dict(eps="nan"), "--eps is nan"),
-        (dict(eps="inf"), "--eps is inf"),
-        (dict(tau="nan"), "--tau is nan"),
-        (dict(tau="inf"), "--tau is inf"),
-        (dict(shift="nan"), "--shift is nan"),
-        (dict(shift="inf"), "--shift is inf"),
-        (dict(jitter="nan"), "--jitter is nan"),
-        (dict(jitter="inf"), "--jitter is inf"),
-        (dict(weight="inf"), "--weight is inf"),
-        (dict(learning_rate="nan"), "--learning_rate is nan"),
-        (dict(learning_rate="inf"), "--learning_rate is inf"),
         (dict(scales=[1, "inf"]), "--scales 1.0 inf"),
         (dict(repa_weight="inf"), "--repa_weight is inf"),
-        (dict(weight="nan"), "--weight is nan"),
         (dict(validate_steps=0), "--validate_steps is 0"),
         (dict(validate_count=0), "--validate_count is 0"),
         (dict(steps=0), "--steps is 0"),
@@ -529,6 +443,11 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(
         (dict(repa=__file__, repa_block=3), "--repa_block is 3; expected 1 to 2"),
         (dict(model_path="nowhere"), "--model_path nowhere"),
         (dict(layout="shapes"), "invalid choice: 'shapes'"),
+        *(
+            ({name: value}, f"--{name} is {value}")
+            for name in ("eps", "tau", "shift", "jitter", "weight", "learning_rate")
+            for value in ("nan", "inf")
+        ),
     ],
 )
 def test_wrong_options_are_one_line(folder, changed, said):
@@ -544,20 +463,12 @@ def test_weights_and_checkpoints_of_another_preset_are_refused(folder, monkeypat
     assert folder.run(steps=1)[0] == 0
     before = everything(folder.output)
     code, lines = folder.run(steps=2, preset="small")
-    assert (
-        code == 2
-        and "holds another network" in lines[-1]
-        and "--preset" in lines[-1]
-        and everything(folder.output) == before
-    )
+    assert code == 2 and "holds another network" in lines[-1] and "--preset" in lines[-1]
+    assert everything(folder.output) == before
     started = folder.output / "flowseg.safetensors"
     code, lines = folder.into("other").run(preset="small", model_path=started)
-    assert (
-        code == 2
-        and str(started) in lines[-1]
-        and "blocks.1" in lines[-1]
-        and not folder.output.exists()
-    )
+    assert code == 2 and str(started) in lines[-1] and "blocks.1" in lines[-1]
+    assert not folder.output.exists()
 
 
 def test_other_data_and_settings_are_refused_by_name(folder):
@@ -574,7 +485,7 @@ def test_other_data_and_settings_are_refused_by_name(folder):
 
 
 def test_unchecked_data_are_told_when_they_are_met(folder):
-    beyond(folder)
+    BEYOND(folder.data)
     code, lines = folder.run(classes=4, trust_data=True, steps=4, batch_size=6)
     assert code == 2 and "s2.png" in lines[-1] and "77" in lines[-1]
 

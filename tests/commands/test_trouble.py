@@ -14,11 +14,10 @@ import struct
 import zlib
 
 import pytest
-from support.small_flowseg import TINY, random_network
+from support.small_flowseg import saved_network
 from support.tiny import STAGES, label_map, photograph, saved
 
 from jseg import files as atomic
-from jseg.checkpoint import save
 from jseg.commands import (
     cli,
     convert_weights,
@@ -32,8 +31,6 @@ from jseg.commands import (
     train_flowseg,
 )
 from jseg.commands import test as test_command
-from jseg.data.classes import CLASS_SETS
-from jseg.flowseg.predict import stored_classes
 from jseg.images import save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 
@@ -44,15 +41,15 @@ CLASSES_TEXT = "".join(f"thing{NAMES[i]} {i * 8} {255 - i * 8} {i}\n" for i in r
 class Command:
     """A command in the world: its module, its words, and which of its options take what.
 
-    folder: an option that takes a folder of images; image: one of the image files that are read;
-    weights: (option, file); text: (option or None, file) of a text file; output: an option, and
-    whether it takes a file.
+    line: options with their values, "=1" before a value without a name; folder: an option that
+    takes a folder of images; image: one of the image files that are read; weights: (option, file);
+    text: (option or None, file) of a text file; output: an option, and whether it takes a file.
     """
 
     def __init__(
         self,
         module,
-        options,
+        line,
         folder="",
         image="",
         weights=None,
@@ -60,8 +57,13 @@ class Command:
         output="output",
         file_output=False,
     ):
-        self.module, self.options, self.folder, self.image = module, options, folder, image
+        self.module, self.options, self.folder, self.image = module, {}, folder, image
         self.weights, self.text, self.output, self.file_output = weights, text, output, file_output
+        for word in line.split():
+            if word.startswith(("--", "=")):
+                values = self.options.setdefault(word.lstrip("-"), [])
+            else:
+                values.append(word)
 
     @property
     def name(self):
@@ -70,31 +72,22 @@ class Command:
     def words(self, world, **changed):
         found = []
         for name, value in {**self.options, **changed}.items():
-            values = value if isinstance(value, list) else [value]
-            words = [
-                str(world / v[2:]) if isinstance(v, str) and v.startswith("./") else str(v)
-                for v in values
-                if v is not None
-            ]
-            if value is not None:
-                found += ([] if name.startswith("=") else [f"--{name}"]) + words
+            values = value if isinstance(value, list) else [str(value)]
+            found += [] if name.startswith("=") else [f"--{name}"]
+            found += [str(world / v[2:]) if v.startswith("./") else v for v in values]
         return found
 
 
+TRAINING = "--output ./out --preset tiny --steps 1 --batch_size 2 --preview_interval 0 --device cpu"
+CLASSES = ("classes", "classes.txt")
 COMMANDS = {
     command.name: command
     for command in [
         Command(
             test_command,
-            {
-                "input_path": "./data/test",
-                "img_path": "./data/train",
-                "output_path": "./out",
-                "device": "cpu",
-                "model_path": "./unet.safetensors",
-                "ae_path": "./autoencoder.safetensors",
-                "stages": "./stages.json",
-            },
+            "--input_path ./data/test --img_path ./data/train --output_path ./out --device cpu "
+            "--model_path ./unet.safetensors --ae_path ./autoencoder.safetensors "
+            "--stages ./stages.json",
             "input_path",
             "data/test/val_B_labels_resized/a.png",
             ("model_path", "unet.safetensors"),
@@ -103,106 +96,59 @@ COMMANDS = {
         ),
         Command(
             train,
-            {
-                "input_path": "./data/train",
-                "output": "./out",
-                "ae_path": "./autoencoder.safetensors",
-                "preset": "tiny",
-                "steps": 1,
-                "batch_size": 2,
-                "preview_interval": 0,
-                "device": "cpu",
-                "classes": "./classes.txt",
-            },
+            f"{TRAINING} --input_path ./data/train --ae_path ./autoencoder.safetensors "
+            "--classes ./classes.txt",
             "input_path",
             "data/train/imgs/a.jpg",
             ("ae_path", "autoencoder.safetensors"),
-            ("classes", "classes.txt"),
+            CLASSES,
         ),
         Command(
             train_autoencoder,
-            {
-                "input_path": "./data/train",
-                "output": "./out",
-                "preset": "tiny",
-                "width": 64,
-                "height": 48,
-                "steps": 1,
-                "batch_size": 2,
-                "preview_interval": 0,
-                "device": "cpu",
-            },
+            f"{TRAINING} --input_path ./data/train --width 64 --height 48",
             "input_path",
             "data/train/imgs/a.jpg",
         ),
         Command(
             train_flowseg,
-            {
-                "data": "./data/train",
-                "output": "./out",
-                "preset": "tiny",
-                "steps": 1,
-                "batch_size": 2,
-                "preview_interval": 0,
-                "validate_steps": 1,
-                "device": "cpu",
-                "classes": "./classes.txt",
-            },
+            f"{TRAINING} --data ./data/train --validate_steps 1 --classes ./classes.txt",
             "data",
             "data/train/labels/a.png",
-            None,
-            ("classes", "classes.txt"),
+            text=CLASSES,
         ),
         Command(
             segment,
-            {
-                "weights": "./flowseg.safetensors",
-                "input": ["./photos"],
-                "output": "./out",
-                "steps": 1,
-                "device": "cpu",
-                "classes": "./classes.txt",
-            },
+            "--weights ./flowseg.safetensors --input ./photos --output ./out --steps 1 "
+            "--device cpu --classes ./classes.txt",
             "input",
             "photos/a.png",
             ("weights", "flowseg.safetensors"),
-            ("classes", "classes.txt"),
+            CLASSES,
         ),
         Command(
             score,
-            {
-                "results": "./results",
-                "labels": "./data/test",
-                "references": "./data/train",
-                "output": "./out",
-                "cache": "./cache",
-                "device": "cpu",
-                "aesthetic": "./values.csv",
-            },
+            "--results ./results --labels ./data/test --references ./data/train --output ./out "
+            "--cache ./cache --device cpu --aesthetic ./values.csv",
             "results",
             "results/a.jpg",
-            None,
-            ("aesthetic", "values.csv"),
+            text=("aesthetic", "values.csv"),
         ),
         Command(
             convert_weights,
-            {"=1": "./unet.safetensors", "=2": "./converted.safetensors"},
+            "=1 ./unet.safetensors =2 ./converted.safetensors",
             weights=("=1", "unet.safetensors"),
             output="=2",
             file_output=True,
         ),
         Command(
             merge_weights,
-            {
-                "ckpts": ["./unet.safetensors", "./second.safetensors"],
-                "save_path": "./merged.safetensors",
-            },
+            "--ckpts ./unet.safetensors ./second.safetensors --save_path ./merged.safetensors",
             weights=("ckpts", "unet.safetensors"),
             output="save_path",
             file_output=True,
         ),
-        Command(landscapes, {"output": "./out", "count": 1, "width": 32, "height": 24}),
-        Command(demo, {"output": "./out", "count": 1}),
+        Command(landscapes, "--output ./out --count 1 --width 32 --height 24"),
+        Command(demo, "--output ./out --count 1"),
     ]
 }
 
@@ -213,15 +159,7 @@ def weights(tmp_path_factory):
     saved(folder / "unet.safetensors", UNETS["tiny"])
     saved(folder / "autoencoder.safetensors", AUTOENCODERS["tiny"])
     shutil.copy(folder / "unet.safetensors", folder / "second.safetensors")
-    import dataclasses
-
-    config = dataclasses.replace(TINY, labels=29)
-    save(
-        folder / "flowseg.safetensors",
-        random_network(config).state_dict(),
-        config,
-        settings={"classes": stored_classes(CLASS_SETS["landscape-29"])},
-    )
+    saved_network(folder / "flowseg.safetensors", "landscape-29")
     return folder
 
 
@@ -230,13 +168,8 @@ def world(tmp_path, weights, monkeypatch):
     """A folder with inputs of every command, which is also the working directory."""
     root = tmp_path / "world"
     shutil.copytree(weights, root)
-    for place in (
-        "data/test/val_B_labels_resized",
-        "data/train/imgs",
-        "data/train/labels",
-        "photos",
-        "results",
-    ):
+    folders = "data/test/val_B_labels_resized data/train/imgs data/train/labels photos results"
+    for place in folders.split():
         (root / place).mkdir(parents=True)
     for seed, stem in enumerate("abc"):
         save_image(root / f"data/test/val_B_labels_resized/{stem}.png", label_map(seed))
@@ -306,56 +239,40 @@ def refused(command, world, capsys, *words, unchanged=True, **changed):
 
 def missing(command, world, capsys, monkeypatch):
     option = command.folder or command.weights[0]
-    value = (
-        [str(world / "nowhere")]
-        if isinstance(command.options[option], list)
-        else str(world / "nowhere")
-    )
-    refused(command, world, capsys, "nowhere", "does not exist", **{option: value})
+    refused(command, world, capsys, "nowhere", "does not exist", **{option: world / "nowhere"})
 
 
 def empty(command, world, capsys, monkeypatch):
     (world / "empty").mkdir()
     (world / "empty.safetensors").touch()
-    if command.folder:
-        value = (
-            [str(world / "empty")]
-            if isinstance(command.options[command.folder], list)
-            else str(world / "empty")
-        )
-        refused(command, world, capsys, "empty", **{command.folder: value})
-    else:
-        option, value = command.weights[0], str(world / "empty.safetensors")
-        refused(
-            command,
-            world,
-            capsys,
-            "empty",
-            **{option: [value] if isinstance(command.options[option], list) else value},
-        )
+    changed = (
+        {command.folder: world / "empty"}
+        if command.folder
+        else {command.weights[0]: world / "empty.safetensors"}
+    )
+    refused(command, world, capsys, "empty", **changed)
 
 
 def wrong_type(command, world, capsys, monkeypatch):
     """A folder where a file is expected, or the other way round."""
-    option = command.weights[0] if command.weights else command.folder
-    value = str(world / ("photos" if command.weights else "values.csv"))
-    refused(
-        command,
-        world,
-        capsys,
-        os.path.basename(value),
-        **{option: [value] if isinstance(command.options[option], list) else value},
+    option, name = (
+        (command.weights[0], "photos") if command.weights else (command.folder, "values.csv")
     )
+    refused(command, world, capsys, name, **{option: world / name})
 
 
 def damaged(command, world, capsys, monkeypatch):
     """The first half of an image, and the first half of a weights file."""
-    for name, changed in ((command.image, {}), (command.weights and command.weights[1], {})):
+    for name in (command.image, command.weights and command.weights[1]):
         if name:
             whole = (world / name).read_bytes()
             (world / name).write_bytes(whole[: len(whole) // 2])
-            refused(command, world, capsys, os.path.basename(name), **changed)
+            refused(command, world, capsys, os.path.basename(name))
             (world / name).write_bytes(whole)
+
+
+def png_chunk(name, data=b""):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def too_large(command, world, capsys, monkeypatch):
@@ -363,33 +280,20 @@ def too_large(command, world, capsys, monkeypatch):
     drawing too large to make.
     """
     if command.image:
-        chunk = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+        header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
         (world / command.image).write_bytes(
-            b"\x89PNG\r\n\x1a\n"
-            + struct.pack(">I", 13)
-            + chunk
-            + struct.pack(">I", zlib.crc32(chunk))
-            + struct.pack(">I", 0)
-            + b"IEND"
-            + struct.pack(">I", zlib.crc32(b"IEND"))
+            b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IEND")
         )
         refused(command, world, capsys, os.path.basename(command.image), "pixels")
     elif command.weights:
-        header = json.dumps(
-            {"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
-        ).encode()
-        (world / command.weights[1]).write_bytes(
-            struct.pack("<Q", len(header)) + header + b"\0" * 64
-        )
+        entry = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}
+        header = json.dumps({"x": entry}).encode()
+        data = struct.pack("<Q", len(header)) + header + b"\0" * 64
+        (world / command.weights[1]).write_bytes(data)
         refused(command, world, capsys, command.weights[1])
     else:
-        refused(
-            command,
-            world,
-            capsys,
-            "expected",
-            **({"width": 100000} if command.name == "landscapes" else {"seed": 1 << 40}),
-        )
+        changed = {"width": 100000} if command.name == "landscapes" else {"seed": 1 << 40}
+        refused(command, world, capsys, "expected", **changed)
 
 
 def no_room(command, world, capsys, monkeypatch):
@@ -439,11 +343,7 @@ def input_is_output(command, world, capsys, monkeypatch):
     if command.file_output:
         places = [command.weights[1]]
     elif command.folder:
-        given = command.options[command.folder]
-        places = [
-            os.path.dirname(command.image),
-            (given[0] if isinstance(given, list) else given)[2:],
-        ]
+        places = [os.path.dirname(command.image), command.options[command.folder][0][2:]]
     else:
         places = ["data"]
     for place in dict.fromkeys(places):
@@ -492,37 +392,21 @@ def interrupted(command, world, capsys, monkeypatch):
 TROUBLES = {
     trouble.__name__: trouble
     for trouble in (
-        missing,
-        empty,
-        wrong_type,
-        damaged,
-        too_large,
-        no_room,
-        read_only,
-        link_to_nowhere,
-        given_twice,
-        input_is_output,
-        another_encoding,
-        interrupted,
+        *(missing, empty, wrong_type, damaged, too_large, no_room, read_only, link_to_nowhere),
+        *(given_twice, input_is_output, another_encoding, interrupted),
     )
 }
 MAKERS = {"landscapes", "demo"}  # they read nothing
 SLOW = {"demo"}  # it computes for a minute
 NONE = {
     **{
-        (command, trouble): "reads no file"
-        for command in MAKERS
-        for trouble in ("missing", "empty", "wrong_type", "damaged")
+        (maker, name): "reads no file"
+        for maker in MAKERS
+        for name in "missing empty wrong_type damaged".split()
     },
     **{
-        (command, "another_encoding"): "reads no text"
-        for command in (
-            "train_autoencoder",
-            "convert_weights",
-            "merge_weights",
-            "landscapes",
-            "demo",
-        )
+        (name, "another_encoding"): "reads no text"
+        for name in "train_autoencoder convert_weights merge_weights landscapes demo".split()
     },
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.deep_images import chunk, png_of
+from support.refusals import refusal
 
 from jseg.data.census import Census
 from jseg.data.classes import CLASS_SETS, colorize
@@ -52,76 +53,48 @@ SHUFFLED = np.argsort(ORDER).astype(np.uint8)
 PGM = b"P5\n32 24\n28\n"
 
 
-@pytest.mark.parametrize(
-    "name, content, word",
-    [
-        ("8-bit PNG", png(IDS, 8), ""),
-        ("2-bit PNG", png(IDS, 2), "2-bit gray"),
-        ("4-bit PNG", png(IDS, 4), "4-bit gray"),
-        ("16-bit PNG", png(IDS, 16), "16-bit gray"),
-        ("16-bit TIFF", saved(IDS.astype(np.uint16), "TIFF"), "16-bit gray"),
-        ("32-bit TIFF", saved(IDS.astype(np.int32), "TIFF"), "32-bit gray"),
-        ("8-bit BMP", saved(IDS, "BMP"), ""),
-        ("8-bit PGM", saved(IDS, "PPM"), ""),
-        ("8-bit TGA", saved(IDS, "TGA"), ""),
-        (
-            "GIF of the colours of the class set",
-            palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER], "GIF"),
-            "colours of landscape-29",
-        ),
-        (
-            "lossless WebP of the class set",
-            saved(colorize(IDS, LANDSCAPE), "WEBP", lossless=True),
-            "colours of landscape-29",
-        ),
-        ("PGM whose largest value is 28", PGM + IDS.tobytes(), ""),
-        (
-            "PGM whose largest value is 300",
-            PGM.replace(b"28", b"300") + IDS.astype(">u2").tobytes(),
-            "16-bit gray",
-        ),
-        ("plain PGM", b"P2\n32 24\n28\n" + b" ".join(b"%d" % v for v in IDS.ravel()), ""),
-        (
-            "gray palette in order",
-            palette_image(IDS, np.arange(4)[:, None].repeat(3, 1)),
-            "gray palette",
-        ),
-        (
-            "gray palette out of order",
-            palette_image(SHUFFLED[IDS], ORDER[:, None].repeat(3, 1)),
-            "index is another number",
-        ),
-        (
-            "2-bit gray palette",
-            png(SHUFFLED[IDS], 2, 3, plte(ORDER[:, None].repeat(3, 1))),
-            "gray palette",
-        ),
-        (
-            "palette of the class set",
-            palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER]),
-            "colours of landscape-29",
-        ),
-        ("RGB of the class set", saved(colorize(IDS, LANDSCAPE), "PNG"), "colours of landscape-29"),
-        (
-            "RGB of the class set in BMP",
-            saved(colorize(IDS, LANDSCAPE), "BMP"),
-            "colours of landscape-29",
-        ),
-        (
-            "coloured palette of another program",
-            palette_image(IDS, [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]),
-            "indices",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_every_way_to_store_the_same_ids_reads_the_same(tmp_path, name, content, word):
-    path = tmp_path / "map.png"
-    path.write_bytes(content)
-    reading = Numbering.of(29).read(path)
-    ids, remarks = reading.ids, reading.remarks
-    assert np.array_equal(ids, IDS)
-    assert (remarks == []) == (word == "") and word in "".join(remarks)
+GRAYS = np.arange(256)[:, None].repeat(3, 1)
+OWN, SAID = colorize(IDS, LANDSCAPE), "colours of landscape-29"
+VOC = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+WAYS = {
+    # name: (content, what is said of it)
+    "8-bit PNG": (png(IDS, 8), ""),
+    "2-bit PNG": (png(IDS, 2), "2-bit gray"),
+    "4-bit PNG": (png(IDS, 4), "4-bit gray"),
+    "16-bit PNG": (png(IDS, 16), "16-bit gray"),
+    "16-bit TIFF": (saved(IDS.astype(np.uint16), "TIFF"), "16-bit gray"),
+    "32-bit TIFF": (saved(IDS.astype(np.int32), "TIFF"), "32-bit gray"),
+    "8-bit BMP": (saved(IDS, "BMP"), ""),
+    "8-bit PGM": (saved(IDS, "PPM"), ""),
+    "8-bit TGA": (saved(IDS, "TGA"), ""),
+    "PGM whose largest value is 28": (PGM + IDS.tobytes(), ""),
+    "PGM whose largest value is 300": (
+        PGM.replace(b"28", b"300") + IDS.astype(">u2").tobytes(),
+        "16-bit gray",
+    ),
+    "plain PGM": (b"P2\n32 24\n28\n" + b" ".join(b"%d" % v for v in IDS.ravel()), ""),
+    "gray palette in order": (palette_image(IDS, GRAYS[:4]), "gray palette"),
+    "gray palette out of order": (
+        palette_image(SHUFFLED[IDS], GRAYS[ORDER]),
+        "index is another number",
+    ),
+    "2-bit gray palette": (png(SHUFFLED[IDS], 2, 3, plte(GRAYS[ORDER])), "gray palette"),
+    "palette of the class set": (palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER]), SAID),
+    "GIF of its colours": (palette_image(SHUFFLED[IDS], LANDSCAPE.palette[ORDER], "GIF"), SAID),
+    "lossless WebP of its colours": (saved(OWN, "WEBP", lossless=True), SAID),
+    "RGB of its colours": (saved(OWN, "PNG"), SAID),
+    "RGB of its colours in BMP": (saved(OWN, "BMP"), SAID),
+    "coloured palette of another program": (palette_image(IDS, VOC), "indices"),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_to_store_the_same_ids_reads_the_same(tmp_path, name):
+    content, word = WAYS[name]
+    (tmp_path / "map.png").write_bytes(content)
+    reading = Numbering.of(29).read(tmp_path / "map.png")
+    assert np.array_equal(reading.ids, IDS)
+    assert (reading.remarks == []) == (word == "") and word in "".join(reading.remarks)
 
 
 def test_one_bit_is_zero_and_one(tmp_path):
@@ -144,18 +117,16 @@ def test_values_beyond_the_classes_are_named_with_their_share(tmp_path, value):
     wide = IDS.astype(np.int32)
     wide[:6] = value
     Image.fromarray(wide).save(tmp_path / "map.tif")
-    with pytest.raises(DataError) as error:
-        Numbering.of(29).read(tmp_path / "map.tif")
-    assert f"outside 0..28: {value} (25 %)" in str(error.value) and "\n" not in str(error.value)
+    line = refusal(Numbering.of(29).read, tmp_path / "map.tif", kind=DataError)
+    assert f"outside 0..28: {value} (25 %)" in line
 
 
 def test_one_colour_that_is_not_in_the_class_set_is_named(tmp_path):
     image = colorize(IDS, LANDSCAPE)
     image[0, 0] = 1, 2, 3
     Image.fromarray(image).save(tmp_path / "map.png")
-    with pytest.raises(
-        ImageError, match=r"1 of its 5 colours is not in landscape-29, such as \(1, 2, 3\)"
-    ):
+    said = r"1 of its 5 colours is not in landscape-29, such as \(1, 2, 3\)"
+    with pytest.raises(ImageError, match=said):
         Numbering.of(29).read(tmp_path / "map.png")
 
 
@@ -169,24 +140,16 @@ def test_transparent_colours_are_no_ids(tmp_path):
         Numbering.of(29).read(tmp_path / "hole.png")
 
 
-CAMVID = CLASS_SETS["camvid-11"]
+ADE20K, CAMVID = CLASS_SETS["ade20k-150"], CLASS_SETS["camvid-11"]
 
 
 @pytest.mark.parametrize(
     "classes, entries, ids",
     [
-        (
-            CLASS_SETS["ade20k-150"],
-            CLASS_SETS["ade20k-150"].palette,
-            [0, 6],
-        ),  # wall and road: (120, 120, 120), (140, 140, 140)
+        (ADE20K, ADE20K.palette, [0, 6]),  # wall and road: (120, 120, 120), (140, 140, 140)
         (CAMVID, CAMVID.palette, [0]),  # sky: (128, 128, 128)
         (CAMVID, CAMVID.palette[:1], [0]),  # the same after a program dropped what is not used
-        (
-            29,
-            np.arange(29)[:, None].repeat(3, 1),
-            [0],
-        ),  # black is the id 0 here, and no ignored colour
+        (29, GRAYS[:29], [0]),  # black is the id 0 here, and no ignored colour
     ],
     ids=["ade20k", "camvid", "camvid, used entries alone", "grays"],
 )
@@ -199,18 +162,7 @@ def test_gray_colours_among_others_are_colours_and_grays_alone_are_ids(
 
 
 def test_gray_entries_of_an_unknown_coloured_palette_go_by_index_as_its_others_do(tmp_path):
-    voc = np.array(
-        [
-            [0, 0, 0],
-            [128, 0, 0],
-            [0, 128, 0],
-            [128, 128, 0],
-            [0, 0, 128],
-            [128, 0, 128],
-            [0, 128, 128],
-            [128, 128, 128],
-        ]
-    )
+    voc = [*VOC, [0, 0, 128], [128, 0, 128], [0, 128, 128], [128, 128, 128]]
     (tmp_path / "map.png").write_bytes(palette_image(IDS // 2 * 7, voc))
     assert sorted(np.unique(read_label(tmp_path / "map.png"))) == [0, 7]
 
@@ -222,10 +174,7 @@ def test_black_alone_of_another_palette_is_an_index_and_of_the_classes_palette_n
     """A map of background alone, in a data set whose palette is VOC's, is no map of ignored
     pixels.
     """
-    classes, voc = (
-        CLASS_SETS[name],
-        [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 64, 9], [9, 9, 64]],
-    )
+    classes, voc = CLASS_SETS[name], [*VOC, [0, 0, 128], [64, 64, 9], [9, 9, 64]]
     (tmp_path / "voc.png").write_bytes(palette_image(IDS * 0, voc))
     assert (Numbering.of(classes).read(tmp_path / "voc.png").ids == 0).all()
     (tmp_path / "own.png").write_bytes(
@@ -328,9 +277,8 @@ def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path):
     )
     reading = Numbering.of(29).read(tmp_path / "map.tif")
     ids, remarks = reading.ids, reading.remarks
-    assert np.array_equal(ids, IDS) and remarks == [
-        "label maps are of several frames, of which the first is taken"
-    ]
+    assert np.array_equal(ids, IDS)
+    assert remarks == ["label maps are of several frames, of which the first is taken"]
 
 
 @pytest.mark.parametrize("void", [-1, 256, 65535])

@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import pytest
+from support.refusals import refusal
 
 from jseg import checkpoint
 from jseg.checkpoint import CheckpointError
@@ -50,19 +51,11 @@ def conv(name, x, stride=1, down=0, across=0):
     """Convolution, batch norm and ReLU in float64."""
     w = {
         part: state()[name + part].astype(np.float64)
-        for part in (
-            ".conv.weight",
-            ".bn.weight",
-            ".bn.bias",
-            ".bn.running_mean",
-            ".bn.running_var",
-        )
+        for part in ".conv.weight .bn.weight .bn.bias .bn.running_mean .bn.running_var".split()
     }
     kernel, x = w[".conv.weight"], np.pad(x, ((0, 0), (0, 0), (down, down), (across, across)))
-    rows, columns = (
-        (x.shape[2] - kernel.shape[2]) // stride + 1,
-        (x.shape[3] - kernel.shape[3]) // stride + 1,
-    )
+    rows = (x.shape[2] - kernel.shape[2]) // stride + 1
+    columns = (x.shape[3] - kernel.shape[3]) // stride + 1
     y = sum(
         np.tensordot(
             kernel[:, :, i, j],
@@ -93,52 +86,46 @@ def pooled(x, kind, stride=1, padding=1):
 
 
 def branches(name, x, pool):
-    """The branches of a mixed block by its letter: each a chain of (layer, options)."""
-    p, q, same = {"across": 3}, {"down": 3}, {"down": 1, "across": 1}
+    """The branches of a mixed block by its letter: each a chain of layers."""
+    same = {"down": 1, "across": 1}
+    ways = {
+        "": {},
+        "p": {"across": 3},
+        "q": {"down": 3},
+        "a": {"across": 1},
+        "b": {"down": 1},
+        "same": same,
+        "5x5": {"down": 2, "across": 2},
+        "2": {"stride": 2},
+    }
+
+    def chain(text):
+        """The layers of "name1 name2:way"."""
+        return [(layer, ways[way]) for layer, _, way in (w.partition(":") for w in text.split())]
+
+    wide, double = "branch7x7_1 branch7x7_2:p branch7x7_3:q", "branch3x3dbl_1 branch3x3dbl_2:same"
     table = {
-        "5": [
-            [("branch1x1", {})],
-            [("branch5x5_1", {}), ("branch5x5_2", {"down": 2, "across": 2})],
-            [("branch3x3dbl_1", {}), ("branch3x3dbl_2", same), ("branch3x3dbl_3", same)],
-        ],
-        "6a": [
-            [("branch3x3", {"stride": 2})],
-            [("branch3x3dbl_1", {}), ("branch3x3dbl_2", same), ("branch3x3dbl_3", {"stride": 2})],
-        ],
+        "5": ["branch1x1", "branch5x5_1 branch5x5_2:5x5", f"{double} branch3x3dbl_3:same"],
+        "6a": ["branch3x3:2", f"{double} branch3x3dbl_3:2"],
         "6": [
-            [("branch1x1", {})],
-            [("branch7x7_1", {}), ("branch7x7_2", p), ("branch7x7_3", q)],
-            [
-                ("branch7x7dbl_1", {}),
-                ("branch7x7dbl_2", q),
-                ("branch7x7dbl_3", p),
-                ("branch7x7dbl_4", q),
-                ("branch7x7dbl_5", p),
-            ],
+            "branch1x1",
+            wide,
+            "branch7x7dbl_1 branch7x7dbl_2:q branch7x7dbl_3:p branch7x7dbl_4:q branch7x7dbl_5:p",
         ],
         "7a": [
-            [("branch3x3_1", {}), ("branch3x3_2", {"stride": 2})],
-            [
-                ("branch7x7x3_1", {}),
-                ("branch7x7x3_2", p),
-                ("branch7x7x3_3", q),
-                ("branch7x7x3_4", {"stride": 2}),
-            ],
+            "branch3x3_1 branch3x3_2:2",
+            "branch7x7x3_1 branch7x7x3_2:p branch7x7x3_3:q branch7x7x3_4:2",
         ],
-        "7": [[("branch1x1", {})]]
-        + [
-            [("branch3x3_1", {}), ("branch3x3_2" + side, way)]
-            for side, way in (("a", {"across": 1}), ("b", {"down": 1}))
-        ]
-        + [
-            [("branch3x3dbl_1", {}), ("branch3x3dbl_2", same), ("branch3x3dbl_3" + side, way)]
-            for side, way in (("a", {"across": 1}), ("b", {"down": 1}))
+        "7": [
+            "branch1x1",
+            *(f"branch3x3_1 branch3x3_2{side}:{side}" for side in "ab"),
+            *(f"{double} branch3x3dbl_3{side}:{side}" for side in "ab"),
         ],
     }
     found, block = [], name[len("Mixed_") :]
-    for chain in table.get(block) or table[block[0]]:
+    for text in table.get(block) or table[block[0]]:
         y = x
-        for layer, options in chain:
+        for layer, options in chain(text):
             y = conv(f"{name}.{layer}", y, **options)
         found.append(y)
     last = (
@@ -249,9 +236,8 @@ def test_the_public_file_is_loaded_but_for_what_fid_does_not_use(tmp_path):
 def test_other_files_are_refused(monkeypatch, change, words):
     arrays = {name: value for name, value in {**state(), **change}.items() if value is not None}
     monkeypatch.setattr(module, "load", lambda path, weights: arrays)
-    with pytest.raises(CheckpointError, match=words) as error:
-        load_inception("some.pth")
-    assert str(error.value).startswith("some.pth") and "\n" not in str(error.value)
+    line = refusal(load_inception, "some.pth", kind=CheckpointError, match=words)
+    assert line.startswith("some.pth")
 
 
 @pytest.mark.parametrize("shape", [(3, 299, 299), (1, 1, 299, 299), (1, 3, 74, 299)])

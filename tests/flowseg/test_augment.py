@@ -28,11 +28,8 @@ def draws(count=40, width=48, height=32, size=(96, 64), **named):
 @pytest.mark.parametrize("size", [(96, 64), (64, 96), (40, 30), (200, 50)])
 def test_the_label_follows_its_image(size):
     for image, label in draws(size=size):
-        assert (
-            image.shape == (32, 48, 3)
-            and label.shape == (32, 48)
-            and image.dtype == label.dtype == np.uint8
-        )
+        assert image.shape == (32, 48, 3) and label.shape == (32, 48)
+        assert image.dtype == label.dtype == np.uint8
         inside = label != 255
         column, row = label % 4, label // 4
         for channel, field in ((0, column), (1, row)):
@@ -57,11 +54,8 @@ def test_scale_one_shows_the_whole_of_the_shorter_side():
 
 def test_scales_reach_both_ends_and_below_one_the_rest_is_grey_and_ignored():
     fractions = [(label != 255).mean() for _, label in draws(200, scales=(0.5, 2.0))]
-    assert (
-        0.25 <= min(fractions) < 0.3
-        and max(fractions) == 1
-        and 0.55 < np.mean([fraction == 1 for fraction in fractions]) < 0.8
-    )
+    assert 0.25 <= min(fractions) < 0.3 and max(fractions) == 1
+    assert 0.55 < np.mean([fraction == 1 for fraction in fractions]) < 0.8
     for image, label in draws(20, scales=(0.5, 0.5)):
         assert (label != 255).mean() == 0.25
         (top, left), (bottom, right) = (
@@ -99,9 +93,8 @@ def test_a_crop_of_the_image_s_own_size_is_the_image():
         image, label, 48, 32, np.random.default_rng(0), scales=(1.0, 1.0), mirror=0.0
     )
     assert (crop == image).all() and (ids == label).all()
-    assert image.base is None and not np.shares_memory(
-        augment(image, label, 48, 32, np.random.default_rng(0))[0], image
-    )
+    assert image.base is None
+    assert not np.shares_memory(augment(image, label, 48, 32, np.random.default_rng(0))[0], image)
 
 
 def test_tiny_images_and_ignored_ids_pass():

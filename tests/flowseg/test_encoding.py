@@ -121,10 +121,8 @@ def test_labels_come_back_for_every_number_of_classes(kind):
     ],
 )
 def test_wrong_requests_for_codes_are_refused(n, kind):
-    with pytest.raises(
-        ValueError,
-        match="class_codes: .*(2 or more|choose one of kronecker, r3, grid, lattice|use kind='r3')",
-    ):
+    said = "class_codes: .*(2 or more|choose one of kronecker, r3, grid, lattice|use kind='r3')"
+    with pytest.raises(ValueError, match=said):
         class_codes(n, kind)
 
 
@@ -135,9 +133,8 @@ def test_ignored_pixels_are_the_centre_and_masked(ignore):
         [[0, 255, 10], [3, 11 if isinstance(ignore, (tuple, list)) else 255, 7]], np.uint8
     )
     x1, mask = encode(labels, codes, ignore)
-    assert (
-        x1.dtype == mask.dtype == np.float32 and x1.shape == (3, 2, 3) and mask.shape == (1, 2, 3)
-    )
+    assert x1.dtype == mask.dtype == np.float32 and x1.shape == (3, 2, 3)
+    assert mask.shape == (1, 2, 3)
     assert mask.tolist() == [[[1, 0, 1], [1, 0, 1]]] and not x1[:, :, 1].any()
     np.testing.assert_array_equal(x1[:, 1, 2], codes[7].astype(np.float32))
     np.testing.assert_array_equal(decode(x1, codes)[:, [0, 2]], labels[:, [0, 2]])
@@ -158,12 +155,8 @@ def test_other_labels_are_refused():
 def test_leading_dimensions_agree(lead, monkeypatch):
     codes, x = class_codes(29), points(*lead, 3, 5, 7).astype(np.float32)
     labels, p = decode(x, codes), assignment(x, codes)
-    assert (
-        labels.dtype == np.int32
-        and labels.shape == lead + (5, 7)
-        and p.dtype == np.float32
-        and p.shape == lead + (29, 5, 7)
-    )
+    assert labels.dtype == np.int32 and labels.shape == lead + (5, 7) and p.dtype == np.float32
+    assert p.shape == lead + (29, 5, 7)
     x1, mask = encode(labels, codes)
     assert x1.shape == x.shape and mask.shape == lead + (1, 5, 7)
     for place in np.ndindex(*lead):
@@ -179,10 +172,8 @@ def test_decoding_takes_the_nearest_code_and_the_lowest_on_ties():
     codes, x = class_codes(150), points(3, 20, 30)
     assert (decode(x, codes).ravel() == cdist(x.reshape(3, -1).T, codes).argmin(1)).all()
     corners = class_codes(8, "grid")
-    assert (
-        decode(np.zeros((3, 1, 1)), corners) == 0
-        and decode(np.array([1.0, 0, 5]).reshape(3, 1, 1), corners) == 5
-    )
+    assert decode(np.zeros((3, 1, 1)), corners) == 0
+    assert decode(np.array([1.0, 0, 5]).reshape(3, 1, 1), corners) == 5
     assert decode(np.array([0.1, -0.2, 0.3]).reshape(3, 1, 1), codes) == 27
 
 

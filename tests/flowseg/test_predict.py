@@ -166,9 +166,8 @@ def test_from_a_file_and_deterministic_without_noise(tmp_path):
     segmenter = Segmenter.from_file(tmp_path / "flowseg.safetensors", steps=2, device="cpu")
     found = segmenter.segment(image)
     assert len(np.unique(found)) > 1 and segmenter.window == (48, 32)
-    assert np.array_equal(found, segmenter.segment(image, "another")) and np.array_equal(
-        found, Segmenter(network, 2).segment(image)
-    )
+    assert np.array_equal(found, segmenter.segment(image, "another"))
+    assert np.array_equal(found, Segmenter(network, 2).segment(image))
 
 
 def test_a_file_s_flow_takes_the_times_of_its_training_unless_others_are_given(tmp_path):
@@ -240,9 +239,8 @@ def test_weights_of_other_networks_are_called_by_their_name(tmp_path):
         (None, "without a network's description"),
     ):
         save(tmp_path / "other.npz", {"w": np.zeros(2, np.float32)}, config)
-        with pytest.raises(
-            CheckpointError, match=words + "; expected a file that train_flowseg wrote"
-        ):
+        said = words + "; expected a file that train_flowseg wrote"
+        with pytest.raises(CheckpointError, match=said):
             network_config(tmp_path / "other.npz")
     save(tmp_path / "half.npz", {"w": np.zeros(2, np.float32)}, TINY)
     with pytest.raises(CheckpointError, match="missing"):
@@ -255,9 +253,8 @@ def test_classes_come_from_the_training_or_are_made_up(tmp_path):
     camvid, path = CLASS_SETS["camvid-11"], tmp_path / "weights.npz"
     save(path, {"w": np.zeros(2, np.float32)}, TINY, settings={"classes": stored_classes(camvid)})
     found = trained_classes(path, 11)
-    assert (found.name, found.names) == (camvid.name, camvid.names) and np.array_equal(
-        found.palette, camvid.palette
-    )
+    assert (found.name, found.names) == (camvid.name, camvid.names)
+    assert np.array_equal(found.palette, camvid.palette)
     assert trained_classes(path, 4).names == ("class 0", "class 1", "class 2", "class 3")
     for settings in (
         {},

@@ -61,11 +61,9 @@ def test_the_encoder_sees_the_network_s_patches(encoder):
 
 
 def test_the_loss_is_added_with_its_weight_and_logged(encoder):
-    alignment, tokens, image = (
-        Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7),
-        jt.array(drawn(4, 2, 6, WIDTH)),
-        drawn(5, 2, 3, 16, 24),
-    )
+    alignment = Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7)
+    tokens = jt.array(drawn(4, 2, 6, WIDTH))
+    image = drawn(5, 2, 3, 16, 24)
     before = {"loss": jt.array([2.0]), "fm": jt.array([1.0])}
     found = alignment(before, tokens, image)
     w = {name: value.numpy().astype(np.float64) for name, value in alignment.state_dict().items()}
@@ -75,17 +73,14 @@ def test_the_loss_is_added_with_its_weight_and_logged(encoder):
         x = x / (1 + np.exp(-x)) if layer < 4 else x
     y = targets(encoder, image, PATCH, 7).numpy().astype(np.float64)
     repa = (1 - (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).mean()
-    assert found["repa"].item() == pytest.approx(repa, abs=1e-5) and found[
-        "loss"
-    ].item() == pytest.approx(2 + repa / 2, abs=1e-5)
+    assert found["repa"].item() == pytest.approx(repa, abs=1e-5)
+    assert found["loss"].item() == pytest.approx(2 + repa / 2, abs=1e-5)
     assert found["fm"] is before["fm"] and set(before) == {"loss", "fm"}
 
 
 def test_gradients_reach_the_projection_and_the_tokens_and_no_encoder(encoder):
-    alignment, tokens = (
-        Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7),
-        jt.array(drawn(6, 1, 6, WIDTH)),
-    )
+    alignment = Alignment(encoder, WIDTH, PATCH, 0.5, 24, 7)
+    tokens = jt.array(drawn(6, 1, 6, WIDTH))
     assert {name: list(value.shape) for name, value in alignment.state_dict().items()} == {
         "proj.0.0.weight": [10, 10],
         "proj.0.0.bias": [10],
@@ -105,11 +100,9 @@ def test_gradients_reach_the_projection_and_the_tokens_and_no_encoder(encoder):
 def test_a_few_steps_bring_the_tokens_closer(encoder):
     from jseg.training.optimizer import AdamW, trainable
 
-    alignment, tokens, image = (
-        Alignment(encoder, WIDTH, PATCH, 1.0, 24, 7),
-        jt.array(drawn(8, 1, 6, WIDTH)),
-        drawn(9, 1, 3, 16, 24),
-    )
+    alignment = Alignment(encoder, WIDTH, PATCH, 1.0, 24, 7)
+    tokens = jt.array(drawn(8, 1, 6, WIDTH))
+    image = drawn(9, 1, 3, 16, 24)
     optimizer, seen = AdamW(trainable(alignment), 1e-2), []
     for _ in range(30):
         loss = alignment({"loss": jt.zeros(1)}, tokens, image)["loss"]

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from support.calls import called
 from support.places import GOLDEN
-from support.small_flowseg import called, write_scenes
+from support.small_flowseg import write_scenes
 
 from jseg.checkpoint import mismatch, save
 from jseg.commands import score, segment, train_flowseg
@@ -31,10 +32,8 @@ GOLDEN = {
 @pytest.mark.parametrize("size", GOLDEN)
 def test_the_layouts_are_the_official_code_s(size):
     assert pixnerd_shapes(NETWORKS[f"pixnerd-{size}"]) == GOLDEN[size]
-    assert (
-        pixnerd_config(GOLDEN[size]) == NETWORKS[f"pixnerd-{size}"]
-        and preset_of(GOLDEN[size]) == f"pixnerd-{size}"
-    )
+    assert pixnerd_config(GOLDEN[size]) == NETWORKS[f"pixnerd-{size}"]
+    assert preset_of(GOLDEN[size]) == f"pixnerd-{size}"
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,8 @@ def test_windows_reach_from_end_to_end_and_overlap_as_asked(length, window, over
 
 
 def test_as_few_windows_as_will_do():
-    assert (
-        starts(64, 64, 1 / 3) == [0]
-        and starts(128, 64, 0.0) == [0, 64]
-        and starts(106, 64, 1 / 3) == [0, 42]
-    )
+    assert starts(64, 64, 1 / 3) == [0] and starts(128, 64, 0.0) == [0, 64]
+    assert starts(106, 64, 1 / 3) == [0, 42]
 
 
 def test_weights_fall_towards_the_edges():

@@ -1,12 +1,13 @@
 """A model in several files is read as one file, by its index or its names; what is missing,
 double or elsewhere is named."""
 
+import functools
 import json
 import os
 import pickle
 
 import numpy as np
-import pytest
+from support import refusals
 
 from jseg import checkpoint
 from jseg.checkpoint import CheckpointError, load, save
@@ -41,19 +42,14 @@ def pickled(path, arrays):
 
 def assert_whole(path, state=None):
     given, state = load(path), STATE if state is None else state
-    assert list(given) == list(state) and all(
-        np.array_equal(given[name], state[name]) for name in state
-    )
+    assert list(given) == list(state)
+    assert all(np.array_equal(given[name], state[name]) for name in state)
     assert {name: array.dtype for name, array in given.items()} == {
         name: array.dtype for name, array in state.items()
     }
 
 
-def refusal(path):
-    with pytest.raises(CheckpointError) as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = functools.partial(refusals.refusal, load, kind=CheckpointError)
 
 
 def test_an_index_and_its_folder_give_the_whole_model(tmp_path):
@@ -92,11 +88,8 @@ def test_a_module_is_filled_from_parts_and_their_digest_is_that_of_all(tmp_path)
     assert all(np.array_equal(module.state[name], STATE[name]) for name in STATE)
     before = checkpoint.weights_sha256(index)
     save(tmp_path / NAMES[2], {"d": np.ones(2, np.float16)})
-    assert (
-        checkpoint.weights_sha256(index) != before
-        and checkpoint.load_config(index) is None
-        and checkpoint.load_extra(index) == {}
-    )
+    assert checkpoint.weights_sha256(index) != before and checkpoint.load_config(index) is None
+    assert checkpoint.load_extra(index) == {}
 
 
 def test_a_missing_part_is_named(tmp_path):
@@ -176,7 +169,5 @@ def test_converting_and_averaging_take_parts_and_never_write_over_one(
         content = (tmp_path / NAMES[0]).read_bytes()
         assert cli.run(convert_weights.main, [str(index), target]) == 2
         assert cli.run(merge_weights.main, ["--ckpts", ".", "--save_path", target]) == 2
-        assert (
-            capsys.readouterr().err.count("is one of the inputs") == 2
-            and (tmp_path / NAMES[0]).read_bytes() == content
-        )
+        assert capsys.readouterr().err.count("is one of the inputs") == 2
+        assert (tmp_path / NAMES[0]).read_bytes() == content

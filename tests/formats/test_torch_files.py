@@ -26,11 +26,8 @@ def test_plain_data_beside_the_weights_is_no_reason_to_refuse_them(path):
 def test_places_spans_and_times_are_kept_as_plain_values():
     with open_weights(TORCH / "beside_2.ckpt") as contents:
         tree = contents.tree
-        assert (
-            tree["arguments"] == {"output": "a/b", "steps": 3}
-            and tree["range"] == (0, 3, 1)
-            and tree["counts"] == {"a": 1}
-        )
+        assert tree["arguments"] == {"output": "a/b", "steps": 3} and tree["range"] == (0, 3, 1)
+        assert tree["counts"] == {"a": 1}
         assert tree["deque"] == [1, 2] and tree["size"] == (2, 3)
 
 
@@ -56,9 +53,8 @@ def test_an_averaged_model_is_taken_out_of_its_wrapper():
 def test_wrappers_around_wrappers_are_taken_off_and_the_counter_is_counted():
     with open_weights(TORCH / "wrapped.pth") as contents:
         selection = select(contents.tree, "ema")
-        assert np.array_equal(selection.tensors["weight"].read(), WEIGHTS) and list(
-            selection.tensors
-        ) == ["weight", "bias"]
+        assert np.array_equal(selection.tensors["weight"].read(), WEIGHTS)
+        assert list(selection.tensors) == ["weight", "bias"]
         assert selection.averaged and selection.dropped == {"n_averaged": 1}
 
 
@@ -96,9 +92,8 @@ def test_types_that_are_not_read_are_named_with_what_to_convert_to(name, kind, r
     (("namedtuple.ckpt", "__main__.Point"), ("whole_module.pth", "torch.nn.modules.linear.Linear")),
 )
 def test_classes_of_the_program_are_refused_by_name_with_how_to_export(name, word):
-    with pytest.raises(
-        CheckpointError, match=f"asks for {word}.*nothing was run.*export its weights alone"
-    ):
+    said = f"asks for {word}.*nothing was run.*export its weights alone"
+    with pytest.raises(CheckpointError, match=said):
         load(TORCH / name)
 
 
@@ -106,8 +101,6 @@ def test_types_of_other_containers(tmp_path):
     np.savez(tmp_path / "complex.npz", w=np.ones(2, np.complex64))
     np.savez(tmp_path / "long.npz", w=np.ones(2, np.longdouble))
     for name, kind in (("complex.npz", "complex64"), ("long.npz", "float128")):
-        with pytest.raises(
-            CheckpointError,
-            match=f"type {kind}; float16, bfloat16, float32, float64, integers and bool are read",
-        ):
+        said = f"type {kind}; float16, bfloat16, float32, float64, integers and bool are read"
+        with pytest.raises(CheckpointError, match=said):
             load(tmp_path / name)

@@ -72,11 +72,8 @@ def test_channels_one_after_the_other_are_read_in_8_bits_and_refused_in_16(tmp_p
     assert np.array_equal(read_image(tmp_path / "gray.tif")[..., 0], colours()[..., 0])
     tiff(tmp_path / "b.tif", colours().astype(np.uint16) * 257, planar=2)
     for read in (read_image, read_label):
-        with pytest.raises(
-            ImageError,
-            match="b.tif is a TIFF of 16 bits whose channels .* expected "
-            ".*PlanarConfiguration 1.*save",
-        ):
+        said = "b.tif is a TIFF of 16 bits whose channels .* expected .*PlanarConfiguration 1.*save"
+        with pytest.raises(ImageError, match=said):
             read(tmp_path / "b.tif")
 
 

@@ -29,10 +29,8 @@ def cut(request, monkeypatch):
 
 
 def test_full_size_layout_is_the_releases():
-    ours, theirs = (
-        layout_of(autoencoder.Autoencoder(AUTOENCODERS["release"])),
-        release_layout("autoencoder"),
-    )
+    ours = layout_of(autoencoder.Autoencoder(AUTOENCODERS["release"]))
+    theirs = release_layout("autoencoder")
     assert ours == theirs and len(ours) == 205
 
 
@@ -82,10 +80,8 @@ def test_statistics_over_strips_keep_their_digits():
 @pytest.mark.parametrize("chunk", [32 << 20, 4 * 256 * 5])
 def test_codes_are_the_nearest_entries_whatever_the_chunk(chunk, monkeypatch):
     monkeypatch.setattr(autoencoder, "QUANTIZER_CHUNK_BYTES", chunk)
-    ae, z = (
-        small_autoencoder(),
-        np.random.default_rng(2).standard_normal((1, 3, 4, 6)).astype(np.float32),
-    )
+    ae = small_autoencoder()
+    z = np.random.default_rng(2).standard_normal((1, 3, 4, 6)).astype(np.float32)
     entries = ae.quantize.embedding.weight.numpy().astype(np.float64)
     distance = ((z[0].reshape(3, -1).T[:, None].astype(np.float64) - entries[None]) ** 2).sum(-1)
     with jt.no_grad():

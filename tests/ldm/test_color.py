@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from support.places import GOLDEN
+from support.refusals import refusal
 
 from jseg.images import from_signed, to_signed
 from jseg.ldm import color
@@ -102,10 +103,8 @@ def test_both_versions_agree_on_ordinary_images(seed):
 def test_statistics_become_those_of_the_reference():
     image, reference = scene(2), scene(3)
     moved = transfer_signed(to_signed(image), reference)
-    result, target = (
-        lab_from_rgb((moved.transpose(1, 2, 0) + 1) / 2.0),
-        lab_from_rgb(reference / 255.0),
-    )
+    result = lab_from_rgb((moved.transpose(1, 2, 0) + 1) / 2.0)
+    target = lab_from_rgb(reference / 255.0)
     assert np.allclose(result.mean((0, 1)), target.mean((0, 1)), atol=0.1)
     assert np.allclose(result.std((0, 1)), target.std((0, 1)), atol=0.1)
 
@@ -169,8 +168,6 @@ def test_inputs_stay_as_they_were_and_views_work():
     ],
 )
 def test_wrong_shapes_are_explained(image, reference):
-    with pytest.raises(ValueError, match=r"expected uint8 \[H, W, 3\]") as error:
-        transfer(image, reference)
-    assert "\n" not in str(error.value)
+    assert "expected uint8 [H, W, 3]" in refusal(transfer, image, reference)
     with pytest.raises(ValueError, match="expected"):
         transfer_signed(np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8))

@@ -5,6 +5,7 @@ guided-diffusion.
 import numpy as np
 import pytest
 from support.peers import apart, peer
+from support.refusals import refusal
 
 from jseg.ldm.loss import diffusion_loss
 from jseg.ldm.samplers import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde
@@ -71,8 +72,6 @@ def test_loss_and_gradient_are_guided_diffusion_s():
 @pytest.mark.parametrize("sampler", [ddim, ancestral, dpmpp_2m, dpmpp_2m_sde])
 @pytest.mark.parametrize("eta", [-0.1, 1.001, float("nan"), float("inf"), "1", None])
 def test_an_eta_outside_0_to_1_is_refused_before_the_first_step(sampler, eta):
-    with pytest.raises(ValueError, match=rf"eta is {eta}; expected 0 .* to 1") as error:
-        sampler(
-            None, jt.zeros((1, 3, 4, 4)), Schedule("ddim10"), 3, eta=eta, noise=lambda index: None
-        )
-    assert "\n" not in str(error.value)
+    start = None, jt.zeros((1, 3, 4, 4)), Schedule("ddim10"), 3
+    said = rf"eta is {eta}; expected 0 .* to 1"
+    refusal(sampler, *start, eta=eta, noise=lambda index: None, match=said)

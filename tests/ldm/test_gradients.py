@@ -44,10 +44,8 @@ def test_every_gradient_is_that_of_the_pytorch_sdm_code():
     assert sorted(gradients) == list(expected["names"])
     rounding = 1e-6 * expected["norm"].max()  # 15 gradients are zero but for rounding
     for name, norm, projection in zip(expected["names"], expected["norm"], expected["projection"]):
-        gradient, direction = (
-            gradients[name].astype(np.float64),
-            value(f"{name}.direction", gradients[name].shape).astype(np.float64),
-        )
+        gradient = gradients[name].astype(np.float64)
+        direction = value(f"{name}.direction", gradients[name].shape).astype(np.float64)
         assert abs(np.linalg.norm(gradient) - norm) < 2e-5 * norm + rounding, name
         assert (
             abs((gradient * direction).sum() / np.linalg.norm(direction) - projection)
@@ -66,11 +64,9 @@ class Loss:
         self.parameters = trainable(self.unet)
         rng = np.random.default_rng(0)
         self.z, self.noise = rng.standard_normal((2, 2, 3, 12, 16)).astype(np.float32)
-        self.y, self.t, self.schedule = (
-            one_hot(rng.integers(0, 5, (2, 12, 16)), 5),
-            np.array([3, 700]),
-            Schedule(),
-        )
+        self.y = one_hot(rng.integers(0, 5, (2, 12, 16)), 5)
+        self.t = np.array([3, 700])
+        self.schedule = Schedule()
         self.eps = self.seen = None
 
     def __call__(self, term):

@@ -3,6 +3,7 @@ makes; nothing here needs Jittor.
 """
 
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support import refusals
 from support.places import ROOT
 
 from jseg.files import DataError
@@ -46,12 +48,10 @@ class Data:
     """
 
     def __init__(self, images, labels=None):
-        self.images, self.labels, self.encoded, self.told = (
-            list(images),
-            list(labels or images.upper()),
-            [],
-            [],
-        )
+        self.images = list(images)
+        self.labels = list(labels or images.upper())
+        self.encoded = []
+        self.told = []
         keys = [
             hashlib.sha256(content.encode()).digest()
             for pair in zip(self.images, self.labels)
@@ -91,12 +91,7 @@ def contents(cache):
     }
 
 
-def refusal(call, *arguments, kind=DataError, **named):
-    with pytest.raises(kind) as error:
-        call(*arguments, **named)
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 600
-    return message
+refusal = functools.partial(refusals.refusal, kind=DataError, most=600)
 
 
 # -- made once -------------------------------------------------------------------------------------
@@ -185,11 +180,8 @@ def test_an_error_loses_nothing_that_was_made(tmp_path, error):
         data.fill(tmp_path, make_latents=fails)
     again = Data("abcdef")
     again.check(again.fill(tmp_path))
-    assert (
-        "".join(data.encoded) == "abcd"
-        and "".join(again.encoded) == "ef"
-        and "2 of 6" in again.told[0]
-    )
+    assert "".join(data.encoded) == "abcd" and "".join(again.encoded) == "ef"
+    assert "2 of 6" in again.told[0]
     changed = Data("Xabc")  # rows of an unfinished folder are good too
     with pytest.raises(error):
         Data("abcdefg").fill(tmp_path, make_latents=lambda i: fails(4))
@@ -245,9 +237,8 @@ def test_whatever_a_kill_leaves_behind_is_continued_to_the_same_bytes(
             (left / name).write_bytes(content)
         again = Data(*after)
         path = again.fill(left)
-        assert contents(path) == fresh and [
-            entry.name for entry in left.iterdir() if entry.is_dir()
-        ] == [path.name]
+        assert contents(path) == fresh
+        assert [entry.name for entry in left.iterdir() if entry.is_dir()] == [path.name]
         assert set(again.encoded) <= set(encoded)
         most = max(most, len(again.encoded))
     assert most == len(encoded) and again.encoded == []
@@ -331,15 +322,9 @@ def test_keys_are_written_after_their_rows_are_on_the_disk(tmp_path, monkeypatch
         lambda folder: (folder / "about.json").write_text("{"),
         lambda folder: (folder / "about.json").write_text("[]"),
     ],
-    ids=[
-        "latents gone",
-        "keys gone",
-        "labels cut",
-        "keys empty",
-        "float64",
-        "broken json",
-        "a list",
-    ],
+    ids=(
+        "latents gone | keys gone | labels cut | keys empty | float64 | broken json | a list"
+    ).split(" | "),
 )
 def test_files_that_are_not_what_they_should_be_are_made_again(tmp_path, spoil):
     folder = Data("abc").fill(tmp_path)
@@ -367,19 +352,11 @@ def test_another_autoencoder_or_size_is_refused_and_nothing_changes(tmp_path):
     before = contents(tmp_path)
     data = Data("abc")
     message = refusal(data.fill, tmp_path, common=dict(COMMON, autoencoder="cd" * 32))
-    assert (
-        "another autoencoder" in message
-        and "abababababab" in message
-        and "cdcdcdcdcdcd" in message
-        and "--ae_path" in message
-    )
+    assert "another autoencoder" in message and "abababababab" in message
+    assert "cdcdcdcdcdcd" in message and "--ae_path" in message
     message = refusal(data.fill, tmp_path, common=dict(COMMON, width=40, latent=[3, 4, 10]))
-    assert (
-        "20x16" in message
-        and "40x16" in message
-        and "--cache" in message
-        and str(folder) in message
-    )
+    assert "20x16" in message and "40x16" in message and "--cache" in message
+    assert str(folder) in message
     assert "another version" in refusal(data.fill, tmp_path, common=dict(COMMON, format=2))
     assert contents(tmp_path) == before and data.encoded == []
 
@@ -410,11 +387,8 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, monkeypatc
     monkeypatch.setattr(os, "pwrite", pwrite)
     data = Data("abcd")
     message = refusal(data.fill, tmp_path, kind=OSError)
-    assert (
-        "No space left on device" in message
-        and "what is finished stays" in message
-        and str(tmp_path) in message
-    )
+    assert "No space left on device" in message and "what is finished stays" in message
+    assert str(tmp_path) in message
     monkeypatch.undo()
     again = Data("abcd")
     again.check(again.fill(tmp_path))

@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from support.faults import all_of, drawn, moved, removed
+from support.refusals import refusal
 from support.tiny import HEIGHT, WIDTH, label_map, photograph
 
 from jseg.checkpoint import load_into
@@ -78,9 +80,8 @@ def test_other_colours_of_the_classes_are_another_label_map(folder):
     for path in (folder / "labels").iterdir():
         save_image(path, CLASS_SETS["landscape-29"].palette[label_map(0)])
     ids = [np.array(prepared(folder, classes=classes(swapped))[0].labels[0]) for swapped in (0, 1)]
-    assert (ids[0] != ids[1]).any() and np.array_equal(
-        np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1]
-    )
+    assert (ids[0] != ids[1]).any()
+    assert np.array_equal(np.where(ids[0] < 2, 1 - ids[0], ids[0]), ids[1])
 
 
 def test_colours_of_a_set_that_ships_are_no_part_of_the_key(folder):
@@ -118,16 +119,10 @@ def arrays(latents):
 def test_each_image_is_followed_by_its_mirror_image_as_in_the_release(folder):
     latents, _ = prepared(folder, ignore=(3, 5))
     assert latents.stems == ("a", "b", "c", "d") and len(latents) == 8
-    assert (
-        isinstance(latents.z, np.memmap)
-        and latents.z.dtype == np.float32
-        and latents.z.shape == (8, 3, 12, 16)
-    )
-    assert (
-        isinstance(latents.labels, np.memmap)
-        and latents.labels.dtype == np.uint8
-        and latents.labels.shape == (8, 12, 16)
-    )
+    assert isinstance(latents.z, np.memmap) and latents.z.dtype == np.float32
+    assert latents.z.shape == (8, 3, 12, 16)
+    assert isinstance(latents.labels, np.memmap) and latents.labels.dtype == np.uint8
+    assert latents.labels.shape == (8, 12, 16)
     for i, example in enumerate(find_examples(folder)[0]):
         # release: images are mirrored before they are encoded, label maps after they are resized
         image = Image.open(example.image)
@@ -199,41 +194,21 @@ def test_a_second_start_encodes_nothing_and_adds_nothing(folder):
     told = []
     again, idle = prepared(folder, tell=told.append)
     # release: appends on every start, so the second has 16 rows; here: 8 again.
-    assert (
-        autoencoder.calls == 4
-        and idle.calls == 0
-        and told == []
-        and len(again) == 8
-        and arrays(again) == arrays(first)
-    )
+    assert autoencoder.calls == 4 and idle.calls == 0 and told == [] and len(again) == 8
+    assert arrays(again) == arrays(first)
 
 
-def in_another_format(folder):
-    path = folder / "imgs" / "b.bmp"
-    (folder / "imgs" / "b.png").unlink()
-    Image.fromarray(photograph(7)).save(path)
-
-
+ADDED = all_of(drawn("imgs/aa.png", photograph(9)), drawn("labels/aa.png", label_map(9)))
+RENAMED = all_of(moved("imgs/b.png", "imgs/z.png"), moved("labels/b.png", "labels/z.png"))
+REFORMATTED = all_of(removed("imgs/b.png"), drawn("imgs/b.bmp", photograph(7)))
 CHANGES = {
-    "picture": (lambda f: save_image(f / "imgs" / "b.png", photograph(9)), 1, 8),
-    "image of another format": (in_another_format, 1, 8),
-    "label": (lambda f: save_image(f / "labels" / "b.png", label_map(9)), 0, 8),
-    "added": (
-        lambda f: [
-            save_image(f / "imgs" / "aa.png", photograph(9)),
-            save_image(f / "labels" / "aa.png", label_map(9)),
-        ],
-        1,
-        10,
-    ),
-    "removed": (lambda f: [(f / place / "b.png").unlink() for place in ("imgs", "labels")], 0, 6),
-    "renamed": (
-        lambda f: [
-            (f / place / "b.png").rename(f / place / "z.png") for place in ("imgs", "labels")
-        ],
-        0,
-        8,
-    ),
+    # what is done, how many images are encoded again, and how many rows there are then
+    "image": (drawn("imgs/b.png", photograph(9)), 1, 8),
+    "image of another format": (REFORMATTED, 1, 8),
+    "label": (drawn("labels/b.png", label_map(9)), 0, 8),
+    "added": (ADDED, 1, 10),
+    "removed": (removed("imgs/b.png", "labels/b.png"), 0, 6),
+    "renamed": (RENAMED, 0, 8),
 }
 
 
@@ -264,11 +239,8 @@ def test_other_ignored_ids_need_no_encoding(folder):
     plain, _ = prepared(folder)
     after, autoencoder = prepared(folder, ignore=(4,))
     assert autoencoder.calls == 0 and after.digest != plain.digest
-    assert (
-        np.array_equal(after.z, plain.z)
-        and (after.labels == 255).any()
-        and not (plain.labels == 255).any()
-    )
+    assert np.array_equal(after.z, plain.z) and (after.labels == 255).any()
+    assert not (plain.labels == 255).any()
 
 
 # -- interruptions and faults ----------------------------------------------------------------------
@@ -287,9 +259,9 @@ def test_an_interrupted_preparation_is_continued_to_the_same_bytes(folder, at):
 def test_a_cache_of_other_weights_is_refused_in_one_line(folder):
     latents, _ = prepared(folder)
     before = arrays(latents)
-    with pytest.raises(DataError, match="another autoencoder .*--ae_path.*--cache") as error:
-        prepared(folder, Blocks(), sha="cd" * 32)
-    assert "\n" not in str(error.value) and arrays(prepared(folder)[0]) == before
+    said = "another autoencoder .*--ae_path.*--cache"
+    refusal(prepared, folder, Blocks(), sha="cd" * 32, kind=DataError, match=said)
+    assert arrays(prepared(folder)[0]) == before
     with pytest.raises(DataError, match="64x48.*32x24"):
         prepared(folder, width=32, height=24, latent_width=8, latent_height=6)
     assert prepared(folder, sha="cd" * 32, cache="other")[1].calls == 4

@@ -46,10 +46,8 @@ def features(w, x):
                 .max((3, 5))
             )
         for place in places:
-            weight, padded = (
-                w[f"net.slice{number}.{place}.weight"],
-                np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))),
-            )
+            weight = w[f"net.slice{number}.{place}.weight"]
+            padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
             x = sum(
                 np.tensordot(
                     padded[:, :, i : i + x.shape[2], j : j + x.shape[3]], weight[:, :, i, j], (1, 1)
@@ -147,9 +145,8 @@ def test_weights_come_whole_in_pieces_or_inside_of_a_vq_gan(tmp_path):
     for paths in (["heads.npz", "vgg16.npz"], ["vqgan.npz"]):
         loaded = load_lpips(*(tmp_path / path for path in paths)).state_dict()
         assert all((loaded[name].numpy() == value).all() for name, value in arrays.items())
-    with pytest.raises(
-        CheckpointError, match=r"heads.npz: without VGG16's features; .* torchvision's vgg16"
-    ):
+    said = r"heads.npz: without VGG16's features; .* torchvision's vgg16"
+    with pytest.raises(CheckpointError, match=said):
         load_lpips(tmp_path / "heads.npz")
     with pytest.raises(CheckpointError, match=r"without the heads"):
         load_lpips(tmp_path / "vgg16.npz")

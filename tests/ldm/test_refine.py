@@ -9,6 +9,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from support.refusals import refusal
 from support.tiny import FINE, HEIGHT, RELEASE, WIDTH, label_map, photograph, saved, weights
 
 from jseg import checkpoint
@@ -275,9 +276,8 @@ def test_from_files_takes_a_preset_by_name(weights):
     assert Synthesizer.from_files(*weights, preset="fine").pipeline == PIPELINES["fine"]
     with pytest.raises(ValueError, match="expected one of release, fine"):
         Synthesizer.from_files(*weights, preset="best")
-    with pytest.raises(
-        FileNotFoundError, match="none.pkl does not exist; put the official weights"
-    ):
+    said = "none.pkl does not exist; put the official weights"
+    with pytest.raises(FileNotFoundError, match=said):
         Synthesizer.from_files("none.pkl", weights[1])
     with pytest.raises(checkpoint.CheckpointError, match="swapped"):
         Synthesizer.from_files(*weights[::-1])
@@ -344,41 +344,39 @@ def test_255_means_that_nothing_is_known(synthesizer):
     )
 
 
+def zeros(*shape, dtype=np.uint8):
+    return np.zeros(shape, dtype)
+
+
+ASPECT = "expected the aspect ratio of 64x48"
+
+
 @pytest.mark.parametrize(
-    "changed, message",
+    "name, value, message",
     [
-        ({"label": np.zeros((48, 64, 1), np.uint8)}, "label of shape (48, 64, 1)"),
-        ({"label": np.zeros((0, 0), np.uint8)}, "shape (0, 0)"),
-        ({"reference": np.zeros((48, 64), np.uint8)}, "reference of shape (48, 64)"),
+        ("label", zeros(48, 64, 1), "label of shape (48, 64, 1)"),
+        ("label", zeros(0, 0), "shape (0, 0)"),
+        ("reference", zeros(48, 64), "reference of shape (48, 64)"),
+        ("reference", zeros(48, 64, 4), "expected [h, w] class ids and [h, w, 3] RGB"),
+        ("label", None, "label of shape ()"),
+        ("label", zeros(48, 64, dtype=float), "label of type float64"),
         (
-            {"reference": np.zeros((48, 64, 4), np.uint8)},
-            "expected [h, w] class ids and [h, w, 3] RGB",
+            "reference",
+            zeros(48, 64, 3, dtype="f4"),
+            "of type float32; expected integers, and uint8",
         ),
-        ({"label": None}, "label of shape ()"),
-        ({"label": np.zeros((48, 64))}, "label of type float64"),
-        (
-            {"reference": np.zeros((48, 64, 3), np.float32)},
-            "reference of type float32; expected integers, and uint8",
-        ),
-        (
-            {"label": np.zeros((64, 64), np.uint8)},
-            "the label is 64x64; expected the aspect ratio of 64x48",
-        ),
-        (
-            {"reference": np.zeros((64, 48, 3), np.uint8)},
-            "the reference is 48x64; expected the aspect ratio of 64x48; crop it",
-        ),
-        ({"label": np.full((48, 64), 29, np.uint8)}, "holds ids [29]; expected 0 to 28, or 255"),
-        ({"label": np.full((48, 64), -1, np.int64)}, "holds ids [-1]"),
-        ({"label": np.full((48, 64), 256 + 3)}, "holds ids [259]"),
-        ({"seed": -1}, "seed is -1"),
-        ({"seed": 0.5}, "seed is 0.5"),
+        ("label", zeros(64, 64), f"the label is 64x64; {ASPECT}"),
+        ("reference", zeros(64, 48, 3), f"the reference is 48x64; {ASPECT}; crop it"),
+        ("label", zeros(48, 64) + 29, "holds ids [29]; expected 0 to 28, or 255"),
+        ("label", np.full((48, 64), -1, np.int64), "holds ids [-1]"),
+        ("label", np.full((48, 64), 256 + 3), "holds ids [259]"),
+        ("seed", -1, "seed is -1"),
+        ("seed", 0.5, "seed is 0.5"),
     ],
 )
-def test_wrong_arguments_are_told_in_one_line(synthesizer, changed, message):
-    with pytest.raises(ValueError) as error:
-        synthesizer.synthesize(**{"label": label_map(0), "reference": photograph(0), **changed})
-    assert message in str(error.value) and "\n" not in str(error.value)
+def test_wrong_arguments_are_told_in_one_line(synthesizer, name, value, message):
+    arguments = {"label": label_map(0), "reference": photograph(0), name: value}
+    assert message in refusal(synthesizer.synthesize, **arguments)
 
 
 @pytest.mark.parametrize("pipeline", [RELEASE, FINE])
@@ -388,11 +386,9 @@ def test_the_batch_size_does_not_matter(weights, pipeline, monkeypatch):
         refine, "normal", lambda *key: drawn.append((key[:3], normal(*key))) or drawn[-1][1]
     )
     synthesizer = Synthesizer.from_files(*weights, pipeline, "cpu")
-    labels, references, stems = (
-        [latent_label(i) for i in range(3)],
-        [photograph(i) for i in range(3)],
-        ["a", "b", "c"],
-    )
+    labels = [latent_label(i) for i in range(3)]
+    references = [photograph(i) for i in range(3)]
+    stems = ["a", "b", "c"]
     together = [
         report.images for report in run(synthesizer, labels, references, 5, stems) if report.images
     ][-1]
@@ -417,11 +413,9 @@ def test_the_noise_of_a_stochastic_sampler_is_an_image_s_own(weights, sampler):
         FINE, stages=(Stage(3.5, "ddim50", 30, sampler=sampler, steps=3),)
     )
     synthesizer = Synthesizer.from_files(*weights, pipeline, "cpu")
-    labels, references, stems = (
-        [latent_label(i) for i in range(3)],
-        [photograph(i) for i in range(3)],
-        ["a", "b", "c"],
-    )
+    labels = [latent_label(i) for i in range(3)]
+    references = [photograph(i) for i in range(3)]
+    stems = ["a", "b", "c"]
     together = run(synthesizer, labels, references, 5, stems)[-1].images
     alone = [
         run(synthesizer, labels[i : i + 1], references[i : i + 1], 5, stems[i : i + 1])[-1].images[

@@ -51,10 +51,8 @@ def test_posterior_is_the_gaussian_product():
     schedule = Schedule("ddim50")
     of_x_0, of_x_t = schedule.posterior_mean_coefficients
     for i in (1, 7, 49):
-        prior_mean, prior_variance = (
-            np.sqrt(schedule.alpha_bar_prev[i]),
-            1 - schedule.alpha_bar_prev[i],
-        )
+        prior_mean = np.sqrt(schedule.alpha_bar_prev[i])
+        prior_variance = 1 - schedule.alpha_bar_prev[i]
         step = np.sqrt(1 - schedule.beta[i])
         precision = 1 / prior_variance + step**2 / schedule.beta[i]
         np.testing.assert_allclose(schedule.posterior_variance[i], 1 / precision, rtol=1e-9)

@@ -5,6 +5,7 @@ steps, many samples.
 import numpy as np
 import pytest
 from support.gaussian import MEAN, SPREAD, exact_solution, gaussian_predictor, noise
+from support.refusals import refusal
 
 from jseg.ldm.samplers import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde
 from jseg.ldm.schedule import SPACINGS, Schedule
@@ -258,9 +259,8 @@ def test_lambda_and_rho_are_equal_strides_of_what_they_say():
     ],
 )
 def test_steps_that_do_not_exist_are_refused(steps, spacing, message):
-    with pytest.raises(ValueError) as error:
-        ddim(None, jt.zeros((1, 3, 4, 6)), Schedule("ddim50"), 31, steps=steps, spacing=spacing)
-    assert message in str(error.value) and "\n" not in str(error.value)
+    start = None, jt.zeros((1, 3, 4, 6)), Schedule("ddim50"), 31
+    assert message in refusal(ddim, *start, steps=steps, spacing=spacing)
 
 
 @pytest.mark.parametrize("sampler", [ancestral, dpmpp_2m, dpmpp_2m_sde])

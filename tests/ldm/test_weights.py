@@ -99,9 +99,8 @@ def test_both_files_are_described_once_and_the_description_is_handed_on(shelf, t
 
 def test_a_unet_of_an_autoencoder_that_is_not_here_is_refused(shelf, tmp_path):
     model = trained_with(tmp_path / "unet.safetensors", shelf[1])
-    with pytest.raises(
-        FileNotFoundError, match="neither the official nor the shipped one; give it as --ae_path"
-    ):
+    said = "neither the official nor the shipped one; give it as --ae_path"
+    with pytest.raises(FileNotFoundError, match=said):
         find_weights(model)
 
 
@@ -143,10 +142,8 @@ def test_official_weights_are_found_in_parts(shelf):
     assert found_autoencoder() == folder and encoder_digest(folder) == encoder_digest(shelf[0])
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert found_autoencoder() == shelf[0]
-    with pytest.raises(
-        checkpoint.CheckpointError,
-        match="--ae_path checkpoints/autoencoder: holds 1 of the 2 parts .* missing: 2",
-    ):
+    said = "--ae_path checkpoints/autoencoder: holds 1 of the 2 parts .* missing: 2"
+    with pytest.raises(checkpoint.CheckpointError, match=said):
         find_autoencoder(folder)
 
 
@@ -177,10 +174,8 @@ def test_a_training_names_its_autoencoder_and_release_refuses_the_shipped_one_un
     shelf,
 ):
     shipped, other = shelf
-    with pytest.raises(
-        FileNotFoundError,
-        match="--preset release .* official autoencoder.* --ae_path.*drawings of 128x96",
-    ):
+    said = "--preset release .* official autoencoder.* --ae_path.*drawings of 128x96"
+    with pytest.raises(FileNotFoundError, match=said):
         find_autoencoder(None, "release")
     assert found_autoencoder(shipped, "release") == shipped
     assert found_autoencoder(None, "landscape") == shipped
@@ -202,11 +197,8 @@ def test_the_training_command_refuses_the_shipped_autoencoder_for_release(
     for options in ((), ("--release",)):
         assert cli.run(train.main, ["--input_path", "data", *options]) == 2
         message = capsys.readouterr().err
-        assert (
-            message.count("\n") == 1
-            and "official autoencoder" in message
-            and "--ae_path" in message
-        )
+        assert message.count("\n") == 1 and "official autoencoder" in message
+        assert "--ae_path" in message
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -233,9 +225,8 @@ def test_what_ships_for_flowseg():
     config = checkpoint.load_config(SHIPPED)
     assert config == dataclasses.replace(NETWORKS["small"], labels=29, width=128, height=96)
     assert trained_classes(SHIPPED, 29).names[0] == "mountain"
-    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {
-        np.dtype(np.float16)
-    } and SHIPPED.stat().st_size < 15_000_000
+    assert {value.dtype for value in checkpoint.load(SHIPPED).values()} == {np.dtype(np.float16)}
+    assert SHIPPED.stat().st_size < 15_000_000
     assert checkpoint.weights_sha256(SHIPPED) in (module.SHIPPED / "CARD.md").read_text(
         encoding="utf-8"
     ), "the card's hash is of another file"

@@ -50,9 +50,8 @@ def test_ctrl_c_while_jittor_compiles_is_one_line_and_leaves_no_compiler_running
         time.sleep(0.05)
     os.killpg(doctor.pid, signal.SIGINT)
     _, errors = doctor.communicate(timeout=30)
-    assert doctor.returncode == 130 and errors.splitlines()[-1] == "jseg doctor: interrupted", (
-        errors
-    )
+    assert doctor.returncode == 130, errors
+    assert errors.splitlines()[-1] == "jseg doctor: interrupted", errors
     assert "Traceback" not in errors
     try:
         with open(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat") as file:

@@ -108,33 +108,18 @@ def test_pip_s_packages_alone_are_enough(bare):
     assert cuda.choose_for(13, [90]).case == "home"
 
 
+NEWER = "is newer than the driver, which is for CUDA 12"
+COMPILES = "does not compile for compute capability"
+
+
 @pytest.mark.parametrize(
     "release, version, newest, device, words",
     [
-        (
-            "13.0.88",
-            "9.2.1",
-            12,
-            90,
-            "is newer than the driver, which is for CUDA 12: update the driver, or install CUDA "
-            "toolkit 12",
-        ),
+        ("13.0.88", "9.2.1", 12, 90, f"{NEWER}: update the driver, or install CUDA toolkit 12"),
         ("10.2.89", "8.9.7", 12, 80, "it is too old: install CUDA toolkit 11 or newer"),
         ("11.8.89", "7.6.5", 12, 80, "cuDNN 7.6.5 is too old"),
-        (
-            "13.0.88",
-            "9.2.1",
-            13,
-            70,
-            "does not compile for compute capability 7.0: install an older CUDA toolkit",
-        ),
-        (
-            "13.0.88",
-            "9.2.1",
-            13,
-            130,
-            "does not compile for compute capability 13.0: install a newer CUDA toolkit",
-        ),
+        ("13.0.88", "9.2.1", 13, 70, f"{COMPILES} 7.0: install an older CUDA toolkit"),
+        ("13.0.88", "9.2.1", 13, 130, f"{COMPILES} 13.0: install a newer CUDA toolkit"),
         ("13.0.88", "", 13, 90, "cuDNN's header and library not found: "),
     ],
 )

@@ -140,11 +140,10 @@ def test_a_jittor_that_fails_names_the_flags_that_are_set():
         status, lines = started(
             "-c", code.replace("import jseg.runtime", FAILING), sync_run="1", log_v="0", **more
         )
-        assert (
-            status == 2
-            and len(lines) == 1
-            and lines[0].startswith("jseg doctor: Jittor cannot compile its operators (broken)")
-        ), lines
+        assert status == 2 and len(lines) == 1, lines
+        assert lines[0].startswith("jseg doctor: Jittor cannot compile its operators (broken)"), (
+            lines
+        )
         assert lines[0].endswith(said)
     status, lines = started("-c", code.replace("import jseg.runtime", FAILING))
     assert status == 2 and lines[0].endswith("(broken)")
@@ -215,11 +214,8 @@ def test_a_command_says_it_in_one_line_and_exits_2(variables, tmp_path):
         "main.__module__ = 'jseg.commands.train'\nsys.exit(cli.run(main))",
         **variables,
     )
-    assert (
-        code == 2
-        and len(lines) == 1
-        and lines[0].startswith(f"jseg train: {name}={value} in the environment ")
-    ), lines
+    assert code == 2 and len(lines) == 1, lines
+    assert lines[0].startswith(f"jseg train: {name}={value} in the environment "), lines
 
 
 # --- flags that change numbers --------------------------------------------------------------------

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from support.calls import words
 from support.places import ROOT
 from support.tiny import saved
 
@@ -176,60 +177,40 @@ def place(tmp_path_factory):
         (root / "data" / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(2):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(
-            root / "data" / "imgs" / f"{number}.jpg"
-        )
-        Image.fromarray(rng.integers(0, 29, (48, 64), np.uint8)).save(
-            root / "data" / "labels" / f"{number}.png"
-        )
+        image = Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8))
+        image.save(root / "data" / "imgs" / f"{number}.jpg")
+        label = Image.fromarray(rng.integers(0, 29, (48, 64), np.uint8))
+        label.save(root / "data" / "labels" / f"{number}.png")
     return root
 
 
 @pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", ">/dev/full 2>&1", "2>{gone} >{gone}"])
 def test_a_training_ends_well_without_anyone_to_talk_to(place, tmp_path, redirections):
-    code, _, said = shell(
-        [
-            "-m",
-            "jseg",
-            "train",
-            "--input_path",
-            place / "data",
-            "--output",
-            tmp_path / "run",
-            "--ae_path",
-            place / "autoencoder.safetensors",
-            "--preset",
-            "tiny",
-            "--steps",
-            1,
-            "--batch_size",
-            1,
-            "--preview_interval",
-            0,
-            "--device",
-            "cpu",
-        ],
-        redirections,
+    options = words(
+        input_path=place / "data",
+        output=tmp_path / "run",
+        ae_path=place / "autoencoder.safetensors",
+        preset="tiny",
+        steps=1,
+        batch_size=1,
+        preview_interval=0,
+        device="cpu",
     )
+    code, _, said = shell(["-m", "jseg", "train", *options], redirections)
     assert code == 0, said
     assert (tmp_path / "run" / "checkpoint-00000001.safetensors").is_file()
     assert (tmp_path / "run" / "log.csv").is_file()
 
 
 def test_a_conversion_into_a_full_standard_output_is_no_fault_of_the_weights(place, tmp_path):
-    words = [
-        "-m",
-        "jseg",
-        "convert_weights",
-        place / "autoencoder.safetensors",
-        tmp_path / "out.safetensors",
-    ]
-    code, _, said = shell(words, ">/dev/full")
+    names = place / "autoencoder.safetensors", tmp_path / "out.safetensors"
+    call = ["-m", "jseg", "convert_weights", *names]
+    code, _, said = shell(call, ">/dev/full")
     assert code == 2
     assert said.count("\n") == 1
     assert said.startswith("jseg convert_weights: standard output cannot be written")
     assert (tmp_path / "out.safetensors").is_file()
-    assert shell(words, ">&-") == (0, "", "")
+    assert shell(call, ">&-") == (0, "", "")
 
 
 def test_a_terminal_that_is_closed_does_not_end_the_work(tmp_path):

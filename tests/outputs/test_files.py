@@ -4,20 +4,36 @@ with files of others.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.calls import answered
 from support.places import ROOT
 from support.tiny import saved
 
-from jseg.commands import cli, landscapes, score, train
+from jseg.commands import (
+    cli,
+    convert_weights,
+    gpu_check,
+    landscapes,
+    merge_weights,
+    score,
+    train,
+)
 from jseg.ldm.presets import AUTOENCODERS
 from jseg.outputs.locks import LOCK, held_files
 from jseg.outputs.places import OutputError, check_cache
 
+COMMANDS = {
+    "convert_weights": convert_weights,
+    "merge_weights": merge_weights,
+    "landscapes": landscapes,
+    "gpu_check": gpu_check,
+}
 HOLDER = (
     "import sys; from jseg.outputs.locks import held_files\nwith held_files(sys.argv[1:]): "
     "print('held', flush=True); sys.stdin.read()"
@@ -49,26 +65,20 @@ def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     paths = [folder / "a.safetensors", folder / "b.safetensors"]
     saved(paths[0], AUTOENCODERS["tiny"])
-    assert (
-        main("merge_weights", "--ckpts", f"{paths[0]}:2", f"{paths[0]}:1", "--save_path", paths[1])[
-            0
-        ]
-        == 0
-    )
+    call = ["--ckpts", f"{paths[0]}:2", f"{paths[0]}:1", "--save_path", str(paths[1])]
+    assert cli.run(merge_weights.main, call) == 0
     return paths
 
 
-def main(name, *words):
-    """(exit code, last line said) of a command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "jseg", name, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        universal_newlines=True,
-        timeout=300,
-    )
-    return done.returncode, (done.stderr.splitlines() or [""])[-1]
+@pytest.fixture
+def main(capsys):
+    """(exit code, last line said) of a command."""
+
+    def called(name, *words):
+        code, _, lines = answered(COMMANDS[name], capsys, *words)
+        return code, (lines or [""])[-1]
+
+    return called
 
 
 def calls(networks, tmp_path):
@@ -80,38 +90,29 @@ def calls(networks, tmp_path):
     checks = ["--device", "cpu", "--minutes", "1e-6", "--output", found, "--only"]
     return {
         "convert_weights": (out, [a, out], [b, out]),
-        "merge_weights": (
-            out,
-            ["--ckpts", a, a, "--save_path", out],
-            ["--ckpts", b, a, "--save_path", out],
-        ),
+        "merge_weights": (out, *(["--ckpts", x, a, "--save_path", out] for x in (a, b))),
         "landscapes": (sheet, [*drawn, tmp_path / "l1"], [*drawn, tmp_path / "l2", "--seed", 9]),
         "gpu_check": (tmp_path / "found.json", [*checks, "layers"], [*checks, "losses"]),
     }
 
 
-COMMANDS = ["convert_weights", "merge_weights", "landscapes", "gpu_check"]
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_second_of_two_runs_into_one_file_names_the_first_one_s_process(
-    command, networks, tmp_path
+    command, networks, tmp_path, main
 ):
     path, words, _ = calls(networks, tmp_path)[command]
     with Holder(path) as process:
         before = sorted(tmp_path.iterdir())
         code, said = main(command, *words)
-        assert (
-            code == 2
-            and f"{path} is being written by another run of jseg (process {process})" in said
-        )
+        assert code == 2
+        assert f"{path} is being written by another run of jseg (process {process})" in said
         assert sorted(tmp_path.iterdir()) == before
     assert main(command, *words)[0] == 0 and path.is_file()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(LOCK)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_of_two_runs_at_once_one_alone_ends_well(command, networks, tmp_path):
+def test_of_two_runs_at_once_one_alone_ends_well(command, networks, tmp_path, main):
     path, *both = calls(networks, tmp_path)[command]
     running = [
         subprocess.Popen(
@@ -136,8 +137,6 @@ def test_a_file_that_appears_during_the_work_is_not_replaced(
     command, networks, tmp_path, monkeypatch, capsys
 ):
     """What another program wrote between the first look and the lock."""
-    import importlib
-
     from jseg.outputs import locks
 
     path, words, _ = calls(networks, tmp_path)[command]
@@ -148,12 +147,11 @@ def test_a_file_that_appears_during_the_work_is_not_replaced(
         return held(paths)
 
     monkeypatch.setattr(locks, "held_files", later)
-    module = importlib.import_module(f"jseg.commands.{command}")
-    assert cli.run(module.main, list(map(str, words))) == 2
+    assert cli.run(COMMANDS[command].main, list(map(str, words))) == 2
     assert path.read_bytes() == b"mine" and capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_dry_run_takes_no_lock(networks, tmp_path):
+def test_a_dry_run_takes_no_lock(networks, tmp_path, main):
     path, words, _ = calls(networks, tmp_path)["convert_weights"]
     with Holder(path):
         assert main("convert_weights", *words, "--dry_run")[0] == 0
@@ -193,12 +191,12 @@ def test_a_killed_run_holds_nothing(tmp_path):
 # --- caches ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def place(tmp_path, networks, monkeypatch):
-    """Inputs of score and train in a folder, and calls of both with a cache."""
-    folder = tmp_path / "place"
-    landscape = ["--output", folder / "data", "--count", 2, "--width", 64, "--height", 48]
-    assert cli.run(landscapes.main, list(map(str, landscape))) == 0
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Inputs of score and train in a folder, of which every test gets a copy."""
+    folder = tmp_path_factory.mktemp("inputs") / "place"
+    line = f"--output {folder / 'data'} --count 2 --width 64 --height 48"
+    assert cli.run(landscapes.main, line.split()) == 0
     for name in ("results", "photos", "data/train/imgs/images"):
         (folder / name).mkdir()
     for number in range(2):
@@ -206,45 +204,26 @@ def place(tmp_path, networks, monkeypatch):
         image.save(folder / "results" / f"scene_{number:04d}.jpg")
         image.save(folder / "photos" / f"{number}.JPG")
     (folder / "notes.txt").write_text("mine")
-    monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def place(tmp_path, inputs, monkeypatch):
+    shutil.copytree(inputs, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
 
 
 def words_of(command, networks, cache):
     if command == "score":
-        words = [
-            "--results",
-            "results",
-            "--labels",
-            "data/test",
-            "--references",
-            "data/train",
-            "--output",
-            "scores",
-            "--device",
-            "cpu",
-        ]
-        return score, words + ["--cache", cache]
-    return train, [
-        "--input_path",
-        "data/train",
-        "--output",
-        "scores",
-        "--ae_path",
-        str(networks[0]),
-        "--preset",
-        "tiny",
-        "--steps",
-        "1",
-        "--batch_size",
-        "1",
-        "--preview_interval",
-        "0",
-        "--device",
-        "cpu",
-        "--cache",
-        cache,
-    ]
+        module, line = score, "--results results --labels data/test --references data/train"
+    else:
+        module = train
+        line = (
+            f"--input_path data/train --ae_path {networks[0]} --preset tiny --steps 1 "
+            "--batch_size 1 --preview_interval 0"
+        )
+    return module, [*line.split(), *f"--output scores --device cpu --cache {cache}".split()]
 
 
 def files_below(folder):
@@ -253,18 +232,10 @@ def files_below(folder):
 
 @pytest.mark.parametrize(
     "cache",
-    [
-        "data/train",
-        "data/train/imgs",
-        "data/train/labels",
-        "results",
-        "data/test",
-        "data/test/val_B_labels_resized",
-        "scores",
-        "./results/../scores",
-        "photos",
-        ".",
-    ],
+    (
+        "data/train data/train/imgs data/train/labels results data/test "
+        "data/test/val_B_labels_resized scores ./results/../scores photos ."
+    ).split(),
 )
 @pytest.mark.parametrize("command", ["score", "train"])
 def test_a_cache_is_never_mixed_with_inputs_results_or_files_of_others(
@@ -320,6 +291,5 @@ def test_score_looks_at_its_folder_once_more_when_it_holds_it(place, networks, c
     monkeypatch.setattr(locks, "held", later)
     module, words = words_of("score", networks, "cache")
     assert cli.run(module.main, words) == 2
-    assert "holds the scores of" in capsys.readouterr().err and os.listdir(place / "scores") == [
-        "summary.json"
-    ]
+    assert "holds the scores of" in capsys.readouterr().err
+    assert os.listdir(place / "scores") == ["summary.json"]

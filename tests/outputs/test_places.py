@@ -13,8 +13,9 @@ import sys
 
 import numpy as np
 import pytest
+from support.calls import answered, words
 from support.places import ROOT
-from support.small_flowseg import TINY, random_network
+from support.small_flowseg import saved_network
 from support.tiny import STAGES, stubbed, weights
 
 from jseg.checkpoint import save
@@ -46,13 +47,10 @@ COMMANDS = {
     "compare_official": (compare_official, "output", "comparison.md"),
 }
 INPUTS = {
-    "test": [
-        "data/test",
-        "data/train",
-        "data/train/imgs",
-        "data/test/val_B_labels_resized",
-        "data/test/val_A_labels_resized",
-    ],
+    "test": (
+        "data/test data/train data/train/imgs data/test/val_B_labels_resized "
+        "data/test/val_A_labels_resized"
+    ).split(),
     "segment": ["photos", "photos/images", "photos/imgs"],
     "score": ["results", "data/test", "data/train", "data/train/imgs"],
     "compare_official": ["clone"],
@@ -73,7 +71,7 @@ class Place:
     def __init__(self, root, networks, capsys):
         self.root, self.networks, self.capsys, self.out = root, networks, capsys, root / "out"
 
-    def words(self, command, **changed):
+    def options(self, command, **changed):
         root = self.root
         options = {
             "test": dict(
@@ -99,29 +97,16 @@ class Place:
             "demo": dict(count=1),
             "compare_official": dict(official=root / "clone", only="merge", device="cpu"),
         }[command]
-        options = {**options, COMMANDS[command][1]: self.out, **changed}
-        return [
-            word
-            for name, value in options.items()
-            if value is not None and value is not False
-            for word in [f"--{name}"]
-            + (
-                []
-                if value is True
-                else list(map(str, value))
-                if isinstance(value, list)
-                else [str(value)]
-            )
-        ]
+        return {**options, COMMANDS[command][1]: self.out, **changed}
+
+    def words(self, command, **changed):
+        return words(**self.options(command, **changed))
 
     def run(self, command, **changed):
         """(exit code, lines on standard error)."""
-        self.capsys.readouterr()
-        try:
-            code = cli.run(COMMANDS[command][0].main, self.words(command, **changed))
-        except SystemExit as stopped:  # argparse
-            code = stopped.code
-        return code, self.capsys.readouterr().err.splitlines()
+        module = COMMANDS[command][0]
+        code, _, lines = answered(module, self.capsys, **self.options(command, **changed))
+        return code, lines
 
     def tree(self):
         """{path: its content's digest, a link's target, or nothing for a folder} of everything."""
@@ -171,13 +156,7 @@ def template(tmp_path_factory):
         (root / "clone" / name).write_text("")
     (root / "stages.json").write_text(json.dumps(STAGES))
     (root / "mine.txt").write_text("mine")
-    config = dataclasses.replace(TINY, labels=29)
-    save(
-        root.parent / "flowseg.safetensors",
-        random_network(config).state_dict(),
-        config,
-        settings={"classes": stored_classes(CLASS_SETS["landscape-29"])},
-    )
+    saved_network(root.parent / "flowseg.safetensors", "landscape-29")
     return root
 
 
@@ -438,12 +417,9 @@ def test_any_file_that_is_read_is_an_input(place, command, option, name):
 @pytest.mark.parametrize("command", ["landscapes", "demo"])
 @pytest.mark.parametrize(
     "name",
-    [
-        "notes.txt",
-        "data/train/imgs/P1.jpg",
-        "train/labels/P1.png",
-        "test/val_A_labels_resized/L1.png",
-    ],
+    (
+        "notes.txt data/train/imgs/P1.jpg train/labels/P1.png test/val_A_labels_resized/L1.png"
+    ).split(),
 )
 def test_data_of_another_origin_are_never_mixed_with_drawings(place, command, name):
     (place.out / name).parent.mkdir(parents=True)
@@ -458,11 +434,8 @@ def test_landscapes_go_on_by_the_same_call_alone(place, monkeypatch):
     assert place.run("landscapes", sheet=sheet)[0] == 0
     before = place.tree()
     code, lines = place.run("landscapes", sheet=sheet)
-    assert (
-        code == 0
-        and "2 of 2 pairs were there already and are kept" in lines[0]
-        and place.tree() == before
-    )
+    assert code == 0 and "2 of 2 pairs were there already and are kept" in lines[0]
+    assert place.tree() == before
     drawn = {"count": 2, "seed": 0, "width": 64, "height": 48}
     for changed in ({"count": 3}, {"seed": 1}, {"width": 128, "height": 96}):
         place.refused(
@@ -579,9 +552,8 @@ def test_segment_goes_on_with_another_batch_size_and_says_so(place, older):
             del run[name]
         (place.out / "run.json").write_text(json.dumps(run))
     code, lines = place.run("segment", batch_size=2)
-    assert code == 0 and any(
-        "batch_size was 1, is 2" in line and "last bits" in line for line in lines
-    ), lines
+    assert code == 0, lines
+    assert any("batch_size was 1, is 2" in line and "last bits" in line for line in lines), lines
     assert (place.out / "a.png").read_bytes() == made and (place.out / "b.png").exists()
     place.refused("segment", "steps was 1, is 2", steps=2)
 
@@ -594,9 +566,8 @@ def test_segment_begins_again_with_other_settings_while_nothing_is_finished(plac
         patch.setattr(Segmenter, "segment", stopped)
         assert place.run("segment")[0] == 130
     code, lines = place.run("segment", steps=2)
-    assert code == 0 and any(
-        "nothing was finished" in line and "steps was 1, is 2" in line for line in lines
-    )
+    assert code == 0
+    assert any("nothing was finished" in line and "steps was 1, is 2" in line for line in lines)
 
 
 def test_images_given_twice_are_taken_once(place):
@@ -605,7 +576,8 @@ def test_images_given_twice_are_taken_once(place):
     code, lines = place.run(
         "segment", input=[photos / "a.jpg", photos, photos / ".." / "photos" / "b.jpg"]
     )
-    assert code == 0 and any("2 images are given twice and taken once" in line for line in lines)
+    assert code == 0
+    assert any("2 images are given twice and taken once" in line for line in lines)
     assert len(list(place.out.glob("*.png"))) == 2
 
 
@@ -614,7 +586,8 @@ def test_sheets_are_no_images_to_be_segmented(place, stubbed):
     results = place.out
     place.out = place.root / "labels"
     code, lines = place.run("segment", input=results)
-    assert code == 0 and any(
+    assert code == 0, lines
+    assert any(
         "1 file that is no result" in line and "grid.png: sheet of test" in line for line in lines
     ), lines
     assert sorted(path.name for path in place.out.glob("*.png")) == [
@@ -677,9 +650,8 @@ def test_what_is_made_for_a_run_that_writes_nothing_goes_again(tmp_path):
 def test_inputs_elsewhere_do_no_harm(tmp_path):
     (tmp_path / "a.png").write_text("")
     check_inputs(tmp_path / "out", "--output", ["a.png"], [tmp_path / "a.png"], [tmp_path])
-    with pytest.raises(
-        OutputError, match="would take the place of the input .*a.png and 1 more input;"
-    ):
+    said = "would take the place of the input .*a.png and 1 more input;"
+    with pytest.raises(OutputError, match=said):
         (tmp_path / "b.png").write_text("")
         check_inputs(
             tmp_path, "--output", ["a.png", "b.png"], [tmp_path / "b.png", tmp_path / "a.png"]
@@ -700,10 +672,8 @@ def test_a_folder_that_another_command_keeps_results_in_is_its_own(tmp_path):
         ("drawn/train", "landscapes"),
         ("drawn/train/imgs", "landscapes"),
     ):
-        with pytest.raises(
-            OutputError,
-            match=f"the {owner} command keeps results in this folder; give another --output",
-        ):
+        said = f"the {owner} command keeps results in this folder; give another --output"
+        with pytest.raises(OutputError, match=said):
             check_origin(tmp_path / folder, "--output", "score")
     for folder in ("scores", "stages2", "drawn/labels", "drawn/test/results"):
         check_origin(tmp_path / folder, "--output", "score")

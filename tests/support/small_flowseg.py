@@ -1,13 +1,13 @@
-"""Small scenes with label maps, networks of known behaviour and calls of the commands, for the
-tests of FlowSeg.
-"""
+"""Small scenes with label maps and networks of known behaviour, for the tests of FlowSeg."""
 
 import dataclasses
 
 import numpy as np
 
-from jseg.commands import cli
+from jseg.checkpoint import save
+from jseg.data.classes import CLASS_SETS
 from jseg.flowseg.encoding import class_codes
+from jseg.flowseg.predict import stored_classes
 from jseg.flowseg.presets import NETWORKS
 from jseg.images import save_image
 from jseg.runtime import jt
@@ -93,32 +93,9 @@ def write_scenes(folder, seeds, width=48, height=32, ids=None, names=("images", 
     return folder
 
 
-def called(command, capsys, **options):
-    """(exit code, lines on standard error) of a command with these options; a list gives its words,
-    True no word, None no option.
-    """
-    words = []
-    for name, value in options.items():
-        if value is None or value is False:
-            continue
-        words.append(f"--{name}")
-        if value is not True:
-            words += map(str, value if isinstance(value, (list, tuple)) else [value])
-    capsys.readouterr()
-    try:
-        code = cli.run(command.main, words)
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
-    printed = capsys.readouterr()
-    assert printed.out == "", "standard output is for results"
-    return code, printed.err.splitlines()
-
-
-def everything(folder):
-    """{path: bytes} of what is below a folder, folders without bytes: equal snapshots mean that
-    nothing was written.
-    """
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
+def saved_network(path, classes):
+    """The path of a tiny network for a class set, as its training would save it."""
+    config = dataclasses.replace(TINY, labels=len(CLASS_SETS[classes]))
+    arrays = random_network(config).state_dict()
+    save(path, arrays, config, settings={"classes": stored_classes(CLASS_SETS[classes])})
+    return path

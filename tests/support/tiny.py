@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.calls import called, everything, words
 
 from jseg import checkpoint
-from jseg.commands import cli
 from jseg.commands import test as command
 from jseg.images import save_image
 from jseg.ldm.presets import AUTOENCODERS, PIPELINES, UNETS, Pipeline, Stage
@@ -64,10 +64,8 @@ class Challenge:
 
     def __init__(self, root, weights, capsys):
         self.root, self.capsys = Path(root), capsys
-        self.labels, self.references = (
-            self.root / "test" / "val_B_labels_resized",
-            self.root / "train" / "imgs",
-        )
+        self.labels = self.root / "test" / "val_B_labels_resized"
+        self.references = self.root / "train" / "imgs"
         self.output, self.table = self.root / "results", self.root / "test" / "label_to_img.json"
         self.stages = self.root / "stages.json"
         self.model, self.autoencoder = weights
@@ -88,7 +86,7 @@ class Challenge:
         )
         return self
 
-    def arguments(self, **changed):
+    def options(self, **changed):
         options = dict(
             input_path=self.root / "test",
             img_path=self.root / "train",
@@ -99,22 +97,13 @@ class Challenge:
             batch_size=2,
             device="cpu",
         )
-        options.update(changed)
-        found = []
-        for name, value in options.items():
-            if value is not None and value is not False:
-                found += [f"--{name}"] + ([] if value is True else [str(value)])
-        return found
+        return {**options, **changed}
+
+    def arguments(self, **changed):
+        return words(**self.options(**changed))
 
     def run(self, **changed):
-        self.capsys.readouterr()
-        try:
-            code = cli.run(command.main, self.arguments(**changed))
-        except SystemExit as stopped:  # argparse
-            code = stopped.code
-        printed = self.capsys.readouterr()
-        assert printed.out == "", "standard output is for results"
-        return code, printed.err.splitlines()
+        return called(command, self.capsys, **self.options(**changed))
 
     def results(self, output=None):
         """{name: bytes} of every image in the output folder."""
@@ -127,10 +116,7 @@ class Challenge:
         """Every file and folder under the root with its bytes: equal snapshots mean that nothing
         was written.
         """
-        return {
-            str(path.relative_to(self.root)): path.read_bytes() if path.is_file() else None
-            for path in self.root.rglob("*")
-        }
+        return everything(self.root)
 
 
 @pytest.fixture(scope="session")

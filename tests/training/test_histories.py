@@ -122,10 +122,8 @@ def test_the_same_branching_command_goes_on_after_a_stop_and_nothing_is_lost(tmp
 def test_a_setting_changed_on_purpose_is_recorded_and_others_are_refused(tmp_path):
     training(tmp_path, steps=3)
     told = []
-    with pytest.raises(
-        CheckpointError,
-        match="learning_rate was 0.01, is 0.02; .*--learning_rate, to change it on purpose",
-    ):
+    said = "learning_rate was 0.01, is 0.02; .*--learning_rate, to change it on purpose"
+    with pytest.raises(CheckpointError, match=said):
         training(tmp_path, rate=0.02, given=())
     assert training(tmp_path, told, rate=0.02)[0]
     assert "changed from step 3 on: learning_rate 0.01 -> 0.02" in told
@@ -135,13 +133,11 @@ def test_a_setting_changed_on_purpose_is_recorded_and_others_are_refused(tmp_pat
 
 
 def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_path):
-    with pytest.raises(
-        TrainingProblem, match="step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"
-    ):
+    said = "step 5: .*nan.*; step 4 is saved: .*--skip_bad_steps 1"
+    with pytest.raises(TrainingProblem, match=said):
         training(tmp_path, bad=(5,))
-    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors" and steps_logged(
-        tmp_path
-    ) == [1, 2, 3, 4]
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000004.safetensors"
+    assert steps_logged(tmp_path) == [1, 2, 3, 4]
     done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
     assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
     assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
@@ -170,10 +166,8 @@ def test_a_best_of_other_examples_is_set_aside_and_not_compared(tmp_path):
         f"{tmp_path / 'set_aside-00000003-1'} and not compared"
     ]
     training(tmp_path, told, steps=END, validate=Lucky([0.35], 50))
-    assert (
-        record(tmp_path / "best.safetensors")["score"] == 0.40
-        and told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
-    )
+    assert record(tmp_path / "best.safetensors")["score"] == 0.40
+    assert told[-2] == "step 12: miou 0.3500; best 0.4000 at step 6"
 
 
 def test_a_damaged_best_is_set_aside_as_damaged(tmp_path):
@@ -216,22 +210,21 @@ def test_a_setting_that_a_checkpoint_does_not_have_is_as_it_was_then(tmp_path):
     """
     training(tmp_path, steps=3)
     assert training(
-        tmp_path, steps=6, settings={"decay": "none", "drop": 0.2, "scales": (0.5, 2.0)}.items()
+        tmp_path, steps=6, settings={"decay": "none", "drop": 0.2, "scales": (0.5, 2.0)}
     )[0]
     with pytest.raises(CheckpointError, match="zero_init was zero, is unit; give the old ones"):
-        training(tmp_path, settings={"zero_init": "unit"}.items())
+        training(tmp_path, settings={"zero_init": "unit"})
     with pytest.raises(CheckpointError, match="invented was None, is 1"):
-        training(tmp_path, settings={"invented": 1}.items())
+        training(tmp_path, settings={"invented": 1})
     assert training(
         tmp_path,
         steps=9,
-        settings={"invented": None, "classes": [1, 2], "class_set": "one"}.items(),
+        settings={"invented": None, "classes": [1, 2], "class_set": "one"},
     )[0]
-    with pytest.raises(
-        CheckpointError, match=r"classes\[0\] was 1, is 0; classes\[1\] was 2, is 1"
-    ):
-        training(tmp_path, settings={"classes": [0, 1], "class_set": "one"}.items())
-    assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"}.items())[0]
+    said = r"classes\[0\] was 1, is 0; classes\[1\] was 2, is 1"
+    with pytest.raises(CheckpointError, match=said):
+        training(tmp_path, settings={"classes": [0, 1], "class_set": "one"})
+    assert training(tmp_path, settings={"classes": [1, 2], "class_set": "a copy's name"})[0]
 
 
 def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
@@ -250,10 +243,8 @@ def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
         theirs = (folder / "model.safetensors").read_bytes()
         assert training(folder, told, steps=6)[0]
         (aside,) = folder.glob("set_aside-*/model.safetensors")
-        assert (
-            aside.read_bytes() == theirs
-            and not (load(folder / "model.safetensors")["weight"] == 0).all()
-        )
+        assert aside.read_bytes() == theirs
+        assert not (load(folder / "model.safetensors")["weight"] == 0).all()
         assert any(
             "model.safetensors is no result of this training: it is set aside in" in line
             for line in told
@@ -261,9 +252,8 @@ def test_a_result_that_the_training_did_not_write_is_set_aside(tmp_path):
     merged = tmp_path / "merged"
     merged.mkdir()
     save(merged / "model.safetensors", arrays, None, settings={"seed": 0}, merged_from=[])
-    with pytest.raises(
-        OutputError, match="holds model.safetensors, which no training of model wrote there"
-    ):
+    said = "holds model.safetensors, which no training of model wrote there"
+    with pytest.raises(OutputError, match=said):
         training(merged)
 
 
@@ -290,7 +280,7 @@ def test_a_damaged_mark_is_no_other_training(tmp_path, text, said):
 
 
 def test_a_checkpoint_of_another_training_is_no_old_one_of_this(tmp_path):
-    training(tmp_path / "other", steps=3, settings={"seed": 5}.items())
+    training(tmp_path / "other", steps=3, settings={"seed": 5})
     training(tmp_path / "run", steps=6)
     moved = tmp_path / "run" / "checkpoint-00000002.safetensors"
     os.replace(tmp_path / "other" / "checkpoint-00000003.safetensors", moved)
@@ -303,10 +293,8 @@ def test_a_folder_of_images_or_inside_of_an_input_becomes_no_run(tmp_path):
     (data / "val" / "images").mkdir(parents=True)
     photos.mkdir()
     (photos / "cat.jpg").write_bytes(b"x")
-    with pytest.raises(
-        OutputError,
-        match="holds 1 image, such as cat.jpg, and no training; give another --output",
-    ):
+    said = "holds 1 image, such as cat.jpg, and no training; give another --output"
+    with pytest.raises(OutputError, match=said):
         training(photos)
     with pytest.raises(OutputError, match="would take the place of the input --data"):
         run_folder.check_places({"output": data / "val"}, {"data": data})
@@ -324,11 +312,8 @@ def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
     training(tmp_path, steps=6)
     newest = tmp_path / "checkpoint-00000006.safetensors"
     newest.write_bytes(newest.read_bytes()[:100])
-    with pytest.raises(
-        CheckpointError,
-        match="; or give --resume .*checkpoint-00000003.safetensors to go on from the one before "
-        "it",
-    ):
+    said = "; or give --resume .*checkpoint-00000003.safetensors to go on from the one before it"
+    with pytest.raises(CheckpointError, match=said):
         training(tmp_path)
     assert training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors")[0]
 
@@ -344,9 +329,8 @@ def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
 )
 def test_the_folder_of_another_command_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(
-        OutputError, match="this folder holds results of the .* command; give another --output"
-    ):
+    said = "this folder holds results of the .* command; give another --output"
+    with pytest.raises(OutputError, match=said):
         training(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -367,10 +351,8 @@ def test_what_goes_on_after_never_and_in_a_branch_is_said_as_it_is(tmp_path):
         == "stopped after step 5, which is saved; the same command with --resume auto goes on "
         "from there"
     )
-    with pytest.raises(
-        TrainingProblem,
-        match="give the same command with --resume auto and a lower --learning_rate, or --skip_bad",
-    ):
+    said = "give the same command with --resume auto and a lower --learning_rate, or --skip_bad"
+    with pytest.raises(TrainingProblem, match=said):
         training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors", bad=(6,))
     assert checkpoints(tmp_path)[-1].name == "checkpoint-00000005.safetensors"
     assert training(tmp_path, rate=0.005)[0]
@@ -401,22 +383,17 @@ def test_a_shorter_run_than_is_done_says_so_and_leaves_the_result(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "log.csv",
-        "curve.png",
-        "model.safetensors",
-        "best.safetensors",
-        "checkpoint-00000003.safetensors",
-        "preview-00000003.png",
-    ],
+    (
+        "log.csv curve.png model.safetensors best.safetensors "
+        "checkpoint-00000003.safetensors preview-00000003.png"
+    ).split(),
 )
 def test_files_of_another_origin_are_refused_and_nothing_is_written(tmp_path, name):
     (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(OutputError, match=name):
         training(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name] and (
-        tmp_path / name
-    ).read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"mine"
 
 
 def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
@@ -424,9 +401,8 @@ def test_an_output_that_takes_an_input_s_place_is_refused(tmp_path):
     images.mkdir(parents=True)
     (images / "a.jpg").write_bytes(b"x")
     for output in (tmp_path / "data", images, images / "run"):
-        with pytest.raises(
-            OutputError, match="--output .* would take the place of the input --input_path"
-        ):
+        said = "--output .* would take the place of the input --input_path"
+        with pytest.raises(OutputError, match=said):
             run_folder.check_places({"output": output}, {"input_path": tmp_path / "data"})
     run_folder.check_places(
         {"output": tmp_path / "data" / "runs" / "x"}, {"input_path": tmp_path / "data"}
@@ -458,53 +434,60 @@ def killing(monkeypatch, rng):
         monkeypatch.setattr(files.os, name, dying(getattr(os, name)))
 
 
+def something_happens(rng, folder, rate):
+    """A run in which one of five things happens: which, and the options of the run."""
+    event = rng.choice(("stop", "kill", "branch", "nan", "rate"))
+    there = checkpoints(folder) if folder.exists() else []
+    options = dict(keep=rng.choice((0, 1, 2)), rate=rate, steps=rng.randrange(4, END))
+    if event == "stop":
+        options["stop"] = rng.randrange(1, END)
+    elif event == "nan":
+        options["bad"] = (rng.randrange(2, END),)
+    elif event == "branch" and there:
+        options["resume"] = rng.choice(there)
+    elif event == "rate" and there:
+        options["rate"] = rng.choice((0.01, 0.02))
+    with pytest.MonkeyPatch.context() as patch:
+        if event == "kill":
+            killing(patch, rng)
+        try:
+            training(folder, **options)
+        except (Killed, TrainingProblem):
+            pass
+    return event, options
+
+
+def from_the_beginning(folder, changes, rate):
+    """The last checkpoint of a run with these changes of the rate, in one line of steps."""
+    stops = {change["step"]: change["is"] for change in changes}
+    rates = [changes[0]["was"] if changes else rate, *(stops[step] for step in sorted(stops))]
+    for stop, new in [*zip(sorted(stops), rates), (END, rate)]:
+        training(folder, rate=new, steps=stop)
+    return checkpoints(folder)[-1]
+
+
 @pytest.mark.parametrize("seed", range(32))
 def test_whatever_happens_nothing_saved_is_lost_and_the_run_ends_as_it_should(seed, tmp_path):
     rng, folder = random.Random(seed), tmp_path / "run"
     known, known_line, rate = set(), {}, 0.01
     for _ in range(5):
-        event = rng.choice(("stop", "kill", "branch", "nan", "rate"))
-        there = checkpoints(folder) if folder.exists() else []
-        options = dict(keep=rng.choice((0, 1, 2)), rate=rate, steps=rng.randrange(4, END))
-        if event == "stop":
-            options["stop"] = rng.randrange(1, END)
-        elif event == "nan":
-            options["bad"] = (rng.randrange(2, END),)
-        elif event == "branch" and there:
-            options["resume"] = rng.choice(there)
-        elif event == "rate" and there:
-            options["rate"] = rng.choice((0.01, 0.02))
-        with pytest.MonkeyPatch.context() as patch:
-            if event == "kill":
-                killing(patch, rng)
-            try:
-                training(folder, **options)
-            except (Killed, TrainingProblem):
-                pass
+        event, options = something_happens(rng, folder, rate)
         now = saved(folder) if folder.exists() else set()
 
         # `keep` removes the oldest of this branch, and only while so many newer ones are there.
         for step, weights in known - now:
             newer = [other for other in line(folder) if other[0] > step]
             branches = {known_line.get((step, weights))} | {line(folder)[other] for other in newer}
-            assert options["keep"] and len(newer) >= options["keep"] and len(branches) == 1, (
-                f"step {step} was lost after {event}"
-            )
+            lost = f"step {step} was lost after {event}"
+            assert options["keep"] and len(newer) >= options["keep"], lost
+            assert len(branches) == 1, lost
         known, known_line = now, line(folder)
         newest = checkpoints(folder)[-1:] if folder.exists() else []
         rate = record(newest[0])["settings"]["learning_rate"] if newest else options["rate"]
-    told = []
-    assert training(folder, told, rate=rate, keep=1)[0]
+    assert training(folder, rate=rate, keep=1)[0]
     assert steps_logged(folder) == list(range(1, END + 1))
 
     # The same from the beginning, with the changes of this line of steps.
     last = checkpoints(folder)[-1]
-    changes = {change["step"]: change["is"] for change in record(last)["changes"]}
-    first = next((change["was"] for change in record(last)["changes"]), rate)
-    begun = tmp_path / "whole"
-    for stop, new in [
-        *zip(sorted(changes), [first] + [changes[step] for step in sorted(changes)]),
-        (END, rate),
-    ]:
-        training(begun, rate=new, steps=stop)
-    assert digest(last) == digest(checkpoints(begun)[-1])
+    changes = record(last)["changes"]
+    assert digest(last) == digest(from_the_beginning(tmp_path / "whole", changes, rate))

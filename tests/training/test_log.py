@@ -197,9 +197,8 @@ def test_a_killed_process_leaves_all_its_rows(log, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     read = log.read()
-    assert len(read["step"]) >= 60 and read["step"].tolist() == list(
-        range(1, len(read["step"]) + 1)
-    )
+    assert len(read["step"]) >= 60
+    assert read["step"].tolist() == list(range(1, len(read["step"]) + 1))
     np.testing.assert_array_equal(read["loss"], read["step"] / 8)
     assert read["number1"][49] == 1.0
 
@@ -220,10 +219,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_log_as_it_was(log):
     before = log.path.read_bytes()
     for room, values in ((3, {"loss": 1.0, "mse": 2.0}), (0, {"loss": 1.0}), (3, CRITIC)):
         with files_up_to(len(before) + room):
-            with pytest.raises(
-                OSError,
-                match=r"^cannot write \S+log\.csv \((No space left on device|File too large)\)",
-            ):
+            said = r"^cannot write \S+log\.csv \((No space left on device|File too large)\)"
+            with pytest.raises(OSError, match=said):
                 log.append(4, values)
         assert log.path.read_bytes() == before and len(list(log.path.parent.iterdir())) == 1
     fill(log, 1, first=4)

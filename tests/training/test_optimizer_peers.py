@@ -47,7 +47,6 @@ def test_a_long_average_at_a_high_rate_is_torch_s_to_the_bit():
 )
 def test_a_rate_or_decay_that_spoils_every_weight_is_refused(name, value):
     options = {"learning_rate": 1e-3, name: value}
-    with pytest.raises(
-        ValueError, match=f"AdamW: {name} is {value}; expected a finite number, 0 or more"
-    ):
+    said = f"AdamW: {name} is {value}; expected a finite number, 0 or more"
+    with pytest.raises(ValueError, match=said):
         AdamW({}, **options)

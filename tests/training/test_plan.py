@@ -102,10 +102,8 @@ def test_a_closed_terminal_only_ever_asks_for_the_end(capfd):
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGHUP)
         assert signals.caught
-    assert (
-        capfd.readouterr().err == STOPPING + "\n"
-        and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
-    )
+    assert capfd.readouterr().err == STOPPING + "\n"
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
 def test_a_reader_of_the_messages_that_is_gone_ends_nothing(monkeypatch):

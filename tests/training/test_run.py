@@ -61,10 +61,8 @@ def test_a_run_leaves_what_it_promises(whole):
     last = whole / "checkpoint-00000008.safetensors"
     average, result = load(last), load(whole / "unet.safetensors")
     assert all(np.array_equal(average[name], result[name]) for name in average)
-    assert (
-        load_config(last) == load_config(whole / "unet.safetensors")
-        and load_extra(last)["settings"]["learning_rate"] == 1e-3
-    )
+    assert load_config(last) == load_config(whole / "unet.safetensors")
+    assert load_extra(last)["settings"]["learning_rate"] == 1e-3
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(whole, tmp_path):
@@ -135,9 +133,8 @@ def test_a_signal_saves_the_step_in_hand_and_the_same_command_goes_on(number, wh
         return batches(step)
 
     assert run.follow(interrupted, run.resume()) is False
-    assert [path.name for path in checkpoints(tmp_path)][
-        -1
-    ] == "checkpoint-00000005.safetensors" and "stopped after step 5" in told[-1]
+    assert [path.name for path in checkpoints(tmp_path)][-1] == "checkpoint-00000005.safetensors"
+    assert "stopped after step 5" in told[-1]
     assert train(tmp_path, 8)[0]
     assert_equal_files(
         whole / "checkpoint-00000008.safetensors", tmp_path / "checkpoint-00000008.safetensors"
@@ -159,9 +156,8 @@ def test_a_finished_run_trains_nothing_more(whole):
 
 
 def test_never_refuses_a_folder_with_checkpoints(whole):
-    with pytest.raises(
-        CheckpointError, match="--resume is never; give another --output, or --resume auto"
-    ):
+    said = "--resume is never; give another --output, or --resume auto"
+    with pytest.raises(CheckpointError, match=said):
         train(whole, 9, resume="never")
 
 
@@ -286,9 +282,8 @@ def test_a_validation_that_was_missed_is_made_up_for_and_none_is_repeated(tmp_pa
     assert validated(tmp_path, 8, [])[0].seen == []
     train(tmp_path / "other", 4, save_interval=2)  # as one killed before its validation
     validate, _ = validated(tmp_path / "other", 6, [0.5, 0.6], save_interval=2)
-    assert (
-        len(validate.seen) == 2 and load_extra(tmp_path / "other" / "best.safetensors")["step"] == 6
-    )
+    assert len(validate.seen) == 2
+    assert load_extra(tmp_path / "other" / "best.safetensors")["step"] == 6
     assert [row["step"] for row in logged(tmp_path / "other") if row["validation/miou"]] == [
         "4",
         "6",
@@ -303,11 +298,8 @@ def test_a_signal_cuts_a_validation_short_and_it_is_made_after_resuming(tmp_path
         return own(step)
 
     validate, done = validated(tmp_path, 4, [0.1], batches=interrupted)
-    assert (
-        not done
-        and validate.seen == []
-        and checkpoints(tmp_path)[-1].name == "checkpoint-00000002.safetensors"
-    )
+    assert not done and validate.seen == []
+    assert checkpoints(tmp_path)[-1].name == "checkpoint-00000002.safetensors"
     validate, done = validated(tmp_path, 4, [0.1, 0.2])
     assert done and len(validate.seen) == 2
 

@@ -63,9 +63,8 @@ def test_processes_share_the_batch_without_overlap_and_none_works_much_longer(
     assert max(whole) - min(whole) <= 1
     for process, division in zip(parts, divisions):
         sizes = [len(part) for part, _ in process]
-        assert max(sizes) - min(sizes) <= 1 and max(sizes) <= division.micro_batch <= (
-            micro_batch or batch_size
-        )
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= division.micro_batch <= (micro_batch or batch_size)
         assert len(sizes) == -(-sum(sizes) // division.micro_batch), "no more parts than needed"
     assert sum(Fraction(len(part), batch_size) for process in parts for part, _ in process) == 1
     assert all(share == len(part) / batch_size for process in parts for part, share in process)
@@ -83,11 +82,10 @@ def test_thirty_examples_on_eight_processes():
 
 
 def test_a_process_without_work_is_refused_with_the_remedy():
-    with pytest.raises(
-        ValueError,
-        match="a batch of 4 for 5 processes; .* give --batch_size 5 or more, or start 4 processes "
-        "at most",
-    ):
+    said = (
+        "a batch of 4 for 5 processes; .* give --batch_size 5 or more, or start 4 processes at most"
+    )
+    with pytest.raises(ValueError, match=said):
         micro_batches(4, 4, 0, 5)
 
 
