@@ -257,23 +257,23 @@ def fill(root, *names):
         Image.fromarray(stored_image()).save(root / name)
 
 
-LEFT_OUT = "are left out ({}); folders in it are not looked at"
+LEFT_OUT = "left out ({}); folders in it are not looked at"
 ELSEWHERE = {
     # files: (those that are taken, what is said)
     "r0.jpg r1.jpg images/i0.jpg images/i1.jpg day2/d0.jpg day2/deeper/d1.PNG": (
         "i0.jpg i1.jpg",
         [
             "2 images in {root} itself are left out, those in images/ are taken (r0.jpg, r1.jpg)",
-            "2 files in folders of {root} " + LEFT_OUT.format("day2: 2"),
+            "2 files in folders of {root} are " + LEFT_OUT.format("day2: 2"),
         ],
     ),
     "r0.jpg r1.jpg day2/d0.jpg x/y/z/d1.jpg": (
         "r0.jpg r1.jpg",
-        ["2 files in folders of {root} " + LEFT_OUT.format("day2: 1, x: 1")],
+        ["2 files in folders of {root} are " + LEFT_OUT.format("day2: 1, x: 1")],
     ),
     "imgs/i0.jpg imgs/i1.jpg imgs/more/d.jpg labels/i0.png": (
         "i0.jpg i1.jpg",
-        ["1 file in folders of {root}/imgs " + LEFT_OUT.format("more: 1").replace("are", "is", 1)],
+        ["1 file in folders of {root}/imgs is " + LEFT_OUT.format("more: 1")],
     ),
     "imgs/i0.jpg imgs/i1.jpg images/j.jpg": (
         "i0.jpg i1.jpg",
