@@ -12,6 +12,7 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.data.classes import ClassSet
 from jseg.data.label_maps import read_values
 from jseg.files import DataError
@@ -60,7 +61,7 @@ def one_version(
         remark += f", as {classes.name} has ids and no train ids"
     if left:
         parts = ", ".join(f"{count} *{name or '(no ending)'}" for name, count in left.items())
-        remark += f"; other versions of them are left out: {sum(left.values())} files ({parts})"
+        remark += f"; other versions of them are left out: {counted(sum(left.values()), 'file[s]')} ({parts})"
     return {**versions[chosen], **rest}, [remark] * bool(chosen or left)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jseg.counting import counted
 from jseg.nn.layers import to_tokens
 from jseg.runtime import jt
 
@@ -32,8 +33,8 @@ def start_codebook(autoencoder, images: np.ndarray, seed: int = 0) -> None:
     entries = autoencoder.config.codebook_size
     if len(tokens) < entries:
         raise ValueError(
-            f"the codebook's {entries} entries are to start as latents, and these {len(images)} "
-            f"images have {len(tokens)}; give at least "
+            f"the codebook's {entries} entries are to start as latents, and "
+            f"{counted(len(images), 'image[s] [has|have]')} {len(tokens)}; give at least "
             f"{-(-entries * len(images) // len(tokens))} images"
         )
 

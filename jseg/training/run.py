@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Callable, Collection, Mapping, NoReturn, Optional, Sequence
 
 from jseg.checkpoint import save
+from jseg.counting import counted
 from jseg.machine import jittor_flags
 from jseg.outputs.record import writing
 from jseg.progress import TrainingBar
@@ -43,6 +44,7 @@ from jseg.training.records import CURVE, LOG, checkpoint_path, is_trained, prune
 from jseg.training.resume import Past, Resumption
 from jseg.training.state import broadcast_state, state_sets
 
+DONE = "step[s] [is|are] done"
 CURVE_SECONDS = 20  # between two drawings of the curve, which takes as long as small checkpoints
 
 
@@ -124,8 +126,8 @@ class TrainingRun:
                 self._validate(start_step, validate, signals, finish)
             if start_step >= plan.steps:
                 self.say(
-                    f"{start_step} steps are done, {plan.steps} were asked for: nothing to train; "
-                    f"give --steps above {start_step} to go on"
+                    f"{counted(start_step, DONE)}, {plan.steps} asked for: nothing to train; give "
+                    f"--steps above {start_step} to go on"
                 )
                 self._save_result(start_step, finish)
                 return True
@@ -258,7 +260,7 @@ class TrainingRun:
         about = record(path)
         settings, trained = about.get("settings", {}), is_trained(path)
         if trained and about["step"] == step and not differences(settings, self.settings):
-            self.say(f"{step} steps are done: {path}")
+            self.say(f"{counted(step, DONE)}: {path}")
             return
         if path.exists() and not (trained and same_but_changeable(settings, self.settings)):
             target = set_aside(self.folder, int(about.get("step", 0)), [path])
@@ -267,7 +269,7 @@ class TrainingRun:
         line = self._save_network(path, step, finish)
         if line:
             self.say(line)
-        self.say(f"{step} steps are done: {path}")
+        self.say(f"{counted(step, DONE)}: {path}")
 
     def _save_network(
         self, path: Path, step: int, finish: Optional[Callable[[], str]], **extra

@@ -86,7 +86,9 @@ FILES = {
     "b.png | truncated or damaged | copy or make it again": cut(B, 200),
     "b.png | is empty (0 bytes) | copy or make it again": cut(B, 0),
     "b.png is 64x64 | expected 64x48 | crop it": drawn(B, label_map(1, 64, 64)),
-    "a.png | truncated | 1 more file with | b.png": all_of(cut(f"{LABELS}/a.png", 200), with_id(77)),
+    "a.png | truncated | 1 more file with | b.png": all_of(
+        cut(f"{LABELS}/a.png", 200), with_id(77)
+    ),
     "stages.json | is not JSON | see --help": written("stages.json", "{"),
     "stages.json | at least one stage": written("stages.json", '{"stages": []}'),
     "stages.json, stage 1 | 'strength' | expected guidance": stage(strength=0.6),

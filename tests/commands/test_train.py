@@ -321,7 +321,7 @@ def test_names_of_bytes_that_are_no_utf_8_are_names_like_others(folder, command,
         path.rename(path.with_name(name + path.suffix))
     sys.stderr.reconfigure(errors="backslashreplace")  # as Python opens it; pytest's own is strict
     code, lines = folder.run(command=command, steps=1, preview_interval=1, **own)
-    assert code == 0 and "1 steps are done" in lines[-1], lines
+    assert code == 0 and "1 step is done" in lines[-1], lines
 
 
 WRONG_DATA = {

@@ -65,7 +65,7 @@ def test_the_seed_chooses_the_entries_and_the_network_stays_otherwise():
 def test_too_few_latents_are_refused_with_the_number_needed():
     autoencoder, x = network(), images(1)
     weight = autoencoder.quant_conv.weight.numpy()
-    with pytest.raises(ValueError, match="these 1 images have 36; give at least 2 images"):
+    with pytest.raises(ValueError, match="1 image has 36; give at least 2 images"):
         start_codebook(autoencoder, x)
     assert (autoencoder.quant_conv.weight.numpy() == weight).all()
 
