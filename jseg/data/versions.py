@@ -61,7 +61,8 @@ def one_version(
         remark += f", as {classes.name} has ids and no train ids"
     if left:
         parts = ", ".join(f"{count} *{name or '(no ending)'}" for name, count in left.items())
-        remark += f"; other versions of them are left out: {counted(sum(left.values()), 'file[s]')} ({parts})"
+        files = counted(sum(left.values()), "file[s]")
+        remark += f"; other versions of them are left out: {files} ({parts})"
     return {**versions[chosen], **rest}, [remark] * bool(chosen or left)
 
 
