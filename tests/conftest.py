@@ -72,9 +72,9 @@ def _fixed_seed():
 def _no_curve(request, monkeypatch):
     """A training of two steps takes half of its time for the drawing of its curve."""
     if not request.node.get_closest_marker("curve"):
-        from jseg.training import run
+        from jseg.training import curve
 
-        monkeypatch.setattr(run, "draw_curve", lambda *arguments: True)
+        monkeypatch.setattr(curve, "draw_curve", lambda *arguments: True)
 
 
 @pytest.fixture

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import io
 import math
+import time
 import warnings
-from typing import List, NamedTuple, Union
+from pathlib import Path
+from typing import Callable, List, NamedTuple, Union
 
 import numpy as np
 
 from jseg.files import PathLike, write_atomic
+from jseg.outputs.record import writing
 from jseg.training.log import Log
 
+SECONDS = 20  # between two drawings of a CurveFile
 DRAWN_POINTS = 1000  # more cannot be told apart in a panel
 SMOOTHED_PART = 25  # the running mean of a curve spans one in so many of its points
 LOG_RATIO = 3.0  # a positive quantity whose running mean falls by more has a logarithmic axis
@@ -59,6 +63,30 @@ UNITS = {
 
 class NoMatplotlib(Exception):
     """No curve can be drawn; one line: why, what to do."""
+
+
+class CurveFile:
+    """The curves of a training that goes on, at `path`; `say` hears once why there are none."""
+
+    def __init__(self, log: Log, path: PathLike, title: str, say: Callable[[str], None]):
+        self.log, self.path, self.title, self.say = log, Path(path), title, say
+        self.last, self.is_drawn = time.monotonic(), True
+
+    def draw_unless_new(self) -> None:
+        """Draw at most every SECONDS: it takes as long as saving a small network."""
+        if time.monotonic() - self.last >= SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the log so far. Raises OSError where the file cannot be written."""
+        try:
+            with writing(self.path):
+                draw_curve(self.log, self.path, self.title)
+        except NoMatplotlib as problem:
+            if self.is_drawn:
+                self.say(f"no {self.path.name}: {problem}")
+            self.is_drawn = False
+        self.last = time.monotonic()
 
 
 def draw_curve(log: Union[Log, PathLike], path: PathLike, title: str) -> bool:

@@ -16,7 +16,6 @@ every network of jseg. Mirrors the saving, logging and resuming of the release's
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Callable, Collection, Mapping, NoReturn, Optional, Sequence
 
@@ -35,7 +34,7 @@ from jseg.training.best import (
     measured_by,
 )
 from jseg.training.changes import differences, same_but_changeable
-from jseg.training.curve import NoMatplotlib, draw_curve
+from jseg.training.curve import CurveFile
 from jseg.training.log import Log, Means
 from jseg.training.loop import Batches, TrainedNetwork, TrainingProblem, Update, train
 from jseg.training.optimizer import trainable, unchanged
@@ -45,7 +44,6 @@ from jseg.training.resume import Past, Resumption
 from jseg.training.state import broadcast_state, state_sets
 
 DONE = "step[s] [is|are] done"
-CURVE_SECONDS = 20  # between two drawings of the curve, which takes as long as small checkpoints
 
 
 class TrainingRun:
@@ -74,7 +72,7 @@ class TrainingRun:
         self.log = Log(self.folder / LOG)
         self.best = Best(self.folder, self.settings, self.say)
         self.past, self.skipped = Past(), 0
-        self.draws_curves, self.last_curve = True, time.monotonic()
+        self.curve = CurveFile(self.log, self.folder / CURVE, name, self.say)
         self.again = "the same command"  # that goes on from what is saved
 
     def resume(self, mode: str = "auto") -> int:
@@ -148,7 +146,8 @@ class TrainingRun:
             except TrainingProblem as problem:
                 self._save_before(problem, means)
 
-        self._draw()
+        if distributed.rank() == 0:
+            self.curve.draw()
         if step < plan.steps:
             self.say(f"stopped after step {step}, which is saved; {self.again} goes on from there")
             return False
@@ -200,7 +199,8 @@ class TrainingRun:
             if means:
                 self._log(step, means)
             self._save(step)
-            self._draw()
+            if distributed.rank() == 0:
+                self.curve.draw()
         again = "the same command with --resume auto" if self.past.branch else self.again
         raise TrainingProblem(
             f"{problem}; {f'step {step} is saved: ' if step else ''}give {again} and a lower "
@@ -231,27 +231,8 @@ class TrainingRun:
                 optimizer_steps=[network.optimizer.steps for network in self.networks],
                 **state_sets(self.networks),
             )
-        self._draw_sometimes()
+        self.curve.draw_unless_new()
         prune(self.folder, self.plan.keep, self.past.branch, self.settings)
-
-    def _draw_sometimes(self) -> None:
-        """Draw the curve unless it was drawn a moment ago; `follow` draws the last one."""
-        if time.monotonic() - self.last_curve >= CURVE_SECONDS:
-            self._draw()
-
-    def _draw(self) -> None:
-        """Draw the curve of the log so far; say once where it cannot be drawn."""
-        if distributed.rank():
-            return
-        path = self.folder / CURVE
-        with writing(path):
-            try:
-                draw_curve(self.folder / LOG, path, self.name)
-            except NoMatplotlib as problem:
-                if self.draws_curves:
-                    self.say(f"no {CURVE}: {problem}")
-                self.draws_curves = False
-        self.last_curve = time.monotonic()
 
     def _save_result(self, step: int, finish: Optional[Callable[[], str]]) -> None:
         if distributed.rank():
@@ -320,7 +301,7 @@ class TrainingRun:
             self._save_network(self.best.path, step, finish, score=score, measured=measured)
 
         self.log.append(step, {VALIDATION + name: value for name, value in scores.items()})
-        self._draw_sometimes()
+        self.curve.draw_unless_new()
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         verdict = "the best so far" if better else "not a best"
         if not better and best is not None:

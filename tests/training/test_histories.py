@@ -17,8 +17,7 @@ from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
 from jseg.files import DataError
 from jseg.outputs.places import OutputError, check_origin
-from jseg.training import run as training_run
-from jseg.training import run_folder
+from jseg.training import curve, run_folder
 from jseg.training.loop import TrainingProblem
 from jseg.training.records import checkpoints, record
 from jseg.training.run import Plan, TrainingRun
@@ -185,7 +184,7 @@ def test_a_damaged_best_is_set_aside_as_damaged(tmp_path):
 def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        training_run, "draw_curve", lambda log, curve, name: drawn.append(log.read_text())
+        curve, "draw_curve", lambda log, path, title: drawn.append(log.path.read_text())
     )
     training(tmp_path, steps=6, validate_interval=3, validate=Lucky([0.1, 0.2], 5))
     assert drawn[-1] == (tmp_path / "log.csv").read_text()
@@ -198,8 +197,8 @@ def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
 def test_the_curve_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, seconds, times):
     """Six steps are saved, two are validated."""
     drawn = []
-    monkeypatch.setattr(training_run, "CURVE_SECONDS", seconds)
-    monkeypatch.setattr(training_run, "draw_curve", lambda log, curve, name: drawn.append(curve))
+    monkeypatch.setattr(curve, "SECONDS", seconds)
+    monkeypatch.setattr(curve, "draw_curve", lambda log, path, title: drawn.append(path))
     training(tmp_path, steps=6, save_interval=1, validate_interval=3, validate=Lucky([0.1, 0.2], 5))
     assert drawn == [tmp_path / "curve.png"] * times
 
