@@ -9,6 +9,17 @@ import signal
 import numpy as np
 import pytest
 
+# Files whose tests take longest, for several processes: they begin first, so that all end together.
+LONGEST = (
+    "tests/commands/test_compare_official.py",
+    "tests/training/test_run.py",
+    "tests/commands/test_train.py",
+    "tests/nn/test_group_norm.py",
+    "tests/commands/test_train_flowseg.py",
+    "tests/training/test_distributed.py",
+    "tests/commands/test_trouble.py",
+)
+
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
@@ -26,6 +37,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "cuda: needs a CUDA device; off without --run-cuda")
     config.addinivalue_line("markers", "curve: trainings draw their curve, which others do not")
     config.addinivalue_line("filterwarnings", r"error:::jseg(\.|$)")
+    config.option.loadscopereorder = False  # xdist would begin with the files of most tests
     if hasattr(config, "workerinput"):  # several processes: waiting threads must not spin
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not config.getoption("--run-cuda"):
@@ -54,6 +66,7 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONGEST)
     for mark in ("slow", "cuda"):
         if not config.getoption(f"--run-{mark}"):
             for item in items:
