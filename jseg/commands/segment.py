@@ -12,6 +12,7 @@ Examples:
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -119,7 +120,7 @@ class Job:
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args = parser().parse_args(argv)
-    scale, (path, of_weights) = _scale(args.scale), _weights(args.weights)
+    scale, (path, of_weights) = _checked_scale(args), _weights(args.weights)
     from jseg import runtime
     from jseg.flowseg import results
     from jseg.flowseg.predict import Segmenter
@@ -232,11 +233,30 @@ def _check_output(args, weights: Path, images) -> None:
     results.check_output(Path(args.output), names, files, places)
 
 
-def _scale(text: str) -> Optional[float]:
+def _checked_scale(args) -> Optional[float]:
+    """--scale as a number, None for "own"; raises ValueError for options out of their range.
+
+    The Segmenter checks them too; here it is without Jittor, whose import may take minutes.
+    """
+    from jseg.noise import check_seed
+
     try:
-        return None if text == "own" else float(text)
+        scale = None if args.scale == "own" else float(args.scale)
+        fits = scale is None or scale >= 1
     except ValueError:
-        raise ValueError(f"--scale is {text!r}; expected a number from 1 on, or own") from None
+        fits = False
+    for name, holds, expected in (
+        ("scale", fits, "1, at which an image covers a window, or more; or own"),
+        ("steps", args.steps >= 1, "1 or more"),
+        ("batch_size", args.batch_size >= 1, "1 or more"),
+        ("overlap", 0 <= args.overlap < 1, "0 to below 1"),
+        ("shift", args.shift is None or 0 < args.shift < math.inf, "a finite number above 0"),
+    ):
+        if not holds:
+            raise ValueError(f"--{name} is {getattr(args, name)}; expected {expected}")
+    if len(set(map(check_seed, args.seeds))) < len(args.seeds):
+        raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: expected different ones")
+    return scale
 
 
 def _classes(name: Optional[str], weights, count: int):

@@ -193,17 +193,16 @@ def _job(args: argparse.Namespace) -> Job:
     autoencoder = network_config(ae_weights, "AutoencoderConfig")
     size = _size(args, autoencoder.downsampling)
     part = training_part(args.input_path, args.layout, args.classes, args.ignore, args.map)
-    if not part.val:
+    if not part.val or args.validate_count == 0:
         training.check_hold_out(args, len(part.examples))
     val = training.evenly_chosen(part.val, args.validate_count)
     config = _network(args, len(part.classes), autoencoder, size)
 
     # The validation folder, where the layout has one.
-    of_val = []
-    if part.val:
-        folder = counted(len(part.val), "example[s] in the validation folder")
-        of_val = [f"of {folder} {counted(len(val), '[is|are]')} validated on and none trained on"]
-    lines = [autoencoder_line(ae_weights), *remarks, *part.remarks, *of_val]
+    folder = counted(len(part.val), "example[s] in the validation folder")
+    of_val = f"of {folder} {counted(len(val), '[is|are]')} validated on and none trained on"
+    remarks = [*remarks, *part.remarks] + [of_val] * bool(part.val)
+    lines = [autoencoder_line(ae_weights), *remarks]
     return Job(config, size, autoencoder, ae_weights, part.classes, part.examples, val, lines)
 
 
@@ -223,7 +222,8 @@ def _size(args: argparse.Namespace, factor: int) -> Tuple[int, int]:
     from jseg.ldm.presets import UNETS
 
     config = UNETS[args.preset]
-    width, height = args.width or config.width * factor, args.height or config.height * factor
+    width = config.width * factor if args.width is None else args.width
+    height = config.height * factor if args.height is None else args.height
     multiple = factor * 2 ** (len(config.channel_mult) - 1)
     if width < multiple or height < multiple or width % multiple or height % multiple:
         raise ValueError(

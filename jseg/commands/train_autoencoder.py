@@ -152,10 +152,11 @@ def _crop(args: argparse.Namespace) -> Tuple[int, int]:
 
 def _check_size(args: argparse.Namespace, factor: int) -> None:
     crop, size = _crop(args), (args.width, args.height)
+    given = f" --crop {args.crop}" if args.crop else ""
     fits = crop[0] <= args.width and crop[1] <= args.height
     if min(crop) < 4 * factor or not fits or any(side % factor for side in size + crop):
         raise ValueError(
-            f"--width {args.width} --height {args.height} --crop {args.crop}: expected multiples "
+            f"--width {args.width} --height {args.height}{given}: expected multiples "
             f"of {factor} of at least {4 * factor}, the crop no larger than the image"
         )
 

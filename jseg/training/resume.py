@@ -60,6 +60,7 @@ class Resumption:
         See `jseg.training.run.TrainingRun.resume`.
         """
         check_origin(self.folder, self.name)
+        log.read()  # a file that is no log is refused before anything is moved
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(self.folder)
         path, branch = self._starting_point(mode)

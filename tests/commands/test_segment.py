@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.calls import called, everything
+from support.child_python import child
 from support.faults import cut, drawn, emptied
 from support.small_flowseg import TINY, random_network, saved_network, scene
 
@@ -224,12 +225,22 @@ def test_options_out_of_range_are_told_before_anything_else(job):
     """Before other settings are, and before the line about the weights that ship."""
     job.run()
     for changed, said in (
-        (dict(overlap=1, steps=3), "overlap 1.0"),
-        (dict(scale=0.2, weights=None), "scale 0.2; expected 1"),
-        (dict(steps=0, mirror=True), "0 steps; expected"),
+        (dict(overlap=1, steps=3), "--overlap is 1.0"),
+        (dict(scale=0.2, weights=None), "--scale is 0.2; expected 1"),
+        (dict(steps=0, mirror=True), "--steps is 0; expected 1"),
     ):
         code, lines = job.run(**changed)
         assert code == 2 and len(lines) == 1 and said in lines[0], lines
+
+
+def test_options_out_of_range_are_told_without_jittor(job):
+    program = (
+        "import sys; from jseg.commands import cli, segment\n"
+        f"words = ['--input', {str(job.photos)!r}, '--output', {str(job.output)!r}]\n"
+        "print(cli.run(segment.main, [*words, '--overlap', '1']), 'jseg.runtime' in sys.modules)"
+    )
+    done = child(program)
+    assert done.stdout == "2 False\n" and "--overlap is 1.0; expected 0 to below 1" in done.stderr
 
 
 def test_files_of_others_are_not_overwritten(job):
@@ -313,13 +324,16 @@ def occupied(job):
         (None, {"weights": "nowhere"}, "--weights nowhere does not exist"),
         (None, {"weights": "."}, "--weights . is a folder"),
         (None, {"input": "nowhere"}, "input nowhere does not exist"),
-        (None, {"steps": 0}, "from 1 on"),
-        (None, {"scale": "x"}, "--scale is 'x'"),
-        (None, {"scale": 0.2}, "scale 0.2; expected 1"),
+        (None, {"steps": 0}, "--steps is 0; expected 1 or more"),
+        (None, {"scale": "x"}, "--scale is x; expected 1"),
+        (None, {"scale": 0.2}, "--scale is 0.2; expected 1"),
+        (None, {"scale": "nan"}, "--scale is nan; expected 1"),
+        (None, {"seeds": [0, 0]}, "--seeds 0 0: expected different ones"),
+        (None, {"seeds": -1}, "seed is -1"),
         (None, {"seeds": [0, 1]}, "starts from the image alone"),
-        (None, {"overlap": 1}, "overlap 1.0"),
-        (None, {"batch_size": 0}, "batch_size 0"),
-        (None, {"shift": 0}, "shift 0.0; expected a finite number above 0"),
+        (None, {"overlap": 1}, "--overlap is 1.0"),
+        (None, {"batch_size": 0}, "--batch_size is 0"),
+        (None, {"shift": 0}, "--shift is 0.0; expected a finite number above 0"),
         (None, {"classes": "ade20k-150"}, "has 150 classes, the network"),
         (None, {"classes": "nothing"}, "no class set or file nothing"),
         (None, {"method": "rk4"}, "invalid choice: 'rk4'"),

@@ -355,6 +355,8 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
         (dict(resume="nowhere"), "--resume nowhere does not exist"),
         (dict(classes="nothing-7"), "no class set or file nothing-7"),
         (dict(batch_size=4, micro_batch=0), "--micro_batch is 0"),
+        (dict(width=0), "--width 0 --height"),
+        (dict(height=0), "--height 0: expected multiples of"),
         (dict(warmup=-1), "--warmup is -1; expected 0 or more"),
         (dict(validate_count=5), "--validate_count is 5; expected fewer than 5"),
         (dict(precision="float32"), "--precision is no longer an option"),
@@ -417,6 +419,12 @@ def test_a_published_folder_of_squares_is_trained_on_as_it_is(folder):
     assert any("classes are present, absent: " in line for line in lines)
     assert any("6 examples, 3 to validate on, " in line for line in lines)
     assert np.isfinite(load_extra(folder.output / "best.safetensors")["score"])
+
+    code, lines = folder.into("other").run(
+        fit="crop", validate_count=0, validate_interval=1, **options
+    )
+    assert code == 2 and "nothing is held out to validate on" in lines[-1]
+    folder.into("run")
 
     # The option rules, and changes nothing of what is trained on.
     count = dict(fit="crop", validate_count=1, **{**options, "steps": 2})

@@ -193,6 +193,16 @@ def test_the_last_curve_has_the_last_validation(tmp_path, monkeypatch):
     ] == ["3", "6"]
 
 
+def test_a_file_that_is_no_log_is_refused_before_anything_is_moved(tmp_path):
+    training(tmp_path, steps=6)
+    (tmp_path / "log.csv").write_text("garbage\n")
+    before, names = saved(tmp_path), sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ValueError, match="log.csv is no log of a training"):
+        training(tmp_path, resume=tmp_path / "checkpoint-00000003.safetensors", steps=8)
+    assert saved(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
 @pytest.mark.parametrize("seconds, times", [(0, 9), (3600, 1)])
 def test_the_curve_is_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch, seconds, times):
     """Six steps are saved, two are validated."""
