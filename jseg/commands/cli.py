@@ -7,10 +7,11 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import math
 import os
 import sys
 import traceback
-from typing import Callable, Dict, List, NoReturn, Optional
+from typing import Callable, Dict, List, Mapping, NoReturn, Optional
 
 from jseg.machine import out_of_memory, streams
 from jseg.machine.facts import RuntimeProblem
@@ -99,6 +100,14 @@ def add_label_options(p: argparse.ArgumentParser, ignored: str) -> None:
         help="values in label files that stand for another class, such as 255:1; CLASS is an id as "
         "stored, or a name",
     )
+
+
+def at_least(args: argparse.Namespace, least: Mapping[str, float]) -> None:
+    """Raise ValueError for the first option that is below its least value."""
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and not bound <= value < math.inf:
+            raise ValueError(f"--{name} is {value}; expected {bound} or more")
 
 
 def no_file(path: str) -> str:

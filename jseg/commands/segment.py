@@ -247,13 +247,12 @@ def _checked_scale(args) -> Optional[float]:
         fits = False
     for name, holds, expected in (
         ("scale", fits, "1, at which an image covers a window, or more; or own"),
-        ("steps", args.steps >= 1, "1 or more"),
-        ("batch_size", args.batch_size >= 1, "1 or more"),
         ("overlap", 0 <= args.overlap < 1, "0 to below 1"),
         ("shift", args.shift is None or 0 < args.shift < math.inf, "a finite number above 0"),
     ):
         if not holds:
             raise ValueError(f"--{name} is {getattr(args, name)}; expected {expected}")
+    cli.at_least(args, {"steps": 1, "batch_size": 1})
     if len(set(map(check_seed, args.seeds))) < len(args.seeds):
         raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: expected different ones")
     return scale

@@ -237,10 +237,7 @@ def _check_options(args) -> None:
             "started by mpirun, where every process would make every image; start it without "
             "mpirun: it runs as one process"
         )
-    for name in ("batch_size", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}; expected 1 or more")
+    cli.at_least(args, {"batch_size": 1, "limit": 1})
 
 
 def _inputs(args, pairs):

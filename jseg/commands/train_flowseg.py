@@ -188,7 +188,7 @@ def _check_options(args: argparse.Namespace) -> None:
     from jseg.flowseg.presets import NETWORKS, check_numbers
 
     least = {"validate_count": 1, "validate_steps": 1, "width": 1, "height": 1}
-    options.at_least(args, {**least, "repa_weight": 0, "jitter": 0})
+    cli.at_least(args, {**least, "repa_weight": 0, "jitter": 0})
     low, high = args.scales
     if not 0 < low <= high < math.inf:
         raise ValueError(

@@ -190,14 +190,6 @@ def with_defaults(args: argparse.Namespace, defaults: Mapping[str, object]) -> a
     return with_values(args, missing)
 
 
-def at_least(args: argparse.Namespace, least: Mapping[str, float]) -> None:
-    """Raise ValueError for the first option that is below its least value."""
-    for name, bound in least.items():
-        value = getattr(args, name)
-        if value is not None and not bound <= value < math.inf:
-            raise ValueError(f"--{name} is {value}; expected {bound} or more")
-
-
 def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError naming the first shared option that cannot be meant."""
     for name, value in vars(args).items():
@@ -205,7 +197,9 @@ def check_options(args: argparse.Namespace) -> None:
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             said = " ".join(map(str, value)) if numbers is value else f"is {value}"
             raise ValueError(f"--{name} {said}; expected finite numbers")
-    at_least(args, LEAST)
+
+    # One range each, then the options that have more to them.
+    cli.at_least(args, LEAST)
     if args.steps is not None and args.epochs is not None:
         raise ValueError("--steps and --epochs are both given; give one")
     if args.epochs is not None and not args.epochs > 0:

@@ -216,6 +216,8 @@ def check_options(
     ode.times(steps, shift)
     if method not in ode.METHODS:
         raise ValueError(f"method {method!r}; choose one of {', '.join(ode.METHODS)}")
+
+    # The noise that the flow starts from.
     if not seeds or len(set(map(check_seed, seeds))) < len(seeds):
         raise ValueError(f"seeds {list(seeds)}; expected one, or several different ones")
     if len(seeds) > 1 and "noise" not in config.source:
@@ -223,6 +225,8 @@ def check_options(
             f"{len(seeds)} seeds, but this network's flow starts from the image alone: all "
             "would give the same; give one"
         )
+
+    # The windows.
     if scale is not None and not scale >= 1:
         raise ValueError(
             f"scale {scale}; expected 1, at which the image covers a window, or more; or None for "

@@ -34,7 +34,15 @@ def write_grid(
     A sheet that shows more, or that someone has changed, is kept. inputs: those of the pairs that
     were read already. size: (width, height) of the images.
     """
-    rows = _rows(run, pairs, inputs, stages, size, ignore, classes)
+    colours = _palette_of(classes)
+    rows: List[Row] = []
+    for pair in pairs:
+        label, reference = inputs.get(pair.stem) or load_pair(pair, *size, ignore, classes)
+        shown = colorize(resize_label(label, *size), colours)
+        result = read_image(run.folder / f"{pair.stem}.jpg")
+        rows.append([shown, reference, *_stages(run, pair, stages), result])
+
+    # What the sheet does not show.
     blank = sum(cell is None for row in rows for cell in row)
     filled = sum(map(len, rows)) - blank
     remarks = []
@@ -57,41 +65,14 @@ def write_grid(
             "another one",
         ]
 
-    headings = [
-        "label",
-        "reference",
-        *(f"stage {number}" for number in range(stages - 1)),
-        "result",
-    ]
+    numbers = range(stages - 1)
+    headings = ["label", "reference", *(f"stage {number}" for number in numbers), "result"]
     sheet = contact_sheet(rows, headings, [pair.stem for pair in pairs])
     run.fields["grid"] = filled
     run.save([GRID])  # first, so that a process that is killed knows the file as its own
     run.write(GRID, lambda target: save_image(target, sheet))
     run.save()
     return remarks
-
-
-def _rows(
-    run: Run,
-    pairs: Sequence[Pair],
-    inputs: Inputs,
-    stages: int,
-    size: Tuple[int, int],
-    ignore: Sequence[int],
-    classes: Classes,
-) -> List[Row]:
-    """The images of every pair, from the label map to the result; arguments as of `write_grid`."""
-    colours = _palette_of(classes)
-    rows: List[Row] = []
-    for pair in pairs:
-        if pair.stem in inputs:
-            label, reference = inputs[pair.stem]
-        else:
-            label, reference = load_pair(pair, *size, ignore, classes)
-        result = read_image(run.folder / f"{pair.stem}.jpg")
-        shown = colorize(resize_label(label, *size), colours)
-        rows.append([shown, reference, *_stages(run, pair, stages), result])
-    return rows
 
 
 def _palette_of(classes: Classes) -> ClassSet:

@@ -56,6 +56,8 @@ def check_places(outputs: Mapping[str, object], inputs: Mapping[str, object]) ->
         for path in (value if isinstance(value, (list, tuple)) else [value])
         if path
     ]
+
+    # Links are followed: what counts is where the files are.
     for option, output in outputs.items():
         if not output:
             continue
