@@ -13,7 +13,7 @@ from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 
 DOUBLED = (
     4 / 9
-)  # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.nn.layers.upsampled_conv)
+)  # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.nn.convolution)
 
 
 class Product(NamedTuple):
