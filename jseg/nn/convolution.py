@@ -63,16 +63,18 @@ class WinogradFunction(Function):
         self.form = padding, doubled
 
     def execute(self, x, weight, bias, skip):
+        self.has = bias is not None, skip is not None
         self.keep(x, weight)
         with jt.no_grad():
             return winograd.convolve(x, weight, *self.form, bias, skip)
 
     def grad(self, gradient):
-        x, weight = self.recall()
+        (x, weight), (has_bias, has_skip) = self.recall(), self.has
         with jt.no_grad():
             of_x = winograd.input_gradient(gradient, x, weight, *self.form)
             of_weight = winograd.weight_gradient(gradient, x, *self.form)
-            return of_x, of_weight, gradient.sum((0, 2, 3)), gradient
+            of_bias = gradient.sum((0, 2, 3)) if has_bias else None
+            return of_x, of_weight, of_bias, gradient if has_skip else None
 
 
 def plain_conv3x3(x, weight, bias, padding: Tuple[int, int], doubled: bool, skip=None):

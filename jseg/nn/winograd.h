@@ -16,8 +16,10 @@
 
 namespace winograd {
 
-// In floats: a block's transformed inputs and weights.
-const long INPUTS = 36L * 256 * 96, WEIGHTS = 300000;
+// A block's transformed inputs, in floats, for the last cache; those of the weights that a thread
+// has at hand stay in its second cache.
+const long INPUTS = 36L * 256 * 96;
+const long OUTPUTS = 16, CHANNELS = 128;  // that a thread takes at once
 const long AHEAD = 256;  // weights are asked for so many floats before they are used
 const int ROWS_AT_ONCE = 2;  // of the six rows of 6x6 matrices, for the gradient of the weights
 
@@ -175,16 +177,17 @@ inline void row_of_gradient(const float* line, const long* at, Lanes* t) {
     of_gradient(d, t);
 }
 
-// G g G^T of the ROWS outputs of a panel and all channels: 36 matrices [channels, ROWS]. g is at
+// G g G^T of the ROWS outputs from `first` on and all channels: 36 matrices [channels, ROWS]. g is at
 // w + output * of_output + channel * of_channel; turned: by half a turn.
 inline void transform_weights(const float* w, long of_output, long of_channel, bool turned,
-                              long panel, long outputs, long channels, float* to, long distance) {
+                              long first, long outputs, long channels, float* to,
+                              long distance) {
     const int some = LANES / ROWS;
     long at[LANES];
     for (long c = 0; c < channels; c += some, w += some * of_channel) {
         if (!c || c + some > channels)
             for (int l = 0; l < LANES; l++) {
-                long k = std::min(panel * ROWS + l % ROWS, outputs - 1);
+                long k = std::min(first + l % ROWS, outputs - 1);
                 at[l] = k * of_output + std::min<long>(l / ROWS, channels - 1 - c) * of_channel;
             }
         for (int l = 0; l < ROWS; l++)
@@ -254,21 +257,22 @@ inline void write_rows(const Sizes& s, const float* lines, long output, long row
 // they are given; backward: with w [channels, outputs, 3, 3] turned by half a turn.
 inline void convolve(Sizes s, const float* x, const float* w, bool backward, const float* bias,
                      const float* rest, float* out) {
-    const long channels = s.channels, deep = up(channels, LANES / ROWS);
-    s.cut(std::max(24L, std::min(768L, INPUTS / 36 / channels)));
-    const long panels = up(s.outputs, ROWS) / ROWS, groups = s.tiles / LANES;
-    const long at_once = std::min(panels, std::max(8L, WEIGHTS / (36 * deep * ROWS)));
+    s.cut(std::max(24L, std::min(768L, INPUTS / 36 / s.channels)));
+    const long channels = s.channels, groups = s.tiles / LANES;
     const long of_output = backward ? 9 : 9 * channels, of_channel = backward ? 9 * s.outputs : 9;
 
-    // The 36 matrices of weights u, of inputs v and of their products m.
-    const long of_u = apart(at_once * deep * ROWS), of_v = apart(channels * s.tiles);
-    const long of_m = apart(at_once * ROWS * s.tiles);
-    Room room(36 * (of_u + of_v + of_m));
-    float *u = room.start, *v = u + 36 * of_u, *m = v + 36 * of_v;
+    // The 36 matrices of inputs v, for all threads; of weights u and of products m, for each.
+    const long deep = std::min(up(channels, LANES / ROWS), CHANNELS);
+    const long of_v = apart(channels * s.tiles), of_u = apart(OUTPUTS * deep);
+    const long of_m = apart(OUTPUTS * s.tiles);
+    Room inputs(36 * of_v);
+    float* v = inputs.start;
     const std::vector<long> at_in = s.places(6), at_out = s.places(4);
 
     #pragma omp parallel
     {
+        Room own(36 * (of_u + of_m));
+        float *u = own.start, *m = u + 36 * of_u;
         std::vector<float> lines(6 * s.line), columns(6 * s.rows * s.line + LANES);
         for (long row = 0; row < s.all_rows(); row += s.rows) {
             long rows = std::min(s.rows, s.all_rows() - row);
@@ -287,23 +291,21 @@ inline void convolve(Sizes s, const float* x, const float* w, bool backward, con
                 }
             }
 
-            for (long panel = 0; panel < panels; panel += at_once) {
-                long some = std::min(at_once, panels - panel);
-                if (!row || at_once < panels) {
-                    #pragma omp for schedule(dynamic)
-                    for (long p = 0; p < some; p++)
-                        transform_weights(w, of_output, of_channel, backward, panel + p, s.outputs,
-                                          channels, u + p * deep * ROWS, of_u);
+            #pragma omp for schedule(dynamic)
+            for (long k = 0; k < s.outputs; k += OUTPUTS) {
+                long some = std::min(OUTPUTS, s.outputs - k);
+                for (long c = 0; c < channels; c += CHANNELS) {
+                    long depth = std::min(CHANNELS, channels - c);
+                    for (long p = 0; p < some; p += ROWS)
+                        transform_weights(w + k * of_output + c * of_channel, of_output, of_channel,
+                                          backward, p, some, depth, u + p * deep, of_u);
+                    for (int i = 0; i < 36; i++)
+                        products(0, up(some, ROWS) / ROWS, groups, depth, u + i * of_u, deep,
+                                 v + i * of_v, channels, c, m + i * of_m, s.tiles, c > 0);
                 }
-                #pragma omp for schedule(dynamic)
-                for (long i = 0; i < 36; i++)
-                    products(0, some, groups, channels, u + i * of_u, deep, v + i * of_v, channels,
-                             m + i * of_m, s.tiles, false);
-                #pragma omp for schedule(dynamic, 4)
-                for (long k = 0; k < std::min(some * ROWS, s.outputs - panel * ROWS); k++) {
-                    long output = panel * ROWS + k;
-                    transform_products(s, m + k * s.tiles, of_m, at_out.data(), columns.data());
-                    write_rows(s, columns.data(), output, row, rows, bias ? bias[output] : 0, rest,
+                for (long i = 0; i < some; i++) {
+                    transform_products(s, m + i * s.tiles, of_m, at_out.data(), columns.data());
+                    write_rows(s, columns.data(), k + i, row, rows, bias ? bias[k + i] : 0, rest,
                                out);
                 }
             }
@@ -395,7 +397,7 @@ inline void weight_gradient(Sizes s, const float* x, const float* gradient, floa
                     for (long i = 0; i < matrices * chunks; i++) {
                         long one = i / chunks, start = i % chunks * chunk;
                         products(start, std::min(start + chunk, some), vectors, rows * s.across,
-                                 e + one * of_e, s.tiles, v + one * of_v, s.tiles, m + one * of_m,
+                                 e + one * of_e, s.tiles, v + one * of_v, s.tiles, 0, m + one * of_m,
                                  wide, row > 0);
                     }
                 }

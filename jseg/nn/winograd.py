@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from typing import Tuple
+from typing import List, Tuple
 
 from jseg.nn.kernels import compiles
 from jseg.runtime import jt
@@ -57,12 +57,20 @@ def faster(x, weight, padding: Tuple[int, int], doubled: bool) -> bool:
         return False
     if x.dtype != "float32" or weight.dtype != "float32":
         return False
-    outputs, channels = weight.shape[:2]
-    sides = (side * (1 + doubled) + 2 * more - 2 for side, more in zip(x.shape[2:], padding))
-    down, across = (-(-side // 4) for side in sides)
-    needed = channels if jt.flags.no_grad else min(channels, outputs)
-    enough = x.shape[0] * down * across >= LEAST_TILES or weight.numel() <= WEIGHTS_IN_CACHE
-    return needed >= LEAST_CHANNELS and enough and down > 0 < across
+    height, width = _result_size(x, padding, doubled)
+    return pays(x.shape[0], *weight.shape[:2], height, width, gradients=not jt.flags.no_grad)
+
+
+def pays(batch: int, outputs: int, channels: int, height: int, width: int, gradients=False) -> bool:
+    """Whether it was measured to be faster for results of that size."""
+    tiles = batch * -(-height // 4) * -(-width // 4)
+    least = min(channels, outputs) if gradients else channels
+    in_cache = 9 * channels * outputs <= WEIGHTS_IN_CACHE
+    return least >= LEAST_CHANNELS and tiles >= (1 if in_cache else LEAST_TILES)
+
+
+def _result_size(x, padding: Tuple[int, int], doubled: bool) -> List[int]:
+    return [side * (1 + doubled) + 2 * more - 2 for side, more in zip(x.shape[2:], padding)]
 
 
 @functools.lru_cache(maxsize=None)
@@ -86,8 +94,7 @@ def convolve(x, weight, padding: Tuple[int, int], doubled: bool, bias=None, rest
     and last row. doubled: every pixel of x counts as 2x2 of them.
     """
     above, left = padding
-    height, width = (side * (1 + doubled) for side in x.shape[2:])
-    shape = [x.shape[0], weight.shape[0], height + 2 * above - 2, width + 2 * left - 2]
+    shape = [x.shape[0], weight.shape[0], *_result_size(x, padding, doubled)]
     others = [v for v in (bias, rest) if v is not None]
     return _convolve(x, weight, shape, above, left, doubled, False, others, bias, rest)
 

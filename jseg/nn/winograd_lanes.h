@@ -168,14 +168,14 @@ inline void find_panel(long vectors, long v, long& first, long& width) {
 }
 
 // Panels start ... stop - 1 of ROWS rows each, of a [panel, a_depth, ROWS], times b, whose panels
-// have room for b_depth: c [rows, stride] (+)= their product over `depth`.
+// have room for b_depth, from its row b_start on: c [rows, stride] (+)= their product over `depth`.
 inline void products(long start, long stop, long vectors, long depth, const float* a, long a_depth,
-                     const float* b, long b_depth, float* c, long stride, bool add) {
+                     const float* b, long b_depth, long b_start, float* c, long stride, bool add) {
     for (long k = 0; k < depth; k += DEPTH) {
         long some = std::min(DEPTH, depth - k);
         for (long v = 0, n; v < vectors; v += n) {
             n = panel_width(vectors, v);
-            const float* right = b + (v * b_depth + k * n) * LANES;
+            const float* right = b + (v * b_depth + (b_start + k) * n) * LANES;
             for (long p = start; p < stop; p++) {
                 const float* left = a + (p * a_depth + k) * ROWS;
                 float* to = c + p * ROWS * stride + v * LANES;

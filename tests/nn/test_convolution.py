@@ -105,6 +105,16 @@ def test_both_forms_and_their_gradients_are_the_convolution(form, shape):
         assert difference(gradient, expected) < 5e-6
 
 
+def test_bias_and_skip_may_be_missing(form):
+    x, weight, bias, skip, factor = arrays(*SHAPES["odd sides"])
+    inputs = [jt.array(x), jt.array(weight)]
+    y = convolution.conv3x3(*inputs)
+    assert difference(y, exact(x, weight, 0 * bias, 0 * skip, (1, 1), False)) < 3e-6
+    gradients = jt.grad(y * jt.array(factor).stop_grad(), inputs)
+    for gradient, expected in zip(gradients, exact_gradients(x, weight, factor, (1, 1), False)):
+        assert difference(gradient, expected) < 5e-6
+
+
 def test_the_gradients_are_the_slope_by_finite_differences():
     padding, doubled = (1, 1), False
     x, weight, bias, skip, factor = arrays(*SHAPES["odd sides"])
