@@ -124,9 +124,9 @@ def show(rows, alone, args):
 
     counted, computed = multiply_adds(args.size, args.device)
     print(
-        f"\nconvolutions, products and attention: {counted / 1e9:.1f}e9 multiply-adds by definition, "
-        f"{computed / 1e9:.1f}e9 that are computed, at {computed / alone / 1e9:.1f}e9 a second of the "
-        "step"
+        f"\nconvolutions, products and attention: {counted / 1e9:.1f}e9 multiply-adds by "
+        f"definition, {computed / 1e9:.1f}e9 that are computed, at {computed / alone / 1e9:.1f}e9 "
+        "a second of the step"
     )
     heavy = sum(spent[which] for which in HEAVY)
     print(f"convolutions, products and attention together: {heavy / total:.0%} of the time")
