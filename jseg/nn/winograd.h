@@ -1,13 +1,14 @@
 // 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3), for the CPU: 36 products instead of 144
 // for the 4x4 results of a tile.
 //
-// Y = A^T ((G g G^T) * (B^T d B)) A, * summed over channels: 36 products of matrices (Lavin and Gray
-// 2016, "Fast Algorithms for Convolutional Neural Networks"). The points are 0, +-5/8, +-3/2: all
-// entries of A and B are exact, and rounding errors are half of those of 0, +-1, +-2 (Barabasz et
-// al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution"). The gradient of
-// the input is a convolution with turned weights; that of the weights is G^T (sum over tiles of
-// (A dY A^T) * (B^T d B)) G. Work goes in blocks of tiles and outputs whose matrices stay in the
-// last cache; weights are transformed for each block again, which costs less than to keep them.
+// Y = A^T ((G g G^T) * (B^T d B)) A, where * is summed over channels: 36 products of matrices (Lavin
+// and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"). The points are 0, +-5/8 and
+// +-3/2: all entries of A and B are exact, and rounding errors are half of those of 0, +-1, +-2
+// (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution"). The
+// gradient of the input is a convolution with turned weights; that of the weights is
+// G^T (sum over tiles of (A dY A^T) * (B^T d B)) G. Work goes in blocks of tiles whose matrices stay
+// in the last cache. Weights are transformed for each block again, a few at a time; keeping them
+// would take four times their memory, and reading them would take as long.
 #include <omp.h>
 
 #include <cstdlib>
@@ -91,7 +92,7 @@ struct Sizes {
     // at_once: tiles in a block, about.
     void cut(long at_once) {
         down = up(out_height, 4) / 4, across = up(out_width, 4) / 4;
-        rows = std::max(1L, std::min(at_once / across, batch * down));
+        rows = std::max(1L, std::min((at_once + across / 2) / across, batch * down));
         tiles = up(rows * across, LANES);
         line = up(4 * across + 4, LANES);
     }
@@ -99,7 +100,8 @@ struct Sizes {
     // Where the block's tiles begin in lines of `of_row` to a row of tiles.
     std::vector<long> places(long of_row) const {
         std::vector<long> at(tiles, 0);
-        for (long i = 0; i < rows * across; i++) at[i] = i / across * of_row * line + i % across * 4;
+        for (long i = 0; i < rows * across; i++)
+            at[i] = i / across * of_row * line + i % across * 4;
         return at;
     }
 };
@@ -177,8 +179,8 @@ inline void row_of_gradient(const float* line, const long* at, Lanes* t) {
     of_gradient(d, t);
 }
 
-// G g G^T of the ROWS outputs from `first` on and all channels: 36 matrices [channels, ROWS]. g is at
-// w + output * of_output + channel * of_channel; turned: by half a turn.
+// G g G^T of the ROWS outputs from `first` on and of all channels: 36 matrices [channels, ROWS].
+// g is at w + output * of_output + channel * of_channel; turned: by half a turn.
 inline void transform_weights(const float* w, long of_output, long of_channel, bool turned,
                               long first, long outputs, long channels, float* to,
                               long distance) {
@@ -397,8 +399,8 @@ inline void weight_gradient(Sizes s, const float* x, const float* gradient, floa
                     for (long i = 0; i < matrices * chunks; i++) {
                         long one = i / chunks, start = i % chunks * chunk;
                         products(start, std::min(start + chunk, some), vectors, rows * s.across,
-                                 e + one * of_e, s.tiles, v + one * of_v, s.tiles, 0, m + one * of_m,
-                                 wide, row > 0);
+                                 e + one * of_e, s.tiles, v + one * of_v, s.tiles, 0,
+                                 m + one * of_m, wide, row > 0);
                     }
                 }
 
