@@ -12,6 +12,7 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
+from jseg.flowseg import fused_block
 from jseg.nn import rms_norm as fused_norm
 from jseg.nn.kernels import HALVES, Function, compiles
 from jseg.nn.layers import SiLU, attention, nn, silu
@@ -117,6 +118,8 @@ class TransformerBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.Linear(channels, 6 * channels))
 
     def execute(self, s, condition, cosines, sines):
+        if fused_block.fused(s):
+            return fused_block.transformer_block(self, s, condition, cosines, sines, EPS)
         batch, _, channels = s.shape
         modulation = self.adaLN_modulation(condition).reshape(batch, 6, 1, channels)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = split(

@@ -6,12 +6,18 @@ HEADER = """
 #include <cmath>
 #include <cstring>
 #include <vector>
+#ifdef __x86_64__  // else g++ loads a line again for each row
+#define HOLD(x) asm("" : "+x"(x));
+#else
+#define HOLD(x)
+#endif
 namespace {
-typedef float V __attribute__((vector_size(32), aligned(4)));
+typedef float V __attribute__((vector_size(32)));
+typedef float Anywhere __attribute__((vector_size(32), aligned(4)));  // in memory
 const long RUN = @RUN@;
 
 inline long padded(long n) { return (n + 7) / 8 * 8; }
-inline V load(const float* x) { return *(const V*)x; }
+inline V load(const float* x) { return *(const Anywhere*)x; }
 
 // R rows and C vectors of c (+)= a b; a[i, k] lies at a + i row + k column.
 template <int R, int C>
@@ -22,10 +28,11 @@ inline void block(long inner, const float* a, long row, long column, const float
         sum[r][i] = add ? load(c + r * out + 8 * i) : V{};
     for (long k = 0; k < inner; k++, a += column, b += width) {
         V line[C];
-        for (int i = 0; i < C; i++) line[i] = load(b + 8 * i);
+        for (int i = 0; i < C; i++) { line[i] = load(b + 8 * i); HOLD(line[i]) }
         for (int r = 0; r < R; r++) for (int i = 0; i < C; i++) sum[r][i] += a[r * row] * line[i];
     }
-    for (int r = 0; r < R; r++) for (int i = 0; i < C; i++) *(V*)(c + r * out + 8 * i) = sum[r][i];
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < C; i++) *(Anywhere*)(c + r * out + 8 * i) = sum[r][i];
 }
 
 template <int C>
