@@ -24,7 +24,7 @@ from jseg.runtime import jt
 FASTER = {
     "cpu": (
         *("group_norm", "rms_norm", "attention"),
-        *("neural_field", "transformer_block", "likeliest"),
+        *("neural_field", "turned_heads", "transformer_block", "likeliest"),
     ),
     "cuda": (),
 }
