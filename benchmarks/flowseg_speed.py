@@ -12,7 +12,6 @@ network and of one training step, by kind. Without --image, the photograph is sm
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile

@@ -14,7 +14,7 @@ HEADER = """
 namespace {
 typedef float V __attribute__((vector_size(32)));
 typedef float Anywhere __attribute__((vector_size(32), aligned(4)));  // in memory
-const long RUN = @RUN@;
+const long RUN = @RUN@, GAP = @GAP@;
 
 inline long padded(long n) { return (n + 7) / 8 * 8; }
 inline V load(const float* x) { return *(const Anywhere*)x; }
@@ -56,9 +56,9 @@ inline void multiply(long rows, long inner, long columns, const float* a, long r
 
 // x [rows, columns] into rows of `width`, or turned, the other way round.
 inline void spread(long rows, long columns, const float* x, float* y, long width) {
-    for (long i = 0; i < rows; i++) {
-        std::memcpy(y + i * width, x + i * columns, columns * sizeof(float));
-        std::fill(y + i * width + columns, y + (i + 1) * width, 0.f);
+    for (long i = 0; i < rows; i++, x += columns, y += width) {
+        for (long j = 0; j < columns; j++) y[j] = x[j];
+        for (long j = columns; j < width; j++) y[j] = 0;
     }
 }
 inline void turned(long rows, long columns, const float* x, long from, float* y, long to) {
@@ -74,9 +74,10 @@ inline void unit(long rows, long columns, const float* w, float* y, float* inver
     for (long i = 0; i < rows; i++)
         for (long j = 0; j < columns; j++) inverse[j] += w[i * columns + j] * w[i * columns + j];
     for (long j = 0; j < columns; j++) inverse[j] = 1 / std::sqrt(std::max(inverse[j], @FLOOR@));
-    spread(rows, columns, w, y, width);
-    for (long i = 0; i < rows; i++)
-        for (long j = 0; j < columns; j++) y[i * width + j] *= inverse[j];
+    for (long i = 0; i < rows; i++, w += columns, y += width) {
+        for (long j = 0; j < columns; j++) y[j] = w[j] * inverse[j];
+        for (long j = columns; j < width; j++) y[j] = 0;
+    }
 }
 
 // The gradient of w from that of its unit columns y, whose lengths the floor may have replaced.
@@ -85,7 +86,8 @@ inline void of_unit(long rows, long columns, const float* y, const float* of_y,
     std::fill(along, along + width, 0.f);
     for (long i = 0; i < rows; i++)
         for (long j = 0; j < columns; j++) along[j] += y[i * width + j] * of_y[i * width + j];
-    for (long j = 0; j < columns; j++) if (inverse[j] * inverse[j] * @FLOOR@ > 0.9999f) along[j] = 0;
+    for (long j = 0; j < columns; j++)
+        if (inverse[j] * inverse[j] * @FLOOR@ > 0.9999f) along[j] = 0;
     for (long i = 0; i < rows; i++)
         for (long j = 0; j < columns; j++)
             of_w[i * columns + j] =
@@ -217,7 +219,7 @@ struct Gradients {
             const float *x = patch.h.data() + k * patch.inputs,
                 *u = patch.u.data() + k * patch.inputs, *z = patch.z.data() + k * patch.hiddens;
             float *s = patch.s.data(), *d = of_z.data(),
-                *of_w = of_generated[k] + number * 2 * own;
+                *of_w = of_generated[k] + number * (2 * own + GAP);
             turned(f.channels, f.hidden, patch.first(k), deep, turn1.data(), wide);
             turned(f.hidden, f.channels, patch.second(k), wide, turn2.data(), deep);
             multiply(rows, f.channels, deep, of_h.data(), wide, 1, turn2.data(), d, false);
@@ -244,7 +246,7 @@ struct Gradients {
         multiply(rows, f.channels, 8, of_h.data(), wide, 1, f.colour_turned.data(), g.data(),
                  false);
         for (long i = 0; i < rows; i++)
-            std::memcpy(of_colours + i * f.colours, g.data() + i * 8, f.colours * sizeof(float));
+            for (long c = 0; c < f.colours; c++) of_colours[i * f.colours + c] = g[i * 8 + c];
     }
 
     // All that is shared, without the padding, one behind another.
@@ -287,7 +289,7 @@ FORWARD = """
 """
 
 # The gradient comes as the last input. Outputs: the gradients of pixels, of all that is shared in a
-# row for each run of patches, of each block's generated weights.
+# row for each run of patches, of each block's generated weights in rows with a gap behind them.
 BACKWARD = """
 float* of_generated[] = {@OF_GENERATED@};
 #pragma omp parallel for
@@ -301,4 +303,15 @@ for (long run = 0; run < out1_shape0; run++) {
     }
     gradients.write(out1_p + run * out1_shape1);
 }
+"""
+
+# The gradients of tokens [n, D], weight [W, D] and bias [W] of the layer that generated weights
+# [n, W], from those of the weights, [n, W + gap].
+GENERATOR = """
+long n = in1_shape0, inner = in1_shape1, wide = in2_shape0, from = in0_shape1;
+int failed = dnnl_sgemm('N', 'N', n, inner, wide, 1, in0_p, from, in2_p, inner, 0, out0_p, inner);
+failed += dnnl_sgemm('T', 'N', wide, inner, n, 1, in0_p, from, in1_p, inner, 0, out1_p, inner);
+CHECK(!failed) << "dnnl_sgemm refused a product";
+for (long j = 0; j < wide; j++) out2_p[j] = 0;
+for (long i = 0; i < n; i++) for (long j = 0; j < wide; j++) out2_p[j] += in0_p[i * from + j];
 """

@@ -25,7 +25,7 @@ def fused(s) -> bool:
 def transformer_block(block, s, condition, cosines, sines, eps: float):
     """block(s, condition, cosines, sines) of a `TransformerBlock`: tokens s [B, L, D] -> [B, L, D].
 
-    condition [1, D] or [B, D]; cosines and sines [L, D / heads]; eps of the norms.
+    condition [B, D]; cosines and sines [L, D / heads]; eps of the norms.
     """
     attention, mlp, adaptive = block.attn, block.mlp, block.adaLN_modulation[0]
     return jt.code(
@@ -85,9 +85,9 @@ inline void turned(long d, float eps, const float* x, const float* weight, const
 SOURCE = """
 long batch = in0_shape0, length = in0_shape1, n = in0_shape2, d = in8_shape1, heads = n / d,
     rows = batch * length, hidden = in13_shape0, failed = 0;
-long stride = in1_shape0 == 1 ? 0 : 6 * n, tiles = (length + QUERIES - 1) / QUERIES;
+long tiles = (length + QUERIES - 1) / QUERIES;
 float eps = data["eps"], scale = data["scale"];
-std::vector<float> modulation(in1_shape0 * 6 * n), h(rows * n), qkv(rows * 3 * n), q(rows * n),
+std::vector<float> modulation(batch * 6 * n), h(rows * n), qkv(rows * 3 * n), q(rows * n),
     k(rows * n), v(rows * n), result(rows * n), sums(heads * rows), first(rows * hidden),
     second(rows * hidden);
 auto multiply_by = [&](long rows, long inner, long columns, const float* a, const float* w,
@@ -95,11 +95,11 @@ auto multiply_by = [&](long rows, long inner, long columns, const float* a, cons
     failed += !multiply(false, true, rows, columns, inner, 1, a, w, 0, c);
 };
 
-multiply_by(in1_shape0, n, 6 * n, in1_p, in2_p, modulation.data());
-for (long i = 0; i < in1_shape0; i++)
+multiply_by(batch, n, 6 * n, in1_p, in2_p, modulation.data());
+for (long i = 0; i < batch; i++)
     for (long j = 0; j < 6 * n; j++) modulation[i * 6 * n + j] += in3_p[j];
 auto of = [&](long row, long part) {
-    return modulation.data() + row / length * stride + part * n;
+    return modulation.data() + (row / length * 6 + part) * n;
 };
 
 // Queries, keys and values [batch, heads, length, d].

@@ -1,5 +1,5 @@
-"""Queries, keys and values of attention's heads as one operator on the CPU: taken apart, queries and
-keys over their root mean square and turned by the angles of their patch.
+"""Queries, keys and values of attention's heads as one operator on the CPU, which takes them apart,
+and normalises and turns queries and keys.
 
 With r = 1 / rms(x) over a head's d values, queries are R (x r w), where R turns pairs of values; so
 with g = R^T dq,

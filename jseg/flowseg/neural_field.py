@@ -64,7 +64,7 @@ class NeuralField(nn.Module):
         return self.final_layer(h)  # [n, p^2, 3]
 
     def _fused(self, tokens, pixels, image_pixels):
-        """The same by one operator, which takes everything but the generated weights."""
+        """The same by one operator."""
         colour, place = self.embedder.weights()  # [X, 3], [p^2, X]
         if image_pixels is not None:
             pixels = jt.concat([pixels, image_pixels], dim=2)  # [n, p^2, 6]
@@ -78,7 +78,8 @@ class NeuralField(nn.Module):
             norms,
             last.linear.weight,
             last.linear.bias,
-            [block.param_generator1(tokens) for block in self.blocks],
+            tokens,
+            [(layer.weight, layer.bias) for layer in (b.param_generator1[0] for b in self.blocks)],
             EPS,
         )  # [n, p^2, 3]
 
