@@ -147,14 +147,14 @@ struct Patch {
     const Field& f;
     bool keeps;
     long inputs, hiddens, weights;  // floats of one block, 0 where blocks share their room
-    std::vector<float> h, u, q, z, s, w1, w2, inverse1, inverse2, v;
+    std::vector<float> h, u, q, z, gate, s, w1, w2, inverse1, inverse2, v;
 
     Patch(const Field& f, bool keeps)
         : f(f), keeps(keeps), inputs(keeps ? f.pixels * f.wide : 0),
           hiddens(keeps ? f.pixels * f.deep : 0), weights(keeps ? 1 : 0),
           h(f.pixels * f.wide * (keeps ? f.blocks + 1 : 1)), u(h.size()),
           q(f.pixels * (f.blocks + 1)), z(f.pixels * f.deep * (keeps ? f.blocks : 1)),
-          s(f.pixels * f.deep), w1(f.channels * f.deep * (keeps ? f.blocks : 1)),
+          gate(z.size()), s(f.pixels * f.deep), w1(f.channels * f.deep * (keeps ? f.blocks : 1)),
           w2(f.hidden * f.wide * (keeps ? f.blocks : 1)), inverse1(f.deep * f.blocks),
           inverse2(f.wide * f.blocks), v(f.pixels * 8) {}
 
@@ -167,7 +167,7 @@ struct Patch {
         multiply(rows, f.colours, wide, colours, f.colours, 1, f.colour.data(), h.data(), true);
         for (long k = 0; k < f.blocks; k++) {
             float *x = h.data() + k * inputs, *y = x + inputs, *of_u = u.data() + k * inputs,
-                *of_z = z.data() + k * hiddens;
+                *of_z = z.data() + k * hiddens, *part = gate.data() + k * hiddens;
             const float* w = generated[k] + number * 2 * own;
             unit(f.channels, f.hidden, w, first(k), inverse1.data() + k * deep, deep);
             unit(f.hidden, f.channels, w + own, second(k), inverse2.data() + k * wide, wide);
@@ -175,7 +175,10 @@ struct Patch {
                  of_u);
             multiply(rows, f.channels, deep, of_u, wide, 1, first(k), of_z, false);
             #pragma omp simd
-            for (long i = 0; i < rows * deep; i++) s[i] = of_z[i] * sigmoid(of_z[i]);
+            for (long i = 0; i < rows * deep; i++) {
+                part[i] = sigmoid(of_z[i]);
+                s[i] = of_z[i] * part[i];
+            }
             if (keeps) std::memcpy(y, x, rows * wide * sizeof(float));
             multiply(rows, f.hidden, wide, s.data(), deep, 1, second(k), y, true);
         }
@@ -217,7 +220,8 @@ struct Gradients {
 
         while (k-- > 0) {
             const float *x = patch.h.data() + k * patch.inputs,
-                *u = patch.u.data() + k * patch.inputs, *z = patch.z.data() + k * patch.hiddens;
+                *u = patch.u.data() + k * patch.inputs, *z = patch.z.data() + k * patch.hiddens,
+                *gate = patch.gate.data() + k * patch.hiddens;
             float *s = patch.s.data(), *d = of_z.data(),
                 *of_w = of_generated[k] + number * (2 * own + GAP);
             turned(f.channels, f.hidden, patch.first(k), deep, turn1.data(), wide);
@@ -225,9 +229,8 @@ struct Gradients {
             multiply(rows, f.channels, deep, of_h.data(), wide, 1, turn2.data(), d, false);
             #pragma omp simd
             for (long i = 0; i < rows * deep; i++) {
-                float part = sigmoid(z[i]);
-                s[i] = z[i] * part;
-                d[i] *= part * (1 + z[i] * (1 - part));
+                s[i] = z[i] * gate[i];
+                d[i] *= gate[i] + s[i] * (1 - gate[i]);
             }
             multiply(f.hidden, rows, wide, s, 1, deep, of_h.data(), of_w2.data(), false);
             multiply(f.channels, rows, deep, u, 1, wide, d, of_w1.data(), false);

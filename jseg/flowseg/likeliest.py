@@ -50,8 +50,8 @@ def interpolated(rows: np.ndarray, down: Neighbours, across: Neighbours) -> np.n
 
 
 def likeliest(rows: np.ndarray, down: Neighbours, across: Neighbours) -> np.ndarray:
-    """The number of the largest of the N maps `interpolated` gives, int32 [h', w'], the lowest on
-    ties.
+    """The number of the largest of the N maps of probabilities that `interpolated` gives, int32
+    [h', w'], the lowest on ties.
     """
     if jt.flags.use_cuda or not compiles(NAME, rows):
         return interpolated(rows, down, across).argmax(0).astype(np.int32)
@@ -72,6 +72,8 @@ def likeliest(rows: np.ndarray, down: Neighbours, across: Neighbours) -> np.ndar
 
 # Without contraction: products are rounded before they are added, as NumPy does.
 CPU_HEADER = """
+#include <algorithm>
+#include <numeric>
 #include <vector>
 namespace {
 __attribute__((optimize("fp-contract=off")))
@@ -87,7 +89,7 @@ void compare(long n, const float* line, const int* left, const int* right, const
     #pragma omp simd
     for (long i = 0; i < n; i++) {
         float value = line[left[i]] * (1 - weights[i]) + line[right[i]] * weights[i];
-        bool more = value > best[i];
+        bool more = value > best[i] || (value == best[i] && number < labels[i]);
         best[i] = more ? value : best[i];
         labels[i] = more ? number : labels[i];
     }
@@ -95,18 +97,31 @@ void compare(long n, const float* line, const int* left, const int* right, const
 }
 """
 
+# Classes come by their largest value in the row, until that is below the best of every pixel, by
+# more than rounding.
 CPU_SOURCE = """
 long classes = in0_shape0, rows = in0_shape1, width = in0_shape2, target = out_shape1;
 #pragma omp parallel for
 for (long row = 0; row < out_shape0; row++) {
-    std::vector<float> line(width), best(target, -3e38f);
-    int* labels = out_p + row * target;
-    for (long i = 0; i < target; i++) labels[i] = 0;
+    std::vector<float> lines(classes * width), most(classes), best(target, -1);
+    std::vector<int> order(classes);
     for (long k = 0; k < classes; k++) {
         const float *above = in0_p + (k * rows + in1_p[row]) * width,
                     *below = in0_p + (k * rows + in2_p[row]) * width;
-        between(width, above, below, in3_p[row], line.data());
-        compare(target, line.data(), in4_p, in5_p, in6_p, k, best.data(), labels);
+        float* line = lines.data() + k * width;
+        between(width, above, below, in3_p[row], line);
+        for (long i = 0; i < width; i++) most[k] = std::max(most[k], line[i]);
+    }
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return most[a] > most[b]; });
+
+    int* labels = out_p + row * target;
+    float least = -1;
+    for (int k : order) {
+        if (most[k] * 1.000001f < least) break;
+        compare(target, lines.data() + k * width, in4_p, in5_p, in6_p, k, best.data(), labels);
+        least = best[0];
+        for (long i = 0; i < target; i++) least = std::min(least, best[i]);
     }
 }
 """
