@@ -28,8 +28,11 @@ HERE = Path(__file__).resolve().parent.parent
 STAGES = ("reading", "network", "segmentation", "overlay", "writing", "photograph")
 WHOLE, TRAINING = "whole command", "training step"
 KINDS = (
-    ("neural_field, forward", "code«IN_SIZE:8«in0_dim:3"),
+    ("neural_field, forward", "code«IN_SIZE:8«in0_dim:3«in0_type:float32«in1_dim:2"),
     ("neural_field, backward", "code«IN_SIZE:9«in0_dim:3"),
+    ("neural_field, generators backward", "code«IN_SIZE:3«in0_dim:2"),
+    ("turned_heads, forward", "code«IN_SIZE:5«in0_dim:3«in0_type:float32«in1_dim:1"),
+    ("turned_heads, backward", "code«IN_SIZE:8«in0_dim:3«in0_type:float32«in1_dim:1"),
     ("transformer_block", "code«IN_SIZE:16"),
     ("attention, forward", "code«IN_SIZE:3«in0_dim:3«in0_type:float32«in1_dim:3"),
     ("attention, backward", "code«IN_SIZE:6"),
