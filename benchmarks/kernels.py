@@ -18,7 +18,10 @@ import os
 import time
 
 CLOCK = time.perf_counter
-ALL = ("group_norm", "attention", "rms_norm", "winograd")
+ALL = (
+    *("group_norm", "attention", "rms_norm", "winograd"),
+    *("neural_field", "turned_heads", "transformer_block"),
+)
 
 
 def main():
@@ -277,7 +280,12 @@ def largest(ours, theirs):
 def networks(repetitions):
     """A table of the ratio of the times without and with operators of jseg.nn."""
     kinds = [()] + [(name,) for name in ALL] + [ALL]
-    print("| step | without | with " + " | with ".join([*ALL, "all"]) + " |\n|" + "---|" * 6)
+    print(
+        "| step | without | with "
+        + " | with ".join([*ALL, "all"])
+        + " |\n|"
+        + "---|" * (len(ALL) + 3)
+    )
     for name, make in steps():
         step, best = make(), {}
         for number in range(repetitions + 1):

@@ -12,6 +12,7 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
+from jseg.flowseg import fused_block, fused_heads
 from jseg.nn import rms_norm as fused_norm
 from jseg.nn.kernels import HALVES, Function, compiles
 from jseg.nn.layers import SiLU, attention, nn, silu
@@ -117,6 +118,8 @@ class TransformerBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.Linear(channels, 6 * channels))
 
     def execute(self, s, condition, cosines, sines):
+        if fused_block.fused(s):
+            return fused_block.transformer_block(self, s, condition, cosines, sines, EPS)
         batch, _, channels = s.shape
         modulation = self.adaLN_modulation(condition).reshape(batch, 6, 1, channels)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = split(
@@ -148,16 +151,23 @@ class Attention(nn.Module):
     def execute(self, s, cosines, sines):
         batch, length, channels = s.shape
         head = channels // self.heads
-        qkv = self.qkv(s).reshape(batch, length, 3, self.heads, head)
+        q, k, v = self._turned_heads(self.qkv(s), cosines, sines)  # [B h, L, d]
+        h = attention(q, k, v, head**-0.5).reshape(batch, self.heads, length, head)  # [B, h, L, d]
+        return self.proj(h.transpose(0, 2, 1, 3).reshape(batch, length, channels))  # [B, L, D]
+
+    def _turned_heads(self, qkv, cosines, sines):
+        """Queries, keys and values [B h, L, d] of qkv [B, L, 3 D]."""
+        weights = self.q_norm.weight, self.k_norm.weight
+        if fused_heads.fused(qkv):
+            return fused_heads.turned_heads(qkv, *weights, cosines, sines, EPS)
+        batch, length, channels = qkv.shape
+        head = channels // (3 * self.heads)
+        qkv = qkv.reshape(batch, length, 3, self.heads, head)
         qk, v = split(qkv.permute(2, 0, 3, 1, 4), (2, 1))  # [2, B, h, L, d], [B, h, L, d]
 
         # Queries and keys are normalised and turned together.
-        weights = jt.stack([self.q_norm.weight, self.k_norm.weight])  # [2, d]
-        q, k = split(Turn()(rms_scaled(qk, weights), cosines, sines))  # [B, h, L, d]
-
-        q, k, v = (x.reshape(batch * self.heads, length, head) for x in (q, k, v))
-        h = attention(q, k, v, head**-0.5).reshape(batch, self.heads, length, head)  # [B, h, L, d]
-        return self.proj(h.transpose(0, 2, 1, 3).reshape(batch, length, channels))  # [B, L, D]
+        q, k = split(Turn()(rms_scaled(qk, jt.stack(weights)), cosines, sines))  # [B, h, L, d]
+        return (x.reshape(batch * self.heads, length, head) for x in (q, k, v))
 
 
 class FeedForward(nn.Module):

@@ -13,7 +13,8 @@ from typing import List, Optional
 import numpy as np
 
 from jseg.configs import PixNerdConfig
-from jseg.flowseg.blocks import RMSNorm, Split, split
+from jseg.flowseg import fused_field
+from jseg.flowseg.blocks import EPS, RMSNorm, Split, split
 from jseg.nn.kernels import Function, products
 from jseg.nn.layers import nn, silu
 from jseg.nn.recompute import recompute
@@ -53,12 +54,34 @@ class NeuralField(nn.Module):
         )
 
     def execute(self, tokens, pixels, image_pixels=None):
+        if fused_field.fused(pixels):
+            return self._fused(tokens, pixels, image_pixels)
         h = self.embedder(pixels)  # [n, p^2, X]
         if image_pixels is not None:
             h = h + self.image_embedder(image_pixels)
         for block in self.blocks:
             h = block(h, tokens)  # [n, p^2, X]
         return self.final_layer(h)  # [n, p^2, 3]
+
+    def _fused(self, tokens, pixels, image_pixels):
+        """The same by one operator."""
+        colour, place = self.embedder.weights()  # [X, 3], [p^2, X]
+        if image_pixels is not None:
+            pixels = jt.concat([pixels, image_pixels], dim=2)  # [n, p^2, 6]
+            colour = jt.concat([colour, self.image_embedder.weight], dim=1)  # [X, 6]
+        last = self.final_layer
+        norms = jt.stack([block.norm.weight for block in self.blocks] + [last.norm.weight])
+        return fused_field.neural_field(
+            pixels,
+            colour.transpose(1, 0),
+            place,
+            norms,
+            last.linear.weight,
+            last.linear.bias,
+            tokens,
+            [(layer.weight, layer.bias) for layer in (b.param_generator1[0] for b in self.blocks)],
+            EPS,
+        )  # [n, p^2, 3]
 
 
 def in_runs(field: NeuralField, *inputs):
@@ -88,9 +111,13 @@ class PixelEmbedding(nn.Module):
         self.embedder = nn.Sequential(nn.Linear(3 + frequencies**2, channels))
 
     def execute(self, colours):
+        weight, places = self.weights()
+        return nn.matmul_transpose(colours, weight) + places  # [n, p^2, X]
+
+    def weights(self):
+        """The layer's weights of colours [X, 3], and what it makes of each place [p^2, X]."""
         weight, bias = self.embedder[0].weight, self.embedder[0].bias
-        places = nn.matmul_transpose(self._places, weight[:, 3:]) + bias  # [p^2, X]
-        return nn.matmul_transpose(colours, weight[:, :3]) + places  # [n, p^2, X]
+        return weight[:, :3], nn.matmul_transpose(self._places, weight[:, 3:]) + bias
 
 
 def place_table(patch: int, frequencies: int) -> np.ndarray:

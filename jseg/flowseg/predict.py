@@ -22,9 +22,10 @@ from jseg.data.classes import ClassSet, spread_palette
 from jseg.flowseg import ode
 from jseg.flowseg.encoding import assignment, class_codes, decode
 from jseg.flowseg.field import source
+from jseg.flowseg.likeliest import interpolated, likeliest
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.state_dict import not_as_described
-from jseg.flowseg.windows import Band, Size, bands, resized, scaled_size
+from jseg.flowseg.windows import Band, Combine, Size, bands, resized, scaled_size
 from jseg.images import resize_image, to_signed
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
@@ -111,8 +112,8 @@ class Segmenter:
             return decode(x, self.codes)
 
         labels = np.empty((height, width), np.int32)
-        for first, band in self._bands(image, stem):
-            labels[first : first + band.shape[1]] = band.argmax(0)
+        for first, strip in self._strips(image, stem, likeliest):
+            labels[first : first + len(strip)] = strip
         return labels
 
     def probabilities(self, image: np.ndarray, stem: str = "x") -> np.ndarray:
@@ -120,7 +121,7 @@ class Segmenter:
         `segment`.
         """
         probabilities = np.empty((len(self.codes),) + self._checked(image), np.float32)
-        for first, band in self._bands(image, stem):
+        for first, band in self._strips(image, stem, interpolated):
             probabilities[:, first : first + band.shape[1]] = band
         return probabilities
 
@@ -143,13 +144,13 @@ class Segmenter:
             )
         return height, width
 
-    def _bands(self, image: np.ndarray, stem: str) -> Iterator[Band]:
-        """Probabilities at the image's size, from top to bottom."""
+    def _strips(self, image: np.ndarray, stem: str, combine: Combine) -> Iterator[Band]:
+        """What `combine` makes of the probabilities at the image's size, from top to bottom."""
         size = self._size(image)
         signed = to_signed(resize_image(image, *size))  # [3, h, w]
         predict = functools.partial(self._windows, signed, stem)
         joined = bands(size, self.window, self.overlap, predict)
-        return resized(joined, size, (image.shape[1], image.shape[0]))
+        return resized(joined, size, (image.shape[1], image.shape[0]), combine)
 
     def _windows(
         self, signed: np.ndarray, stem: str, places: Sequence[Tuple[int, int]]

@@ -152,4 +152,6 @@ def _segmented(
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:
     """uint8 [H, W, 3]: the image under the colours of its classes."""
-    return np.rint((1 - STRENGTH) * image + STRENGTH * colorize(labels, classes)).astype(np.uint8)
+    mixed = np.float32(STRENGTH) * colorize(labels, classes)
+    mixed += np.float32(1 - STRENGTH) * image
+    return np.rint(mixed, out=mixed).astype(np.uint8)

@@ -15,9 +15,12 @@ from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 
 import numpy as np
 
+from jseg.flowseg.likeliest import Neighbours, interpolated, neighbours
+
 Size = Tuple[int, int]  # width, height
 Place = Tuple[int, int]  # left, top
 Band = Tuple[int, np.ndarray]  # first row, and probabilities [N, rows, width]
+Combine = Callable[[np.ndarray, Neighbours, Neighbours], np.ndarray]
 STRIP_VALUES = 1 << 24  # numbers that are resized at a time
 
 
@@ -84,39 +87,31 @@ def bands(
         total[:, height - rows :], divisor[height - rows :] = 0, 0
 
 
-def resized(source: Iterable[Band], size: Size, target: Size) -> Iterator[Band]:
+def resized(
+    source: Iterable[Band], size: Size, target: Size, combine: Combine = interpolated
+) -> Iterator[Band]:
     """The bands of an image of `size` as strips of one of `target`, bilinearly, pixel centres on
     pixel centres.
+
+    combine(rows, down, across) makes a strip, by default its probabilities.
     """
-    if tuple(size) == tuple(target):
+    if combine is interpolated and tuple(size) == tuple(target):
         yield from source
         return
-    left, right, across = _neighbours(size[0], target[0])
-    upper, lower, down = _neighbours(size[1], target[1])
+    down, across = neighbours(size[1], target[1]), neighbours(size[0], target[0])
     rows, first, done = None, 0, 0  # rows of the source from `first` on; rows of the target so far
     for _, band in source:
         rows = band if rows is None else np.concatenate([rows, band], axis=1)
         strip = max(1, STRIP_VALUES // (rows.shape[0] * max(size[0], target[0])))
 
         # Strips of all rows of the target that lie between rows of the source.
-        ready = int(np.searchsorted(lower, first + rows.shape[1], side="left"))
+        ready = int(np.searchsorted(down.after, first + rows.shape[1], side="left"))
         while done < ready:
             part = slice(done, min(done + strip, ready))
-            weight, above, below = down[part, None], upper[part] - first, lower[part] - first
-            lines = rows[:, above] * (1 - weight) + rows[:, below] * weight
-            yield done, lines[:, :, left] * (1 - across) + lines[:, :, right] * across
+            yield done, combine(rows, down.part(part, first), across)
             done = part.stop
 
         # Rows of the source that nothing needs any more.
         if done < target[1]:
-            passed = min(int(upper[done]) - first, rows.shape[1])
+            passed = min(int(down.before[done]) - first, rows.shape[1])
             rows, first = rows[:, passed:].copy(), first + passed
-
-
-def _neighbours(length: int, target: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every new pixel of an axis, the two old ones around its centre and the weight of the
-    second.
-    """
-    centres = np.clip((np.arange(target) + 0.5) * (length / target) - 0.5, 0, length - 1)
-    before = np.floor(centres).astype(np.intp)
-    return before, np.minimum(before + 1, length - 1), (centres - before).astype(np.float32)
