@@ -82,6 +82,7 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
     elif measured:
         rows["Jittor"] += f", cache {measured['cache']} ({measured['megabytes']} MB)"
         speed = f"conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
+        rows["threads"] = measured["threads"]
         rows["oneDNN"] = f"{onednn.fact(measured['home']).text}; {speed}"
         if measured["gflops"] < SLOW and not measured["onednn_off"]:
             problems.append(
@@ -128,9 +129,10 @@ def measure() -> Dict:
 
 def _measure() -> None:
     """Import Jittor, time it, and print the facts as one line of JSON."""
-    from jseg.machine import cuda
+    from jseg.machine import cuda, waiting
     from jseg.machine.facts import RuntimeProblem
 
+    waits = waiting.description()  # before Jittor loads what waits
     try:
         from jseg.runtime import device, jt
     except RuntimeProblem as problem:
@@ -141,6 +143,7 @@ def _measure() -> None:
         "gflops": _rate(jt),
         "size": SIZE,
         "onednn_off": os.environ.get("use_mkl", "1") != "1",
+        "threads": f"{waiting.threads()}, waiting: {waits}",
         "cuda": "",
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -223,8 +224,10 @@ def test_doctor_shows_one_screen_and_a_rate():
     done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
-    assert list(rows) == "Python NumPy compiler Jittor oneDNN jseg MPI flags CUDA verdict".split()
+    names = "Python NumPy compiler Jittor oneDNN jseg MPI flags threads CUDA verdict"
+    assert list(rows) == names.split()
     assert float(rows["oneDNN"].split()[-2]) > doctor.SLOW and rows["oneDNN"].endswith("GFLOP/s")
+    assert re.match(r"\d+, waiting: \S+", rows["threads"])
     assert rows["jseg"].startswith(__version__) and "cache" in rows["Jittor"]
 
 
@@ -243,8 +246,8 @@ def test_doctor_survives_a_jittor_that_crashes(tmp_path):
 
 
 def measured(**changed):
-    found = dict(cache="", home="", megabytes=1, gflops=99.0, size="", onednn_off=False, cuda="")
-    return {**found, **changed}
+    values = dict(cache="", home="", megabytes=1, gflops=99.0, size="", onednn_off=False, cuda="")
+    return {**values, "threads": "2", **changed}
 
 
 def test_doctor_calls_a_slow_convolution_a_problem(monkeypatch):
