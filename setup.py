@@ -25,6 +25,7 @@ setup(
     package_data={
         "jseg": [
             "weights/*",
+            "nn/*.h",
             "machine/nvcc.in",
             "machine/compile_operator.sh",
             "machine/include/*.h",

@@ -18,7 +18,7 @@ import os
 import time
 
 CLOCK = time.perf_counter
-ALL = ("group_norm", "attention", "rms_norm")
+ALL = ("group_norm", "attention", "rms_norm", "winograd")
 
 
 def main():

@@ -18,7 +18,8 @@ import numpy as np
 from jseg.checkpoint import load_into, save
 from jseg.images import resize_label
 from jseg.landscapes import draw
-from jseg.nn.layers import GroupNorm, one_hot, silu, upsample
+from jseg.nn.convolution import upsample
+from jseg.nn.layers import GroupNorm, one_hot, silu
 from jseg.noise import generator
 from jseg.runtime import jt, seed
 from jseg.training.optimizer import AdamW, trainable

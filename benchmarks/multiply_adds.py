@@ -11,9 +11,9 @@ from typing import Dict, List, NamedTuple
 from jseg.configs import AutoencoderConfig, UNetConfig
 from jseg.ldm.state_dict import autoencoder_shapes, unet_shapes
 
-DOUBLED = (
-    4 / 9
-)  # of a 3x3 convolution behind a nearest doubling: four 2x2 ones (jseg.nn.layers.upsampled_conv)
+# Of a 3x3 convolution's multiply-adds: Winograd's (jseg.nn.winograd), and those behind a nearest
+# doubling as four 2x2 ones (jseg.nn.convolution).
+WINOGRAD, DOUBLED = 36 / 144, 4 / 9
 
 
 class Product(NamedTuple):
@@ -27,6 +27,17 @@ class Product(NamedTuple):
     width: int
     doubled: bool = False
     attention: bool = False
+    stride: int = 1
+
+    def part(self, device: str) -> float:
+        """Of its multiply-adds, those that jseg computes on that device."""
+        if self.attention or device != "cpu" or self.shape[2:] != (3, 3) or self.stride > 1:
+            return 1.0
+        from jseg.nn import winograd
+
+        if winograd.has_avx2() and winograd.pays(1, *self.shape[:2], self.height, self.width):
+            return WINOGRAD
+        return DOUBLED if self.doubled else 1.0
 
     @property
     def count(self) -> float:
@@ -117,39 +128,38 @@ def of_encoding(config: AutoencoderConfig, height: int, width: int) -> List[Prod
             doublings = last - int(name.split(".")[2]) - name.endswith("downsample.conv.weight")
         elif "conv_in" in name:
             doublings = last
-        found.append(Product("encoder", shape, height << doublings, width << doublings))
+        stride = 2 if "downsample" in name else 1
+        size = height << doublings, width << doublings
+        found.append(Product("encoder", shape, *size, stride=stride))
         if name.endswith("attn_1.q.weight"):
             found.append(Product("encoder", (1, shape[0]), height, width, attention=True))
     return found
 
 
 def total(products: List[Product], exact: bool = False, device: str = "cpu") -> float:
-    """Their multiply-adds; `exact` as jseg computes them, convolutions of doubled maps on the CPU
-    at four ninths.
-    """
-    return sum(
-        product.count * (DOUBLED if exact and product.doubled and device == "cpu" else 1.0)
-        for product in products
-    )
+    """Their multiply-adds for one example; `exact` as jseg computes them."""
+    return sum(product.count * (product.part(device) if exact else 1.0) for product in products)
 
 
 def guided_step(config: UNetConfig, device: str = "cpu") -> Dict[str, float]:
-    """{"release": two plain forwards, "ours": one encoder pass and two decoder passes without SPADE
-    convolutions and variances}.
+    """{"release": two plain forwards, "definition": one encoder pass and two decoder passes without
+    SPADE convolutions and variances, "ours": as they are computed}.
     """
     products = of_unet(config)
-    ours = sum(
-        total([product], True, device) * (2 if product.half == "decoder" else 1)
-        for product in products
-        if product.half != "spade"
-    )
-    last = products[-1]
-    return {
-        "release": 2 * total(products),
-        "ours": ours - last.count,
-    }  # of the last convolution, half is the variances'
+    last = products[-1].count  # of it, half is the variances'
+    found = {"release": 2 * total(products)}
+    for name, exact in (("definition", False), ("ours", True)):
+        found[name] = -last + sum(
+            total([product], exact, device) * (2 if product.half == "decoder" else 1)
+            for product in products
+            if product.half != "spade"
+        )
+    return found
 
 
-def conditioning(config: UNetConfig) -> float:
-    """Of the SPADE convolutions of one label map and of the null map, once a stage."""
-    return 2 * total([product for product in of_unet(config) if product.half == "spade"])
+def conditioning(config: UNetConfig) -> Dict[str, float]:
+    """Of the SPADE convolutions of one label map and of the null map, once a stage: {"release":
+    by definition, "ours": as they are computed}.
+    """
+    products = [product for product in of_unet(config) if product.half == "spade"]
+    return {"release": 2 * total(products), "ours": 2 * total(products, exact=True)}

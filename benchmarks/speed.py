@@ -209,7 +209,7 @@ def multiply_adds(args, part):
             counts.total(products, exact=side == "ours")
             for products in (encoding, decoding, forward)
         )
-        conditioning = counts.conditioning(unet) if side == "ours" else 0.0
+        conditioning = counts.conditioning(unet)["ours"] if side == "ours" else 0.0
         found[side] = {
             "step": step[side],
             "encode": encode,
@@ -275,82 +275,104 @@ def of_sdm(args):
 
 def products(args):
     """What a guided step's products take one by one, each timed alone in its shape, against the
-    step.
+    step, and the step against one large product of matrices.
     """
     step, alone = run_child(args, "ours", "step"), run_child(args, "products")
     whole, kinds = statistics.median(step["seconds"]), alone["kinds"]
-    print("| products | number | multiply-adds | alone | a second | part of the step |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| products | number | multiply-adds by definition | computed | alone "
+        "| computed a second | part of the step |"
+    )
+    print("|" + "---|" * 7)
     kinds["all"] = [sum(column) for column in zip(*kinds.values())]
-    for name, (number, count, seconds) in kinds.items():
-        speed, part = count / seconds / 1e9, 100 * seconds / whole
+    for name, (number, defined, computed, seconds) in kinds.items():
         print(
-            f"| {name} | {number} | {count / 1e9:.1f}e9 | {seconds:.3f} s | {speed:.1f}e9 "
-            f"| {part:.0f} % |"
+            f"| {name} | {number} | {defined / 1e9:.1f}e9 | {computed / 1e9:.1f}e9 "
+            f"| {seconds:.3f} s | {computed / seconds / 1e9:.1f}e9 | {100 * seconds / whole:.0f} % |"
         )
-    print(f"\nThe guided step takes {whole:.3f} s.")
+    computed, rate = kinds["all"][2], alone["rate"]
+    print(
+        f"\nThe guided step takes {whole:.3f} s. At {rate / 1e9:.1f}e9 a second, which one product "
+        f"of 2048x2048 matrices reaches, what it computes would take {computed / rate:.3f} s, "
+        f"{100 * computed / rate / whole:.0f} % of it."
+    )
 
 
 def of_products(args):
-    """{kind: (number, multiply-adds, seconds)} of our guided step's products, each shape timed
-    alone.
+    """{"kinds": {kind: (number, multiply-adds by definition, computed, seconds)} of our guided
+    step's products, each shape timed alone, "rate": multiply-adds a second of a large product}.
     """
     import multiply_adds as counts
-    import numpy as np
 
     from jseg.ldm.presets import UNETS
-    from jseg.nn.layers import Pointwise, attention, nn
-    from jseg.runtime import device, jt
+    from jseg.runtime import device
 
     chosen, kinds, known = device(args.device), {}, {}
-
-    def array(*shape):
-        return jt.array(np.random.default_rng(0).standard_normal(shape).astype(np.float32) / 8)
-
-    def prepared(one, batch):
-        outputs, inputs = one.shape[:2]
-        if one.attention:
-            q = array(batch * one.shape[0], one.height * one.width, one.shape[1])
-            return "attention", lambda: attention(q, q, q, one.shape[1] ** -0.5)
-        if one.shape[2] == 1:
-            layer = Pointwise(inputs, outputs, ndim=len(one.shape))
-            if len(one.shape) == 3:
-                tokens = array(batch * one.height * one.width, inputs)
-                return "1x1", lambda: layer.tokens(tokens)
-            x = array(batch, inputs, one.height, one.width)
-            return "1x1", lambda: layer(x)
-        if one.doubled and chosen == "cpu":
-            x, weight = (
-                array(batch, inputs, one.height // 2, one.width // 2),
-                array(4 * outputs, inputs, 2, 2),
-            )
-            return "2x2, for doubling", lambda: nn.conv2d(x, weight, padding=1)
-        x, weight = array(batch, inputs, one.height, one.width), array(outputs, inputs, 3, 3)
-        return "3x3", lambda: nn.conv2d(x, weight, padding=1)
-
-    def timed(compute):
-        with jt.no_grad():
-            times = [seconds(lambda: (compute().sync(), jt.sync_all(True))) for _ in range(4)]
-        return statistics.median(times[1:])
-
     every = counts.of_unet(UNETS[args.size])
-    last = every[-1]._replace(
-        shape=(every[-1].shape[0] // 2,) + every[-1].shape[1:]
-    )  # without the variances
-    for one in every[:-1] + [last]:
+    without_variances = (every[-1].shape[0] // 2,) + every[-1].shape[1:]
+    for one in every[:-1] + [every[-1]._replace(shape=without_variances)]:
         if one.half == "spade":
             continue
         batch = 2 if one.half == "decoder" else 1
         kind, compute = prepared(one, batch)
         if (one, batch) not in known:
-            known[one, batch] = timed(compute)
-        number, count, taken = kinds.get(kind, (0, 0.0, 0.0))
+            known[one, batch] = timed_alone(compute)
+        number, defined, computed, taken = kinds.get(kind, (0, 0.0, 0.0, 0.0))
         kinds[kind] = (
             number + 1,
-            count + batch * counts.total([one], True, chosen),
+            defined + batch * counts.total([one]),
+            computed + batch * counts.total([one], True, chosen),
             taken + known[one, batch],
         )
-    return {"kinds": kinds}
+    side = 2048
+    large = random_array(1, side, side)
+    return {"kinds": kinds, "rate": side**3 / timed_alone(lambda: product_of(large, large))}
+
+
+def prepared(one, batch):
+    """(kind, function that computes it) of a product of the UNet."""
+    from jseg.nn.convolution import conv3x3
+    from jseg.nn.layers import Pointwise, attention
+
+    outputs, inputs = one.shape[:2]
+    if one.attention:
+        q = random_array(batch * outputs, one.height * one.width, inputs)
+        return "attention", lambda: attention(q, q, q, inputs**-0.5)
+    if one.shape[2] == 1:
+        layer = Pointwise(inputs, outputs, ndim=len(one.shape))
+        if len(one.shape) == 3:
+            tokens = random_array(batch * one.height * one.width, inputs)
+            return "1x1", lambda: layer.tokens(tokens)
+        x = random_array(batch, inputs, one.height, one.width)
+        return "1x1", lambda: layer(x)
+
+    weight, halved = random_array(outputs, inputs, 3, 3), 1 + one.doubled
+    x = random_array(batch, inputs, one.height // halved, one.width // halved)
+    kind = "3x3 of a doubled map" if one.doubled else "3x3"
+    return kind, lambda: conv3x3(x, weight, doubled=one.doubled)
+
+
+def random_array(*shape):
+    import numpy as np
+
+    from jseg.runtime import jt
+
+    return jt.array(np.random.default_rng(0).standard_normal(shape).astype(np.float32) / 8)
+
+
+def product_of(a, b):
+    from jseg.nn.kernels import products as of_matrices
+
+    return of_matrices(a, b)
+
+
+def timed_alone(compute):
+    """The median of three runs after one that may compile."""
+    from jseg.runtime import jt
+
+    with jt.no_grad():
+        times = [seconds(lambda: (compute().sync(), jt.sync_all(True))) for _ in range(4)]
+    return statistics.median(times[1:])
 
 
 # Growth

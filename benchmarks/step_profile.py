@@ -3,8 +3,8 @@ what is neither.
 
 The guided step of jseg.ldm.samplers under the weights of jseg.parity.stand_in, one image. The
 step is first timed without the profiler, then its kernels are timed one by one and added up by
-kind. The multiply-adds a second that the convolutions reach in their own time are what this machine
-makes of these shapes; the last lines hold the step against that.
+kind. Winograd's convolutions compute a quarter of the multiply-adds of their definition
+(benchmarks/multiply_adds.py).
 
   OMP_NUM_THREADS=1 python benchmarks/step_profile.py --size release
   JSEG_FUSED= python benchmarks/step_profile.py      # without the operators of jseg.nn
@@ -86,8 +86,8 @@ def guided_step(config):
 
 def kind(name):
     """Which of KINDS a kernel is."""
-    if "_conv" in name.split("«")[0]:
-        return KINDS[0]
+    if "_conv" in name.split("«")[0] or (name.startswith("code") and "in1_dim:4" in name):
+        return KINDS[0]  # Jittor's, or jseg.nn.winograd's
     if name.startswith("code") and "row_gradient" in name:
         return KINDS[3]
     if name.startswith("code") and "IN_SIZE:3" in name:
@@ -122,16 +122,24 @@ def show(rows, alone, args):
             name = row["Name"][:90].replace("\n", " ").replace("|", "/")
             line(f"... {name}", row["runs"], row["seconds"], total, 2)
 
-    convolutions = [row for row in rows if row["kind"] == CONVOLUTIONS]
-    operations = sum(float(row["Compute"]) * row["seconds"] for row in convolutions)
+    counted, computed = multiply_adds(args.size, args.device)
     print(
-        f"\nconvolutions: {operations / 1e9:.1f} GMAC a step, at "
-        f"{operations / spent[CONVOLUTIONS] / 1e9:.1f} GMAC/s in their own time; the step without "
-        f"the profiler does them at {operations / alone / 1e9:.1f} GMAC/s, "
-        f"{spent[CONVOLUTIONS] / alone:.0%} of that"
+        f"\nconvolutions, products and attention: {counted / 1e9:.1f}e9 multiply-adds by "
+        f"definition, {computed / 1e9:.1f}e9 that are computed, at {computed / alone / 1e9:.1f}e9 "
+        "a second of the step"
     )
     heavy = sum(spent[which] for which in HEAVY)
     print(f"convolutions, products and attention together: {heavy / total:.0%} of the time")
+
+
+def multiply_adds(size, device):
+    """Of a guided step: (by definition, as they are computed here)."""
+    import multiply_adds as counts
+
+    from jseg.ldm.presets import UNETS
+
+    step = counts.guided_step(UNETS[size], device)
+    return step["definition"], step["ours"]
 
 
 def line(name, runs, seconds, total, digits):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jseg.configs import AutoencoderConfig
 from jseg.ldm import strips
+from jseg.nn.convolution import Conv3x3
 from jseg.nn.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, silu, to_tokens
 from jseg.runtime import jt
 
@@ -25,9 +26,9 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, groups: int):
         self.norm1 = GroupNorm(groups, channels_in, EPS)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv1 = Conv3x3(channels_in, channels_out)
         self.norm2 = GroupNorm(groups, channels_out, EPS)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.conv2 = Conv3x3(channels_out, channels_out)
         self.projects = channels_in != channels_out
         if self.projects:
             self.nin_shortcut = Pointwise(channels_in, channels_out)
@@ -42,9 +43,8 @@ class ResnetBlock(nn.Module):
             h.append(strips.settle(y))  # [B, C_out, h_i, W]
 
         out = []
-        for i, y in enumerate(strips.convolve(self.conv2, h, strips.normalizer(self.norm2, h))):
-            out.append(strips.settle(y + skip[i]))  # [B, C_out, h_i, W]
-            skip[i] = None
+        for y in strips.convolve(self.conv2, h, strips.normalizer(self.norm2, h), skip):
+            out.append(strips.settle(y))  # [B, C_out, h_i, W]
         return out
 
 
@@ -87,7 +87,8 @@ class Resampling(nn.Module):
     """Holder of the convolution that halves (encoder) or follows the doubling (decoder)."""
 
     def __init__(self, channels: int, stride: int):
-        self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1 if stride == 1 else 0)
+        halves = stride == 2
+        self.conv = nn.Conv2d(channels, channels, 3, 2) if halves else Conv3x3(channels, channels)
 
 
 class Level(nn.Module):
@@ -112,7 +113,7 @@ class Encoder(nn.Module):
         widths = [config.channels * mult for mult in config.channel_mult]
         self.channels = config.channels
         self.multiple = config.downsampling
-        self.conv_in = nn.Conv2d(config.picture_channels, config.channels, 3, padding=1)
+        self.conv_in = Conv3x3(config.picture_channels, config.channels)
         self.down = nn.ModuleList()
         for i, (width_in, width) in enumerate(zip([config.channels] + widths, widths)):
             level = Level(width_in, width, config.blocks, config.groups)
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
             self.down.append(level)
         self.mid = Mid(widths[-1], config.groups)
         self.norm_out = GroupNorm(config.groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
+        self.conv_out = Conv3x3(widths[-1], config.latent_channels)
 
     def execute(self, x):
         # full resolution
@@ -144,7 +145,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig):
         widths = [config.channels * mult for mult in config.channel_mult]
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.conv_in = Conv3x3(config.latent_channels, widths[-1])
         self.mid = Mid(widths[-1], config.groups)
         self.up = nn.ModuleList()
         # release: fills `up` from the coarsest level down under integer keys, which Jittor 1.3.11
@@ -156,7 +157,7 @@ class Decoder(nn.Module):
                 level.upsample = Resampling(width, stride=1)
             self.up.append(level)
         self.norm_out = GroupNorm(config.groups, widths[0], EPS)
-        self.conv_out = nn.Conv2d(widths[0], config.picture_channels, 3, padding=1)
+        self.conv_out = Conv3x3(widths[0], config.picture_channels)
 
     def execute(self, z):
         # middle

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Tuple
 
 from jseg.configs import UNetConfig
+from jseg.nn.convolution import Conv3x3, upsample
 from jseg.nn.layers import (
     Dropout,
     GroupNorm,
@@ -18,8 +19,6 @@ from jseg.nn.layers import (
     from_tokens,
     nn,
     to_tokens,
-    upsample,
-    upsampled_conv,
 )
 from jseg.runtime import jt
 
@@ -41,9 +40,9 @@ class SpadeNorm(nn.Module):
     def __init__(self, channels: int, config: UNetConfig):
         hidden = config.spade_channels
         self.norm = GroupNorm(config.groups, channels, affine=False)
-        self.mlp_shared = nn.Sequential(nn.Conv2d(config.classes, hidden, 3, padding=1), nn.ReLU())
-        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_shared = nn.Sequential(Conv3x3(config.classes, hidden), nn.ReLU())
+        self.mlp_gamma = Conv3x3(hidden, channels)
+        self.mlp_beta = Conv3x3(hidden, channels)
 
     def condition(self, y) -> Modulation:
         """Scale and shift [B, C, h, w] for the label map y [B, classes, h, w] at this norm's
@@ -74,14 +73,14 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(
             GroupNorm(config.groups, channels),
             SiLU(),
-            nn.Conv2d(channels, channels_out, 3, padding=1),
+            Conv3x3(channels, channels_out),
         )
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
         self.out_layers = nn.Sequential(
             GroupNorm(config.groups, channels_out),
             SiLU(),
             Dropout(config.dropout),
-            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+            Conv3x3(channels_out, channels_out),
         )
         self.projects = channels != channels_out
         if self.projects:
@@ -96,8 +95,8 @@ class ResBlock(nn.Module):
 
         norm, _, dropout, conv = self.out_layers
         film = scale_and_shift(self.emb_layers, embedding)
-        h = conv(dropout(norm(h, film, activate=True)))  # [B, C_out, h, w]
-        return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
+        skip = self.skip_connection(x) if self.projects else x
+        return conv(dropout(norm(h, film, activate=True)), skip)  # [B, C_out, h, w]
 
 
 class SpadeResBlock(nn.Module):
@@ -110,11 +109,11 @@ class SpadeResBlock(nn.Module):
     ):
         self.up = up
         self.in_norm = SpadeNorm(channels, config)
-        self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1))
+        self.in_layers = nn.Sequential(SiLU(), Conv3x3(channels, channels_out))
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
         self.out_norm = SpadeNorm(channels_out, config)
         self.out_layers = nn.Sequential(
-            SiLU(), Dropout(config.dropout), nn.Conv2d(channels_out, channels_out, 3, padding=1)
+            SiLU(), Dropout(config.dropout), Conv3x3(channels_out, channels_out)
         )
         self.projects = channels != channels_out
         if self.projects:
@@ -136,14 +135,14 @@ class SpadeResBlock(nn.Module):
         modulation_in, modulation_out = modulations
         h, conv = self.in_norm(x, modulation_in), self.in_layers[1]  # [B, C, h, w]
         if self.up:
-            h, x = upsampled_conv(conv, h), upsample(x)  # [B, C_out, 2h, 2w]
+            h, x = conv.doubled(h), upsample(x)  # [B, C_out, 2h, 2w]
         else:
             h = conv(h)  # [B, C_out, h, w]
 
         _, dropout, conv = self.out_layers
         film = scale_and_shift(self.emb_layers, embedding)
-        h = conv(dropout(self.out_norm(h, modulation_out, film)))  # [B, C_out, h, w]
-        return (self.skip_connection(x) if self.projects else x) + h  # [B, C_out, h, w]
+        skip = self.skip_connection(x) if self.projects else x
+        return conv(dropout(self.out_norm(h, modulation_out, film)), skip)  # [B, C_out, h, w]
 
 
 class AttentionBlock(nn.Module):

@@ -13,6 +13,7 @@ from typing import Dict
 import numpy as np
 
 from jseg.checkpoint import CheckpointError, load, load_into
+from jseg.nn.convolution import Conv3x3
 from jseg.nn.layers import as_var, nn
 from jseg.runtime import jt
 
@@ -90,7 +91,7 @@ class Slice(nn.Module):
         self._names = [str(first + 2 * i) for i in range(count)]
         for i, name in enumerate(self._names):
             channels = channels_out if i else channels_in
-            setattr(self, name, nn.Conv2d(channels, channels_out, 3, padding=1))
+            setattr(self, name, Conv3x3(channels, channels_out))
 
     def execute(self, x):
         for name in self._names:

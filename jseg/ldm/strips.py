@@ -14,7 +14,7 @@ from typing import Callable, Iterator, List, Optional
 import numpy as np
 
 from jseg.nn.kernels import moments
-from jseg.nn.layers import nn, silu, upsampled_conv
+from jseg.nn.layers import nn, silu
 from jseg.runtime import jt
 
 STRIP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
@@ -71,16 +71,21 @@ def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: i
     return y
 
 
-def convolve(conv, strips: List, activate: Optional[Callable] = None) -> Iterator:
+def convolve(
+    conv, strips: List, activate: Optional[Callable] = None, skip: Optional[List] = None
+) -> Iterator:
     """3x3 convolution (padding 1) of activate(map), a strip at a time, each yielded before it is
     settled.
+
+    skip: strips that are added to the results; consumed as well.
     """
-    activate = activate or (lambda x: x)
+    activate, skip = activate or (lambda x: x), skip or [None] * len(strips)
     if len(strips) == 1:
-        yield conv(activate(strips[0]))
+        yield conv(activate(strips[0]), skip[0])
         return
     for i in range(len(strips)):
-        yield nn.conv2d(with_halo(strips, i, activate), conv.weight, conv.bias, padding=(0, 1))
+        yield conv.inner_rows(with_halo(strips, i, activate), skip[i])
+        skip[i] = None
         if i > 0:
             strips[i - 1] = None
     strips[-1] = None
@@ -113,11 +118,11 @@ def double(conv, strips: List) -> List:
         strips[i] = strip = None
 
     if len(pieces) == 1:
-        return [settle(upsampled_conv(conv, pieces[0]))]
+        return [settle(conv.doubled(pieces[0]))]
     out = []
     for i in range(len(pieces)):
         rows = with_halo(pieces, i, lambda x: x)
-        out.append(settle(upsampled_conv(conv, rows, padding=0)))  # [B, C, 2h, 2W]
+        out.append(settle(conv.inner_rows_doubled(rows)))  # [B, C, 2h, 2W]
         if i > 0:
             pieces[i - 1] = None
     return out

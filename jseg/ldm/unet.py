@@ -24,6 +24,7 @@ import numpy as np
 from jseg.configs import UNetConfig
 from jseg.ldm.blocks import AttentionBlock, LabelMaps, Modulation, ResBlock, SpadeResBlock, joined
 from jseg.ldm.schedule import TIMESTEPS
+from jseg.nn.convolution import Conv3x3, conv3x3
 from jseg.nn.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
@@ -57,7 +58,7 @@ class UNet(nn.Module):
         )
 
         # encoder
-        first = nn.Conv2d(config.latent_channels, base * config.channel_mult[0], 3, padding=1)
+        first = Conv3x3(config.latent_channels, base * config.channel_mult[0])
         self.input_blocks = nn.ModuleList([nn.Sequential(first)])
         widths = self._build_encoder(embedding)
 
@@ -74,7 +75,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             GroupNorm(config.groups, channels),
             SiLU(),
-            nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1),
+            Conv3x3(channels, 2 * config.latent_channels),
         )
 
         # Where a conditioned block stands: its place in the order of use, and the halvings of the
@@ -148,7 +149,7 @@ class UNet(nn.Module):
         norm, _, conv = self.out
         noise = slice(self.config.latent_channels)
         weight, bias = conv.weight[noise], conv.bias[noise]
-        return nn.conv2d(silu(norm(h)), weight, bias, padding=1)  # [R B, 3, h, w]
+        return conv3x3(silu(norm(h)), weight, bias)  # [R B, 3, h, w]
 
     def condition(self, y) -> List[Tuple[Modulation, Modulation]]:
         """Every SPADE modulation for one-hot label maps y [B, classes, h, w]: a pair per

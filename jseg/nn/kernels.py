@@ -22,7 +22,7 @@ from jseg.runtime import jt
 # The operators of jseg.nn that were measured to be faster than their twins on each device
 # (docs/kernels.md). JSEG_FUSED in the environment, names with commas between them or nothing, takes
 # its place.
-FASTER = {"cpu": ("group_norm", "rms_norm", "attention"), "cuda": ()}
+FASTER = {"cpu": ("group_norm", "rms_norm", "attention", "winograd"), "cuda": ()}
 HALVES = ("float16", "bfloat16")
 # CUDA source of the sum of every thread's value, for every thread of a block of THREADS; ends with
 # all threads past it.

@@ -169,26 +169,3 @@ def test_zero_really_zeroes():
     for parameter in linear.parameters():
         parameter.detach().zero_()
     assert np.abs(linear.weight.numpy()).max() > 0
-
-
-def test_upsample_repeats_rows_and_columns():
-    x = rng().standard_normal((1, 2, 3, 4)).astype(np.float32)
-    assert (layers.upsample(jt.array(x)).numpy() == x.repeat(2, 2).repeat(2, 3)).all()
-
-
-def test_upsampled_conv_is_the_convolution_of_the_doubled_map():
-    x, conv = rng().standard_normal((2, 5, 4, 6)).astype(np.float32), nn.Conv2d(5, 7, 3, padding=1)
-    doubled = x.repeat(2, 2).repeat(2, 3).astype(np.float64)
-    doubled = np.pad(doubled, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    weight = conv.weight.numpy().astype(np.float64)
-    expected = sum(
-        np.einsum("oc,bchw->bohw", weight[:, :, i, j], doubled[:, :, i : i + 8, j : j + 12])
-        for i in range(3)
-        for j in range(3)
-    )
-    expected += conv.bias.numpy().reshape(1, -1, 1, 1)
-    whole = layers.upsampled_conv(conv, jt.array(x)).numpy()
-    np.testing.assert_allclose(whole, expected, atol=1e-5)
-    # Rows 1 and 2 doubled, their neighbours as halo.
-    middle = layers.upsampled_conv(conv, jt.array(x), padding=0).numpy()
-    np.testing.assert_allclose(middle, expected[:, :, 2:6], atol=1e-5)

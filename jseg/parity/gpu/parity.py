@@ -25,7 +25,7 @@ from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.vqgan_loss import autoencoder_loss
-from jseg.nn import attention, group_norm, kernels, layers, rms_norm
+from jseg.nn import attention, convolution, group_norm, kernels, layers, rms_norm
 from jseg.parity.gpu.comparing import compared, filled, of_function, of_module, random
 from jseg.parity.gpu.records import Case
 from jseg.runtime import jt
@@ -40,7 +40,7 @@ class Spade(layers.nn.Module):
         self.up = up
 
     def execute(self, x, y, embedding):
-        above = layers.upsample(y) if self.up else y
+        above = convolution.upsample(y) if self.up else y
         return self.block.from_maps(y, above, embedding, x)
 
 
@@ -53,7 +53,7 @@ def layer_cases(target: str) -> Iterator[Case]:
     x, tokens = random(2, 32, 12, 16), [random(4, n, 16, seed=n) for n in (48, 40, 40)]
     attend = of_function(lambda q, k, v: layers.attention(q, k, v, 0.25), *tokens, wanted=(0, 1, 2))
     yield compared("attention, in chunks", target, _in_chunks(attend))
-    yield compared("upsample", target, of_function(layers.upsample, x, wanted=(0,)))
+    yield compared("upsample", target, of_function(convolution.upsample, x, wanted=(0,)))
     yield compared("halve", target, of_function(blocks.halve, x, wanted=(0,)))
 
 
@@ -63,7 +63,7 @@ def _unet_layers() -> Dict[str, tuple]:
     config = UNETS["tiny"]
     maps = random(2, config.classes, 12, 16, seed=2)
     return {
-        "convolution 3x3": (lambda: nn.Conv2d(32, 64, 3, padding=1), x),
+        "convolution 3x3": (lambda: convolution.Conv3x3(32, 64), x),
         "convolution 3x3, stride 2": (lambda: nn.Conv2d(32, 64, 3, stride=2, padding=1), x),
         "linear": (lambda: nn.Linear(128, 64), embedding),
         "Pointwise": (lambda: layers.Pointwise(32, 48), x),

@@ -1,0 +1,188 @@
+import numpy as np
+import pytest
+
+from jseg.nn import convolution, kernels, winograd
+from jseg.runtime import jt
+
+nn = jt.nn
+# (channels, outputs, height, width, padding, doubled): tiles that overhang, channels that fill no
+# vector, one tile alone, strips, more channels than a block of a product is deep
+SHAPES = {
+    "odd sides": (9, 13, 9, 11, (1, 1), False),
+    "a pixel": (8, 8, 1, 1, (1, 1), False),
+    "wide": (8, 12, 5, 150, (1, 1), False),
+    "tall": (8, 12, 150, 3, (1, 1), False),
+    "a strip": (16, 9, 10, 13, (0, 1), False),
+    "unpadded": (16, 9, 10, 13, (0, 0), False),
+    "deep": (300, 70, 6, 8, (1, 1), False),
+    "doubled": (16, 10, 7, 9, (1, 1), True),
+    "a strip, doubled": (16, 10, 7, 9, (-1, 1), True),
+}
+
+
+def arrays(channels, outputs, height, width, padding, doubled, mean=0.0, seed=0):
+    """float32 x [2, C, H, W], weight, bias, skip, and a factor like the result."""
+    rng = np.random.default_rng(seed)
+    sides = [side * (1 + doubled) + 2 * more - 2 for side, more in zip((height, width), padding)]
+    shapes = [(2, channels, height, width), (outputs, channels, 3, 3), (outputs,)]
+    shapes += [(2, outputs, *sides)] * 2
+    found = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    found[0] += np.float32(mean)
+    return found
+
+
+def windows(x, padding, doubled):
+    """The map that is convolved, float64, as [3, 3] maps shifted against each other."""
+    whole = x.astype(np.float64)
+    whole = whole.repeat(2, 2).repeat(2, 3) if doubled else whole
+    above, left = padding
+    whole = whole[:, :, 1:-1] if above < 0 else whole
+    above = max(0, above)
+    whole = np.pad(whole, ((0, 0), (0, 0), (above, above), (left, left)))
+    height, width = whole.shape[2] - 2, whole.shape[3] - 2
+    return [[whole[:, :, i : i + height, j : j + width] for j in range(3)] for i in range(3)]
+
+
+def exact(x, weight, bias, skip, padding, doubled):
+    parts = windows(x, padding, doubled)
+    sums = sum(
+        np.einsum("oc,bchw->bohw", weight[:, :, i, j].astype(np.float64), parts[i][j])
+        for i in range(3)
+        for j in range(3)
+    )
+    return sums + bias.reshape(1, -1, 1, 1) + skip
+
+
+def exact_gradients(x, weight, factor, padding, doubled):
+    """Of sum(result * factor), for x and weight."""
+    factor = factor.astype(np.float64)
+    parts = windows(x, padding, doubled)
+    of_weight = np.empty(weight.shape)
+    above, left = padding
+    rows, columns = x.shape[2] * (1 + doubled), x.shape[3] * (1 + doubled)
+    of_x = np.zeros((*x.shape[:2], rows + 4, columns + 4))
+    for i in range(3):
+        for j in range(3):
+            of_weight[:, :, i, j] = np.einsum("bohw,bchw->oc", factor, parts[i][j])
+            part = np.einsum("oc,bohw->bchw", weight[:, :, i, j].astype(np.float64), factor)
+            y, x_ = 2 + i - above, 2 + j - left
+            of_x[:, :, y : y + factor.shape[2], x_ : x_ + factor.shape[3]] += part
+    of_x = of_x[:, :, 2:-2, 2:-2]
+    if doubled:
+        of_x = of_x.reshape(*x.shape[:3], 2, x.shape[3], 2).sum((3, 5))
+    return of_x, of_weight
+
+
+def difference(ours, expected):
+    """Of Var and array, relative to the largest value."""
+    return np.abs(ours.numpy() - expected).max() / np.abs(expected).max()
+
+
+@pytest.fixture(params=["winograd", "plain"])
+def form(request, monkeypatch):
+    monkeypatch.delenv("JSEG_FUSED", raising=False)
+    monkeypatch.setattr(kernels, "FASTER", {"cpu": (request.param,)})
+    if request.param == "winograd" and not winograd.has_avx2():
+        pytest.skip("this processor has no AVX2")
+    return request.param
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_forms_and_their_gradients_are_the_convolution(form, shape):
+    *_, padding, doubled = SHAPES[shape]
+    x, weight, bias, skip, factor = arrays(*SHAPES[shape])
+    inputs = [jt.array(v) for v in (x, weight, bias, skip)]
+    assert winograd.faster(*inputs[:2], padding, doubled) == (form == "winograd")
+
+    y = convolution.conv3x3(*inputs[:3], padding, doubled, inputs[3])
+    assert difference(y, exact(x, weight, bias, skip, padding, doubled)) < 3e-6
+
+    gradients = jt.grad(y * jt.array(factor).stop_grad(), inputs)
+    of_x, of_weight = exact_gradients(x, weight, factor, padding, doubled)
+    for gradient, expected in zip(
+        gradients, (of_x, of_weight, factor.astype(np.float64).sum((0, 2, 3)), factor)
+    ):
+        assert difference(gradient, expected) < 5e-6
+
+
+def test_bias_and_skip_may_be_missing(form):
+    x, weight, bias, skip, factor = arrays(*SHAPES["odd sides"])
+    inputs = [jt.array(x), jt.array(weight)]
+    y = convolution.conv3x3(*inputs)
+    assert difference(y, exact(x, weight, 0 * bias, 0 * skip, (1, 1), False)) < 3e-6
+    gradients = jt.grad(y * jt.array(factor).stop_grad(), inputs)
+    for gradient, expected in zip(gradients, exact_gradients(x, weight, factor, (1, 1), False)):
+        assert difference(gradient, expected) < 5e-6
+
+
+def test_the_gradients_are_the_slope_by_finite_differences():
+    padding, doubled = (1, 1), False
+    x, weight, bias, skip, factor = arrays(*SHAPES["odd sides"])
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    of_x, of_weight = exact_gradients(x, weight, factor, padding, doubled)
+    rng = np.random.default_rng(3)
+    for values, gradient in ((x, of_x), (weight, of_weight)):
+        for place in zip(*(rng.integers(0, side, 5) for side in values.shape)):
+            value, sides = values[place], []
+            for moved in (value + 1e-3, value - 1e-3):
+                values[place] = moved
+                sides.append((exact(x, weight, bias, skip, padding, doubled) * factor).sum())
+            values[place] = value
+            assert abs((sides[0] - sides[1]) / 2e-3 - gradient[place]) < 1e-6
+
+
+@pytest.mark.parametrize("mean, scale", [(100.0, None), (0.0, 1e4)])
+def test_winograd_keeps_digits_with_large_means_and_unequal_channels(mean, scale, monkeypatch):
+    """At most 5e-6 of the largest value of a map: of each output's, where the outputs differ."""
+    monkeypatch.setattr(kernels, "FASTER", {"cpu": ("winograd",)})
+    x, weight, bias, skip, _ = arrays(64, 24, 24, 32, (1, 1), False, mean)
+    if scale:
+        x[:, ::3] *= scale
+        weight[::2] *= scale
+    y = convolution.conv3x3(*(jt.array(v) for v in (x, weight, bias)), skip=jt.array(skip)).numpy()
+    expected = exact(x, weight, bias, skip, (1, 1), False)
+    largest = np.abs(expected).max((0, 2, 3), keepdims=True)
+    assert (np.abs(y - expected) / largest).max() < 5e-6
+
+
+@pytest.mark.parametrize("quads", [1, 2, 4])
+def test_vectors_of_every_width_give_the_convolution(quads, monkeypatch):
+    """SSE, AVX2 and AVX-512 cut the work in other ways; a wider vector than the processor's is
+    computed in parts.
+    """
+    monkeypatch.setattr(kernels, "FASTER", {"cpu": ("winograd",)})
+    monkeypatch.setattr(winograd, "HEADER", f"#define JSEG_QUADS {quads}\n" + winograd.HEADER)
+    for shape in ("odd sides", "deep", "doubled"):
+        *_, padding, doubled = SHAPES[shape]
+        x, weight, bias, skip, factor = arrays(*SHAPES[shape])
+        inputs = [jt.array(v) for v in (x, weight, bias, skip)]
+        y = convolution.conv3x3(*inputs[:3], padding, doubled, inputs[3])
+        assert difference(y, exact(x, weight, bias, skip, padding, doubled)) < 3e-6
+        gradients = jt.grad(y * jt.array(factor).stop_grad(), inputs[:2])
+        for gradient, expected in zip(
+            gradients, exact_gradients(x, weight, factor, padding, doubled)
+        ):
+            assert difference(gradient, expected) < 5e-6
+
+
+def test_jittor_computes_where_winograd_was_not_measured_to_be_faster(monkeypatch):
+    monkeypatch.delenv("JSEG_FUSED", raising=False)
+
+    def chosen(x, weight):
+        return winograd.faster(jt.zeros(x), jt.zeros(weight), (1, 1), False)
+
+    with jt.no_grad():
+        assert chosen((1, 64, 8, 8), (3, 64, 3, 3)) == winograd.has_avx2()
+        assert not chosen((1, 3, 32, 32), (64, 3, 3, 3))  # products with three columns
+    assert not chosen((1, 64, 8, 8), (3, 64, 3, 3))  # its gradient would be one
+    assert not chosen((1, 512, 6, 8), (512, 512, 3, 3))  # four tiles for a quarter of a million
+    assert not winograd.faster(
+        jt.zeros((1, 64, 8, 8)).float64(), jt.zeros((64, 64, 3, 3)), (1, 1), False
+    )
+    monkeypatch.setenv("JSEG_FUSED", "")
+    assert not chosen((1, 64, 8, 8), (64, 64, 3, 3))
+
+
+def test_upsample_repeats_rows_and_columns():
+    x = np.random.default_rng(5).standard_normal((1, 2, 3, 4)).astype(np.float32)
+    assert (convolution.upsample(jt.array(x)).numpy() == x.repeat(2, 2).repeat(2, 3)).all()
