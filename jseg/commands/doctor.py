@@ -89,8 +89,18 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
                 f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were "
                 f"not used: delete {measured['cache']} and run doctor again"
             )
+    rows["memory"] = memory()
     rows["CUDA"] = measured.get("cuda") or unused_cuda()
     return list(rows.items()), problems
+
+
+def memory() -> str:
+    """What --memory auto would choose on the CPU for the release's networks."""
+    from jseg.ldm import low_memory
+    from jseg.ldm.presets import AUTOENCODERS, UNETS
+
+    choice = low_memory.choose("auto", UNETS["release"], 1, autoencoder=AUTOENCODERS["release"])
+    return f"--memory auto is {'low' if choice.low else 'full'} at release size: {choice.reason}"
 
 
 def unused_cuda() -> str:

@@ -224,7 +224,7 @@ def test_doctor_shows_one_screen_and_a_rate():
     done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
-    names = "Python NumPy compiler Jittor oneDNN jseg MPI flags threads CUDA verdict"
+    names = "Python NumPy compiler Jittor oneDNN jseg MPI flags threads memory CUDA verdict"
     assert list(rows) == names.split()
     assert float(rows["oneDNN"].split()[-2]) > doctor.SLOW and rows["oneDNN"].endswith("GFLOP/s")
     assert re.match(r"\d+, waiting: \S+", rows["threads"])
