@@ -157,24 +157,18 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> 
     """Make the images that are missing, under progress bars; what was read for the grid on the way,
     by stem.
     """
-    from jseg.ldm.low_memory import choose
     from jseg.ldm.pipelines import stage_steps
-    from jseg.ldm.refine import Synthesizer
     from jseg.ldm.results import unfinished_batches
     from jseg.ldm.synthesize import synthesize_folder
     from jseg.progress import SynthesisBar
 
     todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
-    synthesizer, remarks = None, list(run.fields["notes"])
+    synthesizer, remarks = None, []
     if todo:
-        files, (unet, autoencoder) = (job.weights.model, job.weights.autoencoder), job.networks
-        memory = choose(mode, unet, len(todo[0]), device, autoencoder)
-        remarks += [memory.remark] if mode == "auto" and memory.low else []
-        mode = "low" if memory.low else "full"
-        synthesizer = Synthesizer.from_files(*files, job.pipeline, device, mode)
+        synthesizer, remarks = _synthesizer(job, len(todo[0]), device, mode)
 
     # Only now: a refusal is one line.
-    for remark in remarks:
+    for remark in run.fields["notes"] + remarks:
         say(remark)
     total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
     if kept:
@@ -191,6 +185,18 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> 
             bar.show(step.stage, step.step, step.images is not None, report.seconds)
             inputs.update({stem: report.inputs[stem] for stem in shown if stem in report.inputs})
     return inputs
+
+
+def _synthesizer(job: Job, batch: int, device: str, mode: str):
+    """(the networks, loaded; the remark, if any, that little memory makes their steps slower)."""
+    from jseg.ldm.low_memory import choose
+    from jseg.ldm.refine import Synthesizer
+
+    unet, autoencoder = job.networks
+    choice = choose(mode, unet, batch, device, autoencoder)
+    files, memory = (job.weights.model, job.weights.autoencoder), "low" if choice.low else "full"
+    synthesizer = Synthesizer.from_files(*files, job.pipeline, device, memory)
+    return synthesizer, [choice.remark] if mode == "auto" and choice.low else []
 
 
 def _checked_inputs(args) -> Job:

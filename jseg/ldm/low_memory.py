@@ -22,7 +22,7 @@ STEP_BYTES = 400
 
 class Choice(NamedTuple):
     low: bool
-    reason: str  # half a sentence: what is free and what is needed
+    reason: str  # half a sentence: what is free and what would be needed
 
     @property
     def remark(self) -> str:

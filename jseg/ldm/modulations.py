@@ -26,7 +26,7 @@ KEPT_POSITIONS = 24 * 32  # of the largest map whose modulations are kept with l
 BORDER = 3  # a side of the null map whose inner position has no border beside it
 
 
-class Again(NamedTuple):
+class OnDemand(NamedTuple):
     """The modulations of one block, computed where the block runs and dropped behind it."""
 
     block: SpadeResBlock
@@ -45,13 +45,13 @@ class Again(NamedTuple):
 
 def conditions(unet, y, low: bool = False) -> List:
     """What `UNet.decode` takes for the one-hot maps y [B, classes, h, w]: a block's modulations, or
-    with `low` for large maps `Again`.
+    with `low` for large maps `OnDemand`.
     """
     entries = []
     for block, maps in zip(unet.conditioned_blocks(), unet.label_maps(y)):
         height, width = maps.map_out.shape[2:]
         again = low and height * width > KEPT_POSITIONS
-        entries.append(Again(block, maps) if again else block.condition(*maps))
+        entries.append(OnDemand(block, maps) if again else block.condition(*maps))
     return entries
 
 
@@ -60,18 +60,18 @@ def with_null(unet, y, conditional: List) -> List:
     entries = []
     for block, maps, entry in zip(unet.conditioned_blocks(), unet.label_maps(y), conditional):
         null = block.condition(*(_null_map(m) for m in maps))
-        again = isinstance(entry, Again)
+        again = isinstance(entry, OnDemand)
         entries.append(entry._replace(null=null) if again else _stacked(entry, null))
     return entries
 
 
-def variables(entries: List) -> List:
+def variables(entries) -> List:
     """All Vars that the entries hold."""
-    held = []
-    for entry in entries:
-        pairs = [*entry.maps, *(entry.null or ())] if isinstance(entry, Again) else entry
-        held += [v for pair in pairs for v in (pair if isinstance(pair, tuple) else (pair,))]
-    return held
+    if isinstance(entries, jt.Var):
+        return [entries]
+    if isinstance(entries, OnDemand):
+        return variables([entries.maps, entries.null or ()])
+    return [v for entry in entries for v in variables(entry)]
 
 
 def _null_map(label_map):
@@ -84,12 +84,12 @@ def _stacked(modulations: Modulations, null: Modulations) -> Modulations:
     """The modulations of a batch of label maps, and the null map's, laid out, behind them."""
 
     def pair(ours, theirs):
-        return tuple(jt.concat([a, _laid_out(b, a.shape)], dim=0) for a, b in zip(ours, theirs))
+        return tuple(jt.concat([a, _whole_map(b, a.shape)], dim=0) for a, b in zip(ours, theirs))
 
     return tuple(pair(ours, theirs) for ours, theirs in zip(modulations, null))
 
 
-def _laid_out(positions, shape):
+def _whole_map(positions, shape):
     """Nine positions [1, C, 3, 3] as a map [B, C, h, w]: corners, edges and the inside."""
     rows, columns = (_nearest(side) for side in shape[2:])
     formulas = ["0", "i1", "@e0(i2)", "@e1(i3)"]

@@ -192,7 +192,7 @@ class UNet(nn.Module):
         condition = conditions[layer.place]
         if isinstance(condition, LabelMaps):
             return recompute(layer.from_maps, *condition, embedding, *parts)
-        if isinstance(condition, modulations.Again):
+        if isinstance(condition, modulations.OnDemand):
             h = layer(joined(parts), condition.modulations(), embedding)
             return h.sync()  # else Jittor might compute those of all blocks first
         return layer(joined(parts), condition, embedding)
@@ -272,7 +272,7 @@ def _checked_timesteps(t):
 
 def _batch(condition) -> int:
     """The batch of a block's label maps or modulations."""
-    if isinstance(condition, modulations.Again):
+    if isinstance(condition, modulations.OnDemand):
         return condition.batch
     first = condition[0]
     return (first if isinstance(condition, LabelMaps) else first[0]).shape[0]

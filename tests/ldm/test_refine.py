@@ -444,9 +444,9 @@ def test_little_memory_makes_the_same_images(weights, monkeypatch):
     """Two label maps at a time, in every stage."""
     monkeypatch.setattr(modulations, "KEPT_POSITIONS", 50)
     again, images = [], {}
-    condition = modulations.Again.modulations
+    condition = modulations.OnDemand.modulations
     monkeypatch.setattr(
-        modulations.Again, "modulations", lambda self: (again.append(1), condition(self))[1]
+        modulations.OnDemand, "modulations", lambda self: (again.append(1), condition(self))[1]
     )
     labels, references = [latent_label(0), latent_label(1)], [photograph(3), photograph(4)]
     for memory in ("full", "low"):

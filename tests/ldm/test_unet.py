@@ -198,7 +198,7 @@ def test_little_memory_changes_no_bit(scale, interval, monkeypatch):
     monkeypatch.setattr(modulations, "KEPT_POSITIONS", 24)
     _, x, t, y = inputs()
     unet, kinds = small_unet(), [type(entry) for entry in small_unet().condition(y, low=True)]
-    assert 0 < kinds.count(modulations.Again) < len(kinds)
+    assert 0 < kinds.count(modulations.OnDemand) < len(kinds)
     full, low = (guided(unet, y, scale, interval, memory) for memory in (False, True))
     for times in (t, np.array([499, 500]), np.array([2, 3])):
         assert np.array_equal(low(x, times).numpy(), full(x, times).numpy())
