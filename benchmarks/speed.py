@@ -286,13 +286,12 @@ def products(args):
     print("|" + "---|" * 7)
     kinds["all"] = [sum(column) for column in zip(*kinds.values())]
     for name, (number, defined, computed, seconds) in kinds.items():
-        print(
-            f"| {name} | {number} | {defined / 1e9:.1f}e9 | {computed / 1e9:.1f}e9 "
-            f"| {seconds:.3f} s | {computed / seconds / 1e9:.1f}e9 | {100 * seconds / whole:.0f} % |"
-        )
+        counts = f"{number} | {defined / 1e9:.1f}e9 | {computed / 1e9:.1f}e9"
+        times = f"{seconds:.3f} s | {computed / seconds / 1e9:.1f}e9"
+        print(f"| {name} | {counts} | {times} | {100 * seconds / whole:.0f} % |")
     computed, rate = kinds["all"][2], alone["rate"]
     print(
-        f"\nThe guided step takes {whole:.3f} s. At {rate / 1e9:.1f}e9 a second, which one product "
+        f"\nThe guided step takes {whole:.3f} s. At {rate / 1e9:.1f}e9 a second, as one product "
         f"of 2048x2048 matrices reaches, what it computes would take {computed / rate:.3f} s, "
         f"{100 * computed / rate / whole:.0f} % of it."
     )

@@ -1,8 +1,9 @@
 """3x3 convolution with stride 1 by Winograd's F(4x4, 3x3) on the CPU.
 
-A tile of 4x4 results takes 36 products in place of 144 (Lavin and Gray 2016). The source is
-winograd.h; vectors are as wide as the processor's. Both gradients are computed the same way. The
-twin in plain Jittor, and the choice between the two, are in `jseg.nn.convolution`.
+A tile of 4x4 results takes 36 products in place of 144 (Lavin and Gray 2016). The source is in
+winograd.h and the headers it names; vectors are as wide as the processor's. Both gradients are
+computed the same way. The twin in plain Jittor, and the choice between the two, are in
+`jseg.nn.convolution`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _source(name: str) -> str:
         return file.read()
 
 
-HEADER = _source("winograd_lanes.h") + _source("winograd.h")
+HEADER = "".join(map(_source, ("winograd_lanes.h", "winograd_tiles.h", "winograd.h")))
 SIZES = """
 winograd::Sizes s{};
 s.batch = in0_shape0, s.channels = in0_shape1, s.height = in0_shape2, s.width = in0_shape3;

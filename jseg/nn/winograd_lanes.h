@@ -127,7 +127,7 @@ inline void store_turned(Lanes* v, float* to, long width) {
 }
 
 // c [ROWS, N vectors] (+)= a [depth, ROWS] turned, times b [depth, N vectors]; the panel of rows
-// that comes next, at a + next, is asked for meanwhile. Not inlined: g++ then runs out of registers.
+// that comes next, at a + next, is asked for meanwhile. Inlined, g++ would run out of registers.
 template <int N>
 __attribute__((noinline)) void product(long depth, const float* a, const float* b, float* c,
                                        long stride, bool add, long next) {

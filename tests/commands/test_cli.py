@@ -226,7 +226,8 @@ def test_doctor_shows_one_screen_and_a_rate():
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
     names = "Python NumPy compiler Jittor oneDNN jseg MPI flags threads memory CUDA verdict"
     assert list(rows) == names.split()
-    assert float(rows["oneDNN"].split()[-2]) > doctor.SLOW and rows["oneDNN"].endswith("GFLOP/s")
+    rate = re.search(r"([\d.]+) GFLOP/s", rows["oneDNN"])
+    assert float(rate.group(1)) > doctor.SLOW
     assert re.match(r"\d+, waiting: \S+", rows["threads"])
     assert rows["jseg"].startswith(__version__) and "cache" in rows["Jittor"]
 
@@ -246,8 +247,14 @@ def test_doctor_survives_a_jittor_that_crashes(tmp_path):
 
 
 def measured(**changed):
-    values = dict(cache="", home="", megabytes=1, gflops=99.0, size="", onednn_off=False, cuda="")
-    return {**values, "threads": "2", **changed}
+    values = dict(cache="", home="", megabytes=1, gflops=99.0, winograd=0, size="", cuda="")
+    return {**values, "onednn_off": False, "threads": "2", **changed}
+
+
+def test_doctor_says_how_fast_winograds_convolution_is(monkeypatch):
+    monkeypatch.setattr(doctor, "measure", lambda: measured(size="tiny", winograd=250.0))
+    text = dict(doctor.examine()[0])["oneDNN"]
+    assert text.endswith("conv2d tiny: 99.0 GFLOP/s, by Winograd's algorithm as if 250.0")
 
 
 def test_doctor_calls_a_slow_convolution_a_problem(monkeypatch):

@@ -1,3 +1,5 @@
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -163,6 +165,17 @@ def test_vectors_of_every_width_give_the_convolution(quads, monkeypatch):
             gradients, exact_gradients(x, weight, factor, padding, doubled)
         ):
             assert difference(gradient, expected) < 5e-6
+
+
+def test_the_source_compiles_for_avx512(tmp_path):
+    """Few machines that test this have it."""
+    source = tmp_path / "source.cc"
+    source.write_text(winograd.HEADER + "void (*used)() = (void (*)())winograd::convolve;\n")
+    flags = "-std=c++14 -O2 -fopenmp -mavx512f -mfma -S -o -".split()
+    done = subprocess.run(
+        [jt.flags.cc_path, *flags, str(source)], stdout=subprocess.PIPE, universal_newlines=True
+    )
+    assert done.returncode == 0 and done.stdout.count("zmm") > 100
 
 
 def test_jittor_computes_where_winograd_was_not_measured_to_be_faster(monkeypatch):
