@@ -15,9 +15,10 @@ from jseg.machine.free_memory import free_bytes
 
 MODES = ("auto", "full", "low")
 FLOAT = 4  # bytes
-# What a guided step at release size takes of resident memory beyond the weights and the
-# modulations, in bytes for each channel of the widest map's positions: benchmarks/low_memory.py.
-STEP_BYTES = 400
+# What a guided step takes of resident memory beyond the weights and the modulations, for each of
+# `channels` at each position of the latent. benchmarks/low_memory.py: 200 at release size with one
+# thread, Python and its libraries included; the rest is a margin, for threads and free blocks.
+STEP_BYTES = 300
 
 
 class Choice(NamedTuple):
