@@ -1,11 +1,11 @@
 """Peak memory and time of a guided step with all modulations kept (`full`) and with those of large
 maps computed again at every step (`low`), at the release's widths.
 
-Each measurement is a process of its own; the two kinds alternate, so that both meet the same
-machine. Weights are the recipe of jseg.parity.stand_in. "begin" is what is computed once a stage,
-"step" the best of the repetitions after one that may compile, both on the clock and of the process
-(for machines with other work), "kept" the memory that the modulations hold between the steps,
-"peak" the process's largest resident memory. The results of both kinds are compared bit by bit.
+"begin" is what is computed once a stage, "kept" the memory that the modulations hold between the
+steps, "peak" the largest resident memory of a process that takes two steps and does nothing else.
+The times are of one process in which the two kinds take turns, the best of the repetitions after
+one that may compile, on the clock and of the process (for machines with other work). The results of
+both kinds are compared bit by bit. Weights are the recipe of jseg.parity.stand_in.
 
   python benchmarks/low_memory.py                           # one 128x96 latent, the release's size
   python benchmarks/low_memory.py --preset small --batch 4
@@ -29,25 +29,20 @@ def main():
     )
     parser.add_argument("--preset", default="release")
     parser.add_argument("--batch", type=int, default=1, help="label maps at a time")
-    parser.add_argument("--rounds", type=int, default=2, help="processes per kind")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=4)
     parser.add_argument("--blocks", action="store_true", help="by size of map, and nothing else")
     parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child:
+        return print(json.dumps(memory(args)))
     if args.blocks:
         return blocks(args)
-    if args.child:
-        return measure(args)
-    runs = {kind: [] for kind in KINDS}
-    for _ in range(args.rounds):
-        for kind in KINDS:
-            runs[kind].append(run_child(kind, args))
-    report(runs)
+    memories = {kind: in_child(kind, args) for kind in KINDS}
+    report(memories, times(args))
 
 
-def run_child(kind, args):
-    names = ("preset", "batch", "repetitions")
-    options = [f"--{name}={getattr(args, name)}" for name in names]
+def in_child(kind, args):
+    options = [f"--preset={args.preset}", f"--batch={args.batch}"]
     call = [sys.executable, __file__, "--child", kind, *options]
     done = subprocess.run(call, stdout=subprocess.PIPE, universal_newlines=True)
     if done.returncode:
@@ -55,19 +50,18 @@ def run_child(kind, args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(runs):
-    """Print the table of the best of each kind, and whether their results are equal."""
-    units = dict.fromkeys(("begin", "begin, process", "step", "step, process"), "s")
-    units.update(kept="GB", peak="GB")
-    best = {kind: {name: min(run[name] for run in runs[kind]) for name in units} for kind in KINDS}
-    print(f"| kind | {' | '.join(units)} |\n|{'---|' * (len(units) + 1)}")
-    for kind, values in best.items():
-        cells = [f"{values[name]:.2f} {unit}" for name, unit in units.items()]
+def report(memories, times):
+    """Print the table, and whether the results are equal."""
+    print("| kind | begin | step | step, process | kept | peak |\n|---|---|---|---|---|---|")
+    rows = {kind: [*times[kind], memories[kind]["kept"], memories[kind]["peak"]] for kind in KINDS}
+    for kind, row in rows.items():
+        cells = [f"{value:.2f} {unit}" for value, unit in zip(row, ("s", "s", "s", "GB", "GB"))]
         print(f"| {' | '.join([kind, *cells])} |")
-    ratios = [f"{best['low'][name] / best['full'][name]:.2f}" for name in units]
+    ratios = [f"{low / full:.2f}" for full, low in zip(*rows.values())]
     print(f"| {' | '.join(['ratio', *ratios])} |")
-    digests = {run["digest"] for kind in KINDS for run in runs[kind]}
-    print(f"weights {runs['full'][0]['weights']:.2f} GB; {len(digests)} different result(s)")
+    equal = memories["full"]["digest"] == memories["low"]["digest"]
+    weights = memories["full"]["weights"]
+    print(f"weights {weights:.2f} GB; the results are {'equal' if equal else 'NOT equal'}")
 
 
 def network(args):
@@ -92,44 +86,57 @@ def network(args):
     return unet, one_hot(labels, config.classes)
 
 
-def measure(args):
-    import numpy as np
-
+def memory(args):
+    """What one kind takes, in a process of its own."""
     from jseg.ldm.modulations import variables
     from jseg.ldm.samplers import guided
-    from jseg.runtime import jt
 
     unet, y = network(args)
+    x, t = latent(unet.config, args.batch)
     low = args.child == "low"
-    config, batch = unet.config, args.batch
-    shape = (batch, config.latent_channels, config.height, config.width)
-    x = jt.array(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
-    t = jt.array(np.full(batch, 600, np.int32))
-
-    # What is computed once, then the steps.
-    stamps = [clocks()]
     predictor = guided(unet, y, 3.5, low_memory=low)
-    jt.sync_all(True)
-    stamps.append(clocks())
-    for _ in range(args.repetitions + 1):
+    for _ in range(2):
         eps = predictor(x, t).numpy()
-        stamps.append(clocks())
-    begin, _, *steps = np.diff(stamps, axis=0)
-    step = np.min(steps, axis=0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024e-9
-
     entries = unet.with_null(y, unet.condition(y, low))
-    facts = {
-        "begin": begin[0],
-        "begin, process": begin[1],
-        "step": step[0],
-        "step, process": step[1],
+    return {
         "kept": sum(v.numel() for v in variables(entries)) * 4e-9,
         "peak": peak,
         "weights": sum(v.numel() for v in unet.parameters()) * 4e-9,
         "digest": hashlib.sha256(eps.tobytes()).hexdigest(),
     }
-    print(json.dumps(facts))
+
+
+def times(args):
+    """{kind: [seconds of the beginning, of a step, of its process]}, the kinds in turn."""
+    import numpy as np
+
+    from jseg.ldm.samplers import guided
+
+    unet, y = network(args)
+    x, t = latent(unet.config, args.batch)
+    rounds = {kind: [] for kind in KINDS}
+    for _ in range(args.repetitions + 1):
+        for kind, rows in rounds.items():
+            stamps = [clocks()]
+            predictor = guided(unet, y, 3.5, low_memory=kind == "low")
+            stamps.append(clocks())
+            predictor(x, t).sync()
+            stamps.append(clocks())
+            del predictor
+            (begin, _), step = np.diff(stamps, axis=0)
+            rows.append([begin, *step])
+    return {kind: np.min(rows[1:], axis=0).tolist() for kind, rows in rounds.items()}
+
+
+def latent(config, batch):
+    import numpy as np
+
+    from jseg.runtime import jt
+
+    shape = (batch, config.latent_channels, config.height, config.width)
+    x = jt.array(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
+    return x, jt.array(np.full(batch, 600, np.int32))
 
 
 def clocks():
