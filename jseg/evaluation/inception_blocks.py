@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 
+from jseg.nn.convolution import Conv3x3
 from jseg.nn.layers import nn
 from jseg.runtime import jt
 
@@ -16,9 +17,12 @@ class ConvNorm(nn.Module):
     """Convolution without bias, batch norm with stored statistics, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel, stride: int = 1, padding=0):
-        self.conv = nn.Conv2d(
-            channels_in, channels_out, kernel, stride=stride, padding=padding, bias=False
-        )
+        if kernel == 3 and stride == 1:
+            self.conv = Conv3x3(channels_in, channels_out, padding, bias=False)
+        else:
+            self.conv = nn.Conv2d(
+                channels_in, channels_out, kernel, stride=stride, padding=padding, bias=False
+            )
         self.bn = Norm(channels_out)
 
     def execute(self, x):

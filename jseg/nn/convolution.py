@@ -18,14 +18,16 @@ nn = jt.nn
 
 
 class Conv3x3(nn.Conv2d):
-    """3x3 convolution with stride 1 and padding 1: `weight` [out, in, 3, 3], `bias` [out]."""
+    """3x3 convolution with stride 1: `weight` [out, in, 3, 3] and, if `bias`, `bias` [out]."""
 
-    def __init__(self, channels_in: int, channels_out: int):
-        super().__init__(channels_in, channels_out, 3, padding=1)
+    def __init__(self, channels_in: int, channels_out: int, padding: int = 1, bias: bool = True):
+        super().__init__(channels_in, channels_out, 3, padding=padding, bias=bias)
 
     def execute(self, x, skip=None):
-        """x [B, C, H, W] -> [B, O, H, W], plus `skip`, which is like the result."""
-        return conv3x3(x, self.weight, self.bias, skip=skip)
+        """x [B, C, H, W] -> [B, O, H, W] (with padding 1), plus `skip`, which is like the
+        result.
+        """
+        return conv3x3(x, self.weight, self.bias, padding=self.padding, skip=skip)
 
     def inner_rows(self, x, skip=None):
         """All but the first and the last row of the result, [B, O, H - 2, W]: what a strip gives

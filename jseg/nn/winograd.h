@@ -15,7 +15,7 @@ namespace winograd {
 // A block's transformed inputs, in floats, for the last cache; those of the weights that a thread
 // has at hand stay in its second cache.
 const long INPUTS = 36L * 256 * 96;
-const long OUTPUTS = 16, CHANNELS = 128;  // that a thread takes at once
+const long OUTPUTS = 16, CHANNELS = 128;  // at most, that a thread takes at once
 const int ROWS_AT_ONCE = 2;  // of the six rows of 6x6 matrices, for the gradient of the weights
 
 struct Room {
@@ -38,9 +38,11 @@ inline void convolve(Sizes s, const float* x, const float* w, bool backward, con
     const long of_output = backward ? 9 : 9 * channels, of_channel = backward ? 9 * s.outputs : 9;
 
     // The 36 matrices of inputs v, for all threads; of weights u and of products m, for each.
+    const long each = up(s.outputs / omp_get_max_threads(), ROWS);
+    const long at_once = std::max<long>(ROWS, std::min(OUTPUTS, each));
     const long deep = std::min(up(channels, LANES / ROWS), CHANNELS);
-    const long of_v = apart(channels * s.tiles), of_u = apart(OUTPUTS * deep);
-    const long of_m = apart(OUTPUTS * s.tiles);
+    const long of_v = apart(channels * s.tiles), of_u = apart(at_once * deep);
+    const long of_m = apart(at_once * s.tiles);
     Room inputs(36 * of_v);
     float* v = inputs.start;
     const std::vector<long> at_in = s.places(6), at_out = s.places(4);
@@ -68,8 +70,8 @@ inline void convolve(Sizes s, const float* x, const float* w, bool backward, con
             }
 
             #pragma omp for schedule(dynamic)
-            for (long k = 0; k < s.outputs; k += OUTPUTS) {
-                long some = std::min(OUTPUTS, s.outputs - k);
+            for (long k = 0; k < s.outputs; k += at_once) {
+                long some = std::min(at_once, s.outputs - k);
                 for (long c = 0; c < channels; c += CHANNELS) {
                     long depth = std::min(CHANNELS, channels - c);
                     for (long p = 0; p < some; p += ROWS)
@@ -110,6 +112,26 @@ inline void transform_four(const Sizes& s, long channel, long channels, int i0, 
         }
 }
 
+// Adds G^T m G of the rows i0, i0 + 1, ... of one output's m, [its matrices, wide], to its nine
+// sums [9, wide].
+inline void add_rows(const float* m, long distance, long wide, int i0, float* sums) {
+    static const float down[3][6] = {{G0, GA, GA, GB, GB, 0},
+                                     {0, GA * A, -GA * A, GB * B, -GB * B, 0},
+                                     {0, GA * AA, GA * AA, GB * BB, GB * BB, 1}};
+    for (long c = 0; c < wide; c += LANES)
+        for (int i = 0; i < ROWS_AT_ONCE; i++) {
+            Lanes d[6], g[3];
+            for (int j = 0; j < 6; j++) d[j] = load(m + (6 * i + j) * distance + c);
+            to_weight(d, g);
+            for (int a = 0; a < 3; a++)
+                for (int b = 0; b < 3; b++) {
+                    float* to = sums + (3 * a + b) * wide + c;
+                    Lanes part = down[a][i0 + i] * g[b];
+                    store(to, i0 + i ? load(to) + part : part);
+                }
+        }
+}
+
 // Gradient of the weights [outputs, channels, 3, 3] from that of the result.
 inline void weight_gradient(Sizes s, const float* x, const float* gradient, float* out) {
     // Rows i of the 6x6 matrices, a few at a time: their products stay in the cache. If those of
@@ -130,9 +152,6 @@ inline void weight_gradient(Sizes s, const float* x, const float* gradient, floa
     float* total = m + matrices * of_m;
     const std::vector<long> at = s.places(6);
     const long chunk = std::max(1L, at_once / 4);
-    const float turn_back[3][6] = {{G0, GA, GA, GB, GB, 0},
-                                   {0, GA * A, -GA * A, GB * B, -GB * B, 0},
-                                   {0, GA * AA, GA * AA, GB * BB, GB * BB, 1}};
 
     #pragma omp parallel
     {
@@ -180,22 +199,8 @@ inline void weight_gradient(Sizes s, const float* x, const float* gradient, floa
 
                 // G^T m G, of these rows
                 #pragma omp for schedule(dynamic, 4)
-                for (long k = 0; k < std::min(some * ROWS, s.outputs - panel * ROWS); k++) {
-                    float* sums = total + (panel * ROWS + k) * 9 * wide;
-                    for (long c = 0; c < wide; c += LANES)
-                        for (int i = 0; i < ROWS_AT_ONCE; i++) {
-                            Lanes d[6], g[3];
-                            for (int j = 0; j < 6; j++)
-                                d[j] = load(m + (6 * i + j) * of_m + k * wide + c);
-                            to_weight(d, g);
-                            for (int a = 0; a < 3; a++)
-                                for (int b = 0; b < 3; b++) {
-                                    float* to = sums + (3 * a + b) * wide + c;
-                                    Lanes part = turn_back[a][i0 + i] * g[b];
-                                    store(to, i0 + i ? load(to) + part : part);
-                                }
-                        }
-                }
+                for (long k = 0; k < std::min(some * ROWS, s.outputs - panel * ROWS); k++)
+                    add_rows(m + k * wide, of_m, wide, i0, total + (panel * ROWS + k) * 9 * wide);
             }
         #pragma omp for
         for (long k = 0; k < s.outputs; k++)
