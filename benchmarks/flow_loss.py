@@ -55,8 +55,8 @@ def main():
 def measure(args):
     from jseg.flowseg.encoding import class_codes, encode
     from jseg.flowseg.field import flow_loss, interpolate
+    from jseg.machine.free_memory import resident_bytes
     from jseg.runtime import device, jt
-    from jseg.training.memory import resident_bytes
 
     device("cpu")
     rng, codes = np.random.default_rng(0), class_codes(args.classes)

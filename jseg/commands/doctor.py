@@ -84,14 +84,25 @@ def examine() -> Tuple[List[Tuple[str, str]], List[str]]:
         speed = f"conv2d {measured['size']}: {measured['gflops']:.1f} GFLOP/s"
         if measured["winograd"]:
             speed += f", by Winograd's algorithm as if {measured['winograd']:.1f}"
+        rows["threads"] = measured["threads"]
         rows["oneDNN"] = f"{onednn.fact(measured['home']).text}; {speed}"
         if measured["gflops"] < SLOW and not measured["onednn_off"]:
             problems.append(
                 f"convolutions run at {measured['gflops']:.1f} GFLOP/s only, as if oneDNN were "
                 f"not used: delete {measured['cache']} and run doctor again"
             )
+    rows["memory"] = memory()
     rows["CUDA"] = measured.get("cuda") or unused_cuda()
     return list(rows.items()), problems
+
+
+def memory() -> str:
+    """What --memory auto would choose on the CPU for the release's networks."""
+    from jseg.ldm import low_memory
+    from jseg.ldm.presets import AUTOENCODERS, UNETS
+
+    choice = low_memory.choose("auto", UNETS["release"], 1, autoencoder=AUTOENCODERS["release"])
+    return f"--memory auto is {'low' if choice.low else 'full'} at release size: {choice.reason}"
 
 
 def unused_cuda() -> str:
@@ -130,9 +141,10 @@ def measure() -> Dict:
 
 def _measure() -> None:
     """Import Jittor, time it, and print the facts as one line of JSON."""
-    from jseg.machine import cuda
+    from jseg.machine import cuda, waiting
     from jseg.machine.facts import RuntimeProblem
 
+    waits = waiting.description()  # before Jittor loads what waits
     try:
         from jseg.runtime import device, jt
     except RuntimeProblem as problem:
@@ -150,6 +162,7 @@ def _measure() -> None:
         "winograd": _rate(jt, conv3x3) if has_avx2() else 0,
         "size": SIZE,
         "onednn_off": os.environ.get("use_mkl", "1") != "1",
+        "threads": f"{waiting.threads()}, waiting: {waits}",
         "cuda": "",
     }
 

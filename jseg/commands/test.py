@@ -40,6 +40,7 @@ class Job:
     size: tuple  # (width, height) of the images
     classes: object  # a ClassSet, or the number of classes
     weights: object  # jseg.ldm.weights.Weights
+    networks: tuple  # configurations of the UNet and the autoencoder
     remarks: List[str]
 
 
@@ -87,6 +88,13 @@ def parser():
         "--batch_size", type=int, help="images at a time (default 1 on the CPU, 5 on a GPU)"
     )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument(
+        "--memory",
+        default="auto",
+        choices=("auto", "full", "low"),
+        help="low: less memory, slower steps, the same images; auto: low where the CPU's free "
+        "memory does not suffice",
+    )
 
     # How the label files are read.
     p.add_argument(
@@ -131,7 +139,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     with held(output):
         run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
         run.fields["notes"] = [*job.remarks, *remarks]
-        inputs = _synthesize(job, run, args.limit, device)
+        inputs = _synthesize(job, run, args.limit, device, args.memory)
         if job.shown:
             stages = len(job.pipeline.stages)
             for remark in write_grid(
@@ -145,24 +153,22 @@ def main(argv: Optional[List[str]] = None) -> int:
     return 0
 
 
-def _synthesize(job: Job, run, limit: Optional[int], device: str) -> dict:
+def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> dict:
     """Make the images that are missing, under progress bars; what was read for the grid on the way,
     by stem.
     """
     from jseg.ldm.pipelines import stage_steps
-    from jseg.ldm.refine import Synthesizer
     from jseg.ldm.results import unfinished_batches
     from jseg.ldm.synthesize import synthesize_folder
     from jseg.progress import SynthesisBar
 
     todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
-    synthesizer = None
+    synthesizer, remarks = None, []
     if todo:
-        files = job.weights.model, job.weights.autoencoder
-        synthesizer = Synthesizer.from_files(*files, job.pipeline, device)
+        synthesizer, remarks = _synthesizer(job, len(todo[0]), device, mode)
 
     # Only now: a refusal is one line.
-    for remark in run.fields["notes"]:
+    for remark in run.fields["notes"] + remarks:
         say(remark)
     total, kept = len(job.limited), len(job.limited) - sum(map(len, todo))
     if kept:
@@ -179,6 +185,18 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str) -> dict:
             bar.show(step.stage, step.step, step.images is not None, report.seconds)
             inputs.update({stem: report.inputs[stem] for stem in shown if stem in report.inputs})
     return inputs
+
+
+def _synthesizer(job: Job, batch: int, device: str, mode: str):
+    """(the networks, loaded; the remark, if any, that little memory makes their steps slower)."""
+    from jseg.ldm.low_memory import choose
+    from jseg.ldm.refine import Synthesizer
+
+    unet, autoencoder = job.networks
+    choice = choose(mode, unet, batch, device, autoencoder)
+    files, memory = (job.weights.model, job.weights.autoencoder), "low" if choice.low else "full"
+    synthesizer = Synthesizer.from_files(*files, job.pipeline, device, memory)
+    return synthesizer, [choice.remark] if mode == "auto" and choice.low else []
 
 
 def _checked_inputs(args) -> Job:
@@ -222,7 +240,8 @@ def _checked_inputs(args) -> Job:
     if problem:
         raise problem
     remarks += weights.remarks + _otherwise(weights.model, classes)
-    return Job(pipeline, pairs, limited, shown, size, classes, weights, remarks)
+    networks = unet, autoencoder
+    return Job(pipeline, pairs, limited, shown, size, classes, weights, networks, remarks)
 
 
 def _check_options(args) -> None:

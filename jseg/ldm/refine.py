@@ -18,6 +18,7 @@ from jseg import runtime
 from jseg.checkpoint import load_into
 from jseg.data.validation import same_aspect
 from jseg.images import from_signed, jpeg_round_trip, resize_image, resize_label, to_signed
+from jseg.ldm import low_memory
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.color import transfer, transfer_signed
 from jseg.ldm.pipelines import check_pipeline, first_index, pipeline_named, stage_eta, stage_steps
@@ -47,11 +48,16 @@ class Synthesizer:
     """The two networks and a pipeline, ready to turn (label map, reference) pairs into images.
 
     Synthesizer.from_files(model_path, ae_path, preset="release").synthesize(label, reference,
-    seed=0) is the whole of IIDM.
+    seed=0) is the whole of IIDM. memory: "low" computes the modulations of large maps again at
+    every step, "full" keeps all, "auto" decides by the free memory (`low_memory.choose`); the
+    images are the same.
     """
 
-    def __init__(self, unet: UNet, autoencoder: Autoencoder, pipeline: Pipeline):
+    def __init__(
+        self, unet: UNet, autoencoder: Autoencoder, pipeline: Pipeline, memory: str = "auto"
+    ):
         self.unet, self.autoencoder, self.pipeline = unet, autoencoder, check_pipeline(pipeline)
+        self.memory = low_memory.check_mode(memory)
 
         # The networks fit each other, and the latent fits the UNet.
         ours, theirs = unet.config, autoencoder.config
@@ -74,7 +80,12 @@ class Synthesizer:
 
     @classmethod
     def from_files(
-        cls, model_path=None, ae_path=None, preset="release", device: str = "auto"
+        cls,
+        model_path=None,
+        ae_path=None,
+        preset="release",
+        device: str = "auto",
+        memory: str = "auto",
     ) -> "Synthesizer":
         """Load both networks, strictly; without paths, the weights that are found.
 
@@ -82,6 +93,7 @@ class Synthesizer:
         one line, for weights that are missing or belong to another network.
         """
         pipeline = pipeline_named(preset)
+        low_memory.check_mode(memory)  # before the long work
         weights = find_weights(model_path, ae_path)
         unet_config, autoencoder_config = weights.configs()
         runtime.device(device)
@@ -89,7 +101,7 @@ class Synthesizer:
         unet, autoencoder = UNet(unet_config), Autoencoder(autoencoder_config)
         load_into(unet, weights.model)
         load_into(autoencoder, weights.autoencoder)
-        return cls(unet, autoencoder, pipeline)
+        return cls(unet, autoencoder, pipeline, memory)
 
     @property
     def latent_size(self) -> Tuple[int, int]:
@@ -132,6 +144,8 @@ class Synthesizer:
         labels: uint8 [h, w] at the latent's size, 255 where ignored; references: uint8 [H, W, 3] at
         the image's size.
         """
+        device = "cuda" if jt.flags.use_cuda else "cpu"
+        low = low_memory.choose(self.memory, self.unet.config, len(labels), device).low
         maps = one_hot(np.stack(labels), self.unet.config.classes)  # [B, classes, h, w]
         images = [to_signed(reference) for reference in references]
         for number, stage in enumerate(self.pipeline.stages):
@@ -147,7 +161,7 @@ class Synthesizer:
 
             # denoise
             guidance_interval = (stage.guidance_low, stage.guidance_high)
-            predictor = guided(self.unet, maps, stage.guidance, guidance_interval)
+            predictor = guided(self.unet, maps, stage.guidance, guidance_interval, low)
             latents = SAMPLERS[stage.sampler](
                 predictor,
                 x,

@@ -20,6 +20,7 @@ from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from jseg.ldm.modulations import variables
 from jseg.ldm.presets import SAMPLER_ETA
 from jseg.ldm.schedule import TIMESTEPS, Schedule, check_eta
 from jseg.nn.layers import as_var
@@ -40,7 +41,13 @@ def add_noise(schedule: Schedule, z, index, noise):
     return _var(np.sqrt(alpha_bar)) * as_var(z) + _var(np.sqrt(1 - alpha_bar)) * as_var(noise)
 
 
-def guided(unet, y, scale: float, interval: Tuple[int, int] = (0, TIMESTEPS - 1)) -> Callable:
+def guided(
+    unet,
+    y,
+    scale: float,
+    interval: Tuple[int, int] = (0, TIMESTEPS - 1),
+    low_memory: bool = False,
+) -> Callable:
     """Classifier-free guidance as one predictor(x [B, 3, h, w], t [B]) -> eps [B, 3, h, w] for the
     one-hot maps y [B, classes, h, w].
 
@@ -51,20 +58,18 @@ def guided(unet, y, scale: float, interval: Tuple[int, int] = (0, TIMESTEPS - 1)
 
     interval: the first and the last original timestep at which to guide (Kynkaanniemi et al. 2024);
     elsewhere only the conditional pass runs, and its modulations are held a second time.
+    low_memory: the modulations of large maps are computed again in every call, to the same numbers.
     """
     low, high = interval
     always = low <= 0 and high >= TIMESTEPS - 1
 
     # The label maps' modulations, and for guidance those of the null map behind them.
     with jt.no_grad():
-        conditional = unet.condition(y)
-        both = conditional
-        if scale > 1:
-            null = unet.condition(jt.zeros((1,) + tuple(y.shape[1:])))
-            both = _stacked(conditional, null)
+        conditional = unet.condition(y, low_memory)
+        both = unet.with_null(y, conditional) if scale > 1 else conditional
         if scale > 1 and always:
             conditional = []  # frees their memory: no call needs them alone
-        jt.sync(_vars(both) + _vars(conditional))
+        jt.sync(variables(both) + variables(conditional))
 
     def predictor(x, t):
         inside = always or _between(t, low, high)
@@ -225,19 +230,3 @@ def _var(values):
     """
     values = np.asarray(values, np.float32)
     return jt.array(values.reshape(1) if values.ndim == 0 else values)
-
-
-def _stacked(modulations, null):
-    """The modulations of a batch of label maps with the null map's, repeated, behind them."""
-
-    def pair(ours, theirs):
-        return tuple(jt.concat([a, b.expand(a.shape)], dim=0) for a, b in zip(ours, theirs))
-
-    return [
-        tuple(pair(ours, theirs) for ours, theirs in zip(block, null_block))
-        for block, null_block in zip(modulations, null)
-    ]
-
-
-def _vars(modulations) -> list:
-    return [v for block in modulations for pair in block for v in pair]

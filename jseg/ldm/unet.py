@@ -17,12 +17,13 @@ then part of what is computed again.
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple
 
 import numpy as np
 
 from jseg.configs import UNetConfig
-from jseg.ldm.blocks import AttentionBlock, LabelMaps, Modulation, ResBlock, SpadeResBlock, joined
+from jseg.ldm import modulations
+from jseg.ldm.blocks import AttentionBlock, LabelMaps, ResBlock, SpadeResBlock, joined
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.nn.convolution import Conv3x3, conv3x3
 from jseg.nn.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
@@ -81,7 +82,7 @@ class UNet(nn.Module):
         # Where a conditioned block stands: its place in the order of use, and the halvings of the
         # map that it gets.
         level = len(config.channel_mult) - 1
-        for place, block in enumerate(self._conditioned_blocks()):
+        for place, block in enumerate(self.conditioned_blocks()):
             block.place, block.level = place, level
             level -= block.up
 
@@ -151,15 +152,18 @@ class UNet(nn.Module):
         weight, bias = conv.weight[noise], conv.bias[noise]
         return conv3x3(silu(norm(h)), weight, bias)  # [R B, 3, h, w]
 
-    def condition(self, y) -> List[Tuple[Modulation, Modulation]]:
+    def condition(self, y, low: bool = False) -> List:
         """Every SPADE modulation for one-hot label maps y [B, classes, h, w]: a pair per
         conditioned block, in order of use.
 
         388 MB per label map at release size; reuse it for all steps of a stage and drop it with the
-        map.
+        map. low: those of large maps are computed again at every use, to the same numbers.
         """
-        blocks = self._conditioned_blocks()
-        return [block.condition(*maps) for block, maps in zip(blocks, self.label_maps(y))]
+        return modulations.conditions(self, y, low)
+
+    def with_null(self, y, conditions: List) -> List:
+        """`condition(y)` for the label maps y and, behind them, as many null maps."""
+        return modulations.with_null(self, y, conditions)
 
     def label_maps(self, y) -> List[LabelMaps]:
         """The one-hot maps y [B, classes, h, w] at the resolutions of both norms of every
@@ -175,7 +179,7 @@ class UNet(nn.Module):
         pyramid = [y[:, :, :: 2**i, :: 2**i] for i in levels]
         return [
             LabelMaps(pyramid[block.level], pyramid[block.level - block.up])
-            for block in self._conditioned_blocks()
+            for block in self.conditioned_blocks()
         ]
 
     def _run(self, layer, *inputs):
@@ -188,6 +192,9 @@ class UNet(nn.Module):
         condition = conditions[layer.place]
         if isinstance(condition, LabelMaps):
             return recompute(layer.from_maps, *condition, embedding, *parts)
+        if isinstance(condition, modulations.OnDemand):
+            h = layer(joined(parts), condition.modulations(), embedding)
+            return h.sync()  # else Jittor might compute those of all blocks first
         return layer(joined(parts), condition, embedding)
 
     def _blocks(self) -> List:
@@ -195,7 +202,8 @@ class UNet(nn.Module):
         blocks = [*list(self.input_blocks)[1:], self.middle_block, *self.output_blocks]
         return [layer for block in blocks for layer in block]
 
-    def _conditioned_blocks(self) -> List[SpadeResBlock]:
+    def conditioned_blocks(self) -> List[SpadeResBlock]:
+        """The blocks that see the label map, in order of use."""
         return [block for block in self._blocks() if isinstance(block, SpadeResBlock)]
 
     def _checked_latent(self, x):
@@ -264,6 +272,8 @@ def _checked_timesteps(t):
 
 def _batch(condition) -> int:
     """The batch of a block's label maps or modulations."""
+    if isinstance(condition, modulations.OnDemand):
+        return condition.batch
     first = condition[0]
     return (first if isinstance(condition, LabelMaps) else first[0]).shape[0]
 

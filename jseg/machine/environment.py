@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 from typing import Dict, Iterator, List, Mapping, Tuple
 
-from jseg.machine import compilation, cuda, cuda_home, facts, mpirun
+from jseg.machine import compilation, cuda, cuda_home, facts, mpirun, waiting
 from jseg.machine.facts import RuntimeProblem
 
 SWITCHES = {
@@ -35,6 +35,7 @@ def variables() -> Tuple[Dict[str, str], List[str]]:
     """
     values, remarks = cuda_variables()
     values.update(SWITCHES, use_parallel_op_compiler=str(compilation.workers()))
+    values.update(waiting.variables())
     if not mpirun.is_inside():
         values["use_mpi"] = "0"
     if sys.platform == "linux":

@@ -137,6 +137,8 @@ def _remedies(options: argparse.Namespace, cuda: bool) -> List[str]:
         batch_size = options.batch_size or (5 if cuda else 1)  # the test command's own choice
         if batch_size > 1:
             remedies.append(f"give --batch_size {batch_size // 2} (it is {batch_size})")
+        if has("memory") and options.memory != "low":
+            remedies.append("give --memory low (slower; the images stay the same)")
         if has("scale") and str(options.scale) != "1":
             remedies.append(f"give a smaller --scale (it is {options.scale})")
     if cuda and has("device"):

@@ -8,10 +8,9 @@ it cannot be, and on CUDA, nothing is predicted.
 from __future__ import annotations
 
 import ctypes
-import os
-import re
-from typing import Callable, Optional
+from typing import Callable
 
+from jseg.machine.free_memory import free_bytes, resident_bytes
 from jseg.runtime import jt
 from jseg.training.loop import TrainedNetwork, accumulate
 
@@ -25,7 +24,8 @@ def check_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> N
     examples(count) gives a batch of that many examples for part.loss. The parameters stay as they
     are.
     """
-    if micro_batch < 3 or jt.flags.use_cuda or resident_bytes("VmRSS") is None:
+    unknown = resident_bytes("VmRSS") is None or free_bytes() is None
+    if micro_batch < 3 or jt.flags.use_cuda or unknown:
         return
     _give_back()
     before = resident_bytes("VmRSS")
@@ -71,33 +71,3 @@ def peak_gigabytes() -> float:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
     return (total.value - free.value) / 1e9
-
-
-def resident_bytes(field: str) -> Optional[int]:
-    """A field of /proc/self/status in bytes; None where there is no such file."""
-    try:
-        with open("/proc/self/status") as file:
-            return int(re.search(rf"{field}:\s+(\d+) kB", file.read()).group(1)) * 1024
-    except (OSError, AttributeError):
-        return None
-
-
-def free_bytes() -> int:
-    """Bytes that can still be taken: the system's, or less where a control group limits this
-    process.
-    """
-    with open("/proc/meminfo") as file:
-        free = int(re.search(r"MemAvailable:\s+(\d+) kB", file.read()).group(1)) * 1024
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        if os.path.exists(limit) and os.path.exists(used):
-            with open(limit) as most, open(used) as taken:
-                text = most.read().strip()
-                if text.isdigit():
-                    free = min(free, int(text) - int(taken.read()))
-    return max(free, 0)

@@ -224,9 +224,11 @@ def test_doctor_shows_one_screen_and_a_rate():
     done = run(os.path.join("scripts", "doctor.py"), env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line[:9].strip(): line[10:] for line in done.stdout.splitlines()}
-    assert list(rows) == "Python NumPy compiler Jittor oneDNN jseg MPI flags CUDA verdict".split()
+    names = "Python NumPy compiler Jittor oneDNN jseg MPI flags threads memory CUDA verdict"
+    assert list(rows) == names.split()
     rate = re.search(r"([\d.]+) GFLOP/s", rows["oneDNN"])
     assert float(rate.group(1)) > doctor.SLOW
+    assert re.match(r"\d+, waiting: \S+", rows["threads"])
     assert rows["jseg"].startswith(__version__) and "cache" in rows["Jittor"]
 
 
@@ -245,8 +247,8 @@ def test_doctor_survives_a_jittor_that_crashes(tmp_path):
 
 
 def measured(**changed):
-    found = dict(cache="", home="", megabytes=1, gflops=99.0, winograd=0, size="", cuda="")
-    return {**found, "onednn_off": False, **changed}
+    values = dict(cache="", home="", megabytes=1, gflops=99.0, winograd=0, size="", cuda="")
+    return {**values, "onednn_off": False, "threads": "2", **changed}
 
 
 def test_doctor_says_how_fast_winograds_convolution_is(monkeypatch):

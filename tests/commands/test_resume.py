@@ -21,6 +21,7 @@ from support.tiny import STAGES, challenge, label_map, photograph, saved, stubbe
 from jseg.commands import cli
 from jseg.commands import test as command
 from jseg.images import save_image
+from jseg.ldm import low_memory, modulations
 from jseg.ldm.presets import UNETS
 from jseg.ldm.refine import Synthesizer
 
@@ -65,6 +66,19 @@ def test_a_second_run_loads_no_weights(challenge, stubbed, monkeypatch):
         Synthesizer, "from_files", lambda *given: pytest.fail("nothing is to be made")
     )
     assert challenge.run(limit=1)[0] == 0
+
+
+def test_less_memory_goes_on_with_the_same_images_and_says_so(challenge, monkeypatch):
+    """Resumed on a machine with less: the batch that is made again is the one that was there."""
+    monkeypatch.setattr(modulations, "KEPT_POSITIONS", 50)
+    assert challenge.run(batch_size=2, memory="full")[0] == 0
+    images = challenge.results()
+    (challenge.output / "a.jpg").unlink()
+    (challenge.output / "c.jpg").unlink()
+    monkeypatch.setattr(low_memory, "free_bytes", lambda: 1 << 20)
+    code, lines = challenge.run(batch_size=2)
+    assert code == 0 and challenge.results() == images
+    assert sum(line.startswith("jseg test: memory: 0.0 GB are free, ") for line in lines) == 1
 
 
 def test_a_missing_image_takes_its_whole_batch_with_it(challenge, stubbed):

@@ -9,8 +9,8 @@ import pytest
 from jseg.flowseg import field, potential
 from jseg.flowseg.encoding import class_codes, encode
 from jseg.flowseg.field import flow_loss, interpolate
+from jseg.machine.free_memory import resident_bytes
 from jseg.runtime import jt
-from jseg.training.memory import resident_bytes
 
 
 def pixels(*values):

@@ -13,11 +13,12 @@ from support.refusals import refusal
 from support.tiny import FINE, HEIGHT, RELEASE, WIDTH, label_map, photograph, saved, weights
 
 from jseg import checkpoint
-from jseg.ldm import refine
+from jseg.ldm import low_memory, modulations, refine
 from jseg.ldm.color import transfer, transfer_signed
 from jseg.ldm.pipelines import unet_calls
 from jseg.ldm.presets import AUTOENCODERS, PIPELINES, UNETS, Pipeline, Stage
 from jseg.ldm.refine import Synthesizer
+from jseg.ldm.samplers import guided
 from jseg.ldm.schedule import Schedule
 from jseg.noise import normal
 from jseg.runtime import jt
@@ -53,8 +54,11 @@ class StubUNet:
     def eval(self):
         pass
 
-    def condition(self, y):
+    def condition(self, y, low):
         return [((y, y), (y, y))]
+
+    def with_null(self, y, conditions):
+        return self.condition(jt.concat([y, jt.zeros(y.shape)], dim=0), False)
 
     def encode(self, x, t):
         self.calls.append([x.numpy(), int(t.numpy()[0])])
@@ -431,3 +435,43 @@ def test_the_noise_of_a_stochastic_sampler_is_an_image_s_own(weights, sampler):
 def test_a_pipeline_without_stages_is_refused(weights):
     with pytest.raises(ValueError, match="no stages"):
         Synthesizer.from_files(*weights, Pipeline((), False, False, "truncate"))
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def test_little_memory_makes_the_same_images(weights, monkeypatch):
+    """Two label maps at a time, in every stage."""
+    monkeypatch.setattr(modulations, "KEPT_POSITIONS", 50)
+    again, images = [], {}
+    condition = modulations.OnDemand.modulations
+    monkeypatch.setattr(
+        modulations.OnDemand, "modulations", lambda self: (again.append(1), condition(self))[1]
+    )
+    labels, references = [latent_label(0), latent_label(1)], [photograph(3), photograph(4)]
+    for memory in ("full", "low"):
+        synthesizer = Synthesizer.from_files(*weights, RELEASE, "cpu", memory)
+        images[memory] = run(synthesizer, labels, references)[-1].images
+        assert bool(again) == (memory == "low")
+    assert np.array_equal(images["low"], images["full"])
+
+
+def test_auto_asks_for_every_batch(monkeypatch):
+    free, taken = [], []
+    monkeypatch.setattr(low_memory, "free_bytes", lambda: free[0])
+
+    def recorded(*arguments):
+        taken.append(arguments[-1])
+        return guided(*arguments)
+
+    monkeypatch.setattr(refine, "guided", recorded)
+    synthesizer = stubbed(RELEASE)
+    for free[:], low in (([0], True), ([1 << 40], False)):
+        run(synthesizer, [latent_label()], [photograph(3)])
+        assert set(taken) == {low}
+        taken.clear()
+
+
+def test_another_word_for_memory_is_refused_before_any_weights():
+    with pytest.raises(ValueError, match="memory 'some': expected auto, full or low"):
+        Synthesizer.from_files("none.pkl", "none.pkl", memory="some")

@@ -115,8 +115,11 @@ class CountedUNet:
     def __init__(self):
         self.encoded, self.decoded = 0, []
 
-    def condition(self, y):
+    def condition(self, y, low):
         return [((y, y), (y, y))]
+
+    def with_null(self, y, conditions):
+        return self.condition(jt.concat([y, jt.zeros(y.shape)], dim=0), False)
 
     def encode(self, x, t):
         self.encoded += 1

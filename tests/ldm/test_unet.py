@@ -11,7 +11,8 @@ from support.golden_networks import (
     small_unet,
 )
 
-from jseg.ldm.blocks import AttentionBlock, SpadeNorm
+from jseg.ldm import modulations
+from jseg.ldm.blocks import AttentionBlock, LabelMaps, SpadeNorm
 from jseg.ldm.presets import UNETS
 from jseg.ldm.samplers import guided
 from jseg.ldm.unet import UNet
@@ -163,3 +164,52 @@ def test_groups_are_those_of_the_configuration():
     for groups in (32, 16):
         unet = UNet(dataclasses.replace(UNETS["tiny"], groups=groups))
         assert {norm.groups for norm in unet.modules() if isinstance(norm, GroupNorm)} == {groups}
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (3, 4), (6, 8)])
+def test_nine_positions_stand_for_the_null_map(height, width):
+    block = small_unet().conditioned_blocks()[-1]
+    nothing = jt.zeros((1, 29, height, width))
+    with jt.no_grad():
+        expected = block.condition(nothing, nothing)
+        (entry,) = modulations.with_null(OneBlock(block), nothing, [expected])
+        for norm, plain in zip(entry, expected):
+            for both, null in zip(norm, plain):
+                assert np.array_equal(both[:1].numpy(), null.numpy())
+                assert difference(both[1:], null.numpy()) < 1e-6
+
+
+class OneBlock:
+    """A network of one conditioned block, whose map has its own size at both norms."""
+
+    def __init__(self, block):
+        self.block = block
+
+    def conditioned_blocks(self):
+        return [self.block]
+
+    def label_maps(self, y):
+        return [LabelMaps(y, y)]
+
+
+@pytest.mark.parametrize("scale, interval", [(1.0, (0, 999)), (3.5, (0, 999)), (3.5, (500, 999))])
+def test_little_memory_changes_no_bit(scale, interval, monkeypatch):
+    """Two label maps at a time, of blocks with large maps and with small ones."""
+    monkeypatch.setattr(modulations, "KEPT_POSITIONS", 24)
+    _, x, t, y = inputs()
+    unet, kinds = small_unet(), [type(entry) for entry in small_unet().condition(y, low=True)]
+    assert 0 < kinds.count(modulations.OnDemand) < len(kinds)
+    full, low = (guided(unet, y, scale, interval, memory) for memory in (False, True))
+    for times in (t, np.array([499, 500]), np.array([2, 3])):
+        assert np.array_equal(low(x, times).numpy(), full(x, times).numpy())
+        assert np.array_equal(low(x, times).numpy(), full(x, times).numpy()), "nor the second time"
+
+
+def test_little_memory_keeps_label_maps_and_nine_positions_in_place_of_modulations(monkeypatch):
+    monkeypatch.setattr(modulations, "KEPT_POSITIONS", 0)
+    _, _, _, y = inputs()
+    unet = small_unet()
+    entries = unet.with_null(y, unet.condition(y, low=True))
+    assert [entry.batch for entry in entries] == [4] * len(entries)
+    for v in modulations.variables(entries):
+        assert v.shape[1] == 29 or (v.shape[0], max(v.shape[2:])) == (1, 3)

@@ -75,7 +75,8 @@ def test_memory_of_the_gpu(error, capsys, monkeypatch):
     assert cli.run(command("test", error), REQUIRED["test"]) == 2
     assert capsys.readouterr().err == (
         "jseg test: the memory of the GPU ran out: give --batch_size 2 (it is 5); or give "
-        "--device cpu; or close other programs that use the GPU\n"
+        "--memory low (slower; the images stay the same); or give --device cpu; or close other "
+        "programs that use the GPU\n"
     )
 
 
@@ -105,9 +106,10 @@ def remedies(name, *arguments, cuda=False):
         # whose batch is the preset's
         ("train_flowseg", False, "--micro_batch --recompute --width --height --preset"),
         ("train_autoencoder --micro_batch 2", False, "--micro_batch --crop --preset"),
-        ("test", False, ""),
-        ("test --batch_size 1", True, "--device"),
-        ("test --batch_size 8", False, "--batch_size"),
+        ("test", False, "--memory"),
+        ("test --batch_size 1", True, "--memory --device"),
+        ("test --batch_size 8", False, "--batch_size --memory"),
+        ("test --batch_size 1 --memory low", False, ""),
         ("segment --batch_size 4 --scale 2", True, "--batch_size --scale --device"),
         ("segment", False, ""),
         ("score", True, "--device"),

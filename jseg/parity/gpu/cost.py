@@ -229,10 +229,8 @@ class _Speed:
             network = filled(UNet(self.config))
             network = cast(network, self.kind) if self.kind != "float32" else network
             network.eval()
-            condition = network.condition
-            # The guidance's null map is float32.
-            network.condition = lambda y: condition(y.cast(self.kind))
-            inner = guided(network, one_hot(self.labels, self.config.classes), SCALE)
+            maps = one_hot(self.labels, self.config.classes).cast(self.kind)
+            inner = guided(network, maps, SCALE)
             self._predictor = lambda x, t: inner(x.cast(self.kind), t).float32()
         return self._predictor
 

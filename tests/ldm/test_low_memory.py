@@ -1,0 +1,71 @@
+"""jseg/ldm/low_memory.py: what a guided step needs, and the choice on machines made up for the
+test. (That little memory changes no number: test_unet.py, test_refine.py.)
+"""
+
+import dataclasses
+
+import pytest
+
+from jseg.ldm import low_memory, modulations
+from jseg.ldm.low_memory import choose, modulation_bytes, step_bytes
+from jseg.ldm.presets import AUTOENCODERS, UNETS
+from jseg.ldm.unet import UNet
+from jseg.nn.layers import one_hot
+from jseg.runtime import jt
+
+RELEASE, AUTOENCODER = UNETS["release"], AUTOENCODERS["release"]
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Sets the machine's free memory."""
+    return lambda count: monkeypatch.setattr(low_memory, "free_bytes", lambda: count)
+
+
+@pytest.mark.parametrize("name", ["small", "landscape", "tiny"])
+def test_the_bytes_of_modulations_are_those_of_the_network(name):
+    config = dataclasses.replace(UNETS[name], width=32, height=16, channel_mult=(1, 2, 1))
+    labels = jt.zeros((1, config.height, config.width), "int32")
+    with jt.no_grad():
+        entries = UNet(config).condition(one_hot(labels.numpy(), config.classes))
+    assert modulation_bytes(config) == 4 * sum(v.numel() for v in modulations.variables(entries))
+
+
+def test_the_release_s_modulations():
+    assert modulation_bytes(RELEASE) == 388_399_104
+
+
+def test_auto_is_low_where_less_is_free_than_a_step_needs(free):
+    for batch in (1, 5):
+        needed = step_bytes(RELEASE, batch)
+        for count, low in ((needed - 1, True), (needed, False)):
+            free(count)
+            assert choose("auto", RELEASE, batch).low is low
+    assert step_bytes(RELEASE, 5) == 5 * step_bytes(RELEASE, 1)
+
+
+def test_weights_that_are_not_loaded_yet_are_needed_too(free):
+    free(step_bytes(RELEASE, 1) + 2_000_000_000)
+    assert not choose("auto", RELEASE, 1).low
+    choice = choose("auto", RELEASE, 1, autoencoder=AUTOENCODER)
+    assert choice.low and choice.reason.endswith(" GB would be needed")
+    assert choice.remark.startswith(f"memory: {choice.reason} to keep everything")
+
+
+@pytest.mark.parametrize("count", [0, None, 1 << 40])
+def test_what_was_asked_for_is_done(free, count):
+    free(count)
+    assert (choose("low", RELEASE, 1).low, choose("full", RELEASE, 1).low) == (True, False)
+
+
+def test_a_gpu_and_a_system_that_tells_nothing_keep_everything(free):
+    free(0)
+    assert not choose("auto", RELEASE, 1, device="cuda").low
+    free(None)
+    assert not choose("auto", RELEASE, 1).low
+
+
+@pytest.mark.parametrize("mode", ["", "LOW", "little"])
+def test_other_words_are_refused(mode):
+    with pytest.raises(ValueError, match=f"memory '{mode}': expected auto, full or low"):
+        choose(mode, RELEASE, 1)
