@@ -28,27 +28,16 @@ def transformer_block(block, s, condition, cosines, sines, eps: float):
     condition [B, D]; cosines and sines [L, D / heads]; eps of the norms.
     """
     attention, mlp, adaptive = block.attn, block.mlp, block.adaLN_modulation[0]
+
+    # In the order in which the source reads them: adaLN, attention, SwiGLU.
+    inputs = [s, condition, adaptive.weight, adaptive.bias, block.norm1.weight]
+    inputs += [attention.qkv.weight, attention.q_norm.weight, attention.k_norm.weight]
+    inputs += [cosines, sines, attention.proj.weight, attention.proj.bias]
+    inputs += [block.norm2.weight, mlp.w1.weight, mlp.w3.weight, mlp.w2.weight]
     return jt.code(
         s.shape,
         "float32",
-        [
-            s,
-            condition,
-            adaptive.weight,
-            adaptive.bias,
-            block.norm1.weight,
-            attention.qkv.weight,
-            attention.q_norm.weight,
-            attention.k_norm.weight,
-            cosines,
-            sines,
-            attention.proj.weight,
-            attention.proj.bias,
-            block.norm2.weight,
-            mlp.w1.weight,
-            mlp.w3.weight,
-            mlp.w2.weight,
-        ],
+        inputs,
         cpu_header=CPU_HEADER + HEADER,
         cpu_src=SOURCE,
         data={"eps": eps, "scale": (s.shape[2] // attention.heads) ** -0.5},

@@ -2,8 +2,9 @@
 
 Jittor's and oneDNN's threads are libgomp's. A thread that waits spins before it sleeps, by default
 for some milliseconds; where other programs want the cores, it spins on a core that the thread it
-waits for could have. A short spin costs nothing on a quiet machine (docs/benchmarks.md). libgomp
-reads its variables once, when it is loaded. Standard library only.
+waits for could have. A short spin costs nothing on a quiet machine; a shorter one costs 8 % of a
+training step (docs/benchmarks.md). libgomp reads its variables once, when it is loaded. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from typing import Dict
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # a user who sets either has chosen
-SPINS = "1000"  # rounds before a thread sleeps; libgomp's own are 300000
+SPINS = "5000"  # rounds before a thread sleeps; libgomp's own are 300000
 LIBRARY = "libgomp.so.1"
 
 

@@ -95,6 +95,17 @@ inline void read_row(const Sizes& s, const float* map, long y, float* line) {
     std::fill(line + stop, line + s.line, 0.f);
 }
 
+// A transform of N lines down their columns, into six lines.
+template <int N, class Transform>
+inline void down_columns(long line, const float* lines, float* columns, Transform transform) {
+    for (long i = 0; i < line; i += LANES) {
+        Lanes d[N], t[6];
+        for (int j = 0; j < N; j++) d[j] = load(lines + j * line + i);
+        transform(d, t);
+        for (int j = 0; j < 6; j++) store(columns + j * line + i, t[j]);
+    }
+}
+
 // B^T d down the columns of one channel: [rows, 6, line]; `lines` has room for six.
 inline void columns_of_input(const Sizes& s, const float* x, long channel, long row, long rows,
                              float* lines, float* columns) {
@@ -105,12 +116,7 @@ inline void columns_of_input(const Sizes& s, const float* x, long channel, long 
         std::memcpy(lines, lines + 4 * s.line, known * s.line * sizeof(float));
         for (long i = known; i < 6; i++)
             read_row(s, map, 4 * y + i - s.above, lines + i * s.line);
-        for (long i = 0; i < s.line; i += LANES) {
-            Lanes d[6], t[6];
-            for (int j = 0; j < 6; j++) d[j] = load(lines + j * s.line + i);
-            of_input(d, t);
-            for (int j = 0; j < 6; j++) store(columns + j * s.line + i, t[j]);
-        }
+        down_columns<6>(s.line, lines, columns, of_input);
     }
 }
 
@@ -137,12 +143,7 @@ inline void columns_of_gradient(const Sizes& s, const float* gradient, long outp
             std::memcpy(line, map + (y + i) * s.out_width, known * sizeof(float));
             std::fill(line + known, line + s.line, 0.f);
         }
-        for (long i = 0; i < s.line; i += LANES) {
-            Lanes d[4], t[6];
-            for (int j = 0; j < 4; j++) d[j] = load(lines + j * s.line + i);
-            of_gradient(d, t);
-            for (int j = 0; j < 6; j++) store(columns + j * s.line + i, t[j]);
-        }
+        down_columns<4>(s.line, lines, columns, of_gradient);
     }
 }
 

@@ -51,7 +51,7 @@ def test_what_comes_too_late_is_not_set_and_is_told(fresh):
     fresh.setattr(waiting, "_is_loaded", lambda: True)
     assert waiting.variables() == {}
     assert "libgomp.so.1 was loaded before Jittor, which is too late" in waiting.description()
-    assert waiting.description().endswith("set GOMP_SPINCOUNT=1000 before Python starts")
+    assert waiting.description().endswith("set GOMP_SPINCOUNT=5000 before Python starts")
 
 
 def test_other_systems_have_other_openmps(fresh):
