@@ -33,9 +33,9 @@ class Product(NamedTuple):
         """Of its multiply-adds, those that jseg computes on that device."""
         if self.attention or device != "cpu" or self.shape[2:] != (3, 3) or self.stride > 1:
             return 1.0
-        from jseg.nn import winograd
+        from jseg.nn import lanes, winograd
 
-        if winograd.has_avx2() and winograd.pays(1, *self.shape[:2], self.height, self.width):
+        if lanes.has_avx2() and winograd.pays(1, *self.shape[:2], self.height, self.width):
             return WINOGRAD
         return DOUBLED if self.doubled else 1.0
 

@@ -151,7 +151,7 @@ def _measure() -> None:
         print(json.dumps({"problem": str(problem)}))
         return
     from jseg.nn.convolution import conv3x3
-    from jseg.nn.winograd import has_avx2
+    from jseg.nn.lanes import has_avx2
 
     def by_jittor(x, weight):
         return jt.nn.conv2d(x, weight, padding=1)

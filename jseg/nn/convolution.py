@@ -1,7 +1,8 @@
 """3x3 convolutions with stride 1, also of a map that is doubled first.
 
-On the CPU Winograd's algorithm computes them where it was measured to be faster
-(`jseg.nn.winograd`), elsewhere Jittor does.
+On the CPU Winograd's algorithm computes them (`jseg.nn.winograd`), or of the smallest maps one
+product of matrices (`jseg.nn.im2col`), where they were measured to be faster; elsewhere Jittor
+does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Tuple
 
 import numpy as np
 
-from jseg.nn import winograd
+from jseg.nn import im2col, winograd
 from jseg.nn.kernels import Function
 from jseg.runtime import jt
 
@@ -52,35 +53,37 @@ def conv3x3(x, weight, bias=None, padding: Tuple[int, int] = (1, 1), doubled=Fal
     and the last row of the (doubled) map. Gradients of gradients are not supported.
     """
     if winograd.faster(x, weight, padding, doubled):
-        return WinogradFunction(padding, doubled)(x, weight, bias, skip)
+        return ConvolutionFunction(winograd, padding, doubled)(x, weight, bias, skip)
+    if not doubled and im2col.faster(x, weight, padding):
+        return ConvolutionFunction(im2col, padding)(x, weight, bias, skip)
     return plain_conv3x3(x, weight, bias, padding, doubled, skip)
 
 
-class WinogradFunction(Function):
+class ConvolutionFunction(Function):
     """(x [B, C, H, W], weight [O, C, 3, 3], bias [O] or None, skip like the result or None) ->
-    [B, O, H', W'].
+    [B, O, H', W'], as `algorithm`, the module `winograd` or `im2col`, computes it.
     """
 
-    def __init__(self, padding: Tuple[int, int], doubled: bool):
-        self.form = padding, doubled
+    def __init__(self, algorithm, *form):
+        self.algorithm, self.form = algorithm, form
 
     def execute(self, x, weight, bias, skip):
         self.has = bias is not None, skip is not None
         self.keep(x, weight)
         with jt.no_grad():
-            return winograd.convolve(x, weight, *self.form, bias, skip)
+            return self.algorithm.convolve(x, weight, *self.form, bias, skip)
 
     def grad(self, gradient):
         (x, weight), (has_bias, has_skip) = self.recall(), self.has
         with jt.no_grad():
-            of_x = winograd.input_gradient(gradient, x, weight, *self.form)
-            of_weight = winograd.weight_gradient(gradient, x, *self.form)
+            of_x = self.algorithm.input_gradient(gradient, x, weight, *self.form)
+            of_weight = self.algorithm.weight_gradient(gradient, x, *self.form)
             of_bias = gradient.sum((0, 2, 3)) if has_bias else None
             return of_x, of_weight, of_bias, gradient if has_skip else None
 
 
 def plain_conv3x3(x, weight, bias, padding: Tuple[int, int], doubled: bool, skip=None):
-    """The twin of `WinogradFunction`."""
+    """The twin of `ConvolutionFunction`."""
     if doubled and not jt.flags.use_cuda:
         y = _conv_by_parity(x, weight, padding)
     else:

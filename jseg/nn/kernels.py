@@ -23,7 +23,7 @@ from jseg.runtime import jt
 # JSEG_FUSED in the environment, names with commas between them or nothing, takes its place.
 FASTER = {
     "cpu": (
-        *("group_norm", "rms_norm", "attention", "winograd"),
+        *("group_norm", "rms_norm", "attention", "winograd", "im2col"),
         *("neural_field", "turned_heads", "transformer_block", "likeliest"),
     ),
     "cuda": (),

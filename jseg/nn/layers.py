@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.nn import attention as tiles
+from jseg.nn import im2col
 from jseg.nn.dropout import Dropout
 from jseg.nn.group_norm import group_norm, standardize
 from jseg.nn.kernels import HALVES, Function, products
@@ -77,33 +78,45 @@ class Pointwise(nn.Module):
         self.bias = jt.init.uniform((channels_out,), "float32", -bound, bound)
 
     def execute(self, x):
-        # On large maps oneDNN is slower at a 1x1 convolution than at the equal product.
-        batch, channels, height, width = x.shape
-        weight = self.weight.reshape(-1, channels)  # [O, C]
+        weight = self.weight.reshape(*self.weight.shape[:2], 1, 1)  # [O, C, 1, 1]
         if jt.flags.use_cuda:
-            y = nn.conv2d(x, weight.reshape(-1, channels, 1, 1))  # [B, O, H, W]
-        else:
-            y = _Products()(weight, x.reshape(batch, channels, -1))  # [B, O, H W]
-            y = y.reshape(batch, -1, height, width)  # [B, O, H, W]
-        return y + self.bias.reshape(1, -1, 1, 1)
+            return nn.conv2d(x, weight) + self.bias.reshape(1, -1, 1, 1)  # [B, O, H, W]
+        return _Pointwise()(weight, x, self.bias)  # [B, O, H, W]
 
     def tokens(self, x):
         """The same map on rows: x [n, in] -> [n, out]."""
         return nn.matmul_transpose(x, self.weight.reshape(self.weight.shape[0], -1)) + self.bias
 
 
-class _Products(Function):
-    """weight [O, C] times each of x [B, C, N] -> [B, O, N]."""
+class _Pointwise(Function):
+    """weight [O, C, 1, 1] times each of x [B, C, H, W], plus bias [O] -> [B, O, H, W]."""
 
-    def execute(self, weight, x):
-        weight = weight.reshape(1, *weight.shape)
+    def execute(self, weight, x, bias):
         self.keep(weight, x)
-        return products(weight, x)  # [B, O, N]
+        with jt.no_grad():
+            if im2col.faster(x, weight):
+                return im2col.convolve(x, weight, bias=bias)  # [B, O, H, W]
+
+            # On large maps oneDNN is slower at a 1x1 convolution than at the equal product.
+            y = products(_rows(weight), _pixels(x)).reshape(x.shape[0], -1, *x.shape[2:])
+            return y + bias.reshape(1, -1, 1, 1)
 
     def grad(self, gradient):
         weight, x = self.recall()
-        of_weight = products(gradient, x, transpose_b=True, total=True)  # [1, O, C]
-        return of_weight.reshape(of_weight.shape[1:]), products(weight, gradient, transpose_a=True)
+        with jt.no_grad():
+            of_x = products(_rows(weight), _pixels(gradient), transpose_a=True)  # [B, C, H W]
+            of_weight = products(_pixels(gradient), _pixels(x), transpose_b=True, total=True)
+            return of_weight.reshape(weight.shape), of_x.reshape(x.shape), gradient.sum((0, 2, 3))
+
+
+def _pixels(x):
+    """x [B, C, H, W] -> [B, C, H W]."""
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _rows(weight):
+    """weight [O, C, 1, 1] -> [1, O, C]."""
+    return weight.reshape(1, *weight.shape[:2])
 
 
 def to_tokens(x):

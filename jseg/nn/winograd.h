@@ -7,9 +7,6 @@
 // the weights is G^T (sum over tiles of (A dY A^T) * (B^T d B)) G.
 #include <omp.h>
 
-#include <cstdlib>
-#include <new>
-
 namespace winograd {
 
 // A block's transformed inputs, in floats, for the last cache; those of the weights that a thread
@@ -17,17 +14,6 @@ namespace winograd {
 const long INPUTS = 36L * 256 * 96;
 const long OUTPUTS = 16, CHANNELS = 128;  // at most, that a thread takes at once
 const int ROWS_AT_ONCE = 2;  // of the six rows of 6x6 matrices, for the gradient of the weights
-
-struct Room {
-    float* start;
-    explicit Room(long floats) {
-        void* found = nullptr;
-        if (posix_memalign(&found, 64, 4 * floats)) throw std::bad_alloc();
-        start = static_cast<float*>(found);
-    }
-    Room(const Room&) = delete;
-    ~Room() { std::free(start); }
-};
 
 // out = x convolved with w [outputs, channels, 3, 3], plus bias [outputs] and rest (like out) if
 // they are given; backward: with w [channels, outputs, 3, 3] turned by half a turn.
@@ -78,7 +64,7 @@ inline void convolve(Sizes s, const float* x, const float* w, bool backward, con
                         transform_weights(w + k * of_output + c * of_channel, of_output, of_channel,
                                           backward, p, some, depth, u + p * deep, of_u);
                     for (int i = 0; i < 36; i++)
-                        products(0, up(some, ROWS) / ROWS, groups, depth, u + i * of_u, deep,
+                        products(0, up(some, ROWS) / ROWS, groups, depth, Panels{u + i * of_u, deep},
                                  v + i * of_v, channels, c, m + i * of_m, s.tiles, c > 0);
                 }
                 for (long i = 0; i < some; i++) {
@@ -192,7 +178,7 @@ inline void weight_gradient(Sizes s, const float* x, const float* gradient, floa
                     for (long i = 0; i < matrices * chunks; i++) {
                         long one = i / chunks, start = i % chunks * chunk;
                         products(start, std::min(start + chunk, some), vectors, rows * s.across,
-                                 e + one * of_e, s.tiles, v + one * of_v, s.tiles, 0,
+                                 Panels{e + one * of_e, s.tiles}, v + one * of_v, s.tiles, 0,
                                  m + one * of_m, wide, row > 0);
                     }
                 }

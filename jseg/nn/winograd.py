@@ -8,11 +8,9 @@ computed the same way. The twin in plain Jittor, and the choice between the two,
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
 from typing import List, Tuple
 
+from jseg.nn import lanes
 from jseg.nn.kernels import compiles
 from jseg.runtime import jt
 
@@ -23,12 +21,7 @@ NAME = "winograd"
 LEAST_CHANNELS, LEAST_TILES, WEIGHTS_IN_CACHE = 8, 8, 1 << 18
 
 
-def _source(name: str) -> str:
-    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
-        return file.read()
-
-
-HEADER = "".join(map(_source, ("winograd_lanes.h", "winograd_tiles.h", "winograd.h")))
+HEADER = lanes.source("winograd_tiles.h", "winograd.h")
 SIZES = """
 winograd::Sizes s{};
 s.batch = in0_shape0, s.channels = in0_shape1, s.height = in0_shape2, s.width = in0_shape3;
@@ -54,9 +47,7 @@ def faster(x, weight, padding: Tuple[int, int], doubled: bool) -> bool:
     """Whether this operator is the one for x [B, C, H, W] and weight [O, C, 3, 3]: float32 on an
     x86 CPU with AVX2 or AVX-512, and of a shape for which it was measured to be faster.
     """
-    if not compiles(NAME, x) or jt.flags.use_cuda or not has_avx2():
-        return False
-    if x.dtype != "float32" or weight.dtype != "float32":
+    if not compiles(NAME, x) or not lanes.suit(x, weight):
         return False
     height, width = _result_size(x, padding, doubled)
     return pays(x.shape[0], *weight.shape[:2], height, width, gradients=not jt.flags.no_grad)
@@ -74,19 +65,6 @@ def _result_size(x, padding: Tuple[int, int], doubled: bool) -> List[int]:
     return [side * (1 + doubled) + 2 * more - 2 for side, more in zip(x.shape[2:], padding)]
 
 
-@functools.lru_cache(maxsize=None)
-def has_avx2() -> bool:
-    """Whether this processor has AVX2, or AVX-512, and products with sums (FMA)."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line.split() for line in file if line.startswith("flags")), [])
-    except OSError:
-        return False
-    return "avx2" in flags and "fma" in flags
-
-
 def convolve(x, weight, padding: Tuple[int, int], doubled: bool, bias=None, rest=None):
     """x [B, C, H, W] convolved with weight [O, C, 3, 3], plus bias [O] and rest, which is like the
     result [B, O, H', W'].
@@ -96,8 +74,7 @@ def convolve(x, weight, padding: Tuple[int, int], doubled: bool, bias=None, rest
     """
     above, left = padding
     shape = [x.shape[0], weight.shape[0], *_result_size(x, padding, doubled)]
-    others = [v for v in (bias, rest) if v is not None]
-    return _convolve(x, weight, shape, above, left, doubled, False, others, bias, rest)
+    return _convolve(x, weight, shape, above, left, doubled, False, bias, rest)
 
 
 def input_gradient(gradient, x, weight, padding: Tuple[int, int], doubled: bool):
@@ -124,13 +101,13 @@ def weight_gradient(gradient, x, padding: Tuple[int, int], doubled: bool):
     )
 
 
-def _convolve(x, weight, shape, above, left, doubled, backward, others=(), bias=None, rest=None):
-    names = ["nullptr" if v is None else f"in{2 + i}_p" for i, v in enumerate((bias, rest))]
+def _convolve(x, weight, shape, above, left, doubled, backward, bias=None, rest=None):
+    others, pointers = lanes.optional_inputs(2, bias, rest)
     return jt.code(
         shape,
         "float32",
         [x, weight, *others],
         cpu_header=HEADER,
-        cpu_src=CONVOLVE.replace("BIAS", names[0]).replace("REST", names[1]),
+        cpu_src=CONVOLVE.replace("BIAS", pointers[0]).replace("REST", pointers[1]),
         data={"above": above, "left": left, "doubled": int(doubled), "backward": int(backward)},
     )

@@ -9,6 +9,7 @@
 #include <vector>
 
 namespace winograd {
+using namespace lanes;
 
 const float A = 0.625f, B = 1.5f, AA = A * A, BB = B * B;
 const float G0 = 1 / (AA * BB), GA = 1 / (2 * AA * (AA - BB)), GB = 1 / (2 * BB * (BB - AA));
@@ -53,7 +54,6 @@ inline void to_weight(const Lanes* u, Lanes* g) {
     g[2] = AA * even + BB * wide_even + u[5];
 }
 
-inline long up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
 // Floats between two of the 36 matrices: such that they do not meet in one set of a cache.
 inline long apart(long n) { return up(n, 1024) + 80; }
 

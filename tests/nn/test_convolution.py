@@ -3,7 +3,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from jseg.nn import convolution, kernels, winograd
+from jseg.nn import convolution, im2col, kernels, lanes, winograd
+from jseg.nn.layers import Pointwise
 from jseg.runtime import jt
 
 nn = jt.nn
@@ -80,21 +81,29 @@ def difference(ours, expected):
     return np.abs(ours.numpy() - expected).max() / np.abs(expected).max()
 
 
-@pytest.fixture(params=["winograd", "plain"])
+ALGORITHMS = {"winograd": winograd, "im2col": im2col}
+
+
+@pytest.fixture(params=[*ALGORITHMS, "plain"])
 def form(request, monkeypatch):
+    """The algorithm that computes all convolutions that it can."""
     monkeypatch.delenv("JSEG_FUSED", raising=False)
     monkeypatch.setattr(kernels, "FASTER", {"cpu": (request.param,)})
-    if request.param == "winograd" and not winograd.has_avx2():
+    monkeypatch.setattr(im2col, "pays", lambda *sizes: True)
+    if request.param in ALGORITHMS and not lanes.has_avx2():
         pytest.skip("this processor has no AVX2")
     return request.param
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_both_forms_and_their_gradients_are_the_convolution(form, shape):
+def test_all_forms_and_their_gradients_are_the_convolution(form, shape):
     *_, padding, doubled = SHAPES[shape]
+    if doubled and form == "im2col":
+        pytest.skip("im2col has no doubled maps")
     x, weight, bias, skip, factor = arrays(*SHAPES[shape])
     inputs = [jt.array(v) for v in (x, weight, bias, skip)]
     assert winograd.faster(*inputs[:2], padding, doubled) == (form == "winograd")
+    assert im2col.faster(*inputs[:2], padding) == (form == "im2col")
 
     y = convolution.conv3x3(*inputs[:3], padding, doubled, inputs[3])
     assert difference(y, exact(x, weight, bias, skip, padding, doubled)) < 3e-6
@@ -110,6 +119,8 @@ def test_both_forms_and_their_gradients_are_the_convolution(form, shape):
 def test_bias_and_skip_may_be_missing(form):
     x, weight, bias, skip, factor = arrays(*SHAPES["odd sides"])
     inputs = [jt.array(x), jt.array(weight)]
+    y = convolution.conv3x3(*inputs, skip=jt.array(skip))
+    assert difference(y, exact(x, weight, 0 * bias, skip, (1, 1), False)) < 3e-6
     y = convolution.conv3x3(*inputs)
     assert difference(y, exact(x, weight, 0 * bias, 0 * skip, (1, 1), False)) < 3e-6
     gradients = jt.grad(y * jt.array(factor).stop_grad(), inputs)
@@ -134,9 +145,8 @@ def test_the_gradients_are_the_slope_by_finite_differences():
 
 
 @pytest.mark.parametrize("mean, scale", [(100.0, None), (0.0, 1e4)])
-def test_winograd_keeps_digits_with_large_means_and_unequal_channels(mean, scale, monkeypatch):
+def test_all_forms_keep_digits_with_large_means_and_unequal_channels(mean, scale, form):
     """At most 5e-6 of the largest value of a map: of each output's, where the outputs differ."""
-    monkeypatch.setattr(kernels, "FASTER", {"cpu": ("winograd",)})
     x, weight, bias, skip, _ = arrays(64, 24, 24, 32, (1, 1), False, mean)
     if scale:
         x[:, ::3] *= scale
@@ -148,13 +158,16 @@ def test_winograd_keeps_digits_with_large_means_and_unequal_channels(mean, scale
 
 
 @pytest.mark.parametrize("quads", [1, 2, 4])
-def test_vectors_of_every_width_give_the_convolution(quads, monkeypatch):
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_vectors_of_every_width_give_the_convolution(name, quads, monkeypatch):
     """SSE, AVX2 and AVX-512 cut the work in other ways; a wider vector than the processor's is
     computed in parts.
     """
-    monkeypatch.setattr(kernels, "FASTER", {"cpu": ("winograd",)})
-    monkeypatch.setattr(winograd, "HEADER", f"#define JSEG_QUADS {quads}\n" + winograd.HEADER)
-    for shape in ("odd sides", "deep", "doubled"):
+    algorithm = ALGORITHMS[name]
+    monkeypatch.setattr(kernels, "FASTER", {"cpu": (name,)})
+    monkeypatch.setattr(im2col, "pays", lambda *sizes: True)
+    monkeypatch.setattr(algorithm, "HEADER", f"#define JSEG_QUADS {quads}\n" + algorithm.HEADER)
+    for shape in ("odd sides", "deep", "doubled")[: 3 if name == "winograd" else 2]:
         *_, padding, doubled = SHAPES[shape]
         x, weight, bias, skip, factor = arrays(*SHAPES[shape])
         inputs = [jt.array(v) for v in (x, weight, bias, skip)]
@@ -167,15 +180,47 @@ def test_vectors_of_every_width_give_the_convolution(quads, monkeypatch):
             assert difference(gradient, expected) < 5e-6
 
 
-def test_the_source_compiles_for_avx512(tmp_path):
+USES = {
+    "winograd": "void (*used)() = (void (*)())winograd::convolve;",
+    "im2col": """
+typedef void (*Read)(long, long, long, float*);
+void (*used)() = (void (*)())im2col::multiply<Read>;""",
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_source_compiles_for_avx512(name, tmp_path):
     """Few machines that test this have it."""
     source = tmp_path / "source.cc"
-    source.write_text(winograd.HEADER + "void (*used)() = (void (*)())winograd::convolve;\n")
+    source.write_text(ALGORITHMS[name].HEADER + USES[name] + "\n")
     flags = "-std=c++14 -O2 -fopenmp -mavx512f -mfma -S -o -".split()
     done = subprocess.run(
         [jt.flags.cc_path, *flags, str(source)], stdout=subprocess.PIPE, universal_newlines=True
     )
     assert done.returncode == 0 and done.stdout.count("zmm") > 100
+
+
+def test_pointwise_is_the_product_at_every_pixel(monkeypatch):
+    rng = np.random.default_rng(6)
+    layer = Pointwise(37, 21)
+    x = rng.standard_normal((2, 37, 31, 29)).astype(np.float32)
+    factor = rng.standard_normal((2, 21, 31, 29)).astype(np.float32)
+    weight, bias = (v.numpy().astype(np.float64) for v in (layer.weight[:, :, 0, 0], layer.bias))
+    whole, of_y = x.astype(np.float64), factor.astype(np.float64)
+    expected = [
+        np.einsum("oc,bchw->bohw", weight, whole) + bias.reshape(1, -1, 1, 1),
+        np.einsum("oc,bohw->bchw", weight, of_y),
+        np.einsum("bohw,bchw->oc", of_y, whole)[:, :, None, None],
+        of_y.sum((0, 2, 3)),
+    ]
+    for names in ((), ("im2col",)):
+        monkeypatch.setattr(kernels, "FASTER", {"cpu": names})
+        given = jt.array(x)
+        y = layer(given)
+        inputs = [given, layer.weight, layer.bias]
+        gradients = jt.grad(y * jt.array(factor).stop_grad(), inputs)
+        for result, wanted in zip([y, *gradients], expected):
+            assert difference(result, wanted) < 3e-6
 
 
 def test_jittor_computes_where_winograd_was_not_measured_to_be_faster(monkeypatch):
@@ -185,10 +230,12 @@ def test_jittor_computes_where_winograd_was_not_measured_to_be_faster(monkeypatc
         return winograd.faster(jt.zeros(x), jt.zeros(weight), (1, 1), False)
 
     with jt.no_grad():
-        assert chosen((1, 64, 8, 8), (3, 64, 3, 3)) == winograd.has_avx2()
+        assert chosen((1, 64, 8, 8), (3, 64, 3, 3)) == lanes.has_avx2()
         assert not chosen((1, 3, 32, 32), (64, 3, 3, 3))  # products with three columns
     assert not chosen((1, 64, 8, 8), (3, 64, 3, 3))  # its gradient would be one
-    assert not chosen((1, 512, 6, 8), (512, 512, 3, 3))  # four tiles for a quarter of a million
+    # four tiles for two million weights
+    assert not chosen((1, 512, 6, 8), (512, 512, 3, 3))
+    assert im2col.faster(jt.zeros((1, 512, 6, 8)), jt.zeros((512, 512, 3, 3)), (1, 1))
     assert not winograd.faster(
         jt.zeros((1, 64, 8, 8)).float64(), jt.zeros((64, 64, 3, 3)), (1, 1), False
     )

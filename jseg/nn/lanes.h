@@ -1,4 +1,4 @@
-// Vectors of floats for jseg's Winograd convolution, and the product of matrices on them.
+// Vectors of floats for jseg's convolutions, and the product of matrices on them.
 //
 // A vector has LANES floats, in QUADS groups of four: as wide as the processor's registers, or as
 // JSEG_QUADS says. Wider ones than its own are computed in parts, so that every width can be tested
@@ -6,9 +6,11 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
-namespace winograd {
+namespace lanes {
 
 #ifndef JSEG_QUADS
 #if defined(__AVX512F__)
@@ -126,14 +128,48 @@ inline void store_turned(Lanes* v, float* to, long width) {
         for (int q = 0; q < QUADS; q++) _mm_storeu_ps(to + (4 * q + j) * width, quad(v[j], q));
 }
 
-// c [ROWS, N vectors] (+)= a [depth, ROWS] turned, times b [depth, N vectors]; the panel of rows
-// that comes next, at a + next, is asked for meanwhile. Inlined, g++ would run out of registers.
-template <int N>
-__attribute__((noinline)) void product(long depth, const float* a, const float* b, float* c,
-                                       long stride, bool add, long next) {
+// Factors on the left of a product. Of a matrix that is packed for it, [panel, depth, ROWS]:
+struct Panel {
+    const float* start;
+    long next;  // to the panel that comes next, which is asked for meanwhile
+    float operator()(long k, int r) const { return start[k * ROWS + r]; }
+    void ask(long k) const { _mm_prefetch((const char*)(start + k * ROWS + next), _MM_HINT_T0); }
+};
+struct Panels {
+    const float* start;
+    long depth;
+    Panel operator()(long p, long k) const {
+        return {start + (p * depth + k) * ROWS, depth * ROWS};
+    }
+};
+// Of a matrix in place, the factor k of the row i at start[i * of_row + at[k]]:
+struct PanelInPlace {
+    const float* row[ROWS];
+    const long* at;
+    float operator()(long k, int r) const { return row[r][at[k]]; }
+    void ask(long) const {}
+};
+struct MatrixInPlace {
+    const float* start;
+    long rows, of_row;
+    const long* at;
+    PanelInPlace operator()(long p, long k) const {
+        PanelInPlace panel;
+        for (int r = 0; r < ROWS; r++)
+            panel.row[r] = start + std::min(p * ROWS + r, rows - 1) * of_row;
+        panel.at = at + k;
+        return panel;
+    }
+};
+
+// c [ROWS, N vectors] (+)= left [ROWS, depth] times b [depth, N vectors]. Inlined, g++ would run
+// out of registers.
+template <int N, class Left>
+__attribute__((noinline)) void product(long depth, const Left left, const float* b, float* c,
+                                       long stride, bool add) {
     Lanes sum[ROWS][N] = {};
-    for (long k = 0; k < depth; k++, a += ROWS, b += N * LANES) {
-        _mm_prefetch((const char*)(a + next), _MM_HINT_T0);
+    for (long k = 0; k < depth; k++, b += N * LANES) {
+        left.ask(k);
         Lanes right[N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; n++) {
@@ -142,9 +178,9 @@ __attribute__((noinline)) void product(long depth, const float* a, const float* 
         }
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++) {
-            Lanes left = all(a[r]);
+            Lanes factor = all(left(k, r));
 #pragma GCC unroll 4
-            for (int n = 0; n < N; n++) sum[r][n] += left * right[n];
+            for (int n = 0; n < N; n++) sum[r][n] += factor * right[n];
         }
     }
 #pragma GCC unroll 8
@@ -167,9 +203,10 @@ inline void find_panel(long vectors, long v, long& first, long& width) {
     for (first = 0; v >= first + (width = panel_width(vectors, first)); first += width) {}
 }
 
-// Panels start ... stop - 1 of ROWS rows each, of a [panel, a_depth, ROWS], times b, whose panels
-// have room for b_depth, from its row b_start on: c [rows, stride] (+)= their product over `depth`.
-inline void products(long start, long stop, long vectors, long depth, const float* a, long a_depth,
+// Panels start ... stop - 1 of ROWS rows each, of the matrix a, times b, whose panels have room for
+// b_depth, from its row b_start on: c [rows, stride] (+)= their product over `depth`.
+template <class Matrix>
+inline void products(long start, long stop, long vectors, long depth, const Matrix& a,
                      const float* b, long b_depth, long b_start, float* c, long stride, bool add) {
     for (long k = 0; k < depth; k += DEPTH) {
         long some = std::min(DEPTH, depth - k);
@@ -177,12 +214,25 @@ inline void products(long start, long stop, long vectors, long depth, const floa
             n = panel_width(vectors, v);
             const float* right = b + (v * b_depth + (b_start + k) * n) * LANES;
             for (long p = start; p < stop; p++) {
-                const float* left = a + (p * a_depth + k) * ROWS;
                 float* to = c + p * ROWS * stride + v * LANES;
-                auto multiply = n == 3 ? product<3> : n == 2 ? product<2> : product<1>;
-                multiply(some, left, right, to, stride, add || k, a_depth * ROWS);
+                auto left = a(p, k);
+                typedef decltype(left) L;
+                auto multiply = n == 3 ? product<3, L> : n == 2 ? product<2, L> : product<1, L>;
+                multiply(some, left, right, to, stride, add || k);
             }
         }
     }
 }
-}  // namespace winograd
+inline long up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+struct Room {
+    float* start;
+    explicit Room(long floats) {
+        void* found = nullptr;
+        if (posix_memalign(&found, 64, 4 * floats)) throw std::bad_alloc();
+        start = static_cast<float*>(found);
+    }
+    Room(const Room&) = delete;
+    ~Room() { std::free(start); }
+};
+}  // namespace lanes
