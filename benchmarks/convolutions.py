@@ -1,10 +1,11 @@
-"""3x3 convolutions one by one: Winograd's (jseg/nn/winograd.py) beside Jittor's own, the result and
-both gradients, in one run on the CPU.
+"""3x3 convolutions one by one, the result and both gradients: ours beside Jittor's own, in one run
+on the CPU.
 
-The shapes are those of the networks, and some at the edge of where Winograd pays, which is what
-`winograd.pays` says and the last column repeats. Sides take turns, the best of the repetitions
-counts. Errors are the largest at 200 places of the result, computed in float64, relative to the
-largest value of the result; of the gradients, the difference of the sides.
+Ours is Winograd's (jseg/nn/winograd.py), or of the smallest maps the product with a map's columns
+(jseg/nn/im2col.py). The shapes are those of the networks, and some at the edge of where ours pay,
+which is what `winograd.pays` and `im2col.pays` say and the last column repeats. Sides take turns,
+the best of the repetitions counts. Errors are the largest at 200 places of the result, computed in
+float64, relative to the largest value of the result; of the gradients, the difference of the sides.
 
   OMP_NUM_THREADS=2 python benchmarks/convolutions.py
   DNNL_MAX_CPU_ISA=AVX2 cc_flags=" -mno-avx512f" python benchmarks/convolutions.py   # as on AVX2
@@ -56,7 +57,7 @@ def main():
 
     device("cpu")
     print(
-        "| maps | Jittor's | Winograd's | ratio | errors | of the input | ratio | of the weights | "
+        "| maps | Jittor's | ours | ratio | errors | of the input | ratio | of the weights | "
         "ratio | differences | used |\n|" + "---|" * 11
     )
     for shape in SHAPES:
@@ -64,12 +65,15 @@ def main():
 
 
 def row(batch, channels, outputs, height, width, doubled, repetitions):
-    from jseg.nn import convolution, winograd
+    from jseg.nn import convolution, im2col, winograd
     from jseg.runtime import jt
 
     rng = np.random.default_rng(0)
     form = (1, 1), doubled
     sides = (height * (1 + doubled), width * (1 + doubled))
+    sizes = batch, outputs, channels, *sides
+    small = not doubled and not winograd.pays(*sizes) and im2col.pays(*sizes)
+    algorithm, own_form = (im2col, form[:1]) if small else (winograd, form)
 
     def array(*dimensions):
         return jt.array(rng.standard_normal(dimensions).astype(np.float32))
@@ -84,11 +88,11 @@ def row(batch, channels, outputs, height, width, doubled, repetitions):
     times, results = timed(
         {
             "plain": lambda: convolution.plain_conv3x3(x, weight, None, *form),
-            "ours": lambda: winograd.convolve(x, weight, *form),
+            "ours": lambda: algorithm.convolve(x, weight, *own_form),
             "plain, input": lambda: plain_gradient(x),
-            "ours, input": lambda: winograd.input_gradient(gradient, x, weight, *form),
+            "ours, input": lambda: algorithm.input_gradient(gradient, x, weight, *own_form),
             "plain, weight": lambda: plain_gradient(weight),
-            "ours, weight": lambda: winograd.weight_gradient(gradient, x, *form),
+            "ours, weight": lambda: algorithm.weight_gradient(gradient, x, *own_form),
         },
         repetitions,
     )
@@ -108,11 +112,9 @@ def row(batch, channels, outputs, height, width, doubled, repetitions):
             for of in ("input", "weight")
         )
     )
-    forward, training = (
-        winograd.pays(batch, outputs, channels, *sides, gradients=gradients)
-        for gradients in (False, True)
-    )
-    cells.append("always" if training else "without gradients" if forward else "never")
+    forward, training = (winograd.pays(*sizes, gradients=gradients) for gradients in (False, True))
+    when = "always" if small or training else "without gradients" if forward else "never"
+    cells.append(when + (", im2col" if small else ""))
     return "| " + " | ".join(cells) + " |"
 
 

@@ -19,7 +19,7 @@ import time
 
 CLOCK = time.perf_counter
 ALL = (
-    *("group_norm", "attention", "rms_norm", "winograd"),
+    *("group_norm", "attention", "rms_norm", "winograd", "im2col"),
     *("neural_field", "turned_heads", "transformer_block"),
 )
 

@@ -86,6 +86,8 @@ def guided_step(config):
 
 def kind(name):
     """Which of KINDS a kernel is."""
+    if "im2col::" in name:
+        return KINDS[1]
     if "_conv" in name.split("«")[0] or (name.startswith("code") and "in1_dim:4" in name):
         return KINDS[0]  # Jittor's, or jseg.nn.winograd's
     if name.startswith("code") and "row_gradient" in name:

@@ -1,7 +1,8 @@
-// Convolutions as one product of matrices, for the CPU: out = w times the columns of a map (im2col).
+// Convolutions as one product of matrices, for the CPU: out = w times a map's columns (im2col).
 //
-// Weights stay where they are. The columns are packed in blocks that stay in the last cache, for all
-// threads; each of these multiplies them with a few outputs' weights at a time.
+// The columns are packed in blocks that stay in the last cache, for all threads; each of these
+// multiplies them with the weights of a few outputs at a time. Of few columns, weights are read in
+// place, once; for more they are packed first.
 #include <omp.h>
 
 #include <vector>

@@ -64,8 +64,9 @@ inline void convolve(Sizes s, const float* x, const float* w, bool backward, con
                         transform_weights(w + k * of_output + c * of_channel, of_output, of_channel,
                                           backward, p, some, depth, u + p * deep, of_u);
                     for (int i = 0; i < 36; i++)
-                        products(0, up(some, ROWS) / ROWS, groups, depth, Panels{u + i * of_u, deep},
-                                 v + i * of_v, channels, c, m + i * of_m, s.tiles, c > 0);
+                        products(0, up(some, ROWS) / ROWS, groups, depth,
+                                 Panels{u + i * of_u, deep}, v + i * of_v, channels, c,
+                                 m + i * of_m, s.tiles, c > 0);
                 }
                 for (long i = 0; i < some; i++) {
                     transform_products(s, m + i * s.tiles, of_m, at_out.data(), columns.data());
