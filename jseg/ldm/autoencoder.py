@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from jseg.configs import AutoencoderConfig
 from jseg.ldm import strips
+from jseg.ldm.nearest_entry import nearest_entry
 from jseg.nn.convolution import Conv3x3
-from jseg.nn.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, silu, to_tokens
+from jseg.nn.layers import GroupNorm, Pointwise, as_var, attention, from_tokens, nn, to_tokens
 from jseg.runtime import jt
 
 EPS = 1e-6
-QUANTIZER_CHUNK_BYTES = 32 << 20
 
 
 class ResnetBlock(nn.Module):
@@ -37,13 +37,13 @@ class ResnetBlock(nn.Module):
         """x: strips of [B, C, H, W], consumed -> strips of [B, C_out, H, W]."""
         # A strip's skip connection is projected as soon as the strip below has read its border.
         skip, h = list(x), []
-        for i, y in enumerate(strips.convolve(self.conv1, x, strips.normalizer(self.norm1, x))):
+        for i, y in enumerate(strips.convolve(self.conv1, x, self.norm1)):
             if self.projects:
                 skip[i] = strips.settle(self.nin_shortcut(skip[i]))
             h.append(strips.settle(y))  # [B, C_out, h_i, W]
 
         out = []
-        for y in strips.convolve(self.conv2, h, strips.normalizer(self.norm2, h), skip):
+        for y in strips.convolve(self.conv2, h, self.norm2, skip):
             out.append(strips.settle(y))  # [B, C_out, h_i, W]
         return out
 
@@ -137,7 +137,7 @@ class Encoder(nn.Module):
 
         # middle
         h = strips.join(self.mid([strips.join(h)]))  # [B, C, h, w]
-        return self.conv_out(silu(self.norm_out(h)))  # [B, 3, h, w]
+        return self.conv_out(self.norm_out(h, activate=True))  # [B, 3, h, w]
 
 
 class Decoder(nn.Module):
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
                 h = strips.double(level.upsample.conv, h)  # [B, C_i, 2H_i, 2W_i]
 
         # full resolution
-        h = strips.convolve(self.conv_out, h, strips.normalizer(self.norm_out, h))
+        h = strips.convolve(self.conv_out, h, self.norm_out)
         return strips.join([strips.settle(y) for y in h])  # [B, 3, H, W]
 
 
@@ -183,19 +183,8 @@ class Codebook(nn.Module):
         weight.assign(jt.init.uniform(weight.shape, "float32", -bound, bound))
 
     def codes(self, z):
-        """Index of the nearest entry for each row of z [n, latent_channels] -> int32 [n]; the
-        distance matrix goes in chunks.
-        """
-        entries = self.embedding.weight  # [K, D]
-        squares = (entries * entries).sum(1).reshape(1, -1)  # [1, K]
-        rows = max(1, QUANTIZER_CHUNK_BYTES // (4 * entries.shape[0]))
-        codes = []
-        for start in range(0, z.shape[0], rows):
-            part = z[start : min(start + rows, z.shape[0])]  # [n', D]
-            of_part = (part * part).sum(1).reshape(-1, 1)  # [n', 1]
-            distance = of_part + squares - 2 * nn.matmul_transpose(part, entries)  # [n', K]
-            codes.append(strips.settle(jt.argmin(distance, dim=1)[0]))
-        return codes[0] if len(codes) == 1 else jt.concat(codes)
+        """Index of the nearest entry for each row of z [n, latent_channels] -> int32 [n]."""
+        return nearest_entry(z, self.embedding.weight)
 
 
 class Reconstruction(NamedTuple):
@@ -270,7 +259,7 @@ class Autoencoder(nn.Module):
         """
         z = self.encode(x)  # [B, D, h, w]
 
-        # Without gradient, or all chunks of the distance matrix would be in the lazy graph at once.
+        # Without gradient, or all of the twin's distances would be in the lazy graph at once.
         with jt.no_grad():
             codes = self.codes(z.detach())  # [B, h, w]
         quantized = self._entries(codes)  # [B, D, h, w]

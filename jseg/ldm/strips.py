@@ -9,12 +9,13 @@ once. Lists are consumed: entries become None as soon as nobody needs them.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
 import numpy as np
 
+from jseg.ldm.halo import with_halo
 from jseg.nn.kernels import moments
-from jseg.nn.layers import nn, silu
+from jseg.nn.layers import nn
 from jseg.runtime import jt
 
 STRIP_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
@@ -46,45 +47,19 @@ def settle(x):
     return x
 
 
-def with_halo(strips: List, i: int, activate: Callable, above: int = 1, below: int = 1):
-    """activate(strip i) with one more row from each neighbour; rows beyond the map are zero, after
-    the activation.
-    """
-    # The neighbours' rows.
-    parts = [strips[i]]
-    first, last = i == 0, i == len(strips) - 1
-    if above and not first:
-        parts.insert(0, strips[i - 1][:, :, -1:])
-    if below and not last:
-        parts.append(strips[i + 1][:, :, :1])
-    y = activate(jt.concat(parts, dim=2) if len(parts) > 1 else strips[i])  # [B, C, h + halo, W]
-
-    # Zeros beyond the map.
-    zeros_above, zeros_below = int(first and above), int(last and below)
-    if zeros_above or zeros_below:
-        batch, channels, height, width = y.shape
-        y = y.reindex(
-            [batch, channels, height + zeros_above + zeros_below, width],
-            ["i0", "i1", f"i2-{zeros_above}", "i3"],
-            overflow_value=0,
-        )
-    return y
-
-
-def convolve(
-    conv, strips: List, activate: Optional[Callable] = None, skip: Optional[List] = None
-) -> Iterator:
-    """3x3 convolution (padding 1) of activate(map), a strip at a time, each yielded before it is
-    settled.
+def convolve(conv, strips: List, norm=None, skip: Optional[List] = None) -> Iterator:
+    """3x3 convolution (padding 1) of silu(norm(map)), or of the map if there is no norm, a strip at
+    a time, each yielded before it is settled.
 
     skip: strips that are added to the results; consumed as well.
     """
-    activate, skip = activate or (lambda x: x), skip or [None] * len(strips)
+    skip = skip or [None] * len(strips)
     if len(strips) == 1:
-        yield conv(activate(strips[0]), skip[0])
+        yield conv(norm(strips[0], activate=True) if norm else strips[0], skip[0])
         return
+    coefficients = normalization(norm, strips) if norm else None
     for i in range(len(strips)):
-        yield conv.inner_rows(with_halo(strips, i, activate), skip[i])
+        yield conv.inner_rows(with_halo(strips, i, coefficients), skip[i])
         skip[i] = None
         if i > 0:
             strips[i - 1] = None
@@ -97,11 +72,7 @@ def downsample(conv, strips: List) -> List:
     """
     out = []
     for i in range(len(strips)):
-        x = with_halo(strips, i, lambda x: x, above=0)
-        batch, channels, height, width = x.shape
-        x = x.reindex(
-            [batch, channels, height, width + 1], ["i0", "i1", "i2", "i3"], overflow_value=0
-        )
+        x = with_halo(strips, i, above=0, right=1)  # [B, C, h + 1, W + 1]
         out.append(settle(nn.conv2d(x, conv.weight, conv.bias, stride=2)))
         strips[i] = None
     return out
@@ -121,22 +92,19 @@ def double(conv, strips: List) -> List:
         return [settle(conv.doubled(pieces[0]))]
     out = []
     for i in range(len(pieces)):
-        rows = with_halo(pieces, i, lambda x: x)
+        rows = with_halo(pieces, i)
         out.append(settle(conv.inner_rows_doubled(rows)))  # [B, C, 2h, 2W]
         if i > 0:
             pieces[i - 1] = None
     return out
 
 
-def normalizer(norm, strips: List) -> Callable:
-    """The function x -> silu(norm(x)) for any rows of the map, with `norm`'s statistics over all
-    strips.
+def normalization(norm, strips: List):
+    """Coefficients [3, B, C], for `with_halo`, of `norm` with its statistics over all strips.
 
     Every channel of every strip gives its mean and variance, which are put together after Chan et
     al. 1983.
     """
-    if len(strips) == 1:
-        return lambda x: silu(norm(x))
     batch, channels = strips[0].shape[:2]
     heights = np.array([strip.shape[2] for strip in strips])
     weights = (heights / heights.sum()).astype(np.float32)
@@ -152,12 +120,9 @@ def normalizer(norm, strips: List) -> Callable:
     variance = ((variances + spread * spread) * weights).sum(0).mean(-1, keepdims=True)
 
     # Per channel, with the norm's weight in the scale.
-    def per_channel(v):
-        v = v.expand(batch, norm.groups, channels // norm.groups)
-        return v.reshape(batch, channels, 1, 1)
-
-    dtype, weight = strips[0].dtype, norm.weight.reshape(1, channels, 1, 1)
-    scale = per_channel(1.0 / jt.sqrt(variance + norm.eps)) * weight
-    scale, shift = settle(scale.cast(dtype)), settle(per_channel(mean).cast(dtype))
-    bias = norm.bias.reshape(1, channels, 1, 1)
-    return lambda x: silu((x - shift) * scale + bias)
+    like_groups = (1, norm.groups, channels // norm.groups)
+    shift = mean.expand(batch, *like_groups[1:])  # [B, G, C / G]
+    scale = norm.weight.reshape(like_groups) / jt.sqrt(variance + norm.eps)
+    bias = norm.bias.reshape(like_groups).expand(shift.shape)
+    coefficients = jt.stack([v.reshape(batch, channels) for v in (shift, scale, bias)])
+    return settle(coefficients.cast(strips[0].dtype))

@@ -25,6 +25,7 @@ FASTER = {
     "cpu": (
         *("group_norm", "rms_norm", "attention", "winograd", "im2col"),
         *("neural_field", "turned_heads", "transformer_block", "likeliest"),
+        *("halo", "nearest_entry"),
     ),
     "cuda": (),
 }
