@@ -22,7 +22,8 @@ from jseg.ldm.blocks import LabelMaps, Modulation, SpadeResBlock
 from jseg.runtime import jt
 
 Modulations = Tuple[Modulation, Modulation]  # of both norms of a block
-KEPT_POSITIONS = 24 * 32  # of the largest map whose modulations are kept with little memory
+# Of the largest map whose modulations are kept with little memory, and in training its activations.
+KEPT_POSITIONS = 24 * 32
 BORDER = 3  # a side of the null map whose inner position has no border beside it
 
 

@@ -11,8 +11,8 @@ of work differs, exactly:
 - `decode(..., variance=False)` leaves out the variance half of the last convolution, which no
   deterministic sampler reads.
 
-In training, `unet.recompute = True` keeps the inputs of blocks only; the SPADE convolutions are
-then part of what is computed again.
+In training, `unet.recompute = True` keeps of blocks with large maps the inputs only; their SPADE
+convolutions are then part of what is computed again.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class UNet(nn.Module):
     [B, 6, h, w]: noise, then the interpolation of its variance.
 
     zero_init: every block's last layer starts at zero, so a block starts as its skip connection (as
-    in SDM and ADM). recompute: an attribute; True trains with the activation memory of blocks'
-    inputs, for about a forward pass more of work.
+    in SDM and ADM). recompute: an attribute; True trains with the activation memory of the inputs
+    of blocks with more than `kept_positions`, which are computed again in the backward pass.
     """
 
     def __init__(self, config: UNetConfig, zero_init: bool = True):
         self._config = config
-        self.recompute = False
+        self.recompute, self.kept_positions = False, modulations.KEPT_POSITIONS
         base, embedding = config.channels, 4 * config.channels
 
         # The underscore keeps the table out of the state dict.
@@ -100,6 +100,8 @@ class UNet(nn.Module):
     def execute(self, x, t, y):
         features = self.encode(x, t)
         if self.recompute and not jt.flags.no_grad:
+            # release: every block is computed again; here: not those of small maps, which hold
+            # little and take long.
             return self.decode(features, self.label_maps(y))  # [B, 6, h, w]
         return self.decode(features, self.condition(y))  # [B, 6, h, w]
 
@@ -182,8 +184,11 @@ class UNet(nn.Module):
             for block in self.conditioned_blocks()
         ]
 
-    def _run(self, layer, *inputs):
-        return recompute(layer, *inputs) if self.recompute else layer(*inputs)
+    def _run(self, layer, x, *inputs):
+        return recompute(layer, x, *inputs) if self._recomputes(x) else layer(x, *inputs)
+
+    def _recomputes(self, x) -> bool:
+        return self.recompute and x.shape[2] * x.shape[3] > self.kept_positions
 
     def _run_conditioned(self, layer, conditions, embedding, *parts):
         """A layer that may see the label map, for the groups of channels `parts` of its input."""
@@ -191,7 +196,9 @@ class UNet(nn.Module):
             return self._run(layer, *parts)
         condition = conditions[layer.place]
         if isinstance(condition, LabelMaps):
-            return recompute(layer.from_maps, *condition, embedding, *parts)
+            inputs = *condition, embedding, *parts
+            again = self._recomputes(condition.map_out)
+            return recompute(layer.from_maps, *inputs) if again else layer.from_maps(*inputs)
         if isinstance(condition, modulations.OnDemand):
             h = layer(joined(parts), condition.modulations(), embedding)
             return h.sync()  # else Jittor might compute those of all blocks first
