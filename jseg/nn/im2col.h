@@ -62,6 +62,18 @@ inline void read_taps(const Map& s, const float* x, long k, long start, long cou
     }
 }
 
+// Row k of a block's columns, into the panels of each of its parts.
+inline void pack_row(long k, long inner, long part, long count, const float* line, float* to) {
+    for (long j = 0; j < count; j += part) {
+        long vectors = up(std::min(part, count - j), LANES) / LANES;
+        for (long v = 0, n; v < vectors; v += n) {
+            n = panel_width(vectors, v);
+            std::memcpy(to + j * inner + (v * inner + k * n) * LANES, line + j + v * LANES,
+                        4 * n * LANES);
+        }
+    }
+}
+
 // The rows of a as panels [panel, inner, ROWS].
 inline Panels pack(const MatrixInPlace& a, long inner, float* to) {
     for (long p = 0; p * ROWS < a.rows; p++) {
@@ -100,19 +112,12 @@ inline void multiply(long images, long outputs, long inner, long positions, Matr
         std::vector<float> line(parts * part), products_of_part(at_once * part);
         std::vector<float> weights(part > FEW ? at_once * inner : 0);
         for (long start = 0; start < columns; start += parts * part) {
-            // The columns, as panels of each part.
+            // The columns.
             const long count = std::min(parts * part, columns - start);
             #pragma omp for schedule(dynamic, 8)
             for (long k = 0; k < inner; k++) {
                 read(k, start, count, line.data());
-                for (long j = 0; j < count; j += part) {
-                    long vectors = up(std::min(part, count - j), LANES) / LANES;
-                    for (long v = 0, n; v < vectors; v += n) {
-                        n = panel_width(vectors, v);
-                        std::memcpy(packed.start + j * inner + (v * inner + k * n) * LANES,
-                                    line.data() + j + v * LANES, 4 * n * LANES);
-                    }
-                }
+                pack_row(k, inner, part, count, line.data(), packed.start);
             }
 
             // A few outputs of one part.

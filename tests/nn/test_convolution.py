@@ -239,6 +239,8 @@ def test_jittor_computes_where_winograd_was_not_measured_to_be_faster(monkeypatc
     assert not winograd.faster(
         jt.zeros((1, 64, 8, 8)).float64(), jt.zeros((64, 64, 3, 3)), (1, 1), False
     )
+    for x, weight in (((0, 16, 4, 4), (8, 16, 1, 1)), ((1, 0, 4, 4), (8, 0, 1, 1))):  # empty
+        assert not im2col.faster(jt.zeros(x), jt.zeros(weight))
     monkeypatch.setenv("JSEG_FUSED", "")
     assert not chosen((1, 64, 8, 8), (64, 64, 3, 3))
 
