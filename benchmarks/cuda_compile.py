@@ -527,7 +527,6 @@ def unet():
     from jseg.nn.layers import one_hot
 
     network = tiny_unet()
-    network.kept_positions = 0
     z, noise, labels = latents(network.config)
     for network.recompute in (False, True):
         found = diffusion_loss(

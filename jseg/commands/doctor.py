@@ -151,6 +151,7 @@ def _measure() -> None:
         print(json.dumps({"problem": str(problem)}))
         return
     from jseg.nn.convolution import conv3x3
+    from jseg.nn.kernels import compiles
     from jseg.nn.lanes import has_avx2
 
     def by_jittor(x, weight):
@@ -159,7 +160,7 @@ def _measure() -> None:
     device("cpu")
     facts = {
         "gflops": _rate(jt, by_jittor),
-        "winograd": _rate(jt, conv3x3) if has_avx2() else 0,
+        "winograd": _rate(jt, conv3x3) if has_avx2() and compiles("winograd", jt.zeros(1)) else 0,
         "size": SIZE,
         "onednn_off": os.environ.get("use_mkl", "1") != "1",
         "threads": f"{waiting.threads()}, waiting: {waits}",

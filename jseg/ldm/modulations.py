@@ -22,8 +22,7 @@ from jseg.ldm.blocks import LabelMaps, Modulation, SpadeResBlock
 from jseg.runtime import jt
 
 Modulations = Tuple[Modulation, Modulation]  # of both norms of a block
-# Of the largest map whose modulations are kept with little memory, and in training its activations.
-KEPT_POSITIONS = 24 * 32
+KEPT_POSITIONS = 24 * 32  # of the largest map whose modulations are kept with little memory
 BORDER = 3  # a side of the null map whose inner position has no border beside it
 
 

@@ -18,8 +18,13 @@ CHUNK_BYTES = 32 << 20  # of the twin's distances
 
 def nearest_entry(z, entries):
     """Index of the entry that is nearest to each row of z, the lowest on ties: z [n, D], entries
-    [K, D] -> int32 [n], without gradient.
+    [K, D] -> int32 [n], without gradient. Of rows with NaN, some entry.
     """
+    if z.ndim != 2 or list(entries.shape[1:]) != [z.shape[1]]:
+        raise ValueError(
+            f"nearest_entry: got z {list(z.shape)} and entries {list(entries.shape)}; expected "
+            "[n, D] and [K, D]"
+        )
     compiled = compiles(NAME, z) and not jt.flags.use_cuda
     compiled = compiled and z.dtype == "float32" and entries.dtype == "float32"
     if not compiled:
@@ -58,7 +63,8 @@ typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int Ints __attribute__((vector_size(4 * LANES)));
 
 // The nearest of the entries for `rows` rows of z; entries[d * padded + k] is number d of entry k.
-void nearest(long rows, long depth, long padded, const float* z, const float* entries, int* index) {
+void nearest(long rows, long depth, long count, long padded, const float* z, const float* entries,
+             int* index) {
     const float* row[ROWS];
     Floats least[ROWS];
     Ints at[ROWS], number;
@@ -93,7 +99,7 @@ void nearest(long rows, long depth, long padded, const float* z, const float* en
             float distance = least[r][lane], known = least[r][best];
             if (distance < known || (distance == known && at[r][lane] < at[r][best])) best = lane;
         }
-        index[r] = at[r][best];
+        index[r] = std::min<long>(at[r][best], count - 1);  // comparisons with NaN say anything
     }
 }
 }
@@ -109,6 +115,6 @@ for (long d = 0; d < depth; d++)
         entries[d * padded + k] = in1_p[std::min(k, count - 1) * depth + d];
 #pragma omp parallel for
 for (long row = 0; row < rows; row += ROWS)
-    nearest(std::min<long>(ROWS, rows - row), depth, padded, in0_p + row * depth, entries.data(),
-            out_p + row);
+    nearest(std::min<long>(ROWS, rows - row), depth, count, padded, in0_p + row * depth,
+            entries.data(), out_p + row);
 """

@@ -30,6 +30,8 @@ from jseg.nn.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, ze
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
 
+SMALL_LEVEL = 2  # halvings from which on maps are small: a sixteenth of the latent's positions
+
 
 class Features(NamedTuple):
     """What the encoder half hands to the decoder half."""
@@ -44,12 +46,12 @@ class UNet(nn.Module):
 
     zero_init: every block's last layer starts at zero, so a block starts as its skip connection (as
     in SDM and ADM). recompute: an attribute; True trains with the activation memory of the inputs
-    of blocks with more than `kept_positions`, which are computed again in the backward pass.
+    of blocks with large maps, which are computed again in the backward pass.
     """
 
     def __init__(self, config: UNetConfig, zero_init: bool = True):
         self._config = config
-        self.recompute, self.kept_positions = False, modulations.KEPT_POSITIONS
+        self.recompute = False
         base, embedding = config.channels, 4 * config.channels
 
         # The underscore keeps the table out of the state dict.
@@ -79,12 +81,14 @@ class UNet(nn.Module):
             Conv3x3(channels, 2 * config.latent_channels),
         )
 
-        # Where a conditioned block stands: its place in the order of use, and the halvings of the
-        # map that it gets.
-        level = len(config.channel_mult) - 1
+        # Where a block stands: the halvings of the map that it gets, and the place of a conditioned
+        # one in the order of use.
+        level = self.out.level = 0
+        for block in self._blocks():
+            block.level = level
+            level += getattr(block, "down", False) - getattr(block, "up", False)
         for place, block in enumerate(self.conditioned_blocks()):
-            block.place, block.level = place, level
-            level -= block.up
+            block.place = place
 
         # release: its zero_module changes nothing in Jittor, as zero_init=False here; here: zero,
         # as it was meant.
@@ -100,8 +104,6 @@ class UNet(nn.Module):
     def execute(self, x, t, y):
         features = self.encode(x, t)
         if self.recompute and not jt.flags.no_grad:
-            # release: every block is computed again; here: not those of small maps, which hold
-            # little and take long.
             return self.decode(features, self.label_maps(y))  # [B, 6, h, w]
         return self.decode(features, self.condition(y))  # [B, 6, h, w]
 
@@ -184,11 +186,13 @@ class UNet(nn.Module):
             for block in self.conditioned_blocks()
         ]
 
-    def _run(self, layer, x, *inputs):
-        return recompute(layer, x, *inputs) if self._recomputes(x) else layer(x, *inputs)
+    def _run(self, layer, *inputs):
+        return recompute(layer, *inputs) if self._recomputes(layer) else layer(*inputs)
 
-    def _recomputes(self, x) -> bool:
-        return self.recompute and x.shape[2] * x.shape[3] > self.kept_positions
+    def _recomputes(self, layer) -> bool:
+        """Whether a layer is computed again in the backward pass."""
+        # release: every block is; here: not those of small maps, which hold little and take long.
+        return self.recompute and layer.level - getattr(layer, "up", False) < SMALL_LEVEL
 
     def _run_conditioned(self, layer, conditions, embedding, *parts):
         """A layer that may see the label map, for the groups of channels `parts` of its input."""
@@ -197,7 +201,7 @@ class UNet(nn.Module):
         condition = conditions[layer.place]
         if isinstance(condition, LabelMaps):
             inputs = *condition, embedding, *parts
-            again = self._recomputes(condition.map_out)
+            again = self._recomputes(layer)
             return recompute(layer.from_maps, *inputs) if again else layer.from_maps(*inputs)
         if isinstance(condition, modulations.OnDemand):
             h = layer(joined(parts), condition.modulations(), embedding)

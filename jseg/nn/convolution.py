@@ -11,7 +11,7 @@ from typing import Tuple
 
 import numpy as np
 
-from jseg.nn import im2col, winograd
+from jseg.nn import im2col, lanes, winograd
 from jseg.nn.kernels import Function
 from jseg.runtime import jt
 
@@ -50,13 +50,31 @@ def conv3x3(x, weight, bias=None, padding: Tuple[int, int] = (1, 1), doubled=Fal
     [O] and skip [B, O, H', W'] where they are given.
 
     padding: zero rows above and below and zero columns left and right; (-1, 1) leaves out the first
-    and the last row of the (doubled) map. Gradients of gradients are not supported.
+    and the last row of the (doubled) map. Gradients of gradients are not supported. Raises
+    ValueError for shapes that do not belong together.
     """
-    if winograd.faster(x, weight, padding, doubled):
-        return ConvolutionFunction(winograd, padding, doubled)(x, weight, bias, skip)
-    if not doubled and im2col.faster(x, weight, padding):
-        return ConvolutionFunction(im2col, padding)(x, weight, bias, skip)
+    _check_shapes(x, weight, bias, padding, doubled, skip)
+    if lanes.suit(*(v for v in (x, weight, bias, skip) if v is not None)):
+        if winograd.faster(x, weight, padding, doubled):
+            return ConvolutionFunction(winograd, padding, doubled)(x, weight, bias, skip)
+        if not doubled and im2col.faster(x, weight, padding):
+            return ConvolutionFunction(im2col, padding)(x, weight, bias, skip)
     return plain_conv3x3(x, weight, bias, padding, doubled, skip)
+
+
+def _check_shapes(x, weight, bias, padding, doubled, skip) -> None:
+    """Operators read as far as the shapes say that they may."""
+    shapes = {"x": x, "weight": weight, "bias": bias, "skip": skip}
+    shapes = {name: list(v.shape) for name, v in shapes.items() if v is not None}
+    if x.ndim != 4 or list(weight.shape[1:]) != [x.shape[1], 3, 3]:
+        raise ValueError(f"conv3x3: got {shapes}; expected x [B, C, H, W] and weight [O, C, 3, 3]")
+
+    sides = winograd.result_size(x, padding, doubled)
+    expected = {"bias": [weight.shape[0]], "skip": [x.shape[0], weight.shape[0], *sides]}
+    wrong = [name for name, shape in expected.items() if shapes.get(name, shape) != shape]
+    if wrong:
+        wanted = " and ".join(f"{name} {expected[name]}" for name in wrong)
+        raise ValueError(f"conv3x3: got {shapes}; expected {wanted}")
 
 
 class ConvolutionFunction(Function):
@@ -84,7 +102,7 @@ class ConvolutionFunction(Function):
 
 def plain_conv3x3(x, weight, bias, padding: Tuple[int, int], doubled: bool, skip=None):
     """The twin of `ConvolutionFunction`."""
-    if doubled and not jt.flags.use_cuda:
+    if doubled and not jt.flags.use_cuda and tuple(padding) in ((1, 1), (-1, 1)):
         y = _conv_by_parity(x, weight, padding)
     else:
         above, left = padding

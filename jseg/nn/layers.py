@@ -79,6 +79,10 @@ class Pointwise(nn.Module):
 
     def execute(self, x):
         weight = self.weight.reshape(*self.weight.shape[:2], 1, 1)  # [O, C, 1, 1]
+        if x.ndim != 4 or x.shape[1] != weight.shape[1]:
+            raise ValueError(
+                f"Pointwise: got {list(x.shape)}; expected [B, {weight.shape[1]}, H, W]"
+            )
         if jt.flags.use_cuda:
             return nn.conv2d(x, weight) + self.bias.reshape(1, -1, 1, 1)  # [B, O, H, W]
         return _Pointwise()(weight, x, self.bias)  # [B, O, H, W]

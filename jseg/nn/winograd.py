@@ -49,7 +49,7 @@ def faster(x, weight, padding: Tuple[int, int], doubled: bool) -> bool:
     """
     if not compiles(NAME, x) or not lanes.suit(x, weight):
         return False
-    height, width = _result_size(x, padding, doubled)
+    height, width = result_size(x, padding, doubled)
     return pays(x.shape[0], *weight.shape[:2], height, width, gradients=not jt.flags.no_grad)
 
 
@@ -61,7 +61,8 @@ def pays(batch: int, outputs: int, channels: int, height: int, width: int, gradi
     return least >= LEAST_CHANNELS and tiles >= (1 if in_cache else LEAST_TILES)
 
 
-def _result_size(x, padding: Tuple[int, int], doubled: bool) -> List[int]:
+def result_size(x, padding: Tuple[int, int], doubled: bool) -> List[int]:
+    """[H', W'] of the convolution of x [B, C, H, W]."""
     return [side * (1 + doubled) + 2 * more - 2 for side, more in zip(x.shape[2:], padding)]
 
 
@@ -73,7 +74,7 @@ def convolve(x, weight, padding: Tuple[int, int], doubled: bool, bias=None, rest
     and last row. doubled: every pixel of x counts as 2x2 of them.
     """
     above, left = padding
-    shape = [x.shape[0], weight.shape[0], *_result_size(x, padding, doubled)]
+    shape = [x.shape[0], weight.shape[0], *result_size(x, padding, doubled)]
     return _convolve(x, weight, shape, above, left, doubled, False, bias, rest)
 
 

@@ -117,7 +117,7 @@ def test_the_gradient_of_every_part_is_the_slope_of_the_loss(loss, term, recompu
     """The variational term takes the predicted noise as given, so its differences hold that
     fixed.
     """
-    loss.unet.recompute, loss.unet.kept_positions, loss.eps = recompute, 0, None
+    loss.unet.recompute, loss.eps = recompute, None
     gradients = loss.gradients(term)
     if term == "vb":
         loss.eps = loss.seen.detach()

@@ -65,3 +65,12 @@ def test_close_entries_are_told_apart_far_from_zero(monkeypatch):
     entries = (1000 + random.standard_normal((128, 3))).astype(np.float32)
     indices = nearest_entry(jt.array(z), jt.array(entries)).numpy()
     assert np.array_equal(indices, distances(z, entries).argmin(1))
+
+
+def test_rows_with_nan_give_an_entry_and_wrong_shapes_an_error():
+    z = np.full((5, 3), np.nan, np.float32)
+    entries = np.random.default_rng(8).standard_normal((23, 3)).astype(np.float32)
+    indices = nearest_entry(jt.array(z), jt.array(entries)).numpy()
+    assert ((indices >= 0) & (indices < 23)).all()
+    with pytest.raises(ValueError, match="expected .n, D. and .K, D."):
+        nearest_entry(jt.zeros((5, 4)), jt.array(entries))

@@ -128,6 +128,25 @@ def test_bias_and_skip_may_be_missing(form):
         assert difference(gradient, expected) < 5e-6
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        dict(weight=(8, 9, 3, 3)),
+        dict(weight=(8, 16, 5, 5)),
+        dict(weight=(8, 16, 1, 1)),
+        dict(bias=(3,)),
+        dict(skip=(1, 8, 1, 1)),
+    ],
+)
+def test_shapes_that_do_not_belong_together_are_refused(shapes):
+    """The operators would read what is not theirs."""
+    fitting = dict(x=(1, 16, 6, 5), weight=(8, 16, 3, 3), bias=(8,), skip=(1, 8, 6, 5))
+    with pytest.raises(ValueError, match="conv3x3: got .*expected"):
+        convolution.conv3x3(**{name: jt.zeros(s) for name, s in {**fitting, **shapes}.items()})
+    with pytest.raises(ValueError, match=r"Pointwise: got \[1, 16, 6, 5\]; expected \[B, 9"):
+        Pointwise(9, 4)(jt.zeros((1, 16, 6, 5)))
+
+
 def test_the_gradients_are_the_slope_by_finite_differences():
     padding, doubled = (1, 1), False
     x, weight, bias, skip, factor = arrays(*SHAPES["odd sides"])
