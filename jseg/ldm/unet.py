@@ -11,7 +11,7 @@ of work differs, exactly:
 - `decode(..., variance=False)` leaves out the variance half of the last convolution, which no
   deterministic sampler reads.
 
-In training, `unet.recompute = True` keeps of blocks with large maps the inputs only; their SPADE
+In training, `unet.recompute = True` keeps only the inputs of blocks with large maps; their SPADE
 convolutions are then part of what is computed again.
 """
 

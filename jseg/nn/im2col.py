@@ -80,13 +80,17 @@ def convolve(x, weight, padding: Tuple[int, int] = (0, 0), bias=None, rest=None)
     above, left = padding
     side = weight.shape[2]
     sides = [s + 2 * more - side + 1 for s, more in zip(x.shape[2:], padding)]
-    return _multiply(x, weight, [x.shape[0], weight.shape[0], *sides], above, left, 0, bias, rest)
+    shape = [x.shape[0], weight.shape[0], *sides]
+    data = dict(side=side, above=above, left=left, backward=0)
+    return lanes.convolution(HEADER, MULTIPLY, shape, x, weight, bias, rest, **data)
 
 
 def input_gradient(gradient, x, weight, padding: Tuple[int, int] = (0, 0)):
     """The gradient of `convolve` for x [B, C, H, W]."""
-    above, left = (weight.shape[2] - 1 - side for side in padding)
-    return _multiply(gradient, weight, list(x.shape), above, left, 1)
+    side = weight.shape[2]
+    above, left = (side - 1 - more for more in padding)
+    data = dict(side=side, above=above, left=left, backward=1)
+    return lanes.convolution(HEADER, MULTIPLY, list(x.shape), gradient, weight, **data)
 
 
 def weight_gradient(gradient, x, padding: Tuple[int, int]):
@@ -99,16 +103,4 @@ def weight_gradient(gradient, x, padding: Tuple[int, int]):
         cpu_header=HEADER,
         cpu_src=OF_WEIGHT,
         data={"side": 3, "above": above, "left": left},
-    )
-
-
-def _multiply(x, weight, shape, above, left, backward, bias=None, rest=None):
-    others, pointers = lanes.optional_inputs(2, bias, rest)
-    return jt.code(
-        shape,
-        "float32",
-        [x, weight, *others],
-        cpu_header=HEADER,
-        cpu_src=MULTIPLY.replace("BIAS", pointers[0]).replace("REST", pointers[1]),
-        data={"side": weight.shape[2], "above": above, "left": left, "backward": backward},
     )

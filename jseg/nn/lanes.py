@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from typing import List, Tuple
 
 from jseg.runtime import jt
 
@@ -19,13 +18,15 @@ def source(*names: str) -> str:
     return "".join(parts)
 
 
-def optional_inputs(first: int, *arrays) -> Tuple[List, List[str]]:
-    """The arrays that are not None, as inputs of an operator from number `first` on, and the
-    pointer to each of all, nullptr for None.
+def convolution(header: str, source: str, shape, x, weight, bias=None, rest=None, **data):
+    """The operator of a convolution: float32 of that shape from x, weight and, where they are
+    given, bias and rest, for which the source says BIAS and REST.
     """
-    inputs = [array for array in arrays if array is not None]
-    numbers = iter(range(first, first + len(inputs)))
-    return inputs, ["nullptr" if a is None else f"in{next(numbers)}_p" for a in arrays]
+    inputs = [x, weight]
+    for name, array in (("BIAS", bias), ("REST", rest)):
+        source = source.replace(name, "nullptr" if array is None else f"in{len(inputs)}_p")
+        inputs += [] if array is None else [array]
+    return jt.code(shape, "float32", inputs, cpu_header=header, cpu_src=source, data=data)
 
 
 def suit(*arrays) -> bool:

@@ -75,7 +75,8 @@ def convolve(x, weight, padding: Tuple[int, int], doubled: bool, bias=None, rest
     """
     above, left = padding
     shape = [x.shape[0], weight.shape[0], *result_size(x, padding, doubled)]
-    return _convolve(x, weight, shape, above, left, doubled, False, bias, rest)
+    data = dict(above=above, left=left, doubled=int(doubled), backward=0)
+    return lanes.convolution(HEADER, CONVOLVE, shape, x, weight, bias, rest, **data)
 
 
 def input_gradient(gradient, x, weight, padding: Tuple[int, int], doubled: bool):
@@ -83,7 +84,8 @@ def input_gradient(gradient, x, weight, padding: Tuple[int, int], doubled: bool)
     height, width = (side * (1 + doubled) for side in x.shape[2:])
     shape = [x.shape[0], x.shape[1], height, width]
     above, left = (2 - side for side in padding)
-    of_x = _convolve(gradient, weight, shape, above, left, False, True)
+    data = dict(above=above, left=left, doubled=0, backward=1)
+    of_x = lanes.convolution(HEADER, CONVOLVE, shape, gradient, weight, **data)
     if doubled:
         of_x = of_x.reshape(*x.shape[:3], 2, x.shape[3], 2).sum((3, 5))
     return of_x  # [B, C, H, W]
@@ -99,16 +101,4 @@ def weight_gradient(gradient, x, padding: Tuple[int, int], doubled: bool):
         cpu_header=HEADER,
         cpu_src=OF_WEIGHT,
         data={"above": above, "left": left, "doubled": int(doubled)},
-    )
-
-
-def _convolve(x, weight, shape, above, left, doubled, backward, bias=None, rest=None):
-    others, pointers = lanes.optional_inputs(2, bias, rest)
-    return jt.code(
-        shape,
-        "float32",
-        [x, weight, *others],
-        cpu_header=HEADER,
-        cpu_src=CONVOLVE.replace("BIAS", pointers[0]).replace("REST", pointers[1]),
-        data={"above": above, "left": left, "doubled": int(doubled), "backward": int(backward)},
     )
