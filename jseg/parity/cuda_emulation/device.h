@@ -60,7 +60,8 @@ inline void sync_warp(const char* file, int line, unsigned mask = ALL_LANES) {
     meet(mask, nullptr, 0, file, line);
 }
 
-template <class T> T from_lane(const char* file, int line, unsigned mask, T value, unsigned source) {
+template <class T>
+T from_lane(const char* file, int line, unsigned mask, T value, unsigned source) {
     static_assert(sizeof(T) <= 16, "a shuffle of more than 16 bytes");
     unsigned meeting = meet(mask, &value, sizeof value, file, line);
     if (source == lane()) return value;
@@ -100,7 +101,8 @@ inline unsigned ballot(const char* file, int line, unsigned mask, int predicate)
     int value = predicate != 0;
     unsigned votes = 0, meeting = meet(mask, &value, sizeof value, file, line);
     for (unsigned k = 0; k < 32; k++)
-        if (mask >> k & 1 && value_of(k, meeting, &value, sizeof value)) votes |= unsigned(value) << k;
+        if (mask >> k & 1 && value_of(k, meeting, &value, sizeof value))
+            votes |= unsigned(value) << k;
     return votes;
 }
 }

@@ -14,7 +14,6 @@
 #define SANITIZER extern "C" __attribute__((weak))
 SANITIZER void* __tsan_get_current_fiber();
 SANITIZER void* __tsan_create_fiber(unsigned);
-SANITIZER void __tsan_destroy_fiber(void*);
 SANITIZER void __tsan_switch_to_fiber(void*, unsigned);
 SANITIZER void __tsan_acquire(void*);
 SANITIZER void __tsan_release(void*);
@@ -119,13 +118,6 @@ inline Fiber* new_fiber() {
     fiber->stack = (char*)memory + page();
     if (detects_races()) fiber->race_detector = __tsan_create_fiber(0);
     return fiber;
-}
-
-inline void delete_fiber(Fiber* fiber) {
-    NewMemory hidden;
-    if (detects_races()) __tsan_destroy_fiber(fiber->race_detector);
-    munmap(fiber->stack - page(), stack_size() + page());
-    delete fiber;
 }
 }
 }

@@ -13,6 +13,7 @@
 #include "fibers.h"
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <set>
 #include <string>
 #include <vector>
@@ -56,7 +57,7 @@ size_t shared_bytes;
 
 // fibers: the host's own, those without a thread, and the one that has just ended
 Fiber host{};
-std::vector<Fiber*> idle;
+std::deque<Fiber*> idle;
 Fiber* ended_fiber;
 
 // What the race detector orders by. A place belongs to a block, so that one block's barriers do
@@ -136,15 +137,15 @@ void fiber_main() {
 void go_on(unsigned i) {
     if (!all[i].fiber) {
         if (idle.empty()) idle.push_back(new_fiber());
-        all[i].fiber = idle.back();
-        idle.pop_back();
+        all[i].fiber = idle.front();
+        idle.pop_front();
         prepare(*all[i].fiber, fiber_main);
     }
     become(i);
     change(host, *all[i].fiber);
     if (!ended_fiber) return;
-    if (detects_races()) delete_fiber(ended_fiber);
-    else idle.push_back(ended_fiber);
+    if (detects_races()) idle.push_back(ended_fiber);
+    else idle.push_front(ended_fiber);
     ended_fiber = nullptr;
 }
 
@@ -180,6 +181,10 @@ bool release_waiting() {
 }
 
 void run_block() {
+    // To the race detector, a fiber's work is in order. With one fiber to spare, the same thread of
+    // the next block gets another; more than 255 fibers would make the detector slow.
+    while (detects_races() && idle.size() <= all.size()) idle.push_back(new_fiber());
+
     shuffle(order);
     for (next_thread = 0; next_thread < order.size();) go_on(order[next_thread++]);
     for (bool going = true; going;) {

@@ -115,7 +115,8 @@ def _declarations(text: str) -> Iterator[str]:
         raise ValueError(f"cannot read the declaration __shared__ {text}")
     for name, sizes in names:
         kind = f"{name}_t"
-        yield f"typedef {whole[1]} {kind}{sizes}; {kind}& {name} = emulation::shared<{kind}>([] {{}});"
+        place = f"emulation::shared<{kind}>([] {{}})"
+        yield f"typedef {whole[1]} {kind}{sizes}; {kind}& {name} = {place};"
 
 
 def _split(text: str) -> List[str]:

@@ -1,0 +1,86 @@
+// The main program of a kernel's test: reads calls from a file, computes them in the given order of
+// threads, and writes their outputs to another. kernels.py writes both ends.
+//
+// Inputs and outputs are copies in memory of their exact size; outputs begin as NaN. Without the
+// address sanitizer, memory around each shows what is written beside it.
+#pragma once
+#include <cstdio>
+#include <vector>
+#include "common.h"
+#include "scheduler.h"
+
+typedef std::map<std::string, double> Data;
+typedef void (*Body)(char** arrays, const long (*shapes)[4], Data& data);
+extern const Body BODIES[];
+
+namespace caller {
+#ifdef __SANITIZE_ADDRESS__
+const long BESIDE = 0;
+#else
+const long BESIDE = 1024;  // bytes before and behind each array
+#endif
+
+struct Array {
+    long bytes, shape[4];
+    char *memory, *values;
+    std::vector<char> before;  // an input's values
+
+    void take(FILE* file, bool input) {
+        memory = (char*)std::malloc(bytes + 2 * BESIDE);
+        values = memory + BESIDE;
+        std::memset(memory, 0xff, bytes + 2 * BESIDE);
+        if (!input) return;
+        if (bytes && std::fread(values, bytes, 1, file) != 1) std::exit(4);
+        before.assign(values, values + bytes);
+    }
+
+    void check(const char* kind, long number) const {
+        for (long i = 0; i < BESIDE; i++)
+            if (~memory[i] || ~values[bytes + i])
+                return (void)std::fprintf(stderr, "emulation: memory beside %s %ld is written to\n",
+                                          kind, number);
+        if (before.size() && std::memcmp(before.data(), values, before.size()))
+            std::fprintf(stderr, "emulation: %s %ld is written to\n", kind, number);
+    }
+};
+
+inline bool call(FILE* calls, FILE* results) {
+    long counts[4];  // the body's number, inputs, outputs, data
+    if (std::fread(counts, sizeof counts, 1, calls) != 1) return false;
+    long inputs = counts[1], all = inputs + counts[2];
+    std::vector<Array> arrays(all);
+    for (Array& array : arrays)
+        if (std::fread(&array.bytes, 5 * sizeof(long), 1, calls) != 1) std::exit(4);
+    Data data;
+    for (long i = 0; i < counts[3]; i++) {
+        struct { char name[24]; double value; } entry;
+        if (std::fread(&entry, sizeof entry, 1, calls) != 1) std::exit(4);
+        data[entry.name] = entry.value;
+    }
+
+    std::vector<char*> places(all);
+    std::vector<long> shapes(4 * all);
+    for (long i = 0; i < all; i++) {
+        arrays[i].take(calls, i < inputs);
+        places[i] = arrays[i].values;
+        std::memcpy(&shapes[4 * i], arrays[i].shape, sizeof arrays[i].shape);
+    }
+    BODIES[counts[0]](places.data(), (const long (*)[4])shapes.data(), data);
+
+    for (long i = 0; i < all; i++) {
+        if (i < inputs) arrays[i].check("input", i);
+        else arrays[i].check("output", i - inputs);
+        if (i >= inputs && arrays[i].bytes) std::fwrite(places[i], arrays[i].bytes, 1, results);
+        std::free(arrays[i].memory);
+    }
+    return true;
+}
+}
+
+int main(int, char** arguments) {  // order, file of calls, file for the results
+    emulation_set_order(arguments[1]);
+    FILE *calls = std::fopen(arguments[2], "rb"), *results = std::fopen(arguments[3], "wb");
+    if (!calls || !results) return 4;
+    while (caller::call(calls, results)) {}
+    return std::fclose(results) ? 4 : 0;
+}
