@@ -179,7 +179,7 @@ def _scheduler(folder: str) -> str:
     """The scheduler's object file; it is never instrumented."""
     path = os.path.join(folder, "scheduler.o")
     if not os.path.exists(path):
-        _compile(["-O2", "-c", os.path.join(HERE, "scheduler.cc")], path)
+        _compile(["-O1", "-c", os.path.join(HERE, "scheduler.cc")], path)
     return path
 
 

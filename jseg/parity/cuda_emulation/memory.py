@@ -24,7 +24,8 @@ def from_memory(memory: np.ndarray, kind: str) -> np.ndarray:
     """The values as float64."""
     if kind == "bfloat16":
         memory = (memory.astype(np.uint32) << 16).view(np.float32)
-    return memory.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        return memory.astype(np.float64)
 
 
 def rounded(array, kind: str) -> np.ndarray:

@@ -11,15 +11,18 @@ from jseg.nn import group_norm_source as source
 EPS = 1e-5
 PIECE = source.PIECE
 SMALL = ((2, 6, 63, 2), (1, 4, 1, 2), (2, 8, 1, 8), (3, 4, 257, 4))  # B, C, P, groups
-# more than one piece, the last of one value; exactly a piece; many groups; odd sizes
-LARGE = ((1, 2, PIECE // 2 + 1, 1), (1, 3, PIECE // 3, 1), (300, 1, 3, 1), (1, 2, 20011, 2))
+# two values more than a piece; a piece; more groups than threads of a block; several pieces
+LARGE = ((1, 2, PIECE // 2 + 1, 1), (1, 2, PIECE // 2, 1), (300, 1, 3, 1), (1, 2, 20011, 2))
 
 
 def cases(kind):
     rng = np.random.default_rng(0)
     maps, film, activate = ("no", "one", "each"), (False, True), (False, True)
-    chosen = list(itertools.product(SMALL, maps, film, activate))
-    chosen += itertools.product(LARGE[:2], ("no", "one"), (True,), (True,))
+    chosen = list(itertools.product(SMALL[:1], maps, film, activate))
+    if kind == "float32":
+        chosen += itertools.product(SMALL[1:], maps, film, activate)
+        chosen += itertools.product(LARGE[:2], maps, (True,), (True,))
+    chosen += itertools.product(SMALL[1:] + LARGE[:1], ("one",), (True,), (True,))
     chosen += itertools.product(LARGE[2:], ("each",), (False,), (True,))
     # means whose squares have no place in float16, and no digits in bfloat16
     large_mean = {"float32": 1e3, "float16": 300, "bfloat16": 8}[kind]

@@ -1,0 +1,98 @@
+"""Every CUDA source of ours, computed by the emulation, against float64 NumPy."""
+
+import ast
+import importlib
+
+import pytest
+from support.emulated.cases import errors, run
+from support.emulated.operators import OPERATORS
+from support.places import ROOT
+
+from jseg.parity.cuda_emulation.kernels import ORDERS
+
+RUNS = [(name, kind) for name, operator in OPERATORS.items() for kind in operator.kinds]
+# of a size that the sanitizers can take
+SMALL = 6000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the programs are; each is compiled once."""
+    return str(tmp_path_factory.mktemp("programs"))
+
+
+def compute(name, cases, folder, mode="plain", order="forward"):
+    """The outputs, after what no run may show: reports of the emulation or a sanitizer, wrong
+    values.
+    """
+    outcome = run(OPERATORS[name], cases, folder, mode, order)
+    assert outcome.said == "" and outcome.exit_code == 0, outcome.said[:3000]
+    assert errors(cases, outcome.outputs) == []
+    return outcome.outputs
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_are_the_formula_in_every_order_of_threads(name, folder):
+    cases = [case for kind in OPERATORS[name].kinds for case in OPERATORS[name].cases(kind)]
+    found = [compute(name, cases, folder, order=order) for order in ORDERS]
+    for case, forward, reverse in zip(cases, *found):
+        for a, b in zip(forward, reverse):
+            assert a.tobytes() == b.tobytes(), f"{case.name}: the order of threads changes a bit"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_keep_to_the_bounds_with_the_fast_functions_of_the_device(name, folder):
+    cases = [case for kind in OPERATORS[name].kinds for case in OPERATORS[name].cases(kind)]
+    compute(name, cases, folder, "fast")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["memory", "races"])
+@pytest.mark.parametrize("name, kind", RUNS)
+def test_the_sanitizers_find_nothing(name, kind, mode, folder):
+    cases = [case for case in OPERATORS[name].cases(kind) if threads(case) < SMALL]
+    compute(name, cases, folder, mode, "random:1")
+
+
+def threads(case):
+    return sum(values.size for values, _ in case.inputs)
+
+
+# -- no source is forgotten ------------------------------------------------------------------------
+
+
+def calls_with_cuda_source():
+    """(module, the name of its header, that of its source) of every call in jseg that passes
+    `cuda_src`.
+    """
+    found = []
+    for path in sorted((ROOT / "jseg").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(text)) if "cuda_src" in text else ():
+            if isinstance(node, ast.Call):
+                passed = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if "cuda_src" in passed:
+                    found.append((module, passed["cuda_header"], passed["cuda_src"]))
+    return found
+
+
+def test_the_table_has_every_cuda_source_of_jseg():
+    passed = {}
+    for module_name, header, source in calls_with_cuda_source():
+        module = importlib.import_module(module_name)
+        values = (eval(expression, vars(module)) for expression in (header, source))
+        passed.setdefault(module_name, set()).add(tuple(values))
+    tested = {
+        operator.module: {(operator.header, source) for source in operator.sources.values()}
+        for operator in OPERATORS.values()
+    }
+    assert passed == tested, "tests/support/emulated/operators.py lacks a CUDA source, or has more"
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_cases_call_every_source_with_every_type(name):
+    operator = OPERATORS[name]
+    for kind in operator.kinds:
+        assert {case.source for case in operator.cases(kind)} == set(operator.sources)
