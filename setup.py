@@ -26,6 +26,9 @@ setup(
         "jseg": [
             "weights/*",
             "nn/*.h",
+            "parity/cuda_emulation/*.h",
+            "parity/cuda_emulation/*.cc",
+            "parity/cuda_emulation/include/*",
             "machine/nvcc.in",
             "machine/compile_operator.sh",
             "machine/include/*.h",

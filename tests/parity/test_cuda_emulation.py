@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jseg.parity.cuda_emulation.kernels import Call, Kernel, compile_kernels
-from jseg.parity.cuda_emulation.memory import from_memory, rounded, to_memory
+from jseg.parity.cuda_emulation.device_types import from_memory, rounded, to_memory
+from jseg.parity.cuda_emulation.programs import Call, Kernel, compile_kernels
 from jseg.parity.cuda_emulation.translate import translate
 
 HEADER = """

@@ -8,11 +8,10 @@ from support.emulated.cases import errors, run
 from support.emulated.operators import OPERATORS
 from support.places import ROOT
 
-from jseg.parity.cuda_emulation.kernels import ORDERS
+from jseg.parity.cuda_emulation.programs import ORDERS
 
 RUNS = [(name, kind) for name, operator in OPERATORS.items() for kind in operator.kinds]
-# of a size that the sanitizers can take
-SMALL = 6000
+LARGEST = 26_000  # values of a case that the sanitizers get
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +50,12 @@ def test_results_keep_to_the_bounds_with_the_fast_functions_of_the_device(name, 
 @pytest.mark.parametrize("mode", ["memory", "races"])
 @pytest.mark.parametrize("name, kind", RUNS)
 def test_the_sanitizers_find_nothing(name, kind, mode, folder):
-    cases = [case for case in OPERATORS[name].cases(kind) if threads(case) < SMALL]
+    cases = [
+        case
+        for case in OPERATORS[name].cases(kind)
+        if sum(values.size for values, _ in case.inputs) < LARGEST
+    ]
     compute(name, cases, folder, mode, "random:1")
-
-
-def threads(case):
-    return sum(values.size for values, _ in case.inputs)
 
 
 # -- no source is forgotten ------------------------------------------------------------------------

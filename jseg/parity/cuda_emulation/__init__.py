@@ -2,5 +2,5 @@
 
 `translate` turns launches and shared memory of CUDA source into C++; device.h gives that C++ what
 a kernel expects of the device; scheduler.cc runs the threads, in an order that can be chosen;
-`kernels` compiles one of our sources and calls it.
+`programs` compiles sources of ours and calls them.
 """

@@ -1,5 +1,5 @@
 // The main program of a kernel's test: reads calls from a file, computes them in the given order of
-// threads, and writes their outputs to another. kernels.py writes both ends.
+// threads, and writes their outputs to another. programs.py reads and writes the other ends.
 //
 // Inputs and outputs are copies in memory of their exact size; outputs begin as NaN. Without the
 // address sanitizer, memory around each shows what is written beside it.

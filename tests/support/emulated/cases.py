@@ -5,8 +5,8 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from jseg.parity.cuda_emulation.kernels import Call, Kernel, compile_kernels
-from jseg.parity.cuda_emulation.memory import UNITS, rounded
+from jseg.parity.cuda_emulation.device_types import UNITS, rounded
+from jseg.parity.cuda_emulation.programs import Call, Kernel, compile_kernels
 
 UNIT = UNITS["float32"]
 

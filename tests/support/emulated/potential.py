@@ -6,7 +6,7 @@ import numpy as np
 from support.emulated.cases import Case, Operator, close, normal
 
 from jseg.flowseg import potential as module
-from jseg.parity.cuda_emulation.memory import rounded
+from jseg.parity.cuda_emulation.device_types import rounded
 
 EPS = 1e-2
 SIZES = ((1, 1), (2, 255), (1, 256), (3, 257), (2, 1000))  # maps, pixels of a map

@@ -21,7 +21,7 @@ from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from jseg.parity.cuda_emulation.memory import TYPES, from_memory, to_memory
+from jseg.parity.cuda_emulation.device_types import TYPES, from_memory, to_memory
 from jseg.parity.cuda_emulation.translate import translate
 
 HERE = os.path.dirname(os.path.abspath(__file__))
