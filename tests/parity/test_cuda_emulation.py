@@ -102,11 +102,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def call(folder):
-    """call(name of a body, order) -> (its output or None, what was said, exit code)."""
+    """call(name of a body, order, mode) -> (its output or None, what was said, exit code)."""
     kernels = [Kernel(source, ("float32",), ("float32",)) for source in BODIES.values()]
-    program = compile_kernels(folder, HEADER, kernels)
 
-    def compute(name, order="forward"):
+    def compute(name, order="forward", mode="plain"):
+        program = compile_kernels(folder, HEADER, kernels, mode)
         shape = (SIZES.get(name, 64),)
         outcome = program.run([Call(list(BODIES).index(name), [X], [shape])], order)
         output = outcome.outputs[0][0] if outcome.outputs else None
@@ -115,9 +115,15 @@ def call(folder):
     return compute
 
 
-@pytest.mark.parametrize("order", ["forward", "reverse", "random:1", "random:2"])
+@pytest.mark.parametrize(
+    "order, mode",
+    [
+        *((order, "plain") for order in ("forward", "reverse", "random:1", "random:2")),
+        ("reverse", "portable"),
+    ],
+)
 @pytest.mark.parametrize("name", ["neighbours", "places", "warp", "count", "dynamic"])
-def test_a_right_kernel_computes_the_same_in_every_order(call, name, order):
+def test_a_right_kernel_computes_the_same_in_every_order(call, name, order, mode):
     block, thread = np.arange(96) // 16, np.arange(96) % 16
     halves = X.reshape(2, 32)
     lanes = np.arange(64) % 32
@@ -136,7 +142,7 @@ def test_a_right_kernel_computes_the_same_in_every_order(call, name, order):
         "count": np.where(X < 2, 160, 0),
         "dynamic": X[::-1],
     }
-    output, said, code = call(name, order)
+    output, said, code = call(name, order, mode)
     assert (said, code) == ("", 0)
     np.testing.assert_array_equal(output, expected[name])
 

@@ -71,7 +71,10 @@ def calls_with_cuda_source():
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.walk(ast.parse(text)) if "cuda_src" in text else ():
             if isinstance(node, ast.Call):
-                passed = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                passed = {
+                    keyword.arg: ast.get_source_segment(text, keyword.value)
+                    for keyword in node.keywords
+                }
                 if "cuda_src" in passed:
                     found.append((module, passed["cuda_header"], passed["cuda_src"]))
     return found

@@ -32,7 +32,7 @@
 #define gridDim emulation::blocks
 #define warpSize 32
 
-// -- launches and shared memory --------------------------------------------------------------------
+// -- launches and shared memory -------------------------------------------------------------------
 
 namespace emulation {
 inline Launch configured(dim3 grid, dim3 block, size_t dynamic = 0, cudaStream_t = nullptr) {
@@ -52,7 +52,7 @@ template <class T, class Declaration> T& shared(Declaration) {
 }
 }
 
-// -- barriers, shuffles and votes ------------------------------------------------------------------
+// -- barriers, shuffles and votes -----------------------------------------------------------------
 
 namespace emulation {
 const unsigned ALL_LANES = 0xffffffffu;
@@ -119,7 +119,7 @@ inline unsigned ballot(const char* file, int line, unsigned mask, int predicate)
 #define __threadfence() ((void)0)
 #define __threadfence_block() ((void)0)
 
-// -- atomic operations -----------------------------------------------------------------------------
+// -- atomic operations ----------------------------------------------------------------------------
 
 namespace emulation {
 template <class T> struct Same { typedef T type; };
@@ -167,7 +167,7 @@ T atomicCAS(T* place, typename emulation::Same<T>::type expected,
     return emulation::atomic(place, [=](T old) -> T { return old == expected ? v : old; });
 }
 
-// -- functions of the device that the host's headers lack ------------------------------------------
+// -- functions of the device that the host's headers lack -----------------------------------------
 
 namespace emulation {
 template <class A, class B>

@@ -31,6 +31,7 @@ MODES = {
     "plain": ("-O1",),
     # about what nvcc --use_fast_math makes of the source, which Jittor passes
     "fast": ("-O1", "-march=native", "-ffp-contract=fast", "-freciprocal-math", FAST_MATH),
+    "portable": ("-O1",),  # fibers as on other processors than x86-64
     "races": ("-O1", "-g", "-fsanitize=thread"),
     "memory": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize=vptr"),
 }
@@ -149,7 +150,7 @@ def compile_kernels(
     text = program_text(header, kernels)
     path = os.path.join(folder, f"{mode}-{_digest(text)}")
     if not os.path.exists(path):
-        scheduler = _scheduler(folder)
+        scheduler = _scheduler(folder, mode)
         with open(f"{path}.cc", "w", encoding="utf-8") as file:
             file.write(text)
         includes = [f"-I{place}" for place in (os.path.join(HERE, "include"), HERE, _jittor())]
@@ -175,11 +176,12 @@ def program_text(header: str, kernels: Sequence[Kernel]) -> str:
     return "\n".join(parts + [f"const Body BODIES[] = {{{bodies}}};", ""])
 
 
-def _scheduler(folder: str) -> str:
-    """The scheduler's object file; it is never instrumented."""
-    path = os.path.join(folder, "scheduler.o")
+def _scheduler(folder: str, mode: str) -> str:
+    """The scheduler's object file; no sanitizer instruments it."""
+    options = ["-DEMULATION_UCONTEXT"] if mode == "portable" else []
+    path = os.path.join(folder, f"scheduler-{_digest(' '.join(options))}.o")
     if not os.path.exists(path):
-        _compile(["-O1", "-c", os.path.join(HERE, "scheduler.cc")], path)
+        _compile(["-O1", *options, "-c", os.path.join(HERE, "scheduler.cc")], path)
     return path
 
 
@@ -189,7 +191,7 @@ def _compile(arguments: Sequence[str], path: str) -> None:
     if not shutil.which(compiler):
         raise RuntimeError(f"{compiler} is not there; the CUDA emulation compiles with it")
     made = f"{path}.{os.getpid()}"
-    command = [compiler, "-std=c++14", "-fno-stack-clash-protection", *arguments, "-o", made]
+    command = [compiler, "-std=c++14", *arguments, "-o", made]
     process = subprocess.run(command, stderr=subprocess.PIPE)
     if process.returncode:
         said = process.stderr.decode(errors="replace").splitlines()

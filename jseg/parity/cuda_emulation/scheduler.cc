@@ -11,6 +11,7 @@
 // instrumented by a sanitizer.
 #include "scheduler.h"
 #include "fibers.h"
+#include "orders.h"
 #include <algorithm>
 #include <cstdio>
 #include <deque>
@@ -38,8 +39,7 @@ struct Thread {
 struct Place { void* memory; size_t size; };
 
 // the device
-std::string order_name;
-uint64_t random_state = 1, launches, reports;
+uint64_t launches, reports;
 std::set<std::string> told;
 bool trace, strict;
 int error;
@@ -68,40 +68,14 @@ unsigned block_place;
 void acquire(char& place) { if (detects_races()) __tsan_acquire(&place); }
 void release(char& place) { if (detects_races()) __tsan_release(&place); }
 
-bool ordered(const char* name) { return order_name.compare(0, std::strlen(name), name) == 0; }
-
-void set_order(const char* name) {
-    order_name = name;
-    uint64_t seed = ordered("random:") ? std::atoll(name + 7) : 0;
-    random_state = 2 * seed + 0x9e3779b97f4a7c15ull;
-}
-
 void read_environment() {
     static bool done = false;
     if (done) return;
     done = true;
     const char* name = std::getenv("EMULATION_ORDER");
-    if (name && order_name.empty()) set_order(name);
+    if (name && order_name.empty()) choose_order(name);
     trace = std::getenv("EMULATION_TRACE");
     strict = std::getenv("EMULATION_STRICT");
-}
-
-uint64_t draw() {  // xorshift64
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-void shuffle(std::vector<unsigned>& list) {
-    if (!ordered("random")) return;
-    for (size_t i = list.size(); i > 1; i--) std::swap(list[i - 1], list[draw() % i]);
-}
-
-std::vector<unsigned> arranged(size_t n) {
-    std::vector<unsigned> list(n);
-    for (size_t i = 0; i < n; i++) list[i] = ordered("reverse") ? n - 1 - i : i;
-    return list;
 }
 
 Index index_of(uint64_t i, const Index& size) {
@@ -352,7 +326,7 @@ void* dynamic_shared() { return dynamic; }
 }
 
 extern "C" {
-void emulation_set_order(const char* order) { emulation::set_order(order); }
+void emulation_set_order(const char* order) { emulation::choose_order(order); }
 unsigned long emulation_launches() { return emulation::launches; }
 unsigned long emulation_reports() { return emulation::reports; }
 }

@@ -29,14 +29,16 @@ EMULATION_VECTORS(double, double)
 inline cudaError_t cudaGetLastError() { return cudaError_t(emulation::last_error()); }
 inline cudaError_t cudaPeekAtLastError() { return cudaError_t(emulation::last_error(false)); }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline const char* cudaGetErrorName(cudaError_t error) {
-    return error == cudaSuccess ? "cudaSuccess"
-         : error == cudaErrorInvalidValue ? "cudaErrorInvalidValue" : "cudaErrorInvalidConfiguration";
-}
-inline const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaSuccess ? "no error"
-         : error == cudaErrorInvalidValue ? "invalid argument" : "invalid configuration argument";
-}
+#define EMULATION_ERROR_TEXT(function, none, value, configuration)                              \
+    inline const char* function(cudaError_t error) {                                            \
+        if (error == cudaSuccess) return none;                                                  \
+        return error == cudaErrorInvalidValue ? value : configuration;                          \
+    }
+EMULATION_ERROR_TEXT(cudaGetErrorName, "cudaSuccess", "cudaErrorInvalidValue",
+                     "cudaErrorInvalidConfiguration")
+EMULATION_ERROR_TEXT(cudaGetErrorString, "no error", "invalid argument",
+                     "invalid configuration argument")
+#undef EMULATION_ERROR_TEXT
 
 inline float rsqrtf(float v) { return 1 / std::sqrt(v); }
 inline double rsqrt(double v) { return 1 / std::sqrt(v); }
