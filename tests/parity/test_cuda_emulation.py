@@ -102,7 +102,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def call(folder):
-    """call(name of a body, order, mode) -> (its output or None, what was said, exit code)."""
+    """call(name of a body, order, mode) -> (its output or None, messages, exit code)."""
     kernels = [Kernel(source, ("float32",), ("float32",)) for source in BODIES.values()]
 
     def compute(name, order="forward", mode="plain"):
@@ -110,7 +110,7 @@ def call(folder):
         shape = (SIZES.get(name, 64),)
         outcome = program.run([Call(list(BODIES).index(name), [X], [shape])], order)
         output = outcome.outputs[0][0] if outcome.outputs else None
-        return output, outcome.said, outcome.exit_code
+        return output, outcome.messages, outcome.exit_code
 
     return compute
 
@@ -142,15 +142,15 @@ def test_a_right_kernel_computes_the_same_in_every_order(call, name, order, mode
         "count": np.where(X < 2, 160, 0),
         "dynamic": X[::-1],
     }
-    output, said, code = call(name, order, mode)
-    assert (said, code) == ("", 0)
+    output, messages, code = call(name, order, mode)
+    assert (messages, code) == ("", 0)
     np.testing.assert_array_equal(output, expected[name])
 
 
 def test_the_order_shows_a_race_and_poison_what_is_not_written(call):
-    forward, said, code = call("neighbours at once")
+    forward, messages, code = call("neighbours at once")
     reverse, _, _ = call("neighbours at once", "reverse")
-    assert (said, code) == ("", 0)
+    assert (messages, code) == ("", 0)
     assert np.isnan(forward).sum() == 63 and np.isnan(reverse).sum() == 1
     assert np.isnan(call("unset")[0]).all() and np.isnan(call("nothing")[0]).all()
 
@@ -166,8 +166,8 @@ def test_the_order_shows_a_race_and_poison_what_is_not_written(call):
     ],
 )
 def test_what_the_device_leaves_undefined_is_reported(call, name, message):
-    _, said, code = call(name)
-    assert f"emulation: {message}" in said and code == 0
+    _, messages, code = call(name)
+    assert f"emulation: {message}" in messages and code == 0
 
 
 @pytest.mark.parametrize(
@@ -180,15 +180,15 @@ def test_what_the_device_leaves_undefined_is_reported(call, name, message):
     ],
 )
 def test_a_launch_that_a_gpu_refuses_computes_nothing_and_is_reported(call, name, message):
-    output, said, code = call(name)
+    output, messages, code = call(name)
     assert np.isnan(output).all() and code == 0
-    assert f"emulation: {message}" in said
+    assert f"emulation: {message}" in messages
 
 
 def test_a_check_of_the_last_error_ends_the_program(call):
-    output, said, code = call("checked")
+    output, messages, code = call("checked")
     assert output is None and code == 3
-    assert "checked: invalid argument" in said
+    assert "checked: invalid argument" in messages
 
 
 def test_half_types_round_as_the_device_does(folder):
@@ -215,7 +215,7 @@ def test_half_types_round_as_the_device_does(folder):
         x = np.concatenate([values, (values[1:] + values[:-1]) / 2, others]).astype(np.float32)
         x = np.concatenate([x, np.nextafter(x, np.float32(0))])
         outcome = program.run([Call(number, [x], [x.shape] * 2)])
-        assert outcome.said == ""
+        assert outcome.messages == ""
         with np.errstate(over="ignore"):
             expected = rounded(x, kind)
         for output in outcome.outputs[0]:

@@ -25,7 +25,7 @@ def compute(name, cases, folder, mode="plain", order="forward"):
     values.
     """
     outcome = run(OPERATORS[name], cases, folder, mode, order)
-    assert outcome.said == "" and outcome.exit_code == 0, outcome.said[:3000]
+    assert outcome.messages == "" and outcome.exit_code == 0, outcome.messages[:3000]
     assert errors(cases, outcome.outputs) == []
     return outcome.outputs
 
@@ -33,8 +33,8 @@ def compute(name, cases, folder, mode="plain", order="forward"):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_results_are_the_formula_in_every_order_of_threads(name, folder):
     cases = [case for kind in OPERATORS[name].kinds for case in OPERATORS[name].cases(kind)]
-    found = [compute(name, cases, folder, order=order) for order in ORDERS]
-    for case, forward, reverse in zip(cases, *found):
+    results = [compute(name, cases, folder, order=order) for order in ORDERS]
+    for case, forward, reverse in zip(cases, *results):
         for a, b in zip(forward, reverse):
             assert a.tobytes() == b.tobytes(), f"{case.name}: the order of threads changes a bit"
 
@@ -65,7 +65,7 @@ def calls_with_cuda_source():
     """(module, the name of its header, that of its source) of every call in jseg that passes
     `cuda_src`.
     """
-    found = []
+    calls = []
     for path in sorted((ROOT / "jseg").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -76,8 +76,8 @@ def calls_with_cuda_source():
                     for keyword in node.keywords
                 }
                 if "cuda_src" in passed:
-                    found.append((module, passed["cuda_header"], passed["cuda_src"]))
-    return found
+                    calls.append((module, passed["cuda_header"], passed["cuda_src"]))
+    return calls
 
 
 def test_the_table_has_every_cuda_source_of_jseg():

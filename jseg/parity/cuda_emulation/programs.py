@@ -69,10 +69,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program computed and said."""
+    """What a program computed, and its messages."""
 
     outputs: List[List[np.ndarray]]  # float64, of each call; none where the process broke off
-    said: str  # standard error: reports of the emulation and of the sanitizers
+    messages: str  # standard error: reports of the emulation and of the sanitizers
     exit_code: int  # 0; 3 after a failed CHECK; negative after a signal
 
 
@@ -99,10 +99,10 @@ class Program:
                 env={**os.environ, **SANITIZERS},
                 timeout=timeout,
             )
-            said = process.stderr.decode(errors="replace")
+            messages = process.stderr.decode(errors="replace")
             with open(paths[1], "rb") as file:
                 outputs = self._unpacked(calls, file.read())
-        return Outcome(outputs, said, process.returncode)
+        return Outcome(outputs, messages, process.returncode)
 
     def _packed(self, call: Call) -> bytes:
         kernel = self.kernels[call.kernel]
@@ -190,14 +190,14 @@ def _compile(arguments: Sequence[str], path: str) -> None:
     compiler = os.environ.get("cc_path") or "g++"
     if not shutil.which(compiler):
         raise RuntimeError(f"{compiler} is not there; the CUDA emulation compiles with it")
-    made = f"{path}.{os.getpid()}"
-    command = [compiler, "-std=c++14", *arguments, "-o", made]
+    temporary = f"{path}.{os.getpid()}"
+    command = [compiler, "-std=c++14", *arguments, "-o", temporary]
     process = subprocess.run(command, stderr=subprocess.PIPE)
     if process.returncode:
-        said = process.stderr.decode(errors="replace").splitlines()
-        errors = [line for line in said if "error" in line] or said
+        lines = process.stderr.decode(errors="replace").splitlines()
+        errors = [line for line in lines if "error" in line] or lines
         raise RuntimeError("the C++ compiler refuses the source:\n" + "\n".join(errors[:10]))
-    os.replace(made, path)
+    os.replace(temporary, path)
 
 
 def _digest(text: str) -> str:

@@ -26,7 +26,7 @@ namespace {
 const size_t SHARED_BYTES = 48 << 10;            // of a block
 const int INVALID_VALUE = 1, INVALID_CONFIGURATION = 9;  // cudaError_t
 
-enum State { READY, AT_BARRIER, AT_MEETING, DONE };
+enum State { READY, AT_BARRIER, AT_MEETING, ENDED };
 struct Thread {
     Index index;
     State state;
@@ -40,7 +40,7 @@ struct Place { void* memory; size_t size; };
 
 // the device
 uint64_t launches, reports;
-std::set<std::string> told;
+std::set<std::string> reported;  // each place once
 bool trace, strict;
 int error;
 
@@ -69,9 +69,9 @@ void acquire(char& place) { if (detects_races()) __tsan_acquire(&place); }
 void release(char& place) { if (detects_races()) __tsan_release(&place); }
 
 void read_environment() {
-    static bool done = false;
-    if (done) return;
-    done = true;
+    static bool read = false;
+    if (read) return;
+    read = true;
     const char* name = std::getenv("EMULATION_ORDER");
     if (name && order_name.empty()) choose_order(name);
     trace = std::getenv("EMULATION_TRACE");
@@ -95,7 +95,7 @@ void fiber_main() {
         Fiber* own = all[running].fiber;
         acquire(launch_begins);
         entry(body);
-        all[running].state = DONE;
+        all[running].state = ENDED;
         release(launch_ends);
         if (!detects_races() && next_thread < order.size()) {
             unsigned i = order[next_thread++];
@@ -131,20 +131,20 @@ void wait(State state) {
 // All threads that have not ended wait: for a barrier, which opens, or for lanes in vain. False
 // when all have ended.
 bool release_waiting() {
-    size_t done = 0, waiting = 0;
+    size_t ended = 0, waiting = 0;
     const Thread* first = nullptr;
     for (Thread& t : all) {
-        done += t.state == DONE;
+        ended += t.state == ENDED;
         if (t.state != AT_BARRIER) continue;
         if (!first) first = &t;
         if (first->line != t.line || std::strcmp(first->file, t.file))
             report("threads of a block wait at different barriers", t.file, t.line);
         waiting++;
     }
-    if (done == all.size()) return false;
+    if (ended == all.size()) return false;
 
-    bool in_vain = waiting + done < all.size();
-    if (done && !in_vain)
+    bool in_vain = waiting + ended < all.size();
+    if (ended && !in_vain)
         report("threads have ended while others wait at a barrier", first->file, first->line);
     for (Thread& t : all) {
         if (t.state != (in_vain ? AT_MEETING : AT_BARRIER)) continue;
@@ -245,15 +245,15 @@ void run(const Launch& launch, const char* name, void (*function)(void*), void* 
 }
 
 int last_error(bool clear) {
-    int found = error;
+    int code = error;
     if (clear) error = 0;
-    return found;
+    return code;
 }
 
 void report(const char* what, const char* file, int line) {
     reports++;
     std::string place = *file ? std::string(" at ") + file + ":" + std::to_string(line) : "";
-    if (told.insert(std::string(kernel) + what + place).second)
+    if (reported.insert(std::string(kernel) + what + place).second)
         std::fprintf(stderr,
                      "emulation: %s: %s; grid %u, %u, %u of %u, %u, %u, block %u, %u, %u, "
                      "thread %u, %u, %u%s\n",
@@ -290,7 +290,7 @@ unsigned meet(unsigned mask, const void* value, size_t size, const char* file, i
     bool complete = true;
     for (size_t i = first; i < last; i++) {
         const Thread& t = all[i];
-        if (!(mask >> (i - first) & 1) || t.state == DONE) continue;
+        if (!(mask >> (i - first) & 1) || t.state == ENDED) continue;
         complete &= t.state == AT_MEETING && t.mask == mask && t.line == line;
     }
     if (complete) {

@@ -51,26 +51,27 @@ def _hide(text: str) -> Tuple[str, List[str]]:
 
 
 def _launches(text: str) -> str:
-    parts, done = [], 0
-    for at in iter(lambda: text.find("<<<", done), -1):
-        start = _start_of_name(text, at)
-        kernel = text[start:at].strip()
-        stop = _find(text, at + 3, ">>>")
-        arguments = re.compile(r"\s*\(").match(text, stop + 3)
-        if not kernel or not arguments:
+    parts, copied = [], 0
+    while True:
+        at = text.find("<<<", copied)
+        if at < 0:
+            return "".join(parts) + text[copied:]
+
+        # kernel<<<configuration>>>(arguments)
+        start, stop = _start_of_name(text, at), _find(text, at + 3, ">>>")
+        kernel, configuration = text[start:at].strip(), text[at + 3 : stop]
+        bracket = re.compile(r"\s*\(").match(text, stop + 3)
+        if not kernel or not bracket:
             raise ValueError(f"cannot read the launch {text[start : at + 60]!r}")
-        end = _find(text, arguments.end(), ")")
-        passed = text[arguments.end() : end]
+        end = _find(text, bracket.end(), ")")
+        arguments = text[bracket.end() : end]
 
         name = re.match(r"[\w:]+", kernel)[0]
-        call = f"[&](auto&... a) {{ {kernel}(a...); }}"
-        parts += [
-            text[done:start],
-            f'emulation::launch(emulation::configured({text[at + 3 : stop]}), "{name}", {call}',
-            f", {passed})" if passed.strip() else ")",
-        ]
-        done = end + 1
-    return "".join(parts) + text[done:]
+        function = f"[&](auto&... a) {{ {kernel}(a...); }}"
+        launch = f'emulation::configured({configuration}), "{name}", {function}'
+        rest = f", {arguments}" if arguments.strip() else ""
+        parts += [text[copied:start], f"emulation::launch({launch}{rest})"]
+        copied = end + 1
 
 
 def _start_of_name(text: str, end: int) -> int:

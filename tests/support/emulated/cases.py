@@ -58,7 +58,7 @@ def normal(rng, shape, kind="float32", mean=0.0, spread=1.0):
 
 
 def run(operator, cases, folder, mode="plain", order="forward"):
-    """(the outputs of each case, what the emulation said, the exit code)."""
+    """The outcome of one call for each case."""
     kernels = list(dict.fromkeys(case.kernel(operator.sources) for case in cases))
     program = compile_kernels(folder, operator.header, kernels, mode)
     calls = [

@@ -17,6 +17,11 @@ MODES = {
     "memory": "address and undefined-behaviour sanitizers",
     "races": "thread sanitizer",
 }
+MESSAGES = {
+    "values": {"emulation:": "report"},
+    "memory": {"AddressSanitizer": "address", "runtime error": "undefined"},
+    "races": {"ThreadSanitizer: data race": "race"},
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ FAULTS = (
         ("rows are written past the end", "if (row >= length) continue;", "", "memory"),
         ("one key more than there are", "< others ? s[", "<= others ? s[", "values"),
         ("weights of another row", "weights[y + H][j] * value", "weights[y][j] * value", "values"),
+        ("sums of a thread begin anywhere", "total[r][c] = 0;", ";", "values"),
         ("the sum is not scaled anew", "sum[r] *= kept;", "", "values"),
         ("delta of the row", "= OF_KEYS ? column : row", "= row", "values"),
         ("tiles too large", "<false, 32, 64>", "<false, 32, 128>", "values", "backward"),
@@ -72,12 +78,14 @@ FAULTS = (
         ("tokens past the end", "RUN < tokens ? start + RUN : tokens", "RUN", "memory"),
         ("sums that are not cleared", "of_s[j] = of_b[j] = 0;", ";", "values"),
         ("every thread writes q", "if (threadIdx.x == 0) kept", "kept", "races"),
+        ("block_sum with a thread too many", "x < half) held", "x <= half) held", "races"),
         ("a block too few", "<<<blocks, THREADS", "<<<blocks - 1, THREADS", "values", "forward"),
     ),
     *of(
         "group_norm",
         ("values past the end", "if (at >= count) return;", "", "memory"),
         ("a piece past the end", "n - start < PIECE ? n - start : PIECE", "PIECE", "memory"),
+        ("pieces put together without weights", "d * d * (n - k", "d * d * (1 - k", "values"),
         ("scale of another image", "z.one_s ? row % z.channels : row, of_a", "row, of_a", "memory"),
         ("every thread writes the sums", "if (threadIdx.x) return;\n    of_a", "of_a", "races"),
         ("all blocks write one place", "found[2 * blockIdx.x] =", "found[0] =", "races"),
@@ -130,19 +138,13 @@ def signs(operator, name, mode, folder):
         return ["order"] if any(other != bits[0] for other in bits) else []
 
     outcome = run(operator, cases, folder, "plain" if mode == "values" else mode)
-    if mode == "memory":
-        words = {"AddressSanitizer": "address", "runtime error": "undefined"}
-    elif mode == "races":
-        words = {"ThreadSanitizer: data race": "race"}
-    else:
-        words = {"emulation:": "report"}
-    found = [word for text, word in words.items() if text in outcome.said]
+    words = [word for text, word in MESSAGES[mode].items() if text in outcome.messages]
     if mode == "values":
         wrong = errors(cases, outcome.outputs)
-        found += ["NaN"] * any("not finite" in line for line in wrong)
-        found += ["wrong"] * any("an error of" in line for line in wrong)
-        found += ["crash"] * (outcome.exit_code != 0)
-    return found
+        words += ["NaN"] * any("not finite" in line for line in wrong)
+        words += ["wrong"] * any("an error of" in line for line in wrong)
+        words += ["crash"] * (outcome.exit_code != 0)
+    return words
 
 
 def table(folder):

@@ -13,14 +13,14 @@ SIZES = ((3, 70, 24), (1, 1, 1), (2, 64, 128), (2, 65, 129), (1, 130, 7), (1, 3,
 
 def cases(kind):
     rng = np.random.default_rng(0)
-    found = []
+    chosen = []
     for size, own_scale, shifts in itertools.product(SIZES, (False, True), (False, True)):
         if size[2] == 1 and not shifts:
             continue  # one shift for one channel is a shift
-        found += case(rng, kind, size, own_scale, shifts)
+        chosen += case(rng, kind, size, own_scale, shifts)
     # Squares of these have no place in float16, and their sums no digits in bfloat16.
     large = {"float32": 1e15, "float16": 8e3, "bfloat16": 1e15}[kind]
-    return found + case(rng, kind, SIZES[0], False, True, large)
+    return chosen + case(rng, kind, SIZES[0], False, True, large)
 
 
 def case(rng, kind, size, own_scale, shifts, spread=1):
