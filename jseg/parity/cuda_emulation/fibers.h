@@ -17,6 +17,8 @@ SANITIZER void* __tsan_create_fiber(unsigned);
 SANITIZER void __tsan_switch_to_fiber(void*, unsigned);
 SANITIZER void __tsan_acquire(void*);
 SANITIZER void __tsan_release(void*);
+SANITIZER void AnnotateIgnoreReadsBegin(const char*, int);
+SANITIZER void AnnotateIgnoreReadsEnd(const char*, int);
 SANITIZER void AnnotateIgnoreWritesBegin(const char*, int);
 SANITIZER void AnnotateIgnoreWritesEnd(const char*, int);
 SANITIZER void __sanitizer_start_switch_fiber(void**, const void*, size_t);
@@ -31,10 +33,18 @@ inline size_t stack_size() {
     return detects_races() || __sanitizer_start_switch_fiber ? 256 << 10 : 64 << 10;
 }
 
-// Memory that the race detector takes for new while this lives.
-struct NewMemory {
-    NewMemory() { if (detects_races()) AnnotateIgnoreWritesBegin("", 0); }
-    ~NewMemory() { if (detects_races()) AnnotateIgnoreWritesEnd("", 0); }
+// While this lives, the race detector sees no access, and takes memory that is made for new.
+struct Unseen {
+    Unseen() {
+        if (!detects_races()) return;
+        AnnotateIgnoreReadsBegin("", 0);
+        AnnotateIgnoreWritesBegin("", 0);
+    }
+    ~Unseen() {
+        if (!detects_races()) return;
+        AnnotateIgnoreWritesEnd("", 0);
+        AnnotateIgnoreReadsEnd("", 0);
+    }
 };
 
 struct Fiber {
@@ -111,7 +121,7 @@ inline void prepare(Fiber& fiber, void (*main)()) {
 inline Fiber* new_fiber() {
     // The page below the stack is not readable: a stack that is too small ends the process.
     size_t size = stack_size() + page();
-    NewMemory hidden;
+    Unseen unseen;
     void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory, page(), PROT_NONE)) std::abort();
     Fiber* fiber = new Fiber{};

@@ -6,9 +6,8 @@
 // different places, and lanes that others wait for in vain, are reported. With the thread
 // sanitizer each thread of a block is a thread of its own to it, ordered by barriers alone.
 //
-// EMULATION_ORDER: the order, unless emulation_set_order is called. EMULATION_TRACE: each launch is
-// printed. EMULATION_STRICT: the first report ends the process. This file itself must not be
-// instrumented by a sanitizer.
+// EMULATION_ORDER: the order, unless emulation_set_order is called. EMULATION_TRACE: launches are
+// printed. EMULATION_STRICT: the first report aborts. No sanitizer may instrument this file.
 #include "scheduler.h"
 #include "fibers.h"
 #include "orders.h"
@@ -175,12 +174,12 @@ void run_block() {
 }
 
 void* poisoned(size_t size) {
-    NewMemory hidden;
+    Unseen unseen;
     return std::memset(std::malloc(size), 0xff, size);
 }
 
 void forget_shared() {
-    NewMemory hidden;
+    Unseen unseen;
     for (Place& place : places) {
         std::free(place.memory);
         place.memory = nullptr;
@@ -223,8 +222,8 @@ void run(const Launch& launch, const char* name, void (*function)(void*), void* 
     if (detects_races()) host.race_detector = __tsan_get_current_fiber();
     release(launch_begins);
     size_t count = (size_t)threads.x * threads.y * threads.z;
-    uint64_t total = (uint64_t)blocks.x * blocks.y * blocks.z;
     order = arranged(count);
+    uint64_t total = (uint64_t)blocks.x * blocks.y * blocks.z;
     std::vector<unsigned> block_order;  // empty: too many for an order of their own
     if (total < 1u << 22) {
         block_order = arranged(total);
@@ -251,6 +250,7 @@ int last_error(bool clear) {
 }
 
 void report(const char* what, const char* file, int line) {
+    Unseen unseen;
     reports++;
     std::string place = *file ? std::string(" at ") + file + ":" + std::to_string(line) : "";
     if (reported.insert(std::string(kernel) + what + place).second)
