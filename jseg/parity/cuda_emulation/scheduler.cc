@@ -22,16 +22,15 @@ namespace emulation {
 Index thread, block, threads, blocks;
 
 namespace {
-const size_t SHARED_BYTES = 48 << 10;            // of a block
+const size_t SHARED_BYTES = 48 << 10;                    // of a block
 const int INVALID_VALUE = 1, INVALID_CONFIGURATION = 9;  // cudaError_t
 
 enum State { READY, AT_BARRIER, AT_MEETING, ENDED };
 struct Thread {
     Index index;
     State state;
-    Fiber* fiber;              // null before it begins
-    const char* file;          // where it waits
-    int line;
+    Fiber* fiber;  // null before it begins
+    const char* file; int line;  // where it waits
     unsigned mask, meetings, barriers;
     alignas(16) unsigned char brought[2][16];  // to the last two meetings
 };
@@ -136,9 +135,9 @@ bool release_waiting() {
         ended += t.state == ENDED;
         if (t.state != AT_BARRIER) continue;
         if (!first) first = &t;
+        waiting++;
         if (first->line != t.line || std::strcmp(first->file, t.file))
             report("threads of a block wait at different barriers", t.file, t.line);
-        waiting++;
     }
     if (ended == all.size()) return false;
 
@@ -195,12 +194,12 @@ bool refused(const Launch& launch) {
     if (!count || count > 1024 || size.z > 64) why = "a block of that size is refused";
     if (!grid.x || !grid.y || !grid.z || grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535)
         why = "a grid of that size is refused";
-    if (why) error = INVALID_CONFIGURATION;
-    else if (launch.dynamic > SHARED_BYTES) {
+    int code = INVALID_CONFIGURATION;
+    if (!why && launch.dynamic > SHARED_BYTES) {
         why = "more than 48 KB of dynamic shared memory are refused";
-        error = INVALID_VALUE;
+        code = INVALID_VALUE;
     }
-    if (why) report(why, "", 0);
+    if (why) error = code, report(why, "", 0);
     return why;
 }
 }
@@ -290,13 +289,12 @@ unsigned meet(unsigned mask, const void* value, size_t size, const char* file, i
     bool complete = true;
     for (size_t i = first; i < last; i++) {
         const Thread& t = all[i];
-        if (!(mask >> (i - first) & 1) || t.state == ENDED) continue;
-        complete &= t.state == AT_MEETING && t.mask == mask && t.line == line;
+        if (mask >> (i - first) & 1 && t.state != ENDED)
+            complete &= t.state == AT_MEETING && t.mask == mask && t.line == line;
     }
-    if (complete) {
-        for (size_t i = first; i < last; i++)
-            if (all[i].state == AT_MEETING && all[i].mask == mask) all[i].state = READY;
-    } else wait(AT_MEETING);
+    if (!complete) wait(AT_MEETING);
+    else for (size_t i = first; i < last; i++)
+        if (all[i].state == AT_MEETING && all[i].mask == mask) all[i].state = READY;
     acquire(at_meeting[block_place]);
     return meeting;
 }
