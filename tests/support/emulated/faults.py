@@ -65,7 +65,7 @@ FAULTS = (
         ("rows are read past the end", "start + row < length && ", "", "memory"),
         ("no zeros behind the end", ": 0.f;\n    }", ": to[row][c];\n    }", "values"),
         ("rows are written past the end", "if (row >= length) continue;", "", "memory"),
-        ("one key more than there are", "< others ? s[", "<= others ? s[", "values"),
+        ("one query more than there are", "column < others ?", "column <= others ?", "memory"),
         ("weights of another row", "weights[y + H][j] * value", "weights[y][j] * value", "values"),
         ("sums of a thread begin anywhere", "total[r][c] = 0;", ";", "values"),
         ("the sum is not scaled anew", "sum[r] *= kept;", "", "values"),
