@@ -2,7 +2,7 @@
 kernel that our networks ask for.
 
 Jittor compiles a kernel when it is first run, so tiny networks are run, forward and backward, on a
-pretended device (benchmarks/pretended_cuda.cpp): the driver and the libraries are empty shells,
+pretended device (jseg/parity/cuda_emulation/device/pretended_cuda.cpp): the driver and the libraries are empty shells,
 kernels are not launched, and their results are meaningless. Bring-up, headers, names of libraries
 and nvcc are real. At the end every CUDA function that the compiled code calls is looked up in the
 real libraries. None of this shows that a kernel computes the right numbers.
@@ -27,6 +27,9 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PRETENDED = os.path.join(
+    os.path.dirname(HERE), "jseg", "parity", "cuda_emulation", "device", "pretended_cuda.cpp"
+)
 LIBRARIES = ("cudart", "cublas", "cudnn", "curand", "cufft", "cusparse")
 RECORD = "compiled: "
 
@@ -203,7 +206,7 @@ def compile_library(path, soname, options, shells):
     )
     with open(weak, "w") as file:
         file.write(shells)
-    subprocess.run([*command, *options, os.path.join(HERE, "pretended_cuda.cpp"), weak], check=True)
+    subprocess.run([*command, *options, PRETENDED, weak], check=True)
 
 
 def exported(library):
