@@ -22,16 +22,15 @@ namespace emulation {
 Index thread, block, threads, blocks;
 
 namespace {
-const size_t SHARED_BYTES = 48 << 10;            // of a block
+const size_t SHARED_BYTES = 48 << 10;                    // of a block
 const int INVALID_VALUE = 1, INVALID_CONFIGURATION = 9;  // cudaError_t
 
 enum State { READY, AT_BARRIER, AT_MEETING, ENDED };
 struct Thread {
     Index index;
     State state;
-    Fiber* fiber;              // null before it begins
-    const char* file;          // where it waits
-    int line;
+    Fiber* fiber;  // null before it begins
+    const char* file; int line;  // where it waits
     unsigned mask, meetings, barriers;
     alignas(16) unsigned char brought[2][16];  // to the last two meetings
 };
@@ -53,6 +52,7 @@ size_t next_thread, running;
 std::vector<Place> places;
 char* dynamic;
 size_t shared_bytes;
+uint64_t block_number;  // in their order
 
 // fibers: the host's own, those without a thread, and the one that has just ended
 Fiber host{};
@@ -107,18 +107,25 @@ void fiber_main() {
     }
 }
 
+Fiber* next_idle() {
+    if (idle.empty()) idle.push_back(new_fiber());
+    // To the race detector all work of a fiber is in order, so the first blocks of a launch share
+    // none with the block before. Later ones take what was used last, which is faster.
+    bool oldest = detects_races() && block_number < 8;
+    Fiber* fiber = oldest ? idle.front() : idle.back();
+    if (oldest) idle.pop_front();
+    else idle.pop_back();
+    return fiber;
+}
+
 void go_on(unsigned i) {
     if (!all[i].fiber) {
-        if (idle.empty()) idle.push_back(new_fiber());
-        all[i].fiber = idle.front();
-        idle.pop_front();
+        all[i].fiber = next_idle();
         prepare(*all[i].fiber, fiber_main);
     }
     become(i);
     change(host, *all[i].fiber);
-    if (!ended_fiber) return;
-    if (detects_races()) idle.push_back(ended_fiber);
-    else idle.push_front(ended_fiber);
+    if (ended_fiber) idle.push_back(ended_fiber);
     ended_fiber = nullptr;
 }
 
@@ -136,9 +143,9 @@ bool release_waiting() {
         ended += t.state == ENDED;
         if (t.state != AT_BARRIER) continue;
         if (!first) first = &t;
+        waiting++;
         if (first->line != t.line || std::strcmp(first->file, t.file))
             report("threads of a block wait at different barriers", t.file, t.line);
-        waiting++;
     }
     if (ended == all.size()) return false;
 
@@ -154,10 +161,7 @@ bool release_waiting() {
 }
 
 void run_block() {
-    // To the race detector, a fiber's work is in order. With one fiber to spare, the same thread of
-    // the next block gets another; more than 255 fibers would make the detector slow.
-    while (detects_races() && idle.size() <= all.size()) idle.push_back(new_fiber());
-
+    while (detects_races() && idle.size() < 2 * all.size()) idle.push_back(new_fiber());
     shuffle(order);
     for (next_thread = 0; next_thread < order.size();) go_on(order[next_thread++]);
     for (bool going = true; going;) {
@@ -195,12 +199,12 @@ bool refused(const Launch& launch) {
     if (!count || count > 1024 || size.z > 64) why = "a block of that size is refused";
     if (!grid.x || !grid.y || !grid.z || grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535)
         why = "a grid of that size is refused";
-    if (why) error = INVALID_CONFIGURATION;
-    else if (launch.dynamic > SHARED_BYTES) {
+    int code = INVALID_CONFIGURATION;
+    if (!why && launch.dynamic > SHARED_BYTES) {
         why = "more than 48 KB of dynamic shared memory are refused";
-        error = INVALID_VALUE;
+        code = INVALID_VALUE;
     }
-    if (why) report(why, "", 0);
+    if (why) error = code, report(why, "", 0);
     return why;
 }
 }
@@ -230,8 +234,8 @@ void run(const Launch& launch, const char* name, void (*function)(void*), void* 
         shuffle(block_order);
     }
 
-    for (uint64_t k = 0; k < total; k++) {
-        block = index_of(block_order.empty() ? k : block_order[k], blocks);
+    for (block_number = 0; block_number < total; block_number++) {
+        block = index_of(block_order.empty() ? block_number : block_order[block_number], blocks);
         block_place = (block_place + 1) % PLACES;
         shared_bytes = launch.dynamic;
         if (launch.dynamic) dynamic = (char*)poisoned(launch.dynamic);
@@ -290,13 +294,12 @@ unsigned meet(unsigned mask, const void* value, size_t size, const char* file, i
     bool complete = true;
     for (size_t i = first; i < last; i++) {
         const Thread& t = all[i];
-        if (!(mask >> (i - first) & 1) || t.state == ENDED) continue;
-        complete &= t.state == AT_MEETING && t.mask == mask && t.line == line;
+        if (mask >> (i - first) & 1 && t.state != ENDED)
+            complete &= t.state == AT_MEETING && t.mask == mask && t.line == line;
     }
-    if (complete) {
-        for (size_t i = first; i < last; i++)
-            if (all[i].state == AT_MEETING && all[i].mask == mask) all[i].state = READY;
-    } else wait(AT_MEETING);
+    if (!complete) wait(AT_MEETING);
+    else for (size_t i = first; i < last; i++)
+        if (all[i].state == AT_MEETING && all[i].mask == mask) all[i].state = READY;
     acquire(at_meeting[block_place]);
     return meeting;
 }
