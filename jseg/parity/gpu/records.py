@@ -23,6 +23,10 @@ class Case(NamedTuple):
     bound: Optional[float] = None
 
 
+class LeftOut(Exception):
+    """A case that this machine cannot run; the message says why."""
+
+
 def run(group: str, cases: Iterable[Case], skip: int = 0) -> None:
     """Compute the cases after the first `skip` and print {"begins"} and then {"case", "ok",
     "seconds", ...} of each; after a failure comes the next case.
@@ -32,10 +36,12 @@ def run(group: str, cases: Iterable[Case], skip: int = 0) -> None:
         before = time.perf_counter()
         try:
             columns = dict(case.compute())
-            ok = case.bound is None or bool(columns["difference"] <= case.bound)
+            ok: Optional[bool] = case.bound is None or bool(columns["difference"] <= case.bound)
             if not ok:
                 size = f"{columns['difference']:.1e}"
                 columns["why"] = f"differs by {size}, expected at most {case.bound:.0e}"
+        except LeftOut as reason:
+            columns, ok = {"why": f"left out: {reason}"}, None
         except Exception as error:
             columns, ok = {"why": f"{type(error).__name__}: {_cause(str(error))[:200]}"}, False
             print(str(error)[-4000:], file=sys.stderr)
