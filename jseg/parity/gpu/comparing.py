@@ -8,7 +8,7 @@ of the largest one instead.
 from __future__ import annotations
 
 import functools
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -19,13 +19,15 @@ from jseg.training.optimizer import trainable
 
 # Of float32 without TF32. A product that adds up n terms in another order differs by about sqrt(n)
 # units of rounding, 6e-8 each: 3e-6 for the 2304 terms of a 3x3 convolution of 256 channels, and
-# some ten of them follow each other. Measured between the CPU's own algorithms: up to 1e-5.
+# in a network some ten of them follow each other. Measured between the CPU's algorithms: 1e-5.
 BOUND = 2e-4
 # Gradients that are zero by construction, such as that of a bias before a norm, are sums of
 # rounding errors: up to 1e-7 of the largest gradient. FLOOR times the bound has to exceed that, and
 # does from a bound of 1e-5 on. What still fails is a gradient whose error is more than FLOOR times
 # the bound of the largest gradient: 2e-6 of it.
 FLOOR = 1e-2
+
+Parts = Sequence[List]  # results and gradients
 
 
 def random(*shape, seed: int = 0) -> np.ndarray:
@@ -59,12 +61,13 @@ def difference(
 def compared(
     name: str,
     target: str,
-    compute: Callable[[], Sequence[List]],
+    compute: Callable[[], Parts],
     bound: float = BOUND,
-    reference: Optional[Callable[[], Sequence[List]]] = None,
+    reference: Optional[Callable[[], Parts]] = None,
+    about: Optional[Dict[str, str]] = None,
 ) -> Case:
-    """The case of compute(), which gives (results, gradients), lists of Vars, on `target`, held
-    against reference() on the CPU; without a reference, against compute() there.
+    """The case of compute(), which gives (results, gradients), lists of Vars or arrays, on
+    `target`, held against reference() on the CPU; without a reference, against compute() there.
     """
 
     def both():
@@ -72,21 +75,22 @@ def compared(
         expected, expected_gradients = _arrays((reference or compute)())
         device(target)
         results, gradients = _arrays(compute())
+
         parts = {"results": difference(results, expected), "gradients": None}
         if gradients:
             parts["gradients"] = difference(gradients, expected_gradients, FLOOR)
         return {"difference": max(v for v in parts.values() if v is not None), **parts}
 
-    return Case(name, both, bound)
+    return Case(name, both, bound, about or {})
 
 
-def _arrays(parts: Sequence[List]) -> List[List[np.ndarray]]:
-    """Lists of Vars as float32 arrays, computed in one go: Jittor compiles the kernels of one go in
+def _arrays(parts: Parts) -> List[List[np.ndarray]]:
+    """The parts as float32 arrays, computed in one go: Jittor compiles the kernels of one go in
     parallel.
     """
-    variables = [[v.float32() for v in part] for part in parts]
-    jt.sync([v for part in variables for v in part])
-    return [[v.numpy() for v in part] for part in variables]
+    values = [[v.float32() if isinstance(v, jt.Var) else v for v in part] for part in parts]
+    jt.sync([v for part in values for v in part if isinstance(v, jt.Var)])
+    return [[v.numpy() if isinstance(v, jt.Var) else v for v in part] for part in values]
 
 
 def of_function(function, *arrays, wanted: Sequence[int] = ()):
@@ -95,8 +99,7 @@ def of_function(function, *arrays, wanted: Sequence[int] = ()):
     def compute():
         variables = [jt.array(array) for array in arrays]
         y = function(*variables)
-        factor = jt.array(random(*y.shape, seed=9)).stop_grad()
-        return [y], jt.grad(y * factor, [variables[i] for i in wanted]) if wanted else []
+        return [y], gradients_of(y, [variables[i] for i in wanted]) if wanted else []
 
     return compute
 
@@ -108,8 +111,13 @@ def of_module(make: Callable, *arrays):
     def compute():
         variables = [jt.array(array) for array in arrays]
         y = module()(*variables)
-        factor = jt.array(random(*y.shape, seed=9)).stop_grad()
         inputs = [v for v in variables if str(v.dtype) == "float32"]
-        return [y], jt.grad(y * factor, list(trainable(module()).values()) + inputs)
+        return [y], gradients_of(y, list(trainable(module()).values()) + inputs)
 
     return compute
+
+
+def gradients_of(y, variables: List) -> List:
+    """The gradients of the sum of y times random numbers, which are rounded to y's type."""
+    factor = jt.array(random(*y.shape, seed=9)).cast(y.dtype).stop_grad()
+    return jt.grad(y * factor, variables)
