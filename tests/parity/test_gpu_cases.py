@@ -1,13 +1,232 @@
-"""What gpu_check computes, as far as the CPU can tell."""
+"""What gpu_check computes: every case of every group runs here on the CPU, in the tiny size."""
 
+import ast
+import importlib
+import json
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
 import pytest
+from support.places import ROOT
 
-from jseg.parity.gpu import parity
+from jseg.flowseg.blocks import EPS
+from jseg.nn import kernels, layers
+from jseg.parity.gpu import child, cost, operators, records, running
+from jseg.parity.gpu.comparing import BOUND, FLOOR, compared, difference, filled, random
+from jseg.runtime import device, jt
 
-LAYERS = {**parity._unet_layers(), **parity._field_layers()}
+HALF = ("speed float16", "speed bfloat16")  # Jittor's loops in place of oneDNN on the CPU
+GROUPS = [name for name in running.GROUPS if name != "sdm"]  # which is PyTorch's
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_every_layer_can_be_made(name):
-    make = LAYERS[name][0]
-    assert make().parameters()
+@pytest.fixture(autouse=True)
+def on_the_cpu():
+    yield
+    device("cpu")
+    jt.flags.use_tensorcore = 0
+
+
+def run(group, folder, capsys):
+    """The records of a group."""
+    records.run(group, child.cases(group, "cpu", "tiny", str(folder)))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{"]
+    return [line for line in lines if "begins" not in line]
+
+
+@pytest.mark.parametrize(
+    "group",
+    [pytest.param(name, marks=pytest.mark.slow if name in HALF else ()) for name in GROUPS],
+)
+def test_every_case_of_every_group_runs(group, tmp_path, monkeypatch, capsys):
+    if group in HALF:  # once in place of six times, and a step for a stage
+        monkeypatch.setattr(cost, "seconds", lambda compute, *limits: compute() or 1.0)
+        monkeypatch.setattr(cost, "STAGE_STEPS", 1)
+    result = run(group, tmp_path, capsys)
+    assert result
+    for record in result:
+        if record["ok"] is None:
+            why = record["why"]
+            assert "the CPU has no operator" in why or (group == "processes" and "no Open" in why)
+        elif group in HALF:  # the CPU sums in half precision, so the bound need not hold
+            assert np.isfinite(record["difference"])
+        else:
+            assert record["ok"], record
+
+
+def test_no_group_is_left_out_of_the_table(tmp_path):
+    """Each group has cases, each case has a name of its own, and an unknown group is refused."""
+    for group in GROUPS:
+        names = [case.name for case in child.cases(group, "cpu", "tiny", str(tmp_path))]
+        assert names and len(names) == len(set(names))
+    with pytest.raises(KeyError):
+        child.cases("unheard of", "cpu", "tiny", str(tmp_path))
+    in_tests = Path(__file__).read_text(encoding="utf-8")
+    assert "running.GROUPS if name != " in in_tests, "the test above takes them from the table"
+
+
+def sites(keyword):
+    """{(file, function)} of the calls in jseg's networks and layers that have that keyword."""
+    places = set()
+    for path in sorted((ROOT / "jseg").rglob("*.py")):
+        if {"parity", "machine"} & set(path.parts):
+            continue
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef):
+                calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+                if any(word.arg == keyword for call in calls for word in call.keywords):
+                    places.add((str(path), function.name))
+    return places
+
+
+@contextmanager
+def calls_of_code(monkeypatch):
+    """The (file, function) of every jt.code inside of the `with`."""
+    places, code = set(), jt.code
+
+    def watched(*arguments, **words):
+        caller = sys._getframe(1)
+        places.add((caller.f_code.co_filename, caller.f_code.co_name))
+        return code(*arguments, **words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jt, "code", watched)
+        yield places
+
+
+def test_every_operator_with_cuda_source_has_a_case(tmp_path, monkeypatch, capsys):
+    """By its name in the table, and, where there is a CPU source beside it, by being run."""
+    with_cuda = sites("cuda_src")
+    assert len(with_cuda) >= 7
+    covered = {
+        case.about.get("operator") for case in child.cases("kernels", "cpu", "tiny", str(tmp_path))
+    }
+    for path, function in with_cuda:
+        module = importlib.import_module(
+            ".".join(Path(path).relative_to(ROOT).with_suffix("").parts)
+        )
+        name = getattr(module, "NAME", None) or operators.CORRECTION
+        assert name in covered, f"{name} of {path} has no case in parity/gpu/operators.py"
+
+    with calls_of_code(monkeypatch) as called:
+        run("kernels", tmp_path, capsys)
+    both = with_cuda & sites("cpu_src")
+    assert sorted(both - called) == [], "asked for by no case of the group kernels"
+
+
+def test_every_operator_of_the_cpu_has_a_case(tmp_path, monkeypatch, capsys):
+    with calls_of_code(monkeypatch) as called:
+        for group in ("kernels", "fallbacks", "networks"):
+            run(group, tmp_path, capsys)
+    assert sorted(sites("cpu_src") - called) == []
+
+
+def biased_norm(x, weight, bias):
+    """A product with a bias, whose gradient is zero because a norm follows."""
+    y = x @ weight + bias
+    return layers.standardize(y.transpose(), 1e-5) * jt.array(random(64, 48, seed=3)).transpose()
+
+
+def gradients(wrong=0.0):
+    """Results and gradients of `biased_norm`; that of the bias plus `wrong` of the largest."""
+    variables = [jt.array(random(*shape, seed=i)) for i, shape in enumerate([(64, 32), (32, 48)])]
+    variables.append(jt.array(random(48, seed=2)))
+    y = biased_norm(*variables)
+    factor = jt.array(random(*y.shape, seed=9)).stop_grad()
+    of_x, of_weight, of_bias = jt.grad(y * factor, variables)
+    largest = max(of_x.abs().max().item(), of_weight.abs().max().item())
+    return [y], [of_x, of_weight, of_bias + wrong * largest]
+
+
+def gradients_differ(compute):
+    """By how much those of compute() differ from those of `gradients`."""
+    return compared("x", "cpu", compute, BOUND, gradients).compute()["gradients"]
+
+
+def test_rounding_in_a_gradient_that_is_zero_passes_and_a_wrong_one_fails():
+    """Of a bias before a norm: what is left is noise, other noise in another order of additions."""
+
+    def in_another_order():
+        with operators.compiled(on=False):
+            y, (of_x, of_weight, of_bias) = gradients()
+            jt.sync([*y, of_x, of_weight, of_bias])
+        return y, [of_x, of_weight, of_bias]
+
+    device("cpu")
+    noise = np.abs(gradients()[1][2].numpy()).max()
+    largest = np.abs(gradients()[1][1].numpy()).max()
+    assert 0 < noise < 1e-6 * largest, "the gradient of such a bias is rounding alone"
+    assert gradients_differ(in_another_order) < BOUND
+    assert difference([np.zeros(48)], [np.full(48, noise)], 0.0) == 1, "without a floor it fails"
+
+    assert gradients_differ(lambda: gradients(wrong=1e-5)) > BOUND
+    assert gradients_differ(lambda: gradients(wrong=1e-2)) > 0.5
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-3])
+def test_a_wrong_gradient_fails_also_where_another_is_larger(size):
+    """Twice an array's gradient, the array being of that size beside the largest gradient."""
+    large, small = random(40), random(40, seed=1) * np.float32(size)
+    assert difference([large, small], [large, small], FLOOR) == 0
+    assert difference([large, 2 * small], [large, small], FLOOR) > 2e-2
+    assert difference([large, -small], [large, small], FLOOR) > 2e-2
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["group norm, FiLM, SiLU", "RMS norm, adaLN"])
+def test_half_precision_is_held_against_float32_on_the_rounded_inputs(name, kind):
+    """The reference has no error of its own: float64 NumPy on those inputs is 1e-6 away."""
+    (case,) = [case for case in operators.operator_cases() if case.title == name]
+    device("cpu")
+    (y,), _ = operators._computation(case, kind, operator=False)()
+    assert y.dtype == "float32"
+    arrays = [
+        jt.array(array).cast(kind).float32().numpy().astype(np.float64) for array in case.arrays
+    ]
+    x, scale, shift = arrays[:3]
+    if name.startswith("RMS"):
+        exact = x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS)
+        exact = exact * scale[:, None] + shift[:, None]
+    else:
+        grouped = x.reshape(x.shape[0], 32, -1)
+        spread = np.sqrt(grouped.var(-1, keepdims=True) + 1e-5)
+        normal = ((grouped - grouped.mean(-1, keepdims=True)) / spread).reshape(x.shape)
+        rows = [np.asarray(array, np.float64).reshape(1, -1, 1, 1) for array in case.arrays[1:3]]
+        z = (normal * rows[0] + rows[1]) * arrays[3] + arrays[4]
+        exact = z / (1 + np.exp(-z))
+    assert difference([y.numpy()], [exact]) < 3e-6
+
+
+@pytest.mark.parametrize("kind", operators.UNITS)
+def test_an_operator_that_errs_by_more_than_its_type_s_rounding_fails(kind):
+    """The bound of a type is a few of its units."""
+    assert 2 * operators.UNITS[kind] < operators.bound_of(kind) < 200 * operators.UNITS[kind]
+    exact = random(1000)
+    rounded = jt.array(exact).cast(kind).float32().numpy()
+    assert difference([rounded], [exact]) <= operators.bound_of(kind)
+    assert difference([rounded * np.float32(1 + 5e-2)], [exact]) > operators.bound_of(kind)
+
+
+def test_compiled_chooses_and_restores():
+    before = kernels.FASTER
+    with operators.compiled("rms_norm"):
+        assert kernels.FASTER["cuda"] == kernels.FASTER["cpu"] == ("rms_norm",)
+        with operators.compiled(on=False):
+            assert kernels.FASTER["cuda"] == ()
+    assert kernels.FASTER is before
+
+
+def test_a_network_is_filled_with_the_same_weights_each_time():
+    a, b = (filled(layers.nn.Linear(3, 2)).weight.numpy() for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="Open MPI is not installed")
+def test_a_process_that_fails_is_told(monkeypatch, tmp_path):
+    from jseg.parity.gpu import processes
+
+    monkeypatch.setattr(processes, "PROCESSES", 1)
+    with pytest.raises(RuntimeError, match="ValueError: device 'no such device'"):
+        processes._run_processes("no such device", str(tmp_path / "x.npz"))

@@ -22,9 +22,8 @@ from jseg.training.optimizer import trainable
 # in a network some ten of them follow each other. Measured between the CPU's algorithms: 1e-5.
 BOUND = 2e-4
 # Gradients that are zero by construction, such as that of a bias before a norm, are sums of
-# rounding errors: up to 1e-7 of the largest gradient. FLOOR times the bound has to exceed that, and
-# does from a bound of 1e-5 on. What still fails is a gradient whose error is more than FLOOR times
-# the bound of the largest gradient: 2e-6 of it.
+# rounding errors: measured up to 3e-7 of the largest gradient. FLOOR times BOUND, 2e-6, exceeds
+# that. What still fails is a gradient whose error is more than 2e-6 of the largest gradient.
 FLOOR = 1e-2
 
 Parts = Sequence[List]  # results and gradients

@@ -108,10 +108,9 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
     # float16 and bfloat16 are summed in float32 at 0, at 1 they are not.
     jt.flags.use_tensorcore = 1 if precision == "tf32" else 0
     bound = BOUNDS.get(precision)
-    wider = 10 * bound if bound else None
     speed = _Speed(size, precision, folder)
     yield Case(f"guided step, {size}", _bounded(speed.step, bound), bound)
-    yield Case(f"stage of {STAGE_STEPS} steps, {size}", _bounded(speed.stage, wider), wider)
+    yield Case(f"stage of {STAGE_STEPS} steps, {size}", _bounded(speed.stage, bound), bound)
     if speed.kind != "float32":
         return
     yield Case(f"decode, {size}", _bounded(speed.decode, bound), bound)

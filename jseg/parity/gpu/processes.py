@@ -1,5 +1,5 @@
-"""Two processes under mpirun, each on a GPU of its own, whose gradients NCCL adds up: equal to those of
-one process.
+"""Two processes under mpirun, each on a GPU of its own, whose gradients NCCL adds up: equal to
+those of one process.
 
 As a program, one of the processes: mpirun -np 2 python -m jseg.parity.gpu.processes DEVICE FILE.
 """
@@ -7,6 +7,7 @@ As a program, one of the processes: mpirun -np 2 python -m jseg.parity.gpu.proce
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from jseg.ldm.presets import UNETS
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.machine import cuda, facts, mpirun
+from jseg.machine.compilation import telling_line
 from jseg.parity.gpu.comparing import BOUND, FLOOR, difference, filled
 from jseg.parity.gpu.losses import latent_batch
 from jseg.parity.gpu.records import Case, LeftOut
@@ -59,8 +61,8 @@ def _lacking(target: str) -> str:
 
 
 def _run_processes(target: str, path: str) -> None:
-    """Start the processes and wait for them; raises RuntimeError with the last line of one that
-    fails.
+    """Start the processes and wait for them; raises RuntimeError with the line that names the
+    cause if one fails.
     """
     start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", str(PROCESSES)]
     process = subprocess.Popen(
@@ -77,8 +79,8 @@ def _run_processes(target: str, path: str) -> None:
         output, _ = process.communicate()
         output += f"\nstopped after {SECONDS} s"
     if process.returncode:
-        lines = [text for text in output.splitlines() if text.strip()]
-        raise RuntimeError(lines[-1] if lines else f"mpirun ended with {process.returncode}")
+        raised = re.findall(r"^[\w.]*(?:Error|Problem|Exception): .+", output, re.M)
+        raise RuntimeError(raised[0] if raised else telling_line(output))
 
 
 def _gradients() -> List[np.ndarray]:
