@@ -31,7 +31,7 @@ RECORD, TABLE = SUFFIXES = ".json", ".md"
 
 
 def parser():
-    from jseg.parity.gpu.running import GROUPS
+    from jseg.parity.gpu.running import GROUPS, MINUTES
 
     names = sorted({name.split()[0] for name in GROUPS})
     p = cli.make_parser("gpu_check", __doc__)
@@ -56,8 +56,9 @@ def parser():
     p.add_argument(
         "--minutes",
         type=float,
-        default=9.0,
-        help="for all groups together; what has not ended by then is left out (default 9)",
+        default=MINUTES,
+        help="for all groups together; what has not ended by then is left out (default "
+        f"{MINUTES:g}); with more, each group may take more, as machines with few cores need",
     )
     p.add_argument(
         "--only", nargs="+", metavar="GROUP", choices=names, help="of: " + ", ".join(names)

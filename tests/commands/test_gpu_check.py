@@ -50,11 +50,11 @@ def test_a_group_against_itself(tmp_path, monkeypatch, capsys):
     limited(monkeypatch, "losses", 600)  # a cold cache on a busy machine takes more
     code, records, table = checked(tmp_path, "--only", "losses", "--size", "tiny")
     assert code == 0
-    assert len(records) == 5
-    assert all(record["ok"] and record["difference"] == 0 for record in records)
-    assert table.count("| ok |") == 5
+    assert len(records) == 6
+    assert all(record["ok"] and record.get("difference", 0) == 0 for record in records)
+    assert table.count("| ok |") == 6
     output = capsys.readouterr().out
-    assert "5 fine, 0 failed, 0 left out" in output
+    assert "6 fine, 0 failed, 0 left out" in output
     assert output.splitlines()[-1].startswith("next: call it on a machine with a GPU")
 
 
@@ -117,6 +117,37 @@ def test_a_case_that_hangs_is_stopped_and_the_next_ones_run(tmp_path, monkeypatc
     sleepers = (tmp_path / "sleepers").read_text().split()
     assert len(sleepers) == 2
     assert not [pid for pid in sleepers if "sleep" in command_line(pid)]
+
+
+def test_more_minutes_give_each_group_more(monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        running,
+        "run_child",
+        lambda words, variables, until, case_seconds: limits.append(case_seconds) or [],
+    )
+    limited(monkeypatch, "layers", 60)
+    for minutes in ("3", "9", "18"):
+        args = gpu_check.parser().parse_args(["--minutes", minutes])
+        list(running.run_group("layers", args, "", time.monotonic() + 1000))
+    assert limits == [30, 30, 60]
+
+
+def test_a_trial_that_crashes_is_left_out_and_fails_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        running,
+        "command",
+        fake("""
+        if not skip:
+            say(begins="kernels compiled together", about={"trial": "x"})
+            os.abort()
+        say(begins="good")
+        say(group="layers", case="good", ok=True)
+    """),
+    )
+    code, records, _ = checked(tmp_path, "--only", "layers")
+    assert code == 0 and [record["ok"] for record in records] == [None, True]
+    assert "-6" in records[0]["why"]
 
 
 def command_line(pid):

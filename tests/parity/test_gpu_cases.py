@@ -1,12 +1,15 @@
 """What gpu_check computes: every case of every group runs here on the CPU, in the tiny size."""
 
 import ast
+import functools
 import importlib
 import json
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +18,15 @@ from support.places import ROOT
 from jseg.flowseg.blocks import EPS
 from jseg.nn import kernels, layers
 from jseg.parity.gpu import child, cost, operators, records, running
-from jseg.parity.gpu.comparing import BOUND, FLOOR, compared, difference, filled, random
+from jseg.parity.gpu.comparing import (
+    BOUND,
+    FLOOR,
+    compared,
+    compiled_together,
+    difference,
+    filled,
+    random,
+)
 from jseg.runtime import device, jt
 
 HALF = ("speed float16", "speed bfloat16")  # Jittor's loops in place of oneDNN on the CPU
@@ -29,29 +40,45 @@ def on_the_cpu():
     jt.flags.use_tensorcore = 0
 
 
-def run(group, folder, capsys):
-    """The records of a group."""
-    records.run(group, child.cases(group, "cpu", "tiny", str(folder)))
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{"]
-    return [line for line in lines if "begins" not in line]
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """run(group) -> (its records, the (file, function) of every jt.code it called); once each."""
+    folder, code = str(tmp_path_factory.mktemp("gpu_check")), jt.code
+
+    @functools.lru_cache(maxsize=None)
+    def results(group):
+        places = set()
+
+        def watched(*arguments, **words):
+            caller = sys._getframe(1).f_code
+            places.add((caller.co_filename, caller.co_name))
+            return code(*arguments, **words)
+
+        with mock.patch.object(jt, "code", watched), redirect_stdout(StringIO()) as output:
+            records.run(group, child.cases(group, "cpu", "tiny", folder))
+        lines = [json.loads(line) for line in output.getvalue().splitlines() if line[:1] == "{"]
+        return [line for line in lines if "begins" not in line], places
+
+    return results
 
 
 @pytest.mark.parametrize(
     "group",
     [pytest.param(name, marks=pytest.mark.slow if name in HALF else ()) for name in GROUPS],
 )
-def test_every_case_of_every_group_runs(group, tmp_path, monkeypatch, capsys):
+def test_every_case_of_every_group_runs(group, run, monkeypatch):
     if group in HALF:  # once in place of six times, and a step for a stage
         monkeypatch.setattr(cost, "seconds", lambda compute, *limits: compute() or 1.0)
         monkeypatch.setattr(cost, "STAGE_STEPS", 1)
-    result = run(group, tmp_path, capsys)
+        run("speed float32")
+    result, _ = run(group)
     assert result
     for record in result:
         if record["ok"] is None:
             why = record["why"]
             assert "the CPU has no operator" in why or (group == "processes" and "no Open" in why)
         elif group in HALF:  # the CPU sums in half precision, so the bound need not hold
-            assert np.isfinite(record["difference"])
+            assert 0 < record["difference"] < float("inf")
         else:
             assert record["ok"], record
 
@@ -81,46 +108,46 @@ def sites(keyword):
     return places
 
 
-@contextmanager
-def calls_of_code(monkeypatch):
-    """The (file, function) of every jt.code inside of the `with`."""
-    places, code = set(), jt.code
-
-    def watched(*arguments, **words):
-        caller = sys._getframe(1)
-        places.add((caller.f_code.co_filename, caller.f_code.co_name))
-        return code(*arguments, **words)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jt, "code", watched)
-        yield places
-
-
-def test_every_operator_with_cuda_source_has_a_case(tmp_path, monkeypatch, capsys):
+def test_every_operator_with_cuda_source_has_a_case(run):
     """By its name in the table, and, where there is a CPU source beside it, by being run."""
-    with_cuda = sites("cuda_src")
+    result, called = run("kernels")
+    covered, with_cuda = {record.get("operator") for record in result}, sites("cuda_src")
     assert len(with_cuda) >= 7
-    covered = {
-        case.about.get("operator") for case in child.cases("kernels", "cpu", "tiny", str(tmp_path))
-    }
-    for path, function in with_cuda:
-        module = importlib.import_module(
-            ".".join(Path(path).relative_to(ROOT).with_suffix("").parts)
-        )
-        name = getattr(module, "NAME", None) or operators.CORRECTION
+    for path, _ in with_cuda:
+        parts = Path(path).relative_to(ROOT).with_suffix("").parts
+        name = getattr(importlib.import_module(".".join(parts)), "NAME", operators.CORRECTION)
         assert name in covered, f"{name} of {path} has no case in parity/gpu/operators.py"
-
-    with calls_of_code(monkeypatch) as called:
-        run("kernels", tmp_path, capsys)
     both = with_cuda & sites("cpu_src")
     assert sorted(both - called) == [], "asked for by no case of the group kernels"
 
 
-def test_every_operator_of_the_cpu_has_a_case(tmp_path, monkeypatch, capsys):
-    with calls_of_code(monkeypatch) as called:
-        for group in ("kernels", "fallbacks", "networks"):
-            run(group, tmp_path, capsys)
+def test_every_operator_of_the_cpu_has_a_case(run):
+    called = set().union(*(run(group)[1] for group in ("kernels", "fallbacks", "networks")))
     assert sorted(sites("cpu_src") - called) == []
+
+
+def test_kernels_compiled_together_leave_problems_to_their_cases():
+    """And one that Jittor refuses does not keep the others from being compiled."""
+
+    def works():
+        return [jt.array(random(3)) + 1], []
+
+    def refused():
+        return [jt.code([3], "float32", [jt.array(random(3))], cpu_src="no C++;")], []
+
+    def wrong():
+        raise ValueError("no such layer")
+
+    cases = [compared(name.__name__, "cpu", name) for name in (works, wrong)]
+    first, *others = compiled_together(cases, "cpu")
+    assert others == cases and running.TRIAL in first.about
+    with pytest.raises(records.LeftOut, match="failed together: wrong, wrong; each case is tried"):
+        first.compute()
+    (first, _) = compiled_together([compared("refused", "cpu", refused)], "cpu")
+    with pytest.raises(records.LeftOut, match="the kernels for the cpu"):
+        first.compute()
+    (first, _) = compiled_together(cases[:1], "cpu")
+    assert first.compute() == {}
 
 
 def biased_norm(x, weight, bias):

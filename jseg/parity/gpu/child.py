@@ -9,8 +9,11 @@ from typing import Iterator, List
 
 from jseg.machine import cuda
 from jseg.parity.gpu import cost, fallbacks, layers, losses, networks, operators, processes
+from jseg.parity.gpu.comparing import compiled_together
 from jseg.parity.gpu.records import Case, run
 from jseg.runtime import device, jt
+
+TOGETHER = ("kernels", "layers", "networks", "losses", "fallbacks")  # groups of many small cases
 
 
 def bring_up(target: str) -> Iterator[Case]:
@@ -33,7 +36,7 @@ def bring_up(target: str) -> Iterator[Case]:
 def cases(group: str, target: str, size: str, folder: str) -> Iterator[Case]:
     """The cases of a group of `running.GROUPS`; raises KeyError for another."""
     kind, _, precision = group.partition(" ")
-    return {
+    listed = {
         "bring-up": lambda: bring_up(target),
         "kernels": lambda: operators.kernel_cases(target, size),
         "layers": lambda: layers.layer_cases(target),
@@ -45,6 +48,7 @@ def cases(group: str, target: str, size: str, folder: str) -> Iterator[Case]:
         "processes": lambda: processes.process_cases(target, folder),
         "release": lambda: cost.release_cases(target, size),
     }[kind]()
+    return compiled_together(listed, target) if kind in TOGETHER else listed
 
 
 def main(argv: List[str]) -> None:

@@ -8,11 +8,12 @@ of the largest one instead.
 from __future__ import annotations
 
 import functools
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from jseg.parity.gpu.records import Case
+from jseg.parity.gpu.records import Case, LeftOut
+from jseg.parity.gpu.running import TRIAL
 from jseg.parity.stand_in import value
 from jseg.runtime import device, jt
 from jseg.training.optimizer import trainable
@@ -26,6 +27,7 @@ BOUND = 2e-4
 # that. What still fails is a gradient whose error is more than 2e-6 of the largest gradient.
 FLOOR = 1e-2
 
+TOGETHER = "kernels compiled together"
 Parts = Sequence[List]  # results and gradients
 
 
@@ -68,10 +70,11 @@ def compared(
     """The case of compute(), which gives (results, gradients), lists of Vars or arrays, on
     `target`, held against reference() on the CPU; without a reference, against compute() there.
     """
+    sides = (reference or compute, compute)
 
     def both():
         device("cpu")
-        expected, expected_gradients = _arrays((reference or compute)())
+        expected, expected_gradients = _arrays(sides[0]())
         device(target)
         results, gradients = _arrays(compute())
 
@@ -80,7 +83,38 @@ def compared(
             parts["gradients"] = difference(gradients, expected_gradients, FLOOR)
         return {"difference": max(v for v in parts.values() if v is not None), **parts}
 
-    return Case(name, both, bound, about or {})
+    return Case(name, both, bound, about or {}, sides)
+
+
+def compiled_together(cases: Iterable[Case], target: str) -> Iterator[Case]:
+    """The cases, and before them one that has Jittor compile all of their kernels in one go.
+
+    Jittor compiles the kernels of one go in parallel, and nvcc takes seconds for each: a case after
+    the other would leave most cores idle. What fails there is left to the case that it belongs to.
+    """
+    listed = list(cases)
+    yield Case(TOGETHER, lambda: _compile(listed, target), about={TRIAL: TOGETHER})
+    yield from listed
+
+
+def _compile(cases: Sequence[Case], target: str) -> Dict[str, object]:
+    problems = []
+    for side, where in enumerate(("cpu", target)):
+        device(where)
+        variables = []
+        for case in cases:
+            try:
+                parts = case.sides[side]() if case.sides else ()
+                variables += [v for part in parts for v in part if isinstance(v, jt.Var)]
+            except Exception as error:
+                problems += [] if isinstance(error, LeftOut) else [case.name]
+        try:
+            jt.sync(variables)
+        except Exception:
+            problems.append(f"the kernels for the {where}")
+    if problems:
+        raise LeftOut(f"failed together: {', '.join(problems)}; each case is tried alone")
+    return {}
 
 
 def _arrays(parts: Parts) -> List[List[np.ndarray]]:

@@ -101,9 +101,7 @@ def _in_chunks(compute):
         before, layers.ATTENTION_CHUNK_BYTES = layers.ATTENTION_CHUNK_BYTES, 4 * 40 * 4 * 10
         try:
             with compiled(attention.NAME, on=False):
-                parts = compute()
-                jt.sync([v for part in parts for v in part])
-                return parts
+                return compute()
         finally:
             layers.ATTENTION_CHUNK_BYTES = before
 

@@ -8,20 +8,22 @@ import json
 import re
 import sys
 import time
-from typing import Callable, Dict, Iterable, NamedTuple, Optional
+from typing import Callable, Dict, Iterable, NamedTuple, Optional, Tuple
 
 from jseg.machine.compilation import telling_line
 
 
 class Case(NamedTuple):
     """compute() gives {column: value}; the case is fine if "difference", where there is one, is
-    within the bound. `about` is added to the record, whatever becomes of the case.
+    within the bound. `about` is added to the record, whatever becomes of the case. sides: what it
+    computes on the CPU and on the device, where it compares the two.
     """
 
     name: str
     compute: Callable[[], Dict[str, object]]
     bound: Optional[float] = None
     about: Dict[str, str] = {}
+    sides: Tuple[Callable, ...] = ()
 
 
 class LeftOut(Exception):

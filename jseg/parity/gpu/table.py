@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Dict, List
 
-# Column of a record, its heading and its form.
+# Column of a record, its heading, and how a value is written.
 NUMBERS = (
-    ("difference", "difference", ".1e", ""),
-    ("seconds", "time", ".4f", " s"),
-    ("gigabytes", "memory", ".2f", " GB"),
-    ("ratio", "twin / ours", ".2f", ""),
-    ("ratio with gradients", "with gradients", ".2f", ""),
-    ("took", "all of it", ".1f", " s"),
+    ("difference", "difference", lambda value: f"{value:.1e}"),
+    ("seconds", "time", lambda seconds: f"{1000 * seconds:.4g} ms"),
+    ("gigabytes", "memory", lambda gigabytes: f"{gigabytes:.2f} GB"),
+    ("ratio", "twin / ours", lambda ratio: f"{ratio:.2f}"),
+    ("ratio with gradients", "with gradients", lambda ratio: f"{ratio:.2f}"),
+    ("took", "all of it", lambda seconds: f"{seconds:.1f} s"),
 )
 MARKS = {True: "ok", False: "FAILED", None: "left out"}
 MEANING = """\
@@ -28,8 +28,8 @@ MEANING = """\
 def line(record: Dict) -> str:
     """A record on the screen."""
     numbers = [
-        f"{heading} {record[name]:{form}}{unit}"
-        for name, heading, form, unit in NUMBERS
+        f"{heading} {written(record[name])}"
+        for name, heading, written in NUMBERS
         if record.get(name) is not None
     ]
     words = [record[name] for name in ("note", "why", "cuda") if name in record]
@@ -39,13 +39,13 @@ def line(record: Dict) -> str:
 
 def table(records: List[Dict]) -> List[str]:
     """The lines of the Markdown table."""
-    headings = [heading for _, heading, _, _ in NUMBERS]
+    headings = [heading for _, heading, _ in NUMBERS]
     headings = ["group", "case", "", headings[0], "at most", *headings[1:], "note"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for record in records:
         numbers = [
-            f"{record[name]:{form}}{unit}" if record.get(name) is not None else ""
-            for name, _, form, unit in NUMBERS
+            written(record[name]) if record.get(name) is not None else ""
+            for name, _, written in NUMBERS
         ]
         bound = record.get("bound")
         words = [str(record[n]) for n in ("note", "cuda", "archs", "jittor") if n in record]
