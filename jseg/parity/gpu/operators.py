@@ -124,7 +124,8 @@ def _computation(case: OperatorCase, kind: str, operator: bool) -> Callable:
         variables = variables if operator else [v.float32() for v in variables]
         with compiled(case.operator, on=operator):
             if operator and case.operator == attention.NAME and not attention.tiled(variables[0]):
-                raise LeftOut(f"the CPU has no operator for attention in {kind}")
+                where = "GPU" if jt.flags.use_cuda else "CPU"
+                raise LeftOut(f"the {where} has no operator for attention in {kind}")
             y = case.function(*variables)
             gradients = gradients_of(y, [variables[i] for i in case.wanted])
         return [y], gradients

@@ -47,9 +47,9 @@ def _result(case: Case) -> Dict[str, object]:
     columns: Dict[str, object] = {}
     try:
         columns = dict(case.compute())
-        if case.bound is not None and not columns["difference"] <= case.bound:
-            ok, size = False, f"{columns['difference']:.1e}"
-            why = {"why": f"differs by {size}, expected at most {case.bound:.0e}"}
+        size = columns.get("difference")
+        if None not in (case.bound, size) and not size <= case.bound:
+            ok, why = False, {"why": f"differs by {size:.1e}, expected at most {case.bound:.0e}"}
     except LeftOut as reason:
         ok, why = None, {"why": str(reason)}
     except Exception as error:

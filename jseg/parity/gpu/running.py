@@ -49,7 +49,7 @@ GROUPS = {
     "speed tf32": Group(
         75, "the same with TF32, as it is used unless switched off; against float32's results"
     ),
-    "processes": Group(150, "gradients summed by two processes against those of one"),
+    "processes": Group(240, "gradients summed by two processes against those of one"),
     "speed float16": Group(
         45, "step and stage with weights and values of float16, against float32's results"
     ),
