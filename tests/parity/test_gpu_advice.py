@@ -56,13 +56,20 @@ FINE = {"group": "layers", "case": "x", "ok": True}
         (
             [FINE, timed("rms_norm", 2, 2), {**FINE, "ok": None, "why": "one GPU"}],
             "cuda",
-            "docs/benchmarks.md, and set FASTER[\"cuda\"] of jseg/nn/kernels.py to ('rms_norm',)",
+            "docs/benchmarks.md; set FASTER[\"cuda\"] of jseg/nn/kernels.py to ('rms_norm',)",
         ),
+        (
+            [failure("losses"), timed("rms_norm", 2, 2)],
+            "cuda",
+            "losses: x (differs); set FASTER[\"cuda\"] of jseg/nn/kernels.py to ('rms_norm',)",
+        ),
+        ([timed("rms_norm", 2, 2)], "cpu", "here the CPU was held against itself"),
     ],
 )
 def test_the_next_step(records, device, words):
     step = advice.next_step(records, device, "h200")
     assert words in step and "\n" not in step
+    assert "FASTER" not in step or device == "cuda"
 
 
 def test_the_page_says_what_its_columns_and_groups_mean():

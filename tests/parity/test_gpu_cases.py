@@ -17,7 +17,7 @@ from support.places import ROOT
 
 from jseg.flowseg.blocks import EPS
 from jseg.nn import kernels, layers
-from jseg.parity.gpu import child, cost, operators, records, running
+from jseg.parity.gpu import child, cost, operators, processes, records, running
 from jseg.parity.gpu.comparing import (
     BOUND,
     FLOOR,
@@ -266,10 +266,46 @@ def test_a_network_is_filled_with_the_same_weights_each_time():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    "programs, devices, target, lacking",
+    [
+        ((), [90, 90], "cuda", "no Open MPI"),
+        (("mpirun", "mpicc"), [90], "cuda", "one GPU"),
+        (("mpirun", "mpicc"), [90, 90], "cuda", ""),
+        (("mpirun", "mpicc"), [], "cpu", ""),
+    ],
+)
+def test_two_processes_need_open_mpi_and_two_gpus(
+    programs, devices, target, lacking, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in programs else None)
+    monkeypatch.setattr(processes, "program_output", lambda *command: "-I/include")
+    monkeypatch.setattr(processes.cuda, "driver", lambda: (13, devices) if devices else None)
+    said = processes._lacking(target)
+    assert lacking in said and bool(said) == bool(lacking)
+    if lacking:
+        (case,) = processes.process_cases(target, str(tmp_path))
+        with pytest.raises(records.LeftOut, match=lacking):
+            case.compute()
+
+
+@pytest.mark.parametrize("factor, fails", [(1.0, False), (0.5, True)])
+def test_gradients_that_were_not_summed_fail(factor, fails, monkeypatch, tmp_path):
+    """Each process has half of them."""
+
+    def pretended(target, path):
+        gradients = [gradient * np.float32(factor) for gradient in processes._gradients()]
+        np.savez(path, *gradients, transport=np.array("a wire"))
+
+    monkeypatch.setattr(processes, "_run_processes", pretended)
+    monkeypatch.setattr(processes, "_lacking", lambda target: "")
+    (case,) = processes.process_cases("cpu", str(tmp_path))
+    columns = case.compute()
+    assert columns["note"] == "a wire" and (columns["difference"] > case.bound) == fails
+
+
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="Open MPI is not installed")
 def test_a_process_that_fails_is_told(monkeypatch, tmp_path):
-    from jseg.parity.gpu import processes
-
     monkeypatch.setattr(processes, "PROCESSES", 1)
     with pytest.raises(RuntimeError, match="ValueError: device 'no such device'"):
         processes._run_processes("no such device", str(tmp_path / "x.npz"))

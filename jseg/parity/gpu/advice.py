@@ -44,13 +44,16 @@ def next_step(records: List[Dict], device: str, name: str) -> str:
     failed = [record for record in records if record["ok"] is False]
     if failed:
         first = failed[0]
-        return f"mend what failed, at first {first['group']}: {first['case']} ({first['why']})"
-    if any(record.get("why") == OUT_OF_TIME for record in records):
-        return "call it again: what was compiled stays, so it gets further"
-    if device == "cpu":
-        return "call it on a machine with a GPU; here the CPU was held against itself"
-    step = f"write the table of {name}.md into docs/benchmarks.md"
-    faster = recommended(records)
-    if faster is None:
+        step = f"mend what failed, at first {first['group']}: {first['case']} ({first['why']})"
+    elif any(record.get("why") == OUT_OF_TIME for record in records):
+        step = "call it again: what was compiled stays, so it gets further"
+    elif device == "cpu":
+        step = "call it on a machine with a GPU; here the CPU was held against itself"
+    else:
+        step = f"write the table of {name}.md into docs/benchmarks.md"
+
+    # Also after failures elsewhere, and where time ran out later.
+    operators = recommended(records) if device == "cuda" else None
+    if operators is None:
         return step
-    return f'{step}, and set FASTER["cuda"] of jseg/nn/kernels.py to {faster!r}'
+    return f'{step}; set FASTER["cuda"] of jseg/nn/kernels.py to {operators!r}'

@@ -19,8 +19,9 @@ from jseg.ldm.loss import training_loss
 from jseg.ldm.presets import UNETS
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
-from jseg.machine import cuda, facts, mpirun
+from jseg.machine import cuda, mpirun
 from jseg.machine.compilation import telling_line
+from jseg.machine.program_output import program_output
 from jseg.parity.gpu.comparing import BOUND, FLOOR, difference, filled
 from jseg.parity.gpu.losses import latent_batch
 from jseg.parity.gpu.records import Case, LeftOut
@@ -54,7 +55,9 @@ def _compared(target: str, path: str) -> Dict[str, object]:
 
 def _lacking(target: str) -> str:
     """What this machine lacks for two processes, "" if nothing."""
-    if shutil.which("mpirun") is None or "mpicc at" not in facts.mpi().text:
+    mpicc = os.environ.get("mpicc_path") or shutil.which("mpicc")
+    open_mpi = bool(mpicc and program_output(mpicc, "--showme:compile"))  # no other knows the word
+    if shutil.which("mpirun") is None or not open_mpi:
         return "no Open MPI: sudo apt install openmpi-bin libopenmpi-dev"
     _, devices = cuda.driver() or (0, [])
     return "one GPU" if target == "cuda" and len(devices) < PROCESSES else ""
