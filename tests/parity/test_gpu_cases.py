@@ -17,7 +17,7 @@ from support.places import ROOT
 
 from jseg.flowseg.blocks import EPS
 from jseg.nn import kernels, layers
-from jseg.parity.gpu import child, cost, operators, processes, records, running
+from jseg.parity.gpu import child, comparing, cost, operators, processes, records, running
 from jseg.parity.gpu.comparing import (
     BOUND,
     FLOOR,
@@ -264,6 +264,14 @@ def test_compiled_chooses_and_restores():
 def test_a_network_is_filled_with_the_same_weights_each_time():
     a, b = (filled(layers.nn.Linear(3, 2)).weight.numpy() for _ in range(2))
     np.testing.assert_array_equal(a, b)
+
+
+def test_large_weights_come_from_a_table_and_have_no_equal_rows():
+    a, b = (comparing._weight(name, (1200, 1000)) for name in ("a.weight", "b.weight"))
+    assert a.dtype == "float32" and a.shape == (1200, 1000)
+    assert abs(a.std() * 1000**0.5 - 1) < 0.01 and np.abs(a - b).max() > 0.01
+    assert len(np.unique(a[:, :4], axis=0)) == 1200
+    np.testing.assert_array_equal(a, comparing._weight("a.weight", (1200, 1000)))
 
 
 @pytest.mark.parametrize(
