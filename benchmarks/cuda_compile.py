@@ -487,16 +487,15 @@ def half():
 
 def fused():
     """jseg.nn's operators, CUDA source, in float32, float16 and bfloat16"""
-    from jseg.parity.gpu import parity
+    from jseg.parity.gpu.operators import UNITS, compiled, operator_cases
     from jseg.runtime import jt
 
-    for kind in ("float32", "float16", "bfloat16"):
-        for name, _, function, arrays, wanted in parity.kernel_functions():
-            variables = [
-                jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays
-            ]
-            with parity.compiled(name):
-                back(function(*variables), *(variables[i] for i in wanted))
+    for kind in UNITS:
+        for case in operator_cases():
+            types = [kind if array.ndim > 1 else "float32" for array in case.arrays]
+            variables = [jt.array(array).cast(type) for array, type in zip(case.arrays, types)]
+            with compiled(case.operator):
+                back(case.function(*variables), *(variables[i] for i in case.wanted))
 
 
 def tiny_unet():
