@@ -20,6 +20,7 @@ from jseg.parity.cuda_emulation.translate import translate
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CORE = os.path.dirname(HERE)
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(CORE)))  # where the package jseg lies
 INCLUDE = os.path.join(HERE, "include")
 PACKAGES = "nvidia-cuda-runtime==13.0.* nvidia-cuda-crt==13.0.*"
 # All libraries are one file under the names, and with the versions, that CUDA 13 gives them.
@@ -40,6 +41,8 @@ CUB_HEADERS = (
     *("thrust/scatter.h", "thrust/sequence.h", "thrust/sort.h", "thrust/transform.h"),
     "thrust/unique.h",
 )
+MAKERS = ("translate.py", "compiler.py")  # what a kernel's C++ depends on, beside headers
+ON_HOST = ("products", "convolutions", "random")  # sources of the libraries
 CAPABILITY = 90  # of the emulated device
 
 
@@ -67,10 +70,11 @@ def build(folder: str) -> str:
     headers, jittor = cuda_headers(), _jittor_sources()
     top = os.path.join(folder, f"toolkit-{_digest(headers)}")
     if os.path.isdir(top):
+        _script(top)  # this Python and this copy of jseg may be others
         return top
     new = f"{top}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
-    for name in ("bin", "include", "lib64", "driver"):
+    for name in ("include", "lib64", "driver"):
         os.makedirs(os.path.join(new, name))
 
     # Headers: CUDA's, those that stand in for its libraries', Jittor's that launch kernels.
@@ -80,11 +84,9 @@ def build(folder: str) -> str:
     for name, text in _launching_headers(jittor).items():
         _write(os.path.join(new, "translated", name), text)
 
-    # The compiler, the libraries, the driver.
-    nvcc = _write(os.path.join(new, "bin", "nvcc"), _script(top))
-    os.chmod(nvcc, 0o755)
     _libraries(new)
     os.rename(new, top)
+    _script(top)
     return top
 
 
@@ -94,7 +96,7 @@ def environment(top: str) -> Dict[str, str]:
     """
     hidden = ("nvcc_path", "cuda_archs", "nvcc_flags", "use_cuda", "CUDA_VISIBLE_DEVICES")
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
-    path = [os.path.dirname(os.path.dirname(os.path.dirname(CORE))), variables.get("PYTHONPATH")]
+    path = [ROOT, variables.get("PYTHONPATH")]
     return {
         **variables,
         "HOME": os.path.dirname(top),
@@ -106,15 +108,18 @@ def environment(top: str) -> Dict[str, str]:
     }
 
 
-def _script(top: str) -> str:
-    root = os.path.dirname(os.path.dirname(os.path.dirname(CORE)))
-    return (
-        f"#!{sys.executable} -IS\n"
-        f"import sys\n"
-        f"sys.path.insert(0, {root!r})\n"
-        f"from jseg.parity.cuda_emulation.device.compiler import main\n"
-        f"sys.exit(main({top!r}, sys.argv[1:]))\n"
+def _script(top: str) -> None:
+    """The toolkit's nvcc: this Python with `compiler.main`."""
+    path = os.path.join(top, "bin", "nvcc")
+    lines = (
+        f"#!{sys.executable} -IS",
+        "import sys",
+        f"sys.path.insert(0, {ROOT!r})",
+        "from jseg.parity.cuda_emulation.device.compiler import main",
+        f"sys.exit(main({top!r}, sys.argv[1:]))",
     )
+    _write(path, "\n".join(lines) + "\n")
+    os.chmod(path, 0o755)
 
 
 def _stand_ins(include: str) -> None:
@@ -145,7 +150,7 @@ def _launching_headers(jittor: str) -> Dict[str, str]:
 
 
 def _libraries(top: str) -> None:
-    sources = ("products", "convolutions", "random")
+    sources = ON_HOST
     objects = [os.path.join(top, "lib64", f"{name}.o") for name in (*sources, "scheduler")]
     include = [f"-I{top}/include"]
     for name, path in zip(sources, objects):
@@ -153,7 +158,12 @@ def _libraries(top: str) -> None:
     scheduler = os.path.join(CORE, "scheduler.cc")
     _compile(["-std=c++14", "-O2", *include, scheduler], objects[-1])
 
-    pretended = ["-std=c++14", "-fno-builtin", "-DPRETENDED_VERSION=13", _source("pretended_cuda.cpp")]
+    pretended = [
+        "-std=c++14",
+        "-fno-builtin",
+        "-DPRETENDED_VERSION=13",
+        _source("pretended_cuda.cpp"),
+    ]
     main = f"libcudart.so.{LIBRARIES['cudart']}"
     runtime = ["-DPRETENDED_cudart", *include, *pretended, _source("runtime.cc"), *objects]
     _link(runtime, os.path.join(top, "lib64", main))
@@ -195,10 +205,10 @@ def _jittor_sources() -> str:
 
 def _digest(headers: str) -> str:
     """Of all files that the toolkit and what it compiles are made of."""
-    digest = hashlib.sha256(f"{sys.executable} {HERE} {headers}".encode())
+    digest = hashlib.sha256(headers.encode())
     for parent, _, names in sorted(os.walk(CORE)):
         for name in sorted(names):
-            if name.endswith((".h", ".cc", ".cpp", ".cuh", ".py")):
+            if name.endswith((".h", ".cc", ".cpp", ".cuh")) or name in MAKERS:
                 with open(os.path.join(parent, name), "rb") as file:
                     digest.update(file.read())
     return digest.hexdigest()[:12]
