@@ -1,4 +1,4 @@
-"""The emulated device: its compiler's answers, its libraries against NumPy and SciPy, its toolkit."""
+"""The emulated device: its compiler's answers, its libraries against NumPy and SciPy."""
 
 import ctypes
 import os

@@ -1,1 +1,1 @@
-"""A CUDA device for Jittor on a machine without one: its compiler, its runtime and its libraries."""
+"""A CUDA device for Jittor on a machine without one: its compiler, runtime and libraries."""

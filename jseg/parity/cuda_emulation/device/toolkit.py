@@ -15,7 +15,6 @@ import sys
 from typing import Dict, List
 
 from jseg.machine.facts import PIP
-from jseg.parity.cuda_emulation.device import compiler
 from jseg.parity.cuda_emulation.translate import translate
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -51,7 +50,7 @@ class ToolkitError(RuntimeError):
 
 
 def cuda_headers() -> str:
-    """The folder of CUDA's headers in PyPI's packages. Raises ToolkitError where they are missing."""
+    """The folder of CUDA's headers in PyPI's packages. Raises ToolkitError where there is none."""
     for place in sys.path:
         folder = os.path.join(place or os.curdir, "nvidia", "cu13", "include")
         names = ("cuda_runtime.h", "cuda_fp16.h", os.path.join("crt", "host_defines.h"))
