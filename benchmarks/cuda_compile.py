@@ -4,8 +4,9 @@ kernel that our networks ask for.
 Jittor compiles a kernel when it is first run, so tiny networks are run, forward and backward, on a
 pretended device (pretended_cuda.cpp of jseg/parity/cuda_emulation/device): the driver and the
 libraries are empty shells, kernels are not launched, and their results are meaningless. Bring-up,
-headers, names of libraries and nvcc are real. At the end every CUDA function that the compiled code calls is looked up in the
-real libraries. None of this shows that a kernel computes the right numbers.
+headers, names of libraries and nvcc are real. At the end every CUDA function that the compiled code
+calls is looked up in the real libraries. None of this shows that a kernel computes the right
+numbers.
 
 Libraries and headers that the toolkit lacks may come from NVIDIA's packages on PyPI; what is
 missing is named. Everything is in --folder, apart from the caches that jseg and Jittor use
