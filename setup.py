@@ -59,7 +59,7 @@ setup(
         # `make lint`: one exact version, because another one formats in another way
         "lint": ["ruff==0.17.6"],
         # `make cuda-emulate`: CUDA's headers, with which Jittor's CUDA code compiles without nvcc
-        "emulation": ["nvidia-cuda-runtime==13.0.*", "nvidia-cuda-crt==13.0.*"],
+        "emulation": [f"nvidia-cuda-{name}==13.0.*" for name in ("runtime", "crt", "cccl")],
     },
     entry_points={"console_scripts": ["jseg = jseg.__main__:main"]},
     classifiers=[

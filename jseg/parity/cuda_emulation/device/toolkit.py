@@ -21,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CORE = os.path.dirname(HERE)
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(CORE)))  # where the package jseg lies
 INCLUDE = os.path.join(HERE, "include")
-PACKAGES = "nvidia-cuda-runtime==13.0.* nvidia-cuda-crt==13.0.*"
+PACKAGES = "nvidia-cuda-runtime==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-cccl==13.0.*"
 # All libraries are one file under the names, and with the versions, that CUDA 13 gives them.
 LIBRARIES = {
     "cudart": 13,
@@ -53,7 +53,7 @@ def cuda_headers() -> str:
     """The folder of CUDA's headers in PyPI's packages. Raises ToolkitError where there is none."""
     for place in sys.path:
         folder = os.path.join(place or os.curdir, "nvidia", "cu13", "include")
-        names = ("cuda_runtime.h", "cuda_fp16.h", os.path.join("crt", "host_defines.h"))
+        names = ("cuda_runtime.h", "cuda_fp16.h", "crt/host_defines.h", "nv/target")
         if all(os.path.isfile(os.path.join(folder, name)) for name in names):
             return os.path.realpath(folder)
     packages = " ".join(f"'{package}'" for package in PACKAGES.split())
@@ -77,7 +77,7 @@ def build(folder: str) -> str:
         os.makedirs(os.path.join(new, name))
 
     # Headers: CUDA's, those that stand in for its libraries', Jittor's that launch kernels.
-    for name in os.listdir(headers):
+    for name in set(os.listdir(headers)) - {"cub", "thrust", "cccl"}:
         os.symlink(os.path.join(headers, name), os.path.join(new, "include", name))
     _stand_ins(os.path.join(new, "include"))
     for name, text in _launching_headers(jittor).items():
