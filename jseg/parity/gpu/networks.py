@@ -1,5 +1,5 @@
 """The networks on the CPU and on the device: velocities and gradients, recompute, an image fed in,
-the ODE's methods, an image segmented from a file.
+samplers, the ODE's methods, an image segmented from a file.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.presets import NETWORKS
 from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.presets import AUTOENCODERS, UNETS
+from jseg.ldm.samplers import SAMPLERS, guided
+from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.parity.gpu.comparing import BOUND, compared, filled, of_module, random
 from jseg.parity.gpu.records import Case, LeftOut
 from jseg.runtime import device, jt
 
-STEPS = 3  # of the flows
+STEPS, GUIDANCE = 3, 3.5  # of flows and samplers
 # Pixels whose class may differ: where two classes are almost equally likely, rounding decides.
 DIFFERENT_PIXELS = 1e-2
 
@@ -54,6 +56,8 @@ def network_cases(target: str, size: str, folder: str) -> Iterator[Case]:
         compute = of_module(lambda seeing=seeing: PixNerd(seeing), x, t, image)
         yield compared(f"PixNerd tiny, source {source}", target, compute)
 
+    for sampler in SAMPLERS:
+        yield compared(f"guided steps, {sampler}", target, _sampled(sampler, *_latents(tiny)))
     for method in ode.METHODS:
         yield compared(f"flow, {method}", target, _flow(method, x))
     yield from _segmenter_cases(target, os.path.join(folder, "stored.safetensors"))
@@ -83,6 +87,26 @@ def _codec(config) -> Callable:
         with jt.no_grad():
             z = network().encode(jt.array(np.tanh(random(1, 3, 64, 96))))
             return [z, network().decode(jt.array(random(1, 3, 16, 24)))], []
+
+    return compute
+
+
+@functools.lru_cache(maxsize=None)
+def _tiny_unet() -> UNet:
+    network = filled(UNet(UNETS["tiny"]))
+    network.eval()
+    return network
+
+
+def _sampled(sampler: str, x: np.ndarray, _, y: np.ndarray) -> Callable:
+    """The end of guided steps of a tiny UNet."""
+
+    def compute():
+        predictor = guided(_tiny_unet(), jt.array(y), GUIDANCE)
+        schedule, noise = Schedule("ddim50"), lambda index: random(*x.shape, seed=index)
+        for end in SAMPLERS[sampler](predictor, jt.array(x), schedule, STEPS, noise=noise):
+            pass
+        return [end], []
 
     return compute
 
