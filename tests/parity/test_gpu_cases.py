@@ -243,6 +243,15 @@ def test_half_precision_is_held_against_float32_on_the_rounded_inputs(name, kind
 
 
 @pytest.mark.parametrize("kind", operators.UNITS)
+def test_both_sides_have_the_same_gradient_of_the_result(kind):
+    """One that the type can hold, so that neither side rounds it."""
+    device("cpu")
+    x = jt.array(random(50))
+    (gradient,) = comparing.gradients_of(x, [x], kind)
+    np.testing.assert_array_equal(gradient.numpy(), gradient.cast(kind).float32().numpy())
+
+
+@pytest.mark.parametrize("kind", operators.UNITS)
 def test_an_operator_that_errs_by_more_than_its_type_s_rounding_fails(kind):
     """The bound of a type is a few of its units."""
     assert 2 * operators.UNITS[kind] < operators.bound_of(kind) < 200 * operators.UNITS[kind]

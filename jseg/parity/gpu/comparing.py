@@ -176,7 +176,7 @@ def of_module(make: Callable, *arrays):
     return compute
 
 
-def gradients_of(y, variables: List) -> List:
-    """The gradients of the sum of y times random numbers, which are rounded to y's type."""
-    factor = jt.array(random(*y.shape, seed=9)).cast(y.dtype).stop_grad()
+def gradients_of(y, variables: List, kind: str = "float32") -> List:
+    """The gradients of the sum of y times random numbers that `kind` can hold."""
+    factor = jt.array(random(*y.shape, seed=9)).cast(kind).cast(y.dtype).stop_grad()
     return jt.grad(y * factor, variables)

@@ -127,7 +127,7 @@ def _computation(case: OperatorCase, kind: str, operator: bool) -> Callable:
                 where = "GPU" if jt.flags.use_cuda else "CPU"
                 raise LeftOut(f"the {where} has no operator for attention in {kind}")
             y = case.function(*variables)
-            gradients = gradients_of(y, [variables[i] for i in case.wanted])
+            gradients = gradients_of(y, [variables[i] for i in case.wanted], kind)
         return [y], gradients
 
     return compute
