@@ -148,7 +148,7 @@ def run_child(
         stderr=subprocess.PIPE,
         universal_newlines=True,
         env=variables,
-        preexec_fn=os.setpgrp,  # so that its compilers and processes end with it
+        start_new_session=True,  # so that its compilers and processes end with it
     )
     watch, errors = _Watch(process, until, case_seconds), []
 
@@ -168,6 +168,7 @@ def run_child(
         process.wait()
     finally:
         watch.done.set()
+        watch.join()
         if process.poll() is None:
             _end(process)
             process.wait()
