@@ -163,7 +163,7 @@ def test_kernels_compiled_together_leave_problems_to_their_cases():
     with pytest.raises(records.LeftOut, match="the kernels for the cpu"):
         first.compute()
     (first, _) = compiled_together(cases[:1], "cpu")
-    assert first.compute() == {}
+    assert first.compute() == {"note": "0 kernels"}
 
 
 def biased_norm(x, weight, bias):
@@ -240,6 +240,15 @@ def test_half_precision_is_held_against_float32_on_the_rounded_inputs(name, kind
         z = (normal * rows[0] + rows[1]) * arrays[3] + arrays[4]
         exact = z / (1 + np.exp(-z))
     assert difference([y.numpy()], [exact]) < 3e-6
+
+
+@pytest.mark.parametrize("kind", operators.UNITS)
+def test_both_sides_have_the_same_gradient_of_the_result(kind):
+    """One that the type can hold, so that neither side rounds it."""
+    device("cpu")
+    x = jt.array(random(50))
+    (gradient,) = comparing.gradients_of(x, [x], kind)
+    np.testing.assert_array_equal(gradient.numpy(), gradient.cast(kind).float32().numpy())
 
 
 @pytest.mark.parametrize("kind", operators.UNITS)

@@ -9,7 +9,7 @@ results, which the first of these processes leaves in a file.
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, Iterator
+from typing import Callable, Dict, Iterator, Optional
 
 import numpy as np
 
@@ -125,6 +125,8 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
     if speed.kind != "float32":
         return
     yield Case(f"decode, {size}", speed.decode, bound)
+    of_entries = DIFFERENT_ENTRIES if bound else None
+    yield Case(f"codebook entries, {size}: fraction that differs", speed.entries, of_entries)
 
     yield Case(f"training step, {size}", speed.train_unet)
     field_name = "pixnerd-L/16" if size == "release" else "small"
@@ -176,6 +178,11 @@ class _Speed:
             best = seconds(lambda: network.decode(z).sync(), 3)
             return self._record("decode", best, network.decode(z, quantize=False).numpy())
 
+    def entries(self) -> Dict[str, object]:
+        """The choice of codebook entries, whose distances are a product of matrices."""
+        codes = filled(Autoencoder(AUTOENCODERS[self.size])).codes(jt.array(self.latent)).numpy()
+        return self._record("entries", None, codes)
+
     def train_unet(self) -> Dict[str, object]:
         """A training step of the UNet."""
         self._predictor = None
@@ -200,14 +207,18 @@ class _Speed:
             self._predictor = lambda x, t: inner(x.cast(self.kind), t).float32()
         return self._predictor
 
-    def _record(self, name: str, best: float, result) -> Dict[str, object]:
-        """The columns of a measurement; its result is held against float32's."""
+    def _record(self, name: str, best: Optional[float], result) -> Dict[str, object]:
+        """The columns of a measurement; its result is held against float32's, integers by
+        the fraction that differs.
+        """
         columns = {"seconds": best, "gigabytes": peak_gigabytes()}
         path = os.path.join(self.folder, name + ".npy")
         if self.precision == "float32":
             np.save(path, result)
         elif os.path.exists(path):
-            columns["difference"] = difference([result], [np.load(path)])
+            expected, numbers = np.load(path), result.dtype.kind == "f"
+            apart = difference([result], [expected]) if numbers else (result != expected).mean()
+            columns["difference"] = float(apart)
         else:
             columns["note"] = "not compared: float32's result is missing"
         return columns

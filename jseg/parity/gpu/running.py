@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Union
 
 from jseg.parity.gpu.advice import OUT_OF_TIME
 
@@ -82,26 +82,25 @@ def run_group(group: str, args, folder: str, deadline: float) -> Iterator[Dict]:
             return
 
         # `pending` is the beginning of a case that has not ended.
-        pending, begun, code, errors = None, 0, None, []
+        pending, begun, end = {}, 0, None
         words, variables = command(group, args, folder, skip), environment(group)
-        for kind, content in run_child(words, variables, until, CASE_FRACTION * limit):
-            if kind == "end":
-                code, errors = content
+        for content in run_child(words, variables, until, CASE_FRACTION * limit):
+            if isinstance(content, End):
+                end = content
             elif "begins" in content:
                 pending, begun = content, begun + 1
             else:
-                pending = None
+                pending = {}
                 yield content
-        if not pending and code == 0:
+        if not pending and end.code == 0:
             return
 
-        why = OUT_OF_TIME
-        if code is not None:
-            why = f"the process ended with {code}: {errors[-1][:200] if errors else ''}"
-        case = pending or {"begins": "start"}
-        about = case.get("about", {})
-        ok = None if TRIAL in about else False
-        yield {"group": group, "case": case["begins"], "ok": ok, "why": why, **about}
+        # Out of time is no failure: compiling may have taken it.
+        about = pending.get("about", {})
+        fails = end.code is not None and TRIAL not in about
+        case = pending.get("begins", "start")
+        ok = False if fails else None
+        yield {"group": group, "case": case, "ok": ok, "why": end.why, **about}
         if not pending:
             return
         skip += begun
@@ -128,13 +127,20 @@ def environment(group: str) -> Dict[str, str]:
     return variables
 
 
+class End(NamedTuple):
+    """How a process ended; code: None if it was stopped because time was over."""
+
+    code: Optional[int]
+    why: str
+
+
 def run_child(
     words: List[str], variables: Dict[str, str], until: float, case_seconds: float
-) -> Iterator[Tuple[str, object]]:
-    """("record", each line of JSON) as it comes, then ("end", (exit code, or None if it was
-    stopped; last lines on stderr)).
+) -> Iterator[Union[Dict, End]]:
+    """Each line of JSON that a process prints, as it comes, then its `End`.
 
-    It is stopped at the time `until`, or when a case has taken more than case_seconds.
+    It is stopped at the time `until`, or when a case has taken more than case_seconds, which counts
+    as a failure.
     """
     process = subprocess.Popen(
         words,
@@ -142,9 +148,9 @@ def run_child(
         stderr=subprocess.PIPE,
         universal_newlines=True,
         env=variables,
-        preexec_fn=os.setpgrp,  # so that its compilers and processes end with it
+        start_new_session=True,  # so that its compilers and processes end with it
     )
-    watch, errors = _Watch(process, until), []
+    watch, errors = _Watch(process, until, case_seconds), []
 
     def read_errors():
         errors.extend(text.strip() for text in process.stderr if text.strip())
@@ -157,19 +163,19 @@ def run_child(
         for text in process.stdout:
             content = _parsed(text)
             if content is not None:
-                begins = "begins" in content
-                watch.until = min(until, time.monotonic() + case_seconds) if begins else until
-                yield "record", content
+                watch.see(content)
+                yield content
         process.wait()
     finally:
         watch.done.set()
+        watch.join()
         if process.poll() is None:
             _end(process)
             process.wait()
         process.stdout.close()
         reader.join(5)
         process.stderr.close()
-    yield "end", (None if watch.stopped else process.returncode, errors[-20:])
+    yield watch.end(errors[-1][:200] if errors else "")
 
 
 def _parsed(text: str) -> Optional[Dict]:
@@ -181,19 +187,34 @@ def _parsed(text: str) -> Optional[Dict]:
 
 
 class _Watch(threading.Thread):
-    """Ends a process at the time `until`, which may be changed meanwhile."""
+    """Ends a process at the time `until`, or `case_seconds` after a case of it began."""
 
-    def __init__(self, process: subprocess.Popen, until: float):
+    def __init__(self, process: subprocess.Popen, until: float, case_seconds: float):
         super().__init__(daemon=True)
-        self.process, self.until = process, until
-        self.stopped, self.done = False, threading.Event()
+        self.process, self.until, self.case_seconds = process, until, case_seconds
+        self.case_until = float("inf")
+        self.why, self.done = "", threading.Event()
+
+    def see(self, content: Dict) -> None:
+        """A case begins or ends."""
+        begins = "begins" in content
+        self.case_until = time.monotonic() + self.case_seconds if begins else float("inf")
 
     def run(self):
         while not self.done.wait(0.1):
-            if time.monotonic() >= self.until and self.process.poll() is None:
-                self.stopped = True
+            now = time.monotonic()
+            if now >= min(self.until, self.case_until) and self.process.poll() is None:
+                hangs = self.case_until < self.until
+                self.why = f"no end after {self.case_seconds:.0f} s" if hangs else OUT_OF_TIME
                 _end(self.process)
                 return
+
+    def end(self, error: str) -> End:
+        """Of the process, whose last line on standard error that is."""
+        if self.why == OUT_OF_TIME:
+            return End(None, OUT_OF_TIME)
+        code = self.process.returncode
+        return End(code, self.why or f"the process ended with {code}: {error}")
 
 
 def _end(process: subprocess.Popen) -> None:
