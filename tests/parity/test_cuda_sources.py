@@ -58,6 +58,8 @@ def test_the_sanitizers_find_nothing(name, kind, mode, folder):
         for case in OPERATORS[name].cases(kind)
         if sum(values.size for values, _ in case.inputs) < LARGEST
     ]
+    # The race detector is slow; forward and backward are neighbours, so every third has both.
+    cases = cases[::3] if mode == "races" else cases
     compute(name, cases, folder, mode, "random:1")
 
 

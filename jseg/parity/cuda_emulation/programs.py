@@ -10,6 +10,7 @@ kernel that writes where it must not ends that process alone; the sanitizers are
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -155,7 +156,8 @@ def compile_kernels(
             file.write(text)
         includes = [f"-I{place}" for place in (os.path.join(HERE, "include"), HERE, _jittor())]
         device = ["-include", os.path.join(HERE, "device.h")]
-        _compile([*MODES[mode], "-w", *includes, *device, f"{path}.cc", scheduler], path)
+        options = [*MODES[mode], *_poison(), "-w", *includes, *device]
+        _compile([*options, f"{path}.cc", scheduler], path)
     return Program(path, tuple(kernels), mode)
 
 
@@ -185,13 +187,25 @@ def _scheduler(folder: str, mode: str) -> str:
     return path
 
 
-def _compile(arguments: Sequence[str], path: str) -> None:
-    """Run the C++ compiler; the result appears whole or not at all."""
+@functools.lru_cache(maxsize=None)
+def _poison() -> Tuple[str, ...]:
+    """The option with which local variables begin as large numbers, where the compiler has it."""
+    option = "-ftrivial-auto-var-init=pattern"
+    command = [_compiler(), option, "-x", "c++", "-fsyntax-only", os.devnull]
+    return () if subprocess.run(command, stderr=subprocess.DEVNULL).returncode else (option,)
+
+
+def _compiler() -> str:
     compiler = os.environ.get("cc_path") or "g++"
     if not shutil.which(compiler):
         raise RuntimeError(f"{compiler} is not there; the CUDA emulation compiles with it")
+    return compiler
+
+
+def _compile(arguments: Sequence[str], path: str) -> None:
+    """Run the C++ compiler; the result appears whole or not at all."""
     temporary = f"{path}.{os.getpid()}"
-    command = [compiler, "-std=c++14", *arguments, "-o", temporary]
+    command = [_compiler(), "-std=c++14", *arguments, "-o", temporary]
     process = subprocess.run(command, stderr=subprocess.PIPE)
     if process.returncode:
         lines = process.stderr.decode(errors="replace").splitlines()
