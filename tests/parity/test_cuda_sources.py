@@ -2,13 +2,16 @@
 
 import ast
 import importlib
+import re
 
+import numpy as np
 import pytest
 from support.emulated.cases import errors, run
 from support.emulated.operators import OPERATORS
 from support.places import ROOT
 
-from jseg.parity.cuda_emulation.programs import ORDERS
+from jseg.nn import rms_norm
+from jseg.parity.cuda_emulation.programs import ORDERS, Call, Kernel, compile_kernels
 
 RUNS = [(name, kind) for name, operator in OPERATORS.items() for kind in operator.kinds]
 LARGEST = 26_000  # values of a case that the sanitizers get
@@ -100,3 +103,27 @@ def test_the_cases_call_every_source_with_every_type(name):
     operator = OPERATORS[name]
     for kind in operator.kinds:
         assert {case.source for case in operator.cases(kind)} == set(operator.sources)
+
+
+# -- refused launches ------------------------------------------------------------------------------
+
+
+def test_every_launch_is_checked():
+    """`launched` follows each of them, or the other branch of an `if` whose end it follows."""
+    for operator in OPERATORS.values():
+        for source in operator.sources.values():
+            launches = re.findall(r"<<<.+?>>>\(.*?\);\s*(\w+)", source, re.S)
+            assert len(launches) == source.count("<<<")
+            assert set(launches) <= {"launched", "else"} and launches[-1] == "launched"
+
+
+def test_a_refused_launch_names_the_operator_and_the_shape(folder):
+    """No token is no block, which CUDA refuses."""
+    kernel = Kernel(rms_norm.CUDA_FORWARD, ("float32",) * 3, ("float32",) * 2)
+    program = compile_kernels(folder, rms_norm.CUDA_HEADER, [kernel])
+    inputs = [np.ones(shape, np.float32) for shape in ((2, 0, 5), (2, 5), (1, 1))]
+    outcome = program.run([Call(0, inputs, [(2, 0, 5), (2, 0)], {"eps": 1e-6})])
+    assert outcome.exit_code == 3
+    reported = re.sub(" +", " ", outcome.messages)
+    assert "after the launch of rms_norm for an array of [2, 0, 5]" in reported
+    assert "invalid configuration argument" in reported
