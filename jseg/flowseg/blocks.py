@@ -15,7 +15,7 @@ import numpy as np
 from jseg.flowseg import fused_block, fused_heads
 from jseg.nn import rms_norm as fused_norm
 from jseg.nn.kernels import HALVES, Function, compiles
-from jseg.nn.layers import SiLU, attention, nn, silu
+from jseg.nn.layers import Linear, SiLU, attention, nn, silu
 from jseg.runtime import jt
 
 EPS = 1e-6  # of every RMS norm
@@ -51,7 +51,7 @@ class PatchEmbedding(nn.Module):
     """A linear layer on the values of a patch."""
 
     def __init__(self, values: int, channels: int, bias: bool = True):
-        self.proj = nn.Linear(values, channels, bias=bias)
+        self.proj = Linear(values, channels, bias=bias)
 
     def execute(self, rows):
         return self.proj(rows)  # [B, L, D]
@@ -95,7 +95,7 @@ class TimeEmbedding(nn.Module):
         frequencies = np.exp(-np.log(TIME_PERIOD) * np.arange(half) / half)
         self._frequencies = jt.array(frequencies.astype(np.float32).reshape(1, -1)).stop_grad()
         self.mlp = nn.Sequential(
-            nn.Linear(TIME_CHANNELS, channels), SiLU(), nn.Linear(channels, channels)
+            Linear(TIME_CHANNELS, channels), SiLU(), Linear(channels, channels)
         )
 
     def table(self, t):
@@ -115,7 +115,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, channels: int, heads: int):
         self.norm1, self.attn = RMSNorm(channels), Attention(channels, heads)
         self.norm2, self.mlp = RMSNorm(channels), FeedForward(channels, int(2 * (4 * channels) / 3))
-        self.adaLN_modulation = nn.Sequential(nn.Linear(channels, 6 * channels))
+        self.adaLN_modulation = nn.Sequential(Linear(channels, 6 * channels))
 
     def execute(self, s, condition, cosines, sines):
         if fused_block.fused(s):
@@ -144,9 +144,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int):
         self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.qkv = Linear(channels, 3 * channels, bias=False)
         self.q_norm, self.k_norm = RMSNorm(channels // heads), RMSNorm(channels // heads)
-        self.proj = nn.Linear(channels, channels)
+        self.proj = Linear(channels, channels)
 
     def execute(self, s, cosines, sines):
         batch, length, channels = s.shape
@@ -174,9 +174,9 @@ class FeedForward(nn.Module):
     """w2(silu(w1 x) * w3 x), without biases (SwiGLU)."""
 
     def __init__(self, channels: int, hidden: int):
-        self.w1 = nn.Linear(channels, hidden, bias=False)
-        self.w3 = nn.Linear(channels, hidden, bias=False)
-        self.w2 = nn.Linear(hidden, channels, bias=False)
+        self.w1 = Linear(channels, hidden, bias=False)
+        self.w3 = Linear(channels, hidden, bias=False)
+        self.w2 = Linear(hidden, channels, bias=False)
 
     def execute(self, x):
         return self.w2(silu(self.w1(x)) * self.w3(x))  # [B, L, D]
@@ -201,7 +201,7 @@ class Turn(Function):
 def _turned(x, cosines, sines):
     axes, last = [f"i{i}" for i in range(x.ndim - 1)], f"i{x.ndim - 1}"
     neighbour = x.reindex(list(x.shape), axes + [f"{last}/2*2+1-{last}%2"])  # 1 0 3 2 ...
-    return x * cosines + neighbour * sines  # [..., L, d]
+    return (x * cosines + neighbour * sines).cast(x.dtype)  # [..., L, d]
 
 
 def turn_tables(rows: int, columns: int, head: int) -> Tuple[np.ndarray, np.ndarray]:
@@ -229,14 +229,14 @@ class Split(Function):
 
     def execute(self, x):
         ends = np.cumsum(self.sizes).tolist()
-        self.rest = x.shape[1:]
+        self.rest, self.kind = x.shape[1:], x.dtype
         with jt.no_grad():
             return [x[end - size : end] for size, end in zip(self.sizes, ends)]
 
     def grad(self, *gradients):
         with jt.no_grad():
             parts = [
-                jt.zeros([size] + list(self.rest)) if gradient is None else gradient
+                jt.zeros([size] + list(self.rest), self.kind) if gradient is None else gradient
                 for size, gradient in zip(self.sizes, gradients)
             ]
             return jt.concat(parts, dim=0)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from jseg.flowseg.field_source import BACKWARD, FORWARD, GENERATOR, HEADER, SETUP
+from jseg.nn import precision
 from jseg.nn.kernels import PRODUCTS_HEADER, Function, compiles, onednn
 from jseg.runtime import jt
 
@@ -35,7 +36,8 @@ GAP = 16
 def fused(x) -> bool:
     """Whether this operator takes a field whose pixels are x [n, p^2, C]."""
     fits = x.dtype == "float32" and x.shape[2] <= COLOURS
-    return fits and not jt.flags.use_cuda and compiles(NAME, x) and onednn()
+    here = not jt.flags.use_cuda and not precision.is_half()
+    return fits and here and compiles(NAME, x) and onednn()
 
 
 def neural_field(

@@ -15,8 +15,9 @@ import numpy as np
 from jseg.configs import PixNerdConfig
 from jseg.flowseg import fused_field
 from jseg.flowseg.blocks import EPS, RMSNorm, Split, split
+from jseg.nn import precision
 from jseg.nn.kernels import Function, products
-from jseg.nn.layers import nn, silu
+from jseg.nn.layers import Linear, linear, nn, silu
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
 
@@ -43,7 +44,7 @@ class NeuralField(nn.Module):
         embedder: "PixelEmbedding",
         blocks: List["FieldBlock"],
         final_layer: "FinalLayer",
-        image_embedder: Optional[nn.Linear] = None,
+        image_embedder: Optional[Linear] = None,
     ):
         self.embedder, self.blocks = embedder, nn.ModuleList(blocks)
         self.final_layer, self.image_embedder = final_layer, image_embedder
@@ -108,11 +109,11 @@ class PixelEmbedding(nn.Module):
 
     def __init__(self, channels: int, frequencies: int, patch: int):
         self._places = jt.array(place_table(patch, frequencies)).stop_grad()
-        self.embedder = nn.Sequential(nn.Linear(3 + frequencies**2, channels))
+        self.embedder = nn.Sequential(Linear(3 + frequencies**2, channels))
 
     def execute(self, colours):
         weight, places = self.weights()
-        return nn.matmul_transpose(colours, weight) + places  # [n, p^2, X]
+        return linear(colours, weight, places)  # [n, p^2, X]
 
     def weights(self):
         """The layer's weights of colours [X, 3], and what it makes of each place [p^2, X]."""
@@ -139,7 +140,7 @@ class FieldBlock(nn.Module):
 
     def __init__(self, width: int, channels: int, ratio: int):
         self.ratio = ratio
-        self.param_generator1 = nn.Sequential(nn.Linear(width, 2 * channels**2 * ratio))
+        self.param_generator1 = nn.Sequential(Linear(width, 2 * channels**2 * ratio))
         self.norm = RMSNorm(channels)
 
     def execute(self, h, tokens):
@@ -157,6 +158,7 @@ class FieldBlock(nn.Module):
 
 def unit_columns(weights):
     """weights [n, a, b] with each column [n, :, b] divided by its length."""
+    weights = weights.float32()
     squares = (weights * weights).sum(1, keepdims=True)  # [n, 1, b]
     return weights / jt.sqrt(jt.maximum(squares, np.float32(SMALLEST_NORM**2)))
 
@@ -165,7 +167,7 @@ class FinalLayer(nn.Module):
     """A norm and a linear layer to colours, which starts at zero."""
 
     def __init__(self, channels: int):
-        self.norm, self.linear = RMSNorm(channels), nn.Linear(channels, 3)
+        self.norm, self.linear = RMSNorm(channels), Linear(channels, 3)
 
     def execute(self, h):
         return self.linear(self.norm(h))  # [n, p^2, 3]
@@ -176,7 +178,7 @@ class BatchedProduct(Function):
 
     def execute(self, a, b):
         self.keep(a, b)
-        return products(a, b)
+        return products(a, b)  # [n, L, M]
 
     def grad(self, gradient):
         a, b = self.recall()
@@ -185,7 +187,7 @@ class BatchedProduct(Function):
 
 def batched_product(a, b):
     """a [n, L, K] times b [n, K, M], with gradients by the same fast products."""
-    return BatchedProduct()(a, b)
+    return precision.result(BatchedProduct()(*precision.operands(a, b)))
 
 
 def pixel_rows(x, patch: int):

@@ -41,7 +41,7 @@ from jseg.flowseg.neural_field import (
     pixel_rows,
 )
 from jseg.flowseg.state_dict import IMAGE_LAYERS, another_size
-from jseg.nn.layers import as_var, nn, silu, zero
+from jseg.nn.layers import Linear, as_var, nn, silu, zero
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
 
@@ -82,7 +82,7 @@ class PixNerd(nn.Module):
         self.y_embedder = LabelEmbedding(config.classes, width)
         if config.sees_image:
             self.c_embedder = PatchEmbedding(values, width, bias=False)
-            self.xc_embedder = nn.Linear(COLOURS, channels, bias=False)
+            self.xc_embedder = Linear(COLOURS, channels, bias=False)
 
         # transformer, then neural field, in one list as in the official code
         transformer = [TransformerBlock(width, config.heads) for _ in range(config.depth)]
@@ -152,7 +152,7 @@ class PixNerd(nn.Module):
         field = self._field[0]
         chunked = self.recompute or jt.flags.no_grad  # else gradients need all values anyway
         pixels = in_runs(field, *inputs) if chunked else field(*inputs)  # [B L, p^2, 3]
-        velocity = from_pixel_rows(pixels, height, width, patch)  # [B, 3, H, W]
+        velocity = from_pixel_rows(pixels, height, width, patch).float32()  # [B, 3, H, W]
         return velocity if tap is None else (velocity, tapped)
 
     def condition(self, image) -> Condition:

@@ -14,7 +14,7 @@ from typing import Callable, Dict
 import numpy as np
 
 from jseg.flowseg.dinov2 import resize
-from jseg.nn.layers import SiLU, as_var, nn
+from jseg.nn.layers import Linear, SiLU, as_var, nn
 from jseg.runtime import jt
 
 BLOCK = 8  # the transformer block, counted from 1, whose output is aligned
@@ -43,11 +43,11 @@ class Alignment(nn.Module):
     ):
         self.proj = nn.Sequential(
             nn.Sequential(
-                nn.Linear(width, width),
+                Linear(width, width),
                 SiLU(),
-                nn.Linear(width, width),
+                Linear(width, width),
                 SiLU(),
-                nn.Linear(width, encoder_width),
+                Linear(width, encoder_width),
             )
         )
         # In a function, where the encoder is no part of this module's parameters and state.
@@ -94,4 +94,5 @@ def distance(tokens, target):
 
 
 def _unit(x):
+    x = x.float32()
     return x / jt.sqrt(jt.maximum((x * x).sum(-1, keepdims=True), np.float32(EPS**2)))

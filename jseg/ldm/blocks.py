@@ -13,7 +13,9 @@ from jseg.nn.convolution import Conv3x3, upsample
 from jseg.nn.layers import (
     Dropout,
     GroupNorm,
+    Linear,
     Pointwise,
+    ReLU,
     SiLU,
     attention,
     from_tokens,
@@ -40,7 +42,7 @@ class SpadeNorm(nn.Module):
     def __init__(self, channels: int, config: UNetConfig):
         hidden = config.spade_channels
         self.norm = GroupNorm(config.groups, channels, affine=False)
-        self.mlp_shared = nn.Sequential(Conv3x3(config.classes, hidden), nn.ReLU())
+        self.mlp_shared = nn.Sequential(Conv3x3(config.classes, hidden), ReLU())
         self.mlp_gamma = Conv3x3(hidden, channels)
         self.mlp_beta = Conv3x3(hidden, channels)
 
@@ -75,7 +77,7 @@ class ResBlock(nn.Module):
             SiLU(),
             Conv3x3(channels, channels_out),
         )
-        self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
+        self.emb_layers = nn.Sequential(SiLU(), Linear(embedding, 2 * channels_out))
         self.out_layers = nn.Sequential(
             GroupNorm(config.groups, channels_out),
             SiLU(),
@@ -110,7 +112,7 @@ class SpadeResBlock(nn.Module):
         self.up = up
         self.in_norm = SpadeNorm(channels, config)
         self.in_layers = nn.Sequential(SiLU(), Conv3x3(channels, channels_out))
-        self.emb_layers = nn.Sequential(SiLU(), nn.Linear(embedding, 2 * channels_out))
+        self.emb_layers = nn.Sequential(SiLU(), Linear(embedding, 2 * channels_out))
         self.out_norm = SpadeNorm(channels_out, config)
         self.out_layers = nn.Sequential(
             SiLU(), Dropout(config.dropout), Conv3x3(channels_out, channels_out)

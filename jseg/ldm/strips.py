@@ -14,6 +14,7 @@ from typing import Iterator, List, Optional
 import numpy as np
 
 from jseg.ldm.halo import with_halo
+from jseg.nn import precision
 from jseg.nn.kernels import moments
 from jseg.nn.layers import nn
 from jseg.runtime import jt
@@ -73,7 +74,8 @@ def downsample(conv, strips: List) -> List:
     out = []
     for i in range(len(strips)):
         x = with_halo(strips, i, above=0, right=1)  # [B, C, h + 1, W + 1]
-        out.append(settle(nn.conv2d(x, conv.weight, conv.bias, stride=2)))
+        y = nn.conv2d(*precision.operands(x, conv.weight), stride=2)
+        out.append(settle(precision.result(y, conv.bias.reshape(1, -1, 1, 1))))
         strips[i] = None
     return out
 

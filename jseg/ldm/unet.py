@@ -26,7 +26,7 @@ from jseg.ldm import modulations
 from jseg.ldm.blocks import AttentionBlock, LabelMaps, ResBlock, SpadeResBlock, joined
 from jseg.ldm.schedule import TIMESTEPS
 from jseg.nn.convolution import Conv3x3, conv3x3
-from jseg.nn.layers import GroupNorm, SiLU, as_var, nn, silu, timestep_table, zero
+from jseg.nn.layers import GroupNorm, Linear, SiLU, as_var, nn, silu, timestep_table, zero
 from jseg.nn.recompute import recompute
 from jseg.runtime import jt
 
@@ -57,7 +57,7 @@ class UNet(nn.Module):
         # The underscore keeps the table out of the state dict.
         self._table = jt.array(timestep_table(TIMESTEPS, base)).stop_grad()
         self.time_embed = nn.Sequential(
-            nn.Linear(base, embedding), SiLU(), nn.Linear(embedding, embedding)
+            Linear(base, embedding), SiLU(), Linear(embedding, embedding)
         )
 
         # encoder
@@ -150,11 +150,11 @@ class UNet(nn.Module):
 
         # noise, and the interpolation of its variance where that is wanted
         if variance:
-            return self._run(self.out, h)  # [R B, 6, h, w]
+            return self._run(self.out, h).float32()  # [R B, 6, h, w]
         norm, _, conv = self.out
         noise = slice(self.config.latent_channels)
         weight, bias = conv.weight[noise], conv.bias[noise]
-        return conv3x3(silu(norm(h)), weight, bias)  # [R B, 3, h, w]
+        return conv3x3(silu(norm(h)), weight, bias).float32()  # [R B, 3, h, w]
 
     def condition(self, y, low: bool = False) -> List:
         """Every SPADE modulation for one-hot label maps y [B, classes, h, w]: a pair per

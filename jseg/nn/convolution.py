@@ -11,7 +11,7 @@ from typing import Tuple
 
 import numpy as np
 
-from jseg.nn import im2col, lanes, winograd
+from jseg.nn import im2col, lanes, precision, winograd
 from jseg.nn.kernels import Function
 from jseg.runtime import jt
 
@@ -54,6 +54,13 @@ def conv3x3(x, weight, bias=None, padding: Tuple[int, int] = (1, 1), doubled=Fal
     ValueError for shapes that do not belong together.
     """
     _check_shapes(x, weight, bias, padding, doubled, skip)
+    if precision.is_half():
+        y = _convolved(*precision.operands(x, weight), None, padding, doubled, None)
+        return precision.result(y, None if bias is None else bias.reshape(1, -1, 1, 1), skip)
+    return _convolved(x, weight, bias, padding, doubled, skip)
+
+
+def _convolved(x, weight, bias, padding, doubled: bool, skip):
     if lanes.suit(*(v for v in (x, weight, bias, skip) if v is not None)):
         if winograd.faster(x, weight, padding, doubled):
             return ConvolutionFunction(winograd, padding, doubled)(x, weight, bias, skip)

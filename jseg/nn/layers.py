@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from jseg.nn import attention as tiles
-from jseg.nn import im2col
+from jseg.nn import im2col, precision
 from jseg.nn.dropout import Dropout
 from jseg.nn.group_norm import group_norm, standardize
 from jseg.nn.kernels import HALVES, Function, products
@@ -54,7 +54,9 @@ class GroupNorm(nn.Module):
 
 
 def silu(x):
-    """x * sigmoid(x)."""
+    """x * sigmoid(x), computed in float32 if x is of half precision."""
+    if str(x.dtype) in HALVES:
+        return silu(x.float32()).cast(x.dtype)
     return x * jt.sigmoid(x)
 
 
@@ -63,6 +65,27 @@ class SiLU(nn.Module):
 
     def execute(self, x):
         return silu(x)  # [...]
+
+
+class ReLU(nn.Module):
+    """The larger of x and 0."""
+
+    def execute(self, x):
+        if str(x.dtype) in HALVES:  # of which Jittor's CPU code for ReLU does not compile
+            return nn.relu(x.float32()).cast(x.dtype)
+        return nn.relu(x)
+
+
+class Linear(nn.Linear):
+    """x [..., in] -> [..., out]: `weight` [out, in] and, if `bias`, `bias` [out]."""
+
+    def execute(self, x):
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x, weight, bias=None):
+    """x [..., in] times weight [out, in], plus bias [..., out], in the precision of products."""
+    return precision.result(nn.matmul_transpose(*precision.operands(x, weight)), bias)
 
 
 class Pointwise(nn.Module):
@@ -84,12 +107,14 @@ class Pointwise(nn.Module):
                 f"Pointwise: got {list(x.shape)}; expected [B, {weight.shape[1]}, H, W]"
             )
         if jt.flags.use_cuda:
-            return nn.conv2d(x, weight) + self.bias.reshape(1, -1, 1, 1)  # [B, O, H, W]
-        return _Pointwise()(weight, x, self.bias)  # [B, O, H, W]
+            y = nn.conv2d(*precision.operands(x, weight))
+            return precision.result(y, self.bias.reshape(1, -1, 1, 1))  # [B, O, H, W]
+        x, weight = precision.operands(x, weight)
+        return precision.result(_Pointwise()(weight, x, self.bias))  # [B, O, H, W]
 
     def tokens(self, x):
         """The same map on rows: x [n, in] -> [n, out]."""
-        return nn.matmul_transpose(x, self.weight.reshape(self.weight.shape[0], -1)) + self.bias
+        return linear(x, self.weight.reshape(self.weight.shape[0], -1), self.bias)
 
 
 class _Pointwise(Function):
@@ -144,7 +169,9 @@ def attention(q, k, v, scale: float):
     tiles a number per query, are kept for the gradient, which computes the scores again. The
     softmax is float32 whatever q is. Gradients of gradients are not supported.
     """
-    return (_TiledAttention if tiles.tiled(q) else _Attention)(scale)(q, k, v)
+    q, k, v = precision.operands(q, k, v)
+    function = _TiledAttention if tiles.tiled(q) else _Attention
+    return precision.result(function(scale)(q, k, v))
 
 
 class _TiledAttention(Function):

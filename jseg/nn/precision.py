@@ -1,0 +1,104 @@
+"""In what precision networks compute: float32, TF32 or half.
+
+Weights, sums, norms, softmax, losses, samplers and optimisers are float32 in each. "tf32" rounds
+the operands of float32 products to 10 bits of mantissa, which tensor cores of GPUs from 8.0 on do.
+In "bf16" and "fp16" convolutions, linear layers and the products of attention and of the neural
+field take their operands in bfloat16 or float16, and their results are of that type, which norms
+and activations pass on (mixed precision, Micikevicius et al. 2018). A CPU has no such products: it
+rounds the same operands and results and computes in float32, so that it gives what a GPU gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Iterator, NamedTuple, Optional
+
+from jseg.runtime import jt
+
+# cuDNN's and cuBLAS's own switch, read when they are loaded; Jittor's cannot reach convolutions.
+EXACT = "NVIDIA_TF32_OVERRIDE"
+
+
+class Precision(NamedTuple):
+    """kind: the type of products' operands, None for float32. unit: half of the distance of 1 to
+    the next number. bytes: of an activation.
+    """
+
+    kind: Optional[str]
+    unit: float
+    bytes: int
+
+
+PRECISIONS = {
+    "float32": Precision(None, 2.0**-24, 4),
+    "tf32": Precision(None, 2.0**-11, 4),
+    "bf16": Precision("bfloat16", 2.0**-8, 2),
+    "fp16": Precision("float16", 2.0**-11, 2),
+}
+
+_kind: Optional[str] = None
+
+
+def default(device: str) -> str:
+    """The precision where none is asked for."""
+    return "tf32" if device == "cuda" else "float32"
+
+
+def check(name: str, device: str) -> None:
+    """Raise ValueError for a precision that there is not, or not on that device."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r}: expected {', '.join(PRECISIONS)}")
+    if name == "tf32" and device != "cuda":
+        raise ValueError("precision tf32: a CPU has no TF32; use float32, bf16 or fp16")
+    if name == "float32" and device == "cuda" and os.environ.get(EXACT) != "0":
+        raise ValueError(
+            f"precision float32 on CUDA: convolutions would use TF32; set {EXACT}=0 before Python "
+            "starts"
+        )
+
+
+@contextlib.contextmanager
+def computing_in(name: str) -> Iterator[None]:
+    """Inside of the `with`, networks compute in that precision of `PRECISIONS`.
+
+    Gradients are to be asked for inside too.
+    """
+    global _kind
+    before, flag = _kind, jt.flags.use_tensorcore
+    _kind = PRECISIONS[name].kind
+    jt.sync_all()  # Jittor looks at its flag when a product runs
+    jt.flags.use_tensorcore = int(name == "tf32")
+    try:
+        yield
+    finally:
+        jt.sync_all()
+        _kind, jt.flags.use_tensorcore = before, flag
+
+
+def is_half() -> bool:
+    """Whether products take their operands in half precision."""
+    return _kind is not None
+
+
+def operands(*values):
+    """The Vars as a product takes them; None stays None."""
+    if _kind is None:
+        return values
+    return tuple(v if v is None else _as_operand(v) for v in values)
+
+
+def result(y, *summands):
+    """A product and what is added to it, each a Var or None, of the type of results.
+
+    The sum is float32, and so is the gradient of a bias.
+    """
+    parts = [v for v in (y, *summands) if v is not None]
+    if _kind is None:
+        return sum(parts[1:], parts[0])
+    return sum((v.float32() for v in parts[1:]), parts[0].float32()).cast(_kind)
+
+
+def _as_operand(v):
+    rounded = v if v.dtype == _kind else v.cast(_kind)
+    return rounded if jt.flags.use_cuda else rounded.float32()
