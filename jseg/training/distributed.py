@@ -70,8 +70,7 @@ def _split(flat, like: Sequence) -> List:
     """The Vars that `flat` holds one after another, in the shapes of those in `like`."""
     edges = np.cumsum([0] + [value.numel() for value in like]).tolist()
     return [
-        flat[start:stop].reshape(value.shape)
-        for start, stop, value in zip(edges, edges[1:], like)
+        flat[start:stop].reshape(value.shape) for start, stop, value in zip(edges, edges[1:], like)
     ]
 
 
@@ -109,6 +108,15 @@ def from_process(root: int, value: Value) -> Value:
 def gather(value: Value) -> List[Value]:
     """The values of all processes, by rank."""
     return [from_process(root, value) for root in range(world_size())]
+
+
+def rounds(work: Sequence[Value]) -> List[List[Value]]:
+    """The pieces of work in rounds of one piece for each process, by rank; the last may be short.
+
+    All end a round together: what they then tell each other is complete.
+    """
+    world = world_size()
+    return [list(work[start : start + world]) for start in range(0, len(work), world)]
 
 
 def barrier() -> None:

@@ -113,7 +113,9 @@ def test_the_mpi_part_is_compiled_where_jittor_alone_was(tmp_path, monkeypatch):
     """Jittor compiled without mpirun is not ready for it; once it is, nothing is compiled again."""
     count, told = tmp_path / "count", []
     monkeypatch.setattr(
-        compilation, "_CHILD", f"import os; print(os.environ['use_mpi'], file=open({str(count)!r}, 'a'))"
+        compilation,
+        "_CHILD",
+        f"import os; print(os.environ['use_mpi'], file=open({str(count)!r}, 'a'))",
     )
     (tmp_path / "jittor_core.so").write_bytes(b"")
     compilation.ensure(str(tmp_path), told.append)
