@@ -17,6 +17,7 @@ LONGEST = (
     "tests/nn/test_group_norm.py",
     "tests/commands/test_train_flowseg.py",
     "tests/training/test_distributed.py",
+    "tests/commands/test_several_processes.py",
     "tests/commands/test_trouble.py",
 )
 

@@ -20,7 +20,7 @@ from jseg.machine.facts import RuntimeProblem
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 NO_COMMANDS = ("__init__", "cli", "training", "training_options")  # files in that folder
 # Seconds in which the first process of several has said what fails on all, and mpirun ended them.
-FIRST_SPEAKS = 5.0
+FIRST_SPEAKS = 10.0
 
 
 class _Once(argparse._StoreAction):

@@ -131,14 +131,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.training import distributed
 
     # Under mpirun the first process checks the inputs, and holds the output, for all.
-    job = distributed.from_process(0, _checked_inputs(args, scale, path) if first else None)
+    job = distributed.from_first(lambda: _checked_inputs(args, scale, path))
     device, output = runtime.device(args.device), Path(args.output)
     digests, settings = results.digests_of(job.images), _settings(args, job, device)
     with held(output) if first else contextlib.nullcontext():
-        begun = None
-        if first:
-            begun = results.resumed(output, settings, job.images, digests, args.probabilities)
-        run, of_run = distributed.from_process(0, begun)
+        run, of_run = distributed.from_first(
+            lambda: results.resumed(output, settings, job.images, digests, args.probabilities)
+        )
         segmenter = Segmenter.from_file(job.weights, args.steps, args.device, **job.options)
         kept = len(results.finished(job.images, run, digests, args.probabilities))
 

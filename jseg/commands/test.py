@@ -127,7 +127,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.outputs.locks import held
     from jseg.training import distributed
 
-    job = distributed.from_process(0, checked)
+    job = distributed.from_first(lambda: checked)
     device, output = runtime.device(args.device), Path(args.output_path)
     settings = results.settings_of(
         job.pipeline,
@@ -141,10 +141,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         **_numbering(job.classes, args.ignore),
     )
     with held(output) if first else contextlib.nullcontext():
-        begun = None
-        if first:
-            begun = results.resumed(output, settings, [pair.stem for pair in job.pairs])
-        run, remarks = distributed.from_process(0, begun)
+        stems = [pair.stem for pair in job.pairs]
+        run, remarks = distributed.from_first(lambda: results.resumed(output, settings, stems))
         run.fields["notes"] = [*job.remarks, *remarks]
         inputs = _synthesize(job, run, args.limit, device, args.memory)
         if job.shown and first:
@@ -170,8 +168,8 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> 
     from jseg.progress import SynthesisBar
     from jseg.training import distributed
 
-    batches = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
-    todo, rank = distributed.from_process(0, batches), distributed.rank()
+    batch_size, rank = run.settings["batch_size"], distributed.rank()
+    todo = distributed.from_first(lambda: unfinished_batches(job.limited, batch_size, run.folder))
     synthesizer, remarks = None, []
     if todo[rank:]:
         synthesizer, remarks = _synthesizer(job, len(todo[rank]), device, mode)

@@ -105,9 +105,8 @@ def segment_folder(
     rank = distributed.rank()
     if rank == 0:
         _make_folders(run.folder, probabilities)
-    done = finished(images, run, digests, probabilities)
-    missing = [example for example in images if example.stem not in done]
-    todo = distributed.from_process(0, missing)
+    done = distributed.from_first(lambda: finished(images, run, digests, probabilities))
+    todo = [example for example in images if example.stem not in done]
 
     # The record names what comes next, so that a process that is killed knows its own files.
     length = max(1, len(todo) // RECORDED)

@@ -67,11 +67,12 @@ def synthesize_folder(
     if rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(run.folder)
-    todo = unfinished_batches(pairs[:limit], run.settings["batch_size"], run.folder)
+    batch_size = run.settings["batch_size"]
+    todo = distributed.from_first(lambda: unfinished_batches(pairs[:limit], batch_size, run.folder))
     done = {pair.stem for pair in pairs if finished(pair, run.folder)}
     with contextlib.nullcontext() if rank else run.saved_at_the_end():
         _count(run, len(done))
-        for batches in distributed.rounds(distributed.from_process(0, todo)):
+        for batches in distributed.rounds(todo):
             if rank == 0:
                 run.save([name for batch in batches for name in _names(batch, synthesizer, shown)])
             for report in _synthesize_own(synthesizer, batches, run, classes):

@@ -9,7 +9,7 @@ both. Except for `rank` and `world_size`, every process has to call them, in the
 from __future__ import annotations
 
 import pickle
-from typing import Dict, Iterable, Iterator, List, Sequence, TypeVar
+from typing import Callable, Dict, Iterable, Iterator, List, Sequence, TypeVar
 
 import numpy as np
 
@@ -103,6 +103,11 @@ def from_process(root: int, value: Value) -> Value:
     content[: len(data)] = np.frombuffer(data, np.uint8)
     jt.compile_extern.mpi.broadcast(content, root)
     return value if rank() == root else pickle.loads(content.tobytes())
+
+
+def from_first(make: Callable[[], Value]) -> Value:
+    """What `make()` returns in process 0, which alone calls it."""
+    return from_process(0, make() if rank() == 0 else None)
 
 
 def gather(value: Value) -> List[Value]:
