@@ -107,9 +107,10 @@ def test_buckets_keep_the_order_and_the_types_apart(monkeypatch, values, names):
 TOGETHER = """
 import sys
 import numpy as np
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/ldm"]
 from jseg.runtime import jt
 from jseg.training import distributed
+from test_latent_cache import Data
 
 rng = np.random.default_rng(distributed.rank())
 shapes = [(3,), (4, 5), (2, 3, 3, 3), (), (7, 2)]
