@@ -26,7 +26,7 @@ def python(processes, *arguments):
         [*(start if processes > 1 else []), sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **ROOT_MAY, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=300,
+        timeout=600,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         universal_newlines=True,
