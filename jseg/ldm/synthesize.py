@@ -75,20 +75,28 @@ def synthesize_folder(
         for batches in distributed.rounds(todo):
             if rank == 0:
                 run.save([name for batch in batches for name in _names(batch, synthesizer, shown)])
-            for report in _synthesize_own(synthesizer, batches, run, classes):
-                stage, images = report.progress.stage, report.progress.images
-                last = stage == len(synthesizer.pipeline.stages) - 1
-                _add_seconds(run, stage, report.seconds)
-                for stem, image in zip(report.inputs, images or []):
-                    if last:
-                        _save(run, f"{stem}.jpg", image, synthesizer.pipeline)
-                    elif stem in shown:
-                        _save(run, stage_name(stem, stage), image, synthesizer.pipeline)
-                if images and last:
-                    _end_round(run, batches, done, _names(batches[rank], synthesizer, shown), shown)
-                yield report
-            if rank >= len(batches):
+            if rank >= len(batches):  # the last round is short
                 _end_round(run, batches, done, [], shown)
+                continue
+
+            own = batches[rank]
+            for report in _synthesize_batch(synthesizer, own, run.settings, classes):
+                if _keep(run, report, synthesizer.pipeline, shown):
+                    _end_round(run, batches, done, _names(own, synthesizer, shown), shown)
+                yield report
+
+
+def _keep(run: Run, report: Report, pipeline: Pipeline, shown: Sequence[str]) -> bool:
+    """Save what a report brings; whether it was the batch's last one."""
+    stage, images = report.progress.stage, report.progress.images
+    last = stage == len(pipeline.stages) - 1
+    _add_seconds(run, stage, report.seconds)
+    for stem, image in zip(report.inputs, images or []):
+        if last:
+            _save(run, f"{stem}.jpg", image, pipeline)
+        elif stem in shown:
+            _save(run, stage_name(stem, stage), image, pipeline)
+    return bool(images) and last
 
 
 def _end_round(
@@ -133,15 +141,6 @@ def _add_seconds(run: Run, stage: int, seconds: float) -> None:
     spent = run.fields["seconds"]
     for name in ("total", f"stage {stage}"):
         spent[name] = round(spent.get(name, 0.0) + seconds, 3)
-
-
-def _synthesize_own(
-    synthesizer: Optional[Synthesizer], batches: List[List[Pair]], run: Run, classes: Classes
-) -> Iterator[Report]:
-    """Make this process's batch of a round; nothing where the round is too short."""
-    rank = distributed.rank()
-    if rank < len(batches):
-        yield from _synthesize_batch(synthesizer, batches[rank], run.settings, classes)
 
 
 def _synthesize_batch(
