@@ -117,11 +117,12 @@ class TrainingBar:
 
 class ImageBar:
     """`with ImageBar(images in all, those that are finished) as bar: bar.show()` after every
-    further image.
+    further image. `quiet` as for `TrainingBar`.
     """
 
-    def __init__(self, total: int, done: int = 0):
-        self.total, self.done, self.plain = total, done, not sys.stderr.isatty()
+    def __init__(self, total: int, done: int = 0, quiet: bool = False):
+        self.total, self.done, self.quiet = total, done, quiet
+        self.plain = quiet or not sys.stderr.isatty()
         self.started = self.last_line = time.monotonic()
         self.bar = tqdm(total=total, initial=done, unit="image", disable=self.plain, **terminal())
 
@@ -131,11 +132,13 @@ class ImageBar:
     def __exit__(self, *exception) -> None:
         self.bar.close()
 
-    def show(self) -> None:
-        """One more image is done."""
-        self.done += 1
-        self.bar.update()
+    def show(self, count: int = 1) -> None:
+        """Further images are done."""
+        self.done += count
+        self.bar.update(count)
         now = time.monotonic()
+        if self.quiet:
+            return
         if self.plain and (now - self.last_line >= QUIET_SECONDS or self.done == self.total):
             self.last_line = now
             _say(f"{self.done} of {self.total} images, {_duration(now - self.started)} so far")
@@ -144,13 +147,18 @@ class ImageBar:
 class SynthesisBar:
     """`with SynthesisBar(steps of each stage, sizes of the batches to make, images in all) as bar:
     bar.show(...)` after every report; images on one bar, denoising steps on another.
+
+    Of several processes that make a batch each at once, these are counted as one. `quiet` as for
+    `TrainingBar`.
     """
 
-    def __init__(self, steps: Sequence[int], batch_sizes: Sequence[int], total: int):
-        self.steps, self.total = list(steps), total
+    def __init__(
+        self, steps: Sequence[int], batch_sizes: Sequence[int], total: int, quiet: bool = False
+    ):
+        self.steps, self.total, self.quiet = list(steps), total, quiet
         self.estimate = SynthesisTime(steps, batch_sizes)
         self.done = total - sum(batch_sizes)
-        self.plain = not sys.stderr.isatty()
+        self.plain = quiet or not sys.stderr.isatty()
         self.started = self.last_line = time.monotonic()
         self.images = tqdm(
             total=total,
@@ -201,7 +209,7 @@ class SynthesisBar:
 
     def _line(self, stage: int, step: int, left: str) -> None:
         now, unfinished = time.monotonic(), bool(self.estimate.batches)
-        if now - self.last_line < QUIET_SECONDS and unfinished:
+        if self.quiet or (now - self.last_line < QUIET_SECONDS and unfinished):
             return
         self.last_line = now
         parts = [f"{self.done} of {self.total} images"]

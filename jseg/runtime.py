@@ -93,6 +93,7 @@ def _environment() -> Iterator[None]:
     for remark in remarks:
         _tell_once(remark)
     with environment.apply(variables):
+        environment.take_gpu(variables)
         yield
 
 

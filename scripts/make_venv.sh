@@ -64,6 +64,21 @@ echo "jseg: installing what \`make\` needs into $venv"
         "check the network, then run make again"
 }
 
+# The tests of several processes start them by Open MPI's mpirun.
+has_mpi() {
+    command -v mpirun > /dev/null && command -v mpicc > /dev/null
+}
+if [ "$purpose" = test ] && ! has_mpi; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+        echo "jseg: installing Open MPI, for the tests of several processes"
+        install="apt-get install -y --no-install-recommends openmpi-bin libopenmpi-dev"
+        export DEBIAN_FRONTEND=noninteractive
+        { $install || { apt-get update && $install; }; } > "$venv/apt.log" 2>&1
+    fi
+    has_mpi || echo "jseg: the tests of several processes are skipped, for there is no Open MPI:" \
+        "sudo apt install openmpi-bin libopenmpi-dev"
+fi
+
 # Compile Jittor, and show what this machine offers.
 [ "$purpose" = lint ] || "$venv/bin/python" -m jseg doctor || exit 2
 echo "$state" > "$venv/ready-$purpose"

@@ -18,6 +18,7 @@ LONGEST = (
     "tests/parity/test_cuda_sources.py",
     "tests/commands/test_train_flowseg.py",
     "tests/training/test_distributed.py",
+    "tests/commands/test_several_processes.py",
     "tests/commands/test_trouble.py",
 )
 

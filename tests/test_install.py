@@ -4,10 +4,12 @@ ready is left alone.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+from support.child_python import program
 from support.places import ROOT
 
 from jseg import __version__
@@ -30,7 +32,10 @@ def make_venv(tmp_path):
     stderr).
     """
 
-    def run(version="3.11.7", machine="true", pip="true", python=None, purpose="use"):
+    for name in ("mpirun", "mpicc"):
+        program(tmp_path / "bin" / name, "")
+
+    def run(version="3.11.7", machine="true", pip="true", python=None, purpose="use", path=None):
         fake = tmp_path / "python"
         fake.write_text(FAKE_PYTHON.format(version=version, machine=machine, pip=pip))
         fake.chmod(0o755)
@@ -38,6 +43,7 @@ def make_venv(tmp_path):
         done = subprocess.run(
             ["sh", script, python or str(fake), str(tmp_path / "venv"), purpose],
             cwd=ROOT,
+            env={**os.environ, "PATH": path or f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             universal_newlines=True,
@@ -96,6 +102,34 @@ def test_each_target_installs_what_it_needs(make_venv, tmp_path, purpose, instal
     assert (code, errors) == (0, [])
     assert f"install --quiet {installed}" in (tmp_path / "venv" / "pip.log").read_text()
     assert ("the doctor's screen" in lines) == (purpose != "lint"), "lint needs no Jittor"
+
+
+@pytest.mark.parametrize(
+    "user, installs, said",
+    [
+        ("0", True, "installing Open MPI"),
+        ("0", False, "are skipped"),
+        ("1000", True, "are skipped"),
+    ],
+    ids=["root", "root without a network", "a user"],
+)
+def test_open_mpi_is_installed_for_the_tests_where_it_may_be(
+    make_venv, tmp_path, user, installs, said
+):
+    """Where it is missing: these tools are all that PATH has."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "sed", "cksum", "cat", "chmod", "mkdir", "cp"):
+        (tools / name).symlink_to(shutil.which(name))
+    program(tools / "id", f"echo {user}")
+    make = f"for name in mpirun mpicc; do cp $0 {tools}/$name; done"
+    program(tools / "apt-get", f"echo $*; {make if installs else 'exit 100'}")
+
+    code, lines, errors = make_venv(purpose="test", path=str(tools))
+    assert (code, errors) == (0, [])
+    (line,) = [line for line in lines if said in line]
+    assert ("sudo apt install openmpi-bin libopenmpi-dev" in line) == (said == "are skipped")
+    assert (tools / "mpirun").exists() == (said == "installing Open MPI")
 
 
 def test_an_environment_for_the_tests_serves_every_use_and_not_the_reverse(make_venv):

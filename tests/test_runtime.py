@@ -160,7 +160,8 @@ def fake_jittor(tmp_path):
     there.
     """
     cache = tmp_path / "cache"
-    write(cache / "jseg_ready_1.3.11.0_cpu")
+    for part in ("", "_mpi"):
+        write(cache / f"jseg_ready_1.3.11.0_cpu{part}")
     write(
         tmp_path / "jittor_utils/__init__.py",
         f"LOG, cache_path, home = type('L', (), {{}})(), {str(cache)!r}, lambda: {str(tmp_path)!r}",

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import sys
+import time
 import traceback
 from typing import Callable, Dict, List, Mapping, NoReturn, Optional
 
@@ -18,6 +19,8 @@ from jseg.machine.facts import RuntimeProblem
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 NO_COMMANDS = ("__init__", "cli", "training", "training_options")  # files in that folder
+# Seconds in which the first process of several has said what fails on all, and mpirun ended them.
+FIRST_SPEAKS = 10.0
 
 
 class _Once(argparse._StoreAction):
@@ -52,7 +55,12 @@ class Parser(argparse.ArgumentParser):
         self.given.clear()
         return super().parse_known_args(args, namespace)
 
+    def print_help(self, file=None) -> None:
+        if speaks():
+            super().print_help(file)
+
     def error(self, message: str) -> NoReturn:
+        let_the_first_speak()
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -124,17 +132,28 @@ def speaks() -> bool:
     return os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0"
 
 
-def say(name: str, line: str, every_process: bool = False) -> None:
+def say(name: str, line: str) -> None:
     """Write `jseg NAME: line` on standard error, where all lines of a command go.
 
     Without a name it is `jseg: line`. A progress bar stays below the line. Under mpirun only the
-    process that `speaks` writes it, unless `every_process` does.
+    process that `speaks` writes it.
     """
-    if not (every_process or speaks()):
-        return
+    if speaks():
+        _write(name, line)
+
+
+def _write(name: str, line: str) -> None:
     bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
     with bars.external_write_mode(sys.stderr) if bars else contextlib.nullcontext():
         print(f"{f'jseg {name}'.strip()}: {line}", file=sys.stderr, flush=True)
+
+
+def let_the_first_speak() -> None:
+    """Where this process fails and is not the one that `speaks`, wait until that one, which mostly
+    fails alike, has said why: its end ends this process. A process that goes on fails alone.
+    """
+    if not speaks():
+        time.sleep(FIRST_SPEAKS)
 
 
 def run(
@@ -150,6 +169,7 @@ def run(
         try:
             code = _called(main, argv)
         except BaseException:
+            let_the_first_speak()
             if not _others_wait():
                 raise
             traceback.print_exc()
@@ -165,8 +185,9 @@ def run(
 
 
 def _others_wait() -> bool:
-    """Whether Jittor runs in several processes."""
-    return getattr(sys.modules.get("jittor"), "world_size", 1) > 1
+    """Whether MPI has joined this process with others, also where Jittor's import failed since."""
+    mpi = sys.modules.get("jittor_mpi_core")
+    return mpi is not None and mpi.world_size() > 1
 
 
 def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional[List[str]]) -> int:
@@ -184,7 +205,7 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
 
     # Whoever ends the command, or no longer reads what it prints, needs no explanation.
     except KeyboardInterrupt:
-        say(name, "interrupted", every_process=True)
+        say(name, "interrupted")
         return 130
     except BrokenPipeError:
         return 141
@@ -193,12 +214,13 @@ def _called(main: Callable[[Optional[List[str]]], Optional[int]], argv: Optional
     except Exception as error:
         if os.environ.get("JSEG_TRACEBACK") == "1":
             raise
+        let_the_first_speak()
         if out_of_memory.is_shortage(error):
             print(out_of_memory.line_for(error), file=sys.stderr)
             return 2
         if not _can_be_caused(error):
             raise
-        say(name, _one_line(error), every_process=True)
+        _write(name, _of_process(_one_line(error)))
         return 2
 
 
@@ -216,6 +238,11 @@ def _can_be_caused(error: Exception) -> bool:
     return not ours and isinstance(
         error, (RuntimeProblem, ValueError, OSError, ModuleNotFoundError)
     )
+
+
+def _of_process(line: str) -> str:
+    """The line, with the number of the process where that is not the one that `speaks`."""
+    return line if speaks() else f"process {os.environ['OMPI_COMM_WORLD_RANK']}: {line}"
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ Examples:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class Job:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
-    args = parser().parse_args(argv)
+    args, first = parser().parse_args(argv), cli.speaks()
     scale, (path, of_weights) = _checked_scale(args), _weights(args.weights)
     from jseg import runtime
     from jseg.flowseg import results
@@ -127,12 +128,16 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.flowseg.segment import segment_folder
     from jseg.outputs.locks import held
     from jseg.progress import ImageBar
+    from jseg.training import distributed
 
-    job = _checked_inputs(args, scale, path)
+    # Under mpirun the first process checks the inputs, and holds the output, for all.
+    job = distributed.from_first(lambda: _checked_inputs(args, scale, path))
     device, output = runtime.device(args.device), Path(args.output)
     digests, settings = results.digests_of(job.images), _settings(args, job, device)
-    with held(output):
-        run, of_run = results.resumed(output, settings, job.images, digests, args.probabilities)
+    with held(output) if first else contextlib.nullcontext():
+        run, of_run = distributed.from_first(
+            lambda: results.resumed(output, settings, job.images, digests, args.probabilities)
+        )
         segmenter = Segmenter.from_file(job.weights, args.steps, args.device, **job.options)
         kept = len(results.finished(job.images, run, digests, args.probabilities))
 
@@ -142,7 +147,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         if kept:
             total, verb = counted(len(job.images), "image[s]"), agreeing(kept, "[is|are]")
             say(f"{kept} of {total} {verb} in {output} already and {verb} kept")
-        with ImageBar(len(job.images), kept) as bar:
+        with ImageBar(len(job.images), kept, quiet=not first) as bar:
             for _ in segment_folder(
                 segmenter, job.images, run, job.classes, digests, args.probabilities
             ):

@@ -15,10 +15,11 @@ A file for --stages (docs/formats.md): {"base": "fine", "stages": [{"guidance": 
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import List, Optional
 
@@ -117,13 +118,16 @@ def parser():
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then make what is missing; 0 when all images are there."""
-    args = parser().parse_args(argv)
-    job = _checked_inputs(args)
+    # Under mpirun the first process checks the inputs, and holds the output, for all.
+    args, first = parser().parse_args(argv), cli.speaks()
+    checked = _checked_inputs(args) if first else None
     from jseg import runtime
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
     from jseg.outputs.locks import held
+    from jseg.training import distributed
 
+    job = distributed.from_first(lambda: checked)
     device, output = runtime.device(args.device), Path(args.output_path)
     settings = results.settings_of(
         job.pipeline,
@@ -136,11 +140,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         autoencoder=job.weights.autoencoder.sha256,
         **_numbering(job.classes, args.ignore),
     )
-    with held(output):
-        run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
+    with held(output) if first else contextlib.nullcontext():
+        stems = [pair.stem for pair in job.pairs]
+        run, remarks = distributed.from_first(lambda: results.resumed(output, settings, stems))
         run.fields["notes"] = [*job.remarks, *remarks]
         inputs = _synthesize(job, run, args.limit, device, args.memory)
-        if job.shown:
+        if job.shown and first:
             stages = len(job.pipeline.stages)
             for remark in write_grid(
                 run, job.shown, inputs, stages, job.size, args.ignore, job.classes
@@ -154,18 +159,20 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> dict:
-    """Make the images that are missing, under progress bars; what was read for the grid on the way,
-    by stem.
+    """Make the images that are missing, under progress bars; what this process read for the grid
+    on the way, by stem.
     """
     from jseg.ldm.pipelines import stage_steps
     from jseg.ldm.results import unfinished_batches
     from jseg.ldm.synthesize import synthesize_folder
     from jseg.progress import SynthesisBar
+    from jseg.training import distributed
 
-    todo = unfinished_batches(job.limited, run.settings["batch_size"], run.folder)
+    batch_size, rank = run.settings["batch_size"], distributed.rank()
+    todo = distributed.from_first(lambda: unfinished_batches(job.limited, batch_size, run.folder))
     synthesizer, remarks = None, []
-    if todo:
-        synthesizer, remarks = _synthesizer(job, len(todo[0]), device, mode)
+    if todo[rank:]:
+        synthesizer, remarks = _synthesizer(job, len(todo[rank]), device, mode)
 
     # Only now: a refusal is one line.
     for remark in run.fields["notes"] + remarks:
@@ -178,8 +185,9 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> 
     shown = [pair.stem for pair in job.shown]
     reports = synthesize_folder(synthesizer, job.pairs, run, limit, shown, job.classes)
     steps = [stage_steps(job.pipeline, number) for number in range(len(job.pipeline.stages))]
+    sizes = [sum(map(len, batches)) for batches in distributed.rounds(todo)]
     inputs = {}
-    with SynthesisBar(steps, [len(batch) for batch in todo], total) as bar:
+    with SynthesisBar(steps, sizes, total, quiet=rank > 0) as bar:
         for report in reports:
             step = report.progress
             bar.show(step.stage, step.step, step.images is not None, report.seconds)
@@ -251,11 +259,6 @@ def _check_options(args) -> None:
     noise.check_seed(args.seed)
     if args.map and not args.classes:
         raise ValueError("--map needs --classes, whose ids it names; give both")
-    if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
-        raise ValueError(
-            "started by mpirun, where every process would make every image; start it without "
-            "mpirun: it runs as one process"
-        )
     cli.at_least(args, {"batch_size": 1, "limit": 1})
 
 
@@ -311,8 +314,6 @@ def _otherwise(model, classes) -> List[str]:
 
 def _numbering(classes, ignore) -> dict:
     """What the pixels depend on of a class set, for run.json."""
-    from hashlib import sha256
-
     from jseg.data.numbering import Numbering
 
     if isinstance(classes, int):

@@ -3,9 +3,9 @@ settings never mixed in."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -21,6 +21,7 @@ from jseg.flowseg.predict import Segmenter
 from jseg.flowseg.results import OVERLAYS, PROBABILITIES, finished, names_of, source
 from jseg.images import read_image, save_image
 from jseg.outputs.run import Run
+from jseg.training import distributed
 
 RECORDED = 500  # run.json is long: it is written this often at most
 STRENGTH = 0.5  # of the colours over the image
@@ -86,14 +87,6 @@ def code() -> str:
     return sha.hexdigest()
 
 
-@dataclass(frozen=True)
-class Result:
-    """An image that was segmented: its label map int32 [H, W]."""
-
-    example: Example
-    labels: np.ndarray
-
-
 def segment_folder(
     segmenter: Segmenter,
     images: Sequence[Example],
@@ -101,35 +94,60 @@ def segment_folder(
     classes: ClassSet,
     digests: Dict[str, str],
     probabilities: bool = False,
-) -> Iterator[Result]:
-    """Segment the images that are not finished, yielding a `Result` once its files are there.
+) -> Iterator[Example]:
+    """Segment the images that are not finished, yielding each once its files are there.
 
     run: as `results.resumed` gives it. digests: `results.digests_of` the images. A file that
-    someone has changed since it was written is kept. Raises OSError in one line when the disk is
-    full; what is finished stays.
+    someone has changed since it was written is kept. Several processes take parts of the images in
+    rounds; process 0 alone writes run.json, and yields the images of the others at the end of a
+    round. Raises OSError in one line when the disk is full; what is finished stays.
     """
-    for place in [run.folder, run.folder / OVERLAYS] + [run.folder / PROBABILITIES] * probabilities:
-        place.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(place)
-    done = finished(images, run, digests, probabilities)
+    rank = distributed.rank()
+    if rank == 0:
+        _make_folders(run.folder, probabilities)
+    done = distributed.from_first(lambda: finished(images, run, digests, probabilities))
     todo = [example for example in images if example.stem not in done]
 
     # The record names what comes next, so that a process that is killed knows its own files.
     length = max(1, len(todo) // RECORDED)
+    parts = [todo[start : start + length] for start in range(0, len(todo), length)]
     run.fields["classes"] = list(classes.names)
-    with run.saved_at_the_end():
-        for start in range(0, len(todo), length):
-            part = todo[start : start + length]
-            run.save(names_of([example.stem for example in part], probabilities))
-            for example in part:
-                yield _segmented(segmenter, example, run, classes, probabilities)
-                run.fields["pictures"][example.stem] = digests[example.stem]
-                run.fields["sources"][example.stem] = source(example)
+    with contextlib.nullcontext() if rank else run.saved_at_the_end():
+        for round_parts in distributed.rounds(parts):
+            coming = [example for part in round_parts for example in part]
+            if rank == 0:
+                run.save(names_of([example.stem for example in coming], probabilities))
+            own = round_parts[rank] if rank < len(round_parts) else []
+            for example in own:
+                _segment(segmenter, example, run, classes, probabilities)
+                _count(run, example, digests)
+                yield example
+
+            # What the others made.
+            names = names_of([example.stem for example in own], probabilities)
+            for files in distributed.gather(run.written(names)):
+                run.files.update(files)
+            for example in coming[len(own) :] if rank == 0 else []:
+                _count(run, example, digests)
+                yield example
 
 
-def _segmented(
+def _make_folders(folder: Path, probabilities: bool) -> None:
+    for place in [folder, folder / OVERLAYS] + [folder / PROBABILITIES] * probabilities:
+        place.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(place)
+
+
+def _count(run: Run, example: Example, digests: Dict[str, str]) -> None:
+    """Enter an image that is finished into the record."""
+    run.fields["pictures"][example.stem] = digests[example.stem]
+    run.fields["sources"][example.stem] = source(example)
+
+
+def _segment(
     segmenter: Segmenter, example: Example, run: Run, classes: ClassSet, probabilities: bool
-) -> Result:
+) -> None:
+    """Write the files of one image."""
     image, stem = read_image(example.image), example.stem
     writers: Dict[str, Callable[[Path], object]] = {}
     if probabilities:
@@ -147,7 +165,6 @@ def _segmented(
     writers[f"{stem}.png"] = lambda path: save_image(path, labels.astype(np.uint8))
     for name, write in writers.items():
         run.write(name, write)
-    return Result(example, labels)
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> np.ndarray:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional
@@ -61,25 +61,50 @@ class Rows:
         return len(self.keys)
 
 
-def fill(cache: Path, common: dict, rows: Rows, tell: Tell = lambda line: None) -> Path:
+class OneProcess:
+    """What `jseg.training.distributed` is where there is one process, without Jittor."""
+
+    @staticmethod
+    def rank() -> int:
+        return 0
+
+    @staticmethod
+    def world_size() -> int:
+        return 1
+
+    @staticmethod
+    def from_first(make):
+        return make()
+
+    @staticmethod
+    def barrier() -> None:
+        pass
+
+
+def fill(
+    cache: Path,
+    common: dict,
+    rows: Rows,
+    tell: Tell = lambda line: None,
+    processes=OneProcess,
+) -> Path:
     """The folder in `cache` that holds all rows, complete; what is not there yet is made.
 
-    common: as `jseg.ldm.cache_files.about` returns it. `tell` gets lines for the user. Raises
-    DataError if `cache` was filled by another autoencoder or at another size, OSError in one line
-    if it cannot be written; what is finished stays in both cases, as in any other interruption.
+    common: as `jseg.ldm.cache_files.about` returns it. `tell` gets lines for the user. processes:
+    `jseg.training.distributed` where several call it; each makes its part, and process 0 holds the
+    cache. Raises DataError if `cache` was filled by another autoencoder or at another size, OSError
+    in one line if it cannot be written; what is finished stays in both cases, as in any other
+    interruption.
     """
-    if cache.exists() and not cache.is_dir():
-        raise DataError(f"cache {cache} is a file; expected a folder, which is created if missing")
     target = cache / digest(common, rows.keys)[:16]
-    _check_origin(cache, common)
-    if not _missing(target, common, rows).size and not _others(cache, target):
+    if processes.from_first(lambda: _is_complete(cache, target, common, rows)):
         return target
 
     # Errors of the disk name the cache and say how to go on.
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(cache, tell):
-            _complete(cache, target, common, rows, tell)
+        with nullcontext() if processes.rank() else _locked(cache, tell):
+            _complete(cache, target, common, rows, tell, processes)
     except OSError as error:
         if error.errno is None or not _is_about(error.filename, cache):
             raise
@@ -90,24 +115,30 @@ def fill(cache: Path, common: dict, rows: Rows, tell: Tell = lambda line: None) 
     return target
 
 
+def _is_complete(cache: Path, target: Path, common: dict, rows: Rows) -> bool:
+    """Whether there is nothing to do; raises DataError where the cache is of another kind."""
+    if cache.exists() and not cache.is_dir():
+        raise DataError(f"cache {cache} is a file; expected a folder, which is created if missing")
+    _check_origin(cache, common)
+    return not _missing(target, common, rows).size and not _others(cache, target)
+
+
 def _is_about(path: Optional[str], cache: Path) -> bool:
     """Whether an error that names `path` is about the cache: its file descriptors have no name."""
     return path is None or str(path).startswith(str(cache)) or str(cache).startswith(str(path))
 
 
-def _complete(cache: Path, target: Path, common: dict, rows: Rows, tell: Tell) -> None:
-    missing = _missing(target, common, rows)
+def _complete(cache: Path, target: Path, common: dict, rows: Rows, tell: Tell, processes) -> None:
+    missing = processes.from_first(lambda: _begun(cache, target, common, rows, tell))
     if missing.size:
-        _check_space(cache, common, len(missing))
-        if read_arrays(target, common, len(rows)) is None:
-            create(target, common, len(rows))
         known = _known(_others(cache, target), common)
-        new = sum(rows.keys[i, 0].tobytes() not in known[LATENTS] for i in missing)
-        if new:
-            words = "[is|are] to be encoded, with [its mirror image|their mirror images]"
-            images = counted(len(rows), "image[s]")
-            tell(f"{new} of {images} {agreeing(new, words)}, into {cache}")
-        _write(target, read_arrays(target, common, len(rows)), rows, missing, known, tell)
+        arrays = read_arrays(target, common, len(rows))
+        own = np.array_split(missing, processes.world_size())[processes.rank()]
+        pace = _Pace(len(rows), len(missing), processes.world_size(), tell)
+        _write(target, arrays, rows, own, known, pace)
+        processes.barrier()
+    if processes.rank():
+        return
 
     # The new folder is whole: the old ones go.
     images = {key.tobytes() for key in rows.keys[:, 0]}
@@ -122,18 +153,34 @@ def _complete(cache: Path, target: Path, common: dict, rows: Rows, tell: Tell) -
         remove(other)
 
 
+def _begun(cache: Path, target: Path, common: dict, rows: Rows, tell: Tell) -> np.ndarray:
+    """The rows that are missing in `target`, which is there afterwards with room for them."""
+    missing = _missing(target, common, rows)
+    if missing.size:
+        _check_space(cache, common, len(missing))
+        if read_arrays(target, common, len(rows)) is None:
+            create(target, common, len(rows))
+        known = _known(_others(cache, target), common)
+        new = sum(rows.keys[i, 0].tobytes() not in known[LATENTS] for i in missing)
+        if new:
+            words = "[is|are] to be encoded, with [its mirror image|their mirror images]"
+            images = counted(len(rows), "image[s]")
+            tell(f"{new} of {images} {agreeing(new, words)}, into {cache}")
+    return missing
+
+
 def _write(
     target: Path,
     arrays: Dict[str, np.memmap],
     rows: Rows,
     missing: np.ndarray,
     known: Dict[str, Dict[bytes, Callable[[], np.ndarray]]],
-    tell: Tell,
+    pace: _Pace,
 ) -> None:
     """Write the missing rows; an error or Ctrl-C loses nothing, a kill the work of SAVE_SECONDS."""
     files = {name: os.open(str(target / name), os.O_RDWR) for name in arrays}
     finished: List[int] = []
-    saved_at, pace = time.monotonic(), _Pace(len(rows), len(rows) - len(missing), tell)
+    saved_at = time.monotonic()
 
     def save() -> None:
         os.fsync(files[LATENTS])
@@ -165,14 +212,17 @@ def _write(
 
 
 class _Pace:
-    """A line a minute on how many images are encoded, and how long the others will take."""
+    """A line a minute on how many images are encoded, and how long the others will take; the
+    processes are taken to be equally fast.
+    """
 
-    def __init__(self, total: int, done: int, tell: Tell):
-        self.total, self.done, self.first, self.tell = total, done, done, tell
+    def __init__(self, total: int, missing: int, world: int, tell: Tell):
+        self.total, self.world, self.tell = total, world, tell
+        self.done = self.first = total - missing
         self.started = self.last_line = time.monotonic()
 
     def count(self) -> None:
-        self.done += 1
+        self.done = min(self.total, self.done + self.world)
         now = time.monotonic()
         if now - self.last_line < TOLD_SECONDS:
             return

@@ -22,6 +22,7 @@ from jseg.images import examine_image, to_signed
 from jseg.ldm.cache_files import LABELS, LATENTS, about, digest, read_arrays
 from jseg.ldm.latent_cache import Rows, fill
 from jseg.runtime import jt
+from jseg.training import distributed
 
 Tell = Callable[[str], None]
 
@@ -55,7 +56,7 @@ def prepare(
     fit: str = "",
     tell: Tell = lambda line: None,
 ) -> Latents:
-    """Encode what the cache lacks and return all of it.
+    """Encode what the cache lacks, each process its part, and return all of it.
 
     examples: as a check returns them, with the digests of their files; files without digests are
     read for them. autoencoder: anything with `config` and `encode`, whose file has that SHA-256.
@@ -79,7 +80,9 @@ def prepare(
         )
 
     # What the rows are made from, and how they are made.
-    known = [with_digests(example, numbering) for example in examples]
+    known = distributed.from_first(
+        lambda: [with_digests(example, numbering) for example in examples]
+    )
     latent = (autoencoder.config.latent_channels, latent_height, latent_width)
     common = about(autoencoder_sha256, width, height, latent)
     keys = np.stack([_keys(example, numbering, fit) for example in known])
@@ -92,7 +95,7 @@ def prepare(
 
     # Every row is there afterwards.
     rows = Rows(keys, latents, labels)
-    folder = fill(Path(cache_folder), common, rows, tell)
+    folder = fill(Path(cache_folder), common, rows, tell, distributed)
     arrays = read_arrays(folder, common, len(known))
     return Latents(
         arrays[LATENTS],

@@ -17,7 +17,6 @@ from jseg.ldm.latents import Latents, prepare
 from jseg.ldm.loss import training_loss
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
-from jseg.training import distributed
 from jseg.training.loop import TrainedNetwork
 from jseg.training.optimizer import EMA, AdamW, trainable
 
@@ -58,27 +57,19 @@ def cached_latents(
     folder: Path,
     say: Callable[[str], None],
 ) -> Latents:
-    """The latents in the cache `folder`, made by process 0 and read by all; digest: the
-    encoder's.
-    """
+    """The latents in the cache `folder`, which all processes fill; digest: the encoder's."""
     factor = autoencoder.config.downsampling
-
-    def cached() -> Latents:
-        return prepare(
-            examples,
-            autoencoder,
-            folder,
-            width=config.width * factor,
-            height=config.height * factor,
-            latent_width=config.width,
-            latent_height=config.height,
-            ignore=options.ignore,
-            classes=classes,
-            fit=options.fit,
-            autoencoder_sha256=digest,
-            tell=say,
-        )
-
-    latents = cached() if distributed.rank() == 0 else None
-    distributed.barrier()
-    return latents or cached()
+    return prepare(
+        examples,
+        autoencoder,
+        folder,
+        width=config.width * factor,
+        height=config.height * factor,
+        latent_width=config.width,
+        latent_height=config.height,
+        ignore=options.ignore,
+        classes=classes,
+        fit=options.fit,
+        autoencoder_sha256=digest,
+        tell=say,
+    )

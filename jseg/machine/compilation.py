@@ -63,11 +63,12 @@ def ensure(cache: str, tell: Callable[[str], None]) -> None:
     """Compile Jittor into `cache` unless that is done; `tell` gets a line before it takes minutes.
 
     Of several processes on a machine, under mpirun or not, one compiles and the others wait for it.
-    Raises RuntimeProblem.
+    Under mpirun, Jittor's MPI part is compiled too. Raises RuntimeProblem.
     """
     nvcc = os.environ.get("nvcc_path", "")
     device = hashlib.md5(nvcc.encode()).hexdigest()[:6] if nvcc else "cpu"
-    done = os.path.join(cache, f"jseg_ready_{jittor().text}_{device}")
+    several = "_mpi" if mpirun.is_inside() else ""
+    done = os.path.join(cache, f"jseg_ready_{jittor().text}_{device}{several}")
     if os.path.isfile(done):
         return
     with _alone(os.path.join(cache, "jseg_compile.lock"), tell):
@@ -92,8 +93,8 @@ def _alone(path: str, tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def _compile(cache: str, done: str, tell: Callable[[str], None]) -> None:
-    nvcc = os.environ.get("nvcc_path", "")
-    cold = not glob.glob(os.path.join(glob.escape(cache), "cu*" if nvcc else "", "jittor_core*"))
+    cold, several = not _is_there(cache, "jittor_core*"), mpirun.is_inside()
+    waiting = "; the other processes wait" if several else ""
     if cold:
         free = shutil.disk_usage(cache).free
         if free < DISK:
@@ -101,7 +102,13 @@ def _compile(cache: str, done: str, tell: Callable[[str], None]) -> None:
                 f"{cache} has {free >> 20} MB left on its disk, compiling Jittor needs "
                 f"{DISK >> 20}: make room"
             )
-        tell(f"the first use of Jittor here compiles it, for 1 to 10 minutes, once (into {cache})")
+        tell(
+            "the first use of Jittor here compiles it, for 1 to 10 minutes, once (into "
+            f"{cache}){waiting}"
+        )
+    elif several and not _is_there(cache, "custom_ops", "jittor_mpi_core*.so"):
+        tell(f"Jittor's MPI part is compiled, for about a minute, once{waiting}")
+
     start = time.time()
     _run(cache, cold)
     with open(done, "w") as file:
@@ -111,6 +118,12 @@ def _compile(cache: str, done: str, tell: Callable[[str], None]) -> None:
         )
     if cold:
         tell(f"Jittor is compiled ({time.time() - start:.0f} s)")
+
+
+def _is_there(cache: str, *pattern: str) -> bool:
+    """Whether Jittor's cache, or CUDA's folder in it where CUDA is used, holds such a file."""
+    folder = "cu*" if os.environ.get("nvcc_path") else ""
+    return bool(glob.glob(os.path.join(glob.escape(cache), folder, *pattern)))
 
 
 def without_cuda() -> str:
@@ -150,8 +163,11 @@ def _run(cache: str, cold: bool) -> None:
 
 
 def _environment() -> "dict[str, str]":
-    """The child's environment, without MPI, which it could only join under its parent's rank."""
-    return dict(mpirun.without(os.environ), log_silent="0", use_mpi="0")
+    """The child's environment: no process of the MPI program, which it could only join under its
+    parent's rank. It compiles Jittor's MPI part where its parent needs it, and starts no MPI.
+    """
+    use_mpi = "1" if mpirun.is_inside() else "0"
+    return dict(mpirun.without(os.environ), log_silent="0", use_mpi=use_mpi)
 
 
 def _watch(child: "subprocess.Popen[bytes]", log, show: bool) -> None:

@@ -7,6 +7,7 @@ compiler.py, compile_extern.py; docs/cuda.md has the reasons for CUDA's. Standar
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import shlex
@@ -98,21 +99,40 @@ def cuda_variables() -> Tuple[Dict[str, str], List[str]]:
 
 
 def _several_gpus(choice: cuda.Choice) -> Tuple[Dict[str, str], List[str]]:
-    """NCCL as it is installed; without it, Jittor would download 2.8.4, which is older than CUDA
-    12, and build it at every first start.
+    """NCCL as it is installed, where each process of the machine can have a GPU of its own; without
+    it, Jittor would download 2.8.4, which is older than CUDA 12, and build it at every first start.
     """
     places = cuda_home.nccl(choice.toolkit, choice.home)
-    if places:
+    count, size = len(choice.devices), mpirun.local_size()
+    if places and size <= count:
         return dict(zip(("nccl_include_path", "nccl_lib_path"), places)), []
+
+    # NCCL's part of Jittor takes the GPU of a process's rank, so it has to see them all.
     remarks = []
     if "use_nccl" not in os.environ:
-        remarks.append(
-            f"NCCL is not found, so gradients travel through the CPU: {facts.PIP} install "
-            f"nvidia-nccl-cu{choice.toolkit.version[0]}"
+        problem = (
+            f"NCCL is not used, for {size} processes see {count} GPU(s) here: start one process a "
+            "GPU, and let each see all GPUs"
+            if places
+            else f"NCCL is not found: {facts.PIP} install nvidia-nccl-cu{choice.toolkit.version[0]}"
         )
-    # NCCL's part of Jittor would give each process of a machine a GPU of its own.
-    own = mpirun.own_gpu(len(choice.devices))
-    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": own}, remarks
+        remarks.append(f"gradients travel through the CPU; {problem}")
+    return {"use_nccl": "0", "CUDA_VISIBLE_DEVICES": mpirun.own_gpu(count)}, remarks
+
+
+def take_gpu(values: Mapping[str, str]) -> None:
+    """Make a process's GPU CUDA's present one where NCCL's part of Jittor will choose it.
+
+    Jittor opens a stream before that part is there. It would be on GPU 0, where every process would
+    keep a context of some hundred MB. values: those that `variables` returned.
+    """
+    if "nccl_lib_path" not in values:
+        return
+    # As Jittor finds it: nothing is lost where it is elsewhere.
+    home = os.path.dirname(os.path.dirname(os.path.realpath(values["nvcc_path"])))
+    with contextlib.suppress(OSError, AttributeError):
+        runtime = ctypes.CDLL(os.path.join(home, "lib64", "libcudart.so"))
+        runtime.cudaSetDevice(mpirun.local_rank())
 
 
 def python_config() -> str:

@@ -24,18 +24,26 @@ def local_rank() -> int:
     return int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK") or "0")
 
 
+def local_size() -> int:
+    """How many processes mpirun started on this machine; 1 outside mpirun."""
+    return int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or "1")
+
+
 def own_gpu(count: int) -> str:
     """CUDA_VISIBLE_DEVICES for this process alone: one of the `count` GPUs that CUDA sees, assigned
     to a machine's processes in turn.
 
     The user's list of numbers or UUIDs is respected: CUDA sees its entries up to the first that
-    names no GPU.
+    names no GPU. Of MIG instances CUDA shows a process only the first one, and each process may
+    have another.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         gpus = [str(number) for number in range(count)]
     else:
-        gpus = [entry.strip() for entry in visible.split(",")][:count]
+        entries = [entry.strip() for entry in visible.split(",")]
+        instances = [entry for entry in entries if entry.startswith("MIG-")]
+        gpus = instances if entries[0] in instances else entries[:count]
     return gpus[local_rank() % len(gpus)]
 
 

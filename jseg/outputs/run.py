@@ -83,6 +83,10 @@ class Run:
             write(path)
             self.files[name] = sha256(path)
 
+    def written(self, names: Iterable[str]) -> Dict[str, str]:
+        """The entries of `files` for those names, for another process's run."""
+        return {name: self.files[name] for name in names if name in self.files}
+
 
 @functools.lru_cache(maxsize=None)
 def versions() -> Dict[str, str]:

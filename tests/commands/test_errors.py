@@ -307,11 +307,6 @@ def test_cuda_where_there_is_none_is_told(challenge):
     refused(challenge, "device cuda | use --device cpu", device="cuda")
 
 
-def test_several_processes_of_mpirun_are_refused(challenge, monkeypatch):
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    refused(challenge, "started by mpirun | without mpirun")
-
-
 def test_notes_about_usable_inputs_do_not_come_before_an_error(challenge):
     drawn(B, label_map(1, 128, 96))(challenge.root)
     drawn(f"{REFERENCES}/ref_a.jpg", photograph(1, 128, 96))(challenge.root)

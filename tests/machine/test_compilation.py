@@ -88,10 +88,12 @@ LAUNCHED = {
 
 
 def test_the_compiling_child_is_no_process_of_the_mpi_program(tmp_path, monkeypatch):
-    """It would announce itself under its parent's rank, which ends the whole program."""
+    """It would announce itself under its parent's rank, which ends the whole program; it compiles
+    the MPI part all the same.
+    """
     for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("use_mpi", "1")
+    monkeypatch.setenv("use_mpi", "")
     monkeypatch.setattr(
         compilation,
         "_CHILD",
@@ -99,12 +101,32 @@ def test_the_compiling_child_is_no_process_of_the_mpi_program(tmp_path, monkeypa
     )
     compilation.ensure(str(tmp_path), lambda line: None)
     seen = json.loads((tmp_path / "seen").read_text())
-    assert not set(LAUNCHED) & set(seen) and seen["use_mpi"] == "0"
+    assert not set(LAUNCHED) & set(seen) and seen["use_mpi"] == "1"
     assert {
         name: value
         for name, value in os.environ.items()
         if name not in (*LAUNCHED, "use_mpi", "log_silent")
     }.items() <= seen.items()
+
+
+def test_the_mpi_part_is_compiled_where_jittor_alone_was(tmp_path, monkeypatch):
+    """Jittor compiled without mpirun is not ready for it; once it is, nothing is compiled again."""
+    count, told = tmp_path / "count", []
+    monkeypatch.setattr(
+        compilation,
+        "_CHILD",
+        f"import os; print(os.environ['use_mpi'], file=open({str(count)!r}, 'a'))",
+    )
+    (tmp_path / "jittor_core.so").write_bytes(b"")
+    compilation.ensure(str(tmp_path), told.append)
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    compilation.ensure(str(tmp_path), told.append)
+    compilation.ensure(str(tmp_path), told.append)
+    assert count.read_text().split() == ["0", "1"]
+    assert told == [
+        "Jittor's MPI part is compiled, for about a minute, once; the other processes wait"
+    ]
 
 
 TOGETHER = """

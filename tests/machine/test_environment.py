@@ -5,6 +5,7 @@ for the test. (What reaches a Jittor that is imported: test_runtime.py.)
 import os
 import subprocess
 import sysconfig
+from types import SimpleNamespace
 
 import pytest
 from support.fake_cuda import bare, cudnn, toolkit, write  # noqa: F401
@@ -21,8 +22,9 @@ def machine(bare, monkeypatch):
         monkeypatch.setattr(cuda, "driver", lambda: (newest, list(devices)))
         return environment.cuda_variables()
 
-    for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "use_nccl"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SIZE", "LOCAL_RANK", "LOCAL_SIZE"):
+        monkeypatch.delenv(f"OMPI_COMM_WORLD_{name}", raising=False)
+    monkeypatch.delenv("use_nccl", raising=False)
     toolkit(bare / "cuda")
     cudnn(bare / "cuda", lib="lib64")
     return bare, variables
@@ -96,6 +98,27 @@ def test_several_processes_use_nccl_where_it_is(machine, monkeypatch):
     assert os.path.isfile(values["nccl_include_path"] + "/nccl.h")
     assert os.path.isfile(values["nccl_lib_path"] + "/libnccl.so")
 
+    # Jittor would leave NCCL, without a word, where processes would share a GPU.
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "2")
+    values, (remark,) = variables()
+    assert values["use_nccl"] == "0" and "2 processes see 1 GPU(s) here" in remark
+    values, remarks = variables(devices=(90, 90))
+    assert "nccl_lib_path" in values and "CUDA_VISIBLE_DEVICES" not in values and remarks == []
+
+
+def test_with_nccl_a_process_takes_its_gpu_before_jittor_is_there(tmp_path, monkeypatch):
+    """Else each would keep a context on GPU 0, where Jittor opens a stream."""
+    taken = []
+    library = SimpleNamespace(cudaSetDevice=taken.append)
+    paths = {str(tmp_path / "lib64" / "libcudart.so"): library}
+    monkeypatch.setattr(environment.ctypes, "CDLL", paths.__getitem__)
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "3")
+    values = {"nvcc_path": str(tmp_path / "bin" / "nvcc")}
+    environment.take_gpu(values)
+    assert taken == []
+    environment.take_gpu({**values, "nccl_lib_path": "/usr/lib"})
+    assert taken == [3]
+
 
 @pytest.mark.parametrize(
     "visible, count, expected",
@@ -106,13 +129,15 @@ def test_several_processes_use_nccl_where_it_is(machine, monkeypatch):
         ("3", 1, "3333"),
         ("0,1,9,2", 2, "0101"),
         ("GPU-8932f937-d72c,GPU-1b6d2a1e-11aa", 2, ["GPU-8932f937-d72c", "GPU-1b6d2a1e-11aa"] * 2),
-        ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0"] * 4),
+        ("MIG-1/2/0,MIG-1/3/0", 1, ["MIG-1/2/0", "MIG-1/3/0"] * 2),
     ],
 )
 def test_without_nccl_each_process_has_its_gpu_of_the_user_s_list(
     machine, monkeypatch, visible, count, expected
 ):
-    """CUDA sees the entries up to the first that names no GPU; a scheduler's list is respected."""
+    """CUDA sees the entries up to the first that names no GPU, and one MIG instance; a scheduler's
+    list is respected.
+    """
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
