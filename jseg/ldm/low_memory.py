@@ -71,7 +71,7 @@ def check_mode(mode: str) -> str:
 def step_bytes(config: UNetConfig, batch: int) -> int:
     """What a guided step that keeps everything takes beyond the weights, about."""
     working = STEP_BYTES * config.channels * config.width * config.height
-    return batch * (2 * modulation_bytes(config) + working)
+    return (batch + 1) * modulation_bytes(config) + batch * working  # one for the null map
 
 
 def modulation_bytes(config: UNetConfig) -> int:
