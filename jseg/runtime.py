@@ -20,6 +20,7 @@ from jseg.machine import (
     cuda,
     environment,
     facts,
+    free_memory,
     import_guard,
     jittor_flags,
     mpirun,
@@ -43,9 +44,8 @@ CHECKS = (
 # frees its working memory at every convolution; by default glibc returns blocks above 32 MB to the
 # system each time, to be cleared page by page at the next.
 BLOCKS = (("MALLOC_MMAP_THRESHOLD_", -3, 256 << 20), ("MALLOC_TRIM_THRESHOLD_", -1, 512 << 20))
-# Of cuDNN: the part of the GPU's memory that an algorithm may work in, and the number of shapes whose
-# fastest algorithms are remembered, for each direction.
-CUDNN_WORKSPACE, CUDNN_ALGORITHMS = 0.05, 1000
+# Shapes whose fastest algorithms cuDNN's operators remember, for each direction.
+CUDNN_ALGORITHMS = 1000
 OLD_GLIBC_BLOCK = 32 << 20  # the most that an older glibc accepts
 
 
@@ -235,7 +235,7 @@ def _limit_cudnn(cudnn) -> None:
     guided step of five label maps has 90, and 158 with a last batch of fewer.
     """
     if cudnn is not None:
-        cudnn.set_max_workspace_ratio(CUDNN_WORKSPACE)
+        cudnn.set_max_workspace_ratio(free_memory.GPU_WORKSPACE)
         cudnn.set_algorithm_cache_size(CUDNN_ALGORITHMS)
 
 

@@ -85,15 +85,17 @@ def parser():
         help="an image's noise is a function of this, its stem and the stage (default 0)",
     )
     p.add_argument(
-        "--batch_size", type=int, help="images at a time (default 1 on the CPU, 5 on a GPU)"
+        "--batch_size",
+        type=int,
+        help="images at a time (default 1 on the CPU, up to 5 on a GPU, by its free memory)",
     )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument(
         "--memory",
         default="auto",
         choices=("auto", "full", "low"),
-        help="low: less memory, slower steps, the same images; auto: low where the CPU's free "
-        "memory does not suffice",
+        help="low: less memory, slower steps, the same images; auto: low where the free memory "
+        "does not suffice",
     )
 
     # How the label files are read.
@@ -125,10 +127,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.outputs.locks import held
 
     device, output = runtime.device(args.device), Path(args.output_path)
+    batch_size, mode, lines = _planned(args, job, device)
     settings = results.settings_of(
         job.pipeline,
         args.seed,
-        args.batch_size or (5 if device == "cuda" else 1),
+        batch_size,
         device,
         args.ignore,
         inputs=results.inputs_digest(job.pairs),
@@ -138,8 +141,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     )
     with held(output):
         run, remarks = results.resumed(output, settings, [pair.stem for pair in job.pairs])
-        run.fields["notes"] = [*job.remarks, *remarks]
-        inputs = _synthesize(job, run, args.limit, device, args.memory)
+        run.fields["notes"] = [*job.remarks, *lines, *remarks]
+        inputs = _synthesize(job, run, args.limit, device, mode)
         if job.shown:
             stages = len(job.pipeline.stages)
             for remark in write_grid(
@@ -151,6 +154,21 @@ def main(argv: Optional[List[str]] = None) -> int:
         f"{output / 'run.json'}"
     )
     return 0
+
+
+def _planned(args, job: Job, device: str):
+    """(images at a time, --memory, lines that tell a choice): as given, else on CUDA by the free
+    memory.
+    """
+    from jseg.ldm.low_memory import MOST, plan
+    from jseg.machine.free_memory import gpu_memory
+
+    memory = gpu_memory() if device == "cuda" else None
+    if memory is None:
+        return args.batch_size or (MOST if device == "cuda" else 1), args.memory, []
+    chosen = plan(memory, *job.networks, args.batch_size, args.memory)
+    lines = [chosen.line(memory)] if args.batch_size is None or args.memory == "auto" else []
+    return chosen.batch, "low" if chosen.low else "full", lines
 
 
 def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> dict:
