@@ -85,9 +85,7 @@ def parser():
         help="an image's noise is a function of this, its stem and the stage (default 0)",
     )
     p.add_argument(
-        "--batch_size",
-        type=int,
-        help="images at a time (default 1 on the CPU, up to 5 on a GPU, by its free memory)",
+        "--batch_size", type=int, help="images at a time (default 1; on a GPU up to 5, as fit)"
     )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument(
@@ -124,10 +122,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import runtime
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
+    from jseg.ldm.low_memory import planned
     from jseg.outputs.locks import held
 
     device, output = runtime.device(args.device), Path(args.output_path)
-    batch_size, mode, lines = _planned(args, job, device)
+    batch_size, mode, lines = planned(args.batch_size, args.memory, device, *job.networks)
     settings = results.settings_of(
         job.pipeline,
         args.seed,
@@ -154,21 +153,6 @@ def main(argv: Optional[List[str]] = None) -> int:
         f"{output / 'run.json'}"
     )
     return 0
-
-
-def _planned(args, job: Job, device: str):
-    """(images at a time, --memory, lines that tell a choice): as given, else on CUDA by the free
-    memory.
-    """
-    from jseg.ldm.low_memory import MOST, plan
-    from jseg.machine.free_memory import gpu_memory
-
-    memory = gpu_memory() if device == "cuda" else None
-    if memory is None:
-        return args.batch_size or (MOST if device == "cuda" else 1), args.memory, []
-    chosen = plan(memory, *job.networks, args.batch_size, args.memory)
-    lines = [chosen.line(memory)] if args.batch_size is None or args.memory == "auto" else []
-    return chosen.batch, "low" if chosen.low else "full", lines
 
 
 def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> dict:

@@ -64,12 +64,8 @@ def parser():
         default="release",
         help="network: release, landscape (the shipped one), small, tiny (default release)",
     )
-    p.add_argument(
-        "--width", type=int, help="of the images (default: the preset's, 512 for release)"
-    )
-    p.add_argument(
-        "--height", type=int, help="of the images (default: the preset's, 384 for release)"
-    )
+    p.add_argument("--width", type=int, help="of the images (default: the preset's; release: 512)")
+    p.add_argument("--height", type=int, help="of the images (default: the preset's; release: 384)")
     p.add_argument(
         "--ae_path",
         help="weights of the autoencoder (default: the official file under ./checkpoints, else "
@@ -209,8 +205,8 @@ def _job(args: argparse.Namespace) -> Job:
 def _with_release(asked: argparse.Namespace) -> argparse.Namespace:
     """The options with the release's recipe in place of what was given."""
     batch_size = RELEASE_PART * training.processes()
-    given = asked.given | {"batch_size", *RELEASE}
-    return options.with_values(asked, {**RELEASE, "batch_size": batch_size, "given": given})
+    values = {**RELEASE, "batch_size": batch_size}
+    return options.with_values(asked, {**values, "given": asked.given | set(values)})
 
 
 def _size(args: argparse.Namespace, factor: int) -> Tuple[int, int]:

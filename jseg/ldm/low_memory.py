@@ -7,7 +7,7 @@ step (jseg/ldm/modulations.py). It is found from the networks' configurations, w
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 from jseg.configs import AutoencoderConfig, UNetConfig
 from jseg.counting import counted
@@ -48,7 +48,7 @@ def choose(
 ) -> Choice:
     """Whether to compute modulations again, for `batch` label maps at a time.
 
-    mode: "full" or "low" as asked; "auto" takes low where the device's free memory is less than what
+    mode: "full" or "low" as asked; "auto" takes low where less memory of the device is free than
     full needs. autoencoder: given where the networks are not loaded yet. Raises ValueError for
     another mode.
     """
@@ -79,6 +79,20 @@ class InferencePlan(NamedTuple):
             f"time, memory {'low' if self.low else 'full'}; --batch_size and --memory decide "
             "otherwise (the images are the same but for rounding)"
         )
+
+
+def planned(
+    batch: Optional[int], mode: str, device: str, unet: UNetConfig, autoencoder: AutoencoderConfig
+) -> Tuple[int, str, List[str]]:
+    """(label maps at a time, mode, lines that tell what was chosen): as the user gave them, else on
+    CUDA by `plan`.
+    """
+    memory = gpu_memory() if device == "cuda" else None
+    if memory is None:
+        return batch or (MOST if device == "cuda" else 1), check_mode(mode), []
+    chosen = plan(memory, unet, autoencoder, batch, mode)
+    lines = [chosen.line(memory)] if batch is None or mode == "auto" else []
+    return chosen.batch, "low" if chosen.low else "full", lines
 
 
 def plan(

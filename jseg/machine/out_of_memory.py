@@ -122,8 +122,9 @@ def _remedies(options: argparse.Namespace, cuda: bool) -> List[str]:
     if has("micro_batch"):
         world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
         batch_size = options.batch_size or 0  # 0: the preset's, which is not known here
-        size = options.micro_batch or (0 if cuda else -(-batch_size // world))  # a GPU's is chosen
-        if size == 0:
+        size = options.micro_batch or -(-batch_size // world)
+        chosen = cuda and options.micro_batch is None  # by the free memory
+        if size == 0 or chosen and size > 1:
             remedies.append("give a small --micro_batch (the update stays the same)")
         elif size > 1:
             remedies.append(

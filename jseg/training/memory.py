@@ -50,7 +50,7 @@ def check_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> N
 
 
 def fitting_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> int:
-    """The micro-batch, or a smaller one where that is what fits by measurement; as `check_batch`."""
+    """The micro-batch, or by measurement the smaller one that fits; arguments as `check_batch`."""
     found = _measured(part, examples) if micro_batch >= 3 else None
     return micro_batch if found is None else min(micro_batch, found.fitting)
 

@@ -103,9 +103,10 @@ def _refusal(memory: GpuMemory, kinds: Sequence[Tuple[bool, Need]], part: int) -
     remedies = [] if number else ["leave out --no_recompute"]
     if need.first * 3 // 4 >= lacking:
         remedies.append("give half of --width and --height")
+    remedies.append("take a smaller --preset")
+    how = "one example at a time with recompute" if number else "one example at a time"
     return (
-        f"one example at a time{' with recompute' if number else ''} needs about {one / 1e9:.1f} GB "
-        f"of the GPU's memory, {memory.free / 1e9:.1f} GB are free ({memory.usable / 1e9:.1f} GB "
-        f"for the training): {', or '.join([*remedies, 'take a smaller --preset'])}, close other "
-        "programs that use the GPU, or give --device cpu"
+        f"{how} needs about {one / 1e9:.1f} GB of the GPU's memory, {memory.free / 1e9:.1f} GB are "
+        f"free ({memory.usable / 1e9:.1f} GB for the training): {', or '.join(remedies)}, close "
+        "other programs that use the GPU, or give --device cpu"
     )
