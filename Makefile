@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: test demo lint doctor cuda-compile venv venv-test venv-lint clean
+.PHONY: test demo lint doctor cuda-compile cuda-emulate venv venv-test venv-emulate venv-lint clean
 
 # The tests of a file stay in one process, which trains what they share once.
 test: venv-test
@@ -30,11 +30,18 @@ doctor: venv
 cuda-compile: venv
 	@$(RUN) benchmarks/cuda_compile.py $(ARGS)
 
+# Jittor and our networks on an emulated CUDA device, without a GPU and without nvcc.
+cuda-emulate: venv-emulate
+	@$(RUN) benchmarks/cuda_emulation.py $(ARGS)
+
 venv:
 	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" use
 
 venv-test:
 	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" test
+
+venv-emulate:
+	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" emulate
 
 venv-lint:
 	@sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)" lint

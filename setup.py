@@ -26,6 +26,13 @@ setup(
         "jseg": [
             "weights/*",
             "nn/*.h",
+            "parity/cuda_emulation/*.h",
+            "parity/cuda_emulation/*.cc",
+            "parity/cuda_emulation/include/*",
+            "parity/cuda_emulation/device/*.h",
+            "parity/cuda_emulation/device/*.c*",
+            "parity/cuda_emulation/device/include/*",
+            "parity/cuda_emulation/device/include/cub/*",
             "machine/nvcc.in",
             "machine/compile_operator.sh",
             "machine/include/*.h",
@@ -51,6 +58,8 @@ setup(
         "test": ["pytest>=7", "pytest-xdist>=2.5", "scipy>=1.7"],
         # `make lint`: one exact version, because another one formats in another way
         "lint": ["ruff==0.17.6"],
+        # `make cuda-emulate`: CUDA's headers, with which Jittor's CUDA code compiles without nvcc
+        "emulation": [f"nvidia-cuda-{name}==13.0.*" for name in ("runtime", "crt", "cccl")],
     },
     entry_points={"console_scripts": ["jseg = jseg.__main__:main"]},
     classifiers=[

@@ -2,10 +2,11 @@
 kernel that our networks ask for.
 
 Jittor compiles a kernel when it is first run, so tiny networks are run, forward and backward, on a
-pretended device (benchmarks/pretended_cuda.cpp): the driver and the libraries are empty shells,
-kernels are not launched, and their results are meaningless. Bring-up, headers, names of libraries
-and nvcc are real. At the end every CUDA function that the compiled code calls is looked up in the
-real libraries. None of this shows that a kernel computes the right numbers.
+pretended device (pretended_cuda.cpp of jseg/parity/cuda_emulation/device): the driver and the
+libraries are empty shells, kernels are not launched, and their results are meaningless. Bring-up,
+headers, names of libraries and nvcc are real. At the end every CUDA function that the compiled code
+calls is looked up in the real libraries. None of this shows that a kernel computes the right
+numbers.
 
 Libraries and headers that the toolkit lacks may come from NVIDIA's packages on PyPI; what is
 missing is named. Everything is in --folder, apart from the caches that jseg and Jittor use
@@ -27,6 +28,9 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PRETENDED = os.path.join(
+    os.path.dirname(HERE), "jseg", "parity", "cuda_emulation", "device", "pretended_cuda.cpp"
+)
 LIBRARIES = ("cudart", "cublas", "cudnn", "curand", "cufft", "cusparse")
 RECORD = "compiled: "
 
@@ -203,7 +207,7 @@ def compile_library(path, soname, options, shells):
     )
     with open(weak, "w") as file:
         file.write(shells)
-    subprocess.run([*command, *options, os.path.join(HERE, "pretended_cuda.cpp"), weak], check=True)
+    subprocess.run([*command, *options, PRETENDED, weak], check=True)
 
 
 def exported(library):
@@ -484,16 +488,15 @@ def half():
 
 def fused():
     """jseg.nn's operators, CUDA source, in float32, float16 and bfloat16"""
-    from jseg.parity.gpu import parity
+    from jseg.parity.gpu.operators import UNITS, compiled, operator_cases
     from jseg.runtime import jt
 
-    for kind in ("float32", "float16", "bfloat16"):
-        for name, _, function, arrays, wanted in parity.kernel_functions():
-            variables = [
-                jt.array(array).cast(kind if array.ndim > 1 else "float32") for array in arrays
-            ]
-            with parity.compiled(name):
-                back(function(*variables), *(variables[i] for i in wanted))
+    for kind in UNITS:
+        for case in operator_cases():
+            types = [kind if array.ndim > 1 else "float32" for array in case.arrays]
+            variables = [jt.array(array).cast(type) for array, type in zip(case.arrays, types)]
+            with compiled(case.operator):
+                back(case.function(*variables), *(variables[i] for i in case.wanted))
 
 
 def tiny_unet():

@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--every", action="store_true", help="a line for every kernel as well")
     args = parser.parse_args()
     from jseg.ldm.presets import UNETS
-    from jseg.parity.gpu.cost import seconds
+    from jseg.parity.gpu.operators import seconds
     from jseg.runtime import device, jt
 
     if args.size not in UNETS:

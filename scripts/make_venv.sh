@@ -1,8 +1,9 @@
 #!/bin/sh
 # make_venv.sh PYTHON VENV PURPOSE: prepare VENV for one purpose.
-#   use   jseg and what it needs, Jittor compiled        (make demo)
-#   test  the same, and what the tests need               (make test)
-#   lint  ruff alone, in the version of setup.py          (make lint)
+#   use      jseg and what it needs, Jittor compiled     (make demo)
+#   test     the same, and what the tests need            (make test)
+#   emulate  as use, and CUDA's headers                   (make cuda-emulate)
+#   lint     ruff alone, in the version of setup.py       (make lint)
 # Does nothing when VENV is ready: made by the same version of Python, from the present setup.py
 # and by the present make_venv.sh.
 set -u
@@ -50,9 +51,10 @@ fi
 # Install what the purpose needs.
 case $purpose in
 use) set -- --editable ".[plots]" ;;
+emulate) set -- --editable ".[plots,emulation]" ;;
 test) set -- --editable ".[plots,test]" ;;
 lint) set -- "$(sed -n 's/.*"\(ruff==[0-9.]*\)".*/\1/p' setup.py)" ;;
-*) fail "make_venv.sh: unknown purpose $purpose; expected use, test or lint" ;;
+*) fail "make_venv.sh: unknown purpose $purpose; expected use, test, emulate or lint" ;;
 esac
 echo "jseg: installing what \`make\` needs into $venv"
 "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet "$@" \

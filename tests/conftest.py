@@ -15,6 +15,7 @@ LONGEST = (
     "tests/training/test_run.py",
     "tests/commands/test_train.py",
     "tests/nn/test_group_norm.py",
+    "tests/parity/test_cuda_sources.py",
     "tests/commands/test_train_flowseg.py",
     "tests/training/test_distributed.py",
     "tests/commands/test_trouble.py",

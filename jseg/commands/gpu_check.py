@@ -1,14 +1,15 @@
-"""Check a GPU machine in ten minutes: does Jittor come up, does CUDA compute what the CPU does, how
-fast is it, in which precision.
+"""Check a GPU machine in nine minutes: whether Jittor comes up, whether CUDA computes what the CPU
+does, how fast it is in which precision, and which of our operators are worth switching on.
 
-Every group of checks is a process of its own with a time limit; a failure, a crash or a hang is
-reported, and the rest goes on. Needs Jittor and NumPy only. NAME.json is written, with everything,
-and NAME.md, the tables; exit code 0 if nothing failed. Files that are there are replaced only if
-they are the results of an earlier call for the same device, size and groups.
+The checks come in groups, the most valuable first. Every group is a process of its own with a time
+limit; a failure, a crash or a hang is reported, and the rest goes on. Needs Jittor and NumPy only.
+NAME.json, with everything, and NAME.md, the tables, are written after every result, so a call that
+is killed leaves what it has; exit code 0 if nothing failed. Files that are there are replaced only
+if they are the results of an earlier call for the same device, size and groups.
 
 Examples:
   python scripts/gpu_check.py
-  python scripts/gpu_check.py --device cpu --size tiny --only layers kernels     # without a GPU
+  python scripts/gpu_check.py --device cpu --size tiny --only layers kernels  # without a GPU
   python scripts/gpu_check.py --output h200 --sdm semantic-diffusion-model
       # also PyTorch's SDM, if this Python has torch
 """
@@ -30,7 +31,7 @@ RECORD, TABLE = SUFFIXES = ".json", ".md"
 
 
 def parser():
-    from jseg.parity.gpu.running import GROUPS
+    from jseg.parity.gpu.running import GROUPS, MINUTES
 
     names = sorted({name.split()[0] for name in GROUPS})
     p = cli.make_parser("gpu_check", __doc__)
@@ -55,8 +56,9 @@ def parser():
     p.add_argument(
         "--minutes",
         type=float,
-        default=10.0,
-        help="for all groups; one that has not begun by then is left out (default 10)",
+        default=MINUTES,
+        help="for all groups together; what has not ended by then is left out (default "
+        f"{MINUTES:g}); with more, each group may take more, as machines with few cores need",
     )
     p.add_argument(
         "--only", nargs="+", metavar="GROUP", choices=names, help="of: " + ", ".join(names)
@@ -85,28 +87,31 @@ def main(argv: Optional[List[str]] = None) -> int:
     with held_files([args.output + suffix for suffix in SUFFIXES]):
         check_output(args)
         records = run_checks(args)
+    from jseg.parity.gpu.advice import next_step
+
     failed = sum(record["ok"] is False for record in records)
     left_out = sum(record["ok"] is None for record in records)
-    hint = "; another call gets further: what was compiled stays" if left_out else ""
     print(
         f"jseg gpu_check: {len(records) - failed - left_out} fine, {failed} failed, {left_out} "
-        f"left out; {args.output}.md, {args.output}.json{hint}"
+        f"left out; {args.output}.md, {args.output}.json\n"
+        f"next: {next_step(records, args.device, args.output)}"
     )
     return 1 if failed else 0
 
 
 def run_checks(args) -> List[Dict]:
     """The records of all groups, written after each."""
-    from jseg.parity.gpu.running import run_group
+    from jseg.parity.gpu.running import GROUPS, run_group
     from jseg.parity.gpu.table import line
 
     deadline, records = time.monotonic() + 60 * args.minutes, []
     with tempfile.TemporaryDirectory() as folder:
         for group in groups(args):
+            print(f"-- {group}: {GROUPS[group].meaning}", flush=True)
             for record in run_group(group, args, folder, deadline):
                 records.append(record)
+                write(args, records)
                 print(line(record), flush=True)
-            write(args, records)
             if group == "bring-up" and not all(record["ok"] for record in records):
                 break
     return records
@@ -190,9 +195,12 @@ def groups(args) -> List[str]:
 def write(args, records: List[Dict]) -> None:
     """Write both files with the records so far, each whole or not at all."""
     from jseg.files import write_atomic
-    from jseg.parity.gpu.table import table
+    from jseg.parity.gpu.advice import next_step, recommended
+    from jseg.parity.gpu.running import GROUPS
+    from jseg.parity.gpu.table import page
 
-    text = ("\n".join(table(records)) + "\n").encode()
+    meanings = {name: group.meaning for name, group in GROUPS.items()}
+    text = page(records, meanings, next_step(records, args.device, args.output)).encode()
     settings = {
         **asked(args),
         "python": sys.version.split()[0],
@@ -206,6 +214,7 @@ def write(args, records: List[Dict]) -> None:
         "command": "gpu_check",
         "settings": settings,
         "tables": list(filter(None, tables)),
+        "faster": recommended(records),
         "records": records,
     }
     about = json.dumps(content, indent=1).encode()

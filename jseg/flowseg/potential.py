@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Tuple
 
 from jseg.flowseg.presets import check_numbers
+from jseg.nn.kernels import LAUNCHED
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
@@ -101,7 +102,9 @@ for (long i = 0; i < maps * blocks; i++) {
 }
 """
 
-CUDA_HEADER = """
+CUDA_HEADER = (
+    LAUNCHED
+    + """
 namespace {
 template <bool UNIT>
 __global__ void correct(long pixels, long plane, const float* x, const int* y, const float* codes,
@@ -149,6 +152,7 @@ __global__ void correct(long pixels, long plane, const float* x, const int* y, c
 }
 }
 """
+)
 
 CUDA = """
 long plane = in0_shape2, pixels = in0_shape0 * plane, blocks = (pixels + 255) / 256;
@@ -160,6 +164,7 @@ if (tau == 1)
 else
     correct<false><<<blocks, 256>>>(pixels, plane, in0_p, in1_p, in2_p, classes, tau, eps,
                                     out0_p, out1_p);
+launched("correction", {in0_shape0, 3, plane});
 """
 
 

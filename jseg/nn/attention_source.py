@@ -1,6 +1,6 @@
 """The C++ and CUDA source of `jseg.nn.attention`; no size is written into it but the tiles'."""
 
-from jseg.nn.kernels import PRODUCTS_HEADER
+from jseg.nn.kernels import LAUNCHED, PRODUCTS_HEADER
 
 WIDEST = 128  # channels of a head that the CUDA source has room for
 
@@ -124,7 +124,9 @@ CHECK(!failed) << "dnnl_sgemm refused a product";
 
 # A block is TILE / 2 x TILE / 2 threads; a thread has two rows, TILE / 2 apart, and every (TILE /
 # 2)th column. Rows past the end are zero.
-CUDA_HEADER = """
+CUDA_HEADER = (
+    LAUNCHED
+    + """
 #include <type/fp16_compute.h>
 namespace {
 template <int TILE, int WIDTH, class T>
@@ -259,6 +261,7 @@ __global__ void tile_backward(long length, long others, int d, float scale, cons
 }
 }
 """
+)
 
 CUDA_FORWARD = """
 long heads = in0_shape0, length = in0_shape1, others = in1_shape1;
@@ -272,6 +275,7 @@ if (d <= 64)
 else
     tile_forward<16, 128><<<large, 64>>>(length, others, d, scale, in0_p, in1_p, in2_p, out0_p,
                                          out1_p);
+launched("attention", {heads, length, d});
 """
 
 CUDA_BACKWARD = """
@@ -284,12 +288,16 @@ long small_keys = heads * ((others + 31) / 32), large_keys = heads * ((others + 
 if (d <= 64) {
     tile_backward<false, 32, 64><<<small, 256>>>(length, others, d, scale, in1_p, in0_p, in2_p,
                                                  in3_p, in4_p, in5_p, out0_p, out0_p);
+    launched("attention's gradient of queries", {heads, length, d});
     tile_backward<true, 32, 64><<<small_keys, 256>>>(others, length, d, scale, in2_p, in3_p, in1_p,
                                                      in0_p, in4_p, in5_p, out1_p, out2_p);
+    launched("attention's gradients of keys and values", {heads, others, d});
 } else {
     tile_backward<false, 16, 128><<<large, 64>>>(length, others, d, scale, in1_p, in0_p, in2_p,
                                                  in3_p, in4_p, in5_p, out0_p, out0_p);
+    launched("attention's gradient of queries", {heads, length, d});
     tile_backward<true, 16, 128><<<large_keys, 64>>>(others, length, d, scale, in2_p, in3_p, in1_p,
                                                      in0_p, in4_p, in5_p, out1_p, out2_p);
+    launched("attention's gradients of keys and values", {heads, others, d});
 }
 """

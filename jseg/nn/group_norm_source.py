@@ -7,7 +7,7 @@ of the gradient, any 256 values for the rest. Reductions are trees in a fixed or
 numbers in every run.
 """
 
-from jseg.nn.kernels import BLOCK_SUM, HEADER
+from jseg.nn.kernels import BLOCK_SUM, HEADER, LAUNCHED
 
 PIECE = 8192  # values of a group whose statistics one block of a GPU takes
 
@@ -128,8 +128,9 @@ for (long i = 0; i < in1_shape0 * groups; i++) {
 }
 """
 
-CUDA_HEADER = """
+CUDA_HEADER = f"""
 #include <type/fp16_compute.h>
+{LAUNCHED}""" + """
 namespace {
 const int THREADS = 256, PIECE = @PIECE@;
 
@@ -267,8 +268,11 @@ CUDA_FORWARD = (
 long pieces = (n + PIECE - 1) / PIECE, some = (groups + THREADS - 1) / THREADS;
 CHECK(out2_shape0 == 2 * groups * pieces);
 piece_statistics<<<groups * pieces, THREADS>>>(in0_p, n, pieces, out2_p);
+launched("group_norm's moments of pieces", {in0_shape0, in0_shape1, in0_shape2});
 group_statistics<<<some, THREADS>>>(out2_p, groups, n, pieces, data["eps"], out1_p);
+launched("group_norm's moments", {in0_shape0, in0_shape1, in0_shape2});
 scaled<<<blocks, THREADS>>>(count, z, in0_p, in1_p, in2_p, in3_p, in4_p, out1_p, out0_p);
+launched("group_norm", {in0_shape0, in0_shape1, in0_shape2});
 """
 )
 
@@ -278,6 +282,8 @@ CUDA_BACKWARD = (
 long rows = count / z.pixels;
 row_gradients<<<rows, THREADS>>>(z, in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, in6_p, out0_p, out1_p,
                                  out2_p, out3_p, out4_p, out5_p);
+launched("group_norm's gradients of rows", {in1_shape0, in1_shape1, in1_shape2});
 x_gradient<<<blocks, THREADS>>>(count, z, in1_p, in6_p, out5_p, out0_p);
+launched("the gradient of group_norm", {in1_shape0, in1_shape1, in1_shape2});
 """
 )

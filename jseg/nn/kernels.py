@@ -30,6 +30,23 @@ FASTER = {
     "cuda": (),
 }
 HALVES = ("float16", "bfloat16")
+# CUDA source that follows every launch of ours: an error of CUDA raises RuntimeError at once, with
+# the operator and the shape of its first array. Without it, a refused launch leaves its output as
+# it was.
+LAUNCHED = """\
+#include <initializer_list>
+#include <string>
+namespace {
+inline void launched(const char* operation, std::initializer_list<long> shape) {
+    cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess) return;
+    std::string sizes;
+    for (long size : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+    LOGf << "CUDA reports" << cudaGetErrorString(error) << "after the launch of" << operation
+         << "for an array of [" + sizes + "]";
+}
+}
+"""
 # CUDA source of the sum of every thread's value, for every thread of a block of THREADS; ends with
 # all threads past it.
 BLOCK_SUM = """\

@@ -11,7 +11,7 @@ the plain norm. Sums are float32, whatever the type of x; q is kept:
 
 from __future__ import annotations
 
-from jseg.nn.kernels import BLOCK_SUM, Function, compiles
+from jseg.nn.kernels import BLOCK_SUM, LAUNCHED, Function, compiles
 from jseg.runtime import jt
 
 NAME = "rms_norm"
@@ -67,7 +67,9 @@ for (long k = 0; k < in1_shape0 * runs; k++) {
 }
 """
 
-CUDA_HEADER = """
+CUDA_HEADER = (
+    LAUNCHED
+    + """
 #include <type/fp16_compute.h>
 namespace {
 const int RUN = @RUN@, THREADS = 128;
@@ -113,6 +115,7 @@ __global__ void rms_backward(long tokens, long n, long stride, long runs, const 
 }
 }
 """
+)
 
 CUDA_FORWARD = """
 long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n,
@@ -120,6 +123,7 @@ long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n,
 bool shifts = in2_shape1 == n;
 rms_forward<<<blocks, THREADS>>>(tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p,
                                  out0_p, out1_p);
+launched("rms_norm", {in0_shape0, tokens, n});
 """
 
 CUDA_BACKWARD = """
@@ -127,6 +131,7 @@ long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
     runs = (tokens + RUN - 1) / RUN, blocks = in1_shape0 * runs;
 rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p,
                                   out1_p, out2_p);
+launched("the gradient of rms_norm", {in1_shape0, tokens, n});
 """
 
 CPU_HEADER, CUDA_HEADER = (

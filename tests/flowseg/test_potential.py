@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -51,43 +49,9 @@ def double(array):
     return jt.array(array, dtype="float64")
 
 
-def on_a_simulated_gpu(x, labels, codes, tau, eps):
-    """The CUDA source, run by the C++ compiler thread after thread."""
-    header = (
-        """
-    #include <cmath>
-    #define __global__ static
-    namespace {
-    struct Place { unsigned x; } blockIdx, blockDim, threadIdx;
-    template <class F> auto launched(F kernel, long blocks, int threads) {
-        return [=](auto... arguments) {
-            blockDim.x = threads;
-            for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)
-                for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++) kernel(arguments...);
-        };
-    }
-    }
-    """
-        + potential.CUDA_HEADER
-    )
-    source, launches = re.subn(
-        r"(correct<\w+>)<<<(\w+), (\d+)>>>", r"launched(\1, \2, \3)", potential.CUDA
-    )
-    assert launches == 2
-    return jt.code(
-        [x.shape, labels.shape],
-        [x.dtype, x.dtype],
-        [x, labels, codes],
-        cpu_header=header,
-        cpu_src=source,
-        data={"tau": tau, "eps": eps},
-    )
-
-
 FORMS = {
     "compiled": potential._compiled,
     "plain": potential.plain,
-    "CUDA source": on_a_simulated_gpu,
 }
 
 

@@ -6,7 +6,6 @@ from jseg.nn import attention as fused
 from jseg.nn import kernels, layers
 from jseg.runtime import jt
 
-FORMS = ("compiled", "CUDA source")
 SCALE = 0.35
 SIZES = {
     "small": (3, 24, 40, 8),
@@ -46,14 +45,13 @@ def arrays(size, spread=1.0):
     ]
 
 
-def vars_of(arrays, kind="float32"):
-    return [jt.array(array.astype(np.float32)).cast(kind) for array in arrays]
+def vars_of(arrays):
+    return [jt.array(array.astype(np.float32)) for array in arrays]
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", SIZES)
-def test_both_sources_are_the_textbook_formula_and_its_gradient(form, size, monkeypatch):
-    choose(form, monkeypatch, fused)
+def test_the_source_is_the_textbook_formula_and_its_gradient(size, monkeypatch):
+    choose("compiled", monkeypatch, fused)
     inputs = arrays(size)
     q, k, v, g = vars_of(inputs)
     out, sums = fused.forward(q, k, v, SCALE)
@@ -66,9 +64,8 @@ def test_both_sources_are_the_textbook_formula_and_its_gradient(form, size, monk
         np.testing.assert_allclose(found.numpy(), theirs, atol=2e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_gradient_is_the_slope(form, monkeypatch):
-    choose(form, monkeypatch, fused)
+def test_the_gradient_is_the_slope(monkeypatch):
+    choose("compiled", monkeypatch, fused)
     inputs = arrays("small")
     q, k, v, g = vars_of(inputs)
     gradients = [
@@ -87,30 +84,12 @@ def test_the_gradient_is_the_slope(form, monkeypatch):
             )
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_scores_of_hundreds_overflow_nothing(form, monkeypatch):
-    choose(form, monkeypatch, fused)
+def test_scores_of_hundreds_overflow_nothing(monkeypatch):
+    choose("compiled", monkeypatch, fused)
     inputs = arrays("tiles and a rest", spread=12.0)
     assert np.abs(exact(*inputs[:3])[1]).max() > 400
     out, _ = fused.forward(*vars_of(inputs[:3]), SCALE)
     np.testing.assert_allclose(out.numpy(), exact(*inputs[:3])[0], atol=2e-3)
-
-
-@pytest.mark.parametrize("kind, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-7)])
-def test_the_cuda_source_adds_half_precision_up_in_float32(kind, unit, monkeypatch):
-    choose("CUDA source", monkeypatch, fused)
-    inputs = [
-        x.float32().numpy().astype(np.float64) for x in vars_of(arrays("tiles and a rest"), kind)
-    ]
-    q, k, v, g = vars_of(inputs, kind)
-    out, sums = fused.forward(q, k, v, SCALE)
-    assert str(out.dtype) == kind and str(sums.dtype) == "float32"
-    expected = exact(*inputs[:3])[0]
-    assert np.abs(out.float32().numpy() - expected).max() < 1.1 * unit * np.abs(expected).max()
-    for found, theirs in zip(
-        fused.backward(g, q, k, v, out, sums, SCALE), exact_gradients(*inputs)
-    ):
-        assert np.abs(found.numpy() - theirs).max() < 2 * unit * np.abs(theirs).max()
 
 
 def test_who_is_taken(monkeypatch):

@@ -1,16 +1,13 @@
-"""The forms of a compiled operator that must agree: compiled, plain Jittor, and its CUDA source on
-the simulated GPU.
-"""
+"""The forms of a compiled operator that must agree: compiled for the CPU, and plain Jittor.
 
-from support import simulated_gpu
+Its CUDA source is tested in tests/parity/test_cuda_sources.py.
+"""
 
 from jseg.nn import kernels
 
-FORMS = ("compiled", "twin", "CUDA source")
+FORMS = ("compiled", "twin")
 
 
 def choose(form, monkeypatch, module):
     monkeypatch.setattr(kernels, "FASTER", {"cpu": () if form == "twin" else (module.NAME,)})
     monkeypatch.delenv("JSEG_FUSED", raising=False)
-    if form == "CUDA source":
-        simulated_gpu.install(monkeypatch, module)

@@ -8,9 +8,12 @@ import sys
 from typing import Iterator, List
 
 from jseg.machine import cuda
-from jseg.parity.gpu import cost, parity
+from jseg.parity.gpu import cost, fallbacks, layers, losses, networks, operators, processes
+from jseg.parity.gpu.comparing import compiled_together
 from jseg.parity.gpu.records import Case, run
 from jseg.runtime import device, jt
+
+TOGETHER = ("kernels", "layers", "networks", "losses", "fallbacks")  # groups of many small cases
 
 
 def bring_up(target: str) -> Iterator[Case]:
@@ -31,20 +34,21 @@ def bring_up(target: str) -> Iterator[Case]:
 
 
 def cases(group: str, target: str, size: str, folder: str) -> Iterator[Case]:
-    """The cases of a group."""
+    """The cases of a group of `running.GROUPS`; raises KeyError for another."""
     kind, _, precision = group.partition(" ")
-    if kind == "speed":
-        return cost.speed_cases(target, size, precision, folder)
-    if kind == "release":
-        return cost.release_cases(target, size)
-    return {
-        "bring-up": bring_up,
-        "layers": parity.layer_cases,
-        "kernels": parity.kernel_cases,
-        "networks": parity.network_cases,
-        "losses": parity.loss_cases,
-        "kernel-times": cost.kernel_time_cases,
-    }[kind](target)
+    listed = {
+        "bring-up": lambda: bring_up(target),
+        "kernels": lambda: operators.kernel_cases(target, size),
+        "layers": lambda: layers.layer_cases(target),
+        "networks": lambda: networks.network_cases(target, size, folder),
+        "losses": lambda: losses.loss_cases(target),
+        "fallbacks": lambda: fallbacks.fallback_cases(target),
+        "kernel-times": lambda: operators.kernel_time_cases(target, size),
+        "speed": lambda: cost.speed_cases(target, size, precision, folder),
+        "processes": lambda: processes.process_cases(target, folder),
+        "release": lambda: cost.release_cases(target, size),
+    }[kind]()
+    return compiled_together(listed, target) if kind in TOGETHER else listed
 
 
 def main(argv: List[str]) -> None:

@@ -1,4 +1,4 @@
-// A pretended NVIDIA driver and CUDA libraries, for compile checks on machines without a GPU (benchmarks/cuda_compile.py).
+// A pretended NVIDIA driver and CUDA libraries, for compile checks on machines without a GPU (benchmarks/cuda_compile.py, toolkit.py).
 // One device, memory of the host, kernels that are not run: whatever is computed comes out as zeros or as whatever lies there.
 // Compiled once for each library with -DPRETENDED_<library>; all functions that are not here return 0 (weak symbols, made by the script).
 #include <cstddef>

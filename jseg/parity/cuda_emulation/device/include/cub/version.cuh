@@ -1,0 +1,2 @@
+#pragma once
+#define CUB_MAJOR_VERSION 2
