@@ -20,6 +20,7 @@ from jseg.machine import (
     cuda,
     environment,
     facts,
+    free_memory,
     import_guard,
     jittor_flags,
     mpirun,
@@ -43,6 +44,8 @@ CHECKS = (
 # frees its working memory at every convolution; by default glibc returns blocks above 32 MB to the
 # system each time, to be cleared page by page at the next.
 BLOCKS = (("MALLOC_MMAP_THRESHOLD_", -3, 256 << 20), ("MALLOC_TRIM_THRESHOLD_", -1, 512 << 20))
+# Shapes whose fastest algorithms cuDNN's operators remember, for each direction.
+CUDNN_ALGORITHMS = 1000
 OLD_GLIBC_BLOCK = 32 << 20  # the most that an older glibc accepts
 
 
@@ -219,7 +222,22 @@ def device(name: str = "auto") -> str:
         raise RuntimeProblem(f"device cuda: {cuda.choose().reason}; or use --device cpu")
     declined = name == "auto" and os.environ.get("use_cuda", "").strip() == "0"
     jt.flags.use_cuda = int(bool(jt.has_cuda) and name != "cpu" and not declined)
-    return "cuda" if jt.flags.use_cuda else "cpu"
+    if not jt.flags.use_cuda:
+        return "cpu"
+    _limit_cudnn(getattr(jt, "cudnn", None))
+    return "cuda"
+
+
+def _limit_cudnn(cudnn) -> None:
+    """Set how much memory Jittor lets cuDNN try out, and how many convolutions' algorithms it
+    remembers; where there is no cuDNN, nothing.
+
+    Jittor's own are a quarter of the card, which a network's arrays then lack, and 100 shapes: a
+    guided step of five label maps has 90, and 158 with a last batch of fewer.
+    """
+    if cudnn is not None:
+        cudnn.set_max_workspace_ratio(free_memory.GPU_WORKSPACE)
+        cudnn.set_algorithm_cache_size(CUDNN_ALGORITHMS)
 
 
 def seed(value: int) -> None:

@@ -394,6 +394,22 @@ def test_device_names_are_checked():
     assert runtime.device("cpu") == "cpu" and runtime.jt.flags.use_cuda == 0
 
 
+def test_on_a_gpu_cudnn_works_in_little_memory_and_remembers_many_shapes(monkeypatch):
+    calls = []
+
+    class Cudnn:
+        def __getattr__(self, name):
+            return lambda value: calls.append((name, value))
+
+    jt = SimpleNamespace(has_cuda=1, flags=SimpleNamespace(use_cuda=0), cudnn=Cudnn())
+    monkeypatch.setattr(runtime, "jt", jt)
+    assert runtime.device("cpu") == "cpu" and not calls
+    assert runtime.device("cuda") == "cuda"
+    assert calls == [("set_max_workspace_ratio", 0.05), ("set_algorithm_cache_size", 1000)]
+    jt.cudnn = None  # use_cudnn=0
+    assert runtime.device("cuda") == "cuda"
+
+
 def test_seed_repeats_all_three_generators_even_for_draws_not_yet_made():
     runtime.seed(11)
     first = runtime.jt.rand(4), random.random(), np.random.rand()

@@ -86,15 +86,15 @@ def parser():
         help="an image's noise is a function of this, its stem and the stage (default 0)",
     )
     p.add_argument(
-        "--batch_size", type=int, help="images at a time (default 1 on the CPU, 5 on a GPU)"
+        "--batch_size", type=int, help="images at a time (default 1; on a GPU up to 5, as fit)"
     )
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     p.add_argument(
         "--memory",
         default="auto",
         choices=("auto", "full", "low"),
-        help="low: less memory, slower steps, the same images; auto: low where the CPU's free "
-        "memory does not suffice",
+        help="low: less memory, slower steps, the same images; auto: low where the free memory "
+        "does not suffice",
     )
 
     # How the label files are read.
@@ -124,15 +124,19 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg import runtime
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
+    from jseg.ldm.low_memory import planned
     from jseg.outputs.locks import held
     from jseg.training import distributed
 
     job = distributed.from_first(lambda: checked)
     device, output = runtime.device(args.device), Path(args.output_path)
+    batch_size, mode, lines = distributed.from_first(
+        lambda: planned(args.batch_size, args.memory, device, *job.networks)
+    )
     settings = results.settings_of(
         job.pipeline,
         args.seed,
-        args.batch_size or (5 if device == "cuda" else 1),
+        batch_size,
         device,
         args.ignore,
         inputs=results.inputs_digest(job.pairs),
@@ -143,13 +147,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     with held(output) if first else contextlib.nullcontext():
         stems = [pair.stem for pair in job.pairs]
         run, remarks = distributed.from_first(lambda: results.resumed(output, settings, stems))
-        run.fields["notes"] = [*job.remarks, *remarks]
-        inputs = _synthesize(job, run, args.limit, device, args.memory)
+        run.fields["notes"] = [*job.remarks, *lines, *remarks]
+        inputs = _synthesize(job, run, args.limit, device, mode)
         if job.shown and first:
-            stages = len(job.pipeline.stages)
-            for remark in write_grid(
-                run, job.shown, inputs, stages, job.size, args.ignore, job.classes
-            ):
+            shown = (job.shown, inputs, len(job.pipeline.stages), job.size)
+            for remark in write_grid(run, *shown, args.ignore, job.classes):
                 say(remark)
     say(
         f"{counted(len(job.limited), 'image[s]')} in {output}, settings and timings in "

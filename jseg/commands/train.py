@@ -44,7 +44,7 @@ RELEASE = {
     "drop": 0.2,
     "zero_init": "release",
 }
-RELEASE_MICRO_BATCH = 5
+RELEASE_PART = 5
 
 say = functools.partial(cli.say, "train")
 
@@ -64,12 +64,8 @@ def parser():
         default="release",
         help="network: release, landscape (the shipped one), small, tiny (default release)",
     )
-    p.add_argument(
-        "--width", type=int, help="of the images (default: the preset's, 512 for release)"
-    )
-    p.add_argument(
-        "--height", type=int, help="of the images (default: the preset's, 384 for release)"
-    )
+    p.add_argument("--width", type=int, help="of the images (default: the preset's; release: 512)")
+    p.add_argument("--height", type=int, help="of the images (default: the preset's; release: 384)")
     p.add_argument(
         "--ae_path",
         help="weights of the autoencoder (default: the official file under ./checkpoints, else "
@@ -119,7 +115,7 @@ def parser():
     p.add_argument(
         "--release",
         action="store_true",
-        help=f"the release's recipe: {recipe}, {RELEASE_MICRO_BATCH} examples a process",
+        help=f"the release's recipe: {recipe}, {RELEASE_PART} examples a process",
     )
     return p
 
@@ -208,10 +204,9 @@ def _job(args: argparse.Namespace) -> Job:
 
 def _with_release(asked: argparse.Namespace) -> argparse.Namespace:
     """The options with the release's recipe in place of what was given."""
-    batch_size = RELEASE_MICRO_BATCH * training.processes()
-    batch = {"batch_size": batch_size, "micro_batch": RELEASE_MICRO_BATCH}
-    given = asked.given | {"batch_size", *RELEASE}
-    return options.with_values(asked, {**RELEASE, **batch, "given": given})
+    batch_size = RELEASE_PART * training.processes()
+    values = {**RELEASE, "batch_size": batch_size}
+    return options.with_values(asked, {**values, "given": asked.given | set(values)})
 
 
 def _size(args: argparse.Namespace, factor: int) -> Tuple[int, int]:
@@ -249,16 +244,18 @@ def _network(args: argparse.Namespace, classes: int, autoencoder, size: Tuple[in
     )
 
 
-def _train(args: argparse.Namespace, job: Job) -> None:
+def _train(asked: argparse.Namespace, job: Job) -> None:
     """Encode what is not in the cache, then train the UNet on it."""
     from jseg import runtime
     from jseg.ldm.dataset import LatentBatches
     from jseg.ldm.preview import Preview
+    from jseg.ldm.training_memory import needs
     from jseg.ldm.unet_training import loaded_autoencoder, trained_network
     from jseg.training.run_folder import LATENTS
 
     # Another setting is refused here, not when its latents have taken the place of the old ones.
-    device = runtime.device(args.device)
+    device = runtime.device(asked.device)
+    args = training.planned(asked, device, needs(job.config, asked.ema > 0), say)
     own_settings = {
         "validate_count": 0 if job.val else args.validate_count or 0,
         "drop": args.drop,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jseg.commands import cli
+from jseg.commands import training_options as options
 from jseg.counting import counted
 
 SETTINGS = ("batch_size", "learning_rate", "weight_decay", "ema", "seed", "warmup", "decay")
@@ -98,6 +100,29 @@ def check_newest(args: argparse.Namespace, settings: Mapping[str, object]) -> No
         check_changes(saved[-1], stored, settings, args.given)
 
 
+def planned(
+    args: argparse.Namespace, device: str, needs: Tuple, say: Callable[[str], None]
+) -> argparse.Namespace:
+    """The options with --micro_batch and --recompute where they are not given: on CUDA by the free
+    memory, told in one line; elsewhere everything at once and kept.
+
+    needs: (without, with recompute), each a `jseg.training.memory_plan.Need`. Raises ValueError
+    where not even one example fits.
+    """
+    from jseg.machine.free_memory import gpu_memory
+    from jseg.training.memory_plan import choose
+
+    memory = gpu_memory() if device == "cuda" else None
+    if memory is None:
+        return options.with_values(args, {"recompute": bool(args.recompute)})
+    part = max(1, -(-args.batch_size // processes()))
+    plan = choose(part, memory, *needs, args.micro_batch, args.recompute)
+    if args.micro_batch is None or args.recompute is None:
+        say(plan.line(memory, part))
+    values = {"micro_batch": plan.micro_batch, "recompute": plan.recompute}
+    return options.with_values(args, {**values, "planned": args.micro_batch is None})
+
+
 def train(
     args: argparse.Namespace,
     say: Callable[[str], None],
@@ -122,7 +147,6 @@ def train(
     micro-batch, to see whether it fits into memory. hooks: `preview`, `finish` and `validate` of
     `TrainingRun.follow`.
     """
-    from jseg.training.memory import check_batch
     from jseg.training.optimizer import rates
     from jseg.training.run import Plan, TrainingRun
 
@@ -135,7 +159,7 @@ def train(
     start = run.resume(args.resume)
     ahead = f"{start} steps done, {steps} asked for"
     if start < steps:
-        check_batch(networks[0], first_batch or batches.first, shards.micro_batch)
+        _fit(args, say, device, networks[0], batches, first_batch or batches.first)
         ahead = f"steps {start} to {steps} of {args.batch_size}"
     data = [counted(examples, "example[s]"), f"{validated} to validate on", about]
     say(
@@ -146,6 +170,23 @@ def train(
     decay = steps if args.decay == "linear" else 0
     rate = rates(args.learning_rate, args.warmup, decay)
     run.follow(batches, start, learning_rate=rate, **hooks)
+
+
+def _fit(args: argparse.Namespace, say, device: str, network, batches, examples) -> None:
+    """See by measurement that a micro-batch fits. On CUDA one that was chosen is made smaller, and
+    one that was given is taken as it is; else raises ValueError where it does not fit.
+    """
+    from jseg.training.memory import check_batch, fitting_batch
+
+    size = batch_shards(args).micro_batch
+    if not getattr(args, "planned", False):
+        if device != "cuda" or args.micro_batch is None:
+            check_batch(network, examples, size)
+        return
+    fits = fitting_batch(network, examples, size)
+    if fits < size:
+        batches.division = replace(batches.division, micro_batch=fits)
+        say(f"measured on the GPU, {fits} examples at a time fit and {size} do not: {fits} it is")
 
 
 def batch_shards(args: argparse.Namespace):

@@ -74,8 +74,8 @@ def add_options(
     p.add_argument(
         "--micro_batch",
         type=int,
-        help="examples a process computes at a time (default: its part of the batch); "
-        "less needs less memory and gives the same update",
+        help="examples a process computes at a time (default: its part of the batch, on a GPU what "
+        "fits of it); less needs less memory and gives the same update",
     )
     p.add_argument(
         "--seed",
@@ -164,7 +164,12 @@ def add_data_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--recompute",
         action="store_true",
-        help="compute blocks again in the backward pass: less memory, same update",
+        default=None,
+        help="compute blocks again in the backward pass: less memory, same update (default: on a "
+        "GPU where its memory asks for it, else not)",
+    )
+    p.add_argument(
+        "--no_recompute", dest="recompute", action="store_false", default=None, help="do not"
     )
 
 

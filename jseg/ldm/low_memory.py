@@ -7,11 +7,12 @@ step (jseg/ldm/modulations.py). It is found from the networks' configurations, w
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 from jseg.configs import AutoencoderConfig, UNetConfig
+from jseg.counting import counted
 from jseg.ldm.state_dict import Shapes, autoencoder_shapes, unet_shapes
-from jseg.machine.free_memory import free_bytes
+from jseg.machine.free_memory import GpuMemory, free_bytes, gpu_memory
 
 MODES = ("auto", "full", "low")
 FLOAT = 4  # bytes
@@ -19,6 +20,10 @@ FLOAT = 4  # bytes
 # `channels` at each position of the latent. benchmarks/low_memory.py: 200 at release size with one
 # thread, Python and its libraries included; the rest is a margin, for threads and free blocks.
 STEP_BYTES = 300
+KEPT_LOW = 0.16  # of the modulations, at release size; 0.15 measured
+MOST = 5  # label maps at a time on a GPU, as the release
+# The parts of a doubling residual block that compute on the doubled map.
+DOUBLED = ("in_layers", "out_norm", "out_layers", "skip_connection")
 
 
 class Choice(NamedTuple):
@@ -43,22 +48,80 @@ def choose(
 ) -> Choice:
     """Whether to compute modulations again, for `batch` label maps at a time.
 
-    mode: "full" or "low" as asked; "auto" takes low where the CPU's free memory is less than what
+    mode: "full" or "low" as asked; "auto" takes low where less memory of the device is free than
     full needs. autoencoder: given where the networks are not loaded yet. Raises ValueError for
     another mode.
     """
     if check_mode(mode) != "auto":
         return Choice(mode == "low", f"--memory {mode}")
-    if device == "cuda":
-        return Choice(False, "the GPU's memory is not asked")
     needed = step_bytes(unet, batch)
     if autoencoder is not None:
-        needed += FLOAT * (_size(unet_shapes(unet)) + _size(autoencoder_shapes(autoencoder)))
-    free = free_bytes()
+        needed += weight_bytes(unet, autoencoder)
+    if device == "cuda":
+        memory = gpu_memory()
+        free = None if memory is None else memory.usable
+    else:
+        free = free_bytes()
     if free is None:
         return Choice(False, "this system does not tell how much memory is free")
     low = free < needed
     return Choice(low, f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB would be needed")
+
+
+class InferencePlan(NamedTuple):
+    batch: int
+    low: bool
+
+    def line(self, memory: GpuMemory) -> str:
+        """What was chosen, for the user."""
+        return (
+            f"{memory.free / 1e9:.1f} GB free on the GPU: {counted(self.batch, 'image[s]')} at a "
+            f"time, memory {'low' if self.low else 'full'}; --batch_size and --memory decide "
+            "otherwise (the images are the same but for rounding)"
+        )
+
+
+def planned(
+    batch: Optional[int], mode: str, device: str, unet: UNetConfig, autoencoder: AutoencoderConfig
+) -> Tuple[int, str, List[str]]:
+    """(label maps at a time, mode, lines that tell what was chosen): as the user gave them, else on
+    CUDA by `plan`.
+    """
+    memory = gpu_memory() if device == "cuda" else None
+    if memory is None:
+        return batch or (MOST if device == "cuda" else 1), check_mode(mode), []
+    chosen = plan(memory, unet, autoencoder, batch, mode)
+    lines = [chosen.line(memory)] if batch is None or mode == "auto" else []
+    return chosen.batch, "low" if chosen.low else "full", lines
+
+
+def plan(
+    memory: GpuMemory,
+    unet: UNetConfig,
+    autoencoder: AutoencoderConfig,
+    batch: Optional[int] = None,
+    mode: str = "auto",
+) -> InferencePlan:
+    """How many label maps a GPU takes at a time, at most MOST, and whether with little memory.
+
+    batch, mode: as the user gave them. Keeping everything comes before a larger batch. Raises
+    ValueError in one line where one label map does not fit.
+    """
+    weights = weight_bytes(unet, autoencoder)
+    kinds = {"auto": (False, True), "full": (False,), "low": (True,)}[check_mode(mode)]
+    sizes = range(MOST, 0, -1) if batch is None else (batch,)
+    for low in kinds:
+        for size in sizes:
+            if weights + step_bytes(unet, size, low) <= memory.usable:
+                return InferencePlan(size, low)
+    if batch is not None or mode == "full":
+        return InferencePlan(batch or 1, kinds[-1])  # as asked, whether it fits or not
+    needed = weights + step_bytes(unet, 1, low=True)
+    raise ValueError(
+        f"one image at a time needs about {needed / 1e9:.1f} GB of the GPU's memory, "
+        f"{memory.free / 1e9:.1f} GB are free ({memory.usable / 1e9:.1f} GB for the images): close "
+        "other programs that use the GPU, give --model_path of a smaller network, or --device cpu"
+    )
 
 
 def check_mode(mode: str) -> str:
@@ -68,26 +131,41 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def step_bytes(config: UNetConfig, batch: int) -> int:
-    """What a guided step that keeps everything takes beyond the weights, about."""
+def step_bytes(config: UNetConfig, batch: int, low: bool = False) -> int:
+    """What a guided step takes beyond the weights, about: with everything kept, or with little
+    memory.
+    """
     working = STEP_BYTES * config.channels * config.width * config.height
-    return batch * (2 * modulation_bytes(config) + working)
+    kept = KEPT_LOW if low else 1
+    return int(kept * (batch + 1) * modulation_bytes(config)) + batch * working  # 1: the null map
 
 
 def modulation_bytes(config: UNetConfig) -> int:
     """The bytes of one label map's modulations: 388 MB for the release."""
-    total, last = 0, len(config.channel_mult) - 1
+    total = 0
     for name, shape in unet_shapes(config).items():
-        if not name.endswith(".mlp_gamma.weight"):
-            continue
-        # middle_block.0.out_norm..., output_blocks.2.1.out_norm...: a block after the first of an
-        # output block doubles the map before its second norm.
-        place, number, layer, norm = name.split(".")[:4]
-        level = last
-        if place == "output_blocks":
-            level -= int(number) // (config.blocks + 1) + (layer != "0" and norm == "out_norm")
-        total += 2 * FLOAT * shape[0] * (config.height >> level) * (config.width >> level)
+        if name.endswith(".mlp_gamma.weight"):
+            total += 2 * FLOAT * shape[0] * positions(config, name)
     return total
+
+
+def positions(config: UNetConfig, name: str) -> int:
+    """At how many positions of the map the convolution of that state-dict name computes."""
+    place, number, layer, part = (*name.split("."), "", "")[:4]
+    last = len(config.channel_mult) - 1
+    level = {"middle_block": last, "out": 0}.get(place)
+    if place == "input_blocks":
+        level = int(number) // (config.blocks + 1)  # the last block of a level halves
+    elif place == "output_blocks":
+        # A residual block after the first doubles the map after its first norm.
+        doubles = layer != "0" and part in DOUBLED
+        level = last - int(number) // (config.blocks + 1) - doubles
+    return (config.height >> level) * (config.width >> level)
+
+
+def weight_bytes(unet: UNetConfig, autoencoder: AutoencoderConfig) -> int:
+    """What the weights of both networks take."""
+    return FLOAT * (_size(unet_shapes(unet)) + _size(autoencoder_shapes(autoencoder)))
 
 
 def _size(shapes: Shapes) -> int:

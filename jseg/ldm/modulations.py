@@ -2,9 +2,9 @@
 for all steps, or computed again at every step.
 
 They depend on neither x nor t, so a stage computes them once, 388 MB per label map at release size.
-Kept in full, a guided step has those of the label maps and, as many, of the null map beside them.
+Kept in full, a guided step has those of its label maps and, once for all of them, the null map's.
 The null map's are the same at every position that does not touch the border: nine positions stand
-for all of them, so they cost neither work nor memory until they are laid out beside a label map's.
+for all of them, so they cost neither work nor memory until they are laid out behind a label map's.
 
 With little memory (`low`) the modulations of large maps are computed again in every step, block by
 block. A byte of any modulation stands for 290 to 304 multiply-adds, so what is kept is decided by
@@ -26,6 +26,18 @@ KEPT_POSITIONS = 24 * 32  # of the largest map whose modulations are kept with l
 BORDER = 3  # a side of the null map whose inner position has no border beside it
 
 
+class WithNull(NamedTuple):
+    """The modulations of one block for guidance: those of the label maps and, behind them, those of
+    the null map, once; group norm takes the last for all images beyond.
+    """
+
+    kept: Modulations  # each [B + 1, C, h, w]
+
+    @property
+    def batch(self) -> int:
+        return 2 * (self.kept[0][0].shape[0] - 1)
+
+
 class OnDemand(NamedTuple):
     """The modulations of one block, computed where the block runs and dropped behind it."""
 
@@ -38,7 +50,7 @@ class OnDemand(NamedTuple):
         return self.maps.map_in.shape[0] * (1 if self.null is None else 2)
 
     def modulations(self) -> Modulations:
-        """Those of the label maps, then for guidance as many of the null map."""
+        """Those of the label maps, then for guidance those of the null map, once."""
         modulations = self.block.condition(*self.maps)
         return modulations if self.null is None else _stacked(modulations, self.null)
 
@@ -56,12 +68,12 @@ def conditions(unet, y, low: bool = False) -> List:
 
 
 def with_null(unet, y, conditional: List) -> List:
-    """The same with the null map behind every label map: for decoding both branches at once."""
+    """The same with the null map behind the label maps: for decoding both branches at once."""
     entries = []
     for block, maps, entry in zip(unet.conditioned_blocks(), unet.label_maps(y), conditional):
         null = block.condition(*(_null_map(m) for m in maps))
         again = isinstance(entry, OnDemand)
-        entries.append(entry._replace(null=null) if again else _stacked(entry, null))
+        entries.append(entry._replace(null=null) if again else WithNull(_stacked(entry, null)))
     return entries
 
 
@@ -81,7 +93,9 @@ def _null_map(label_map):
 
 
 def _stacked(modulations: Modulations, null: Modulations) -> Modulations:
-    """The modulations of a batch of label maps, and the null map's, laid out, behind them."""
+    """The modulations of label maps [B, C, h, w] and the null map's, laid out, behind them:
+    [B + 1, C, h, w].
+    """
 
     def pair(ours, theirs):
         return tuple(jt.concat([a, _whole_map(b, a.shape)], dim=0) for a, b in zip(ours, theirs))
@@ -90,10 +104,10 @@ def _stacked(modulations: Modulations, null: Modulations) -> Modulations:
 
 
 def _whole_map(positions, shape):
-    """Nine positions [1, C, 3, 3] as a map [B, C, h, w]: corners, edges and the inside."""
+    """Nine positions [1, C, 3, 3] as a map [1, C, h, w]: corners, edges and the inside."""
     rows, columns = (_nearest(side) for side in shape[2:])
     formulas = ["0", "i1", "@e0(i2)", "@e1(i3)"]
-    return positions.reindex(list(shape), formulas, extras=[rows, columns])
+    return positions.reindex([1, *shape[1:]], formulas, extras=[rows, columns])
 
 
 def _nearest(side: int):

@@ -145,6 +145,8 @@ class Synthesizer:
         the image's size.
         """
         device = "cuda" if jt.flags.use_cuda else "cpu"
+        if device == "cuda" and self.memory == "auto":
+            jt.gc()  # what Jittor keeps for later arrays is free memory too
         low = low_memory.choose(self.memory, self.unet.config, len(labels), device).low
         maps = one_hot(np.stack(labels), self.unet.config.classes)  # [B, classes, h, w]
         images = [to_signed(reference) for reference in references]

@@ -129,8 +129,8 @@ class UNet(nn.Module):
         [B, 3, h, w].
 
         conditions: `condition(y)`; with `label_maps(y)`, blocks are computed again for the
-        gradient. Their batch may be a multiple of the features' (label maps, then null maps): the
-        features are repeated.
+        gradient; with `with_null(y, ...)`, the features are repeated, for the label maps and then
+        for the null map.
         """
         repeats = _batch(conditions[0]) // features.embedding.shape[0]
         skips = [_repeat(skip, repeats) for skip in features.skips]
@@ -166,7 +166,7 @@ class UNet(nn.Module):
         return modulations.conditions(self, y, low)
 
     def with_null(self, y, conditions: List) -> List:
-        """`condition(y)` for the label maps y and, behind them, as many null maps."""
+        """`condition(y)` for the label maps y and, once for all of them, for the null map."""
         return modulations.with_null(self, y, conditions)
 
     def label_maps(self, y) -> List[LabelMaps]:
@@ -206,6 +206,8 @@ class UNet(nn.Module):
         if isinstance(condition, modulations.OnDemand):
             h = layer(joined(parts), condition.modulations(), embedding)
             return h.sync()  # else Jittor might compute those of all blocks first
+        if isinstance(condition, modulations.WithNull):
+            return layer(joined(parts), condition.kept, embedding)
         return layer(joined(parts), condition, embedding)
 
     def _blocks(self) -> List:
@@ -283,7 +285,7 @@ def _checked_timesteps(t):
 
 def _batch(condition) -> int:
     """The batch of a block's label maps or modulations."""
-    if isinstance(condition, modulations.OnDemand):
+    if isinstance(condition, (modulations.OnDemand, modulations.WithNull)):
         return condition.batch
     first = condition[0]
     return (first if isinstance(condition, LabelMaps) else first[0]).shape[0]

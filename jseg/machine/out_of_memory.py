@@ -123,7 +123,8 @@ def _remedies(options: argparse.Namespace, cuda: bool) -> List[str]:
         world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
         batch_size = options.batch_size or 0  # 0: the preset's, which is not known here
         size = options.micro_batch or -(-batch_size // world)
-        if size == 0:
+        chosen = cuda and options.micro_batch is None  # by the free memory
+        if size == 0 or chosen and size > 1:
             remedies.append("give a small --micro_batch (the update stays the same)")
         elif size > 1:
             remedies.append(
@@ -134,9 +135,12 @@ def _remedies(options: argparse.Namespace, cuda: bool) -> List[str]:
         sides = "--crop" if has("crop") else "--width and --height"
         remedies += [f"give a smaller {sides}", "take a smaller --preset"]
     elif has("batch_size"):
-        batch_size = options.batch_size or (5 if cuda else 1)  # the test command's own choice
+        # Without --batch_size, test takes 1 on the CPU, and on a GPU what the free memory allows.
+        batch_size = options.batch_size or 1
         if batch_size > 1:
             remedies.append(f"give --batch_size {batch_size // 2} (it is {batch_size})")
+        elif cuda and options.batch_size is None:
+            remedies.append("give --batch_size 1")
         if has("memory") and options.memory != "low":
             remedies.append("give --memory low (slower; the images stay the same)")
         if has("scale") and str(options.scale) != "1":

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
+import numpy as np
+
 from jseg.nn.group_norm_source import (
     CPU_BACKWARD,
     CPU_FORWARD,
@@ -43,8 +45,9 @@ def group_norm(
 ):
     """act((x_hat scale + shift) film[0] + film[1]), of x's type and shape [B, C, ...].
 
-    scale, shift: [C], or maps of x's shape, or of one image for all; None: 1 and 0. film: two of
-    [B, C] or [B, C, 1, ...]. activate: SiLU. Gradients of gradients are not supported.
+    scale, shift: [C], or maps of x's shape, or of fewer images, the last one's for the images
+    beyond; None: 1 and 0. film: two of [B, C] or [B, C, 1, ...]. activate: SiLU. Gradients of
+    gradients are not supported.
     """
     batch, channels = x.shape[:2]
     rows = x.reshape(batch, channels, -1)  # [B, C, P]
@@ -78,8 +81,9 @@ def _single(v):
 
 
 class GroupNormFunction(Function):
-    """(x [B, C, P], s and t [1, C, 1], [1, C, P] or [B, C, P], a and b [B, C] or [1, 1]) -> [B, C,
-    P].
+    """(x [B, C, P], s and t [1, C, 1] or [n, C, P], n <= B, a and b [B, C] or [1, 1]) -> [B, C, P].
+
+    The last of n maps serves the images from n on.
     """
 
     def __init__(self, groups: int, eps: float, activate: bool):
@@ -99,9 +103,8 @@ class GroupNormFunction(Function):
             of_x, of_s, of_t, of_a, of_b = backward(
                 gradient, x, s, t, a, b, statistics, **self.data
             )
-            # What all images share has the sum of their gradients; the constants have none.
-            if s.shape[0] < x.shape[0]:
-                of_s, of_t = of_s.sum(0, keepdims=True), of_t.sum(0, keepdims=True)
+            # What images share has the sum of their gradients; the constants have none.
+            of_s, of_t = (_of_maps(v, s.shape[0]) for v in (of_s, of_t))
             if a.shape[1] < x.shape[1]:
                 of_a = of_b = None
             return of_x.cast(x.dtype), of_s.cast(s.dtype), of_t.cast(t.dtype), of_a, of_b
@@ -151,7 +154,8 @@ def plain_forward(x, s, t, a, b, groups: int, eps: float, activate: int):
     rest = centred.mean(-1, keepdims=True)
     scale = 1 / jt.sqrt((centred * centred).mean(-1, keepdims=True) - rest * rest + eps)
     normal = ((centred - rest) * scale).reshape(x.shape)
-    z = (normal * _single(s) + _single(t)) * _per_row(a) + _per_row(b)
+    s, t = (_of_images(_single(v), batch) for v in (s, t))
+    z = (normal * s + t) * _per_row(a) + _per_row(b)
     return (z * jt.sigmoid(z) if activate else z).cast(x.dtype), jt.concat([first, rest, scale], 1)
 
 
@@ -161,7 +165,8 @@ def plain_backward(gradient, x, s, t, a, b, statistics, groups: int, eps: float,
     grouped = [batch * groups, channels // groups * pixels]
     first, rest, scale = (statistics[:, i : i + 1] for i in range(3))
     normal = ((_single(x).reshape(grouped) - first - rest) * scale).reshape(x.shape)
-    s, t, a, b, of_z = _single(s), _single(t), _per_row(a), _per_row(b), _single(gradient)
+    s, t = (_of_images(_single(v), batch) for v in (s, t))
+    a, b, of_z = _per_row(a), _per_row(b), _single(gradient)
     m = normal * s + t
 
     # through the activation, FiLM, and scale and shift
@@ -180,6 +185,25 @@ def plain_backward(gradient, x, s, t, a, b, statistics, groups: int, eps: float,
     if s.shape[2] < pixels:
         of_s, of_t = of_s.sum(2, keepdims=True), of_t.sum(2, keepdims=True)
     return of_x.reshape(x.shape), of_s, of_t, (of_z * m).sum(2), of_z.sum(2)
+
+
+def _of_maps(gradients, count: int):
+    """Gradients [B, C, P] of every image's map as those of `count` maps, the last of which is also
+    that of all images beyond.
+    """
+    if count == gradients.shape[0]:
+        return gradients
+    last = gradients[count - 1 :].sum(0, keepdims=True)
+    return last if count == 1 else jt.concat([gradients[: count - 1], last], 0)
+
+
+def _of_images(maps, batch: int):
+    """The map of every image, from `maps` [n, C, P]; the last one is also that of all beyond."""
+    count = maps.shape[0]
+    if count in (1, batch):
+        return maps
+    place = jt.array(np.minimum(np.arange(batch), count - 1).astype(np.int32))
+    return maps.reindex([batch, *maps.shape[1:]], ["@e0(i0)", "i1", "i2"], extras=[place])
 
 
 def _per_row(v):

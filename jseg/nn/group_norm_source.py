@@ -17,6 +17,12 @@ CPU_HEADER = (
 namespace {
 inline float sigmoid(float z) { return 1 / (1 + std::exp(z < -80 ? 80 : -z)); }
 
+// The row of s and t, which are of `images` images, that a row of x takes: the last image's serve
+// the images beyond.
+inline long map_row(long row, long images, long channels) {
+    return row < images * channels ? row : (images - 1) * channels + row % channels;
+}
+
 // One channel of one image. SMALL: s and t are one number each.
 template <bool SMALL, bool ACTIVATE, class T, class S>
 void scaled(long n, const T* x, const S* s, const S* t, float a, float b, const float* statistics,
@@ -78,7 +84,7 @@ for (long i = 0; i < in0_shape0 * groups; i++) {
     statistics[2] = 1 / std::sqrt(variance + data["eps"]);
     for (long c = 0; c < own; c++) {
         long row = i * own + c, at = row * pixels,
-            of_s = (in1_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
+            of_s = map_row(row, in1_shape0, channels) * (small ? 1 : pixels);
         long of_a = in3_shape1 == 1 ? 0 : row;
         form(pixels, in0_p + at, in1_p + of_s, in2_p + of_s, in3_p[of_a], in4_p[of_a], statistics,
              out0_p + at);
@@ -100,7 +106,7 @@ for (long i = 0; i < in1_shape0 * groups; i++) {
     double u = 0, product = 0;
     for (long c = 0; c < own; c++) {
         long row = i * own + c, at = row * pixels,
-            of_s = (in2_shape0 == 1 ? row % channels : row) * (small ? 1 : pixels);
+            of_s = map_row(row, in2_shape0, channels) * (small ? 1 : pixels);
         long of_a = in4_shape1 == 1 ? 0 : row;
         float a = in4_p[of_a];
         double total[5] = {0, 0, 0, 0, 0};
@@ -129,6 +135,12 @@ namespace {
 const int THREADS = 256, PIECE = @PIECE@;
 
 __device__ inline float sigmoid(float z) { return 1 / (1 + expf(z < -80 ? 80 : -z)); }
+
+// The row of s and t, which are of `images` images, that a row of x takes: the last image's serve
+// the images beyond.
+__device__ inline long map_row(long row, long images, long channels) {
+    return row < images * channels ? row : (images - 1) * channels + row % channels;
+}
 
 // The block's sum of every thread's value, for every thread; ends with all threads past it.
 @BLOCK_SUM@
@@ -169,14 +181,14 @@ __global__ void group_statistics(const float* found, long groups, long n, long p
     statistics[3 * i + 2] = 1 / sqrtf(squares / n + eps);
 }
 
-struct Sizes { long channels, pixels, own; bool small, one_s, one_a, activate; };
+struct Sizes { long channels, pixels, own, maps; bool small, one_a, activate; };
 
 template <class T, class S>
 __global__ void scaled(long count, Sizes z, const T* x, const S* s, const S* t, const float* a,
                        const float* b, const float* statistics, T* y) {
     long at = blockIdx.x * (long)THREADS + threadIdx.x;
     if (at >= count) return;
-    long row = at / z.pixels, of_s = z.one_s ? row % z.channels : row, of_a = z.one_a ? 0 : row;
+    long row = at / z.pixels, of_s = map_row(row, z.maps, z.channels), of_a = z.one_a ? 0 : row;
     if (!z.small) of_s = of_s * z.pixels + at % z.pixels;
     statistics += 3 * (row / z.own);
     float v = (float(x[at]) - statistics[0] - statistics[1]) * statistics[2] * float(s[of_s])
@@ -191,7 +203,7 @@ __global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const
                               const float* a, const float* b, const float* statistics, float* of_x,
                               float* of_s, float* of_t, float* of_a, float* of_b, float* sums) {
     long row = blockIdx.x, start = row * z.pixels,
-        place = (z.one_s ? row % z.channels : row) * (z.small ? 1 : z.pixels);
+        place = map_row(row, z.maps, z.channels) * (z.small ? 1 : z.pixels);
     statistics += 3 * (row / z.own);
     float first = statistics[0], rest = statistics[1], scale = statistics[2];
     float a0 = a[z.one_a ? 0 : row], b0 = b[z.one_a ? 0 : row];
@@ -244,7 +256,7 @@ long groups = in{x}_shape0 * (long)data["groups"];
 long n = (long)in{x}_shape0 * in{x}_shape1 * in{x}_shape2 / groups, count = groups * n;
 Sizes z;
 z.channels = in{x}_shape1, z.pixels = in{x}_shape2, z.own = n / in{x}_shape2;
-z.small = in{s}_shape2 < z.pixels || z.pixels == 1, z.one_s = in{s}_shape0 == 1;
+z.small = in{s}_shape2 < z.pixels || z.pixels == 1, z.maps = in{s}_shape0;
 z.one_a = in{a}_shape1 == 1, z.activate = data["activate"] != 0;
 long blocks = (count + THREADS - 1) / THREADS;
 """

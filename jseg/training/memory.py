@@ -1,20 +1,36 @@
 """Whether a micro-batch fits into memory, asked before the training instead of killed in it.
 
 The loss and gradient of one and of two examples are computed and the peaks compared: memory grows
-linearly with the examples. On the CPU the kernel's count of resident memory is read (Linux); where
-it cannot be, and on CUDA, nothing is predicted.
+linearly with the examples. On the CPU the kernel's count of resident memory is read (Linux), on
+CUDA what Jittor's pool of memory has taken. Where nothing can be read, nothing is predicted.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Callable
+from typing import Callable, NamedTuple, Optional
 
-from jseg.machine.free_memory import free_bytes, resident_bytes
+from jseg.machine.free_memory import free_bytes, gpu_memory, resident_bytes
 from jseg.runtime import jt
 from jseg.training.loop import TrainedNetwork, accumulate
 
 SPARE = 0.95  # of what is free; the rest is the system's
+
+
+class Measured(NamedTuple):
+    """Bytes of the gradient of one example and of each further one, and those that are free."""
+
+    one: int
+    each: int
+    free: int
+
+    def needed(self, count: int) -> int:
+        return self.one + (count - 1) * self.each
+
+    @property
+    def fitting(self) -> int:
+        """How many examples at a time would fit, at least 1."""
+        return max(1, int((self.free - self.one) // self.each) + 1)
 
 
 def check_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> None:
@@ -24,32 +40,61 @@ def check_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> N
     examples(count) gives a batch of that many examples for part.loss. The parameters stay as they
     are.
     """
-    unknown = resident_bytes("VmRSS") is None or free_bytes() is None
-    if micro_batch < 3 or jt.flags.use_cuda or unknown:
-        return
-    _give_back()
-    before = resident_bytes("VmRSS")
-    one = _peak(part, examples, 1) - before
-    two = _peak(part, examples, 2) - before
-    each = max(two - one, 1)
-    limit = SPARE * (free_bytes() + resident_bytes("VmRSS") - before)
-    needed = one + (micro_batch - 1) * each
-    if needed > limit:
-        fits = max(1, int((limit - one) // each) + 1)
+    found = _measured(part, examples) if micro_batch >= 3 else None
+    if found is not None and found.needed(micro_batch) > found.free:
         raise ValueError(
-            f"{micro_batch} examples at a time need about {needed / 1e9:.1f} GB, "
-            f"{limit / 1e9:.1f} GB are free; about {fits} would fit: give --micro_batch {fits} "
-            "(the update is the same), or --recompute"
+            f"{micro_batch} examples at a time need about {found.needed(micro_batch) / 1e9:.1f} "
+            f"GB, {found.free / 1e9:.1f} GB are free; about {found.fitting} would fit: give "
+            f"--micro_batch {found.fitting} (the update is the same), or --recompute"
         )
 
 
-def _peak(part: TrainedNetwork, examples: Callable, count: int) -> int:
+def fitting_batch(part: TrainedNetwork, examples: Callable, micro_batch: int) -> int:
+    """The micro-batch, or by measurement the smaller one that fits; arguments as `check_batch`."""
+    found = _measured(part, examples) if micro_batch >= 3 else None
+    return micro_batch if found is None else min(micro_batch, found.fitting)
+
+
+def _measured(part: TrainedNetwork, examples: Callable) -> Optional[Measured]:
+    """What one and two examples take; None where it cannot be told."""
+    _give_back()
+    if jt.flags.use_cuda:
+        memory = gpu_memory()
+        if memory is None:
+            return None
+        # Several micro-batches add up in a second set of gradients.
+        free, taken, peak = memory.usable - 4 * part.size, _pool_bytes(), _pool_peak
+    else:
+        taken, free = resident_bytes("VmRSS"), free_bytes()
+        if taken is None or free is None:
+            return None
+        peak = _resident_peak
+    one = peak(part, examples, 1) - taken
+    two = peak(part, examples, 2) - taken
+    if not jt.flags.use_cuda:
+        free = SPARE * (free_bytes() + resident_bytes("VmRSS") - taken)
+    return Measured(one, max(two - one, 1), int(free))
+
+
+def _resident_peak(part: TrainedNetwork, examples: Callable, count: int) -> int:
     """Peak resident bytes of the gradient of `count` examples in one micro-batch."""
     _give_back()
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     accumulate(part, [(examples(count), 1.0)])
     return resident_bytes("VmHWM")
+
+
+def _pool_peak(part: TrainedNetwork, examples: Callable, count: int) -> int:
+    """The same of Jittor's pool, which keeps what it has taken."""
+    _give_back()
+    accumulate(part, [(examples(count), 1.0)])
+    return _pool_bytes()
+
+
+def _pool_bytes() -> int:
+    memory = jt.get_mem_info()
+    return memory.total_cuda_used if jt.flags.use_cuda else memory.total_cpu_used
 
 
 def _give_back() -> None:
@@ -68,6 +113,5 @@ def peak_gigabytes() -> float:
     """Memory that this process has taken: the device's, or resident on the CPU."""
     if not jt.flags.use_cuda:
         return (resident_bytes("VmHWM") or 0) / 1e9
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-    return (total.value - free.value) / 1e9
+    memory = gpu_memory()
+    return 0.0 if memory is None else (memory.total - memory.free) / 1e9

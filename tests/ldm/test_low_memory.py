@@ -6,10 +6,12 @@ import dataclasses
 
 import pytest
 
+from jseg.counting import counted
 from jseg.ldm import low_memory, modulations
-from jseg.ldm.low_memory import choose, modulation_bytes, step_bytes
+from jseg.ldm.low_memory import choose, modulation_bytes, plan, step_bytes
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.unet import UNet
+from jseg.machine.free_memory import GpuMemory
 from jseg.nn.layers import one_hot
 from jseg.runtime import jt
 
@@ -41,7 +43,8 @@ def test_auto_is_low_where_less_is_free_than_a_step_needs(free):
         for count, low in ((needed - 1, True), (needed, False)):
             free(count)
             assert choose("auto", RELEASE, batch).low is low
-    assert step_bytes(RELEASE, 5) == 5 * step_bytes(RELEASE, 1)
+    further = step_bytes(RELEASE, 2) - step_bytes(RELEASE, 1)
+    assert step_bytes(RELEASE, 1) == further + modulation_bytes(RELEASE), "once for the null map"
 
 
 def test_weights_that_are_not_loaded_yet_are_needed_too(free):
@@ -63,6 +66,37 @@ def test_a_gpu_and_a_system_that_tells_nothing_keep_everything(free):
     assert not choose("auto", RELEASE, 1, device="cuda").low
     free(None)
     assert not choose("auto", RELEASE, 1).low
+
+
+def gpu(gigabytes):
+    return GpuMemory(round(gigabytes * 10**9), round(gigabytes * 10**9))
+
+
+def test_a_gpu_of_little_memory_makes_some_again(monkeypatch):
+    for gigabytes, low in ((3, True), (20, False)):
+        monkeypatch.setattr(low_memory, "gpu_memory", lambda size=gigabytes: gpu(size))
+        assert choose("auto", RELEASE, 2, device="cuda").low is low
+
+
+@pytest.mark.parametrize(
+    "gigabytes, expected", [(3.9, (1, True)), (4.5, (1, False)), (8, (3, False)), (24, (5, False))]
+)
+def test_a_gpu_s_batch_is_what_fits(gigabytes, expected):
+    chosen = plan(gpu(gigabytes), RELEASE, AUTOENCODER)
+    assert chosen == expected
+    mode = "low" if chosen.low else "full"
+    start = f"{gigabytes:.1f} GB free on the GPU: {counted(chosen.batch, 'image[s]')} at a time"
+    assert chosen.line(gpu(gigabytes)).startswith(f"{start}, memory {mode}; --batch_size")
+
+
+def test_on_a_gpu_what_was_asked_for_is_done_and_too_little_memory_is_said():
+    assert plan(gpu(24), RELEASE, AUTOENCODER, 12) == (12, False)
+    assert plan(gpu(8), RELEASE, AUTOENCODER, 5) == (5, True)
+    assert plan(gpu(8), RELEASE, AUTOENCODER, 40) == (40, True)
+    assert plan(gpu(8), RELEASE, AUTOENCODER, None, "low") == (4, True)
+    assert plan(gpu(1), RELEASE, AUTOENCODER, None, "full") == (1, False)
+    with pytest.raises(ValueError, match="one image at a time needs about 3.3 GB of the GPU's"):
+        plan(gpu(3), RELEASE, AUTOENCODER)
 
 
 @pytest.mark.parametrize("mode", ["", "LOW", "little"])

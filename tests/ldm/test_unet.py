@@ -177,10 +177,27 @@ def test_nine_positions_stand_for_the_null_map(height, width):
     with jt.no_grad():
         expected = block.condition(nothing, nothing)
         (entry,) = modulations.with_null(OneBlock(block), nothing, [expected])
-        for norm, plain in zip(entry, expected):
+        for norm, plain in zip(entry.kept, expected):
             for both, null in zip(norm, plain):
-                assert np.array_equal(both[:1].numpy(), null.numpy())
+                assert both.shape[0] == 2 and np.array_equal(both[:1].numpy(), null.numpy())
                 assert difference(both[1:], null.numpy()) < 1e-6
+
+
+def test_the_null_map_s_modulations_are_kept_once_and_give_the_same_noise():
+    _, x, t, y = inputs()
+    unet = small_unet()
+    with jt.no_grad():
+        alone = unet.condition(y)
+        both = unet.with_null(y, alone)
+        assert [entry.batch for entry in both] == [4] * len(both)
+        assert all(v.shape[0] == 3 for v in modulations.variables(both))
+
+        # The same with the null map's behind every label map's.
+        rows = [0, 1, 2, 2]
+        repeated = [[[v[rows] for v in norm] for norm in entry.kept] for entry in both]
+        features = unet.encode(x, t)
+        expected = unet.decode(features, repeated)
+        assert np.array_equal(unet.decode(features, both).numpy(), expected.numpy())
 
 
 class OneBlock:

@@ -1,11 +1,13 @@
 """jseg/machine/free_memory.py, on kernels made up for the test and on the one that is there."""
 
+import subprocess
+
 import numpy as np
 import pytest
 from support.child_python import write
 
 from jseg.machine import free_memory
-from jseg.machine.free_memory import free_bytes, resident_bytes
+from jseg.machine.free_memory import GpuMemory, free_bytes, gpu_memory, resident_bytes
 
 MEGABYTE = 1 << 20
 
@@ -50,6 +52,26 @@ def test_groups_of_the_first_version(kernel):
     kernel("groups/memory/memory.usage_in_bytes", 300 * MEGABYTE)  # is not there
     kernel("groups/memory/memory.stat", f"inactive_file 1\ntotal_inactive_file {50 * MEGABYTE}")
     assert free_bytes() == 450 * MEGABYTE
+
+
+@pytest.mark.parametrize("code, expected", [(0, GpuMemory(5 << 30, 8 << 30)), (2, None)])
+def test_a_gpu_tells_through_the_runtime_that_is_loaded(kernel, tmp_path, code, expected):
+    assert gpu_memory() is None
+    library = tmp_path / "a folder/libcudart.so.12.9"
+    source = f"""
+    #include <stddef.h>
+    int cudaMemGetInfo(size_t* free, size_t* total) {{
+        *free = 5ul << 30; *total = 8ul << 30; return {code};
+    }}"""
+    write(tmp_path / "a folder/memory.c", source)
+    call = ["gcc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "a folder/memory.c")]
+    subprocess.run(call, check=True)
+    kernel("proc/self/maps", f"7f00-7f01 r-xp 00000000 08:01 42    {library}\n7f02 rw-p 00 00 0")
+    assert gpu_memory() == expected
+
+
+def test_of_a_gpu_s_memory_a_part_stays_unused():
+    assert GpuMemory(20 * 10**9, 24 * 10**9).usable == 17_800_000_000  # 0.95 * 20 - 0.05 * 24
 
 
 def test_other_systems_tell_nothing(monkeypatch, tmp_path):

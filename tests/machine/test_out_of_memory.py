@@ -74,7 +74,7 @@ def test_memory_of_the_gpu(error, capsys, monkeypatch):
     monkeypatch.delenv("JSEG_TRACEBACK", raising=False)
     assert cli.run(command("test", error), REQUIRED["test"]) == 2
     assert capsys.readouterr().err == (
-        "jseg test: the memory of the GPU ran out: give --batch_size 2 (it is 5); or give "
+        "jseg test: the memory of the GPU ran out: give --batch_size 1; or give "
         "--memory low (slower; the images stay the same); or give --device cpu; or close other "
         "programs that use the GPU\n"
     )
@@ -130,7 +130,8 @@ def test_every_option_that_is_named_is_the_command_s_own():
 def test_several_processes_compute_a_part_each(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
     options = argparse.Namespace(micro_batch=None, batch_size=32, recompute=True)
-    assert "--micro_batch 4 (it is 8;" in out_of_memory.line(options, True)
+    assert "--micro_batch 4 (it is 8;" in out_of_memory.line(options, False)
+    assert "a small --micro_batch (the" in out_of_memory.line(options, True), "a GPU's is chosen"
 
 
 SHORT = """

@@ -16,13 +16,14 @@ CASES = {
     "FiLM": (False, True, True),
     "SPADE": (True, False, True),
     "SPADE, FiLM": (True, True, True),
-    "one map for all": ("one", True, True),
+    "one map for all": ("1", True, True),
+    "the last map for two": ("2", True, True),
 }
 
 
-def arrays(maps, film, shape=(2, 6, 7, 9), mean=0.0, seed=0):
+def arrays(maps, film, shape=(3, 6, 7, 9), mean=0.0, seed=0):
     rng = np.random.default_rng(seed)
-    like = (1,) + shape[1:] if maps == "one" else shape if maps else shape[1:2]
+    like = (shape[0] if maps is True else int(maps),) + shape[1:] if maps else shape[1:2]
     values = {
         "x": rng.standard_normal(shape) + mean,
         "scale": 1 + 0.5 * rng.standard_normal(like),
@@ -41,7 +42,8 @@ def exact(values, activate):
     centred = grouped - grouped.mean(-1, keepdims=True)
     normal = (centred / np.sqrt(grouped.var(-1, keepdims=True) + EPS)).reshape(x.shape)
     scale, shift = (
-        v if v.ndim > 1 else v.reshape([1, -1] + spread) for v in (values["scale"], values["shift"])
+        v[np.minimum(np.arange(len(x)), len(v) - 1)] if v.ndim > 1 else v.reshape([1, -1] + spread)
+        for v in (values["scale"], values["shift"])
     )
     z = normal * scale + shift
     if "a" in values:
@@ -161,12 +163,12 @@ def test_what_the_gradient_keeps_is_the_inputs_and_three_numbers_a_group(monkeyp
     monkeypatch.setattr(fused.GroupNormFunction, "keep", lambda self, *v: saved.append(v))
     inputs, y = ours(values, True)
     assert [list(v.shape) for v in saved[0]] == [
-        [2, 6, 63],
+        [3, 6, 63],
         [1, 6, 1],
         [1, 6, 1],
         [1, 1],
         [1, 1],
-        [4, 3],
+        [6, 3],
     ]
 
 

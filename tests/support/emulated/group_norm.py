@@ -24,6 +24,7 @@ def cases(kind):
         chosen += itertools.product(LARGE[:2], maps, (True,), (True,))
     chosen += itertools.product(SMALL[1:] + LARGE[:1], ("one",), (True,), (True,))
     chosen += itertools.product(LARGE[2:], ("each",), (False,), (True,))
+    chosen += [(SMALL[3], "two", True, True)]  # for three images: the last map serves two
     # means whose squares have no place in float16, and no digits in bfloat16
     large_mean = {"float32": 1e3, "float16": 300, "bfloat16": 8}[kind]
     chosen += [(size, "no", False, False, large_mean) for size in ((2, 6, 63, 2), LARGE[3])]
@@ -36,8 +37,10 @@ def case(rng, kind, size, maps, film, activate, mean_of_x=3):
     batch, channels, pixels, groups = size
     shape, of_s = (batch, channels, pixels), "float32" if maps == "no" else kind
     x, g = normal(rng, shape, kind, mean_of_x), normal(rng, shape, kind)
-    like = shape if maps == "each" else (1, channels, pixels if maps == "one" else 1)
-    s, t = (normal(rng, like, of_s, mean) for mean in (1, 0))
+    images = {"each": batch, "two": 2}.get(maps, 1)
+    like = (images, channels, 1 if maps == "no" else pixels)
+    own_s, own_t = (normal(rng, like, of_s, mean) for mean in (1, 0))
+    s, t = (v[np.minimum(np.arange(batch), images - 1)] for v in (own_s, own_t))
     a, b = (np.ones((1, 1)), np.zeros((1, 1)))
     if film:
         a, b = (normal(rng, (batch, channels), mean=mean) for mean in (1, 0))
@@ -83,7 +86,10 @@ def case(rng, kind, size, maps, film, activate, mean_of_x=3):
 
     name = f"{kind} {size} of mean {mean_of_x}, maps {maps}, FiLM {film}, SiLU {activate}"
     data = {"groups": groups, "eps": EPS, "activate": int(activate)}
-    f, norm_inputs = "float32", [(x, kind), (s, of_s), (t, of_s), (a, "float32"), (b, "float32")]
+    f, norm_inputs = (
+        "float32",
+        [(x, kind), (own_s, of_s), (own_t, of_s), (a, "float32"), (b, "float32")],
+    )
     forward = [
         (shape, kind, close(y, 8, sizes_of_y, kind)),
         (statistics.shape, f, None),

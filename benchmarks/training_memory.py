@@ -1,0 +1,137 @@
+"""Memory of a training step by its examples: what one example's loss and gradient take of Jittor's
+memory, and what each further one adds.
+
+"first" and "each" are the peaks of Jittor's pool of memory (free blocks between arrays included,
+working memory of oneDNN not) above the weights, of the gradient of one example and the difference
+that a second one makes. The gradients, which exist at the end, are part of "first". Each
+measurement is a process of its own. `plain`: every operator by its twin in plain Jittor, as on CUDA
+where no operator of ours computes; `fused`: those that compute on this device.
+
+  python benchmarks/training_memory.py unet:release                # the release's size
+  python benchmarks/training_memory.py unet:release:64x48 pixnerd:pixnerd-L/16:256x256
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="+", metavar="KIND:PRESET[:WIDTHxHEIGHT]")
+    parser.add_argument("--operators", nargs="+", default=["plain"], choices=("plain", "fused"))
+    parser.add_argument("--recompute", nargs="+", type=int, default=[0, 1], choices=(0, 1))
+    parser.add_argument("--examples", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child is not None:
+        return measure(args.networks[0], bool(args.child), args.examples)
+    print("| network | operators | recompute | weights | first | each |\n|---|---|---|---|---|---|")
+    for name in args.networks:
+        for operators in args.operators:
+            for again in args.recompute:
+                weights, first, each = in_child(name, operators, again, args.examples)
+                cells = [f"{count / 1e6:.1f} MB" for count in (weights, first, each)]
+                words = [name, operators, "on" if again else "off", *cells]
+                print(f"| {' | '.join(words)} |", flush=True)
+
+
+def in_child(name, operators, again, examples):
+    environment = dict(os.environ, **({"JSEG_FUSED": ""} if operators == "plain" else {}))
+    call = [sys.executable, __file__, name, "--child", str(again), "--examples"]
+    done = subprocess.run(
+        call + [str(count) for count in examples],
+        env=environment,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    if done.returncode:
+        sys.exit(f"{name} failed with code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(name, again, examples):
+    from jseg.runtime import jt
+    from jseg.training.loop import accumulate
+    from jseg.training.optimizer import trainable
+
+    kind, preset, *size = name.split(":")
+    network, loss, batch = {"unet": unet, "pixnerd": pixnerd}[kind](preset, size)
+    network.train()
+    network.recompute = again
+    parameters = trainable(network)
+    jt.sync(list(network.state_dict().values()))
+    part = SimpleNamespace(optimizer=SimpleNamespace(parameters=parameters), loss=loss)
+
+    peaks = []
+    for count in examples:
+        jt.gc()
+        before = jt.get_mem_info().total_cpu_used
+        gradients = accumulate(part, [(batch(count), 1.0)])
+        jt.sync_all()
+        peaks.append(jt.get_mem_info().total_cpu_used - before)
+        del gradients
+    each = (peaks[-1] - peaks[0]) / max(1, examples[-1] - examples[0])
+    print(json.dumps([4 * sum(v.numel() for v in parameters.values()), peaks[0], each]))
+
+
+def sized(config, size):
+    if not size:
+        return config
+    width, height = map(int, size[0].split("x"))
+    return dataclasses.replace(config, width=width, height=height)
+
+
+def unet(preset, size):
+    import numpy as np
+
+    from jseg.ldm.loss import training_loss
+    from jseg.ldm.presets import UNETS
+    from jseg.ldm.schedule import Schedule
+    from jseg.ldm.unet import UNet
+
+    config = sized(UNETS[preset], size)
+    network, rng = UNet(config), np.random.default_rng(0)
+
+    def batch(count):
+        shape = (count, config.latent_channels, config.height, config.width)
+        z, noise = rng.standard_normal((2, *shape)).astype(np.float32)
+        labels = rng.integers(0, config.classes, (count, config.height, config.width))
+        place = {"seed": 0, "step": 0, "start": 0}
+        return {"z": z, "t": np.full(count, 500), "labels": labels, "noise": noise, **place}
+
+    return network, training_loss(network, Schedule()), batch
+
+
+def pixnerd(preset, size):
+    import numpy as np
+
+    from jseg.flowseg.encoding import class_codes, encode
+    from jseg.flowseg.field import training_loss
+    from jseg.flowseg.pixnerd import PixNerd
+    from jseg.flowseg.presets import NETWORKS
+
+    config = sized(NETWORKS[preset], size)
+    codes, rng = class_codes(config.labels), np.random.default_rng(0)
+    network = PixNerd(config)
+
+    def batch(count):
+        shape = (count, config.height, config.width)
+        labels = rng.integers(0, config.labels, shape).astype(np.uint8)
+        x1, mask = encode(labels, codes)
+        images, noise = rng.standard_normal((2, count, 3, *shape[1:])).astype(np.float32)
+        t = np.full(count, 0.3, np.float32)
+        arrays = {"images": images, "labels": labels, "x1": x1, "mask": mask, "noise": noise}
+        return {**arrays, "t": t}
+
+    return network, training_loss(network, codes), batch
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What a training of PixNerd takes of a GPU's memory, from its configuration.
+
+What is kept for the gradient grows with the outputs of the transformer's linear layers and with the
+values of the neural field. The factors are peaks of Jittor's memory per byte of these, measured on
+the CPU's arrays with every operator by its twin (benchmarks/training_memory.py;
+docs/benchmarks.md, "Memory of a training").
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Tuple
+
+from jseg.configs import PixNerdConfig
+from jseg.flowseg.state_dict import pixnerd_shapes
+from jseg.training.memory_plan import Need, need
+
+KEPT = 1.65  # measured: 0.96 at 256x256, 1.61 at 512x512
+# With recompute a block's tokens are kept for each block, and all values of one block computed;
+# measured: 1.8.
+TOKENS = 2.0
+CONSTANT = 400_000_000  # bytes; measured: 385 MB at most
+
+
+def needs(config: PixNerdConfig, average: bool, bytes_per_value: int = 4) -> Tuple[Need, Need]:
+    """(with all activations kept, with recompute); average: whether there is a moving average.
+
+    bytes_per_value: of activations; weights and their gradients, moments and average are float32.
+    """
+    parameters = sum(math.prod(shape) for shape in pixnerd_shapes(config).values())
+    patches = config.width * config.height // config.patch**2
+    tokens = patches * config.hidden_size
+
+    # a block's queries, keys, values, projection and hidden layer; the field's values
+    block = patches * (4 * config.hidden_size + 3 * (8 * config.hidden_size // 3))
+    channels, hidden = config.pixel_channels, config.pixel_channels * config.pixel_ratio
+    field = 4 * channels * hidden + config.patch**2 * (3 * channels + 2 * hidden)
+    values = config.depth * block + config.pixel_blocks * patches * field
+    again = TOKENS * (config.depth * tokens + block)
+    return tuple(
+        need(parameters, average, int(count * bytes_per_value), CONSTANT)
+        for count in (KEPT * values, again)
+    )
