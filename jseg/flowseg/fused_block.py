@@ -10,6 +10,7 @@ is `jseg.flowseg.blocks.TransformerBlock`.
 from __future__ import annotations
 
 from jseg.nn.attention_source import CPU_HEADER
+from jseg.nn import precision
 from jseg.nn.kernels import compiles, onednn
 from jseg.runtime import jt
 
@@ -18,8 +19,8 @@ NAME = "transformer_block"
 
 def fused(s) -> bool:
     """Whether this operator takes tokens s: float32 on the CPU, with oneDNN, without gradients."""
-    ours = jt.flags.no_grad and not jt.flags.use_cuda and compiles(NAME, s)
-    return ours and s.dtype == "float32" and onednn()
+    here = jt.flags.no_grad and not jt.flags.use_cuda and not precision.is_half()
+    return here and compiles(NAME, s) and s.dtype == "float32" and onednn()
 
 
 def transformer_block(block, s, condition, cosines, sines, eps: float):
