@@ -326,3 +326,13 @@ def test_a_process_that_fails_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "PROCESSES", 1)
     with pytest.raises(RuntimeError, match="ValueError: device 'no such device'"):
         processes._run_processes("no such device", str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_inputs_in_half_precision_are_the_same_numbers_on_every_device(kind):
+    """Jittor's cast of other numbers to bfloat16 cuts digits off on the CPU and rounds on CUDA."""
+    array = comparing.random(1000)
+    held = comparing.rounded(array, kind)
+    np.testing.assert_array_equal(jt.array(held).cast(kind).float32().numpy(), held)
+    distances = np.abs(held - array) / np.abs(array)
+    assert distances.max() <= operators.UNITS[kind]

@@ -14,7 +14,7 @@ from jseg.flowseg import potential
 from jseg.flowseg.blocks import rms_scaled
 from jseg.flowseg.encoding import class_codes
 from jseg.nn import attention, group_norm, kernels, layers, rms_norm
-from jseg.parity.gpu.comparing import compared, gradients_of, random
+from jseg.parity.gpu.comparing import compared, gradients_of, random, rounded
 from jseg.parity.gpu.records import Case, LeftOut
 from jseg.runtime import device, jt
 
@@ -120,7 +120,8 @@ def _computation(case: OperatorCase, kind: str, operator: bool) -> Callable:
 
     def compute():
         types = [kind if array.ndim > 1 else "float32" for array in case.arrays]
-        variables = [jt.array(array).cast(type) for array, type in zip(case.arrays, types)]
+        pairs = zip(case.arrays, types)
+        variables = [jt.array(rounded(array, type)).cast(type) for array, type in pairs]
         variables = variables if operator else [v.float32() for v in variables]
         with compiled(case.operator, on=operator):
             if operator and case.operator == attention.NAME and not attention.tiled(variables[0]):
