@@ -12,11 +12,12 @@ import os
 import sys
 import time
 import traceback
-from typing import Callable, Dict, List, Mapping, NoReturn, Optional
+from typing import Callable, Dict, List, Mapping, NoReturn, Optional, Tuple
 
 from jseg.machine import out_of_memory, streams
 from jseg.machine.facts import RuntimeProblem
 
+EXACT = "NVIDIA_TF32_OVERRIDE"  # 0: CUDA's libraries use no TF32
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 NO_COMMANDS = ("__init__", "cli", "training", "training_options")  # files in that folder
 # Seconds in which the first process of several has said what fails on all, and mpirun ended them.
@@ -53,7 +54,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         self.given.clear()
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        if getattr(found, "precision", None) == "float32":
+            os.environ.setdefault(EXACT, "0")  # read when CUDA's libraries are loaded
+        return found, unknown
 
     def print_help(self, file=None) -> None:
         if speaks():
@@ -108,6 +112,37 @@ def add_label_options(p: argparse.ArgumentParser, ignored: str) -> None:
         help="values in label files that stand for another class, such as 255:1; CLASS is an id as "
         "stored, or a name",
     )
+
+
+def add_device(p: argparse.ArgumentParser) -> None:
+    """Add --device and --precision."""
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument(
+        "--precision",
+        choices=("float32", "tf32", "bf16", "fp16"),
+        help="of products and convolutions; weights, norms, softmax and losses are float32 in each "
+        "(default: tf32 on CUDA, float32 on the CPU)",
+    )
+
+
+def choose_device(args, say: Callable[[str], None]) -> Tuple[str, Dict[str, str]]:
+    """The device, on which networks compute in --precision from now on, and what results record of
+    that: nothing where it is float32. On CUDA the precision is said.
+    """
+    from jseg import runtime
+    from jseg.nn import precision
+
+    device = runtime.device(args.device)
+    name = precision.use(args.precision, device)
+    if device == "cuda":
+        say(precision_line(name))
+    return device, {} if name == "float32" else {"precision": name}
+
+
+def precision_line(name: str) -> str:
+    """What is said of a precision on CUDA."""
+    exact = "" if name == "float32" else "; --precision float32 is exact and slower"
+    return f"products and convolutions are {name}{exact}"
 
 
 def at_least(args: argparse.Namespace, least: Mapping[str, float]) -> None:

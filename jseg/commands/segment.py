@@ -103,7 +103,7 @@ def parser():
         "--classes",
         help="names and colours: a class set's name or a file (default: those of the training)",
     )
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    cli.add_device(p)
     return p
 
 
@@ -122,7 +122,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Check everything, then segment what is missing; 0 when all label maps are there."""
     args, first = parser().parse_args(argv), cli.speaks()
     scale, (path, of_weights) = _checked_scale(args), _weights(args.weights)
-    from jseg import runtime
     from jseg.flowseg import results
     from jseg.flowseg.predict import Segmenter
     from jseg.flowseg.segment import segment_folder
@@ -132,12 +131,14 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     # Under mpirun the first process checks the inputs, and holds the output, for all.
     job = distributed.from_first(lambda: _checked_inputs(args, scale, path))
-    device, output = runtime.device(args.device), Path(args.output)
-    digests, settings = results.digests_of(job.images), _settings(args, job, device)
+    (device, precision), output = cli.choose_device(args, say), Path(args.output)
+    digests = results.digests_of(job.images)
+    settings = {**_settings(args, job, device), **precision}
     with held(output) if first else contextlib.nullcontext():
         run, of_run = distributed.from_first(
             lambda: results.resumed(output, settings, job.images, digests, args.probabilities)
         )
+        job.options["precision"] = args.precision
         segmenter = Segmenter.from_file(job.weights, args.steps, args.device, **job.options)
         kept = len(results.finished(job.images, run, digests, args.probabilities))
 

@@ -88,7 +88,7 @@ def parser():
     p.add_argument(
         "--batch_size", type=int, help="images at a time (default 1; on a GPU up to 5, as fit)"
     )
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    cli.add_device(p)
     p.add_argument(
         "--memory",
         default="auto",
@@ -121,7 +121,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     # Under mpirun the first process checks the inputs, and holds the output, for all.
     args, first = parser().parse_args(argv), cli.speaks()
     checked = _checked_inputs(args) if first else None
-    from jseg import runtime
     from jseg.ldm import results
     from jseg.ldm.grid import write_grid
     from jseg.ldm.low_memory import planned
@@ -129,7 +128,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from jseg.training import distributed
 
     job = distributed.from_first(lambda: checked)
-    device, output = runtime.device(args.device), Path(args.output_path)
+    (device, precision), output = cli.choose_device(args, say), Path(args.output_path)
     batch_size, mode, lines = distributed.from_first(
         lambda: planned(args.batch_size, args.memory, device, *job.networks)
     )
@@ -143,6 +142,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         model=job.weights.model.sha256,
         autoencoder=job.weights.autoencoder.sha256,
         **_numbering(job.classes, args.ignore),
+        **precision,
     )
     with held(output) if first else contextlib.nullcontext():
         stems = [pair.stem for pair in job.pairs]
@@ -153,10 +153,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             shown = (job.shown, inputs, len(job.pipeline.stages), job.size)
             for remark in write_grid(run, *shown, args.ignore, job.classes):
                 say(remark)
-    say(
-        f"{counted(len(job.limited), 'image[s]')} in {output}, settings and timings in "
-        f"{output / 'run.json'}"
-    )
+    record = output / "run.json"
+    say(f"{counted(len(job.limited), 'image[s]')} in {output}, settings and timings in {record}")
     return 0
 
 
@@ -171,10 +169,11 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> 
     from jseg.training import distributed
 
     batch_size, rank = run.settings["batch_size"], distributed.rank()
+    precision = run.settings.get("precision", "float32")
     todo = distributed.from_first(lambda: unfinished_batches(job.limited, batch_size, run.folder))
     synthesizer, remarks = None, []
     if todo[rank:]:
-        synthesizer, remarks = _synthesizer(job, len(todo[rank]), device, mode)
+        synthesizer, remarks = _synthesizer(job, len(todo[rank]), device, mode, precision)
 
     # Only now: a refusal is one line.
     for remark in run.fields["notes"] + remarks:
@@ -197,7 +196,7 @@ def _synthesize(job: Job, run, limit: Optional[int], device: str, mode: str) -> 
     return inputs
 
 
-def _synthesizer(job: Job, batch: int, device: str, mode: str):
+def _synthesizer(job: Job, batch: int, device: str, mode: str, precision: str):
     """(the networks, loaded; the remark, if any, that little memory makes their steps slower)."""
     from jseg.ldm.low_memory import choose
     from jseg.ldm.refine import Synthesizer
@@ -205,7 +204,7 @@ def _synthesizer(job: Job, batch: int, device: str, mode: str):
     unet, autoencoder = job.networks
     choice = choose(mode, unet, batch, device, autoencoder)
     files, memory = (job.weights.model, job.weights.autoencoder), "low" if choice.low else "full"
-    synthesizer = Synthesizer.from_files(*files, job.pipeline, device, memory)
+    synthesizer = Synthesizer.from_files(*files, job.pipeline, device, memory, precision)
     return synthesizer, [choice.remark] if mode == "auto" and choice.low else []
 
 

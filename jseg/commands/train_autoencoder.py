@@ -168,6 +168,11 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
     from jseg.ldm.validation import autoencoder_validation
 
     device = runtime.device(args.device)
+    if args.precision in ("bf16", "fp16"):
+        raise ValueError(
+            f"--precision {args.precision}: the adversarial weight is a ratio of small gradients, "
+            "which half precision rounds away; expected float32 or tf32"
+        )
     held_back = {"validate_count": args.validate_count or 0}
     training.check_newest(args, held_back)
     for remark in remarks:

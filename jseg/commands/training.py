@@ -147,19 +147,27 @@ def train(
     micro-batch, to see whether it fits into memory. hooks: `preview`, `finish` and `validate` of
     `TrainingRun.follow`.
     """
+    from jseg.nn import precision
+    from jseg.training.loss_scale import LossScale
     from jseg.training.optimizer import rates
     from jseg.training.run import Plan, TrainingRun
 
     steps, shards = total_steps(args, examples), batch_shards(args)
-    all_settings = {**shared_settings(args, steps), **settings}
+    kind = precision.chosen(args.precision, device)
+    all_settings = {**shared_settings(args, steps), **settings, "precision": kind}
+    for network in networks:
+        network.loss_scale = LossScale() if kind == "fp16" else None
     plan = Plan.of(args, steps)
     run = TrainingRun(args.output, networks, config, all_settings, plan, result, say, args.given)
 
     # Memory is asked about where a step is ahead, and what is ahead is said in one line.
     start = run.resume(args.resume)
+    if device == "cuda":
+        say(cli.precision_line(kind))
     ahead = f"{start} steps done, {steps} asked for"
     if start < steps:
-        _fit(args, say, device, networks[0], batches, first_batch or batches.first)
+        with precision.computing_in(kind):
+            _fit(args, say, device, networks[0], batches, first_batch or batches.first)
         ahead = f"steps {start} to {steps} of {args.batch_size}"
     data = [counted(examples, "example[s]"), f"{validated} to validate on", about]
     say(
@@ -169,7 +177,8 @@ def train(
 
     decay = steps if args.decay == "linear" else 0
     rate = rates(args.learning_rate, args.warmup, decay)
-    run.follow(batches, start, learning_rate=rate, **hooks)
+    with precision.computing_in(kind):
+        run.follow(batches, start, learning_rate=rate, **hooks)
 
 
 def _fit(args: argparse.Namespace, say, device: str, network, batches, examples) -> None:

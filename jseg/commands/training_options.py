@@ -154,7 +154,7 @@ def add_options(
         help="steps between validations; 0: at the end alone (default: as --save_interval)",
     )
     p.add_argument("--validate_count", type=int, metavar="N", help=validate_count)
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    cli.add_device(p)
     p.set_defaults(default_steps=values.get("steps"))
 
 
@@ -176,8 +176,6 @@ def add_data_options(p: argparse.ArgumentParser) -> None:
 def parse(p: cli.Parser, argv: Optional[List[str]]) -> argparse.Namespace:
     """The options, and as `given` the names of those on the command line."""
     args, unknown = p.parse_known_args(argv)
-    if any(word.partition("=")[0] == "--precision" for word in unknown):
-        p.error("--precision is no longer an option: every training computes in float32; drop it")
     if unknown:
         p.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.given = frozenset(p.given) | frozenset({"steps"} if "epochs" in p.given else ())

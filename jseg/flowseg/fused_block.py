@@ -9,8 +9,8 @@ is `jseg.flowseg.blocks.TransformerBlock`.
 
 from __future__ import annotations
 
-from jseg.nn.attention_source import CPU_HEADER
 from jseg.nn import precision
+from jseg.nn.attention_source import CPU_HEADER
 from jseg.nn.kernels import compiles, onednn
 from jseg.runtime import jt
 

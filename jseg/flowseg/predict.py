@@ -27,6 +27,7 @@ from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.state_dict import not_as_described
 from jseg.flowseg.windows import Band, Combine, Size, bands, resized, scaled_size
 from jseg.images import resize_image, to_signed
+from jseg.nn.precision import use as use_precision
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
 
@@ -75,17 +76,20 @@ class Segmenter:
         steps: int = STEPS,
         device: str = "auto",
         shift: Optional[float] = None,
+        precision: Optional[str] = None,
         **options,
     ) -> "Segmenter":
         """Load a network of `train_flowseg`, strictly, its moving average where there is one.
 
-        shift: None for that of the training's times, where the network has learnt most, if the
+        device, precision: those of the process from then on, precision a key of
+        `nn.precision.PRECISIONS`, None for tf32 on CUDA and float32 on the CPU. shift: None for
+        that of the training's times, where the network has learnt most, if the
         file has it. options: of the class. Raises FileNotFoundError, or CheckpointError in one line
         for a file that is broken or of another kind of network.
         """
         weights = describe(path)
         config = network_config(weights)
-        runtime.device(device)
+        use_precision(precision, runtime.device(device))
         network = PixNerd(config)
         network.explain_mismatch = not_as_described
         load_into(network, weights)

@@ -36,14 +36,20 @@ def nearest_entry(z, entries):
 
 
 def plain_nearest_entry(z, entries):
-    """The twin of the operator: |z|^2 + |e|^2 - 2 z e, in chunks of rows."""
+    """The twin of the operator, in chunks of rows: |z|^2 + |e|^2 - 2 z e, or on CUDA, where a
+    product may be TF32's and choose other entries, the sum of (z - e)^2.
+    """
     squares = (entries * entries).sum(1).reshape(1, -1)  # [1, K]
     rows = max(1, CHUNK_BYTES // (4 * entries.shape[0]))
     indices = []
     for start in range(0, z.shape[0], rows):
         part = z[start : min(start + rows, z.shape[0])]  # [n', D]
-        of_part = (part * part).sum(1).reshape(-1, 1)  # [n', 1]
-        distance = of_part + squares - 2 * nn.matmul_transpose(part, entries)  # [n', K]
+        if jt.flags.use_cuda:
+            apart = part.unsqueeze(1) - entries.unsqueeze(0)
+            distance = (apart * apart).sum(2)  # [n', K]
+        else:
+            of_part = (part * part).sum(1).reshape(-1, 1)  # [n', 1]
+            distance = of_part + squares - 2 * nn.matmul_transpose(part, entries)  # [n', K]
         indices.append(jt.argmin(distance, dim=1)[0])
 
         # Else the lazy graph may hold the distances of every chunk at once.

@@ -28,6 +28,7 @@ from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.ldm.weights import find_weights
 from jseg.nn.layers import one_hot
+from jseg.nn.precision import use as use_precision
 from jseg.noise import check_seed, normal
 from jseg.runtime import jt
 
@@ -86,17 +87,20 @@ class Synthesizer:
         preset="release",
         device: str = "auto",
         memory: str = "auto",
+        precision: Optional[str] = None,
     ) -> "Synthesizer":
         """Load both networks, strictly; without paths, the weights that are found.
 
-        preset: a key of PIPELINES or a Pipeline. Raises FileNotFoundError or CheckpointError, in
+        preset: a key of PIPELINES or a Pipeline. device, precision: those of the process from then
+        on, precision a key of `nn.precision.PRECISIONS`, None for tf32 on CUDA and float32 on the
+        CPU. Raises FileNotFoundError or CheckpointError, in
         one line, for weights that are missing or belong to another network.
         """
         pipeline = pipeline_named(preset)
         low_memory.check_mode(memory)  # before the long work
         weights = find_weights(model_path, ae_path)
         unet_config, autoencoder_config = weights.configs()
-        runtime.device(device)
+        use_precision(precision, runtime.device(device))
 
         unet, autoencoder = UNet(unet_config), Autoencoder(autoencoder_config)
         load_into(unet, weights.model)

@@ -17,7 +17,7 @@ from typing import Iterator, NamedTuple, Optional
 
 from jseg.runtime import jt
 
-# cuDNN's and cuBLAS's own switch, read when they are loaded; Jittor's cannot reach convolutions.
+# cuDNN's and cuBLAS's own switch, read when they are loaded; Jittor's flag reaches no convolution.
 EXACT = "NVIDIA_TF32_OVERRIDE"
 
 
@@ -41,22 +41,32 @@ PRECISIONS = {
 _kind: Optional[str] = None
 
 
-def default(device: str) -> str:
-    """The precision where none is asked for."""
-    return "tf32" if device == "cuda" else "float32"
+def chosen(name: Optional[str], device: str) -> str:
+    """The precision of that name on that device, None being TF32 on CUDA and float32 on the CPU.
 
-
-def check(name: str, device: str) -> None:
-    """Raise ValueError for a precision that there is not, or not on that device."""
+    Raises ValueError for a name that there is not, or not on the device.
+    """
+    if name is None:
+        return "tf32" if device == "cuda" else "float32"
     if name not in PRECISIONS:
-        raise ValueError(f"precision {name!r}: expected {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision {name!r}; expected {', '.join(PRECISIONS)}")
     if name == "tf32" and device != "cuda":
-        raise ValueError("precision tf32: a CPU has no TF32; use float32, bf16 or fp16")
+        raise ValueError("precision tf32: a CPU has no TF32; expected float32, bf16 or fp16")
     if name == "float32" and device == "cuda" and os.environ.get(EXACT) != "0":
         raise ValueError(
-            f"precision float32 on CUDA: convolutions would use TF32; set {EXACT}=0 before Python "
-            "starts"
+            f"precision float32 on CUDA: cuDNN's convolutions use TF32; set {EXACT}=0 before "
+            "Python starts"
         )
+    return name
+
+
+def use(name: Optional[str], device: str) -> str:
+    """Compute in that precision from now on, as `chosen` names it; the name."""
+    global _kind
+    precision = chosen(name, device)
+    jt.sync_all()  # Jittor looks at its flag when a product runs
+    _kind, jt.flags.use_tensorcore = PRECISIONS[precision].kind, int(precision == "tf32")
+    return precision
 
 
 @contextlib.contextmanager
@@ -67,9 +77,8 @@ def computing_in(name: str) -> Iterator[None]:
     """
     global _kind
     before, flag = _kind, jt.flags.use_tensorcore
-    _kind = PRECISIONS[name].kind
-    jt.sync_all()  # Jittor looks at its flag when a product runs
-    jt.flags.use_tensorcore = int(name == "tf32")
+    jt.sync_all()
+    _kind, jt.flags.use_tensorcore = PRECISIONS[name].kind, int(name == "tf32")
     try:
         yield
     finally:

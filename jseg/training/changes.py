@@ -22,6 +22,7 @@ LABEL = "class_set"  # a name for people, which decides nothing
 WHEN_MISSING: Dict[str, object] = {
     "classes": UNKNOWN,
     "contents": UNKNOWN,
+    "precision": "float32",
     "weight_decay": 0.0,
     "drop": 0.2,
     "zero_init": "zero",

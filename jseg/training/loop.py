@@ -16,6 +16,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 
 from jseg.runtime import jt
 from jseg.training import distributed
+from jseg.training.loss_scale import LossScale, all_finite
 from jseg.training.optimizer import EMA, AdamW
 
 Loss = Callable[[object], Dict[str, object]]
@@ -41,8 +42,8 @@ class TrainedNetwork:
     `loss(batch)` gives {"loss": scalar Var, further scalars for the log}, each the mean over a
     micro-batch, and is a function of the batch alone. The network is left alone before
     `start_step`. A companion is a module that the loss trains along with the network, such as the
-    projection of an alignment: it is kept in checkpoints and is not in the result. The first
-    network of a training has the name "".
+    projection of an alignment: it is kept in checkpoints and is not in the result. loss_scale: of
+    a training in float16. The first network of a training has the name "".
     """
 
     name: str
@@ -52,6 +53,7 @@ class TrainedNetwork:
     ema: Optional[EMA] = None
     start_step: int = 0
     companion: object = None
+    loss_scale: Optional[LossScale] = None
 
     @property
     def size(self) -> int:
@@ -125,8 +127,14 @@ def take_step(
         raise TrainingProblem(f"step {step + 1}: {values}; the training diverged", step)
 
     gradients = distributed.all_reduce(own_gradients)
-    network.optimizer.step(dict(zip(network.optimizer.parameters, gradients)))
-    if network.ema is not None:
+    scale, finite = network.loss_scale, True
+    if scale is not None:
+        losses["loss_scale"], finite = scale.value, all_finite(gradients)
+        gradients = scale.unscaled(gradients)
+        scale.update(finite)
+    if finite:
+        network.optimizer.step(dict(zip(network.optimizer.parameters, gradients)))
+    if finite and network.ema is not None:
         network.ema.update(network.optimizer.steps)
     prefix = f"{network.name}/" if network.name else ""
     return {prefix + name: value for name, value in losses.items()}
@@ -141,13 +149,16 @@ def accumulate(
     and one more set of gradients.
     """
     parameters = list(network.optimizer.parameters.values())
+    scale = 1.0 if network.loss_scale is None else network.loss_scale.value
     total: List = []
     losses: Dict[str, float] = {}
     for batch, weight in micro_batches:
         terms = network.loss(batch)
         gradients = [
             gradient.stop_grad()
-            for gradient in jt.grad(terms["loss"] * weight, parameters, retain_graph=False)
+            for gradient in jt.grad(
+                terms["loss"] * (weight * scale), parameters, retain_graph=False
+            )
         ]
         logged = {name: value.stop_grad() for name, value in terms.items()}
         del terms

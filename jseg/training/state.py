@@ -23,6 +23,8 @@ def state_sets(networks: Sequence[TrainedNetwork]) -> Dict[str, Mapping]:
         sets["ema"] = first.ema.values
     if first.companion is not None:
         sets["companion"] = first.companion.state_dict()
+    if first.loss_scale is not None:
+        sets["loss_scale"] = first.loss_scale.state()
     for network in networks[1:]:
         sets[network.name] = network.module.state_dict()
         sets[f"{network.name}_optimizer"] = network.optimizer.state()
@@ -51,6 +53,8 @@ def _restore_one(
     if network.companion is not None:
         load_into(network.companion, sets["companion"])
     network.optimizer.restore(sets[prefix + "optimizer"], steps)
+    if network.loss_scale is not None and not network.name and "loss_scale" in sets:
+        network.loss_scale.restore(sets["loss_scale"])
     if network.ema is not None:
         # Without one so far (--ema was 0), it begins at the parameters as they are.
         parameters = {name: value.numpy() for name, value in network.ema.parameters.items()}
@@ -63,6 +67,8 @@ def broadcast_state(networks: Sequence[TrainedNetwork]) -> None:
         own_steps = network.optimizer.steps if distributed.rank() == 0 else 0
         steps = distributed.all_reduce_numbers({"steps": float(own_steps)})["steps"]
         network.optimizer.steps = int(steps)
+        if network.loss_scale is not None:
+            network.loss_scale.restore(distributed.from_first(network.loss_scale.state))
         distributed.broadcast(network.optimizer.state().values())
         if network.ema is not None:
             distributed.broadcast(network.ema.values.values())

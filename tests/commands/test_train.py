@@ -359,7 +359,8 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
         (dict(height=0), "--height 0: expected multiples of"),
         (dict(warmup=-1), "--warmup is -1; expected 0 or more"),
         (dict(validate_count=5), "--validate_count is 5; expected fewer than 5"),
-        (dict(precision="float32"), "--precision is no longer an option"),
+        (dict(precision="half"), "invalid choice: 'half'"),
+        (dict(precision="tf32"), "a CPU has no TF32"),
     ],
 )
 def test_wrong_options_are_one_line(folder, changed, said):

@@ -512,3 +512,39 @@ def test_black_and_white_masks_are_refused_until_they_are_mapped(folder, classes
     mapped = load_extra(folder.output / "flowseg.safetensors")["settings"]["data"]
     assert folder.into("other").run(classes=classes, map=["255:0", "0:1"])[0] == 0
     assert load_extra(folder.output / "flowseg.safetensors")["settings"]["data"] != mapped
+
+
+# -- precision -------------------------------------------------------------------------------------
+
+
+def test_float16_goes_on_to_the_same_numbers_and_another_precision_is_refused(folder):
+    code, _ = folder.run(precision="fp16", steps=4)
+    assert code == 0
+    whole = arrays(folder.output / "checkpoint-00000004.safetensors")
+    assert whole["loss_scale/value"] == 2.0**14 and whole["loss_scale/good_steps"] == 4
+    log = (folder.output / "log.csv").read_text().splitlines()
+    assert "loss_scale" in log[0].split(",") and len(log) == 5
+
+    # Stopped after two steps and resumed, the numbers are the same.
+    second = folder.output.parent / "second"
+    assert folder.run(precision="fp16", steps=2, output=second)[0] == 0
+    code, lines = folder.run(steps=4, output=second)
+    assert code == 2 and "precision was fp16, is float32" in lines[-1]
+    assert folder.run(precision="fp16", steps=4, output=second)[0] == 0
+    resumed = arrays(second / "checkpoint-00000004.safetensors")
+    assert set(resumed) == set(whole)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(resumed[name], values, name)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_losses_in_half_precision_stay_near_those_of_float32(folder, precision):
+    losses = []
+    for kind in ("float32", precision):
+        output = folder.output.parent / kind
+        assert folder.run(precision=kind, steps=12, output=output)[0] == 0
+        rows = (output / "log.csv").read_text().splitlines()
+        column = rows[0].split(",").index("loss")
+        losses.append([float(row.split(",")[column]) for row in rows[1:]])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
+    assert losses[1] != losses[0]

@@ -5,6 +5,7 @@ import pytest
 from support.least_squares import INPUTS, TARGETS, network
 
 from jseg.runtime import jt
+from jseg.training import loss_scale
 from jseg.training.loop import TrainingProblem, accumulate, take_step, train
 from jseg.training.sampling import micro_batches, positions
 
@@ -111,3 +112,49 @@ def test_a_loss_that_is_no_number_stops_with_the_parameters_of_the_step_before()
     with pytest.raises(TrainingProblem, match="step 1: loss .* diverged"):
         list(train([trained], batches(6, 6), 1))
     assert np.array_equal(before, trained.module.weight.numpy())
+
+
+# -- the loss scale of float16 ---------------------------------------------------------------------
+
+
+def test_the_loss_scale_halves_where_gradients_overflow_and_doubles_after_good_steps(monkeypatch):
+    monkeypatch.setattr(loss_scale, "GROWTH_STEPS", 3)
+    scale = loss_scale.LossScale()
+    values = []
+    for finite in (False, True, True, True, True, False, True, True):
+        scale.update(finite)
+        values.append(scale.value / loss_scale.FIRST)
+    assert values == [0.5, 0.5, 0.5, 1, 1, 0.5, 0.5, 0.5]
+
+    other = loss_scale.LossScale()
+    other.restore(scale.state())
+    for one in (scale, other):
+        one.update(True)
+    assert (other.value, other.good_steps) == (scale.value, 0) == (loss_scale.FIRST, 0)
+
+
+@pytest.mark.parametrize("micro_batch", [6, 4])
+def test_a_scaled_loss_takes_the_same_steps(micro_batch):
+    plain, scaled = network(), network()
+    scaled.loss_scale = loss_scale.LossScale()
+    list(train([plain], batches(6, micro_batch), 8))
+    updates = list(train([scaled], batches(6, micro_batch), 8))
+    assert {update.losses["loss_scale"] for update in updates} == {loss_scale.FIRST}
+    np.testing.assert_array_equal(scaled.module.weight.numpy(), plain.module.weight.numpy())
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_next_is_taken():
+    """Gradients of some 2^-1, times 2^128, are beyond float32; the losses themselves are finite."""
+    trained = network()
+    trained.loss_scale = loss_scale.LossScale()
+    trained.loss_scale.value = 2.0**130
+    before = trained.module.weight.numpy()
+    losses = take_step(trained, batches(6, 6)(0), 0)
+    assert losses["loss_scale"] == 2.0**130 and np.isfinite(losses["loss"])
+    assert trained.loss_scale.value == 2.0**129 and trained.optimizer.steps == 0
+    np.testing.assert_array_equal(trained.module.weight.numpy(), before)
+
+    trained.loss_scale.value = 2.0**100
+    take_step(trained, batches(6, 6)(1), 1)
+    assert trained.optimizer.steps == 1
+    assert np.abs(trained.module.weight.numpy() - before).max() > 1e-4

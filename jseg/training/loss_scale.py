@@ -1,0 +1,56 @@
+"""The factor on losses that keeps the gradients of a training in float16 above its least number.
+
+Dynamic loss scaling (Micikevicius et al. 2018, section 3.2): halved at each step whose gradients
+are not finite, which is left out, and doubled after `GROWTH_STEPS` steps that were.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Mapping
+
+import numpy as np
+
+from jseg.runtime import jt
+
+FIRST, LARGEST = 2.0**14, 2.0**24
+GROWTH_STEPS = 2000
+
+
+class LossScale:
+    """value: the factor now; good_steps: those since it changed. It is a power of 2, so that it
+    changes no digit of a gradient.
+    """
+
+    def __init__(self):
+        self.value, self.good_steps = FIRST, 0
+
+    def unscaled(self, gradients: List) -> List:
+        """The gradients without the factor."""
+        inverse = jt.array(np.array([1 / self.value], np.float32))
+        with jt.no_grad():
+            return [gradient * inverse for gradient in gradients]
+
+    def update(self, finite: bool) -> None:
+        """Take in whether a step's gradients were all finite."""
+        if not finite:
+            self.value, self.good_steps = max(self.value / 2, 1.0), 0
+            return
+        self.good_steps += 1
+        if self.good_steps >= GROWTH_STEPS:
+            self.value, self.good_steps = min(2 * self.value, LARGEST), 0
+
+    def state(self) -> Dict[str, np.ndarray]:
+        """For a checkpoint."""
+        numbers = {"value": self.value, "good_steps": self.good_steps}
+        return {name: np.array([number], np.float32) for name, number in numbers.items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from a `state()`."""
+        self.value, self.good_steps = float(state["value"][0]), int(state["good_steps"][0])
+
+
+def all_finite(gradients: List) -> bool:
+    """Whether every number of the gradients is finite."""
+    with jt.no_grad():
+        sums = jt.concat([gradient.abs().max().reshape(1) for gradient in gradients])
+    return bool(np.isfinite(sums.numpy()).all())
