@@ -1,5 +1,6 @@
 """Networks in half precision on the CPU: operands, results and gradients rounded, and bounds to
-float32; and why Jittor's own half precision does not serve there. A release that computes it right fails.
+float32. Why Jittor's own half precision does not serve there: a release that computes it right
+fails.
 """
 
 import numpy as np
@@ -226,7 +227,8 @@ def test_no_product_of_a_network_is_forgotten(monkeypatch):
     nearest = [pair for pair in seen if pair[2].shape == (64, 3)]  # codebook entries, exact
     assert len(seen) - len(nearest) > 100 and nearest
     for name, a, b in seen:
-        # Kernels of 2x2 are sums of rounded ones: a doubled map's, on the CPU alone.
-        if b.shape != (64, 3) and b.shape[2:] != (2, 2):
-            for operand in (a, b):
-                np.testing.assert_array_equal(operand, rounded(operand, "bfloat16"), name)
+        # Entries of the codebook and the table of places are exact; kernels of 2x2 are sums of
+        # rounded ones, a doubled map's on the CPU.
+        exact = b.shape == (64, 3) or a.shape == (64, 16) or b.shape[2:] == (2, 2)
+        for operand in () if exact else (a, b):
+            np.testing.assert_array_equal(operand, rounded(operand, "bfloat16"), name)
