@@ -127,7 +127,7 @@ def add_device(p: argparse.ArgumentParser) -> None:
 
 def choose_device(args, say: Callable[[str], None]) -> Tuple[str, Dict[str, str]]:
     """The device, on which networks compute in --precision from now on, and what results record of
-    that: nothing where it is float32. On CUDA the precision is said.
+    that. On CUDA the precision is said.
     """
     from jseg import runtime
     from jseg.nn import precision
@@ -136,7 +136,7 @@ def choose_device(args, say: Callable[[str], None]) -> Tuple[str, Dict[str, str]
     name = precision.use(args.precision, device)
     if device == "cuda":
         say(precision_line(name))
-    return device, {} if name == "float32" else {"precision": name}
+    return device, {"precision": name}
 
 
 def precision_line(name: str) -> str:

@@ -246,7 +246,6 @@ def _network(args: argparse.Namespace, classes: int, autoencoder, size: Tuple[in
 
 def _train(asked: argparse.Namespace, job: Job) -> None:
     """Encode what is not in the cache, then train the UNet on it."""
-    from jseg import runtime
     from jseg.ldm.dataset import LatentBatches
     from jseg.ldm.preview import Preview
     from jseg.ldm.training_memory import needs
@@ -254,7 +253,7 @@ def _train(asked: argparse.Namespace, job: Job) -> None:
     from jseg.training.run_folder import LATENTS
 
     # Another setting is refused here, not when its latents have taken the place of the old ones.
-    device = runtime.device(asked.device)
+    device = training.choose_device(asked)
     args = training.planned(asked, device, needs(job.config, asked.ema > 0), say)
     own_settings = {
         "validate_count": 0 if job.val else args.validate_count or 0,

@@ -163,11 +163,10 @@ def _check_size(args: argparse.Namespace, factor: int) -> None:
 
 def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -> None:
     """Train the autoencoder, and its discriminator where it has one."""
-    from jseg import runtime
     from jseg.ldm import autoencoder_training as parts
     from jseg.ldm.validation import autoencoder_validation
 
-    device = runtime.device(args.device)
+    device = training.choose_device(args)
     if args.precision in ("bf16", "fp16"):
         raise ValueError(
             f"--precision {args.precision}: the adversarial weight is a ratio of small gradients, "

@@ -243,13 +243,12 @@ def _network(args: argparse.Namespace, classes: int):
 
 
 def _train(asked: argparse.Namespace, config, dataset, remarks: List[str]) -> None:
-    from jseg import runtime
     from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.pixnerd_training import settings, trained_network
     from jseg.flowseg.training_memory import needs
     from jseg.flowseg.validation import Validation
 
-    device = runtime.device(asked.device)
+    device = training.choose_device(asked)
     args = training.planned(asked, device, needs(config, asked.ema > 0), say)
     for remark in remarks:
         say(remark)

@@ -100,6 +100,16 @@ def check_newest(args: argparse.Namespace, settings: Mapping[str, object]) -> No
         check_changes(saved[-1], stored, settings, args.given)
 
 
+def choose_device(args: argparse.Namespace) -> str:
+    """The device. Raises ValueError for a --precision that it does not have."""
+    from jseg import runtime
+    from jseg.nn import precision
+
+    device = runtime.device(args.device)
+    precision.chosen(args.precision, device)
+    return device
+
+
 def planned(
     args: argparse.Namespace, device: str, needs: Tuple, say: Callable[[str], None]
 ) -> argparse.Namespace:

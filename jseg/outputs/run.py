@@ -19,7 +19,7 @@ from jseg.counting import agreeing, counted
 from jseg.files import sha256
 from jseg.outputs.places import check_folder, check_origin
 from jseg.outputs.record import FORMAT, is_own, listed, own_record, write_json, writing
-from jseg.outputs.settings import compared, plain, refusal, said
+from jseg.outputs.settings import WHEN_MISSING, compared, plain, refusal, said
 
 NAME = "run.json"
 FREE = ("batch_size", "device")  # settings that change the last bits at most
@@ -136,7 +136,7 @@ def resumed(
     # What someone has changed, and what differs from the settings asked for.
     changed = [name for name in results if not is_own(old.folder, name, old.files)]
     remarks = _changed(changed) if changed else []
-    differences = compared(old.settings, begun.settings)
+    differences = compared(old.settings, begun.settings, WHEN_MISSING)
     fixed = {name: pair for name, pair in differences.items() if remake or name not in FREE}
     text, count = said(fixed or differences), len(results)
 

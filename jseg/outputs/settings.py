@@ -9,6 +9,7 @@ from jseg.files import PathLike
 from jseg.outputs.places import OutputError
 
 UNKNOWN = object()  # the default of a setting that an older record lacks and nobody can guess
+WHEN_MISSING = {"precision": "float32"}  # what results without the setting were made with
 NAMED, LONGEST = 4, 60  # differences in a message, and characters of a value
 
 

@@ -155,7 +155,7 @@ def accumulate(
     for batch, weight in micro_batches:
         terms = network.loss(batch)
         gradients = [
-            gradient.stop_grad()
+            gradient.float32().stop_grad()
             for gradient in jt.grad(
                 terms["loss"] * (weight * scale), parameters, retain_graph=False
             )

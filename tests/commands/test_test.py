@@ -346,3 +346,18 @@ def test_maps_of_sixteen_bits_give_the_images_of_their_eight_bit_copies(challeng
     code, told = c.run(output_path=c.root / "sixteen")
     assert code == 0 and sum("3 label maps are 16-bit gray" in line for line in told) == 1
     assert c.results(c.root / "sixteen") == eight and len(eight) == 3
+
+
+def test_the_precision_is_recorded_and_another_is_refused(challenge):
+    assert challenge.run(limit=1, precision="bf16")[0] == 0
+    images = challenge.results()
+    record = json.loads((challenge.output / "run.json").read_text())
+    assert record["settings"]["precision"] == "bf16"
+    code, lines = challenge.run(limit=1)
+    assert code == 2 and "precision was bf16, is float32" in lines[-1]
+    assert challenge.results() == images
+
+    # A folder of an earlier version, which did not record it, is float32's.
+    del record["settings"]["precision"]
+    (challenge.output / "run.json").write_text(json.dumps(record))
+    assert challenge.run(limit=1)[0] == 0

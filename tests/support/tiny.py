@@ -159,7 +159,7 @@ def stubbed(monkeypatch):
     class Network:
         config = Config()
 
-    def from_files(model_path, ae_path, pipeline, device, memory):
+    def from_files(model_path, ae_path, pipeline, device, memory, precision):
         synthesizer = object.__new__(refine.Synthesizer)
         synthesizer.unet = synthesizer.autoencoder = Network()
         synthesizer.pipeline = pipeline
