@@ -133,6 +133,7 @@ CUDA_HEADER = f"""
 {LAUNCHED}""" + """
 namespace {
 const int THREADS = 256, PIECE = @PIECE@;
+const int EACH = 4;  // values that a thread of `scaled` and `x_gradient` takes at most
 
 __device__ inline float sigmoid(float z) { return 1 / (1 + expf(z < -80 ? 80 : -z)); }
 
@@ -183,18 +184,22 @@ __global__ void group_statistics(const float* found, long groups, long n, long p
 
 struct Sizes { long channels, pixels, own, maps; bool small, one_a, activate; };
 
+// A block takes some values of a row, which is a channel of an image; blockIdx.y says which.
 template <class T, class S>
-__global__ void scaled(long count, Sizes z, const T* x, const S* s, const S* t, const float* a,
-                       const float* b, const float* statistics, T* y) {
-    long at = blockIdx.x * (long)THREADS + threadIdx.x;
-    if (at >= count) return;
-    long row = at / z.pixels, of_s = map_row(row, z.maps, z.channels), of_a = z.one_a ? 0 : row;
-    if (!z.small) of_s = of_s * z.pixels + at % z.pixels;
+__global__ void scaled(Sizes z, const T* x, const S* s, const S* t, const float* a, const float* b,
+                       const float* statistics, T* y) {
+    long row = blockIdx.x, place = map_row(row, z.maps, z.channels) * (z.small ? 1 : z.pixels);
     statistics += 3 * (row / z.own);
-    float v = (float(x[at]) - statistics[0] - statistics[1]) * statistics[2] * float(s[of_s])
-            + float(t[of_s]);
-    v = v * a[of_a] + b[of_a];
-    y[at] = T(z.activate ? v * sigmoid(v) : v);
+    float first = statistics[0], rest = statistics[1], scale = statistics[2];
+    float a0 = a[z.one_a ? 0 : row], b0 = b[z.one_a ? 0 : row];
+    x += row * z.pixels, y += row * z.pixels;
+    long start = blockIdx.y * blockDim.x + threadIdx.x, step = gridDim.y * blockDim.x;
+    for (long j = start; j < z.pixels; j += step) {
+        long of = z.small ? place : place + j;
+        float v = (float(x[j]) - first - rest) * scale * float(s[of]) + float(t[of]);
+        v = v * a0 + b0;
+        y[j] = T(z.activate ? v * sigmoid(v) : v);
+    }
 }
 
 // One block per channel and image; sums: of u and of u x_hat.
@@ -232,18 +237,23 @@ __global__ void row_gradients(Sizes z, const T* g, const T* x, const S* s, const
     sums[2 * row + 1] = sum4;
 }
 
+// As `scaled`; every thread adds up its group's sums.
 template <class T>
-__global__ void x_gradient(long count, Sizes z, const T* x, const float* statistics,
-                           const float* sums, float* of_x) {
-    long at = blockIdx.x * (long)THREADS + threadIdx.x;
-    if (at >= count) return;
-    long group = at / z.pixels / z.own;
+__global__ void x_gradient(Sizes z, const T* x, const float* statistics, const float* sums,
+                           float* of_x) {
+    long row = blockIdx.x, group = row / z.own;
     statistics += 3 * group;
     sums += 2 * group * z.own;
     float mean = 0, slope = 0, n = z.own * z.pixels;
     for (long c = 0; c < z.own; c++) { mean += sums[2 * c]; slope += sums[2 * c + 1]; }
-    float normal = (float(x[at]) - statistics[0] - statistics[1]) * statistics[2];
-    of_x[at] = statistics[2] * (of_x[at] - mean / n - normal * slope / n);
+    mean /= n, slope /= n;
+    float first = statistics[0], rest = statistics[1], scale = statistics[2];
+    x += row * z.pixels, of_x += row * z.pixels;
+    long start = blockIdx.y * blockDim.x + threadIdx.x, step = gridDim.y * blockDim.x;
+    for (long j = start; j < z.pixels; j += step) {
+        float normal = (float(x[j]) - first - rest) * scale;
+        of_x[j] = scale * (of_x[j] - mean - normal * slope);
+    }
 }
 }
 """.replace("@PIECE@", str(PIECE)).replace("@BLOCK_SUM@", BLOCK_SUM)
@@ -258,7 +268,9 @@ Sizes z;
 z.channels = in{x}_shape1, z.pixels = in{x}_shape2, z.own = n / in{x}_shape2;
 z.small = in{s}_shape2 < z.pixels || z.pixels == 1, z.maps = in{s}_shape0;
 z.one_a = in{a}_shape1 == 1, z.activate = data["activate"] != 0;
-long blocks = (count + THREADS - 1) / THREADS;
+long rows = count / z.pixels;
+unsigned threads = z.pixels < THREADS ? (z.pixels + 31) / 32 * 32 : THREADS;
+unsigned runs = (z.pixels + EACH * threads - 1) / (EACH * threads);
 """
 
 
@@ -271,7 +283,7 @@ piece_statistics<<<groups * pieces, THREADS>>>(in0_p, n, pieces, out2_p);
 launched("group_norm's moments of pieces", {in0_shape0, in0_shape1, in0_shape2});
 group_statistics<<<some, THREADS>>>(out2_p, groups, n, pieces, data["eps"], out1_p);
 launched("group_norm's moments", {in0_shape0, in0_shape1, in0_shape2});
-scaled<<<blocks, THREADS>>>(count, z, in0_p, in1_p, in2_p, in3_p, in4_p, out1_p, out0_p);
+scaled<<<dim3(rows, runs), threads>>>(z, in0_p, in1_p, in2_p, in3_p, in4_p, out1_p, out0_p);
 launched("group_norm", {in0_shape0, in0_shape1, in0_shape2});
 """
 )
@@ -279,11 +291,10 @@ launched("group_norm", {in0_shape0, in0_shape1, in0_shape2});
 CUDA_BACKWARD = (
     _sizes(x=1, s=2, a=4)
     + """
-long rows = count / z.pixels;
 row_gradients<<<rows, THREADS>>>(z, in0_p, in1_p, in2_p, in3_p, in4_p, in5_p, in6_p, out0_p, out1_p,
                                  out2_p, out3_p, out4_p, out5_p);
 launched("group_norm's gradients of rows", {in1_shape0, in1_shape1, in1_shape2});
-x_gradient<<<blocks, THREADS>>>(count, z, in1_p, in6_p, out5_p, out0_p);
+x_gradient<<<dim3(rows, runs), threads>>>(z, in1_p, in6_p, out5_p, out0_p);
 launched("the gradient of group_norm", {in1_shape0, in1_shape1, in1_shape2});
 """
 )

@@ -117,13 +117,22 @@ def test_every_launch_is_checked():
             assert set(launches) <= {"launched", "else"} and launches[-1] == "launched"
 
 
-def test_a_refused_launch_names_the_operator_and_the_shape(folder):
-    """No token is no block, which CUDA refuses."""
-    kernel = Kernel(rms_norm.CUDA_FORWARD, ("float32",) * 3, ("float32",) * 2)
+def launched(folder, source, tokens):
+    """RMS norm's forward source with that many tokens an image."""
+    kernel = Kernel(source, ("float32",) * 3, ("float32",) * 2)
     program = compile_kernels(folder, rms_norm.CUDA_HEADER, [kernel])
-    inputs = [np.ones(shape, np.float32) for shape in ((2, 0, 5), (2, 5), (1, 1))]
-    outcome = program.run([Call(0, inputs, [(2, 0, 5), (2, 0)], {"eps": 1e-6})])
+    inputs = [np.ones(shape, np.float32) for shape in ((2, tokens, 5), (2, 5), (1, 1))]
+    return program.run([Call(0, inputs, [(2, tokens, 5), (2, tokens)], {"eps": 1e-6})])
+
+
+def test_a_refused_launch_names_the_operator_and_the_shape(folder):
+    too_many = rms_norm.CUDA_FORWARD.replace("THREADS>>>", "2048>>>")
+    outcome = launched(folder, too_many, 3)
     assert outcome.exit_code == 3
     reported = re.sub(" +", " ", outcome.messages)
-    assert "after the launch of rms_norm for an array of [2, 0, 5]" in reported
+    assert "after the launch of rms_norm for an array of [2, 3, 5]" in reported
     assert "invalid configuration argument" in reported
+
+
+def test_an_empty_array_is_no_error(folder):
+    assert launched(folder, rms_norm.CUDA_FORWARD, 0).exit_code == 0

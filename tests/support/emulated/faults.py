@@ -83,10 +83,15 @@ FAULTS = (
     ),
     *of(
         "group_norm",
-        ("values past the end", "if (at >= count) return;", "", "memory"),
+        ("values past the end", "j < z.pixels; j += step", "j <= z.pixels; j += step", "memory"),
         ("a piece past the end", "n - start < PIECE ? n - start : PIECE", "PIECE", "memory"),
         ("a piece weighs the wrong way", "first) * (n", "first) / (n", "values"),
-        ("scale of another image", "z.one_s ? row % z.channels : row, of_a", "row, of_a", "memory"),
+        (
+            "runs of a row overlap",
+            "j += step) {\n        float normal",
+            "j += 1) {\n        float normal",
+            "values",
+        ),
         ("every thread writes the sums", "if (threadIdx.x) return;\n    of_a", "of_a", "races"),
         ("all blocks write one place", "found[2 * blockIdx.x] =", "found[0] =", "races"),
     ),
