@@ -188,6 +188,7 @@ def test_setup_says_what_it_should(monkeypatch):
         "plots": ["matplotlib"],
         "test": ["pytest", "pytest-xdist", "scipy"],
         "lint": ["ruff"],
+        "emulation": ["nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-cccl"],
     }
 
 

@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         self.given.clear()
         found, unknown = super().parse_known_args(args, namespace)
-        if getattr(found, "precision", None) == "float32":
+        if getattr(found, "precision", None) == "float32" and found.device != "cpu":
             os.environ.setdefault(EXACT, "0")  # read when CUDA's libraries are loaded
         return found, unknown
 

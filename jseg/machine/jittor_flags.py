@@ -95,7 +95,7 @@ NUMERIC = {
     "kernel_flags": None,
     "nvcc_flags": None,
     "debug": "0",
-    "NVIDIA_TF32_OVERRIDE": None,
+    "NVIDIA_TF32_OVERRIDE": "0",  # what the precision says
 }
 # Never passed on: without gradients nothing learns, and SKEY makes Jittor report to a course's
 # server.

@@ -42,17 +42,21 @@ _kind: Optional[str] = None
 
 
 def chosen(name: Optional[str], device: str) -> str:
-    """The precision of that name on that device, None being TF32 on CUDA and float32 on the CPU.
+    """The precision of that name on that device, None being TF32 on CUDA, unless the environment
+    switches that off, and float32 on the CPU.
 
     Raises ValueError for a name that there is not, or not on the device.
     """
+    exact = device != "cuda" or os.environ.get(EXACT) == "0"
     if name is None:
-        return "tf32" if device == "cuda" else "float32"
+        return "float32" if exact else "tf32"
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r}; expected {', '.join(PRECISIONS)}")
     if name == "tf32" and device != "cuda":
         raise ValueError("precision tf32: a CPU has no TF32; expected float32, bf16 or fp16")
-    if name == "float32" and device == "cuda" and os.environ.get(EXACT) != "0":
+    if name == "tf32" and exact:
+        raise ValueError(f"precision tf32: {EXACT}=0 in the environment switches it off; unset it")
+    if name == "float32" and not exact:
         raise ValueError(
             f"precision float32 on CUDA: cuDNN's convolutions use TF32; set {EXACT}=0 before "
             "Python starts"

@@ -119,11 +119,12 @@ def test_what_a_device_does_not_have_is_refused(name, device, message, monkeypat
 
 
 def test_defaults_and_flags(monkeypatch):
-    monkeypatch.setenv(precision.EXACT, "0")
-    for given, device, name, flag in (
-        *((None, "cpu", "float32", 0), (None, "cuda", "tf32", 1)),
-        *(("float32", "cuda", "float32", 0), ("bf16", "cuda", "bf16", 0)),
+    for exact, given, device, name, flag in (
+        *(("", None, "cpu", "float32", 0), ("", None, "cuda", "tf32", 1)),
+        *(("0", None, "cuda", "float32", 0), ("0", "float32", "cuda", "float32", 0)),
+        *(("0", "bf16", "cuda", "bf16", 0),),
     ):
+        monkeypatch.setenv(precision.EXACT, exact)
         assert precision.use(given, device) == name
         assert jt.flags.use_tensorcore == flag and precision.is_half() == (name == "bf16")
     with precision.computing_in("tf32"):

@@ -19,7 +19,7 @@ from jseg.ldm.autoencoder import Autoencoder
 from jseg.ldm.halo import with_halo
 from jseg.ldm.nearest_entry import nearest_entry
 from jseg.ldm.presets import AUTOENCODERS
-from jseg.nn import convolution, layers
+from jseg.nn import convolution, layers, precision
 from jseg.parity.gpu.comparing import Parts, compared, filled, gradients_of, of_function, random
 from jseg.parity.gpu.operators import compiled
 from jseg.parity.gpu.records import Case
@@ -40,8 +40,17 @@ def fallback_cases(target: str) -> Iterator[Case]:
     yield _beside_operator("strip with its neighbours' rows", target, _strip, PASS)
     yield _differing("nearest entries of a codebook", target, _entries)
     yield _differing("likeliest classes", target, _classes)
+    yield _differing("rounding to bfloat16", target, _rounded)
     yield _beside_operator("PixNerd tiny, fused blocks and field", target, _field, NETWORK)
     yield _beside_operator("decode in strips, tiny", target, _decoded_in_strips, NETWORK)
+
+
+def _rounded() -> np.ndarray:
+    """By our operator on the CPU, by Jittor's cast on CUDA."""
+    x = jt.array(random(5000))
+    if jt.flags.use_cuda:
+        return x.cast("bfloat16").float32().numpy()
+    return precision.rounded(x, "bfloat16").numpy()
 
 
 @contextlib.contextmanager
@@ -62,7 +71,7 @@ def _beside_operator(name: str, target: str, compute: Callable[[], Parts], bound
 
 
 def _differing(name: str, target: str, compute: Callable[[], np.ndarray]) -> Case:
-    """compute(), integers, on the device: the fraction that is not as the CPU's operators say."""
+    """compute() on the device: the fraction of numbers that are not those of the CPU's operators."""
 
     def both():
         device("cpu")
