@@ -71,7 +71,7 @@ def _beside_operator(name: str, target: str, compute: Callable[[], Parts], bound
 
 
 def _differing(name: str, target: str, compute: Callable[[], np.ndarray]) -> Case:
-    """compute() on the device: the fraction of numbers that are not those of the CPU's operators."""
+    """compute() on the device: the fraction of numbers that the CPU's operators give otherwise."""
 
     def both():
         device("cpu")
