@@ -16,8 +16,8 @@ from typing import Callable, Dict, List, Mapping, NoReturn, Optional, Tuple
 
 from jseg.machine import out_of_memory, streams
 from jseg.machine.facts import RuntimeProblem
+from jseg.machine.jittor_flags import EXACT
 
-EXACT = "NVIDIA_TF32_OVERRIDE"  # 0: CUDA's libraries use no TF32
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 NO_COMMANDS = ("__init__", "cli", "training", "training_options")  # files in that folder
 # Seconds in which the first process of several has said what fails on all, and mpirun ended them.

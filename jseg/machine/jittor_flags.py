@@ -72,6 +72,8 @@ EMPTY_COUNTS = ("nvcc_path", "gdb_path", "cc_flags", "nvcc_flags", "kernel_flags
 OTHERS = ("mpicc_path", "cache_name", "JITTOR_HOME", "log_vprefix", "FIX_TORCH_ERROR")
 KNOWN = INTEGERS + SWITCHES + PROGRAMS + OTHERS
 
+# 0: cuDNN and cuBLAS use no TF32. Read when they are loaded; Jittor's flag reaches no convolution.
+EXACT = "NVIDIA_TF32_OVERRIDE"
 # The flags that change computed numbers, and Jittor's defaults; None where it has none.
 NUMERIC = {
     "auto_mixed_precision_level": "0",
@@ -95,7 +97,7 @@ NUMERIC = {
     "kernel_flags": None,
     "nvcc_flags": None,
     "debug": "0",
-    "NVIDIA_TF32_OVERRIDE": "0",  # what the precision says
+    EXACT: "0",  # what the precision says
 }
 # Never passed on: without gradients nothing learns, and SKEY makes Jittor report to a course's
 # server.

@@ -15,10 +15,8 @@ import contextlib
 import os
 from typing import Iterator, NamedTuple, Optional
 
+from jseg.machine.jittor_flags import EXACT
 from jseg.runtime import jt
-
-# cuDNN's and cuBLAS's own switch, read when they are loaded; Jittor's flag reaches no convolution.
-EXACT = "NVIDIA_TF32_OVERRIDE"
 
 
 class Precision(NamedTuple):

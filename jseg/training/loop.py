@@ -97,6 +97,8 @@ def train(
                 continue
             if learning_rate is not None:
                 network.optimizer.learning_rate = learning_rate(step)
+
+            # A loss that is no number: the step is left out while that is allowed.
             try:
                 losses.update(take_step(network, batches(step), step))
                 moved = True

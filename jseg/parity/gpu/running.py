@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Union
 
+from jseg.machine.jittor_flags import EXACT
 from jseg.parity.gpu.advice import OUT_OF_TIME
 
 MINUTES = 9.0  # for all groups; with more, each may take more
@@ -63,7 +64,6 @@ CASE_FRACTION = 0.5
 TRIAL = "trial"
 GPU_ONLY = ("speed tf32", "speed float16", "speed bfloat16")
 OWN_OPERATORS = ("kernels", "layers", "fallbacks", "kernel-times")  # they choose, not JSEG_FUSED
-EXACT = "NVIDIA_TF32_OVERRIDE"  # 0: float32 without TF32, which cuDNN uses unless told not to
 ROOT = Path(__file__).resolve().parents[3]
 
 
