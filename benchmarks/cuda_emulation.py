@@ -16,8 +16,9 @@ import time
 
 from jseg.parity.cuda_emulation.device import toolkit
 
-# Of gpu_check, all that compares: times of an emulation say nothing of a GPU's.
-GROUPS = ("bring-up", "kernels", "layers", "networks", "losses", "fallbacks")
+# Of gpu_check, all that compares; times of an emulation say nothing of a GPU's, but the groups
+# "speed" hold each precision against float32.
+GROUPS = ("bring-up", "kernels", "layers", "networks", "losses", "fallbacks", "speed")
 WITH_OURS = ("layers", "networks", "losses")  # again, with all operators of ours
 OURS = "group_norm,rms_norm,attention"  # those with CUDA source that networks can do without
 MINUTES = 180
@@ -53,9 +54,9 @@ def main():
 
 
 def check(variables, folder, name, groups):
-    """Run gpu_check's groups on the emulated device; its exit code. Its table is NAME.md."""
+    """Run gpu_check's groups on the emulated device; its exit code. Its table is NAME-GROUPS.md."""
     words = ["--device", "cuda", "--size", "tiny", "--minutes", str(MINUTES)]
-    output = os.path.join(folder, name)
+    output = os.path.join(folder, "-".join([name, *groups]))  # other groups, other tables
     command = [sys.executable, "-m", "jseg", "gpu_check", *words, "--output", output]
     return subprocess.call([*command, "--only", *groups], env=variables)
 

@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 
 from jseg.runtime import jt
 from jseg.training import distributed
-from jseg.training.loss_scale import LossScale, all_finite
+from jseg.training.loss_scale import LEAST, LossScale, all_finite
 from jseg.training.optimizer import EMA, AdamW
 
 Loss = Callable[[object], Dict[str, object]]
@@ -132,6 +132,12 @@ def take_step(
     scale, finite = network.loss_scale, True
     if scale is not None:
         losses["loss_scale"], finite = scale.value, all_finite(gradients)
+        if not finite and scale.value <= LEAST:
+            raise TrainingProblem(
+                f"step {step + 1}: its gradients overflow at the least loss scale, {LEAST:g}; the "
+                "training diverged",
+                step,
+            )
         gradients = scale.unscaled(gradients)
         scale.update(finite)
     if finite:

@@ -37,6 +37,7 @@ from jseg.training.changes import differences, same_but_changeable
 from jseg.training.curve import CurveFile
 from jseg.training.log import Log, Means
 from jseg.training.loop import Batches, TrainedNetwork, TrainingProblem, Update, train
+from jseg.training.loss_scale import left_out
 from jseg.training.optimizer import trainable, unchanged
 from jseg.training.plan import Plan, Signals
 from jseg.training.records import CURVE, LOG, checkpoint_path, is_trained, prune, record, set_aside
@@ -71,7 +72,7 @@ class TrainingRun:
         self.say = say if distributed.rank() == 0 else lambda line: None
         self.log = Log(self.folder / LOG)
         self.best = Best(self.folder, self.settings, self.say)
-        self.past, self.skipped = Past(), 0
+        self.past, self.skipped, self.overflows = Past(), 0, 0
         self.curve = CurveFile(self.log, self.folder / CURVE, name, self.say)
         self.again = "the same command"  # that goes on from what is saved
 
@@ -96,6 +97,7 @@ class TrainingRun:
         total = distributed.all_reduce_numbers(counts)
         self.skipped = int(total["skipped"])
         broadcast_state(self.networks)
+        self.overflows = left_out(self.networks)
         return int(total["step"])
 
     def follow(
@@ -164,8 +166,17 @@ class TrainingRun:
         bar.show(update.step, update.losses.get("loss"))
         if update.skipped:
             self.say(
-                f"step {update.step}: its loss is no number; skipped ({self.skipped} of "
+                f"step {update.step}: the training diverged; skipped ({self.skipped} of "
                 f"{self.plan.skip_bad_steps})"
+            )
+
+        # The first is told, the log and the last line count the others.
+        before, self.overflows = self.overflows, left_out(self.networks)
+        if self.overflows > before == 0:
+            self.say(
+                f"step {update.step}: its gradients overflow float16; it is left out and the loss "
+                f"scale halved to {self.networks[0].loss_scale.value:g}, as happens now and then "
+                "(log.csv counts such steps as left_out)"
             )
 
     def _write_what_is_due(
@@ -211,6 +222,8 @@ class TrainingRun:
         values = means.take()
         if self.skipped:
             values["skipped"] = float(self.skipped)
+        if self.overflows:
+            values["left_out"] = float(self.overflows)
         if distributed.rank() == 0:
             self.log.append(step, values)
 
@@ -240,8 +253,11 @@ class TrainingRun:
         path = self.folder / f"{self.name}.safetensors"
         about = record(path)
         settings, trained = about.get("settings", {}), is_trained(path)
+        done = counted(step, DONE)
+        if self.overflows:
+            done += f", {self.overflows} of them left out because gradients overflowed"
         if trained and about["step"] == step and not differences(settings, self.settings):
-            self.say(f"{counted(step, DONE)}: {path}")
+            self.say(f"{done}: {path}")
             return
         if path.exists() and not (trained and same_but_changeable(settings, self.settings)):
             target = set_aside(self.folder, int(about.get("step", 0)), [path])
@@ -250,7 +266,7 @@ class TrainingRun:
         line = self._save_network(path, step, finish)
         if line:
             self.say(line)
-        self.say(f"{counted(step, DONE)}: {path}")
+        self.say(f"{done}: {path}")
 
     def _save_network(
         self, path: Path, step: int, finish: Optional[Callable[[], str]], **extra

@@ -17,8 +17,9 @@ from jseg import files
 from jseg.checkpoint import CheckpointError, load, save
 from jseg.files import DataError
 from jseg.outputs.places import OutputError, check_origin
-from jseg.training import curve, run_folder
+from jseg.training import curve, loop, run_folder
 from jseg.training.loop import TrainingProblem
+from jseg.training.loss_scale import FIRST, LossScale
 from jseg.training.records import checkpoints, record
 from jseg.training.run import Plan, TrainingRun
 
@@ -46,12 +47,14 @@ def training(
     steps=END,
     validate=None,
     settings=(),
+    scaled=False,
     **plan,
 ):
     """Run in `folder`: (whether it came to its end, the run); stop: the step in which SIGTERM
-    comes.
+    comes; scaled: with a loss scale, as in float16.
     """
     trained = network(rate, ema=True)
+    trained.loss_scale = LossScale() if scaled else None
     run = TrainingRun(
         folder,
         [trained],
@@ -140,6 +143,33 @@ def test_a_loss_that_is_no_number_saves_the_step_before_and_may_be_skipped(tmp_p
     done, run = training(tmp_path, bad=(5,), skip_bad_steps=1)
     assert done and run.skipped == 1 and record(checkpoints(tmp_path)[-1])["skipped"] == 1
     assert np.isfinite(load(tmp_path / "model.safetensors")["weight"]).all()
+
+
+def test_steps_that_overflow_are_told_once_and_counted(tmp_path, monkeypatch):
+    finite, told = iter([True, False, False, True, False]), []
+    monkeypatch.setattr(loop, "all_finite", lambda gradients: next(finite, True))
+    done, run = training(tmp_path, told, scaled=True)
+    assert done and run.networks[0].optimizer.steps == END - 3
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["left_out"] for row in rows] == ["", *"1223", *"3" * (END - 5)]
+    assert [float(row["loss_scale"]) / FIRST for row in rows[:4]] == [1, 1, 0.5, 0.25]
+    (first,) = [line for line in told if "overflow float16" in line]
+    assert first.startswith("step 2: its gradients overflow float16; it is left out and the loss ")
+    assert told[-1].startswith(f"{END} steps are done, 3 of them left out because gradients")
+
+    # A run that goes on counts on, and tells nothing twice.
+    finite, told = iter([False]), []
+    assert training(tmp_path, told, steps=END + 2, scaled=True)[0]
+    assert not any("overflow float16" in line for line in told)
+    assert f"{END + 2} steps are done, 4 of them left out" in told[-1]
+
+
+def test_gradients_that_overflow_at_the_least_scale_end_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "all_finite", lambda gradients: False)
+    monkeypatch.setattr(loop, "LEAST", FIRST / 4)
+    with pytest.raises(TrainingProblem, match="step 3: its gradients overflow at the least loss"):
+        training(tmp_path, scaled=True)
 
 
 class Lucky:

@@ -131,6 +131,11 @@ def test_the_loss_scale_halves_where_gradients_overflow_and_doubles_after_good_s
     for one in (scale, other):
         one.update(True)
     assert (other.value, other.good_steps) == (scale.value, 0) == (loss_scale.FIRST, 0)
+    assert other.left_out == scale.left_out == 2
+
+    earlier = {name: array for name, array in scale.state().items() if name != "left_out"}
+    other.restore(earlier)
+    assert (other.value, other.left_out) == (scale.value, 0), "of a version that did not count them"
 
 
 @pytest.mark.parametrize("micro_batch", [6, 4])

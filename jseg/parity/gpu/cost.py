@@ -24,42 +24,30 @@ from jseg.ldm.samplers import ddim, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.nn.layers import one_hot
+from jseg.nn.precision import PRECISIONS, computing_in
 from jseg.parity.gpu.comparing import compared, difference, filled, random
 from jseg.parity.gpu.losses import crop_batch, latent_batch
-from jseg.parity.gpu.operators import UNITS, seconds
+from jseg.parity.gpu.operators import seconds
 from jseg.parity.gpu.records import Case
 from jseg.runtime import device, jt
 from jseg.training.loop import TrainedNetwork, take_step
+from jseg.training.loss_scale import LossScale
 from jseg.training.memory import peak_gigabytes
 from jseg.training.optimizer import AdamW, trainable
 
-SCALE, STAGE_STEPS = 3.5, 20
+SCALE = 3.5
+STAGE_STEPS, TINY_STEPS = 20, 2  # the tiny size is for a trial: fewer steps, nothing repeated
 DIFFERENT_ENTRIES = 1e-3  # where two entries are equally near, rounding decides
 # A guided step is (1 + s) times one pass less s times another, s = SCALE, and so has 8 times the
 # error of a pass. In half precision a pass rounds some 64 times in a row, along the residual path,
 # and errors of random signs grow by the root of that: 8 * 8 units. TF32, of float16's unit, rounds
 # the inputs of products alone, whose errors average out: 8 units.
 BOUNDS = {
-    "tf32": 8 * UNITS["float16"],
-    **{kind: 64 * UNITS[kind] for kind in ("float16", "bfloat16")},
+    name: (64 if PRECISIONS[name].kind else 8) * PRECISIONS[name].unit
+    for name in ("tf32", "bf16", "fp16")
 }
-
-
-def cast(module, kind: str):
-    """The module with every float32 array in that type, its constants too; norms and softmax still
-    compute in float32.
-    """
-    seen, waiting = set(), [module]
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        for name, array in list(vars(part).items()):
-            if isinstance(array, jt.Var) and str(array.dtype) == "float32":
-                setattr(part, name, array.detach().cast(kind).stop_grad())
-        waiting += [child for child in part.modules() if child is not part]
-    return module
+# A loss is the mean of a pass's squares, in which errors average out. Tiny networks: half a unit.
+LOSS_UNITS = 8
 
 
 def release_cases(target: str, size: str) -> Iterator[Case]:
@@ -111,27 +99,23 @@ def release_cases(target: str, size: str) -> Iterator[Case]:
 
 
 def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator[Case]:
-    """Times of one precision: "float32", "tf32", "float16" or "bfloat16"; the last two have no
-    training and no decoding.
-    """
+    """Times in one precision of `PRECISIONS`, chosen as users choose it."""
     device(target)
+    speed, bound = _Speed(size, precision, folder), BOUNDS.get(precision)
+    of_loss, of_entries = None, None
+    if bound:
+        of_loss, of_entries = LOSS_UNITS * PRECISIONS[precision].unit, DIFFERENT_ENTRIES
+    field = speed.field if size == "release" else f"FlowSeg {speed.field}"
 
-    # float16 and bfloat16 are summed in float32 at 0, at 1 they are not.
-    jt.flags.use_tensorcore = 1 if precision == "tf32" else 0
-    bound = BOUNDS.get(precision)
-    speed = _Speed(size, precision, folder)
-    yield Case(f"guided step, {size}", speed.step, bound)
-    yield Case(f"stage of {STAGE_STEPS} steps, {size}", speed.stage, bound)
-    if speed.kind != "float32":
-        return
-    yield Case(f"decode, {size}", speed.decode, bound)
-    of_entries = DIFFERENT_ENTRIES if bound else None
-    yield Case(f"codebook entries, {size}: fraction that differs", speed.entries, of_entries)
-
-    yield Case(f"training step, {size}", speed.train_unet)
-    field_name = "pixnerd-L/16" if size == "release" else "small"
-    title = field_name if size == "release" else "FlowSeg small"
-    yield Case(f"training step, {title}", lambda: speed.train_field(NETWORKS[field_name]))
+    for title, compute, most in (
+        (f"guided step, {size}", speed.step, bound),
+        (f"stage of {speed.steps} steps, {size}", speed.stage, bound),
+        (f"training step, {size}", speed.train_unet, of_loss),
+        (f"decode, {size}", speed.decode, bound),
+        (f"codebook entries, {size}: fraction that differs", speed.entries, of_entries),
+        (f"training step, {field}", speed.train_field, of_loss),
+    ):
+        yield Case(title, computing_in(precision)(compute), most)
 
 
 class _Speed:
@@ -141,18 +125,19 @@ class _Speed:
 
     def __init__(self, size: str, precision: str, folder: str):
         self.size, self.precision, self.folder = size, precision, folder
-        self.kind = precision if precision.endswith("16") else "float32"
+        self.steps = TINY_STEPS if size == "tiny" else STAGE_STEPS
+        self.field = {"release": "pixnerd-L/16", "tiny": "tiny"}.get(size, "small")
         self.config = config = UNETS[size]
         self.latent = random(1, 3, config.height, config.width)
         self.t = jt.array(np.array([600], np.int32))
         rng = np.random.default_rng(0)
         self.labels = rng.integers(0, config.classes, (1, config.height, config.width))
-        self._predictor = None
+        self._network = self._predictor = None
 
     def step(self) -> Dict[str, object]:
         """A guided step of the UNet."""
         x, guide = jt.array(self.latent), self._guided()
-        best = seconds(lambda: guide(x, self.t).sync())
+        best = self._best(lambda: guide(x, self.t).sync(), 5)
         return self._record("step", best, guide(x, self.t).numpy())
 
     def stage(self) -> Dict[str, object]:
@@ -161,51 +146,75 @@ class _Speed:
 
         def once():
             x = jt.array(self.latent)
-            last[:] = list(ddim(guide, x, Schedule("ddim50"), STAGE_STEPS))[-1:]
+            last[:] = list(ddim(guide, x, Schedule("ddim50"), self.steps))[-1:]
 
-        best = seconds(once, 2)
+        best = self._best(once, 2)
         columns = self._record("stage", best, last[0].numpy())
-        return {**columns, "seconds a step": best / STAGE_STEPS}
+        return {**columns, "seconds a step": best / self.steps}
+
+    def train_unet(self) -> Dict[str, object]:
+        """A training step of the UNet."""
+        unet = self._held(UNet, self.config)
+        loss = training_loss(unet, Schedule())
+        return self._training("UNet", unet, loss, latent_batch(self.config, count=1))
 
     def decode(self) -> Dict[str, object]:
         """The autoencoder's decoder."""
-        self._predictor = None
-        network = filled(Autoencoder(AUTOENCODERS[self.size]))
+        network = self._held(Autoencoder, AUTOENCODERS[self.size])
         z = jt.array(self.latent)
 
         # Timed as it is used; compared without the codebook, whose entries change in steps.
         with jt.no_grad():
-            best = seconds(lambda: network.decode(z).sync(), 3)
+            best = self._best(lambda: network.decode(z).sync(), 3)
             return self._record("decode", best, network.decode(z, quantize=False).numpy())
 
     def entries(self) -> Dict[str, object]:
         """The choice of codebook entries, whose distances are a product of matrices."""
-        codes = filled(Autoencoder(AUTOENCODERS[self.size])).codes(jt.array(self.latent)).numpy()
-        return self._record("entries", None, codes)
+        network = self._held(Autoencoder, AUTOENCODERS[self.size])
+        return self._record("entries", None, network.codes(jt.array(self.latent)).numpy())
 
-    def train_unet(self) -> Dict[str, object]:
-        """A training step of the UNet."""
-        self._predictor = None
-        unet = UNet(self.config)
-        return _training(unet, training_loss(unet, Schedule()), latent_batch(self.config, count=1))
-
-    def train_field(self, config) -> Dict[str, object]:
+    def train_field(self) -> Dict[str, object]:
         """A training step of a PixNerd."""
-        self._predictor = None
-        network = PixNerd(config)
+        config = NETWORKS[self.field]
+        network = self._held(PixNerd, config)
         loss = flow_training_loss(network, class_codes(config.labels))
-        return _training(network, loss, crop_batch(config, 1))
+        return self._training("PixNerd", network, loss, crop_batch(config, 1))
+
+    def _best(self, compute: Callable, repetitions: int) -> float:
+        return seconds(compute, 1 if self.size == "tiny" else repetitions)
+
+    def _held(self, kind: Callable, config):
+        """The network of that kind, made once and kept until another is asked for."""
+        self._predictor = None
+        if not isinstance(self._network, kind):
+            self._network = None
+            jt.sync_all()
+            jt.gc()  # the memory of each network is told for itself
+            self._network = filled(kind(config))
+        return self._network
 
     def _guided(self):
-        """The guided UNet, made once and kept until another network comes."""
+        """The guided UNet, kept as long."""
         if self._predictor is None:
-            network = filled(UNet(self.config))
-            network = cast(network, self.kind) if self.kind != "float32" else network
+            network = self._held(UNet, self.config)
             network.eval()
-            maps = one_hot(self.labels, self.config.classes).cast(self.kind)
-            inner = guided(network, maps, SCALE)
-            self._predictor = lambda x, t: inner(x.cast(self.kind), t).float32()
+            self._predictor = guided(network, one_hot(self.labels, self.config.classes), SCALE)
         return self._predictor
+
+    def _training(self, name: str, network, loss: Callable, batch: Dict) -> Dict[str, object]:
+        """A loss, its gradient and an update by AdamW, one example; the first loss is held against
+        float32's.
+        """
+        network.train()
+        part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
+        part.loss_scale = LossScale() if self.precision == "fp16" else None
+        losses = []
+        best = self._best(lambda: losses.append(take_step(part, [(batch, 1.0)], 0)["loss"]), 3)
+
+        columns = self._record(f"training of {name}", best, np.array(losses[:1], np.float32))
+        if part.loss_scale is not None and part.loss_scale.left_out:
+            columns["note"] = f"{part.loss_scale.left_out} of {len(losses)} updates left out"
+        return {**columns, "loss": losses[0]}
 
     def _record(self, name: str, best: Optional[float], result) -> Dict[str, object]:
         """The columns of a measurement; its result is held against float32's, integers by
@@ -222,13 +231,3 @@ class _Speed:
         else:
             columns["note"] = "not compared: float32's result is missing"
         return columns
-
-
-def _training(network, loss: Callable, batch: Dict) -> Dict[str, object]:
-    """Seconds of a loss, its gradient and an update by AdamW, one example."""
-    filled(network)
-    network.train()
-    part = TrainedNetwork("", network, loss, AdamW(trainable(network), 1e-4))
-    losses = {}
-    best = seconds(lambda: losses.update(take_step(part, [(batch, 1.0)], 0)), 3)
-    return {"seconds": best, "gigabytes": peak_gigabytes(), "loss": losses["loss"]}
