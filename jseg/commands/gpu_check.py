@@ -94,7 +94,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     print(
         f"jseg gpu_check: {len(records) - failed - left_out} fine, {failed} failed, {left_out} "
         f"left out; {args.output}.md, {args.output}.json\n"
-        f"next: {next_step(records, args.device, args.output)}"
+        f"next: {next_step(records, _kind(args), args.output)}"
     )
     return 1 if failed else 0
 
@@ -115,6 +115,13 @@ def run_checks(args) -> List[Dict]:
             if group == "bring-up" and not all(record["ok"] for record in records):
                 break
     return records
+
+
+def _kind(args) -> str:
+    """The device, "emulated" for the one that the CPU emulates."""
+    from jseg.parity.cuda_emulation.device import toolkit
+
+    return "emulated" if args.device == "cuda" and toolkit.is_emulated() else args.device
 
 
 def check_output(args) -> None:
@@ -200,7 +207,7 @@ def write(args, records: List[Dict]) -> None:
     from jseg.parity.gpu.table import page
 
     meanings = {name: group.meaning for name, group in GROUPS.items()}
-    text = page(records, meanings, next_step(records, args.device, args.output)).encode()
+    text = page(records, meanings, next_step(records, _kind(args), args.output)).encode()
     settings = {
         **asked(args),
         "python": sys.version.split()[0],
@@ -214,7 +221,7 @@ def write(args, records: List[Dict]) -> None:
         "command": "gpu_check",
         "settings": settings,
         "tables": list(filter(None, tables)),
-        "faster": recommended(records),
+        "faster": recommended(records) if _kind(args) == "cuda" else None,
         "records": records,
     }
     about = json.dumps(content, indent=1).encode()

@@ -64,6 +64,8 @@ FINE = {"group": "layers", "case": "x", "ok": True}
             "losses: x (differs); set FASTER[\"cuda\"] of jseg/nn/kernels.py to ('rms_norm',)",
         ),
         ([timed("rms_norm", 2, 2)], "cpu", "here the CPU was held against itself"),
+        ([timed("rms_norm", 2, 2)], "emulated", "call it on a machine with a GPU; the device here"),
+        ([failure("losses"), timed("rms_norm", 2, 2)], "emulated", "mend what failed, at first"),
     ],
 )
 def test_the_next_step(records, device, words):

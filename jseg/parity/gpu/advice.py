@@ -40,7 +40,10 @@ def _geometric_mean(ratios: List[float]) -> float:
 
 
 def next_step(records: List[Dict], device: str, name: str) -> str:
-    """One line: what the person who sees these records does next; `name` is that of both files."""
+    """One line: what the person who sees these records does next.
+
+    device: "cuda", "cpu", or "emulated", whose times say nothing of a GPU's; name: of both files.
+    """
     failed = [record for record in records if record["ok"] is False]
     if failed:
         first = failed[0]
@@ -49,6 +52,10 @@ def next_step(records: List[Dict], device: str, name: str) -> str:
         step = "call it again: what was compiled stays, so it gets further"
     elif device == "cpu":
         step = "call it on a machine with a GPU; here the CPU was held against itself"
+    elif device == "emulated":
+        step = (
+            "call it on a machine with a GPU; the device here is emulated, its times are no GPU's"
+        )
     else:
         step = f"write the table of {name}.md into docs/benchmarks.md"
 

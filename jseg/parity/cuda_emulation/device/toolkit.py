@@ -43,6 +43,7 @@ CUB_HEADERS = (
 MAKERS = ("translate.py", "compiler.py")  # what a kernel's C++ depends on, beside headers
 ON_HOST = ("products", "convolutions", "random")  # sources of the libraries
 CAPABILITY = 90  # of the emulated device
+DEVICE = "PRETENDED_CAPABILITY"  # the variable from which the device takes it
 
 
 class ToolkitError(RuntimeError):
@@ -102,9 +103,14 @@ def environment(top: str) -> Dict[str, str]:
         "PATH": os.pathsep.join([os.path.join(top, "bin"), variables.get("PATH", os.defpath)]),
         "LD_LIBRARY_PATH": os.path.join(top, "driver"),
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        "PRETENDED_CAPABILITY": str(CAPABILITY),
+        DEVICE: str(CAPABILITY),
         "use_mkl": "0",
     }
+
+
+def is_emulated() -> bool:
+    """Whether the CUDA device of this process is the emulated one, if it has one."""
+    return DEVICE in os.environ
 
 
 def _script(top: str) -> None:
