@@ -260,7 +260,7 @@ def _train(asked: argparse.Namespace, job: Job) -> None:
         "drop": args.drop,
         "zero_init": args.zero_init,
     }
-    training.check_newest(args, own_settings)
+    training.check_newest(args, device, own_settings)
     for remark in job.remarks:
         say(remark)
 

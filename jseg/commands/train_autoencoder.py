@@ -3,7 +3,7 @@
 L1 and codebook losses from the start, the PatchGAN discriminator from --critic_start on (VQ-GAN),
 LPIPS if its weights are given. A folder INPUT/imgs (or INPUT/images, or INPUT itself) of images of
 any size is enough; label maps are not looked at. Stop it with Ctrl-C, give the same command again
-and it goes on.
+and it goes on. It takes --precision float32 or tf32 alone.
 
 Examples:
   python scripts/train_autoencoder.py --input_path data/train --output runs/autoencoder
@@ -124,6 +124,11 @@ def main(argv: Optional[List[str]] = None) -> int:
             "--decoder_only trains the decoder of a given autoencoder; give its weights as "
             "--model_path"
         )
+    if args.precision in ("bf16", "fp16"):
+        raise ValueError(
+            f"--precision {args.precision}: the adversarial weight is a ratio of small gradients, "
+            "which half precision rounds away; expected float32 or tf32"
+        )
     from jseg.ldm.presets import AUTOENCODERS
 
     options.check_preset(args, AUTOENCODERS)
@@ -167,13 +172,8 @@ def _train(args: argparse.Namespace, config, all_examples, remarks: List[str]) -
     from jseg.ldm.validation import autoencoder_validation
 
     device = training.choose_device(args)
-    if args.precision in ("bf16", "fp16"):
-        raise ValueError(
-            f"--precision {args.precision}: the adversarial weight is a ratio of small gradients, "
-            "which half precision rounds away; expected float32 or tf32"
-        )
     held_back = {"validate_count": args.validate_count or 0}
-    training.check_newest(args, held_back)
+    training.check_newest(args, device, held_back)
     for remark in remarks:
         say(remark)
 

@@ -84,11 +84,13 @@ def shared_settings(args: argparse.Namespace, steps: int) -> Dict[str, object]:
     return values
 
 
-def check_newest(args: argparse.Namespace, settings: Mapping[str, object]) -> None:
-    """Raise CheckpointError where the run in --output cannot go on with these settings.
+def check_newest(args: argparse.Namespace, device: str, settings: Mapping[str, object]) -> None:
+    """Raise CheckpointError where the run in --output cannot go on with these settings and the
+    precision on that device.
 
-    settings: those that are known before the data are prepared. `train` compares all of them.
+    settings: others that are known before the data are prepared. `train` compares all of them.
     """
+    from jseg.nn import precision
     from jseg.training.changes import check_changes
     from jseg.training.records import checkpoints, record
 
@@ -96,8 +98,9 @@ def check_newest(args: argparse.Namespace, settings: Mapping[str, object]) -> No
     saved = checkpoints(folder) if args.resume == "auto" and folder.is_dir() else []
     earlier = record(saved[-1]).get("settings", {}) if saved else {}
     if earlier:
-        stored = {name: earlier[name] for name in settings if name in earlier}
-        check_changes(saved[-1], stored, settings, args.given)
+        asked = {**settings, "precision": precision.chosen(args.precision, device)}
+        stored = {name: earlier[name] for name in asked if name in earlier}
+        check_changes(saved[-1], stored, asked, args.given)
 
 
 def choose_device(args: argparse.Namespace) -> str:

@@ -36,22 +36,31 @@ PRECISIONS = {
     "fp16": Precision("float16", 2.0**-11, 2),
 }
 
+# Compute capability, times ten, from which on GPUs have tensor cores for TF32 and bfloat16.
+AMPERE = 80
+
 _kind: Optional[str] = None
 
 
 def chosen(name: Optional[str], device: str) -> str:
-    """The precision of that name on that device, None being TF32 on CUDA, unless the environment
-    switches that off, and float32 on the CPU.
+    """The precision of that name on that device, None being float32 on the CPU and TF32 on CUDA,
+    unless the environment switches that off or the GPU lacks it.
 
     Raises ValueError for a name that there is not, or not on the device.
     """
-    exact = device != "cuda" or os.environ.get(EXACT) == "0"
+    capability = _capability() if device == "cuda" else AMPERE
+    exact = device != "cuda" or capability < AMPERE or os.environ.get(EXACT) == "0"
     if name is None:
         return "float32" if exact else "tf32"
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r}; expected {', '.join(PRECISIONS)}")
     if name == "tf32" and device != "cuda":
         raise ValueError("precision tf32: a CPU has no TF32; expected float32, bf16 or fp16")
+    if name in ("tf32", "bf16") and capability < AMPERE:
+        raise ValueError(
+            f"precision {name}: the GPU's compute capability is {capability / 10}; expected 8.0 or "
+            "more, or float32 or fp16"
+        )
     if name == "tf32" and exact:
         raise ValueError(f"precision tf32: {EXACT}=0 in the environment switches it off; unset it")
     if name == "float32" and not exact:
@@ -60,6 +69,11 @@ def chosen(name: Optional[str], device: str) -> str:
             "Python starts"
         )
     return name
+
+
+def _capability() -> int:
+    """The least compute capability of the GPUs, times ten, as Jittor compiles for it."""
+    return min(getattr(jt.flags, "cuda_archs", ()), default=AMPERE)  # a flag with CUDA alone
 
 
 def use(name: Optional[str], device: str) -> str:

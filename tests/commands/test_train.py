@@ -224,6 +224,19 @@ def test_the_autoencoder_trains_too(folder):
         ), name
 
 
+def test_the_autoencoder_refuses_half_precision(folder):
+    code, lines = folder.run(command=train_autoencoder, precision="bf16", **SMALL)
+    assert code == 2 and lines[0].endswith("rounds away; expected float32 or tf32")
+    assert len(lines) == 1 and not folder.output.exists()
+
+
+def test_another_precision_is_refused_before_any_image_is_encoded(folder, monkeypatch):
+    assert folder.run(steps=1)[0] == 0
+    monkeypatch.setattr(train, "_latents", lambda *_: pytest.fail("latents were asked for"))
+    code, lines = folder.run(steps=2, precision="bf16")
+    assert code == 2 and "precision was float32, is bf16" in lines[-1]
+
+
 @COMMANDS
 def test_held_out_images_are_validated_on_and_not_trained_on(folder, command, own):
     options = dict(command=command, steps=3, **own)

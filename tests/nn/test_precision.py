@@ -118,6 +118,21 @@ def test_what_a_device_does_not_have_is_refused(name, device, message, monkeypat
     assert not precision.is_half()
 
 
+def test_gpus_before_ampere_have_neither_tf32_nor_bfloat16(monkeypatch):
+    monkeypatch.delenv(precision.EXACT, raising=False)
+    for capability, names in ((75, ["float32", "fp16"]), (80, ["bf16", "fp16", "tf32"])):
+        monkeypatch.setattr(precision, "_capability", lambda capability=capability: capability)
+        taken = []
+        for name in precision.PRECISIONS:
+            try:
+                taken.append(precision.chosen(name, "cuda"))
+            except ValueError as error:
+                assert name in str(error)
+        assert sorted(taken) == names
+        assert precision.chosen(None, "cuda") == ("float32" if capability < 80 else "tf32")
+    assert precision.chosen("bf16", "cpu") == "bf16"
+
+
 def test_defaults_and_flags(monkeypatch):
     for exact, given, device, name, flag in (
         *(("", None, "cpu", "float32", 0), ("", None, "cuda", "tf32", 1)),

@@ -131,6 +131,12 @@ def test_times_without_float32_s_result_are_not_said_to_agree(tmp_path):
     assert "not compared" in speed._record("step", 0.1, random(3))["note"]
 
 
+def test_a_precision_that_the_gpu_lacks_is_left_out(monkeypatch):
+    monkeypatch.setattr(cost, "chosen", mock.Mock(side_effect=ValueError("precision bf16: ...")))
+    with pytest.raises(records.LeftOut, match="precision bf16"):
+        cost._computed_in("bf16", "cuda", None)()
+
+
 def test_kernels_compiled_together_leave_problems_to_their_cases():
     """And one that Jittor refuses does not keep the others from being compiled."""
 

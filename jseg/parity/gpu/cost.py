@@ -24,11 +24,11 @@ from jseg.ldm.samplers import ddim, guided
 from jseg.ldm.schedule import Schedule
 from jseg.ldm.unet import UNet
 from jseg.nn.layers import one_hot
-from jseg.nn.precision import PRECISIONS, computing_in
+from jseg.nn.precision import PRECISIONS, chosen, computing_in
 from jseg.parity.gpu.comparing import compared, difference, filled, random
 from jseg.parity.gpu.losses import crop_batch, latent_batch
 from jseg.parity.gpu.operators import seconds
-from jseg.parity.gpu.records import Case
+from jseg.parity.gpu.records import Case, LeftOut
 from jseg.runtime import device, jt
 from jseg.training.loop import TrainedNetwork, take_step
 from jseg.training.loss_scale import LossScale
@@ -115,7 +115,22 @@ def speed_cases(target: str, size: str, precision: str, folder: str) -> Iterator
         (f"codebook entries, {size}: fraction that differs", speed.entries, of_entries),
         (f"training step, {field}", speed.train_field, of_loss),
     ):
-        yield Case(title, computing_in(precision)(compute), most)
+        yield Case(title, _computed_in(precision, target, compute), most)
+
+
+def _computed_in(precision: str, target: str, compute: Callable) -> Callable:
+    """compute() in that precision; raises LeftOut where the GPU does not have it."""
+
+    def timed():
+        if target == "cuda":
+            try:
+                chosen(precision, target)
+            except ValueError as error:
+                raise LeftOut(str(error)) from None
+        with computing_in(precision):
+            return compute()
+
+    return timed
 
 
 class _Speed:
