@@ -20,6 +20,7 @@ TAKEN = 600_000_000  # bytes of a card that CUDA and the screen are allowed here
 TRAININGS = {
     "`train` (batch 30)": (ldm.needs(UNETS["release"], True), 30),
     "`train --release` (5 a process)": (ldm.needs(UNETS["release"], True), 5),
+    "`train --precision bf16` (batch 30)": (ldm.needs(UNETS["release"], True, 2), 30),
     "`train --preset landscape`": (ldm.needs(UNETS["landscape"], True), 30),
 }
 for preset in ("pixnerd-L/16", "pixnerd-XL/16"):
@@ -27,6 +28,8 @@ for preset in ("pixnerd-L/16", "pixnerd-XL/16"):
         config = dataclasses.replace(NETWORKS[preset], width=side, height=side)
         name = f"`train_flowseg --preset {preset}`, {side}x{side} (batch 16)"
         TRAININGS[name] = (flowseg.needs(config, True), 16)
+        half = f"`train_flowseg --preset {preset} --precision bf16`, {side}x{side} (batch 16)"
+        TRAININGS[half] = (flowseg.needs(config, True, 2), 16)
 
 
 def card(gigabytes):

@@ -254,7 +254,8 @@ def _train(asked: argparse.Namespace, job: Job) -> None:
 
     # Another setting is refused here, not when its latents have taken the place of the old ones.
     device = training.choose_device(asked)
-    args = training.planned(asked, device, needs(job.config, asked.ema > 0), say)
+    size = training.activation_bytes(asked, device)
+    args = training.planned(asked, device, needs(job.config, asked.ema > 0, size), say)
     own_settings = {
         "validate_count": 0 if job.val else args.validate_count or 0,
         "drop": args.drop,

@@ -249,7 +249,8 @@ def _train(asked: argparse.Namespace, config, dataset, remarks: List[str]) -> No
     from jseg.flowseg.validation import Validation
 
     device = training.choose_device(asked)
-    args = training.planned(asked, device, needs(config, asked.ema > 0), say)
+    size = training.activation_bytes(asked, device)
+    args = training.planned(asked, device, needs(config, asked.ema > 0, size), say)
     for remark in remarks:
         say(remark)
 

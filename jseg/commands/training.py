@@ -113,6 +113,13 @@ def choose_device(args: argparse.Namespace) -> str:
     return device
 
 
+def activation_bytes(args: argparse.Namespace, device: str) -> int:
+    """Of a value in the chosen precision."""
+    from jseg.nn import precision
+
+    return precision.PRECISIONS[precision.chosen(args.precision, device)].bytes
+
+
 def planned(
     args: argparse.Namespace, device: str, needs: Tuple, say: Callable[[str], None]
 ) -> argparse.Namespace:

@@ -15,17 +15,18 @@ from jseg.configs import PixNerdConfig
 from jseg.flowseg.state_dict import pixnerd_shapes
 from jseg.training.memory_plan import Need, need
 
-KEPT = 1.65  # measured: 0.96 at 256x256, 1.61 at 512x512
-# With recompute a block's tokens are kept for each block, and all values of one block computed;
-# measured: 1.8.
-TOKENS = 2.0
+# By the bytes of an activation. KEPT: measured in float32 0.96 at 256x256, 1.61 at 512x512.
+# TOKENS: with recompute a block's tokens are kept for each block, and all values of one block
+# computed; measured: 1.8. In half precision on the emulated device: HALFMEASURED.
+KEPT, TOKENS = {4: 1.65, 2: 1.9}, {4: 2.0, 2: 2.5}
 CONSTANT = 400_000_000  # bytes; measured: 385 MB at most
 
 
 def needs(config: PixNerdConfig, average: bool, bytes_per_value: int = 4) -> Tuple[Need, Need]:
     """(with all activations kept, with recompute); average: whether there is a moving average.
 
-    bytes_per_value: of activations; weights and their gradients, moments and average are float32.
+    bytes_per_value: of activations, 4 or 2; weights and their gradients, moments and average are
+    float32.
     """
     parameters = sum(math.prod(shape) for shape in pixnerd_shapes(config).values())
     patches = config.width * config.height // config.patch**2
@@ -36,8 +37,8 @@ def needs(config: PixNerdConfig, average: bool, bytes_per_value: int = 4) -> Tup
     channels, hidden = config.pixel_channels, config.pixel_channels * config.pixel_ratio
     field = 4 * channels * hidden + config.patch**2 * (3 * channels + 2 * hidden)
     values = config.depth * block + config.pixel_blocks * patches * field
-    again = TOKENS * (config.depth * tokens + block)
+    again = TOKENS[bytes_per_value] * (config.depth * tokens + block)
     return tuple(
         need(parameters, average, int(count * bytes_per_value), CONSTANT)
-        for count in (KEPT * values, again)
+        for count in (KEPT[bytes_per_value] * values, again)
     )

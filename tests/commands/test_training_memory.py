@@ -45,6 +45,14 @@ def test_on_the_cpu_and_where_nothing_is_told_everything_is_as_given(monkeypatch
         assert (args.micro_batch, args.recompute) == (None, False)
 
 
+@pytest.mark.parametrize(
+    "name, size", [(None, 4), ("float32", 4), ("tf32", 4), ("bf16", 2), ("fp16", 2)]
+)
+def test_activations_are_counted_in_the_chosen_precision(name, size, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0" if name == "float32" else "1")
+    assert training.activation_bytes(options(precision=name), "cuda") == size
+
+
 @pytest.mark.parametrize("fits, lines", [(8, 0), (5, 1)])
 def test_what_was_chosen_becomes_what_fits_by_measurement(monkeypatch, fits, lines):
     monkeypatch.setattr(memory, "fitting_batch", lambda network, examples, size: min(size, fits))
