@@ -15,8 +15,8 @@ from jseg.ldm.low_memory import positions
 from jseg.ldm.state_dict import unet_shapes
 from jseg.training.memory_plan import Need, need
 
-# By the bytes of an activation: (with all kept, with recompute). Measured at release size with 8 and
-# 16 examples: in float32 1.62 and 0.79; in half precision, where what norms and sums compute
+# By the bytes of an activation: (with all kept, with recompute). Measured at release size with 8
+# and 16 examples: in float32 1.62 and 0.79; in half precision, where what norms and sums compute
 # stays float32, 1.88 and 1.01. One and two examples show less, since gradients then decide.
 FACTORS = {4: (1.7, 0.85), 2: (2.0, 1.1)}
 CONSTANT = 100_000_000  # bytes; measured: 85 MB at most
