@@ -67,7 +67,8 @@ def measure(name, again, examples):
     network.recompute = again
     parameters = trainable(network)
     jt.sync(list(network.state_dict().values()))
-    part = SimpleNamespace(optimizer=SimpleNamespace(parameters=parameters), loss=loss)
+    optimizer = SimpleNamespace(parameters=parameters)
+    part = SimpleNamespace(optimizer=optimizer, loss=loss, loss_scale=None)
 
     peaks = []
     for count in examples:

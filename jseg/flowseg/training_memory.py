@@ -13,6 +13,7 @@ from typing import Tuple
 
 from jseg.configs import PixNerdConfig
 from jseg.flowseg.state_dict import pixnerd_shapes
+from jseg.nn.chunks import score_bytes
 from jseg.training.memory_plan import Need, need
 
 KEPT = 1.65  # measured: 0.96 at 256x256, 1.61 at 512x512
@@ -37,7 +38,8 @@ def needs(config: PixNerdConfig, average: bool, bytes_per_value: int = 4) -> Tup
     field = 4 * channels * hidden + config.patch**2 * (3 * channels + 2 * hidden)
     values = config.depth * block + config.pixel_blocks * patches * field
     again = TOKENS * (config.depth * tokens + block)
+    scores = score_bytes(config.heads, patches)
     return tuple(
-        need(parameters, average, int(count * bytes_per_value), CONSTANT)
+        need(parameters, average, int(count * bytes_per_value), CONSTANT, scores)
         for count in (KEPT * values, again)
     )

@@ -11,7 +11,7 @@ import math
 from typing import Tuple
 
 from jseg.configs import UNetConfig
-from jseg.ldm.low_memory import positions
+from jseg.ldm.low_memory import positions, score_bytes
 from jseg.ldm.state_dict import unet_shapes
 from jseg.training.memory_plan import Need, need
 
@@ -32,7 +32,8 @@ def needs(config: UNetConfig, average: bool, bytes_per_value: int = 4) -> Tuple[
         for name, shape in shapes.items()
         if len(shape) > 2  # the weight of a convolution
     )
+    scores = score_bytes(config)
     return tuple(
-        need(parameters, average, int(factor * outputs * bytes_per_value), CONSTANT)
+        need(parameters, average, int(factor * outputs * bytes_per_value), CONSTANT, scores)
         for factor in (KEPT, RECOMPUTED)
     )
