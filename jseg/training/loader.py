@@ -7,6 +7,7 @@ the loop takes it: every number is what the loop would have made itself, for any
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -15,7 +16,7 @@ import time
 import warnings
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ExceptionWithTraceback
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple
 
 from jseg.counting import counted
 from jseg.machine import mpirun
@@ -70,7 +71,7 @@ class Loader:
     def __init__(
         self,
         batches: Batches,
-        steps: Sequence[int],
+        steps: range,
         workers: int = 0,
         say: Callable[[str], None] = lambda line: None,
     ):
@@ -83,35 +84,43 @@ class Loader:
         self._pipes: List[Connection] = []
 
     def __enter__(self) -> "Loader":
+        try:
+            for number in range(self.workers):
+                self._start(number)
+        except OSError as error:
+            self.__exit__()
+            self.workers = 0
+            self.say(f"no worker processes ({error.strerror}): the training makes its own batches")
+        return self
+
+    def _start(self, number: int) -> None:
         # A fork shares the data set's memory; nothing that Jittor does is touched in it.
         fork = multiprocessing.get_context("fork")
-        for number in range(self.workers):
-            ours, theirs = fork.Pipe(duplex=False)
-            _widen(theirs)
-            self._pipes.append(ours)
-            own_steps = self.steps[number :: self.workers]
-            arguments = (self.batches, own_steps, theirs, list(self._pipes))
-            process = fork.Process(target=_work, args=arguments)
-            with warnings.catch_warnings():
-                # Python 3.12 warns of locks that other threads hold; ours wait for work.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                process.start()
-            theirs.close()
-            self._processes.append(process)
-        return self
+        ours, theirs = fork.Pipe(duplex=False)
+        _widen(theirs)
+        self._pipes.append(ours)
+        steps = self.steps[number :: self.workers]
+        arguments = (self.batches, steps, theirs, list(self._pipes))
+        process = fork.Process(target=_work, args=arguments)
+        with theirs, warnings.catch_warnings():
+            # Python 3.12 warns of locks that other threads hold; ours wait for work.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        self._processes.append(process)
 
     def __exit__(self, *exception) -> None:
         for process in self._processes:
             process.kill()
-        for process, pipe in zip(self._processes, self._pipes):
+        for process in self._processes:
             process.join()
+        for pipe in self._pipes:
             pipe.close()
         self._processes, self._pipes = [], []
 
     def __call__(self, step: int) -> Parts:
         if step != self._step:
             begun = time.perf_counter()
-            self._parts = []  # the memory of the step before
+            self._parts, self._step = [], None  # gives the memory of the step before back
             self._parts, self._step = self._made(step), step
             self._watch(step, begun)
         return self._parts
@@ -158,16 +167,16 @@ def _work(batches: Batches, steps: Iterable[int], pipe: Connection, inherited) -
     for end in inherited:
         end.close()
 
-    for step in steps:
-        try:
-            parts = list(batches(step))
-        except Exception as error:
-            _send(pipe, _portable(error), None)
-            return
-        try:
-            _send(pipe, None, parts)
-        except OSError:
-            return
+    with contextlib.suppress(BrokenPipeError):
+        for step in steps:
+            error, parts = None, None
+            try:
+                parts = list(batches(step))
+            except Exception as problem:
+                error = _portable(problem)
+            _send(pipe, error, parts)
+            if error is not None:
+                return
 
 
 def _send(pipe: Connection, error: object, parts: Optional[Parts]) -> None:

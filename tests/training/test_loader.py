@@ -2,6 +2,8 @@
 happens when one of them fails.
 """
 
+import errno
+import multiprocessing
 import os
 import re
 import signal
@@ -104,6 +106,27 @@ def test_a_killed_worker_is_named_and_so_is_the_remedy():
     with Loader(killed, STEPS, 2) as loader, pytest.raises(LoadingError, match=message) as caught:
         loader(3)
     assert type(caught.value.error) is RuntimeProblem
+
+
+def test_without_room_for_processes_the_loop_makes_its_own_batches(monkeypatch):
+    class Full:
+        def __init__(self, started):
+            self.left = started
+
+        def __call__(self):
+            self.left -= 1
+            if self.left < 0:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            return fork()
+
+    fork, lines = os.fork, []
+    monkeypatch.setattr(os, "fork", Full(1))
+    with Loader(batches, STEPS, 2, lines.append) as loader:
+        assert numbers(loader(3)) == numbers(batches(3))
+    assert lines == [
+        "no worker processes (Resource temporarily unavailable): the training makes its own batches"
+    ]
+    assert multiprocessing.active_children() == []
 
 
 def test_signals_for_the_loop_do_not_end_its_workers():
