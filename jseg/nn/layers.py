@@ -270,8 +270,10 @@ def one_hot(labels: np.ndarray, classes: int):
     """Integer label maps [B, H, W] -> float32 Var [B, classes, H, W]; ids outside 0 ... classes - 1
     give an all-zero column.
     """
-    columns = np.asarray(labels)[:, None] == np.arange(classes).reshape(1, -1, 1, 1)
-    return jt.array(columns.astype(np.float32)).stop_grad()
+    maps = np.asarray(labels)
+    ids = np.where((maps >= 0) & (maps < classes), maps, -1).astype(np.int32)
+    columns = jt.array(np.arange(classes, dtype=np.int32)).reshape(1, -1, 1, 1)
+    return (jt.array(ids).unsqueeze(1) == columns).float32().stop_grad()
 
 
 def as_var(x):
