@@ -614,19 +614,15 @@ def tiny_pixnerd(**changed):
     return network
 
 
-def flow_batch(config, codes):
+def flow_batch(config):
     import numpy as np
 
     rng, size = np.random.default_rng(0), (2, config.height, config.width)
-    labels = rng.integers(0, config.labels, size)
-    images, noise = rng.standard_normal((2, 2, 3, *size[1:])).astype(np.float32)
     return {
-        "images": images,
-        "noise": noise,
-        "x1": codes.astype(np.float32)[labels].transpose(0, 3, 1, 2),
-        "labels": labels,
+        "images": rng.integers(0, 256, (2, 3, *size[1:])).astype(np.uint8),
+        "noise": rng.standard_normal((2, 3, *size[1:]), dtype=np.float32),
+        "labels": rng.integers(0, config.labels, size).astype(np.uint8),
         "t": np.array([0.2, 0.7], np.float32),
-        "mask": np.ones(size, np.float32),
     }
 
 
@@ -642,7 +638,7 @@ def pixnerd():
         codes = class_codes(network.config.labels, network.config.codes)
         for network.recompute in (False, True):
             back(
-                training_loss(network, codes)(flow_batch(network.config, codes))["loss"],
+                training_loss(network, codes)(flow_batch(network.config))["loss"],
                 *parameters(network),
             )
 

@@ -375,7 +375,7 @@ def guided_step(config):
 def pixnerd_step(config, count):
     import numpy as np
 
-    from jseg.flowseg.encoding import class_codes, encode
+    from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.field import training_loss
     from jseg.flowseg.pixnerd import PixNerd
 
@@ -383,12 +383,9 @@ def pixnerd_step(config, count):
     network, codes = filled(PixNerd(config)), class_codes(config.labels)
     shape = (count, 3, config.height, config.width)
     labels = rng.integers(0, config.labels, shape[:1] + shape[2:]).astype(np.uint8)
-    x1, mask = encode(labels, codes)
     batch = {
-        "images": rng.uniform(-1, 1, shape).astype(np.float32),
+        "images": rng.integers(0, 256, shape).astype(np.uint8),
         "labels": labels,
-        "x1": x1,
-        "mask": mask,
         "t": rng.random(count).astype(np.float32),
         "noise": rng.standard_normal(shape).astype(np.float32),
     }

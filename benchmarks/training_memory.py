@@ -163,7 +163,7 @@ def unet(preset, size):
 def pixnerd(preset, size):
     import numpy as np
 
-    from jseg.flowseg.encoding import class_codes, encode
+    from jseg.flowseg.encoding import class_codes
     from jseg.flowseg.field import training_loss
     from jseg.flowseg.pixnerd import PixNerd
     from jseg.flowseg.presets import NETWORKS
@@ -175,11 +175,10 @@ def pixnerd(preset, size):
     def batch(count):
         shape = (count, config.height, config.width)
         labels = rng.integers(0, config.labels, shape).astype(np.uint8)
-        x1, mask = encode(labels, codes)
-        images, noise = rng.standard_normal((2, count, 3, *shape[1:])).astype(np.float32)
+        images = rng.integers(0, 256, (count, 3, *shape[1:])).astype(np.uint8)
+        noise = rng.standard_normal((count, 3, *shape[1:]), dtype=np.float32)
         t = np.full(count, 0.3, np.float32)
-        arrays = {"images": images, "labels": labels, "x1": x1, "mask": mask, "noise": noise}
-        return {**arrays, "t": t}
+        return {"images": images, "labels": labels, "t": t, "noise": noise}
 
     return network, training_loss(network, codes), batch
 

@@ -256,7 +256,7 @@ def _train(asked: argparse.Namespace, config, dataset, remarks: List[str]) -> No
 
     # Crops to train on, the network, whole images to validate on.
     codes, block = class_codes(config.labels, config.codes), _repa_block(args, config.depth)
-    batches = _batches(args, config, dataset, codes)
+    batches = _batches(args, config, dataset)
     network = trained_network(args, config, codes, block)
     chosen = training.evenly_chosen(dataset.val, args.validate_count)
     validation = Validation(
@@ -280,19 +280,20 @@ def _train(asked: argparse.Namespace, config, dataset, remarks: List[str]) -> No
     )
 
 
-def _batches(args: argparse.Namespace, config, dataset, codes):
+def _batches(args: argparse.Namespace, config, dataset):
     """The crops that are trained on."""
     from jseg.flowseg.dataset import CropBatches
 
     return CropBatches(
         dataset.train,
         dataset.load,
-        codes,
+        config.labels,
         (config.width, config.height),
         training.batch_shards(args),
         args.seed,
         tuple(args.scales),
         jitter=args.jitter,
+        noise="noise" in config.source,
     )
 
 

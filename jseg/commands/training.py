@@ -168,6 +168,7 @@ def train(
     `TrainingRun.follow`.
     """
     from jseg.nn import precision
+    from jseg.training.loader import default_workers
     from jseg.training.loss_scale import LossScale
     from jseg.training.optimizer import rates
     from jseg.training.run import Plan, TrainingRun
@@ -177,7 +178,7 @@ def train(
     all_settings = {**shared_settings(args, steps), **settings, "precision": kind}
     for network in networks:
         network.loss_scale = LossScale() if kind == "fp16" else None
-    plan = Plan.of(args, steps)
+    plan = Plan.of(args, steps, default_workers(device))
     run = TrainingRun(args.output, networks, config, all_settings, plan, result, say, args.given)
 
     # Memory is asked about where a step is ahead, and what is ahead is said in one line.

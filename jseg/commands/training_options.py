@@ -19,6 +19,7 @@ LEAST = {
     "skip_bad_steps": 0,
     "batch_size": 1,
     "micro_batch": 1,
+    "num_workers": 0,
     "seed": 0,
     "save_interval": 1,
     "keep": 0,
@@ -76,6 +77,14 @@ def add_options(
         type=int,
         help="examples a process computes at a time (default: its part of the batch, on a GPU what "
         "fits of it); less needs less memory and gives the same update",
+    )
+    p.add_argument(
+        "--num_workers",
+        type=int,
+        metavar="N",
+        help="processes that read and crop images ahead of each training process; no number "
+        "depends on it (default: on a GPU a core each, 8 at most, on the CPU 1; 0: the training "
+        "itself reads them)",
     )
     p.add_argument(
         "--seed",

@@ -1,5 +1,5 @@
-"""What a training step of FlowSeg sees: crops of images with their codes, by (seed, step), with
-everything random drawn in NumPy.
+"""What a training step of FlowSeg sees: crops of images with their label maps, by (seed, step),
+with everything random drawn in NumPy.
 
 Each random number belongs to a position of the global batch, so it is the same for any micro-batch,
 any number of processes and any resume.
@@ -13,8 +13,7 @@ import numpy as np
 
 from jseg.data.classes import IGNORED
 from jseg.flowseg.augment import augment, recolour
-from jseg.flowseg.encoding import encode
-from jseg.images import to_signed
+from jseg.flowseg.encoding import check_labels
 from jseg.noise import generator
 from jseg.training.sampling import BatchShards, positions
 
@@ -27,30 +26,31 @@ class CropBatches:
     label uint8 [H, W] of ids and 255).
 
     Called with a step, it yields this process's micro-batches as (batch, its weight: the fraction
-    of the global batch). A batch has "images", float32 [b, 3, h, w] in [-1, 1]; "labels", uint8
-    [b, h, w], 255 for none; "x1", float32 [b, 3, h, w], the codes, 0 without a label; "mask",
-    float32 [b, 1, h, w], 1 with a label; "t", float32 [b], even in [0, 1); "noise", float32 [b, 3,
-    h, w].
+    of the global batch). A batch has "images", uint8 [b, 3, h, w]; "labels", uint8 [b, h, w], 255
+    for none; "t", float32 [b], even in [0, 1); and with `noise`, for a source that has some,
+    "noise", float32 [b, 3, h, w]. Bytes are what a device gets; the loss makes codes of them there.
 
-    codes: [N, 3]. scales: of `augment`. jitter: the strength of `recolour`, which has
+    classes: the number of them. scales: of `augment`. jitter: the strength of `recolour`, which has
     random numbers of its own, so the others are the same for any jitter. Images are read when they
-    are needed: a data set need not fit into memory.
+    are needed: a data set need not fit into memory. Raises ValueError for labels outside the
+    classes.
     """
 
     def __init__(
         self,
         examples: Sequence,
         load: Load,
-        codes: np.ndarray,
+        classes: int,
         size: Tuple[int, int],
         division: BatchShards,
         seed: int,
         scales: Tuple[float, float] = (0.5, 2.0),
         jitter: float = 0.0,
+        noise: bool = True,
     ):
-        self.examples, self.load, self.codes = list(examples), load, codes
+        self.examples, self.load, self.classes = list(examples), load, classes
         self.size, self.division = size, division
-        self.seed, self.scales, self.jitter = seed, scales, jitter
+        self.seed, self.scales, self.jitter, self.noise = seed, scales, jitter, noise
 
     def __call__(self, step: int) -> Iterator[Batch]:
         order = positions(len(self.examples), self.division.batch_size, step, self.seed)
@@ -64,16 +64,23 @@ class CropBatches:
 
     def _batch(self, step: int, places: Sequence[Tuple[int, int]]) -> Dict[str, object]:
         examples = [self._example(index, step, position) for index, position in places]
-        images, labels, t, noise = (np.stack(column) for column in zip(*examples))
-        x1, mask = encode(labels, self.codes, IGNORED)
-        arrays = {"images": images, "labels": labels, "x1": x1, "mask": mask}
-        return {**arrays, "t": t, "noise": noise}
+        names = ("images", "labels", "t", "noise")
+        batch = {name: np.stack(column) for name, column in zip(names, zip(*examples))}
+        counts = batch["labels"] != IGNORED
+        check_labels("CropBatches", batch["labels"], self.classes, counts)
+        return batch
 
-    def _example(self, index: int, step: int, position: int):
-        """(image, label, t, noise) at a position of the step's global batch."""
+    def _example(self, index: int, step: int, position: int) -> Tuple:
+        """(image [3, h, w], label, t and, where there is some, noise) at a position of the step's
+        global batch.
+        """
         rng, colours = (generator(self.seed, what, step, position) for what in ("crop", "colour"))
         pair = self.load(self.examples[index])
         image, label = augment(*pair, *self.size, rng, self.scales)
+        image = recolour(image, colours, self.jitter).transpose(2, 0, 1)
+
+        # The noise is drawn last: whether it is changes no other number.
         t = np.float32(min(rng.random(), 1 - 2.0**-24))  # float32 would round the largest to 1
-        noise = rng.standard_normal((3,) + label.shape, dtype=np.float32)
-        return to_signed(recolour(image, colours, self.jitter)), label, t, noise
+        if not self.noise:
+            return image, label, t
+        return image, label, t, rng.standard_normal((3,) + label.shape, dtype=np.float32)

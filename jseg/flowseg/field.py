@@ -26,9 +26,11 @@ from typing import Callable, Dict, Mapping, Optional
 import numpy as np
 
 from jseg.configs import SOURCES
+from jseg.data.classes import IGNORED
 from jseg.flowseg.encoding import check_labels
 from jseg.flowseg.potential import correction
 from jseg.flowseg.presets import check_numbers
+from jseg.images import SIGNED
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
@@ -101,12 +103,7 @@ def flow_loss(
     they count.
     """
     _check_shapes(velocity, x_t, x0, x1, t, labels, codes, mask)
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"flow_loss: unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}"
-        )
-    # Without a weight there is no correction, and an eps of 0 does no harm.
-    check_numbers("flow_loss: ", weight=weight, tau=tau, **({"eps": eps} if weight or eps else {}))
+    w = _checked_schedule(weight, tau, eps, schedule)
     class_ids, known = _known(labels, codes.shape[0], mask)
     per_pixel = np.float32(1 / max(known.sum(dtype=np.float64), 1))
 
@@ -115,7 +112,18 @@ def flow_loss(
         inputs = (x_t, x0, x1, t, codes, known, per_pixel)
         constants = [as_var(x).detach().float32() for x in inputs]
     v = as_var(velocity).float32()
-    return _losses(v, *constants, class_ids, weight, tau, eps, SCHEDULES[schedule])
+    return _losses(v, *constants, class_ids, weight, tau, eps, w)
+
+
+def _checked_schedule(weight: float, tau: float, eps: float, schedule: str) -> Callable:
+    """The schedule's w(t); raises ValueError for options that `flow_loss` refuses."""
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"flow_loss: unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}"
+        )
+    # Without a weight there is no correction, and an eps of 0 does no harm.
+    check_numbers("flow_loss: ", weight=weight, tau=tau, **({"eps": eps} if weight or eps else {}))
+    return SCHEDULES[schedule]
 
 
 def _losses(v, x_t, x0, x1, t, codes, known, per_pixel, class_ids, weight, tau, eps, w):
@@ -151,37 +159,57 @@ def training_loss(
     alignment: Optional[Callable] = None,
     block: int = 1,
 ) -> Callable[[Mapping[str, np.ndarray]], Dict[str, object]]:
-    """The loss of a network as a function of a batch of `dataset.CropBatches`, whose noise and
-    times are in it: loss(batch) -> {"loss", "fm", "correction_norm"}.
+    """The loss of a network as a function of a batch of `dataset.CropBatches`, whose times, and
+    noise where the source has some, are in it: loss(batch) -> {"loss", "fm", "correction_norm"}.
 
     These are means over all pixels, where a pixel without a label counts 0: the means of
     `flow_loss` times the fraction of pixels with a label. So micro-batches add up to their batch
     however many labels each of them has. weight, tau, eps, schedule: of `flow_loss`; shift: of
     `shifted`. alignment: a `repa.Alignment`, which gets the tokens after the transformer block of
-    that number, counted from 1.
+    that number, counted from 1. Raises ValueError as `flow_loss` does.
     """
-    kind = network.config.source
+    kind, w = network.config.source, _checked_schedule(weight, tau, eps, schedule)
+    rows = np.asarray(codes, np.float32)
 
     def loss(batch: Mapping[str, np.ndarray]) -> Dict[str, object]:
-        # A point of the path from source to codes.
-        images, x1, mask = batch["images"], batch["x1"], batch["mask"]
-        x0 = source(kind, images, batch["noise"])  # [B, 3, H, W]
-        t = shifted(batch["t"], shift).astype(np.float32)  # [B]
-        x_t = interpolate(x0, x1, t)  # (1) [B, 3, H, W]
+        # A point of the path from source to codes, made on the device from bytes.
+        images, x1, ids, known = _maps(batch["images"], batch["labels"], rows)
+        noise = as_var(batch["noise"]) if "noise" in batch else None
+        with jt.no_grad():
+            x0 = source(kind, images, noise)  # [B, 3, H, W]
+            t = jt.array(shifted(batch["t"], shift).astype(np.float32))  # [B]
+            x_t = interpolate(x0, x1, t)  # (1) [B, 3, H, W]
 
         # The network's velocity there.
-        image = jt.array(images) if network.config.sees_image else None
-        output = network(jt.array(x_t), jt.array(t), image, tap=block if alignment else None)
+        image = images if network.config.sees_image else None
+        output = network(x_t, t, image, tap=block if alignment else None)
         velocity, tokens = output if alignment else (output, None)
 
         # Its loss, as means over all pixels.
-        options = {"weight": weight, "tau": tau, "eps": eps, "schedule": schedule}
-        losses = flow_loss(velocity, x_t, x0, x1, t, batch["labels"], codes, mask=mask, **options)
-        fraction = jt.array(np.array([mask.mean(dtype=np.float64)], np.float32))
+        count = np.count_nonzero(batch["labels"] != IGNORED)
+        per_pixel = np.float32(1 / max(count, 1))
+        constants = (x_t, x0, x1, t, jt.array(rows), known, jt.array(per_pixel))
+        losses = _losses(velocity.float32(), *constants, ids, weight, tau, eps, w)
+        fraction = jt.array(np.array([count / batch["labels"].size], np.float32))
         losses = {name: value * fraction for name, value in losses.items()}
         return alignment(losses, tokens, images) if alignment else losses
 
     return loss
+
+
+def _maps(images: np.ndarray, labels: np.ndarray, codes: np.ndarray):
+    """Vars of a batch's bytes: images float32 [B, 3, H, W] in [-1, 1]; x1 float32 [B, 3, H, W], the
+    codes, 0 without a label; class ids int32 [B, H, W], -1 without; known float32 [B, 1, H, W].
+
+    Images and codes are looked up, so they are the numbers that NumPy would compute.
+    """
+    with jt.no_grad():
+        shape, levels, rows = list(images.shape), jt.array(images), jt.array(codes)
+        signed = jt.array(SIGNED).reindex(shape, ["@e0(i0, i1, i2, i3)"], extras=[levels])
+        known = jt.array(labels) != IGNORED  # [B, H, W]
+        ids = jt.ternary(known, jt.array(labels).int32(), jt.array(-1))
+        x1 = rows.reindex(shape, ["@e0(i0, i2, i3)", "i1"], extras=[ids])  # 0 for an id of -1
+        return signed, x1, ids, known.float32().unsqueeze(1)
 
 
 def _mean_square(difference, known, per_pixel):

@@ -13,6 +13,7 @@ from typing import Tuple
 
 from jseg.configs import PixNerdConfig
 from jseg.flowseg.state_dict import pixnerd_shapes
+from jseg.nn.chunks import score_bytes
 from jseg.training.memory_plan import Need, need
 
 # By the bytes of an activation. KEPT: measured in float32 0.96 at 256x256, 1.61 at 512x512; in half
@@ -40,7 +41,8 @@ def needs(config: PixNerdConfig, average: bool, bytes_per_value: int = 4) -> Tup
     values = config.depth * block + config.pixel_blocks * patches * field
     constant = CONSTANT + (2 * parameters if bytes_per_value == 2 else 0)  # weights as operands
     again = TOKENS[bytes_per_value] * (config.depth * tokens + block)
+    scores = score_bytes(config.heads, patches)
     return tuple(
-        need(parameters, average, int(count * bytes_per_value), constant)
+        need(parameters, average, int(count * bytes_per_value), constant, scores)
         for count in (KEPT[bytes_per_value] * values, again)
     )

@@ -13,6 +13,7 @@ from jseg.configs import AutoencoderConfig, UNetConfig
 from jseg.counting import counted
 from jseg.ldm.state_dict import Shapes, autoencoder_shapes, unet_shapes
 from jseg.machine.free_memory import GpuMemory, free_bytes, gpu_memory
+from jseg.nn import chunks
 
 MODES = ("auto", "full", "low")
 FLOAT = 4  # bytes
@@ -58,6 +59,7 @@ def choose(
     if autoencoder is not None:
         needed += weight_bytes(unet, autoencoder)
     if device == "cuda":
+        needed += step_attention_bytes(unet, batch)
         memory = gpu_memory()
         free = None if memory is None else memory.usable
     else:
@@ -108,17 +110,22 @@ def plan(
     ValueError in one line where one label map does not fit.
     """
     weights = weight_bytes(unet, autoencoder)
+
+    def needed(size, low):
+        steps = step_bytes(unet, size, low) + step_attention_bytes(unet, size)
+        return weights + max(steps, decoding_bytes(unet, size))
+
     kinds = {"auto": (False, True), "full": (False,), "low": (True,)}[check_mode(mode)]
     sizes = range(MOST, 0, -1) if batch is None else (batch,)
     for low in kinds:
         for size in sizes:
-            if weights + step_bytes(unet, size, low) <= memory.usable:
+            if needed(size, low) <= memory.usable:
                 return InferencePlan(size, low)
     if batch is not None or mode == "full":
         return InferencePlan(batch or 1, kinds[-1])  # as asked, whether it fits or not
-    needed = weights + step_bytes(unet, 1, low=True)
+    least = needed(1, True)
     raise ValueError(
-        f"one image at a time needs about {needed / 1e9:.1f} GB of the GPU's memory, "
+        f"one image at a time needs about {least / 1e9:.1f} GB of the GPU's memory, "
         f"{memory.free / 1e9:.1f} GB are free ({memory.usable / 1e9:.1f} GB for the images): close "
         "other programs that use the GPU, give --model_path of a smaller network, or --device cpu"
     )
@@ -138,6 +145,30 @@ def step_bytes(config: UNetConfig, batch: int, low: bool = False) -> int:
     working = STEP_BYTES * config.channels * config.width * config.height
     kept = KEPT_LOW if low else 1
     return int(kept * (batch + 1) * modulation_bytes(config)) + batch * working  # 1: the null map
+
+
+def step_attention_bytes(config: UNetConfig, batch: int) -> int:
+    """What attention's scores take of a GPU in a guided step: a chunk of both passes' at most."""
+    return chunks.working_bytes(2 * batch * score_bytes(config), chunks.IN_RESULT)
+
+
+def decoding_bytes(config: UNetConfig, batch: int) -> int:
+    """The same of the autoencoder, whose one head attends over the whole map of the UNet's latents;
+    its other maps come in strips.
+    """
+    scores = chunks.score_bytes(1, config.width * config.height)
+    return chunks.working_bytes(batch * scores, chunks.IN_RESULT)
+
+
+def score_bytes(config: UNetConfig) -> int:
+    """One image's scores in the UNet's largest self-attention."""
+    last, largest = len(config.channel_mult) - 1, 0
+    for level, factor in enumerate(config.channel_mult):
+        if level == last or 2**level in config.attention_downsampling:
+            heads = config.channels * factor // config.head_channels
+            count = (config.height >> level) * (config.width >> level)
+            largest = max(largest, chunks.score_bytes(heads, count))
+    return largest
 
 
 def modulation_bytes(config: UNetConfig) -> int:

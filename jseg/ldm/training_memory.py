@@ -11,7 +11,7 @@ import math
 from typing import Tuple
 
 from jseg.configs import UNetConfig
-from jseg.ldm.low_memory import positions
+from jseg.ldm.low_memory import positions, score_bytes
 from jseg.ldm.state_dict import unet_shapes
 from jseg.training.memory_plan import Need, need
 
@@ -36,7 +36,8 @@ def needs(config: UNetConfig, average: bool, bytes_per_value: int = 4) -> Tuple[
         if len(shape) > 2  # the weight of a convolution
     )
     constant = CONSTANT + (2 * parameters if bytes_per_value == 2 else 0)  # weights as operands
+    scores = score_bytes(config)
     return tuple(
-        need(parameters, average, int(factor * outputs * bytes_per_value), constant)
+        need(parameters, average, int(factor * outputs * bytes_per_value), constant, scores)
         for factor in FACTORS[bytes_per_value]
     )

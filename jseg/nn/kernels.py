@@ -28,7 +28,7 @@ FASTER = {
         *("neural_field", "turned_heads", "transformer_block", "likeliest"),
         *("halo", "nearest_entry"),
     ),
-    "cuda": ("group_norm",),
+    "cuda": ("group_norm", "rms_norm"),
 }
 HALVES = ("float16", "bfloat16")
 # CUDA source that follows every launch of ours: an error of CUDA raises RuntimeError at once, with

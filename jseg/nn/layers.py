@@ -12,6 +12,7 @@ import numpy as np
 
 from jseg.nn import attention as tiles
 from jseg.nn import im2col, precision
+from jseg.nn.chunks import queries_at_a_time
 from jseg.nn.dropout import Dropout
 from jseg.nn.group_norm import group_norm, standardize
 from jseg.nn.kernels import HALVES, Function, products
@@ -20,8 +21,6 @@ from jseg.runtime import jt
 __all__ = ["Dropout", "group_norm", "standardize"]
 
 nn = jt.nn
-
-ATTENTION_CHUNK_BYTES = 32 << 20  # of one block of scores: 32 MB holds 682 queries of a 96x128 map
 
 
 class GroupNorm(nn.Module):
@@ -165,9 +164,9 @@ def attention(q, k, v, scale: float):
     [n, L, D].
 
     In tiles (`jseg.nn.attention`) where that was measured to be faster; else queries go in chunks,
-    so the scores never take more than `ATTENTION_CHUNK_BYTES`. Only q, k, v and the result, and in
-    tiles a number per query, are kept for the gradient, which computes the scores again. The
-    softmax is float32 whatever q is. Gradients of gradients are not supported.
+    whose scores never take more than the device's `chunks.ATTENTION_CHUNK_BYTES`. Only q, k, v and
+    the result, and in tiles a number per query, are kept for the gradient, which computes the
+    scores again. The softmax is float32 whatever q is. Gradients of gradients are not supported.
     """
     q, k, v = precision.operands(q, k, v)
     function = _TiledAttention if tiles.tiled(q) else _Attention
@@ -241,7 +240,8 @@ def _weights(q, k):
 def _chunks(k, *tensors):
     """The tensors [n, L, D] in runs of queries whose scores against k keep to the budget."""
     length = tensors[0].shape[1]
-    rows = max(1, ATTENTION_CHUNK_BYTES // (4 * k.shape[1] * k.shape[0]))
+    device = "cuda" if jt.flags.use_cuda else "cpu"
+    rows = queries_at_a_time(k.shape[0], k.shape[1], device)
     if length <= rows:
         return [tensors]
     return [
@@ -270,8 +270,10 @@ def one_hot(labels: np.ndarray, classes: int):
     """Integer label maps [B, H, W] -> float32 Var [B, classes, H, W]; ids outside 0 ... classes - 1
     give an all-zero column.
     """
-    columns = np.asarray(labels)[:, None] == np.arange(classes).reshape(1, -1, 1, 1)
-    return jt.array(columns.astype(np.float32)).stop_grad()
+    maps = np.asarray(labels)
+    ids = np.where((maps >= 0) & (maps < classes), maps, -1).astype(np.int32)
+    columns = jt.array(np.arange(classes, dtype=np.int32)).reshape(1, -1, 1, 1)
+    return (jt.array(ids).unsqueeze(1) == columns).float32().stop_grad()
 
 
 def as_var(x):

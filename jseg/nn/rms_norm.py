@@ -7,22 +7,25 @@ the plain norm. Sums are float32, whatever the type of x; q is kept:
 
     g = dy s,   dx = q (g - x q mean(g x q)),
     ds = sum dy x q,   db = sum dy,   over the tokens that share them.
+
+On CUDA a warp takes a token, which it reads once from memory and once from its cache. ds and db are
+added up in shared memory over the tokens of a block, and by a second kernel over the blocks, in a
+fixed order.
 """
 
 from __future__ import annotations
 
-from jseg.nn.kernels import BLOCK_SUM, LAUNCHED, Function, compiles
+from jseg.nn.kernels import LAUNCHED, Function, compiles
 from jseg.runtime import jt
 
 NAME = "rms_norm"
-RUN = 64  # tokens whose terms of ds and db are added up at a time
+RUN = 64  # tokens whose terms of ds and db the CPU adds up at a time
+# Such runs on CUDA, where a block takes one: as many as fill a large GPU, of two tokens for each
+# warp at least.
+BLOCKS, SHORTEST = 1024, 8
+WIDEST = 6144  # channels that CUDA's gradient has room for: 48 KB, for the sums of ds and db
 
-CPU_HEADER = """
-#include <cmath>
-namespace {
-const long RUN = @RUN@;
-}
-"""
+CPU_HEADER = "#include <cmath>"
 
 CPU_FORWARD = """
 long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n;
@@ -43,14 +46,14 @@ for (long i = 0; i < in0_shape0 * tokens; i++) {
 """
 
 CPU_BACKWARD = """
-long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
-    runs = (tokens + RUN - 1) / RUN;
+long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs = out3_shape1,
+    run = data["run"];
 #pragma omp parallel for
 for (long k = 0; k < in1_shape0 * runs; k++) {
     const float* s = in2_p + k / runs * stride;
-    float *of_s = out1_p + k * n, *of_b = out2_p + k * n;
+    float *of_s = out3_p + 2 * n * k, *of_b = of_s + n;
     for (long j = 0; j < n; j++) of_s[j] = of_b[j] = 0;
-    long start = k % runs * RUN, stop = start + RUN < tokens ? start + RUN : tokens;
+    long start = k % runs * run, stop = start + run < tokens ? start + run : tokens;
     for (long i = k / runs * tokens + start; i < k / runs * tokens + stop; i++) {
         const in0_type* g = in0_p + i * n;
         const in1_type* x = in1_p + i * n;
@@ -65,6 +68,13 @@ for (long k = 0; k < in1_shape0 * runs; k++) {
         }
     }
 }
+for (long image = 0; image < in1_shape0; image++) {
+    const float* parts = out3_p + 2 * n * runs * image;
+    float *of_s = out1_p + image * n, *of_b = out2_p + image * n;
+    for (long j = 0; j < n; j++) of_s[j] = of_b[j] = 0;
+    for (long k = 0; k < runs; k++, parts += 2 * n)
+        for (long j = 0; j < n; j++) of_s[j] += parts[j], of_b[j] += parts[n + j];
+}
 """
 
 CUDA_HEADER = (
@@ -72,46 +82,79 @@ CUDA_HEADER = (
     + """
 #include <type/fp16_compute.h>
 namespace {
-const int RUN = @RUN@, THREADS = 128;
+const int WARP = 32, WARPS = 4, THREADS = WARPS * WARP;
+const int ROWS = 8;  // runs whose parts a block of rms_totals reads at a time
 
-@BLOCK_SUM@
-// One block per token.
+// The sum of the values of a warp, the same for every lane.
+__device__ inline float warp_sum(float value) {
+    for (int bits = WARP / 2; bits; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);
+    return value;
+}
+
+// A warp takes a token.
 template <class T>
-__global__ void rms_forward(long tokens, long n, long stride, bool shifts, float eps, const T* x,
-                            const float* s, const float* b, T* y, float* kept) {
-    long i = blockIdx.x, of = i / tokens * stride;
+__global__ void rms_forward(long count, long tokens, long n, long stride, bool shifts, float eps,
+                            const T* x, const float* s, const float* b, T* y, float* kept) {
+    long i = blockIdx.x * (long)WARPS + threadIdx.x / WARP, of = i / tokens * stride;
+    int lane = threadIdx.x % WARP;
+    if (i >= count) return;
     x += i * n;
     y += i * n;
     float squares = 0;
-    for (long j = threadIdx.x; j < n; j += THREADS) squares += float(x[j]) * float(x[j]);
-    float q = 1 / sqrtf(block_sum(squares) / n + eps);
-    if (threadIdx.x == 0) kept[i] = q;
-    for (long j = threadIdx.x; j < n; j += THREADS)
+    for (long j = lane; j < n; j += WARP) squares += float(x[j]) * float(x[j]);
+    float q = 1 / sqrtf(warp_sum(squares) / n + eps);
+    if (lane == 0) kept[i] = q;
+    for (long j = lane; j < n; j += WARP)
         y[j] = T(float(x[j]) * q * s[of + j] + (shifts ? b[of + j] : 0.f));
 }
 
-// One block per run of tokens; a thread adds up its own channels.
+// A block takes a run of tokens of an image, a warp every so many of them. parts [images, runs, 2,
+// n]: a run's sums for s and b, which each warp has of its own until the end.
 template <class T>
-__global__ void rms_backward(long tokens, long n, long stride, long runs, const T* g, const T* x,
-                             const float* s, const float* kept, float* of_x, float* of_s,
-                             float* of_b) {
-    long k = blockIdx.x, of = k / runs * stride;
-    long start = k % runs * RUN, stop = start + RUN < tokens ? start + RUN : tokens;
-    of_s += k * n;
-    of_b += k * n;
-    for (long j = threadIdx.x; j < n; j += THREADS) of_s[j] = of_b[j] = 0;
-    for (long i = k / runs * tokens + start; i < k / runs * tokens + stop; i++) {
+__global__ void rms_backward(long tokens, long n, long stride, long runs, long run, const T* g,
+                             const T* x, const float* s, const float* kept, float* of_x,
+                             float* parts) {
+    extern __shared__ float sums[];  // [warps, 2, n]
+    long k = blockIdx.x, image = k / runs, of = image * stride;
+    long start = k % runs * run, stop = start + run < tokens ? start + run : tokens;
+    int warp = threadIdx.x / WARP, warps = blockDim.x / WARP, lane = threadIdx.x % WARP;
+    float *of_s = sums + 2 * n * warp, *of_b = of_s + n;
+    for (long j = lane; j < n; j += WARP) of_s[j] = of_b[j] = 0;
+    for (long i = image * tokens + start + warp; i < image * tokens + stop; i += warps) {
         float q = kept[i], sum = 0;
-        for (long j = threadIdx.x; j < n; j += THREADS)
+        for (long j = lane; j < n; j += WARP)
             sum += float(g[i * n + j]) * s[of + j] * float(x[i * n + j]);
-        float slope = q * q * block_sum(sum) / n;
-        for (long j = threadIdx.x; j < n; j += THREADS) {
+        float slope = q * q * warp_sum(sum) / n;
+        for (long j = lane; j < n; j += WARP) {
             float gradient = g[i * n + j], value = x[i * n + j];
             of_x[i * n + j] = q * (gradient * s[of + j] - value * slope);
             of_s[j] += gradient * value * q;
             of_b[j] += gradient;
         }
     }
+    __syncthreads();
+    for (long j = threadIdx.x; j < 2 * n; j += blockDim.x) {
+        float sum = 0;
+        for (int w = 0; w < warps; w++) sum += sums[2 * n * w + j];
+        parts[2 * n * k + j] = sum;
+    }
+}
+
+// A block adds up the parts of 32 columns of an image, a warp every ROWS-th of them.
+__global__ void rms_totals(long n, long runs, const float* parts, float* of_s, float* of_b) {
+    __shared__ float sums[ROWS][WARP];
+    long blocks = (2 * n + WARP - 1) / WARP, image = blockIdx.x / blocks;
+    int row = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    long column = blockIdx.x % blocks * WARP + lane;
+    parts += 2 * n * runs * image;
+    float sum = 0;
+    if (column < 2 * n) for (long k = row; k < runs; k += ROWS) sum += parts[2 * n * k + column];
+    sums[row][lane] = sum;
+    __syncthreads();
+    if (row || column >= 2 * n) return;
+    for (int k = 1; k < ROWS; k++) sum += sums[k][lane];
+    if (column < n) of_s[image * n + column] = sum;
+    else of_b[image * n + column - n] = sum;
 }
 }
 """
@@ -119,25 +162,25 @@ __global__ void rms_backward(long tokens, long n, long stride, long runs, const 
 
 CUDA_FORWARD = """
 long tokens = in0_shape1, n = in0_shape2, stride = in1_shape0 == 1 ? 0 : n,
-    blocks = in0_shape0 * tokens;
+    count = in0_shape0 * tokens, blocks = (count + WARPS - 1) / WARPS;
 bool shifts = in2_shape1 == n;
-rms_forward<<<blocks, THREADS>>>(tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p,
+rms_forward<<<blocks, THREADS>>>(count, tokens, n, stride, shifts, data["eps"], in0_p, in1_p, in2_p,
                                  out0_p, out1_p);
 launched("rms_norm", {in0_shape0, tokens, n});
 """
 
-CUDA_BACKWARD = """
-long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n,
-    runs = (tokens + RUN - 1) / RUN, blocks = in1_shape0 * runs;
-rms_backward<<<blocks, THREADS>>>(tokens, n, stride, runs, in0_p, in1_p, in2_p, in3_p, out0_p,
-                                  out1_p, out2_p);
-launched("the gradient of rms_norm", {in1_shape0, tokens, n});
+CUDA_BACKWARD = f"""
+long tokens = in1_shape1, n = in1_shape2, stride = in2_shape0 == 1 ? 0 : n, runs = out3_shape1,
+    run = data["run"], blocks = in1_shape0 * runs;
+long slices = in1_shape0 * ((2 * n + WARP - 1) / WARP);
+CHECK(n <= {WIDEST}) << "rows of at most {WIDEST} values";
+int warps = n <= {WIDEST} / 4 ? 4 : n <= {WIDEST} / 2 ? 2 : 1;  // what 48 KB of sums are enough for
+rms_backward<<<blocks, warps * WARP, warps * 2 * n * sizeof(float)>>>(
+    tokens, n, stride, runs, run, in0_p, in1_p, in2_p, in3_p, out0_p, out3_p);
+launched("the gradient of rms_norm", {{in1_shape0, tokens, n}});
+rms_totals<<<slices, ROWS * WARP>>>(n, runs, out3_p, out1_p, out2_p);
+launched("the sums of rms_norm's gradient", {{in1_shape0, tokens, n}});
 """
-
-CPU_HEADER, CUDA_HEADER = (
-    header.replace("@RUN@", str(RUN)).replace("@BLOCK_SUM@", BLOCK_SUM)
-    for header in (CPU_HEADER, CUDA_HEADER)
-)
 
 
 def rms_norm(x, eps: float, scale, shift=None):
@@ -163,7 +206,7 @@ class RMSNormFunction(Function):
         self.eps = eps
 
     def execute(self, x, scale, shift):
-        forward = compiled_forward if compiles(NAME, x) else plain_forward
+        forward = compiled_forward if computes(x) else plain_forward
         with jt.no_grad():
             y, q = forward(x, scale, shift, self.eps)
         self.keep(x, scale, shift, q)
@@ -171,10 +214,15 @@ class RMSNormFunction(Function):
 
     def grad(self, gradient):
         x, scale, shift, q = self.recall()
-        backward = compiled_backward if compiles(NAME, x) else plain_backward
+        backward = compiled_backward if computes(x) else plain_backward
         with jt.no_grad():
             of_x, of_scale, of_shift = backward(gradient, x, scale, q)
         return of_x.cast(x.dtype), of_scale, of_shift if shift.shape[1] == x.shape[2] else None
+
+
+def computes(x) -> bool:
+    """Whether the operator takes x [N, L, C]."""
+    return compiles(NAME, x) and (not jt.flags.use_cuda or x.shape[2] <= WIDEST)
 
 
 def compiled_forward(x, scale, shift, eps: float):
@@ -194,17 +242,22 @@ def compiled_forward(x, scale, shift, eps: float):
 def compiled_backward(gradient, x, scale, q):
     """Gradients of x, scale and shift, float32."""
     batch, tokens, channels = x.shape
-    part = [batch, -(-tokens // RUN), channels]
-    of_x, of_scale, of_shift = jt.code(
-        [x.shape, part, part],
-        ["float32"] * 3,
+    run = cuda_run(batch * tokens) if jt.flags.use_cuda else RUN
+    return jt.code(
+        [x.shape, [batch, channels], [batch, channels], [batch, -(-tokens // run), 2, channels]],
+        ["float32"] * 4,
         [gradient.cast(x.dtype), x, scale, q],
         cpu_header=CPU_HEADER,
         cpu_src=CPU_BACKWARD,
         cuda_header=CUDA_HEADER,
         cuda_src=CUDA_BACKWARD,
-    )
-    return of_x, of_scale.sum(1), of_shift.sum(1)
+        data={"run": run},
+    )[:3]
+
+
+def cuda_run(tokens: int) -> int:
+    """Of all images' tokens, those that a block takes."""
+    return max(SHORTEST, -(-tokens // BLOCKS))
 
 
 def plain_forward(x, scale, shift, eps: float):

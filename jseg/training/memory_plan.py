@@ -1,7 +1,8 @@
 """How many examples a GPU computes at a time in training, and whether it keeps their activations or
 computes them again, from the memory that is free. The update is the same whatever is chosen.
 
-What a training takes is linear in the examples at a time. The numbers of each network are counted
+What a training takes is linear in the examples at a time, but for attention's scores, of which
+there is a chunk at most (jseg/nn/chunks.py). The numbers of each network are counted
 from its configuration and measured on the CPU's arrays (jseg/ldm/training_memory.py,
 jseg/flowseg/training_memory.py); jseg/training/memory.py measures again on the GPU itself. Needs no
 Jittor.
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple, Optional, Sequence, Tuple
 
 from jseg.machine.free_memory import GpuMemory
+from jseg.nn import chunks
 
 # Examples at a time from which on keeping activations is preferred to computing more at a time. By
 # arithmetic: four latents of the release fill the multiprocessors of any card; not measured.
@@ -25,25 +27,30 @@ class Need(NamedTuple):
     gradients: int  # one set; several micro-batches add up in a second one
     first: int  # the activations of one example at a time
     each: int  # and of every further one
+    scores: int = 0  # of one example, in the network's largest self-attention
 
     def total(self, at_a_time: int, part: int) -> int:
         """For `part` examples of a process, `at_a_time` of them in a micro-batch."""
         sets = 1 if at_a_time >= part else 2
-        return self.state + sets * self.gradients + self.first + (at_a_time - 1) * self.each
+        attention = chunks.working_bytes(at_a_time * self.scores, chunks.IN_GRADIENT)
+        activations = self.first + (at_a_time - 1) * self.each + attention
+        return self.state + sets * self.gradients + activations
 
     def fitting(self, memory: int, part: int) -> int:
         """The most examples of a process's `part` at a time that fit; 0 where one does not."""
         if self.total(part, part) <= memory:
             return part
-        rest = memory - self.total(1, 2)
-        return 0 if rest < 0 else min(part - 1, 1 + rest // max(1, self.each))
+        sizes = range(part - 1, 0, -1)
+        return next((size for size in sizes if self.total(size, part) <= memory), 0)
 
 
-def need(parameters: int, average: bool, each: int, constant: int) -> Need:
+def need(parameters: int, average: bool, each: int, constant: int, scores: int) -> Need:
     """The need of a network of so many parameters, whose state is float32; constant: what is taken
-    beside, however many the examples.
+    beside, however many the examples; scores: bytes of an example's largest self-attention.
     """
-    return Need(4 * parameters * (4 if average else 3), 4 * parameters, each + constant, each)
+    return Need(
+        4 * parameters * (4 if average else 3), 4 * parameters, each + constant, each, scores
+    )
 
 
 class Plan(NamedTuple):

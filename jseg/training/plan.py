@@ -31,14 +31,18 @@ class Plan:
     skip_bad_steps: int = (
         0  # steps in all whose loss may be no number; they change nothing and are counted
     )
+    num_workers: int = 0  # processes that make batches ahead
 
     @classmethod
-    def of(cls, options, steps: int) -> "Plan":
-        """From the options of a training command (`cli.add_training_options`)."""
+    def of(cls, options, steps: int, num_workers: int = 0) -> "Plan":
+        """From the options of a training command (`cli.add_training_options`); num_workers: where
+        they name none.
+        """
         previews = (
             options.save_interval if options.preview_interval is None else options.preview_interval
         )
         validations = getattr(options, "validate_interval", None)
+        workers = getattr(options, "num_workers", None)
         return cls(
             steps,
             options.save_interval,
@@ -47,6 +51,7 @@ class Plan:
             options.log_interval,
             options.save_interval if validations is None else validations,
             getattr(options, "skip_bad_steps", 0),
+            num_workers if workers is None else workers,
         )
 
     def validates(self, step: int) -> bool:

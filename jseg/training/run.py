@@ -35,6 +35,7 @@ from jseg.training.best import (
 )
 from jseg.training.changes import differences, same_but_changeable
 from jseg.training.curve import CurveFile
+from jseg.training.loader import Loader, LoadingError
 from jseg.training.log import Log, Means
 from jseg.training.loop import Batches, TrainedNetwork, TrainingProblem, Update, train
 from jseg.training.loss_scale import left_out
@@ -115,27 +116,23 @@ class TrainingRun:
         preview(path) writes an image, finish() has the last word on the result and returns a line
         about it, validate(stop) scores the network (`best.Validate`); all three see the moving
         average in the network's place, and process 0 alone calls them. learning_rate: of `train`.
-        Raises TrainingProblem, OSError; checkpoints stay.
+        Raises TrainingProblem, OSError, what `batches` raises; checkpoints stay.
         """
         plan, means, step = self.plan, Means(), start_step
-        with Signals(distributed.rank() == 0) as signals, TrainingBar(
+        loader = Loader(batches, range(start_step, plan.steps), plan.num_workers, self.say)
+        with loader, Signals(distributed.rank() == 0) as signals, TrainingBar(
             plan.steps, start_step, quiet=distributed.rank() > 0
         ) as bar:
             if start_step:
                 # A run that was killed after it saved the step has not validated it.
                 self._validate(start_step, validate, signals, finish)
             if start_step >= plan.steps:
-                self.say(
-                    f"{counted(start_step, DONE)}, {plan.steps} asked for: nothing to train; give "
-                    f"--steps above {start_step} to go on"
-                )
-                self._save_result(start_step, finish)
-                return True
+                return self._already_done(start_step, finish)
 
             skip = plan.skip_bad_steps - self.skipped
             try:
                 for update in train(
-                    self.networks, batches, plan.steps, start_step, learning_rate, skip
+                    self.networks, loader, plan.steps, start_step, learning_rate, skip
                 ):
                     step = update.step
                     self._count(update, means, bar)
@@ -147,6 +144,9 @@ class TrainingRun:
                         self._validate(step, validate, signals, finish)
             except TrainingProblem as problem:
                 self._save_before(problem, means)
+            except LoadingError as failed:
+                self._save_last(failed.step, means)
+                raise failed.error from failed.error.__cause__
 
         if distributed.rank() == 0:
             self.curve.draw()
@@ -154,6 +154,14 @@ class TrainingRun:
             self.say(f"stopped after step {step}, which is saved; {self.again} goes on from there")
             return False
         self._save_result(plan.steps, finish)
+        return True
+
+    def _already_done(self, step: int, finish: Optional[Callable[[], str]]) -> bool:
+        self.say(
+            f"{counted(step, DONE)}, {self.plan.steps} asked for: nothing to train; give --steps "
+            f"above {step} to go on"
+        )
+        self._save_result(step, finish)
         return True
 
     def _stopping(self, signals: Signals) -> bool:
@@ -206,17 +214,22 @@ class TrainingRun:
                 "goes on from the newest checkpoint, with a lower --learning_rate or "
                 "--skip_bad_steps"
             ) from problem
-        if step and not checkpoint_path(self.folder, step).exists():
-            if means:
-                self._log(step, means)
-            self._save(step)
-            if distributed.rank() == 0:
-                self.curve.draw()
+        self._save_last(step, means)
         again = "the same command with --resume auto" if self.past.branch else self.again
         raise TrainingProblem(
             f"{problem}; {f'step {step} is saved: ' if step else ''}give {again} and a lower "
             "--learning_rate, or --skip_bad_steps 1"
         ) from problem
+
+    def _save_last(self, step: int, means: Means) -> None:
+        """Save the last finished step of a training that ends early, unless it is saved."""
+        if not step or checkpoint_path(self.folder, step).exists():
+            return
+        if means:
+            self._log(step, means)
+        self._save(step)
+        if distributed.rank() == 0:
+            self.curve.draw()
 
     def _log(self, step: int, means: Means) -> None:
         values = means.take()

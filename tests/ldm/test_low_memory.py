@@ -12,6 +12,7 @@ from jseg.ldm.low_memory import choose, modulation_bytes, plan, step_bytes
 from jseg.ldm.presets import AUTOENCODERS, UNETS
 from jseg.ldm.unet import UNet
 from jseg.machine.free_memory import GpuMemory
+from jseg.nn.chunks import ATTENTION_CHUNK_BYTES
 from jseg.nn.layers import one_hot
 from jseg.runtime import jt
 
@@ -95,7 +96,7 @@ def test_on_a_gpu_what_was_asked_for_is_done_and_too_little_memory_is_said():
     assert plan(gpu(8), RELEASE, AUTOENCODER, 40) == (40, True)
     assert plan(gpu(8), RELEASE, AUTOENCODER, None, "low") == (4, True)
     assert plan(gpu(1), RELEASE, AUTOENCODER, None, "full") == (1, False)
-    with pytest.raises(ValueError, match="one image at a time needs about 3.3 GB of the GPU's"):
+    with pytest.raises(ValueError, match="one image at a time needs about 3.4 GB of the GPU's"):
         plan(gpu(3), RELEASE, AUTOENCODER)
 
 
@@ -103,3 +104,17 @@ def test_on_a_gpu_what_was_asked_for_is_done_and_too_little_memory_is_said():
 def test_other_words_are_refused(mode):
     with pytest.raises(ValueError, match=f"memory '{mode}': expected auto, full or low"):
         choose(mode, RELEASE, 1)
+
+
+def test_a_gpu_is_planned_with_a_chunk_of_attention_s_scores():
+    chunk = ATTENTION_CHUNK_BYTES["cuda"]
+    assert low_memory.score_bytes(RELEASE) == 4 * 8 * 768**2
+    assert low_memory.step_attention_bytes(RELEASE, 1) == 2 * 2 * low_memory.score_bytes(RELEASE)
+    assert low_memory.step_attention_bytes(RELEASE, 20) == 2 * chunk
+    assert low_memory.decoding_bytes(RELEASE, 1) == 2 * chunk
+    # what is planned fits with it
+    for gigabytes in (4, 5, 6, 8, 10):
+        batch, low = plan(gpu(gigabytes), RELEASE, AUTOENCODER)
+        steps = step_bytes(RELEASE, batch, low) + low_memory.step_attention_bytes(RELEASE, batch)
+        weights = low_memory.weight_bytes(RELEASE, AUTOENCODER)
+        assert weights + steps <= gpu(gigabytes).usable

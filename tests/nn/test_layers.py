@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jseg.nn import kernels, layers
+from jseg.nn import chunks, kernels, layers
 from jseg.runtime import jt
 
 nn = jt.nn
@@ -43,7 +43,7 @@ def way(request, monkeypatch):
 
 @pytest.mark.parametrize("chunk", [32 << 20, 4 * 40 * 7])
 def test_attention_is_the_textbook_formula_whatever_the_chunk(chunk, way, monkeypatch):
-    monkeypatch.setattr(layers, "ATTENTION_CHUNK_BYTES", chunk)
+    monkeypatch.setitem(chunks.ATTENTION_CHUNK_BYTES, "cpu", chunk)
     q, k, v = (rng().standard_normal((3, n, 8)) for n in (24, 40, 40))
     scores = np.einsum("nid,njd->nij", q, k) * 0.35
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -63,7 +63,7 @@ def test_attention_survives_scores_that_would_overflow(way):
 
 @pytest.mark.parametrize("chunk", [32 << 20, 4 * 40 * 7])
 def test_attention_s_gradients_are_those_of_the_formula_whatever_the_chunk(chunk, way, monkeypatch):
-    monkeypatch.setattr(layers, "ATTENTION_CHUNK_BYTES", chunk)
+    monkeypatch.setitem(chunks.ATTENTION_CHUNK_BYTES, "cpu", chunk)
     variables = [
         jt.array(rng().standard_normal((3, n, 8)).astype(np.float32)) for n in (24, 40, 40)
     ]

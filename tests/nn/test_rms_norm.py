@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from support.operators import FORMS, choose
 
+from jseg.nn import kernels
 from jseg.nn import rms_norm as fused
 from jseg.runtime import jt
 
@@ -100,3 +103,20 @@ def test_a_sequence_without_images_will_do(monkeypatch):
     np.testing.assert_allclose(
         fused.rms_norm(inputs[0], EPS, *inputs[1:]).numpy(), exact(values)[0], atol=5e-6
     )
+
+
+def test_cuda_leaves_rows_that_its_gradient_has_no_room_for_to_the_twin(monkeypatch):
+    monkeypatch.delenv("JSEG_FUSED", raising=False)
+    on_cuda = SimpleNamespace(flags=SimpleNamespace(use_cuda=1))
+    for module in (kernels, fused):
+        monkeypatch.setattr(module, "jt", on_cuda)
+    rows = [SimpleNamespace(shape=[1, 2, fused.WIDEST + more], dtype="float32") for more in (0, 1)]
+    assert [fused.computes(x) for x in rows] == [True, False]
+    assert 2 * 4 * fused.WIDEST <= 48 << 10, "a launch has no more shared memory without asking"
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 9, 2048, 262144, 524289])
+def test_runs_on_cuda_are_as_many_as_fill_a_gpu_or_short(tokens):
+    run = fused.cuda_run(tokens)
+    assert -(-tokens // run) <= fused.BLOCKS
+    assert run == fused.SHORTEST or -(-tokens // run) > fused.BLOCKS / 2

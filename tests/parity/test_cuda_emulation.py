@@ -39,6 +39,11 @@ __global__ void warp(const float* x, float* y) {
     y[192 + threadIdx.x] = third;
     y[256 + threadIdx.x] = __popc(votes);
 }
+__global__ void warps(const float* x, float* y) {  // of 32 blocks
+    float sum = x[threadIdx.x];
+    for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(0xffffffff, sum, bits);
+    if (threadIdx.x % 32 == 0) y[2 * blockIdx.x + threadIdx.x / 32] = sum;
+}
 __global__ void count(float* y) { atomicAdd(y + threadIdx.x % 2, 1.f); }
 __global__ void clear(float* y) { y[threadIdx.x] = 0; }
 __global__ void unset(float* y) { __shared__ float all[64]; y[threadIdx.x] = all[threadIdx.x]; }
@@ -89,6 +94,7 @@ BODIES = {
         cudaError_t error = cudaGetLastError();
         CHECK(error == cudaSuccess) << "checked:" << cudaGetErrorString(error);
     """,
+    "warps": "warps<<<32, 64>>>(in0_p, out0_p);",
     "nothing": "",
 }
 SIZES = {"places": 96, "warp": 320}
@@ -145,6 +151,14 @@ def test_a_right_kernel_computes_the_same_in_every_order(call, name, order, mode
     output, messages, code = call(name, order, mode)
     assert (messages, code) == ("", 0)
     np.testing.assert_array_equal(output, expected[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["forward", "random:1"])
+def test_shuffles_of_many_blocks_are_no_race(call, order):
+    output, messages, code = call("warps", order, "races")
+    assert (messages, code) == ("", 0)
+    np.testing.assert_array_equal(output, np.tile(X.reshape(2, 32).sum(1), 32))
 
 
 def test_the_order_shows_a_race_and_poison_what_is_not_written(call):

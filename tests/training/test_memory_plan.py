@@ -10,6 +10,7 @@ from jseg.flowseg.presets import NETWORKS
 from jseg.ldm.presets import UNETS
 from jseg.ldm.training_memory import needs
 from jseg.machine.free_memory import GpuMemory
+from jseg.nn.chunks import ATTENTION_CHUNK_BYTES
 from jseg.training.memory_plan import Need, Plan, choose
 
 GB = 10**9
@@ -113,3 +114,16 @@ def test_the_line_says_what_was_chosen():
         "24.0 GB free on the GPU: 30 examples as 5 micro-batches of 6 at most, recompute on; "
     )
     assert "30 examples at a time, recompute off" in Plan(30, False).line(card(80), 30)
+
+
+def test_a_chunk_of_attention_s_scores_is_planned_and_no_more():
+    chunk = ATTENTION_CHUNK_BYTES["cuda"]
+    scores = chunk // 3
+    need = Need(8 * GB, 2 * GB, 2 * GB, GB, scores)
+    without = Need(8 * GB, 2 * GB, 2 * GB, GB)
+    for count, filled in ((1, scores), (3, 3 * scores), (4, chunk), (20, chunk)):
+        assert need.total(count, 20) - without.total(count, 20) == 4 * filled
+    for memory in (14, 15, 16, 17):
+        size = need.fitting(memory * GB, 20)
+        assert need.total(size, 20) <= memory * GB < need.total(size + 1, 20)
+    assert need.fitting(13 * GB, 20) == 0

@@ -12,7 +12,7 @@ from jseg.flowseg import blocks as field_blocks
 from jseg.flowseg import neural_field
 from jseg.ldm import blocks
 from jseg.ldm.presets import UNETS
-from jseg.nn import attention, convolution, layers
+from jseg.nn import attention, chunks, convolution, layers
 from jseg.parity.gpu.comparing import compared, of_function, of_module, random
 from jseg.parity.gpu.operators import compiled
 from jseg.parity.gpu.records import Case
@@ -98,11 +98,12 @@ def _in_chunks(compute):
     """compute() without the operator, and with scores that come in chunks of ten queries."""
 
     def smaller():
-        before, layers.ATTENTION_CHUNK_BYTES = layers.ATTENTION_CHUNK_BYTES, 4 * 40 * 4 * 10
+        before = dict(chunks.ATTENTION_CHUNK_BYTES)
+        chunks.ATTENTION_CHUNK_BYTES.update(cpu=4 * 40 * 4 * 10, cuda=4 * 40 * 4 * 10)
         try:
             with compiled(attention.NAME, on=False):
                 return compute()
         finally:
-            layers.ATTENTION_CHUNK_BYTES = before
+            chunks.ATTENTION_CHUNK_BYTES.update(before)
 
     return smaller

@@ -10,7 +10,7 @@ from typing import Iterator
 import numpy as np
 
 from jseg.flowseg.dinov2 import Dinov2, Dinov2Config
-from jseg.flowseg.encoding import class_codes, encode
+from jseg.flowseg.encoding import class_codes
 from jseg.flowseg.field import training_loss as flow_training_loss
 from jseg.flowseg.pixnerd import PixNerd
 from jseg.flowseg.presets import NETWORKS
@@ -72,12 +72,10 @@ def crop_batch(config, count: int = 2):
     """`count` examples of FlowSeg's training."""
     shape = (count, config.height, config.width)
     labels = np.random.default_rng(0).integers(0, config.labels, shape).astype(np.uint8)
-    x1, mask = encode(labels, class_codes(config.labels))
+    images = np.random.default_rng(1).integers(0, 256, (count, 3, *shape[1:]))
     return {
-        "images": np.tanh(random(count, 3, *shape[1:])),
+        "images": images.astype(np.uint8),
         "labels": labels,
-        "x1": x1,
-        "mask": mask,
         "t": np.linspace(0.2, 0.8, count).astype(np.float32),
         "noise": random(count, 3, *shape[1:], seed=1),
     }

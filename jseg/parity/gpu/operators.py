@@ -70,6 +70,9 @@ def operator_cases(large: bool = False) -> Iterator[OperatorCase]:
     adaptive = [x, *(random(images, channels, seed=i) for i in (1, 2))]
     yield OperatorCase(rms_norm.NAME, "RMS norm", rms_scaled, [x, weight], (0, 1))
     yield OperatorCase(rms_norm.NAME, "RMS norm, adaLN", rms_scaled, adaptive, (0, 1, 2))
+    pixels = random(*((1024, 256, 64) if large else (12, 16, 24)))
+    weight = random(pixels.shape[2], seed=5)
+    yield OperatorCase(rms_norm.NAME, "RMS norm, pixels", rms_scaled, [pixels, weight], (0, 1))
 
 
 def _group_norms(batch: int, channels: int, height: int, width: int) -> Iterator[OperatorCase]:

@@ -57,7 +57,9 @@ def barriers(operator, where, modes, first=0):
 
 
 FAULTS = (
-    *barriers("rms_norm", "block_sum", ("races", "races", "races")),
+    *barriers("group_norm", "block_sum", ("races", "races", "races")),
+    *barriers("rms_norm", "backward", ("races",)),
+    *barriers("rms_norm", "totals", ("races",), first=1),
     *barriers("attention", "forward", ("races", "races", "races", "races", "orders")),
     *barriers("attention", "backward", ("races", "races", "races"), first=5),
     *of(
@@ -74,15 +76,21 @@ FAULTS = (
     ),
     *of(
         "rms_norm",
-        ("one channel more", "j < n; j += THREADS) sq", "j <= n; j += THREADS) sq", "memory"),
-        ("tokens past the end", "RUN < tokens ? start + RUN : tokens", "RUN", "memory"),
+        ("one channel more", "j < n; j += WARP) sq", "j <= n; j += WARP) sq", "memory"),
+        ("a token past the last", "if (i >= count) return;", "", "memory"),
+        ("tokens past the end", "run < tokens ? start + run : tokens", "run", "memory"),
         ("sums that are not cleared", "of_s[j] = of_b[j] = 0;", ";", "values"),
-        ("every thread writes q", "if (threadIdx.x == 0) kept", "kept", "races"),
-        ("block_sum with a thread too many", "x < half) held", "x <= half) held", "races"),
+        ("the warps share their sums", "sums + 2 * n * warp", "sums", "races"),
+        ("every lane writes q", "if (lane == 0) kept", "kept", "races"),
+        ("a lane sums half of its warp", "bits = WARP / 2", "bits = WARP / 4", "values"),
+        ("a run of other warps' tokens", "i += warps", "i += WARPS", "values"),
+        ("columns past the end", "if (column < 2 * n) for", "for", "memory"),
         ("a block too few", "<<<blocks, THREADS", "<<<blocks - 1, THREADS", "values", "forward"),
+        ("sums of one warp", "warps * 2 * n *", "2 * n *", "values", "backward"),
     ),
     *of(
         "group_norm",
+        ("block_sum with a thread too many", "x < half) held", "x <= half) held", "races"),
         ("values past the end", "j < z.pixels; j += step", "j <= z.pixels; j += step", "memory"),
         ("a piece past the end", "n - start < PIECE ? n - start : PIECE", "PIECE", "memory"),
         ("a piece weighs the wrong way", "first) * (n", "first) / (n", "values"),
@@ -106,7 +114,10 @@ FAULTS = (
 # Cases that reach every kernel and every branch: the ends of their names.
 CASES = {
     "attention": ("(2, 33, 31, 20), spread 1", "(2, 15, 47, 100), spread 1"),
-    "rms_norm": ("(2, 65, 129) of 1, scale of each, shift True",),
+    "rms_norm": (
+        "(2, 65, 129) of 1, scale of each, shift True",
+        "(2, 9, 2000) of 1, scale of each, shift True",
+    ),
     "group_norm": (
         "(2, 6, 63, 2) of mean 3, maps no, FiLM True, SiLU True",
         "(2, 6, 63, 2) of mean 3, maps each, FiLM True, SiLU True",

@@ -9,6 +9,7 @@ from jseg.nn import rms_norm as module
 
 EPS = 1e-6
 SIZES = ((3, 70, 24), (1, 1, 1), (2, 64, 128), (2, 65, 129), (1, 130, 7), (1, 3, 1025), (2, 5, 64))
+WIDE = ((2, 9, 2000), (1, 9, 3073), (1, 2, module.WIDEST))  # two warps, one, the most
 
 
 def cases(kind):
@@ -18,6 +19,8 @@ def cases(kind):
         if size[2] == 1 and not shifts:
             continue  # one shift for one channel is a shift
         chosen += case(rng, kind, size, own_scale, shifts)
+    for size in WIDE:
+        chosen += case(rng, kind, size, True, True)
     # Squares of these have no place in float16, and their sums no digits in bfloat16.
     large = {"float32": 1e15, "float16": 8e3, "bfloat16": 1e15}[kind]
     return chosen + case(rng, kind, SIZES[0], False, True, large)
@@ -40,9 +43,10 @@ def case(rng, kind, size, own_scale, shifts, spread=1):
     size_of_slope = np.abs(gs * x_hat).mean(-1, keepdims=True)
     of_x = q * (gs - x_hat * slope)
     sizes_of_x = q * (np.abs(gs) + np.abs(x_hat) * size_of_slope)
-    runs = -(-length // module.RUN)
-    of_s, sizes_of_s = (in_runs(v, runs) for v in (g * x_hat, np.abs(g * x_hat)))
-    of_b, sizes_of_b = (in_runs(v, runs) for v in (g, np.abs(g)))
+    run = module.cuda_run(count * length)
+    runs = -(-length // run)
+    of_s, sizes_of_s = (v.sum(1) for v in (g * x_hat, np.abs(g * x_hat)))
+    of_b, sizes_of_b = (v.sum(1) for v in (g, np.abs(g)))
 
     name = (
         f"{kind} {size} of {spread:g}, scale {'of each' if own_scale else 'of all'}, shift {shifts}"
@@ -55,18 +59,13 @@ def case(rng, kind, size, own_scale, shifts, spread=1):
         (shape, "float32", close(of_x, 10, sizes_of_x)),
         (of_s.shape, "float32", close(of_s, 16, sizes_of_s)),
         (of_b.shape, "float32", close(of_b, 16, sizes_of_b)),
+        ((count, runs, 2, channels), "float32", None),
     ]
     f, pair = "float32", [(x, kind), (s, "float32")]
     return [
         Case(name, "forward", pair + [(b, f)], forward, {"eps": EPS}),
-        Case(name, "backward", [(g, kind), *pair, (q[..., 0], f)], backward),
+        Case(name, "backward", [(g, kind), *pair, (q[..., 0], f)], backward, {"run": run}),
     ]
-
-
-def in_runs(terms, runs):
-    """[N, L, C] summed over runs of tokens: [N, runs, C]."""
-    cuts = range(0, runs * module.RUN, module.RUN)
-    return np.stack([terms[:, cut : cut + module.RUN].sum(1) for cut in cuts], 1)
 
 
 OPERATOR = Operator(
