@@ -32,7 +32,6 @@ from jseg.image_files.decoding import (
 from jseg.image_files.orientation import upright
 
 BLACK_LEVEL, BLACK_PART = 8, 0.999  # of 255; of the pixels
-SIGNED = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)  # of levels
 EMPTY_LEVEL = 16  # of 255: deep colours that stay below it use 12 of 16 bits at most
 
 

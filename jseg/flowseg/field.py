@@ -30,9 +30,11 @@ from jseg.data.classes import IGNORED
 from jseg.flowseg.encoding import check_labels
 from jseg.flowseg.potential import correction
 from jseg.flowseg.presets import check_numbers
-from jseg.images import SIGNED
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
+
+# [-1, 1] for each level of an image; here, since gpu_check has no Pillow.
+SIGNED = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)  # of levels
 
 NOISE_WEIGHT = 0.5  # standard deviation of the noise added to an image
 SCHEDULES = {"static": lambda t: 1.0, "1-t": lambda t: 1 - t, "t": lambda t: t}  # w(t)

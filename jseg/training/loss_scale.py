@@ -60,3 +60,11 @@ def all_finite(gradients: List) -> bool:
 def left_out(networks: Iterable) -> int:
     """The steps that the loss scales of trained networks have left out."""
     return sum(n.loss_scale.left_out for n in networks if n.loss_scale is not None)
+
+
+def overflow_line(step: int, scale: LossScale) -> str:
+    """What is said of the first step that is left out."""
+    return (
+        f"step {step}: its gradients overflow float16; it is left out and the loss scale halved to "
+        f"{scale.value:g}, as happens now and then (log.csv counts such steps as left_out)"
+    )

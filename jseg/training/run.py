@@ -25,20 +25,13 @@ from jseg.machine import jittor_flags
 from jseg.outputs.record import writing
 from jseg.progress import TrainingBar
 from jseg.training import distributed
-from jseg.training.best import (
-    VALIDATION,
-    Best,
-    Validate,
-    is_better,
-    is_validated,
-    measured_by,
-)
+from jseg.training.best import VALIDATION, Best, Validate, is_better, is_validated, measured_by
 from jseg.training.changes import differences, same_but_changeable
 from jseg.training.curve import CurveFile
 from jseg.training.loader import Loader, LoadingError
 from jseg.training.log import Log, Means
 from jseg.training.loop import Batches, TrainedNetwork, TrainingProblem, Update, train
-from jseg.training.loss_scale import left_out
+from jseg.training.loss_scale import left_out, overflow_line
 from jseg.training.optimizer import trainable, unchanged
 from jseg.training.plan import Plan, Signals
 from jseg.training.records import CURVE, LOG, checkpoint_path, is_trained, prune, record, set_aside
@@ -173,19 +166,13 @@ class TrainingRun:
         means.add(update.losses)
         bar.show(update.step, update.losses.get("loss"))
         if update.skipped:
-            self.say(
-                f"step {update.step}: the training diverged; skipped ({self.skipped} of "
-                f"{self.plan.skip_bad_steps})"
-            )
+            count = f"{self.skipped} of {self.plan.skip_bad_steps}"
+            self.say(f"step {update.step}: the training diverged; skipped ({count})")
 
         # The first is told, the log and the last line count the others.
         before, self.overflows = self.overflows, left_out(self.networks)
         if self.overflows > before == 0:
-            self.say(
-                f"step {update.step}: its gradients overflow float16; it is left out and the loss "
-                f"scale halved to {self.networks[0].loss_scale.value:g}, as happens now and then "
-                "(log.csv counts such steps as left_out)"
-            )
+            self.say(overflow_line(update.step, self.networks[0].loss_scale))
 
     def _write_what_is_due(
         self,
