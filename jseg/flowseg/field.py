@@ -33,9 +33,8 @@ from jseg.flowseg.presets import check_numbers
 from jseg.nn.layers import as_var
 from jseg.runtime import jt
 
-# [-1, 1] for each level of an image; here, since gpu_check has no Pillow.
-SIGNED = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)  # of levels
-
+# What `jseg.images.to_signed` makes of each level; that module needs Pillow, gpu_check has none.
+SIGNED = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
 NOISE_WEIGHT = 0.5  # standard deviation of the noise added to an image
 SCHEDULES = {"static": lambda t: 1.0, "1-t": lambda t: 1 - t, "t": lambda t: t}  # w(t)
 

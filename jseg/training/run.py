@@ -167,7 +167,7 @@ class TrainingRun:
         bar.show(update.step, update.losses.get("loss"))
         if update.skipped:
             count = f"{self.skipped} of {self.plan.skip_bad_steps}"
-            self.say(f"step {update.step}: the training diverged; skipped ({count})")
+            self.say(f"step {update.step}: its loss or gradients are not finite; skipped ({count})")
 
         # The first is told, the log and the last line count the others.
         before, self.overflows = self.overflows, left_out(self.networks)
