@@ -189,7 +189,7 @@ def train(
     if start < steps:
         with precision.computing_in(kind):
             _fit(args, say, device, networks[0], batches, first_batch or batches.first)
-        ahead = f"steps {start} to {steps} of {args.batch_size}"
+        ahead = f"steps {start} to {steps} in batches of {args.batch_size}"
     data = [counted(examples, "example[s]"), f"{validated} to validate on", about]
     say(
         f"{', '.join(filter(None, data))}, {networks[0].size:,} parameters, {ahead} on {device}, "

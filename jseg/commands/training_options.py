@@ -28,6 +28,7 @@ LEAST = {
     "validate_interval": 0,
     "validate_count": 0,
 }
+MOST_WORKERS = 256
 LAYOUTS = ("folders", "ade20k", "coco_stuff", "camvid", "landscape")
 
 
@@ -170,14 +171,15 @@ def add_options(
 def add_data_options(p: argparse.ArgumentParser) -> None:
     """Add the options of the trainings that read label maps."""
     cli.add_label_options(p, ", such as 255")
-    p.add_argument(
+    either = p.add_mutually_exclusive_group()
+    either.add_argument(
         "--recompute",
         action="store_true",
         default=None,
         help="compute blocks again in the backward pass: less memory, same update (default: on a "
         "GPU where its memory asks for it, else not)",
     )
-    p.add_argument(
+    either.add_argument(
         "--no_recompute", dest="recompute", action="store_false", default=None, help="do not"
     )
 
@@ -212,6 +214,11 @@ def check_options(args: argparse.Namespace) -> None:
 
     # One range each, then the options that have more to them.
     cli.at_least(args, LEAST)
+    if (args.num_workers or 0) > MOST_WORKERS:
+        raise ValueError(
+            f"--num_workers is {args.num_workers}; expected {MOST_WORKERS} at most: each is a "
+            "process that holds the batch of a step"
+        )
     if args.steps is not None and args.epochs is not None:
         raise ValueError("--steps and --epochs are both given; give one")
     if args.epochs is not None and not args.epochs > 0:
