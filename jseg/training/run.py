@@ -138,7 +138,7 @@ class TrainingRun:
             except TrainingProblem as problem:
                 self._save_before(problem, means)
             except LoadingError as failed:
-                self._save_last(failed.step, means)
+                self.say(self._save_last(failed.step, means))
                 raise failed.error from failed.error.__cause__
 
         if distributed.rank() == 0:
@@ -166,8 +166,8 @@ class TrainingRun:
         means.add(update.losses)
         bar.show(update.step, update.losses.get("loss"))
         if update.skipped:
-            count = f"{self.skipped} of {self.plan.skip_bad_steps}"
-            self.say(f"step {update.step}: its loss or gradients are not finite; skipped ({count})")
+            count = f"skipped ({self.skipped} of {self.plan.skip_bad_steps})"
+            self.say(f"step {update.step}: its loss or gradients are not finite; {count}")
 
         # The first is told, the log and the last line count the others.
         before, self.overflows = self.overflows, left_out(self.networks)
@@ -201,22 +201,23 @@ class TrainingRun:
                 "goes on from the newest checkpoint, with a lower --learning_rate or "
                 "--skip_bad_steps"
             ) from problem
-        self._save_last(step, means)
+        saved = self._save_last(step, means)
         again = "the same command with --resume auto" if self.past.branch else self.again
         raise TrainingProblem(
-            f"{problem}; {f'step {step} is saved: ' if step else ''}give {again} and a lower "
-            "--learning_rate, or --skip_bad_steps 1"
+            f"{problem}; {saved}: give {again} and a lower --learning_rate, or --skip_bad_steps 1"
         ) from problem
 
-    def _save_last(self, step: int, means: Means) -> None:
-        """Save the last finished step of a training that ends early, unless it is saved."""
-        if not step or checkpoint_path(self.folder, step).exists():
-            return
-        if means:
-            self._log(step, means)
-        self._save(step)
-        if distributed.rank() == 0:
-            self.curve.draw()
+    def _save_last(self, step: int, means: Means) -> str:
+        """Save the last finished step of a training that ends early, unless it is; in words."""
+        if not step:
+            return "no step is done"
+        if not checkpoint_path(self.folder, step).exists():
+            if means:
+                self._log(step, means)
+            self._save(step)
+            if distributed.rank() == 0:
+                self.curve.draw()
+        return f"step {step} is saved"
 
     def _log(self, step: int, means: Means) -> None:
         values = means.take()
@@ -230,8 +231,7 @@ class TrainingRun:
     def _save(self, step: int) -> None:
         if distributed.rank():
             return
-        path = checkpoint_path(self.folder, step)
-        with writing(path):
+        with writing(path := checkpoint_path(self.folder, step)):
             save(
                 path,
                 self.networks[0].module.state_dict(),

@@ -222,7 +222,8 @@ def test_a_run_with_workers_is_the_run_without(tmp_path):
 
 
 def test_what_was_trained_is_saved_before_a_loading_error_ends_the_run(tmp_path):
-    run, made = run_in(tmp_path, 8, num_workers=2)
+    lines = []
+    run, made = run_in(tmp_path, 8, num_workers=2, say=lines.append)
 
     def failing(step):
         if step == 5:
@@ -232,3 +233,4 @@ def test_what_was_trained_is_saved_before_a_loading_error_ends_the_run(tmp_path)
     with pytest.raises(DataError, match="image 7 is gone; put it back"):
         run.follow(failing, run.resume())
     assert checkpoints(tmp_path)[-1].name == "checkpoint-00000005.safetensors"
+    assert lines[-1] == "step 5 is saved"
