@@ -33,10 +33,13 @@ def main():
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", default=GROUPS)
     args = parser.parse_args()
     folder = os.path.abspath(args.folder)
-    os.makedirs(folder, exist_ok=True)
     try:
+        os.makedirs(folder, exist_ok=True)
         top = toolkit.build(folder)
-    except toolkit.ToolkitError as error:
+    except FileExistsError:
+        print(f"cuda_emulation: --folder {folder} is a file; expected a folder", file=sys.stderr)
+        return 2
+    except (toolkit.ToolkitError, OSError) as error:
         print(f"cuda_emulation: {error}", file=sys.stderr)
         return 2
 

@@ -11,6 +11,8 @@ import os
 from typing import List, Mapping, Optional
 
 from jseg.commands import cli
+from jseg.machine.facts import cores
+from jseg.outputs.places import check_folder
 
 DEFAULTS = ("steps", "batch_size", "learning_rate", "ema", "save_interval", "warmup", "decay")
 LEAST = {
@@ -28,7 +30,7 @@ LEAST = {
     "validate_interval": 0,
     "validate_count": 0,
 }
-MOST_WORKERS = 256
+WORKERS_PER_CORE = 8
 LAYOUTS = ("folders", "ade20k", "coco_stuff", "camvid", "landscape")
 
 
@@ -214,10 +216,11 @@ def check_options(args: argparse.Namespace) -> None:
 
     # One range each, then the options that have more to them.
     cli.at_least(args, LEAST)
-    if (args.num_workers or 0) > MOST_WORKERS:
+    most = WORKERS_PER_CORE * cores()
+    if (args.num_workers or 0) > most:
         raise ValueError(
-            f"--num_workers is {args.num_workers}; expected {MOST_WORKERS} at most: each is a "
-            "process that holds the batch of a step"
+            f"--num_workers is {args.num_workers}; expected {most} at most, {WORKERS_PER_CORE} a "
+            "core: each is a process that holds the batch of a step"
         )
     if args.steps is not None and args.epochs is not None:
         raise ValueError("--steps and --epochs are both given; give one")
@@ -237,10 +240,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def _check_paths(args: argparse.Namespace) -> None:
-    if os.path.exists(args.output) and not os.path.isdir(args.output):
-        raise ValueError(
-            f"--output {args.output} is a file; expected a folder, which is created if missing"
-        )
+    check_folder(args.output, "--output")
     if args.model_path and not (os.path.isfile(args.model_path) or os.path.isdir(args.model_path)):
         raise ValueError(
             f"--model_path {args.model_path} {cli.no_file(args.model_path)}; expected a file of "

@@ -22,7 +22,7 @@ import time
 from typing import Callable, Iterator, List
 
 from jseg.machine import mpirun
-from jseg.machine.facts import RuntimeProblem, jittor
+from jseg.machine.facts import RuntimeProblem, cores, jittor
 from jseg.machine.import_guard import wait_for
 
 MEMORY_PER_WORKER = 1 << 30  # bytes: Jittor's largest source file takes half of it in g++ 12
@@ -45,10 +45,6 @@ def workers() -> int:
     """How many compilers to run at once: one per core, as far as the memory goes, 16 at most
     (Jittor's own limit).
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
     memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -56,7 +52,7 @@ def workers() -> int:
                 memory.append(int(file.read()))
         except (OSError, ValueError):  # no such group, or "max"
             pass
-    return max(1, min(16, cores, min(memory) // MEMORY_PER_WORKER))
+    return max(1, min(16, cores(), min(memory) // MEMORY_PER_WORKER))
 
 
 def ensure(cache: str, tell: Callable[[str], None]) -> None:

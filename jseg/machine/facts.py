@@ -34,6 +34,13 @@ class RuntimeProblem(RuntimeError):
     """Jittor cannot be used as asked; the message is one line: what is wrong and what to do."""
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Fact:
     """`text`: what is there; `problem`: one line with the remedy, or "" when all is well."""

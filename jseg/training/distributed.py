@@ -81,7 +81,8 @@ def all_reduce_numbers(numbers: Dict[str, float]) -> Dict[str, float]:
     names = sorted(numbers)
     own = jt.array(np.array([numbers[name] for name in names], np.float32))
     total = all_reduce([own])[0].numpy()
-    return dict(zip(names, (float(value) for value in total)))
+    sums = dict(zip(names, total))
+    return {name: float(sums[name]) for name in numbers}
 
 
 def broadcast(variables: Iterable) -> None:

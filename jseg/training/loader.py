@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import time
 import warnings
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ExceptionWithTraceback
-from typing import Callable, Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 
 from jseg.counting import counted
 from jseg.machine import mpirun
-from jseg.machine.facts import RuntimeProblem
+from jseg.machine.facts import RuntimeProblem, cores
 from jseg.training.loop import Batches
 
 MOST_WORKERS = 8  # by default; each holds the batch of one step
 WATCHED_STEPS, MUCH = 50, 0.2  # after which waiting is judged; a fraction of the time
+REMEDY = "give the same command with a smaller --num_workers (0: none), or smaller images"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that are for the loop alone
 PIPE_BYTES = 1 << 20  # of a pipe, as far as the system allows; its own 64 KiB cost switches
 
 Parts = List[Tuple[object, float]]
@@ -49,13 +50,6 @@ def default_workers(device: str) -> int:
     if device != "cuda":
         return min(1, spare)
     return max(1, min(MOST_WORKERS, spare))
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Loader:
@@ -91,6 +85,9 @@ class Loader:
             self.__exit__()
             self.workers = 0
             self.say(f"no worker processes ({error.strerror}): the training makes its own batches")
+        except BaseException:  # a second Ctrl-C
+            self.__exit__()
+            raise
         return self
 
     def _start(self, number: int) -> None:
@@ -102,11 +99,11 @@ class Loader:
         steps = self.steps[number :: self.workers]
         arguments = (self.batches, steps, theirs, list(self._pipes))
         process = fork.Process(target=_work, args=arguments)
-        with theirs, warnings.catch_warnings():
+        with theirs, _signals_later(), warnings.catch_warnings():
             # Python 3.12 warns of locks that other threads hold; ours wait for work.
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
-        self._processes.append(process)
+            self._processes.append(process)
 
     def __exit__(self, *exception) -> None:
         for process in self._processes:
@@ -158,12 +155,24 @@ class Loader:
         return parts
 
 
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold the signals back that a fork must not get before it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(batches: Batches, steps: Iterable[int], pipe: Connection, inherited) -> None:
     """What a worker does: send (None, parts) of each step, or (why not, None) and end."""
-    # The loop ends its workers: a Ctrl-C is for it alone, and it finishes its step first. Without
-    # our copies of the other ends, a write fails once the loop is gone.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # The loop ends its workers: a Ctrl-C is for it alone, and it finishes its step first.
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    # Without our copies of the other ends, a write fails once the loop is gone.
     for end in inherited:
         end.close()
 
@@ -172,6 +181,8 @@ def _work(batches: Batches, steps: Iterable[int], pipe: Connection, inherited) -
             error, parts = None, None
             try:
                 parts = list(batches(step))
+            except MemoryError:
+                error = RuntimeProblem(f"a worker process has no memory for a batch; {REMEDY}")
             except Exception as problem:
                 error = _portable(problem)
             _send(pipe, error, parts)
@@ -208,8 +219,7 @@ def _portable(error: Exception) -> object:
 def _death(code: Optional[int]) -> RuntimeProblem:
     how = f"was killed by signal {-code}" if code and code < 0 else f"ended with status {code}"
     return RuntimeProblem(
-        f"a worker process that makes batches {how}, perhaps for want of memory; give the same "
-        "command with a smaller --num_workers (0: none)"
+        f"a worker process that makes batches {how}, perhaps for want of memory; {REMEDY}"
     )
 
 

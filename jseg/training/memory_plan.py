@@ -10,7 +10,7 @@ Jittor.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from jseg.machine.free_memory import GpuMemory
 from jseg.nn import chunks
@@ -98,16 +98,18 @@ def choose(
         return Plan(*fitting[0])
     size, number = max(fitting, key=lambda kind: kind[0])
     if size < 1:
-        raise ValueError(_refusal(memory, kinds, part))
+        would = recompute is False and again.total(1, part) <= memory.usable
+        raise ValueError(_refusal(memory, kinds, part, ["leave out --no_recompute"] * would))
     return Plan(size, number)
 
 
-def _refusal(memory: GpuMemory, kinds: Sequence[Tuple[bool, Need]], part: int) -> str:
-    """That nothing fits, and what would."""
+def _refusal(
+    memory: GpuMemory, kinds: Sequence[Tuple[bool, Need]], part: int, remedies: List[str]
+) -> str:
+    """That nothing fits, and what would, beside the remedies that are known to help."""
     number, need = kinds[-1]
     one = need.total(1, part)
     lacking = one - memory.usable
-    remedies = [] if number else ["leave out --no_recompute"]
     if need.first * 3 // 4 >= lacking:
         remedies.append("give half of --width and --height")
     remedies.append("take a smaller --preset")

@@ -113,7 +113,7 @@ class TrainingRun:
         """
         plan, means, step = self.plan, Means(), start_step
         loader = Loader(batches, range(start_step, plan.steps), plan.num_workers, self.say)
-        with loader, Signals(distributed.rank() == 0) as signals, TrainingBar(
+        with Signals(distributed.rank() == 0) as signals, loader, TrainingBar(
             plan.steps, start_step, quiet=distributed.rank() > 0
         ) as bar:
             if start_step:
@@ -138,7 +138,7 @@ class TrainingRun:
             except TrainingProblem as problem:
                 self._save_before(problem, means)
             except LoadingError as failed:
-                self.say(self._save_last(failed.step, means))
+                self.say(f"{self._save_last(failed.step, means)}; {self.again} goes on from there")
                 raise failed.error from failed.error.__cause__
 
         if distributed.rank() == 0:

@@ -15,6 +15,7 @@ from jseg.commands import cli, train, train_autoencoder
 from jseg.commands import test as test_command
 from jseg.images import read_image, save_image
 from jseg.ldm.presets import AUTOENCODERS, UNETS
+from jseg.machine.facts import cores
 from jseg.training import memory
 from jseg.training.changes import LABEL, WHEN_MISSING
 from jseg.training.records import checkpoints
@@ -369,7 +370,7 @@ def test_wrong_data_is_one_line_that_names_the_file_and_nothing_is_written(folde
         (dict(classes="nothing-7"), "no class set or file nothing-7"),
         (dict(batch_size=4, micro_batch=0), "--micro_batch is 0"),
         (dict(num_workers=-1), "--num_workers is -1; expected 0 or more"),
-        (dict(num_workers=1000), "--num_workers is 1000; expected 256 at most"),
+        (dict(num_workers=10_000), f"--num_workers is 10000; expected {8 * cores()} at most"),
         (dict(recompute=True, no_recompute=True), "not allowed with argument --recompute"),
         (dict(width=0), "--width 0 --height"),
         (dict(height=0), "--height 0: expected multiples of"),

@@ -17,6 +17,7 @@ from jseg.files import DataError
 from jseg.machine.facts import RuntimeProblem
 from jseg.training import loader as training_loader
 from jseg.training.loader import Loader, LoadingError, default_workers
+from jseg.training.plan import Signals
 from jseg.training.records import checkpoints
 
 STEPS = range(3, 10)
@@ -98,6 +99,16 @@ def test_an_error_that_cannot_be_sent_is_told():
         loader(3)
 
 
+def test_a_worker_without_memory_names_what_helps():
+    def large(step):
+        raise MemoryError
+
+    message = "a worker process has no memory for a batch; give .* --num_workers .*smaller images"
+    with Loader(large, STEPS, 1) as loader, pytest.raises(LoadingError, match=message) as caught:
+        loader(3)
+    assert type(caught.value.error) is RuntimeProblem
+
+
 def test_a_killed_worker_is_named_and_so_is_the_remedy():
     def killed(step):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -136,6 +147,35 @@ def test_signals_for_the_loop_do_not_end_its_workers():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.kill(process.pid, number)
         assert [numbers(loader(step)) for step in STEPS] == [numbers(batches(s)) for s in STEPS]
+
+
+def test_a_ctrl_c_while_workers_start_is_the_loop_s(monkeypatch):
+    def interrupted():
+        monkeypatch.setattr(os, "fork", fork)
+        process = fork()
+        os.kill(os.getpid(), signal.SIGINT)  # both get it, as from a terminal
+        return process
+
+    fork = os.fork
+    with Signals(speaks=False) as signals:
+        monkeypatch.setattr(os, "fork", interrupted)
+        with Loader(batches, STEPS, 3) as loader:
+            assert signals.caught
+            assert [numbers(loader(step)) for step in STEPS] == [numbers(batches(s)) for s in STEPS]
+
+
+def test_a_second_ctrl_c_while_workers_start_ends_them(monkeypatch):
+    def interrupted():
+        process = fork()
+        os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", interrupted)
+    with pytest.raises(KeyboardInterrupt), Signals(speaks=False):
+        with Loader(batches, STEPS, 3):
+            pass
+    assert multiprocessing.active_children() == []
 
 
 def test_no_worker_outlives_the_loop():
@@ -233,4 +273,4 @@ def test_what_was_trained_is_saved_before_a_loading_error_ends_the_run(tmp_path)
     with pytest.raises(DataError, match="image 7 is gone; put it back"):
         run.follow(failing, run.resume())
     assert checkpoints(tmp_path)[-1].name == "checkpoint-00000005.safetensors"
-    assert lines[-1] == "step 5 is saved"
+    assert lines[-1] == "step 5 is saved; the same command goes on from there"

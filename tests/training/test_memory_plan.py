@@ -76,8 +76,10 @@ def test_what_does_not_fit_is_refused_with_what_would():
         "one example at a time with recompute needs about 13.0 GB of the GPU's memory, 18.8 GB are "
         "free (12.9 GB for the training): give half of --width and --height, or take a smaller"
     )
-    with pytest.raises(ValueError, match="leave out --no_recompute, or take a smaller --preset"):
-        choose(30, card(9), PLAIN, AGAIN, recompute=False)
+    with pytest.raises(ValueError, match=r"training\): leave out --no_recompute, or"):
+        choose(30, card(13.5), PLAIN, AGAIN, recompute=False)
+    with pytest.raises(ValueError, match=r"training\): take a smaller --preset"):
+        choose(30, card(3), PLAIN, AGAIN, recompute=False)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,14 @@ with Signals() as signals:
 """
 
 
+@pytest.fixture(autouse=True)
+def started_from_a_terminal():
+    """`nohup make test` starts with SIGHUP ignored, and so would the children."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_signal_is_answered_while_the_step_computes(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -74,6 +74,17 @@ def build(folder: str) -> str:
         return top
     new = f"{top}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
+    try:
+        _fill(new, headers, jittor)
+        os.rename(new, top)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    _script(top)
+    return top
+
+
+def _fill(new: str, headers: str, jittor: str) -> None:
+    """Headers and libraries of the toolkit in the new folder."""
     for name in ("include", "lib64", "driver"):
         os.makedirs(os.path.join(new, name))
 
@@ -85,9 +96,6 @@ def build(folder: str) -> str:
         _write(os.path.join(new, "translated", name), text)
 
     _libraries(new)
-    os.rename(new, top)
-    _script(top)
-    return top
 
 
 def environment(top: str) -> Dict[str, str]:
