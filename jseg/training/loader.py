@@ -20,6 +20,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 from jseg.counting import counted
 from jseg.machine import mpirun
 from jseg.machine.facts import RuntimeProblem, cores
+from jseg.training import distributed
 from jseg.training.loop import Batches
 
 MOST_WORKERS = 8  # by default; each holds the batch of one step
@@ -38,8 +39,11 @@ class LoadingError(Exception):
     """
 
     def __init__(self, step: int, error: BaseException):
-        super().__init__(str(error))
+        super().__init__(step, error)
         self.step, self.error = step, error
+
+    def __str__(self) -> str:
+        return str(self.error)
 
 
 def default_workers(device: str) -> int:
@@ -122,6 +126,23 @@ class Loader:
             self._watch(step, begun)
         return self._parts
 
+    def check(self, step: int) -> None:
+        """Make the batch of the step, if there is one, in every process of the run; where one could
+        not, all raise its LoadingError and can save together.
+        """
+        if step not in self.steps:
+            return
+        failure = None
+        try:
+            self(step)
+        except LoadingError as error:
+            if distributed.world_size() == 1:
+                raise
+            failure = LoadingError(step, _sendable(error.error))
+        flag = {"failed": float(failure is not None)}
+        if distributed.all_reduce_numbers(flag)["failed"]:
+            raise next(filter(None, distributed.gather(failure)))
+
     def _watch(self, step: int, begun: float) -> None:
         """Add up the waiting after the first step, for which nobody could be ahead."""
         done, ended = self.steps.index(step), time.perf_counter()
@@ -184,7 +205,7 @@ def _work(batches: Batches, steps: Iterable[int], pipe: Connection, inherited) -
             except MemoryError:
                 error = RuntimeProblem(f"a worker process has no memory for a batch; {REMEDY}")
             except Exception as problem:
-                error = _portable(problem)
+                error = ExceptionWithTraceback(_sendable(problem), problem.__traceback__)
             _send(pipe, error, parts)
             if error is not None:
                 return
@@ -204,14 +225,11 @@ def _receive(pipe: Connection) -> Tuple[Optional[Exception], Parts]:
     return pickle.loads(message, buffers=[bytearray(pipe.recv_bytes()) for _ in range(count)])
 
 
-def _portable(error: Exception) -> object:
-    """The error as it is where it can be sent, else its text; its cause is the traceback in the
-    worker.
-    """
-    sent = ExceptionWithTraceback(error, error.__traceback__)
+def _sendable(error: BaseException) -> BaseException:
+    """The error as it is where pickle can copy it, else its text."""
     try:
-        pickle.loads(pickle.dumps(sent))
-        return sent
+        pickle.loads(pickle.dumps(error))
+        return error
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
 

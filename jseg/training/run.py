@@ -4,13 +4,12 @@ FOLDER/checkpoint-00010000.safetensors   parameters, moving average, optimiser a
                                          that step; the newest `keep` stay
 FOLDER/log.csv, curve.png                losses, means over `log_interval` steps
 FOLDER/preview-00010000.png              what the network makes at that step
-FOLDER/best.safetensors                  the moving average of the best validation, where there are
-                                         validations
+FOLDER/best.safetensors                  the moving average of the best validation, if there is one
 FOLDER/NAME.safetensors                  the result, when all steps are done: the moving average
                                          alone
 
-`records` and `run_folder` have the rest of the folder, `resume` how a run goes on. The same for
-every network of jseg. Mirrors the saving, logging and resuming of the release's train_util.py.
+`records` and `run_folder` have the rest of the folder, `resume` how a run goes on. Mirrors the
+saving, logging and resuming of the release's train_util.py.
 """
 
 from __future__ import annotations
@@ -134,6 +133,7 @@ class TrainingRun:
                     if stopping and step < plan.steps:
                         break
                     if not stopping:
+                        loader.check(step)  # where one process cannot go on, all save this step
                         self._validate(step, validate, signals, finish)
             except TrainingProblem as problem:
                 self._save_before(problem, means)

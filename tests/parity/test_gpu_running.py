@@ -119,9 +119,10 @@ def command_line(pid):
 
 
 def test_each_result_is_written_as_it_comes(tmp_path, monkeypatch):
-    """A call that is killed in its second case has left the first, readable."""
+    """A call that is killed in its second case has left the first, readable, and no process."""
     waiting = fake("""
         say(begins="good")
+        open("child", "w").write(str(os.getpid()))
         say(group="layers", case="good", ok=True)
         say(begins="long")
         time.sleep(60)
@@ -143,6 +144,10 @@ gpu_check.main(["--output", "found", "--device", "cpu", "--only", "layers"])
     (record,) = json.loads((tmp_path / "found.json").read_text())["records"]
     assert record["case"] == "good"
     assert "| layers | good | ok |" in (tmp_path / "found.md").read_text()
+    child = int((tmp_path / "child").read_text())
+    while command_line(child) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert command_line(child) == ""
 
 
 def test_what_has_not_begun_in_time_is_left_out(tmp_path):

@@ -47,9 +47,10 @@ def run_in(folder, steps, first_seed=0, dropout=0.0, say=print, **plan):
     return TrainingRun(folder, [network], unet.config, settings, plan, "unet", say), batches
 
 
-def main(folder, steps):
-    """As a program: the exit code of a command."""
+def main(folder, steps, lost=None):
+    """As a program: the exit code of a command. lost: the step whose images process 1 misses."""
     from jseg.commands import cli
+    from jseg.files import DataError
     from jseg.training import curve, distributed
 
     curve.draw_curve = lambda *arguments: True  # it takes longer than the training
@@ -58,9 +59,14 @@ def main(folder, steps):
         training, batches = run_in(
             folder, steps, first_seed=distributed.rank(), say=lambda line: print(line, flush=True)
         )
-        training.follow(
-            batches, training.resume("auto")
-        )  # the first weights differ: process 0's are everyone's
+
+        def load(step):
+            if step == lost and distributed.rank() == 1:
+                raise DataError("image 7 is gone; put it back")
+            return batches(step)
+
+        # The first weights differ: process 0's are everyone's.
+        training.follow(load, training.resume("auto"))
 
     train.__module__ = "jseg.commands.train"
     sys.exit(cli.run(train))

@@ -15,13 +15,13 @@ PROGRAM = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from support.small_training import main
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], *map(int, sys.argv[2:]))
 """
 
 
-def run(folder, processes, steps):
+def run(folder, processes, steps, *more):
     program = PROGRAM.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    return mpirun.python(processes, "-c", program, folder, steps)
+    return mpirun.python(processes, "-c", program, folder, steps, *more)
 
 
 def weights(folder):
@@ -68,6 +68,15 @@ def test_a_mistake_ends_every_process(tmp_path):
     (tmp_path / "full" / "checkpoint-00000002.safetensors").write_bytes(b"nothing that can be read")
     done = run(tmp_path / "full", 2, 4)
     assert done.returncode != 0 and "checkpoint-00000002" in done.stdout
+
+
+@mpirun.needs_mpirun
+def test_a_process_that_cannot_load_lets_all_save_first(tmp_path):
+    done = run(tmp_path, 2, 8, 5)
+    assert done.returncode != 0
+    assert mpirun.lines(done)[-1] == "jseg train: image 7 is gone; put it back"
+    assert "step 5 is saved; the same command goes on from there" in done.stdout
+    assert (tmp_path / "checkpoint-00000005.safetensors").is_file()
 
 
 # --- what they hand to each other -----------------------------------------------------------------

@@ -5,6 +5,7 @@ hangs become records like any other.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -63,6 +64,7 @@ CASE_FRACTION = 0.5
 TRIAL = "trial"
 GPU_ONLY = ("speed tf32", "speed bf16", "speed fp16")
 OWN_OPERATORS = ("kernels", "layers", "fallbacks", "kernel-times")  # they choose, not JSEG_FUSED
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -149,6 +151,7 @@ def run_child(
         universal_newlines=True,
         env=variables,
         start_new_session=True,  # so that its compilers and processes end with it
+        preexec_fn=_end_with_parent,
     )
     watch, errors = _Watch(process, until, case_seconds), []
 
@@ -176,6 +179,12 @@ def run_child(
         reader.join(5)
         process.stderr.close()
     yield watch.end(errors[-1][:200] if errors else "")
+
+
+def _end_with_parent() -> None:
+    """Have the kernel kill this process when gpu_check is killed: it is in no terminal's group."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _parsed(text: str) -> Optional[Dict]:
