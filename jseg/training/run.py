@@ -133,8 +133,8 @@ class TrainingRun:
                     if stopping and step < plan.steps:
                         break
                     if not stopping:
-                        loader.check(step)  # where one process cannot go on, all save this step
                         self._validate(step, validate, signals, finish)
+                        loader.check(step)  # where one process cannot go on, all save this step
             except TrainingProblem as problem:
                 self._save_before(problem, means)
             except LoadingError as failed:
