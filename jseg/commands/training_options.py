@@ -86,8 +86,8 @@ def add_options(
         type=int,
         metavar="N",
         help="processes that read and crop images ahead of each training process; no number "
-        "depends on it (default: on a GPU a core each, 8 at most, on the CPU 1; 0: the training "
-        "itself reads them)",
+        "depends on it (default: on a GPU one for each core but one, 8 at most; on the CPU 1; 0: "
+        "the training itself reads them)",
     )
     p.add_argument(
         "--seed",

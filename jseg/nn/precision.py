@@ -52,6 +52,8 @@ def chosen(name: Optional[str], device: str) -> str:
     exact = device != "cuda" or capability < AMPERE or os.environ.get(EXACT) == "0"
     if name is None:
         return "float32" if exact else "tf32"
+
+    # What there is, and what the device has of it.
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r}; expected {', '.join(PRECISIONS)}")
     if name == "tf32" and device != "cuda":
@@ -61,6 +63,8 @@ def chosen(name: Optional[str], device: str) -> str:
             f"precision {name}: the GPU's compute capability is {capability / 10}; expected 8.0 or "
             "more, or float32 or fp16"
         )
+
+    # TF32 is switched for the whole process, when CUDA's libraries are loaded.
     if name == "tf32" and exact:
         raise ValueError(f"precision tf32: {EXACT}=0 in the environment switches it off; unset it")
     if name == "float32" and not exact:

@@ -48,12 +48,11 @@ class LoadingError(Exception):
 
 def default_workers(device: str) -> int:
     """How many workers a training process has unless told: on CUDA a core each but for the loop's,
-    8 at most; on the CPU, where the network computes on all cores, one.
+    8 at most; on the CPU, where the network computes on all cores, one, or none without a core.
     """
     spare = cores() // mpirun.local_size() - 1
-    if device != "cuda":
-        return min(1, spare)
-    return max(1, min(MOST_WORKERS, spare))
+    least, most = (1, MOST_WORKERS) if device == "cuda" else (0, 1)
+    return max(least, min(most, spare))
 
 
 class Loader:

@@ -222,6 +222,7 @@ def test_by_default_a_gpu_has_a_worker_for_each_core_but_one(monkeypatch):
     assert [on(1), on(2), on(6), on(64)] == [1, 1, 5, training_loader.MOST_WORKERS]
     assert [on(16, 4), on(16, 8), on(16, 16)] == [3, 1, 1]
     assert [on(cores, device="cpu") for cores in (1, 2, 64)] == [0, 1, 1]
+    assert on(2, 4, device="cpu") == 0 and on(2, 4) == 1
 
 
 def test_much_waiting_is_told_once_with_the_number_that_helps(monkeypatch):
